@@ -1,0 +1,6 @@
+"""Signpost: the mutators live in `population/mutators/`; these are the same objects."""
+
+from population.mutators import REGISTRY as REGISTRY
+from population.mutators import BranchingSingleMachine as BranchingSingleMachine
+from population.mutators import FixedSchedule as FixedSchedule
+from population.mutators import WinnerTakeAllGenetic as WinnerTakeAllGenetic

@@ -1,0 +1,17 @@
+"""What a caller of the library may want to catch."""
+
+
+class PopulationError(Exception):
+    """The base of the library's own errors."""
+
+
+class JournalError(PopulationError):
+    """The journal cannot be read or written; whatever lies on disk is as it was."""
+
+
+class RunMismatchError(PopulationError, ValueError):
+    """The journal holds a run with another seed, mode, size or mutator."""
+
+
+class ParamsError(PopulationError):
+    """Saved params are missing, damaged, or do not fit what they are loaded into."""

@@ -1,0 +1,116 @@
+"""Put meta_params into a running optax state, and read what is in force.
+
+`optax.inject_hyperparams` keeps an optimiser's numbers in its state, where they can be
+replaced without compiling anew as long as dtype, shape and weak type stay as they are:
+a Python int or a NumPy scalar where a float was would retrace the training step. A
+restored state brings its old numbers back; `Worker.restore` puts the right ones in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+_INJECTED = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
+
+
+def put(state: Any, hyperparams: Mapping[str, Any]) -> Any:
+    """A copy of a state with other hyperparameters.
+
+    Args:
+        state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
+        hyperparams: Numbers by name; a name is set in every injected state that has it.
+
+    Returns:
+        The tree with equal structure, shapes, dtypes and weak types.
+
+    Raises:
+        ValueError: If a name is unknown (the message lists those that are known), is
+            driven by a schedule, or if its value does not fit.
+    """
+    known = read(state)
+    unknown = sorted(set(hyperparams) - set(known))
+    if unknown:
+        raise ValueError(
+            f"Unknown hyperparameters {unknown}; this state has {sorted(known)}. Wrap "
+            "the optimiser: optax.inject_hyperparams(optax.adam)(learning_rate=...)."
+        )
+    driven = sorted(set(hyperparams) & _scheduled(state))
+    if driven:
+        raise ValueError(
+            f"{driven} follow optax schedules, which overwrite what is put there. Give "
+            "the optimiser a number instead of a schedule."
+        )
+
+    def replaced(node: Any) -> Any:
+        if not isinstance(node, _INJECTED):
+            return node
+        found = {
+            name: _cast(hyperparams[name], old, name) if name in hyperparams else old
+            for name, old in node.hyperparams.items()
+        }
+        # The wrapped optimiser may hold injected states of its own.
+        inner = put_known(node.inner_state, hyperparams)
+        return node._replace(hyperparams=found, inner_state=inner)
+
+    return jax.tree.map(replaced, state, is_leaf=_is_injected)
+
+
+def put_known(state: Any, hyperparams: Any) -> Any:
+    """Like `put`, but leaves out what the state does not know or a schedule drives."""
+    if not isinstance(hyperparams, Mapping):
+        return state
+    settable = set(read(state)) - _scheduled(state)
+    return put(state, {k: v for k, v in hyperparams.items() if k in settable})
+
+
+def read(state: Any) -> dict[str, Any]:
+    """The hyperparameters in force, as Python numbers by name.
+
+    Where several injected states share a name, the outermost first one is read.
+    """
+    found: dict[str, Any] = {}
+    for node in _injected(state):
+        for name, value in node.hyperparams.items():
+            array = np.asarray(value)
+            found.setdefault(name, array.item() if array.ndim == 0 else array)
+    return found
+
+
+def _is_injected(node: Any) -> bool:
+    return isinstance(node, _INJECTED)
+
+
+def _injected(state: Any) -> list[Any]:
+    nodes = [n for n in jax.tree.leaves(state, is_leaf=_is_injected) if _is_injected(n)]
+    return nodes + [inner for node in nodes for inner in _injected(node.inner_state)]
+
+
+def _scheduled(state: Any) -> set[str]:
+    return {
+        name
+        for node in _injected(state)
+        for name in getattr(node, "hyperparams_states", {})
+    }
+
+
+def _cast(value: Any, old: Any, name: str) -> jax.Array:
+    """The value as an array that a compiled step cannot tell from the old one."""
+    old = jnp.asarray(old)
+    number = np.asarray(value)
+    if number.ndim or old.ndim or number.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} must be a number to go where {old.dtype}{list(old.shape)} is, got "
+            f"{value!r}."
+        )
+    if jnp.issubdtype(old.dtype, jnp.integer) and number != np.trunc(number):
+        raise ValueError(f"{name} must be a whole number, got {value!r}.")
+    if old.weak_type:
+        kind = float if jnp.issubdtype(old.dtype, jnp.floating) else int
+        return jnp.asarray(kind(number))
+    return jnp.asarray(number, dtype=old.dtype)

@@ -1,0 +1,20 @@
+"""The policies, one a file. `REGISTRY` lists them; the tests walk it.
+
+To add one: write `population/mutators/your_policy.py` after the pattern of the others,
+and name its class here.
+"""
+
+from population.base import Mutator
+from population.mutators.fixed_schedule import FixedSchedule as FixedSchedule
+from population.mutators.single_worker_explore import (
+    BranchingSingleMachine as BranchingSingleMachine,
+)
+from population.mutators.winner_take_all_genetic import (
+    WinnerTakeAllGenetic as WinnerTakeAllGenetic,
+)
+
+REGISTRY: dict[str, type[Mutator]] = {  # type: ignore[type-arg]
+    "winner": WinnerTakeAllGenetic,
+    "fixed": FixedSchedule,
+    "explore": BranchingSingleMachine,
+}

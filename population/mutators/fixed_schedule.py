@@ -1,0 +1,59 @@
+"""Hyperparameters follow a schedule over training steps, alike in every slot.
+
+The policy of the same name in learned_optimization's `population` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from population.base import Branch, Mutator, PopulationView, Report, Schedule
+from population.codec import digest
+
+
+class FixedSchedule(Mutator[None]):
+    """The newest entry at or before a slot's newest step is put in force there.
+
+    A member that diverges goes on as it is: this policy never goes back.
+
+    Args:
+        schedule: `{step: meta_params}`, what `controller.schedule(checkpoint)` gives, or
+            a pure function of the step; None from it means no change.
+
+    Raises:
+        TypeError: If it is neither a mapping nor a function.
+        ValueError: If it is empty, or a step is not an int of 0 or more.
+    """
+
+    def __init__(self, schedule: Mapping[int, Any] | Callable[[int], Any]) -> None:
+        if not isinstance(schedule, Mapping) and not callable(schedule):
+            raise TypeError(
+                "schedule must be {step: meta_params} or a function of the step, got "
+                f"{type(schedule).__name__}."
+            )
+        if isinstance(schedule, Mapping) and not schedule:
+            raise ValueError(
+                "schedule must have at least one entry, got none. It maps steps to "
+                "meta_params."
+            )
+        if isinstance(schedule, Mapping):
+            self.schedule: Any = dict(Schedule(schedule))
+            self._at: Callable[[int], Any] = Schedule(schedule).at
+        else:
+            self.schedule = self._at = schedule
+
+    def init(self, view: PopulationView) -> None:
+        """There is nothing to remember: the step says what applies."""
+        del view
+
+    def update(
+        self, state: None, report: Report, view: PopulationView
+    ) -> tuple[None, Mapping[int, Branch]]:
+        """Branch the slot if what applies at its step differs from what is in force."""
+        newest = view.newest(report.worker_id)
+        due = self._at(newest.step)
+        if due is None or newest.diverged or digest(due) == digest(newest.meta_params):
+            return state, {}
+        branch = Branch(newest, due, f"schedule at step {newest.step}")
+        return state, {report.worker_id: branch}

@@ -1,0 +1,128 @@
+"""One worker tries three hyperparameters from one checkpoint, then uses the best.
+
+The policy of the same name in learned_optimization's `population` (Apache-2.0), for one
+machine: a line search over a hyperparameter while the model trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from population.base import Branch, Checkpoint, Mutator, PopulationView, Ref, Report
+from population.mutators.explore import MutateFn, check, mutated
+
+_TRIALS = ("center", "neg", "pos")
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """The state: which phase is under way.
+
+    Attributes:
+        name: "center", "neg", "pos" or "exploit".
+        cycle: How many cycles of the four are over.
+        branch: Where the three trials begin.
+        start: Step at which this phase began.
+        ends: Where the trials of this cycle that are over ended.
+    """
+
+    name: str
+    cycle: int
+    branch: Ref
+    start: int
+    ends: list[Ref]
+
+
+class BranchingSingleMachine(Mutator[Phase]):
+    """Explores centre, negative and positive in turn, then exploits the best of them.
+
+    Each trial trains `explore_steps` from the same checkpoint; the best goes on from its
+    end for `exploit_steps`, and what is reached then is the next centre.
+
+    Args:
+        mutate_fn: `mutate_fn(meta_params, direction, cycle)`, or with `rng` as a fourth
+            parameter; direction is "neg" or "pos".
+        exploit_steps: Training steps of an exploit phase.
+        explore_steps: Training steps of each trial.
+
+    Raises:
+        ValueError: If a number of steps is not positive, or the population has more
+            than one worker.
+        TypeError: If `mutate_fn` is not callable.
+    """
+
+    def __init__(
+        self, mutate_fn: MutateFn, exploit_steps: int, explore_steps: int
+    ) -> None:
+        check(mutate_fn)
+        for name, steps in (
+            ("exploit_steps", exploit_steps),
+            ("explore_steps", explore_steps),
+        ):
+            if type(steps) is not int or steps < 1:
+                raise ValueError(f"{name} must be a positive int, got {steps!r}.")
+        self.mutate_fn = mutate_fn
+        self.exploit_steps = exploit_steps
+        self.explore_steps = explore_steps
+
+    def init(self, view: PopulationView) -> Phase:
+        """The first cycle begins with the centre, where the slot stands."""
+        if len(view.workers) != 1:
+            raise ValueError(
+                "BranchingSingleMachine trains one worker, got a population of "
+                f"{len(view.workers)}. For several, use WinnerTakeAllGenetic."
+            )
+        newest = view.newest(0)
+        return Phase("center", 0, newest.ref, newest.step, [])
+
+    def update(
+        self, state: Phase, report: Report, view: PopulationView
+    ) -> tuple[Phase, Mapping[int, Branch]]:
+        """Go on to the next phase at the first report at or after this one's end."""
+        del report
+        steps = self.exploit_steps if state.name == "exploit" else self.explore_steps
+        end = view.barrier(0, state.start + steps)
+        if end is None:
+            return state, {}
+        if state.name == "exploit":
+            return Phase("center", state.cycle + 1, end.ref, end.step, []), {}
+        ends = [*state.ends, end.ref]
+        if len(ends) == len(_TRIALS):
+            return self._choose(dataclasses.replace(state, ends=ends), view)
+        direction = _TRIALS[len(ends)]
+        branch = self._trial(state, direction, view)
+        following = Phase(direction, state.cycle, state.branch, state.branch.step, ends)
+        return following, {0: branch}
+
+    def _trial(self, state: Phase, direction: str, view: PopulationView) -> Branch:
+        origin = view.graph.checkpoint(state.branch)
+        changed = mutated(
+            self.mutate_fn, lambda: view.rng, origin.meta_params, direction, state.cycle
+        )
+        return Branch(origin, changed, f"explore {direction} (cycle {state.cycle})")
+
+    def _choose(
+        self, state: Phase, view: PopulationView
+    ) -> tuple[Phase, Mapping[int, Branch]]:
+        """All three are over: go on from the best, or back if each has diverged."""
+        ends = [view.graph.checkpoint(ref) for ref in state.ends]
+        best = min(ends, key=view.score)
+        if not math.isfinite(view.score(best)):
+            return self._go_back(state, view)
+        reason = f"exploit {_TRIALS[ends.index(best)]} (cycle {state.cycle})"
+        following = Phase("exploit", state.cycle, state.branch, best.step, [])
+        return following, {0: Branch(best, best.meta_params, reason)}
+
+    def _go_back(
+        self, state: Phase, view: PopulationView
+    ) -> tuple[Phase, Mapping[int, Branch]]:
+        """Another centre, from where the trials began."""
+        tried: Checkpoint = view.graph.checkpoint(state.ends[1])
+        reason = f"every trial of cycle {state.cycle} diverged"
+        branch = Branch(view.graph.checkpoint(state.branch), tried.meta_params, reason)
+        following = Phase(
+            "center", state.cycle + 1, state.branch, state.branch.step, []
+        )
+        return following, {0: branch}

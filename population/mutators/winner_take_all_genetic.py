@@ -1,0 +1,208 @@
+"""Now and then the best worker is copied to all, each copy mutated anew.
+
+The rule of learned_optimization's `population` (Apache-2.0), a simple form of population
+based training (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from population.base import Branch, Checkpoint, Mutator, PopulationView, Ref, Report
+from population.mutators.explore import MutateFn, check, mutated
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """The state: where the present round began.
+
+    Attributes:
+        starts: The checkpoint from which each slot's reports count, by worker id.
+        began: When the round began, in seconds since the epoch.
+    """
+
+    starts: list[Ref]
+    began: float
+
+
+class WinnerTakeAllGenetic(Mutator[Round]):
+    """Copies the best worker to all slots once every live slot has trained enough.
+
+    Args:
+        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`.
+        steps_per_exploit: Training steps of a round; exactly one of this and the next.
+        seconds_per_exploit: Seconds of a round, by the times of the reports.
+        average_over_samples: Score a worker by the mean of its reports since the round
+            was long enough, or by the last of them.
+        keep_winner: The winner goes on as it is, without being mutated.
+        synchronous: Workers wait for the decision, and branch from the very checkpoint
+            that it rests on, so that timing cannot change a run.
+
+    Raises:
+        ValueError: If not exactly one of steps and seconds is given, one is not
+            positive, or `synchronous` is asked for with seconds.
+        TypeError: If `mutate_fn` is not callable.
+    """
+
+    def __init__(
+        self,
+        mutate_fn: MutateFn,
+        steps_per_exploit: int | None = None,
+        seconds_per_exploit: float | None = None,
+        average_over_samples: bool = True,
+        *,
+        keep_winner: bool = False,
+        synchronous: bool = False,
+    ) -> None:
+        check(mutate_fn)
+        _check_round(steps_per_exploit, seconds_per_exploit, synchronous)
+        self.mutate_fn = mutate_fn
+        self.steps_per_exploit = steps_per_exploit
+        self.seconds_per_exploit = seconds_per_exploit
+        self.average_over_samples = average_over_samples
+        self.keep_winner = keep_winner
+        self.synchronous = synchronous
+        self._late: tuple[Round | None, int] = (None, 0)
+
+    def init(self, view: PopulationView) -> Round:
+        """The first round begins where the slots stand."""
+        newest = [view.newest(worker_id) for worker_id in range(len(view.workers))]
+        return Round([checkpoint.ref for checkpoint in newest], view.now)
+
+    def update(
+        self, state: Round, report: Report, view: PopulationView
+    ) -> tuple[Round, Mapping[int, Branch]]:
+        """Close the round when the last live slot has arrived."""
+        del report
+        if self._somebody_is_late(state, view):
+            return state, {}
+        scores = {
+            worker_id: self._score(state, worker_id, view) for worker_id in view.live
+        }
+        winner = min(scores, key=scores.__getitem__)
+        if not math.isfinite(scores[winner]):
+            return self._recover(state, view)
+        donor = view.graph.resume_point(self._donor(state, winner, view))
+        branches = {
+            worker_id: Branch(
+                donor,
+                mutated(self.mutate_fn, lambda: view.rng, donor.meta_params),
+                f"worker {winner} won with {scores[winner]:.6g} (as a score)",
+            )
+            for worker_id in view.live
+            if not (self.keep_winner and worker_id == winner)
+        }
+        return _next_round(state, dict.fromkeys(view.live, donor.ref), view), branches
+
+    def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> int | None:
+        """The end of the slot's round, if workers wait for it."""
+        del view
+        if not self.synchronous or self.steps_per_exploit is None:
+            return None
+        return state.starts[worker_id].step + self.steps_per_exploit
+
+    def _somebody_is_late(self, state: Round, view: PopulationView) -> bool:
+        """Look on only when the slot that was late last time has arrived.
+
+        Which one it was can be told from the state and the view, so it is kept here
+        and not there. After a whole turn nobody is late.
+        """
+        live = view.live
+        known, position = self._late
+        if known is not state or position >= len(live):
+            position = 0
+        for offset in range(len(live)):
+            index = (position + offset) % len(live)
+            if not self._has_arrived(state, live[index], view):
+                self._late = (state, index)
+                return True
+        return False
+
+    def _has_arrived(self, state: Round, worker_id: int, view: PopulationView) -> bool:
+        start = state.starts[worker_id]
+        if self.steps_per_exploit is None:
+            newest = view.graph.newest_value(view.newest(worker_id))
+            return (
+                newest is not None
+                and newest.step > start.step
+                and newest.time >= state.began + (self.seconds_per_exploit or 0.0)
+            )
+        end = start.step + self.steps_per_exploit
+        if self.synchronous:
+            return view.barrier(worker_id, end) is not None
+        return bool(view.steps[worker_id] >= end)
+
+    def _samples(
+        self, state: Round, worker_id: int, view: PopulationView
+    ) -> list[Checkpoint]:
+        """The reports that a slot is judged by, oldest first."""
+        start = state.starts[worker_id].step
+        if self.steps_per_exploit is not None:
+            end = start + self.steps_per_exploit
+            if self.synchronous:
+                barrier = view.barrier(worker_id, end)
+                return [] if barrier is None else [barrier]
+            return view.graph.reports_since(view.newest(worker_id), end)
+        end_time = state.began + (self.seconds_per_exploit or 0.0)
+        reports = view.graph.reports_since(view.newest(worker_id), start + 1)
+        return [checkpoint for checkpoint in reports if checkpoint.time >= end_time]
+
+    def _score(self, state: Round, worker_id: int, view: PopulationView) -> float:
+        samples = self._samples(state, worker_id, view)
+        if not self.average_over_samples:
+            samples = samples[-1:]
+        scores = [view.score(checkpoint) for checkpoint in samples]
+        return sum(scores) / len(scores) if scores else math.inf
+
+    def _donor(self, state: Round, winner: int, view: PopulationView) -> Checkpoint:
+        if self.synchronous:
+            return self._samples(state, winner, view)[0]
+        return view.newest(winner)
+
+    def _recover(
+        self, state: Round, view: PopulationView
+    ) -> tuple[Round, Mapping[int, Branch]]:
+        """Nobody has a finite score: each goes on from its own last finite ancestor."""
+        branches = {}
+        for worker_id in view.live:
+            point = view.graph.resume_point(view.newest(worker_id))
+            meta_params = view.newest(worker_id).meta_params
+            changed = mutated(self.mutate_fn, lambda: view.rng, meta_params)
+            branches[worker_id] = Branch(point, changed, "every worker diverged")
+        starts = {
+            w: branch.parent.ref for w, branch in branches.items() if branch.parent
+        }
+        return _next_round(state, starts, view), branches
+
+
+def _next_round(state: Round, starts: Mapping[int, Ref], view: PopulationView) -> Round:
+    refs = [starts.get(worker_id, old) for worker_id, old in enumerate(state.starts)]
+    return Round(refs, view.now)
+
+
+def _check_round(steps: Any, seconds: Any, synchronous: bool) -> None:
+    if (steps is None) == (seconds is None):
+        raise ValueError(
+            "exactly one of steps_per_exploit and seconds_per_exploit is needed, got "
+            f"{steps!r} and {seconds!r}."
+        )
+    if steps is not None and (type(steps) is not int or steps < 1):
+        raise ValueError(
+            f"steps_per_exploit must be a positive int, got {steps!r}. To exploit by "
+            "time instead, pass seconds_per_exploit."
+        )
+    if seconds is not None:
+        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not number or not seconds > 0:
+            raise ValueError(
+                f"seconds_per_exploit must be a positive number, got {seconds!r}. To "
+                "exploit by training steps instead, pass steps_per_exploit."
+            )
+        if synchronous:
+            raise ValueError(
+                "synchronous rounds end at a step, which all workers reach alike; got "
+                "seconds_per_exploit. Pass steps_per_exploit."
+            )

@@ -1,0 +1,182 @@
+"""What a report does to the slots: each row of the protocol's table for reports.
+
+A report is recorded once, where it belongs, whoever sends it and however late. Nothing
+here decides; what comes back says whether the mutator is to be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from population.base import Checkpoint, Ref, Report, Saved
+from population.journal import GenerationRow
+from population.slots import Incoming, Slot, Slots
+
+
+def record(slots: Slots, new: Incoming) -> Report | None:
+    """Record a report.
+
+    Returns:
+        What the mutator is to be told, or None if there is nothing to decide.
+
+    Raises:
+        ValueError: If the step is below the generation's first.
+    """
+    slot: Slot = slots[new.worker_id]
+    generation: GenerationRow | None = slot.generation
+    if new.generation_id == slot.generation.generation_id:
+        if new.step > slot.newest.step:
+            return _extend(slots, slot, new)
+    else:
+        generation = slots.journal.generation(new.generation_id)
+    if generation is None:
+        slots.once(new.generation_id, "unknown generation; its report was dropped")
+        return None
+    check_step(generation, new.step)
+    existing = slots.graph.get_checkpoint(Ref(new.generation_id, new.step))
+    if existing is not None:
+        return _complete(slots, generation, existing, new)
+    if generation.worker_id != new.worker_id:
+        slots.once(new.generation_id, f"not of worker {new.worker_id}; dropped")
+        return None
+    return _insert_older(slots, generation, new)
+
+
+def keep(slots: Slots, new: Incoming) -> bool:
+    """Record params of a superseded generation that a poll brought, if they are new.
+
+    Returns:
+        Whether they were recorded.
+    """
+    generation = slots.journal.generation(new.generation_id)
+    ref = Ref(new.generation_id, new.step)
+    if generation is None or slots.graph.get_checkpoint(ref) is not None:
+        return False
+    earlier = slots.graph.span(new.generation_id, 0, new.step, descending=True)
+    if any(checkpoint.params == new.params for checkpoint in earlier):
+        return False
+    _insert_older(slots, generation, new)
+    return True
+
+
+def check_step(generation: GenerationRow, step: int) -> None:
+    """Refuse a step before the generation's first.
+
+    Raises:
+        ValueError: Naming both.
+    """
+    if step < generation.step:
+        raise ValueError(
+            f"step must be {generation.step} or more, where generation "
+            f"{generation.generation_id!r} began, got {step}. Count on from the step "
+            "that the poll handed out."
+        )
+
+
+def _extend(slots: Slots, slot: Slot, new: Incoming) -> Report:
+    """The slot's present generation has come further: the usual case."""
+    checkpoint = slots.insert(slot.generation, slot.meta_params, slot.newest, new)
+    slot.newest = checkpoint
+    if new.value is not None:
+        worker_id = new.worker_id
+        slots.scores[worker_id] = slots.rank(checkpoint)
+        slots.steps[worker_id] = new.step
+        if new.params is not None or not slots.saved:
+            slots.ready[worker_id] = new.step
+    return Report(new.worker_id, checkpoint)
+
+
+def _insert_older(
+    slots: Slots, generation: GenerationRow, new: Incoming
+) -> Report | None:
+    """A new step of a superseded generation, or an older one of the present."""
+    parent = next(slots.graph.span(new.generation_id, 0, new.step, descending=True))
+    checkpoint = slots.insert(generation, parent.meta_params, parent, new)
+    if generation.row != slots[generation.worker_id].generation.row:
+        slots.once(new.generation_id, "superseded; reports are kept as a side branch")
+    return _spread(slots, checkpoint, value_added=new.value is not None)
+
+
+def _complete(
+    slots: Slots, generation: GenerationRow, existing: Checkpoint, new: Incoming
+) -> Report | None:
+    """The checkpoint is there already: add what it lacks, ignore the rest."""
+    own = generation.worker_id == new.worker_id
+    adds_params = own and existing.params is None and new.params is not None
+    adds_value = existing.value is None and new.value is not None
+    if not (adds_params or adds_value):
+        if _contradicts(existing, new):
+            what = f"step {new.step} was reported again with something else; ignored"
+            slots.once(new.generation_id, what)
+        return None
+    if adds_params and not slots.saved:
+        slots.first_save()
+    slots.row += 1
+    slots.reports += adds_value
+    slots.journal.add_late(
+        slots.row,
+        existing.row,
+        new.params_text if adds_params else None,
+        adds_value,
+        new.value if adds_value else None,
+        new.metrics_text if adds_value else None,
+        slots.time,
+        slots.reports,
+        slots.batch,
+    )
+    merged = existing._replace(
+        params=new.params if adds_params else existing.params,
+        value=new.value if adds_value else existing.value,
+        metrics=new.metrics if adds_value else existing.metrics,
+    )
+    slot: Slot = slots[generation.worker_id]
+    if slot.newest.row == merged.row:
+        slot.newest = merged
+    return _spread(slots, merged, value_added=adds_value)
+
+
+def _spread(
+    slots: Slots, checkpoint: Checkpoint, *, value_added: bool
+) -> Report | None:
+    """Bring every slot on whose lineage the checkpoint lies up to date."""
+    if value_added:
+        slots.rank(checkpoint)
+    decides = False
+    for worker_id in _concerned(slots, checkpoint):
+        if value_added and checkpoint.step >= slots.steps[worker_id]:
+            slots.steps[worker_id] = checkpoint.step
+            slots.scores[worker_id] = slots.score(checkpoint)
+        if slots.may_decide(checkpoint):
+            slots.ready[worker_id] = max(slots.ready[worker_id], checkpoint.step)
+        decides |= worker_id == checkpoint.worker_id and value_added
+    return Report(checkpoint.worker_id, checkpoint) if decides else None
+
+
+def _concerned(slots: Slots, checkpoint: Checkpoint) -> Iterator[int]:
+    behind = (slots.steps <= checkpoint.step) | (slots.ready <= checkpoint.step)
+    for worker_id in sorted({checkpoint.worker_id, *np.flatnonzero(behind).tolist()}):
+        if _on_lineage(slots, slots[worker_id], checkpoint):
+            yield worker_id
+
+
+def _on_lineage(slots: Slots, slot: Slot, checkpoint: Checkpoint) -> bool:
+    if checkpoint.generation_id == slot.generation.generation_id:
+        return True
+    if slot.generation.step < checkpoint.step:
+        return False
+    for root, last in slots.graph.segments(slot.newest):
+        if root.generation_id == checkpoint.generation_id:
+            return checkpoint.step <= last
+        if root.step < checkpoint.step:
+            return False
+    return False
+
+
+def _contradicts(existing: Checkpoint, new: Incoming) -> bool:
+    if new.value is not None and repr(new.value) != repr(existing.value):
+        return True
+    if new.params is None or isinstance(new.params, Saved):
+        return False
+    return bool(new.params != existing.params)

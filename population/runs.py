@@ -1,0 +1,104 @@
+"""What is fixed about a run: recorded when it is made, checked when it is opened."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+import warnings
+from typing import Any
+
+from population import codec
+from population.base import MODES, Mutator
+from population.errors import RunMismatchError
+
+
+def new_token() -> str:
+    """A random token that tells the generation ids of different runs apart."""
+    return secrets.token_hex(3)
+
+
+def facts(
+    mutator: Mutator[Any], size: int, mode: str, seed: int, run: str
+) -> dict[str, str]:
+    """The facts of a new run, encoded for the journal."""
+    found = {
+        "run": run,
+        "size": size,
+        "mode": mode,
+        "seed": seed,
+        "mutator": name_of(type(mutator)),
+        "settings": settings(mutator),
+    }
+    return {key: codec.encode(value) for key, value in found.items()}
+
+
+def check(recorded: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse to go on with a run under other rules.
+
+    Raises:
+        RunMismatchError: If the size, mode, seed or the class of the mutator differ.
+    """
+    for key, what in (
+        ("size", "workers"),
+        ("mode", "mode"),
+        ("seed", "seed"),
+        ("mutator", "mutator"),
+    ):
+        before, given = codec.decode(recorded[key]), codec.decode(now[key])
+        if before != given:
+            raise RunMismatchError(
+                f"This log_dir holds a run with {what} {before!r}, got {given!r}. Pass "
+                "what the run began with, or start a new run in another log_dir."
+            )
+    before, given = codec.decode(recorded["settings"]), codec.decode(now["settings"])
+    if before != given:
+        warnings.warn(
+            f"The run goes on with other arguments of its mutator: it began with "
+            f"{before}, now has {given}.",
+            stacklevel=4,
+        )
+
+
+def check_arguments(size: int, mutator: object, mode: str, seed: object) -> None:
+    """Refuse arguments of the controller that no run can have.
+
+    Raises:
+        TypeError: If the mutator is none.
+        ValueError: If the population is empty, or the mode or seed are unknown.
+    """
+    if not isinstance(mutator, Mutator):
+        raise TypeError(
+            f"mutator must be a population.Mutator, got {type(mutator).__name__}. "
+            "population.mutators has some to begin with."
+        )
+    if size == 0:
+        raise ValueError(
+            "initial_population must have at least one entry, got none. It holds the "
+            "meta_params of each worker, in order."
+        )
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
+    codec.integer(seed, "seed")
+
+
+def settings(mutator: Mutator[Any]) -> dict[str, Any]:
+    """A mutator's arguments as plain data; functions by their names."""
+    return {
+        key: _described(value)
+        for key, value in vars(mutator).items()
+        if not key.startswith("_")
+    }
+
+
+def name_of(kind: Any) -> str:
+    """The full name of a class or function."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _described(value: Any) -> Any:
+    if inspect.isroutine(value) or isinstance(value, type):
+        return name_of(value)
+    try:
+        return codec.normalized(value, "setting")
+    except (TypeError, ValueError):
+        return name_of(type(value))

@@ -1,0 +1,309 @@
+"""What is known of each slot, and how a report changes it.
+
+Everything here is a copy of what the journal says, kept so that a report costs the
+same however long the history is. `Slots.load` reads it anew: at the start, when another
+process has written, and after a transaction that was rolled back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from population import codec
+from population.base import Checkpoint
+from population.errors import JournalError
+from population.graph import CheckpointGraph, decoded
+from population.journal import GenerationRow, Journal
+
+logger = logging.getLogger("population")
+_REMEMBERED = 10_000
+
+
+class Incoming(NamedTuple):
+    """A report whose parts were checked and encoded, before any lock is taken.
+
+    Attributes:
+        worker_id: The slot that it names.
+        generation_id: The generation that it names.
+        step: Training steps.
+        params: A storable value, `Saved`, or None.
+        params_text: `params` encoded, or None.
+        value: The value, or None.
+        metrics: Further figures, or None.
+        metrics_text: `metrics` encoded, or None.
+        fresh: Whether the params store has saved `params` for this very report.
+    """
+
+    worker_id: int
+    generation_id: str
+    step: int
+    params: Any
+    params_text: str | None
+    value: float | None
+    metrics: Any
+    metrics_text: str | None
+    fresh: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class Slot:
+    """One slot.
+
+    Attributes:
+        generation: What it trains now.
+        meta_params: The generation's hyperparameters; never changed in place.
+        newest: Its newest checkpoint.
+    """
+
+    generation: GenerationRow
+    meta_params: Any
+    newest: Checkpoint
+
+
+class Slots(Sequence[Slot]):
+    """All slots of a run, and where its journal ends.
+
+    Args:
+        journal: Where everything is recorded.
+        graph: The same, as checkpoints.
+        mode: "min" or "max".
+
+    Attributes:
+        run: The run's token, the first part of its generation ids.
+        journal: Where everything is recorded.
+        graph: The same, as checkpoints.
+        row: The last row of the journal.
+        batch: The first row of the present batch.
+        time: Time of the newest report.
+        reports: Reports with a value so far.
+        best: The best value so far, as a score; inf without one.
+        best_reports: `reports` when it became the best.
+        saved: Whether any params were ever recorded.
+        steps: `[N]` step of the newest report with a value on each lineage, or -1.
+        scores: `[N]` the scores of those reports.
+        ready: `[N]` step of the newest checkpoint that a barrier may rest on, or -1.
+    """
+
+    def __init__(self, journal: Journal, graph: CheckpointGraph, mode: str) -> None:
+        self.journal = journal
+        self.graph = graph
+        self._sign = 1.0 if mode == "min" else -1.0
+        self._slots: list[Slot] = []
+        self._said: set[tuple[str, str]] = set()
+        self.run = ""
+        self.row = 0
+        self.time = 0.0
+        self.reports = 0
+        self.best = math.inf
+        self.best_reports = 0
+        self.saved = False
+        self.batch = 0
+        self.steps: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.scores: npt.NDArray[np.float64] = np.zeros(0)
+        self.ready: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def __getitem__(self, worker_id: Any) -> Any:
+        """The slot of that worker id."""
+        return self._slots[worker_id]
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def load(self) -> None:
+        """Read everything from the journal. O(slots), whatever the history."""
+        facts = self.journal.facts()
+        size = codec.decode(facts["size"])
+        self.run = codec.decode(facts["run"])
+        self.saved = "saved" in facts
+        self._resize(size)
+        self._slots = [self._load_slot(worker_id) for worker_id in range(size)]
+        tail = self.journal.tail()
+        self.row, self.time, self.reports, best, self.best_reports = tail
+        row = None if best is None else self.journal.checkpoint(best)
+        self.best = math.inf if row is None else self.score(decoded(row))
+
+    def begin(self, now: float) -> None:
+        """Begin a batch of reports: its time, never before the last one's."""
+        if now > self.time:
+            self.time = now
+        self.batch = self.row + 1
+
+    def score(self, checkpoint: Checkpoint) -> float:
+        """Lower is better whatever the mode; inf for None, NaN and infinities."""
+        value = checkpoint.value
+        if value is None or not math.isfinite(value):
+            return math.inf
+        return self._sign * value
+
+    def as_score(self, value: float) -> float:
+        """A value in the sense of `score`."""
+        return self._sign * value
+
+    def create(
+        self, run: str, starts: Sequence[Incoming], metas: Sequence[str]
+    ) -> None:
+        """Record the first generation of every slot."""
+        self.run = run
+        self._resize(len(starts))
+        for start, meta in zip(starts, metas, strict=True):
+            worker_id = start.worker_id
+            generation = self._add_generation(worker_id, 0, start.step, meta, "start")
+            root = self.insert(generation, codec.decode(meta), None, start)
+            self._slots.append(Slot(generation, root.meta_params, root))
+
+    def open(
+        self, worker_id: int, parent: Checkpoint | None, meta_text: str, reason: str
+    ) -> None:
+        """Begin a new generation of a slot; its first checkpoint copies the parent's."""
+        number = self._slots[worker_id].generation.number + 1
+        step = 0 if parent is None else parent.step
+        generation = self._add_generation(worker_id, number, step, meta_text, reason)
+        params = None if parent is None else parent.params
+        text = None if params is None else codec.encode(params)
+        start = Incoming(
+            worker_id, generation.generation_id, step, params, text, None, None, None
+        )
+        root = self.insert(generation, codec.decode(meta_text), parent, start)
+        self._slots[worker_id] = Slot(generation, root.meta_params, root)
+        self._look_back(worker_id, parent)
+
+    def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
+        """The lineage's first checkpoint at or after `step` that decides, or None."""
+        if self.ready[worker_id] < step:
+            return None
+        newest = self._slots[worker_id].newest
+        return self.graph.first_since(newest, step, needs_params=self.saved)
+
+    def once(self, generation_id: str, what: str, level: int = logging.DEBUG) -> None:
+        """Say something about a generation, once."""
+        if (generation_id, what) in self._said:
+            return
+        if len(self._said) >= _REMEMBERED:
+            self._said.clear()
+        self._said.add((generation_id, what))
+        logger.log(level, "generation %s: %s", generation_id, what)
+
+    def _resize(self, size: int) -> None:
+        self._slots = []
+        self.steps = np.full(size, -1, np.int64)
+        self.scores = np.full(size, math.inf)
+        self.ready = np.full(size, -1, np.int64)
+
+    def _load_slot(self, worker_id: int) -> Slot:
+        generation = self.journal.newest_generation(worker_id)
+        if generation is None:
+            raise JournalError(
+                f"The journal is damaged: it holds no generation of worker {worker_id}. "
+                "Restore it from a backup, or start a new run in another log_dir."
+            )
+        newest = next(self.graph.span(generation.generation_id, descending=True))
+        self._look_back(worker_id, newest)
+        return Slot(generation, newest.meta_params, newest)
+
+    def _look_back(self, worker_id: int, newest: Checkpoint | None) -> None:
+        """Find the lineage's newest value, and the newest that a barrier may rest on."""
+        self.steps[worker_id], self.scores[worker_id] = -1, math.inf
+        self.ready[worker_id] = -1
+        valued = None if newest is None else self.graph.newest_value(newest)
+        if valued is None:
+            return
+        self.steps[worker_id] = valued.step
+        self.scores[worker_id] = self.score(valued)
+        for checkpoint in self.graph.walk(valued):
+            if self.may_decide(checkpoint):
+                self.ready[worker_id] = checkpoint.step
+                return
+
+    def may_decide(self, checkpoint: Checkpoint) -> bool:
+        return checkpoint.value is not None and not (
+            self.saved and checkpoint.params is None
+        )
+
+    def _add_generation(
+        self, worker_id: int, number: int, step: int, meta_text: str, reason: str
+    ) -> GenerationRow:
+        self.row += 1
+        generation = GenerationRow(
+            row=self.row,
+            generation_id=f"{self.run}-{worker_id}-{number}",
+            worker_id=worker_id,
+            number=number,
+            step=step,
+            meta_params=meta_text,
+            digest=codec.digest(codec.decode(meta_text)),
+            reason=reason,
+            time=self.time,
+        )
+        self.journal.add_generation(generation)
+        return generation
+
+    def insert(
+        self,
+        generation: GenerationRow,
+        meta_params: Any,
+        parent: Checkpoint | None,
+        new: Incoming,
+    ) -> Checkpoint:
+        """Insert a checkpoint; the one place where they are made."""
+        value = new.value
+        has_value = value is not None
+        self.row = row = self.row + 1
+        if has_value:
+            self.reports += 1
+        if new.params is not None and not self.saved:
+            self.first_save()
+        self.journal.add_checkpoint(
+            row,
+            generation.row,
+            new.step,
+            None if parent is None else parent.row,
+            new.params_text,
+            has_value,
+            value,
+            new.metrics_text,
+            self.time,
+            self.reports,
+            self.batch,
+        )
+        return Checkpoint(
+            new.params,
+            meta_params,
+            generation.generation_id,
+            value,
+            None if parent is None else parent.ref,
+            new.step,
+            self.time,
+            generation.worker_id,
+            new.metrics,
+            generation.reason,
+            row,
+        )
+
+    def first_save(self) -> None:
+        """From now on a barrier rests only on checkpoints with params."""
+        self.saved = True
+        self.journal.add_fact("saved", codec.encode(True))
+        self.ready.fill(-1)
+
+    def rank(self, checkpoint: Checkpoint) -> float:
+        """The score of a checkpoint whose value has just come; keeps the best."""
+        score = self.score(checkpoint)
+        if score < self.best:
+            self.best = score
+            self.best_reports = self.reports
+            self.journal.add_best(self.row, checkpoint.row, self.reports)
+        elif checkpoint.diverged:
+            self.once(
+                checkpoint.generation_id,
+                f"worker {checkpoint.worker_id} diverged at step {checkpoint.step} "
+                f"(value {checkpoint.value})",
+                logging.WARNING,
+            )
+        return score

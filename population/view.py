@@ -1,0 +1,87 @@
+"""What a mutator may look at while it decides."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from population.base import ActiveWorker, Checkpoint
+from population.graph import CheckpointGraph
+from population.slots import Slots
+
+
+class View:
+    """The controller's `PopulationView`: one object, brought up to date for each call.
+
+    Args:
+        slots: What is known of each slot.
+        graph: All checkpoints.
+        seed: The run's seed.
+        workers: Gives what each slot works on.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        graph: CheckpointGraph,
+        seed: int,
+        workers: Callable[[], Sequence[ActiveWorker]],
+    ) -> None:
+        self._slots = slots
+        self._workers = workers
+        self._seed = seed
+        self._decision = 0
+        self._rng: np.random.Generator | None = None
+        self.graph = graph
+        self.score = slots.score
+        self.barrier = slots.barrier
+
+    def begin(self, decision: int) -> None:
+        """Begin a call of the mutator; `decision` says which random numbers it sees."""
+        self._decision = decision
+        self._rng = None
+
+    @property
+    def workers(self) -> Sequence[ActiveWorker]:
+        """What each slot works on, by worker id."""
+        return self._workers()
+
+    @property
+    def live(self) -> Sequence[int]:
+        """The worker ids of the slots that are not lost, ascending."""
+        return _all_slots(len(self._slots))
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Random numbers of this decision; made on first use, which takes 7 us."""
+        if self._rng is None:
+            self._rng = np.random.default_rng([self._seed, self._decision])
+        return self._rng
+
+    @property
+    def now(self) -> float:
+        """The time of the report, in seconds since the epoch."""
+        return self._slots.time
+
+    @property
+    def steps(self) -> npt.NDArray[np.int64]:
+        """`[N]`: step of the newest report with a value on each lineage; -1: none."""
+        return self._slots.steps
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """`[N]`: `score` of those reports; inf for none."""
+        return self._slots.scores
+
+    def newest(self, worker_id: int) -> Checkpoint:
+        """The slot's newest checkpoint, with or without a value."""
+        newest: Checkpoint = self._slots[worker_id].newest
+        return newest
+
+
+@functools.lru_cache(maxsize=8)
+def _all_slots(size: int) -> Sequence[int]:
+    return tuple(range(size))

@@ -1,0 +1,272 @@
+"""One training loop's side of the protocol."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from population.base import ActiveWorker, Checkpoint, Saved
+
+if TYPE_CHECKING:
+    import jax
+
+    from population.controller import PopulationController
+    from population.leases import Leases
+
+logger = logging.getLogger("population")
+Tree = TypeVar("Tree")
+
+
+class Worker:
+    """Trains a slot of the population, or several in turns.
+
+    Made by `controller.worker()`; one thread uses it. A slot that waits for a decision
+    is put aside and another one is trained; `worker_id` then changes.
+
+    Attributes:
+        worker_id: The slot.
+        meta_params: Its hyperparameters.
+        params: What to go on from: a path that was reported, `Saved`, or None.
+        generation_id: What is being trained.
+        step: Training steps; the loop counts on from what `poll` brought.
+        device: Where to train; None is JAX's default. Set by an engine.
+        turn: After this many saved reports another slot with fewer steps is trained.
+        overhead_s: Seconds spent in `poll` and `report`, without saving params,
+            converting values and waiting.
+    """
+
+    def __init__(
+        self,
+        controller: PopulationController,
+        leases: Leases,
+        news: threading.Condition,
+        worker_id: int | None,
+        stopped: threading.Event,
+    ) -> None:
+        self._controller = controller
+        self._leases = leases
+        self._news = news
+        self._stopped = stopped
+        self._adopted = False
+        self._reclaimed = False
+        self._own: int | None = None  # The slot that this worker believes it has.
+        self._reports = 0  # Saved ones of this turn.
+        self._handed_out = 0
+        self.worker_id = -1
+        self.meta_params: Any = None
+        self.params: Any = None
+        self.generation_id = ""
+        self.step = 0
+        self.device: jax.Device | None = None
+        self.turn = 10
+        self.overhead_s = 0.0
+        self._claim(worker_id)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    @property
+    def running(self) -> bool:
+        """False when `stop=` or the engine has ended the run."""
+        return not (self._stopped.is_set() or self._controller.finished)
+
+    def poll(self) -> bool:
+        """Ask for news; blocks while every slot waits for a decision or is taken.
+
+        Returns:
+            True at the start, after a branch and when another slot is trained: call
+            `restore` then. False to carry on, and when the run has ended.
+        """
+        start = time.perf_counter()
+        waited = 0.0
+        with self._news:
+            if self._own is None or not self._leases.holds(self, self._own):
+                self._own = None
+            if self._own is None or self._should_move():
+                waited = self._move()
+            found = None if self._own is None else self._ask(self._own)
+        self.overhead_s += time.perf_counter() - start - waited
+        if found is None:
+            return False
+        self._adopt(found)
+        return True
+
+    def restore(self, init: Callable[[Any], Tree]) -> Tree:
+        """The training state to go on from, with the slot's hyperparameters in force.
+
+        Args:
+            init: Makes a fresh state from meta_params; its result also tells the
+                structure and dtypes that a saved one is read into.
+
+        Returns:
+            The fresh state, or the saved one; in either, what optax's
+            `inject_hyperparams` keeps under a name of meta_params has that value.
+
+        Raises:
+            ParamsError: If saved params are missing, damaged or do not fit.
+            ValueError: If the params were saved by the loop itself.
+        """
+        from population import hyperparams
+
+        state = init(self.meta_params)
+        if isinstance(self.params, Saved):
+            state = self._controller.load(self._checkpoint(), state)
+        elif self.params is not None:
+            raise ValueError(
+                f"restore needs params that worker.report saved, got {self.params!r}, "
+                "which the loop saved itself. Load it from worker.load_from instead."
+            )
+        restored: Tree = hyperparams.put_known(state, self.meta_params)
+        return restored
+
+    def report(self, value: Any, state: Any = None, metrics: Any = None) -> None:
+        """Save the training state, then report it with its value.
+
+        Args:
+            value: How good the state is; None if it was not evaluated.
+            state: The training state, any pytree; it is saved atomically. A path, if
+                the loop has saved it itself. None: nothing was saved.
+            metrics: Further figures, as plain data.
+
+        Raises:
+            As `PopulationController.set_eval`.
+        """
+        if self._own is None:
+            logger.debug("a report without a slot was dropped (the run has ended)")
+            return
+        self.overhead_s += self._controller._report(
+            self._own, self.generation_id, self.step, state, value, metrics
+        )
+        if state is not None and value is not None:
+            self._reports += 1
+
+    def release(self) -> None:
+        """Give the slot back; another worker may go on with it."""
+        with self._news:
+            if self._own is not None:
+                self._leases.give_back(self, self._own)
+                self._own = None
+
+    @property
+    def key(self) -> jax.Array:
+        """A PRNG key that depends on the run's seed, the slot and the step alone."""
+        return _key(self._controller.seed, self.worker_id, self.step)
+
+    @property
+    def lineage(self) -> list[Checkpoint]:
+        """All checkpoints that led to this one, from the root."""
+        return self._controller.lineage(self._checkpoint())
+
+    @property
+    def save_to(self) -> str | None:
+        """A path for loops that save by themselves, one for each step; None in memory.
+
+        Save there, then call `report(value, worker.save_to)`.
+        """
+        folder = self._controller.log_dir
+        if folder is None:
+            return None
+        return str(folder / "own" / self.generation_id / str(self.step))
+
+    @property
+    def load_from(self) -> str | None:
+        """The path that the loop reported for these params; None to begin afresh."""
+        if self.params is None or isinstance(self.params, Saved):
+            return None
+        return str(self.params)
+
+    def _checkpoint(self) -> Checkpoint:
+        """The checkpoint that was handed out."""
+        graph = self._controller.graph
+        steps = graph[self.generation_id]
+        return steps.get(self._handed_out) or graph.root(self.generation_id)
+
+    def _claim(self, worker_id: int | None) -> None:
+        with self._news:
+            if worker_id is None:
+                worker_id = self._leases.wait_for_free(None, self._ended)
+            if worker_id is None:
+                return
+            if self._leases.take(self, worker_id):
+                self._controller._resume(worker_id, reason="takeover")
+            self._own = worker_id
+
+    def _ended(self) -> bool:
+        return not self.running
+
+    def _should_move(self) -> bool:
+        """Whether another slot is to be trained; only ever right after a report."""
+        if not self._adopted or self._own is None:
+            return False
+        if self._ended():
+            return True
+        if self._controller.newest(self._own).ref != (self.generation_id, self.step):
+            return False
+        if self._controller._waits(self._own):
+            return True
+        return (
+            self._reports >= self.turn
+            and self._leases.free(below=self.step) is not None
+        )
+
+    def _move(self) -> float:
+        """Give the slot back and claim one that can be trained; say how long it took."""
+        if self._own is not None:
+            self._leases.give_back(self, self._own)
+        start = time.perf_counter()
+        own = self.worker_id if self._adopted else None
+        self._own = self._leases.wait_for_free(own, self._ended)
+        waited = time.perf_counter() - start
+        if self._own is not None:
+            self._leases.take(self, self._own)
+            self._reclaimed = True
+            self._reports = 0
+        return waited
+
+    def _ask(self, own: int) -> ActiveWorker | None:
+        """What the slot works on, or None if that is what the loop has at hand."""
+        if own != self.worker_id or not self._adopted:
+            return self._controller._resume(own)
+        if not self._reclaimed:
+            return self._controller._poll(own, self.generation_id, self.step, None)
+        self._reclaimed = False
+        if self._controller.newest(own).ref == (self.generation_id, self.step):
+            return None
+        return self._controller._resume(own)
+
+    def _adopt(self, found: ActiveWorker) -> None:
+        if self._own is None:
+            return
+        self.worker_id = self._own
+        self.params = found.params
+        self.meta_params = found.meta_params
+        self.generation_id = found.generation_id
+        self.step = self._handed_out = found.step
+        self._adopted, self._reclaimed = True, False
+
+
+@functools.lru_cache(maxsize=1024)
+def _base_key(seed: int, worker_id: int) -> jax.Array:
+    import jax
+
+    return jax.random.fold_in(jax.random.key(seed), worker_id)
+
+
+def _key(seed: int, worker_id: int, step: int) -> jax.Array:
+    import numpy as np
+
+    return _fold_in()(_base_key(seed, worker_id), np.uint32(step))
+
+
+@functools.cache
+def _fold_in() -> Callable[..., jax.Array]:
+    import jax
+
+    return jax.jit(jax.random.fold_in)
