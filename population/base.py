@@ -41,9 +41,9 @@ class Saved(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """One point on the way of a generation: what the worker saved and how good it was.
+    """One point on the way of a generation: what was saved, and how good it was.
 
-    A tuple because one is made at every report, and a frozen dataclass costs 1.3 us more.
+    A tuple, as one is made at every report: a frozen dataclass costs 1.3 us more.
 
     Attributes:
         params: A path or another storable value that the worker reported, `Saved` if
@@ -237,7 +237,7 @@ class PopulationView(Protocol):
 
     @property
     def rng(self) -> np.random.Generator:
-        """Random numbers of this decision, from the run's seed: the only ones to use."""
+        """This decision's random numbers, from the run's seed: the only ones to use."""
 
     @property
     def now(self) -> float:

@@ -21,7 +21,7 @@ _END = 2**63 - 1
 
 
 class Generation(Mapping[int, Checkpoint]):
-    """One generation's checkpoints by step, ascending; each is loaded when asked for."""
+    """One generation's checkpoints by step, ascending; each loaded when asked for."""
 
     def __init__(self, graph: CheckpointGraph, generation_id: str) -> None:
         self._graph = graph
@@ -237,7 +237,7 @@ class CheckpointGraph(Mapping[str, Generation]):
     def first_since(
         self, checkpoint: Checkpoint, step: int, *, needs_params: bool
     ) -> Checkpoint | None:
-        """The lineage's first checkpoint at or after `step` with a value (and params)."""
+        """The lineage's first checkpoint from `step` on with a value (and params)."""
         segments: list[tuple[Checkpoint, int]] = []
         for root, last in self.segments(checkpoint):
             segments.append((root, last))

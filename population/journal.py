@@ -145,7 +145,7 @@ class Journal(abc.ABC):
         reports: int,
         batch: int,
     ) -> None:
-        """Insert a checkpoint; `parent` is a row, `batch` the first row of its batch."""
+        """Insert a checkpoint; `parent` is a row, `batch` its batch's first row."""
 
     @abc.abstractmethod
     def add_late(

@@ -45,6 +45,9 @@ class Keeper:
         generation_id: str,
         step: int,
         params: Any,
+        value: float | None = None,
+        metrics: Any = None,
+        metrics_text: str | None = None,
         *,
         plain: bool = True,
     ) -> Incoming:
@@ -55,6 +58,9 @@ class Keeper:
             generation_id: The generation that they belong to.
             step: Their step.
             params: The params.
+            value: Their value.
+            metrics: Further figures.
+            metrics_text: `metrics` encoded.
             plain: Whether a tree must come back without one to compare it with.
 
         Raises:
@@ -69,7 +75,15 @@ class Keeper:
                 params, fresh = self._save(generation_id, step, params, plain), True
                 text = codec.encode(params)
         return Incoming(
-            worker_id, generation_id, step, params, text, None, None, None, fresh
+            worker_id,
+            generation_id,
+            step,
+            params,
+            text,
+            value,
+            metrics,
+            metrics_text,
+            fresh,
         )
 
     def load(self, params: Any, like: Any = None) -> Any:

@@ -114,8 +114,8 @@ class FileParams:
             return _fitted(leaves, like, str(file))
         if layout is None:
             raise ParamsError(
-                f"The params {file} hold more than dicts, lists and tuples. Pass a tree "
-                "of their structure: worker.restore(init), or controller.load(c, like)."
+                f"The params {file} hold more than dicts, lists and tuples. Pass a "
+                "tree of their structure: worker.restore(init), or controller.load(c, like)."
             )
         kinds = codec.decode(layout)
         return jax.tree_util.tree_map_with_path(
@@ -152,7 +152,7 @@ def check(tree: Any, *, plain: bool) -> None:
             "params must be dicts, lists and tuples of arrays to come back after a "
             f"restart, got {type(tree).__name__}. Report them with "
             "flax.serialization.to_state_dict(params), save them yourself and report "
-            "the path, or use controller.worker(), whose restore(init) rebuilds any tree."
+            "the path, or use controller.worker(): its restore(init) rebuilds any tree."
         )
 
 
@@ -213,14 +213,14 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 def _fitted(leaves: dict[str, Any], like: Any, path: str) -> Any:
-    """The tree `like` with these leaves, each in the kind, dtype and weak type there."""
+    """The tree `like` with these leaves, in the kinds, dtypes and weak types there."""
     models = _by_path(like)
     if models.keys() != leaves.keys():
         differ = sorted(models.keys() ^ leaves.keys())
         raise ParamsError(
             f"The params {path} do not fit the given tree: only one of the two has "
-            f"{', '.join(differ[:3])}{' ...' if len(differ) > 3 else ''}. Was the model "
-            "or the optimiser changed since they were saved?"
+            f"{', '.join(differ[:3])}{' ...' if len(differ) > 3 else ''}. Was the "
+            "model or the optimiser changed since they were saved?"
         )
     fit = [
         _fit_leaf(leaves[place], model, f"{path}, {place}")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from population import codec
-from population.base import Checkpoint
+from population.base import ActiveWorker, Checkpoint
 from population.errors import JournalError
 from population.graph import CheckpointGraph, decoded
 from population.journal import GenerationRow, Journal
@@ -142,6 +142,30 @@ class Slots(Sequence[Slot]):
             return math.inf
         return self._sign * value
 
+    def check_id(self, worker_id: Any) -> int:
+        """A worker id as an int of this population.
+
+        Raises:
+            TypeError: If it is no int.
+            ValueError: If there is no such slot.
+        """
+        found = codec.integer(worker_id, "worker_id")
+        if found >= len(self._slots):
+            raise ValueError(
+                f"worker_id must be below {len(self._slots)}, the size of the "
+                f"population, got {found}."
+            )
+        return found
+
+    def work(self, worker_id: int) -> ActiveWorker:
+        """What a slot works on, but for when it waits."""
+        slot = self._slots[worker_id]
+        meta_params = codec.decode(slot.generation.meta_params)
+        newest = slot.newest
+        return ActiveWorker(
+            newest.params, meta_params, newest.generation_id, newest.step
+        )
+
     def as_score(self, value: float) -> float:
         """A value in the sense of `score`."""
         return self._sign * value
@@ -161,7 +185,7 @@ class Slots(Sequence[Slot]):
     def open(
         self, worker_id: int, parent: Checkpoint | None, meta_text: str, reason: str
     ) -> None:
-        """Begin a new generation of a slot; its first checkpoint copies the parent's."""
+        """Begin a new generation; its first checkpoint copies the parent's params."""
         number = self._slots[worker_id].generation.number + 1
         step = 0 if parent is None else parent.step
         generation = self._add_generation(worker_id, number, step, meta_text, reason)
@@ -200,15 +224,15 @@ class Slots(Sequence[Slot]):
         generation = self.journal.newest_generation(worker_id)
         if generation is None:
             raise JournalError(
-                f"The journal is damaged: it holds no generation of worker {worker_id}. "
-                "Restore it from a backup, or start a new run in another log_dir."
+                f"The journal is damaged: it holds no generation of worker "
+                f"{worker_id}. Restore it from a backup, or start a new run in another log_dir."
             )
         newest = next(self.graph.span(generation.generation_id, descending=True))
         self._look_back(worker_id, newest)
         return Slot(generation, newest.meta_params, newest)
 
     def _look_back(self, worker_id: int, newest: Checkpoint | None) -> None:
-        """Find the lineage's newest value, and the newest that a barrier may rest on."""
+        """Find the lineage's newest value, and the newest one that may decide."""
         self.steps[worker_id], self.scores[worker_id] = -1, math.inf
         self.ready[worker_id] = -1
         valued = None if newest is None else self.graph.newest_value(newest)
@@ -222,6 +246,7 @@ class Slots(Sequence[Slot]):
                 return
 
     def may_decide(self, checkpoint: Checkpoint) -> bool:
+        """Whether a barrier may rest on it: a value, and params if the run saves any."""
         return checkpoint.value is not None and not (
             self.saved and checkpoint.params is None
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +20,10 @@ class View:
         slots: What is known of each slot.
         graph: All checkpoints.
         seed: The run's seed.
-        workers: Gives what each slot works on.
     """
 
-    def __init__(
-        self,
-        slots: Slots,
-        graph: CheckpointGraph,
-        seed: int,
-        workers: Callable[[], Sequence[ActiveWorker]],
-    ) -> None:
+    def __init__(self, slots: Slots, graph: CheckpointGraph, seed: int) -> None:
         self._slots = slots
-        self._workers = workers
         self._seed = seed
         self._decision = 0
         self._rng: np.random.Generator | None = None
@@ -47,7 +39,7 @@ class View:
     @property
     def workers(self) -> Sequence[ActiveWorker]:
         """What each slot works on, by worker id."""
-        return self._workers()
+        return [self._slots.work(worker_id) for worker_id in self.live]
 
     @property
     def live(self) -> Sequence[int]:

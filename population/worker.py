@@ -14,8 +14,7 @@ from population.base import ActiveWorker, Checkpoint, Saved
 if TYPE_CHECKING:
     import jax
 
-    from population.controller import PopulationController
-    from population.leases import Leases
+    from population.session import Session
 
 logger = logging.getLogger("population")
 Tree = TypeVar("Tree")
@@ -24,8 +23,8 @@ Tree = TypeVar("Tree")
 class Worker:
     """Trains a slot of the population, or several in turns.
 
-    Made by `controller.worker()`; one thread uses it. A slot that waits for a decision
-    is put aside and another one is trained; `worker_id` then changes.
+    Made by `controller.worker(worker_id)`; one thread uses it. A slot that waits for a
+    decision is put aside and another one is trained; `worker_id` then changes.
 
     Attributes:
         worker_id: The slot.
@@ -41,16 +40,13 @@ class Worker:
 
     def __init__(
         self,
-        controller: PopulationController,
-        leases: Leases,
-        news: threading.Condition,
-        worker_id: int | None,
-        stopped: threading.Event,
+        session: Session,
+        worker_id: int | None = None,
+        stopped: threading.Event | None = None,
     ) -> None:
-        self._controller = controller
-        self._leases = leases
-        self._news = news
-        self._stopped = stopped
+        self._session = session
+        self._leases = session.leases
+        self._stopped = stopped or threading.Event()
         self._adopted = False
         self._reclaimed = False
         self._own: int | None = None  # The slot that this worker believes it has.
@@ -64,7 +60,8 @@ class Worker:
         self.device: jax.Device | None = None
         self.turn = 10
         self.overhead_s = 0.0
-        self._claim(worker_id)
+        session.claim_weights()
+        self._claim(None if worker_id is None else session.check_id(worker_id))
 
     def __enter__(self) -> Worker:
         return self
@@ -75,7 +72,7 @@ class Worker:
     @property
     def running(self) -> bool:
         """False when `stop=` or the engine has ended the run."""
-        return not (self._stopped.is_set() or self._controller.finished)
+        return not (self._stopped.is_set() or self._session.finished())
 
     def poll(self) -> bool:
         """Ask for news; blocks while every slot waits for a decision or is taken.
@@ -86,7 +83,7 @@ class Worker:
         """
         start = time.perf_counter()
         waited = 0.0
-        with self._news:
+        with self._session.news:
             if self._own is None or not self._leases.holds(self, self._own):
                 self._own = None
             if self._own is None or self._should_move():
@@ -117,7 +114,7 @@ class Worker:
 
         state = init(self.meta_params)
         if isinstance(self.params, Saved):
-            state = self._controller.load(self._checkpoint(), state)
+            state = self._session.keeper.load(self.params, state)
         elif self.params is not None:
             raise ValueError(
                 f"restore needs params that worker.report saved, got {self.params!r}, "
@@ -141,7 +138,7 @@ class Worker:
         if self._own is None:
             logger.debug("a report without a slot was dropped (the run has ended)")
             return
-        self.overhead_s += self._controller._report(
+        self.overhead_s += self._session.report(
             self._own, self.generation_id, self.step, state, value, metrics
         )
         if state is not None and value is not None:
@@ -149,20 +146,25 @@ class Worker:
 
     def release(self) -> None:
         """Give the slot back; another worker may go on with it."""
-        with self._news:
+        with self._session.news:
             if self._own is not None:
                 self._leases.give_back(self, self._own)
                 self._own = None
 
     @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self._session.seed
+
+    @property
     def key(self) -> jax.Array:
         """A PRNG key that depends on the run's seed, the slot and the step alone."""
-        return _key(self._controller.seed, self.worker_id, self.step)
+        return _key(self._session.seed, self.worker_id, self.step)
 
     @property
     def lineage(self) -> list[Checkpoint]:
         """All checkpoints that led to this one, from the root."""
-        return self._controller.lineage(self._checkpoint())
+        return self._session.graph.lineage(self._checkpoint())
 
     @property
     def save_to(self) -> str | None:
@@ -170,7 +172,7 @@ class Worker:
 
         Save there, then call `report(value, worker.save_to)`.
         """
-        folder = self._controller.log_dir
+        folder = self._session.log_dir
         if folder is None:
             return None
         return str(folder / "own" / self.generation_id / str(self.step))
@@ -184,18 +186,18 @@ class Worker:
 
     def _checkpoint(self) -> Checkpoint:
         """The checkpoint that was handed out."""
-        graph = self._controller.graph
+        graph = self._session.graph
         steps = graph[self.generation_id]
         return steps.get(self._handed_out) or graph.root(self.generation_id)
 
     def _claim(self, worker_id: int | None) -> None:
-        with self._news:
+        with self._session.news:
             if worker_id is None:
                 worker_id = self._leases.wait_for_free(None, self._ended)
             if worker_id is None:
                 return
             if self._leases.take(self, worker_id):
-                self._controller._resume(worker_id, reason="takeover")
+                self._session.resume(worker_id, reason="takeover")
             self._own = worker_id
 
     def _ended(self) -> bool:
@@ -207,9 +209,9 @@ class Worker:
             return False
         if self._ended():
             return True
-        if self._controller.newest(self._own).ref != (self.generation_id, self.step):
+        if self._session.newest(self._own).ref != (self.generation_id, self.step):
             return False
-        if self._controller._waits(self._own):
+        if self._session.waits(self._own):
             return True
         return (
             self._reports >= self.turn
@@ -217,7 +219,7 @@ class Worker:
         )
 
     def _move(self) -> float:
-        """Give the slot back and claim one that can be trained; say how long it took."""
+        """Give the slot back and claim one that can be trained; say how long it was."""
         if self._own is not None:
             self._leases.give_back(self, self._own)
         start = time.perf_counter()
@@ -233,13 +235,13 @@ class Worker:
     def _ask(self, own: int) -> ActiveWorker | None:
         """What the slot works on, or None if that is what the loop has at hand."""
         if own != self.worker_id or not self._adopted:
-            return self._controller._resume(own)
+            return self._session.resume(own)
         if not self._reclaimed:
-            return self._controller._poll(own, self.generation_id, self.step, None)
+            return self._session.poll(own, self.generation_id, self.step, None)
         self._reclaimed = False
-        if self._controller.newest(own).ref == (self.generation_id, self.step):
+        if self._session.newest(own).ref == (self.generation_id, self.step):
             return None
-        return self._controller._resume(own)
+        return self._session.resume(own)
 
     def _adopt(self, found: ActiveWorker) -> None:
         if self._own is None:

@@ -147,10 +147,12 @@ class SqliteJournal(Journal):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if exc[0] is None:
-            self._run("COMMIT")
-        elif self._connection.in_transaction:
-            self._run("ROLLBACK")
+        try:
+            if exc[0] is None:
+                self._run("COMMIT")
+        finally:
+            if self._connection.in_transaction:  # Also when the commit itself failed.
+                self._run("ROLLBACK")
 
     def close(self) -> None:
         """Close the file."""

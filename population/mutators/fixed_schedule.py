@@ -18,8 +18,8 @@ class FixedSchedule(Mutator[None]):
     A member that diverges goes on as it is: this policy never goes back.
 
     Args:
-        schedule: `{step: meta_params}`, what `controller.schedule(checkpoint)` gives, or
-            a pure function of the step; None from it means no change.
+        schedule: `{step: meta_params}`, what `controller.schedule(checkpoint)` gives,
+            or a pure function of the step; None from it means no change.
 
     Raises:
         TypeError: If it is neither a mapping nor a function.

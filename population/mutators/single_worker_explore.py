@@ -38,8 +38,8 @@ class Phase:
 class BranchingSingleMachine(Mutator[Phase]):
     """Explores centre, negative and positive in turn, then exploits the best of them.
 
-    Each trial trains `explore_steps` from the same checkpoint; the best goes on from its
-    end for `exploit_steps`, and what is reached then is the next centre.
+    Each trial trains `explore_steps` from the same checkpoint; the best goes on from
+    its end for `exploit_steps`, and what is reached then is the next centre.
 
     Args:
         mutate_fn: `mutate_fn(meta_params, direction, cycle)`, or with `rng` as a fourth

@@ -1,7 +1,7 @@
 """Now and then the best worker is copied to all, each copy mutated anew.
 
-The rule of learned_optimization's `population` (Apache-2.0), a simple form of population
-based training (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846).
+The rule of learned_optimization's `population` (Apache-2.0), a simple form of
+population based training (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846).
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Runnable experiments; each folder answers one question."""

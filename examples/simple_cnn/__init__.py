@@ -1,0 +1,1 @@
+"""A small CNN on real images; the learning rate is under control."""

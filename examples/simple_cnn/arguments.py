@@ -1,0 +1,59 @@
+"""The command line that both programs share, and what they show at the end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import jax
+
+from examples import datasets
+from examples.simple_cnn import model
+from population import PopulationController
+from population.report import plots, table
+
+
+def parser(description: str, **defaults: object) -> argparse.ArgumentParser:
+    """The flags of both programs; `defaults` replaces some of their defaults."""
+    found = argparse.ArgumentParser(description=description)
+    found.add_argument("--log_dir", help="the run folder; run again to go on there")
+    found.add_argument("--dataset", choices=("digits", "cifar10"), default="digits")
+    found.add_argument("--data_dir", help="where CIFAR-10 was prepared")
+    found.add_argument("--steps", type=int, help="training steps of each worker")
+    found.add_argument("--batch_size", type=int, default=128)
+    found.add_argument("--every", type=int, help="steps between two reports")
+    found.add_argument("--width", type=int, default=32, help="channels")
+    found.add_argument("--seed", type=int, default=0)
+    found.set_defaults(**defaults)
+    return found
+
+
+def load(arguments: argparse.Namespace) -> datasets.Dataset:
+    """The data; if there is none, say what to do and end."""
+    try:
+        return datasets.load(arguments.dataset, arguments.data_dir)
+    except (datasets.DatasetError, ValueError) as error:
+        sys.exit(str(error))
+
+
+def show(
+    controller: PopulationController,
+    functions: model.Functions,
+    dataset: datasets.Dataset,
+) -> None:
+    """The final table, and the pictures in the run folder."""
+    accuracies = model.test_accuracy(controller, functions, dataset)
+    title = f"{dataset.name} on {jax.devices()[0]}"
+    table.print_workers(
+        controller, {"test accuracy": accuracies}, value="validation loss", title=title
+    )
+    if controller.log_dir is None:
+        return
+    files = plots.save(
+        controller,
+        controller.log_dir / "plots",
+        value="validation loss",
+        log_value=True,
+        log=["learning_rate"],
+    )
+    print("pictures:", *files, sep="\n  ")

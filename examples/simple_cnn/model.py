@@ -1,0 +1,130 @@
+"""Four 3x3 convolutions with Adam, and the training and evaluation of one worker."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from examples.datasets import Dataset, Split, batch
+from population import Worker
+
+Metrics = dict[str, float]
+
+
+class CNN(nn.Module):
+    """Four convolutions, the mean over all places, one linear layer.
+
+    Attributes:
+        num_classes: How many classes the images have.
+        width: Channels of each convolution.
+    """
+
+    num_classes: int
+    width: int = 32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        x = images
+        for stride in (2, 1, 2, 1):
+            x = nn.relu(nn.Conv(self.width, (3, 3), strides=stride)(x))
+        return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
+
+
+class State(NamedTuple):
+    """What a worker goes on from.
+
+    Attributes:
+        weights: Of the model.
+        opt_state: Of the optimiser; holds the learning rate in force.
+    """
+
+    weights: Any
+    opt_state: Any
+
+
+class Functions(NamedTuple):
+    """What the training loop needs to know of the model."""
+
+    init: Callable[[dict[str, float]], State]
+    step: Callable[[State, Split], tuple[State, jax.Array]]
+    evaluate: Callable[[State, Split], tuple[jax.Array, jax.Array]]
+
+
+def make(dataset: Dataset, width: int, seed: int) -> Functions:
+    """The functions of one member; compiled once, whatever the learning rate."""
+    model = CNN(dataset.num_classes, width)
+    optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
+    init_weights = jax.jit(model.init)
+
+    def loss(weights: Any, split: Split) -> tuple[jax.Array, jax.Array]:
+        logits = model.apply(weights, split.images)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, split.labels)
+        right = jnp.argmax(logits, axis=-1) == split.labels
+        return losses.mean(), right.mean()
+
+    def init(meta_params: dict[str, float]) -> State:
+        del meta_params  # The worker puts the learning rate in.
+        weights = init_weights(jax.random.key(seed), dataset.train.images[:1])
+        return State(weights, optimizer.init(weights))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: State, split: Split) -> tuple[State, jax.Array]:
+        (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.weights, split
+        )
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.weights)
+        return State(optax.apply_updates(state.weights, updates), opt_state), value
+
+    @jax.jit
+    def evaluate(state: State, split: Split) -> tuple[jax.Array, jax.Array]:
+        return loss(state.weights, split)
+
+    return Functions(init, step, evaluate)
+
+
+def train_worker(
+    worker: Worker, functions: Functions, dataset: Dataset, batch_size: int, every: int
+) -> None:
+    """The training loop: what every user of the library writes.
+
+    Args:
+        worker: The library's handle.
+        functions: The model.
+        dataset: Decisions rest on its validation set.
+        batch_size: Images a step.
+        every: Steps between two reports.
+    """
+    while worker.running:
+        if worker.poll():
+            state = worker.restore(functions.init)
+        images = batch(
+            dataset.train, batch_size, worker.seed, worker.worker_id, worker.step
+        )
+        state, loss = functions.step(state, images)
+        worker.step += 1
+        if worker.step % every == 0:
+            value, accuracy = functions.evaluate(state, dataset.validation)
+            metrics = {"train_loss": loss, "validation_accuracy": accuracy}
+            worker.report(value, state, metrics)
+
+
+def test_accuracy(
+    controller: Any, functions: Functions, dataset: Dataset
+) -> list[float]:
+    """Each worker's accuracy on the test set, which no decision has seen."""
+    like = functions.init({})
+    accuracies = []
+    for worker_id in range(len(controller.workers)):
+        point = controller.graph.resume_point(controller.newest(worker_id))
+        state = like if point.params is None else controller.load(point, like)
+        _, accuracy = functions.evaluate(state, dataset.test)
+        accuracies.append(float(np.asarray(accuracy)))
+    return accuracies

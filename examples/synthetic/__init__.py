@@ -1,0 +1,1 @@
+"""A problem with one parameter and one hyperparameter; shows the two raw calls."""

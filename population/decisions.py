@@ -1,0 +1,138 @@
+"""Runs the mutator: its state, its random numbers, and its branches put in force."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from population import codec
+from population.base import Branch, Mutator, Report, Stop
+from population.errors import JournalError
+from population.graph import CheckpointGraph
+from population.journal import Journal
+from population.slots import Slots
+from population.view import View
+
+logger = logging.getLogger("population")
+
+
+class Decisions:
+    """The mutator of a run at work.
+
+    Its state is one row of the journal, written in the transaction of the report that
+    changed it: a restart loads the row and goes on, and nothing is computed again.
+
+    Args:
+        mutator: The policy.
+        journal: Where its state is kept.
+        graph: All checkpoints.
+        slots: What its branches change.
+        seed: Of its random numbers.
+        stop: `stop.steps` makes every slot wait there.
+
+    Attributes:
+        state: The mutator's state; never changed in place.
+        count: How many updates have branched or changed the state. The random numbers
+            of the next depend on it, so that a report that is redone shifts nothing.
+    """
+
+    def __init__(
+        self,
+        mutator: Mutator[Any],
+        journal: Journal,
+        graph: CheckpointGraph,
+        slots: Slots,
+        seed: int,
+        stop: Stop,
+    ) -> None:
+        self._mutator = mutator
+        self._journal = journal
+        self._graph = graph
+        self._slots = slots
+        self._stop = stop
+        self._view = View(slots, graph, seed)
+        self._warned = False
+        self.state: Any = None
+        self.count = 0
+
+    def begin(self) -> None:
+        """Make the state of a new run."""
+        self._view.begin(0)
+        self.state = self._mutator.init(self._view)
+        self._write()
+
+    def load(self) -> None:
+        """Read the state from the journal."""
+        recorded = self._journal.state()
+        if recorded is None:
+            raise JournalError(
+                "The journal is damaged: it holds no state of the mutator. Restore it "
+                "from a backup, or start a new run in another log_dir."
+            )
+        text, self.count = recorded
+        # `init` is pure; what it returns tells the types that the text is read as.
+        self._view.begin(0)
+        self.state = codec.decode(text, type(self._mutator.init(self._view)))
+
+    def decide(self, reports: Sequence[Report | None]) -> Collection[int]:
+        """Show the mutator each report, in worker order, and apply its branches.
+
+        Reports of slots that were branched earlier in the batch are left out.
+
+        Returns:
+            The slots that were branched.
+        """
+        due = [report for report in reports if report is not None]
+        if len(due) > 1:
+            due.sort(key=lambda report: report.worker_id)
+        branched: set[int] = set()
+        before = self.count
+        for report in due:
+            if report.worker_id in branched:
+                continue
+            self._view.begin(self.count + 1)
+            state, branches = self._mutator.update(self.state, report, self._view)
+            if branches or state is not self.state:
+                self.state = state
+                self.count += 1
+                for worker_id, branch in sorted(branches.items()):
+                    self._apply(worker_id, branch)
+                    branched.add(worker_id)
+        if self.count != before:
+            self._write()
+        return branched
+
+    def wait_at(self, worker_id: int) -> int | None:
+        """The step at which a slot waits, for a decision or for the end of the run."""
+        limit = self._mutator.wait_at(self.state, worker_id, self._view)
+        if limit is None or self._stop.steps is None:
+            return self._stop.steps if limit is None else limit
+        return min(limit, self._stop.steps)
+
+    def waits(self, worker_id: int) -> bool:
+        """Whether a slot waits."""
+        limit = self.wait_at(worker_id)
+        return limit is not None and bool(self._slots.ready[worker_id] >= limit)
+
+    def _apply(self, worker_id: Any, branch: Branch) -> None:
+        worker_id = self._slots.check_id(worker_id)
+        if not isinstance(branch, Branch):
+            raise TypeError(
+                f"{type(self._mutator).__name__}.update must return a Branch for "
+                f"worker {worker_id}, got {type(branch).__name__}."
+            )
+        meta = codec.encode(branch.meta_params, f"meta_params for worker {worker_id}")
+        parent = branch.parent
+        point = None if parent is None else self._graph.resume_point(parent)
+        if self._graph.keeps_weights and not self._slots.saved and not self._warned:
+            self._warned = True
+            logger.warning(
+                "A branch begins with fresh weights: no worker has saved any. Pass the "
+                "training state to worker.report(value, state)."
+            )
+        self._slots.open(worker_id, point, meta, branch.reason)
+
+    def _write(self) -> None:
+        text = codec.encode(self.state, "the mutator's state")
+        self._journal.set_state(text, self.count)

@@ -1,0 +1,1 @@
+"""Where the members train: one engine a file."""

@@ -1,0 +1,179 @@
+"""Pictures of a run: learning curves by lineage, hyperparameters over steps.
+
+Needs matplotlib (`pip install population-jax[report]`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from population.base import Checkpoint, Ref
+from population.controller import PopulationController
+
+_COLOURS = colormaps["tab10"]
+
+
+@dataclasses.dataclass
+class Line:
+    """The checkpoints of one generation, in the order of their steps.
+
+    Attributes:
+        worker_id: The slot that trained it.
+        founder: The slot in which its lineage began.
+        points: Its checkpoints; the first one stands where it branched off.
+        origin: The checkpoint that it branched off from; None at the start.
+    """
+
+    worker_id: int
+    founder: int
+    points: list[Checkpoint]
+    origin: Checkpoint | None
+
+
+def save(
+    controller: PopulationController,
+    folder: str | os.PathLike[str],
+    *,
+    value: str = "value",
+    log_value: bool = False,
+    log: Iterable[str] = (),
+) -> list[pathlib.Path]:
+    """Write `learning_curves.png` and a picture of each numeric hyperparameter.
+
+    Args:
+        controller: The run.
+        folder: Where to; made if it does not exist.
+        value: What the reported value is called.
+        log_value: Whether its axis is logarithmic.
+        log: The names of the hyperparameters with logarithmic axes.
+
+    Returns:
+        The files.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = generations(controller)
+    names = sorted({name for line in lines for name in numbers(line.points[0])})
+    logarithmic = set(log)
+    files = [folder / "learning_curves.png"]
+    _picture(files[0], lambda axes: learning_curves(axes, lines, value, log_value))
+    for name in names:
+        files.append(folder / f"{name.replace('/', '_')}.png")
+        draw = functools.partial(
+            schedules, lines=lines, name=name, log=name in logarithmic
+        )
+        _picture(files[-1], draw)
+    return files
+
+
+def generations(controller: PopulationController) -> list[Line]:
+    """All generations of a run, in the order in which they were opened."""
+    lines: dict[str, Line] = {}
+    known: dict[Ref, Checkpoint] = {}
+    for checkpoint in controller.history():
+        known[checkpoint.ref] = checkpoint
+        line = lines.get(checkpoint.generation_id)
+        if line is not None:
+            line.points.append(checkpoint)
+            continue
+        origin = None if checkpoint.parent is None else known[checkpoint.parent]
+        founder = checkpoint.worker_id
+        if origin is not None:
+            founder = lines[origin.generation_id].founder
+        lines[checkpoint.generation_id] = Line(
+            checkpoint.worker_id, founder, [checkpoint], origin
+        )
+    for line in lines.values():
+        line.points.sort(key=lambda checkpoint: checkpoint.step)
+    return list(lines.values())
+
+
+def learning_curves(
+    axes: Axes, lines: list[Line], value: str, log_value: bool = False
+) -> None:
+    """Draw the values over steps; a colour is the worker in which a lineage began."""
+    shown: set[int] = set()
+    for line in lines:
+        points = ([] if line.origin is None else [line.origin]) + line.points
+        measured = [c for c in points if c.value is not None and not c.diverged]
+        label = f"began as worker {line.founder}" if line.founder not in shown else None
+        if measured:
+            shown.add(line.founder)
+        axes.plot(
+            [checkpoint.step for checkpoint in measured],
+            [checkpoint.value or 0.0 for checkpoint in measured],
+            color=_COLOURS(line.founder % 10),
+            linewidth=1.1,
+            alpha=0.8,
+            label=label if measured else None,
+        )
+    axes.set(xlabel="training steps", ylabel=value, title="Learning curves by lineage")
+    if log_value:
+        axes.set_yscale("log")
+    if shown:
+        axes.legend(fontsize="small")
+
+
+def schedules(axes: Axes, lines: list[Line], name: str, log: bool = False) -> None:
+    """Draw a hyperparameter of each worker over steps, branches marked by dots."""
+    ends = _ends(lines)
+    shown: set[int] = set()
+    before: dict[int, tuple[int, float]] = {}
+    for index, line in enumerate(lines):
+        number = numbers(line.points[0]).get(name)
+        if number is None:
+            continue
+        colour = _COLOURS(line.worker_id % 10)
+        begin, end = line.points[0].step, ends[index]
+        label = None if line.worker_id in shown else f"worker {line.worker_id}"
+        shown.add(line.worker_id)
+        axes.plot([begin, end], [number] * 2, color=colour, linewidth=1.6, label=label)
+        if line.worker_id in before:
+            step, old = before[line.worker_id]
+            axes.plot([step, begin], [old, number], color=colour, linewidth=0.6)
+            axes.plot(begin, number, "o", color=colour, markersize=4)
+        before[line.worker_id] = (end, number)
+    axes.plot([], [], "o", color="grey", markersize=4, label="branch")
+    axes.set(xlabel="training steps", ylabel=name, title=f"{name} of each worker")
+    if log:
+        axes.set_yscale("log")
+    axes.legend(fontsize="small")
+
+
+def numbers(checkpoint: Checkpoint) -> dict[str, float]:
+    """The numeric hyperparameters of a checkpoint by name; nested ones as `a/b`."""
+    return dict(_numbers(checkpoint.meta_params, ""))
+
+
+def _numbers(tree: Any, place: str) -> Iterable[tuple[str, float]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _numbers(value, f"{place}/{key}" if place else str(key))
+    elif isinstance(tree, (list, tuple)):
+        for index, value in enumerate(tree):
+            yield from _numbers(value, f"{place}/{index}" if place else str(index))
+    elif isinstance(tree, (int, float)) and math.isfinite(tree):
+        yield place or "meta_params", float(tree)
+
+
+def _ends(lines: list[Line]) -> list[int]:
+    """The last step of each generation."""
+    return [line.points[-1].step for line in lines]
+
+
+def _picture(file: pathlib.Path, draw: Callable[[Axes], None]) -> None:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    draw(axes)
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
