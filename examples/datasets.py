@@ -10,6 +10,8 @@ never touches the network.
 import importlib
 import importlib.util
 import pathlib
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -122,7 +124,7 @@ def cifar10(data_dir: str | pathlib.Path) -> Dataset:
     tfds = importlib.import_module("tensorflow_datasets")
     # The version is named so that tfds opens the very folder that was found.
     sources = tfds.data_source(
-        f"cifar10:{folder.name}", data_dir=data_dir, download=False
+        f"cifar10:{folder.name}", data_dir=folder.parents[1], download=False
     )
     rest = _read(sources["train"])
     train, validation = _cut(rest, min(_CIFAR10_HELD_OUT, len(rest.labels) // 10))
@@ -131,11 +133,14 @@ def cifar10(data_dir: str | pathlib.Path) -> Dataset:
 
 
 def prepared_cifar10(data_dir: str | pathlib.Path) -> pathlib.Path | None:
-    """Return the newest folder with prepared files in `data_dir`, None without one."""
+    """Return the newest folder of array_record files in `data_dir`, or None."""
     found = [
-        info.parent
-        for info in pathlib.Path(data_dir).glob("cifar10/*.*.*/dataset_info.json")
-        if any(info.parent.glob("cifar10-train.array_record*"))
+        folder
+        for folder in pathlib.Path(data_dir).expanduser().glob("cifar10/*")
+        # A preparation that was killed leaves `incomplete.*`, which does not match.
+        if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)
+        and (folder / "dataset_info.json").is_file()
+        and any(folder.glob("cifar10-train.array_record*"))
     ]
     return max(found, key=_version, default=None)
 
@@ -198,7 +203,7 @@ def _records(source: Any, rows: range) -> Iterable[Mapping[str, Any]]:
 
 def _version(folder: pathlib.Path) -> tuple[int, ...]:
     """Return `3.0.2` as numbers, which sort as versions do."""
-    return tuple(int(part) for part in folder.name.split(".") if part.isdecimal())
+    return tuple(int(part) for part in folder.name.split("."))
 
 
 def _require(packages: Iterable[str], extra: str) -> None:
@@ -215,10 +220,10 @@ def _require(packages: Iterable[str], extra: str) -> None:
 def _how_to_prepare(data_dir: str | pathlib.Path) -> str:
     """Return what to do when nothing is prepared yet."""
     return (
-        f"CIFAR-10 must be prepared once, and there are no prepared array_record "
+        "CIFAR-10 must be prepared once, and there are no prepared array_record "
         f"files in {str(data_dir)!r}. Run\n"
         "    pip install 'population-jax[cifar-prepare]'\n"
-        f"    python -m examples.prepare_cifar10 --data_dir {data_dir}\n"
+        f"    python -m examples.prepare_cifar10 --data_dir {shlex.quote(str(data_dir))}\n"
         "It downloads 170 MB. On a machine without a network, first copy "
         f"cifar-10-binary.tar.gz to {pathlib.Path(data_dir) / 'manual'}."
     )

@@ -37,6 +37,11 @@ def obstacle(data_dir: pathlib.Path) -> str | None:
             "    pip install 'population-jax[cifar-prepare]'\n"
             "and start this again. Reading the prepared files needs no TensorFlow."
         )
+    if any(data_dir.glob("cifar10/*/*.tfrecord*")):
+        return (
+            f"{data_dir / 'cifar10'} holds CIFAR-10 as tfrecord files, beside which "
+            "tensorflow-datasets puts no array_record files. Choose another --data_dir."
+        )
     archive = data_dir / "manual" / ARCHIVE
     if archive.exists():
         return None

@@ -115,7 +115,8 @@ class FileParams:
         if layout is None:
             raise ParamsError(
                 f"The params {file} hold more than dicts, lists and tuples. Pass a "
-                "tree of their structure: worker.restore(init), or controller.load(c, like)."
+                "tree of their structure: worker.restore(init), or "
+                "controller.load(checkpoint, like)."
             )
         kinds = codec.decode(layout)
         return jax.tree_util.tree_map_with_path(

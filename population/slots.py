@@ -224,8 +224,9 @@ class Slots(Sequence[Slot]):
         generation = self.journal.newest_generation(worker_id)
         if generation is None:
             raise JournalError(
-                f"The journal is damaged: it holds no generation of worker "
-                f"{worker_id}. Restore it from a backup, or start a new run in another log_dir."
+                "The journal is damaged: it holds no generation of worker "
+                f"{worker_id}. Restore it from a backup, or start a new run in another "
+                "log_dir."
             )
         newest = next(self.graph.span(generation.generation_id, descending=True))
         self._look_back(worker_id, newest)
@@ -246,7 +247,7 @@ class Slots(Sequence[Slot]):
                 return
 
     def may_decide(self, checkpoint: Checkpoint) -> bool:
-        """Whether a barrier may rest on it: a value, and params if the run saves any."""
+        """Whether a barrier may rest on it: a value, and params if any are saved."""
         return checkpoint.value is not None and not (
             self.saved and checkpoint.params is None
         )

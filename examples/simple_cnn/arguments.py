@@ -32,7 +32,7 @@ def load(arguments: argparse.Namespace) -> datasets.Dataset:
     """The data; if there is none, say what to do and end."""
     try:
         return datasets.load(arguments.dataset, arguments.data_dir)
-    except (datasets.DatasetError, ValueError) as error:
+    except (datasets.NotReadyError, ValueError) as error:
         sys.exit(str(error))
 
 

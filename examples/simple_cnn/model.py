@@ -65,7 +65,7 @@ def make(dataset: Dataset, width: int, seed: int) -> Functions:
     init_weights = jax.jit(model.init)
 
     def loss(weights: Any, split: Split) -> tuple[jax.Array, jax.Array]:
-        logits = model.apply(weights, split.images)
+        logits: Any = model.apply(weights, split.images)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, split.labels)
         right = jnp.argmax(logits, axis=-1) == split.labels
         return losses.mean(), right.mean()

@@ -2,8 +2,8 @@
 
     python -m examples.simple_cnn.train_threads --log_dir runs/threads
 
-The workers begin with the same weights and learning rates from far too small to far too
-large. Run the same command again to go on after an interruption.
+The workers begin with the same weights and learning rates from too small to too large.
+Run the same command again to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def mutate(meta_params: dict[str, float], rng: np.random.Generator) -> dict[str,
 def main(argv: list[str] | None = None) -> PopulationController:
     """Train, then print the table and draw the pictures."""
     parser = arguments.parser("A population of CNNs in threads.")
-    parser.set_defaults(steps=600, every=10)
+    parser.set_defaults(steps=420, every=10)
     parser.add_argument("--workers", type=int, default=4, help="the population's size")
     parser.add_argument("--threads", type=int, help="by default one for each worker")
-    parser.add_argument("--steps_per_exploit", type=int, default=100)
+    parser.add_argument("--steps_per_exploit", type=int, default=50)
     parser.add_argument(
         "--asynchronous",
         action="store_true",
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
     options = parser.parse_args(argv)
     dataset = arguments.load(options)
     functions = model.make(dataset, options.width, options.seed)
-    rates = np.geomspace(1e-4, 1e-1, options.workers).tolist()
+    rates = np.geomspace(3e-4, 3e-2, options.workers).tolist()
     controller = PopulationController(
         [{"learning_rate": rate} for rate in rates],
         WinnerTakeAllGenetic(

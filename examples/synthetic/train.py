@@ -99,7 +99,7 @@ class Loop:
         self.worker_id = worker_id
         self.generation_id = ""  # Nothing is being trained yet.
         self.meta_params: dict[str, float] = {}
-        self.a: float | None = None
+        self.a: Any = None  # The first poll hands something out.
         self.step = 0
 
     def train_a_while(self) -> None:
@@ -113,7 +113,6 @@ class Loop:
                 self.meta_params = data.meta_params
                 self.generation_id = data.generation_id
                 self.step = data.step
-            assert self.a is not None  # The first poll always hands something out.
             self.a = train_one_step(self.a, self.meta_params["b"])
             self.step += 1
         self.controller.set_eval(

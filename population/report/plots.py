@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -19,6 +17,7 @@ from matplotlib.figure import Figure
 
 from population.base import Checkpoint, Ref
 from population.controller import PopulationController
+from population.report.hyperparameters import numbers
 
 _COLOURS = colormaps["tab10"]
 
@@ -63,7 +62,8 @@ def save(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lines = generations(controller)
-    names = sorted({name for line in lines for name in numbers(line.points[0])})
+    metas = [line.points[0].meta_params for line in lines]
+    names = sorted({name for meta_params in metas for name in numbers(meta_params)})
     logarithmic = set(log)
     files = [folder / "learning_curves.png"]
     _picture(files[0], lambda axes: learning_curves(axes, lines, value, log_value))
@@ -130,7 +130,7 @@ def schedules(axes: Axes, lines: list[Line], name: str, log: bool = False) -> No
     shown: set[int] = set()
     before: dict[int, tuple[int, float]] = {}
     for index, line in enumerate(lines):
-        number = numbers(line.points[0]).get(name)
+        number = numbers(line.points[0].meta_params).get(name)
         if number is None:
             continue
         colour = _COLOURS(line.worker_id % 10)
@@ -140,7 +140,8 @@ def schedules(axes: Axes, lines: list[Line], name: str, log: bool = False) -> No
         axes.plot([begin, end], [number] * 2, color=colour, linewidth=1.6, label=label)
         if line.worker_id in before:
             step, old = before[line.worker_id]
-            axes.plot([step, begin], [old, number], color=colour, linewidth=0.6)
+            if step <= begin:  # Not where it went back to an older checkpoint.
+                axes.plot([step, begin], [old, number], color=colour, linewidth=0.6)
             axes.plot(begin, number, "o", color=colour, markersize=4)
         before[line.worker_id] = (end, number)
     axes.plot([], [], "o", color="grey", markersize=4, label="branch")
@@ -148,22 +149,6 @@ def schedules(axes: Axes, lines: list[Line], name: str, log: bool = False) -> No
     if log:
         axes.set_yscale("log")
     axes.legend(fontsize="small")
-
-
-def numbers(checkpoint: Checkpoint) -> dict[str, float]:
-    """The numeric hyperparameters of a checkpoint by name; nested ones as `a/b`."""
-    return dict(_numbers(checkpoint.meta_params, ""))
-
-
-def _numbers(tree: Any, place: str) -> Iterable[tuple[str, float]]:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield from _numbers(value, f"{place}/{key}" if place else str(key))
-    elif isinstance(tree, (list, tuple)):
-        for index, value in enumerate(tree):
-            yield from _numbers(value, f"{place}/{index}" if place else str(index))
-    elif isinstance(tree, (int, float)) and math.isfinite(tree):
-        yield place or "meta_params", float(tree)
 
 
 def _ends(lines: list[Line]) -> list[int]:

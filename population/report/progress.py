@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from rich import progress
 
 from population.base import Checkpoint
 from population.controller import PopulationController
+from population.report.hyperparameters import one_line
 
 _REFRESH_S = 0.25
 _MOST_BARS = 16
@@ -84,15 +85,4 @@ def _one_for_all(shown: progress.Progress, controller: PopulationController) -> 
 
 def _note(newest: Checkpoint) -> str:
     value = "" if newest.value is None else f"value {newest.value:.4g}"
-    return "  ".join(filter(None, [value, hyperparameters(newest.meta_params)]))
-
-
-def hyperparameters(meta_params: Any) -> str:
-    """Hyperparameters in one short line."""
-    if isinstance(meta_params, Mapping):
-        return "  ".join(f"{k} {_short(v)}" for k, v in meta_params.items())
-    return _short(meta_params)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "  ".join(filter(None, [value, one_line(newest.meta_params)]))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from population.controller import PopulationController
-from population.report.progress import hyperparameters
+from population.report.hyperparameters import flattened, short
 
 
 def print_workers(
@@ -30,18 +30,21 @@ def print_workers(
     """
     extra = extra or {}
     table = Table(title=title)
-    for name in ("worker", "steps", value, *extra, "hyperparameters", "branches"):
+    workers = controller.workers
+    names = list(dict.fromkeys(n for w in workers for n in flattened(w.meta_params)))
+    for name in ("worker", "steps", value, *extra, *names, "branches"):
         table.add_column(name, justify="right")
-    for worker_id, active in enumerate(controller.workers):
+    for worker_id, active in enumerate(workers):
         lineage = controller.lineage(controller.newest(worker_id))
         last = next((c.value for c in reversed(lineage) if c.value is not None), None)
         branches = len({checkpoint.generation_id for checkpoint in lineage}) - 1
+        hyperparameters = flattened(active.meta_params)
         table.add_row(
             str(worker_id),
             str(active.step),
             "" if last is None else f"{last:.4f}",
             *(_cell(column[worker_id]) for column in extra.values()),
-            hyperparameters(active.meta_params),
+            *(short(hyperparameters.get(name, "")) for name in names),
             str(branches),
         )
     (console or Console()).print(table)

@@ -1,0 +1,42 @@
+"""Hyperparameters as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def flattened(meta_params: Any) -> dict[str, Any]:
+    """The single hyperparameters by name; nested ones as `a/b`."""
+    return dict(_flattened(meta_params, ""))
+
+
+def numbers(meta_params: Any) -> dict[str, float]:
+    """The numeric hyperparameters by name."""
+    return {
+        name: float(value)
+        for name, value in flattened(meta_params).items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
+
+
+def short(value: Any) -> str:
+    """A value in a few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def one_line(meta_params: Any) -> str:
+    """All hyperparameters in a line."""
+    return "  ".join(f"{k} {short(v)}" for k, v in flattened(meta_params).items())
+
+
+def _flattened(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _flattened(value, f"{place}/{key}" if place else str(key))
+    elif isinstance(tree, (list, tuple)):
+        for index, value in enumerate(tree):
+            yield from _flattened(value, f"{place}/{index}" if place else str(index))
+    else:
+        yield place or "meta_params", tree
