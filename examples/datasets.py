@@ -219,11 +219,12 @@ def _require(packages: Iterable[str], extra: str) -> None:
 
 def _how_to_prepare(data_dir: str | pathlib.Path) -> str:
     """Return what to do when nothing is prepared yet."""
+    folder = shlex.quote(str(data_dir))
     return (
-        "CIFAR-10 must be prepared once, and there are no prepared array_record "
-        f"files in {str(data_dir)!r}. Run\n"
+        "CIFAR-10 must be prepared once, and there are no prepared array_record files "
+        f"in {folder}. Run\n"
         "    pip install 'population-jax[cifar-prepare]'\n"
-        f"    python -m examples.prepare_cifar10 --data_dir {shlex.quote(str(data_dir))}\n"
+        f"    python -m examples.prepare_cifar10 --data_dir {folder}\n"
         "It downloads 170 MB. On a machine without a network, first copy "
         f"cifar-10-binary.tar.gz to {pathlib.Path(data_dir) / 'manual'}."
     )

@@ -232,6 +232,12 @@ class Session:
             self._refresh()
             return [self._active(worker_id) for worker_id in range(len(self._slots))]
 
+    def newest_work(self, worker_id: int) -> ActiveWorker:
+        """What a slot works on."""
+        with self._lock:
+            self._refresh()
+            return self._active(worker_id)
+
     def newest(self, worker_id: int) -> Checkpoint:
         """A slot's newest checkpoint."""
         with self._lock:

@@ -199,6 +199,7 @@ class Worker:
             if self._leases.take(self, worker_id):
                 self._session.resume(worker_id, reason="takeover")
             self._own = worker_id
+            self._show(self._session.newest_work(worker_id))
 
     def _ended(self) -> bool:
         return not self.running
@@ -246,12 +247,15 @@ class Worker:
     def _adopt(self, found: ActiveWorker) -> None:
         if self._own is None:
             return
-        self.worker_id = self._own
+        self._show(found)
+        self._adopted, self._reclaimed = True, False
+
+    def _show(self, found: ActiveWorker) -> None:
+        self.worker_id = -1 if self._own is None else self._own
         self.params = found.params
         self.meta_params = found.meta_params
         self.generation_id = found.generation_id
         self.step = self._handed_out = found.step
-        self._adopted, self._reclaimed = True, False
 
 
 @functools.lru_cache(maxsize=1024)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 import re
 import sqlite3
+import sys
+import types
 
 import pytest
 
@@ -14,11 +16,8 @@ from population.mutators import FixedSchedule
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted(
     page
-    for page in [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/*.md"),
-        *ROOT.glob("examples/*.md"),
-    ]
+    for pattern in ("*.md", "docs/*.md", "examples/*.md")
+    for page in ROOT.glob(pattern)
 )
 
 
@@ -34,7 +33,9 @@ def test_the_code_of_a_page_runs(
 ) -> None:
     """A reader who copies the Python of a page from top to bottom gets no error."""
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks(page, "python"), page.name, "exec"), {"__name__": page.stem})
+    module = types.ModuleType(page.stem.replace("-", "_"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(blocks(page, "python"), page.name, "exec"), vars(module))
 
 
 def test_the_loop_of_the_readme_gets_better_and_goes_on(
@@ -80,10 +81,8 @@ def test_the_queries_of_the_format_page_work(tmp_path: pathlib.Path) -> None:
         controller.set_eval(0, work.generation_id, step, "path", 1.0 / step)
     page = (ROOT / "docs" / "on-disk-format.md").read_text()
     with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
-        queries = [q for q in blocks(ROOT / "docs/on-disk-format.md", "sql").split(";")]
-        rows = [
-            connection.execute(query).fetchall() for query in queries if query.strip()
-        ]
+        queries = blocks(ROOT / "docs/on-disk-format.md", "sql").strip().split(";")
+        rows = [connection.execute(query).fetchall() for query in queries if query]
         tables = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table'"
         ).fetchall()

@@ -62,7 +62,7 @@ def make(dataset: Dataset, width: int, seed: int) -> Functions:
     """The functions of one member; compiled once, whatever the learning rate."""
     model = CNN(dataset.num_classes, width)
     optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
-    init_weights = jax.jit(model.init)
+    first_weights = model.init(jax.random.key(seed), dataset.train.images[:1])
 
     def loss(weights: Any, split: Split) -> tuple[jax.Array, jax.Array]:
         logits: Any = model.apply(weights, split.images)
@@ -72,7 +72,7 @@ def make(dataset: Dataset, width: int, seed: int) -> Functions:
 
     def init(meta_params: dict[str, float]) -> State:
         del meta_params  # The worker puts the learning rate in.
-        weights = init_weights(jax.random.key(seed), dataset.train.images[:1])
+        weights = jax.tree.map(jnp.copy, first_weights)  # The step donates them.
         return State(weights, optimizer.init(weights))
 
     @functools.partial(jax.jit, donate_argnums=0)

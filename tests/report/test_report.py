@@ -1,0 +1,116 @@
+"""Tables and pictures: what they show is what happened."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from population import Branch, Mutator, PopulationController, PopulationView, Report
+from population.report import hyperparameters, plots, table
+
+
+class CopyWorker1(Mutator[None]):
+    """At step 2 worker 0 goes on from worker 1."""
+
+    def init(self, view: PopulationView) -> None:
+        """Nothing to remember."""
+
+    def update(
+        self, state: None, report: Report, view: PopulationView
+    ) -> tuple[None, dict[int, Branch]]:
+        """Branch once."""
+        if report.worker_id == 0 and report.checkpoint.step == 2:
+            return None, {0: Branch(view.newest(1), {"opt": {"lr": 0.3}}, "copied")}
+        return None, {}
+
+
+@pytest.fixture
+def run() -> PopulationController:
+    """Two workers, two reports each, a branch, and a report with NaN after it."""
+    controller = PopulationController(
+        [{"opt": {"lr": 0.1}}, {"opt": {"lr": 0.2}}], CopyWorker1()
+    )
+    ids = [worker.generation_id for worker in controller.workers]
+    for step, values in ((1, (4.0, 3.0)), (2, (2.0, 1.0))):
+        for worker_id in (1, 0):
+            value = values[worker_id]
+            controller.set_eval(worker_id, ids[worker_id], step, "path", value)
+    new = controller.workers[0].generation_id
+    controller.set_eval(0, new, 3, "path", 0.5)
+    controller.set_eval(0, new, 4, "path", float("nan"))
+    return controller
+
+
+def test_a_lineage_keeps_its_founder(run: PopulationController) -> None:
+    """What a copied worker trains is drawn in the colour of the one it came from."""
+    lines = plots.generations(run)
+    assert [(line.worker_id, line.founder) for line in lines] == [
+        (0, 0),
+        (1, 1),
+        (0, 1),
+    ]
+    assert lines[2].origin is not None
+    assert lines[2].origin.ref == lines[1].points[-1].ref
+
+
+def test_curves_show_each_value_and_leave_out_divergence(
+    run: PopulationController,
+) -> None:
+    """A line has the reported points, from where it branched off; NaN is no point."""
+    axes = Figure().subplots()
+    plots.learning_curves(axes, plots.generations(run), "loss")
+    data = [list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()]
+    assert data == [[(1, 4.0), (2, 2.0)], [(1, 3.0), (2, 1.0)], [(2, 1.0), (3, 0.5)]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "began as worker 0",
+        "began as worker 1",
+    ]
+
+
+def test_schedules_mark_branches(run: PopulationController) -> None:
+    """The hyperparameter of each worker over steps, with a dot at each branch."""
+    axes = Figure().subplots()
+    plots.schedules(axes, plots.generations(run), "opt/lr", log=True)
+    dots = [
+        list(zip(*line.get_data(), strict=True))
+        for line in axes.get_lines()
+        if line.get_marker() == "o"
+    ]
+    assert dots == [[(2, 0.3)], []]
+    assert axes.get_yscale() == "log"
+
+
+def test_pictures_are_written(
+    run: PopulationController, tmp_path: pathlib.Path
+) -> None:
+    """There is a PNG for the curves and one for each numeric hyperparameter."""
+    files = plots.save(run, tmp_path / "new" / "plots", log=["opt/lr"])
+    assert [file.name for file in files] == ["learning_curves.png", "opt_lr.png"]
+    for file in files:
+        assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_has_a_row_for_each_worker(run: PopulationController) -> None:
+    """It shows steps, the last value, further columns, hyperparameters and branches."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=120)
+    table.print_workers(run, {"accuracy": [0.25, 0.75]}, value="loss", console=console)
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in stream.getvalue().splitlines()
+        if line.startswith("│")
+    ]
+    assert rows[0] == ["0", "4", "nan", "0.2500", "0.3", "1"]
+    assert rows[1] == ["1", "2", "1.0000", "0.7500", "0.2", "0"]
+
+
+def test_hyperparameters_are_read_in_any_form() -> None:
+    """Nested ones have a path, plain ones a name of their own, words are no numbers."""
+    meta = {"a": {"b": 1.5}, "c": [2, True], "d": "adam"}
+    assert hyperparameters.numbers(meta) == {"a/b": 1.5, "c/0": 2.0, "c/1": 1.0}
+    assert hyperparameters.numbers(0.1) == {"meta_params": 0.1}
+    assert hyperparameters.one_line(meta) == "a/b 1.5  c/0 2  c/1 True  d adam"
