@@ -16,7 +16,7 @@ import pathlib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,16 +24,20 @@ from population.base import Ref, Saved
 
 _PLAIN = frozenset({type(None), bool, int, str})
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_LARGEST = 2**63 - 1  # What a journal's column holds.
 _dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-def encode(tree: Any, what: str = "value", *, scalars: bool = True) -> str:
+def encode(
+    tree: Any, what: str = "value", *, scalars: bool = True, records: bool = False
+) -> str:
     """Encode a tree of plain data.
 
     Args:
         tree: Scalars, strings, lists, tuples, dicts, paths, `Ref`, dataclasses.
         what: How an error calls the tree.
         scalars: Whether NumPy and JAX scalars become Python scalars, or are refused.
+        records: Whether dataclasses are allowed; to decode them takes their type.
 
     Returns:
         One line of JSON; equal trees give equal text but for the order of dict keys.
@@ -44,7 +48,7 @@ def encode(tree: Any, what: str = "value", *, scalars: bool = True) -> str:
     kind = type(tree)
     if kind is str or kind is int:
         return _dumps(tree)
-    return _dumps(_pack(tree, what, scalars))
+    return _dumps(_pack(tree, what, _Rules(scalars, records)))
 
 
 def decode(text: str, like: object = None) -> Any:
@@ -68,7 +72,7 @@ def normalized(tree: Any, what: str) -> Any:
 
 def digest(tree: Any) -> str:
     """The same text for equal trees, whatever the order of their dict keys."""
-    return json.dumps(_pack(tree, "meta_params", True), sort_keys=True)
+    return json.dumps(_pack(tree, "meta_params", _Rules(in_order=True)), sort_keys=True)
 
 
 def number(value: Any, what: str = "value") -> float | None:
@@ -83,8 +87,6 @@ def number(value: Any, what: str = "value") -> float | None:
     kind = type(value)
     if kind is float or value is None:
         return typing.cast("float | None", value)
-    if kind is int:
-        return float(value)
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         if math.prod(value.shape) != 1:
             raise ValueError(
@@ -92,12 +94,19 @@ def number(value: Any, what: str = "value") -> float | None:
                 f"{tuple(value.shape)}. Reduce it first, say by its mean."
             )
         value = np.asarray(value).reshape(()).item()
+        if isinstance(value, np.floating):
+            value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(
             f"{what} must be a real number or None, got {type(value).__name__} "
             f"{_shortly(value)}."
         )
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{what} must fit a float, got an int that is too large."
+        ) from None
 
 
 def integer(value: Any, what: str, low: int = 0) -> int:
@@ -116,12 +125,22 @@ def integer(value: Any, what: str, low: int = 0) -> int:
         value = operator.index(value)
     if value < low:
         raise ValueError(f"{what} must be {low} or more, got {value}.")
+    if value > _LARGEST:
+        raise ValueError(f"{what} must be at most {_LARGEST}, got {value}.")
     return typing.cast(int, value)
 
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf is an array or an array scalar, of NumPy or of JAX."""
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+
+
+class _Rules(NamedTuple):
+    """What `_pack` allows, and whether it sorts what has no order."""
+
+    scalars: bool = True
+    records: bool = False
+    in_order: bool = False
 
 
 def _is_index(value: Any) -> bool:
@@ -132,19 +151,19 @@ def _is_index(value: Any) -> bool:
     return True
 
 
-def _pack(tree: Any, place: str, scalars: bool) -> Any:
+def _pack(tree: Any, place: str, rules: _Rules) -> Any:
     kind = type(tree)
     if kind in _PLAIN:
         return tree
     if kind is float:
         return tree if math.isfinite(tree) else {"!float": repr(tree)}
     if kind is dict:
-        return _pack_dict(tree, place, scalars)
+        return _pack_dict(tree, place, rules)
     if kind is list:
-        return [_pack(x, f"{place}[{i}]", scalars) for i, x in enumerate(tree)]
+        return [_pack(x, f"{place}[{i}]", rules) for i, x in enumerate(tree)]
     if kind is tuple:
         return {
-            "!tuple": [_pack(x, f"{place}[{i}]", scalars) for i, x in enumerate(tree)]
+            "!tuple": [_pack(x, f"{place}[{i}]", rules) for i, x in enumerate(tree)]
         }
     if kind is Ref:
         return {"!ref": [tree.generation_id, tree.step]}
@@ -152,27 +171,38 @@ def _pack(tree: Any, place: str, scalars: bool) -> Any:
         return {"!saved": tree.path}
     if isinstance(tree, pathlib.PurePath):
         return {"!path": str(tree)}
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+    if rules.records and dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         fields = [field.name for field in dataclasses.fields(tree)]
         return {
-            "!data": {
-                f: _pack(getattr(tree, f), f"{place}.{f}", scalars) for f in fields
-            }
+            "!data": {f: _pack(getattr(tree, f), f"{place}.{f}", rules) for f in fields}
         }
-    if scalars and is_array(tree) and tree.shape == ():
-        return _pack(np.asarray(tree).item(), place, scalars)
+    if rules.scalars and is_array(tree) and tree.shape == ():
+        return _pack_scalar(tree, place, rules)
     raise TypeError(_refusal(tree, place))
 
 
-def _pack_dict(tree: dict[Any, Any], place: str, scalars: bool) -> Any:
-    packed = [(k, _pack(v, f"{place}[{k!r}]", scalars)) for k, v in tree.items()]
+def _pack_dict(tree: dict[Any, Any], place: str, rules: _Rules) -> Any:
+    packed = [(k, _pack(v, f"{place}[{k!r}]", rules)) for k, v in tree.items()]
     if all(type(key) is str and not key.startswith("!") for key, _ in packed):
         return dict(packed)
-    return {"!dict": [[_pack(k, f"{place} key", scalars), v] for k, v in packed]}
+    pairs = [[_pack(k, f"{place} key", rules), v] for k, v in packed]
+    return {"!dict": sorted(pairs, key=json.dumps) if rules.in_order else pairs}
+
+
+def _pack_scalar(tree: Any, place: str, rules: _Rules) -> Any:
+    try:
+        value = np.asarray(tree).item()
+    except TypeError as error:  # A PRNG key, say.
+        raise TypeError(_refusal(tree, place)) from error
+    if isinstance(value, np.floating):
+        value = float(value)  # The long floats have no item of Python's own.
+    if is_array(value):
+        raise TypeError(_refusal(tree, place))
+    return _pack(value, place, rules)
 
 
 def _refusal(tree: Any, place: str) -> str:
-    if is_array(tree):
+    if is_array(tree) and tree.shape != ():
         return (
             f"{place} is an array of shape {tuple(tree.shape)}; arrays are allowed in "
             "params only. Write it as a list of numbers."

@@ -24,6 +24,7 @@ from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
 from population.keeper import Keeper
 from population.session import Session
+from population.slots import Incoming
 from population.worker import Worker
 
 JOURNAL_NAME = "journal.sqlite"
@@ -162,8 +163,14 @@ class PopulationController:
         Returns:
             The slots that now have other work, by worker id.
         """
-        session = self.session
-        branched = session.commit([session.incoming(*report) for report in reports])
+        incoming: list[Incoming] = []
+        try:
+            for report in reports:
+                incoming.append(self.session.incoming(*report))
+        except BaseException:
+            self.session.keeper.forget_unrecorded(incoming, self.graph)
+            raise
+        branched = self.session.commit(incoming)
         return {w: self._with_arrays(branched[w]) for w in sorted(branched)}
 
     def worker(self, worker_id: int | None = None) -> Worker:

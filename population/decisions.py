@@ -8,8 +8,8 @@ from typing import Any
 
 from population import codec
 from population.base import Branch, Mutator, Report, Stop
-from population.errors import JournalError
-from population.graph import CheckpointGraph
+from population.errors import damaged
+from population.graph import CheckpointGraph, decode
 from population.journal import Journal
 from population.slots import Slots
 from population.view import View
@@ -66,14 +66,11 @@ class Decisions:
         """Read the state from the journal."""
         recorded = self._journal.state()
         if recorded is None:
-            raise JournalError(
-                "The journal is damaged: it holds no state of the mutator. Restore it "
-                "from a backup, or start a new run in another log_dir."
-            )
+            raise damaged("it holds no state of the mutator")
         text, self.count = recorded
         # `init` is pure; what it returns tells the types that the text is read as.
         self._view.begin(0)
-        self.state = codec.decode(text, type(self._mutator.init(self._view)))
+        self.state = decode(text, type(self._mutator.init(self._view)))
 
     def decide(self, reports: Sequence[Report | None]) -> Collection[int]:
         """Show the mutator each report, in worker order, and apply its branches.
@@ -134,5 +131,5 @@ class Decisions:
         self._slots.open(worker_id, point, meta, branch.reason)
 
     def _write(self) -> None:
-        text = codec.encode(self.state, "the mutator's state")
+        text = codec.encode(self.state, "the mutator's state", records=True)
         self._journal.set_state(text, self.count)

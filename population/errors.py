@@ -15,3 +15,11 @@ class RunMismatchError(PopulationError, ValueError):
 
 class ParamsError(PopulationError):
     """Saved params are missing, damaged, or do not fit what they are loaded into."""
+
+
+def damaged(what: str) -> JournalError:
+    """The error of a journal whose rows do not fit together."""
+    return JournalError(
+        f"The journal is damaged: {what}. It was left as it is. Restore it from a "
+        "backup, or start a new run in another log_dir."
+    )

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from population import codec
 from population.base import Checkpoint, Ref, Schedule
+from population.errors import damaged
 from population.journal import CheckpointRow, Journal
 
 _PAGE = 256
@@ -212,11 +214,19 @@ class CheckpointGraph(Mapping[str, Generation]):
         themselves, params are not asked for.
         """
         needs_params = self.keeps_weights
+        fresh: Checkpoint | None = None
         candidate = checkpoint
         for candidate in self.walk(checkpoint):
-            lacks_params = needs_params and candidate.params is None
-            if candidate.parent is None or not (candidate.diverged or lacks_params):
+            if candidate.parent is None:
+                return fresh or candidate
+            if candidate.diverged:
+                fresh = None
+            elif candidate.params is not None or not needs_params:
                 break
+            elif candidate.step > candidate.parent.step:
+                fresh = None
+            else:  # A generation's first checkpoint stands for what it copies.
+                fresh = fresh or candidate
         return candidate
 
     def newest_value(self, checkpoint: Checkpoint) -> Checkpoint | None:
@@ -250,6 +260,18 @@ class CheckpointGraph(Mapping[str, Generation]):
         return None
 
 
+def decode(text: str, like: object = None) -> Any:
+    """What a text of the journal says.
+
+    Raises:
+        JournalError: If it says nothing.
+    """
+    try:
+        return codec.decode(text, like)
+    except (ValueError, TypeError, KeyError, LookupError) as error:
+        raise damaged(f"{error} in {text[:60]!r}") from error
+
+
 def decoded(row: CheckpointRow) -> Checkpoint:
     """The record of a journal's row."""
     parent = None
@@ -259,15 +281,15 @@ def decoded(row: CheckpointRow) -> Checkpoint:
     if row.has_value and value is None:
         value = math.nan  # SQLite keeps NaN as NULL.
     return Checkpoint(
-        params=None if row.params is None else codec.decode(row.params),
-        meta_params=codec.decode(row.meta_params),
+        params=None if row.params is None else decode(row.params),
+        meta_params=decode(row.meta_params),
         generation_id=row.generation_id,
         value=value,
         parent=parent,
         step=row.step,
         time=row.time,
         worker_id=row.worker_id,
-        metrics=None if row.metrics is None else codec.decode(row.metrics),
+        metrics=None if row.metrics is None else decode(row.metrics),
         reason=row.reason,
         row=row.row,
     )

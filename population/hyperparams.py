@@ -103,14 +103,26 @@ def _cast(value: Any, old: Any, name: str) -> jax.Array:
     """The value as an array that a compiled step cannot tell from the old one."""
     old = jnp.asarray(old)
     number = np.asarray(value)
-    if number.ndim or old.ndim or number.dtype.kind not in "biuf":
+    is_number = jnp.issubdtype(number.dtype, np.number) or number.dtype == np.bool_
+    if number.ndim or old.ndim or not is_number or np.iscomplexobj(number):
         raise ValueError(
             f"{name} must be a number to go where {old.dtype}{list(old.shape)} is, got "
             f"{value!r}."
         )
-    if jnp.issubdtype(old.dtype, jnp.integer) and number != np.trunc(number):
-        raise ValueError(f"{name} must be a whole number, got {value!r}.")
+    if jnp.issubdtype(old.dtype, jnp.integer):
+        _check_whole(number.item(), old.dtype, name)
     if old.weak_type:
         kind = float if jnp.issubdtype(old.dtype, jnp.floating) else int
-        return jnp.asarray(kind(number))
-    return jnp.asarray(number, dtype=old.dtype)
+        new = jnp.asarray(kind(number.item()))
+    else:
+        new = jnp.asarray(number.item()).astype(old.dtype)
+    return jax.device_put(new, old.sharding) if old.committed else new
+
+
+def _check_whole(number: float, dtype: Any, name: str) -> None:
+    limits: Any = np.iinfo(dtype)
+    if number != number // 1 or not limits.min <= number <= limits.max:
+        raise ValueError(
+            f"{name} must be a whole number from {limits.min} to {limits.max} to go "
+            f"where {dtype} is, got {number!r}."
+        )

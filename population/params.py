@@ -9,11 +9,12 @@ import itertools
 import os
 import pathlib
 import secrets
+import struct
+import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import msgpack
 import numpy as np
 from flax import serialization
 
@@ -21,6 +22,7 @@ from population import codec
 from population.errors import ParamsError
 
 _SUFFIX = ".msgpack"
+_MAGIC = b"POPP"
 _PLAIN_LEAVES = (bool, int, float, str, bytes)
 
 
@@ -36,8 +38,9 @@ class MemoryParams:
 
     def save(self, name: str, tree: Any) -> str:
         """Keep a copy; the caller may donate or change the original afterwards."""
+        check(tree, plain=False)
         path = f"{name}-{next(self._count)}"
-        kinds = jax.tree.map(lambda leaf: isinstance(leaf, jax.Array), tree)
+        kinds = jax.tree.map(_kind, tree)
         self._trees[path] = (jax.tree.map(_to_host, tree), kinds)
         return path
 
@@ -55,7 +58,7 @@ class MemoryParams:
             ) from None
         if like is not None:
             return _fitted(_by_path(tree), like, path)
-        return jax.tree.map(_copied, tree, kinds)
+        return jax.tree.map(_as_kind, tree, kinds)
 
     def remove(self, path: str) -> None:
         """Forget a tree; nothing if it is gone already."""
@@ -85,10 +88,12 @@ class FileParams:
             TypeError: If a leaf is neither an array, a scalar nor a string.
             OSError: If it cannot be written; nothing that looks like a save is left.
         """
+        check(tree, plain=False)
         path = f"{name}-{secrets.token_hex(4)}{_SUFFIX}"
         leaves = _by_path(jax.tree.map(_to_host, tree))
         content = {"layout": _layout(tree), "leaves": leaves}
-        _write(self._folder / path, serialization.msgpack_serialize(content))
+        body = serialization.msgpack_serialize(content)
+        _write(self._folder / path, _MAGIC + struct.pack(">I", zlib.crc32(body)), body)
         return path
 
     def load(self, path: str, like: Any = None) -> Any:
@@ -103,13 +108,7 @@ class FileParams:
             ParamsError: If the file is missing or damaged, or does not fit `like`.
         """
         file = self._folder / path
-        try:
-            content = serialization.msgpack_restore(file.read_bytes())
-            layout, leaves = content["layout"], content["leaves"]
-        except FileNotFoundError:
-            raise ParamsError(f"The params {file} are missing.") from None
-        except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
-            raise ParamsError(f"The params {file} are damaged: {error}.") from error
+        layout, leaves = _read(file)
         if like is not None:
             return _fitted(leaves, like, str(file))
         if layout is None:
@@ -118,10 +117,9 @@ class FileParams:
                 "tree of their structure: worker.restore(init), or "
                 "controller.load(checkpoint, like)."
             )
-        kinds = codec.decode(layout)
         return jax.tree_util.tree_map_with_path(
             lambda place, kind: _as_kind(leaves[jax.tree_util.keystr(place)], kind),
-            kinds,
+            codec.decode(layout),
         )
 
     def remove(self, path: str) -> None:
@@ -140,13 +138,12 @@ def check(tree: Any, *, plain: bool) -> None:
     Raises:
         TypeError: Naming the place of what does not fit.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    for path, leaf in leaves:
-        if not codec.is_array(leaf) and not isinstance(leaf, _PLAIN_LEAVES):
+    for place, leaf in _by_path(tree).items():
+        if not _is_storable(leaf):
+            what = getattr(leaf, "dtype", "")
             raise TypeError(
-                f"params{jax.tree_util.keystr(path)} cannot be stored: got "
-                f"{type(leaf).__name__}. Params are a path, or a tree of arrays, "
-                "scalars and strings."
+                f"params{place} cannot be stored: got {type(leaf).__name__} {what}. "
+                "Params are a path, or a tree of arrays, numbers and strings."
             )
     if plain and _layout(tree) is None:
         raise TypeError(
@@ -193,13 +190,21 @@ def _to_host(leaf: Any) -> Any:
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, np.generic) or not codec.is_array(leaf):
         return leaf
-    return np.array(leaf)
+    copy = np.array(leaf)
+    return copy.astype(copy.dtype.newbyteorder("="), copy=False)
 
 
-def _copied(leaf: Any, was_jax: bool) -> Any:
-    if isinstance(leaf, np.ndarray):
-        return jnp.array(leaf) if was_jax else leaf.copy()
-    return leaf
+def _is_storable(leaf: Any) -> bool:
+    if not codec.is_array(leaf):
+        limited = type(leaf) is not int or -(2**63) <= leaf < 2**64
+        return type(leaf) in _PLAIN_LEAVES and limited
+    return _is_key(leaf) or _is_numeric(leaf.dtype)
+
+
+def _is_numeric(dtype: Any) -> bool:
+    # Longer floats than 64 bits mean different things on different machines.
+    long = np.dtype(dtype).char in "gG"
+    return not long and (jnp.issubdtype(dtype, np.number) or dtype == np.bool_)
 
 
 def _is_key(leaf: Any) -> bool:
@@ -230,39 +235,91 @@ def _fitted(leaves: dict[str, Any], like: Any, path: str) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), fit)
 
 
-def _fit_leaf(leaf: Any, model: Any, path: str) -> Any:
+def _fit_leaf(leaf: Any, model: Any, place: str) -> Any:
+    try:
+        return _converted(leaf, model)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ParamsError(
+            f"The params {place}, do not fit the given tree: {error}."
+        ) from error
+
+
+def _converted(leaf: Any, model: Any) -> Any:
+    """The leaf as a compiled function would not tell it from the model."""
     if _is_key(model):
         return jax.random.wrap_key_data(
             jnp.array(leaf), impl=jax.random.key_impl(model)
         )
-    if not codec.is_array(model):
-        return np.asarray(leaf).item() if codec.is_array(leaf) else leaf
-    if np.shape(leaf) != model.shape:
-        raise ParamsError(
-            f"The params {path}, do not fit the given tree: an array of shape "
-            f"{np.shape(leaf)} was saved where the tree has {model.shape}."
+    if isinstance(leaf, (str, bytes)) or isinstance(model, (str, bytes)):
+        if type(leaf) is not type(model):
+            raise TypeError(
+                f"{type(leaf).__name__} was saved where the tree has "
+                f"{type(model).__name__}"
+            )
+        return leaf
+    array = np.asarray(leaf)
+    if array.shape != np.shape(model):
+        raise ValueError(
+            f"an array of shape {array.shape} was saved where the tree has "
+            f"{np.shape(model)}"
         )
+    if jnp.issubdtype(array.dtype, np.inexact) and _is_whole(model):
+        raise TypeError("fractions were saved where the tree has whole numbers")
+    if np.iscomplexobj(array) and not np.iscomplexobj(model):
+        raise TypeError("complex numbers were saved where the tree has real ones")
+    if not codec.is_array(model):
+        return array.item()
+    if isinstance(model, np.generic):
+        return array.astype(model.dtype)[()]
     if not isinstance(model, jax.Array):
-        return np.array(leaf, dtype=model.dtype)
+        return np.array(array, dtype=model.dtype)
     if model.weak_type and model.shape == ():
-        return jnp.asarray(np.asarray(leaf).item())  # Stays weak: no retrace.
-    return jnp.array(leaf, dtype=model.dtype)
+        found = jnp.asarray(array.item())  # Stays weak: no retrace.
+    else:
+        found = jnp.array(array, dtype=model.dtype)
+    return jax.device_put(found, model.sharding) if model.committed else found
 
 
-def _write(file: pathlib.Path, content: bytes) -> None:
+def _is_whole(model: Any) -> bool:
+    dtype = model.dtype if codec.is_array(model) else np.asarray(model).dtype
+    return bool(jnp.issubdtype(dtype, np.integer) or dtype == np.bool_)
+
+
+def _read(file: pathlib.Path) -> tuple[Any, dict[str, Any]]:
+    """The layout and the leaves of a file, if they are as they were written."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise ParamsError(f"The params {file} are missing.") from None
+    start = len(_MAGIC) + 4
+    intact = content.startswith(_MAGIC) and len(content) >= start
+    if intact:
+        (checksum,) = struct.unpack_from(">I", content, len(_MAGIC))
+        intact = zlib.crc32(memoryview(content)[start:]) == checksum
+    if not intact:
+        raise ParamsError(
+            f"The params {file} are damaged: their checksum does not fit. Go on from "
+            "an older checkpoint."
+        )
+    found = serialization.msgpack_restore(content[start:])
+    return found["layout"], found["leaves"]
+
+
+def _write(file: pathlib.Path, *parts: bytes) -> None:
     folder = file.parent
     folder.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    draft = file.with_name(f".{file.name}.tmp")
     try:
         with draft.open("wb") as stream:
-            stream.write(content)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(draft, file)
+        _sync_folder(folder)
     except BaseException:
         draft.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)  # Its name is its own: no other save is lost.
         raise
-    _sync_folder(folder)
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

@@ -32,14 +32,14 @@ def record(slots: Slots, new: Incoming) -> Report | None:
     else:
         generation = slots.journal.generation(new.generation_id)
     if generation is None:
-        slots.once(new.generation_id, "unknown generation; its report was dropped")
+        slots.once(new.generation_id, "is unknown; its report was dropped")
         return None
     check_step(generation, new.step)
     existing = slots.graph.get_checkpoint(Ref(new.generation_id, new.step))
     if existing is not None:
         return _complete(slots, generation, existing, new)
     if generation.worker_id != new.worker_id:
-        slots.once(new.generation_id, f"not of worker {new.worker_id}; dropped")
+        slots.once(new.generation_id, "is of another worker; a report was dropped")
         return None
     return _insert_older(slots, generation, new)
 
@@ -95,7 +95,9 @@ def _insert_older(
     parent = next(slots.graph.span(new.generation_id, 0, new.step, descending=True))
     checkpoint = slots.insert(generation, parent.meta_params, parent, new)
     if generation.row != slots[generation.worker_id].generation.row:
-        slots.once(new.generation_id, "superseded; reports are kept as a side branch")
+        slots.once(
+            new.generation_id, "is superseded; reports are kept as a side branch"
+        )
     return _spread(slots, checkpoint, value_added=new.value is not None)
 
 
@@ -108,9 +110,10 @@ def _complete(
     adds_value = existing.value is None and new.value is not None
     if not (adds_params or adds_value):
         if _contradicts(existing, new):
-            what = f"step {new.step} was reported again with something else; ignored"
-            slots.once(new.generation_id, what)
+            what = "was reported again with something else, which was ignored"
+            slots.once(new.generation_id, what, f" (step {new.step})")
         return None
+    adds_metrics = adds_value and existing.metrics is None
     if adds_params and not slots.saved:
         slots.first_save()
     slots.row += 1
@@ -121,7 +124,7 @@ def _complete(
         new.params_text if adds_params else None,
         adds_value,
         new.value if adds_value else None,
-        new.metrics_text if adds_value else None,
+        new.metrics_text if adds_metrics else None,
         slots.time,
         slots.reports,
         slots.batch,
@@ -129,7 +132,7 @@ def _complete(
     merged = existing._replace(
         params=new.params if adds_params else existing.params,
         value=new.value if adds_value else existing.value,
-        metrics=new.metrics if adds_value else existing.metrics,
+        metrics=new.metrics if adds_metrics else existing.metrics,
     )
     slot: Slot = slots[generation.worker_id]
     if slot.newest.row == merged.row:
@@ -145,11 +148,7 @@ def _spread(
         slots.rank(checkpoint)
     decides = False
     for worker_id in _concerned(slots, checkpoint):
-        if value_added and checkpoint.step >= slots.steps[worker_id]:
-            slots.steps[worker_id] = checkpoint.step
-            slots.scores[worker_id] = slots.score(checkpoint)
-        if slots.may_decide(checkpoint):
-            slots.ready[worker_id] = max(slots.ready[worker_id], checkpoint.step)
+        slots.look_back(worker_id, slots[worker_id].newest)
         decides |= worker_id == checkpoint.worker_id and value_added
     return Report(checkpoint.worker_id, checkpoint) if decides else None
 

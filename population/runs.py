@@ -10,6 +10,7 @@ from typing import Any
 from population import codec
 from population.base import MODES, Mutator
 from population.errors import RunMismatchError
+from population.graph import decode
 
 
 def new_token() -> str:
@@ -38,24 +39,25 @@ def check(recorded: dict[str, str], now: dict[str, str]) -> None:
     Raises:
         RunMismatchError: If the size, mode, seed or the class of the mutator differ.
     """
+    before = {key: decode(recorded.get(key, "")) for key in now}
+    given = {key: codec.decode(text) for key, text in now.items()}
     for key, what in (
         ("size", "workers"),
         ("mode", "mode"),
         ("seed", "seed"),
         ("mutator", "mutator"),
     ):
-        before, given = codec.decode(recorded[key]), codec.decode(now[key])
-        if before != given:
+        if before[key] != given[key]:
             raise RunMismatchError(
-                f"This log_dir holds a run with {what} {before!r}, got {given!r}. Pass "
-                "what the run began with, or start a new run in another log_dir."
+                f"This log_dir holds a run with {what} {before[key]!r}, got "
+                f"{given[key]!r}. Pass what the run began with, or start a new run in "
+                "another log_dir."
             )
-    before, given = codec.decode(recorded["settings"]), codec.decode(now["settings"])
-    if before != given:
+    if before["settings"] != given["settings"]:
         warnings.warn(
-            f"The run goes on with other arguments of its mutator: it began with "
-            f"{before}, now has {given}.",
-            stacklevel=4,
+            "The run goes on with other arguments of its mutator: it began with "
+            f"{before['settings']}, now has {given['settings']}.",
+            stacklevel=5,
         )
 
 

@@ -7,7 +7,6 @@ back, and what is kept of it in memory is read anew at the next call.
 
 from __future__ import annotations
 
-import math
 import pathlib
 import threading
 import time
@@ -95,25 +94,10 @@ class Session:
                 self.keeper.prepare(i, f"{run}-{i}-0", start.step, start.params)
                 for i, start in enumerate(starts)
             ]
-        with self.journal:
-            now = runs.facts(self._mutator, len(starts), self._mode, self.seed, run)
-            recorded = self.journal.facts()
-            if recorded:
-                runs.check(recorded, now)
-                self._load()
-            else:
-                for key, text in now.items():
-                    self.journal.add_fact(key, text)
-                self._slots.begin(self._clock())
-                self._slots.create(run, incoming, metas)
-                self._decisions.begin()
-                self.keeper.recorded(incoming)
-            self._slots.begin(self._clock())
-            self._opened = self._slots.time
-            sessions = self.journal.sessions()
-            self._open_before = sum(end - begin for begin, end in sessions)
-            self.journal.add_session(self._slots.row, self._opened)
-        self.keeper.forget_unrecorded(incoming, self.graph)
+        try:
+            self._open(run, incoming, metas)
+        finally:
+            self.keeper.forget_unrecorded(incoming, self.graph)
 
     def close(self) -> None:
         """Close the journal."""
@@ -256,9 +240,9 @@ class Session:
                 return True
             if stop.value is not None and slots.best <= slots.as_score(stop.value):
                 return True
-            if stop.patience is not None and slots.best < math.inf:
-                if slots.reports - slots.best_reports >= stop.patience:
-                    return True
+            since_best = slots.reports - slots.best_reports
+            if stop.patience is not None and since_best >= stop.patience:
+                return True
             if stop.seconds is None:
                 return False
             return self._open_before + self._clock() - self._opened >= stop.seconds
@@ -289,6 +273,28 @@ class Session:
         self.news.notify_all()
         return result
 
+    def _open(
+        self, run: str, incoming: Sequence[Incoming], metas: Sequence[str]
+    ) -> None:
+        with self.journal:
+            now = runs.facts(self._mutator, len(metas), self._mode, self.seed, run)
+            recorded = self.journal.facts()
+            if recorded:
+                runs.check(recorded, now)
+                self._load()
+            else:
+                for key, text in now.items():
+                    self.journal.add_fact(key, text)
+                self._slots.begin(self._clock())
+                self._slots.create(run, incoming, metas)
+                self._decisions.begin()
+                self.keeper.recorded(incoming)
+            self._slots.begin(self._clock())
+            self._opened = self._slots.time
+            sessions = self.journal.sessions()
+            self._open_before = sum(end - begin for begin, end in sessions)
+            self.journal.add_session(self._slots.row, self._opened)
+
     def _load(self) -> None:
         """Read from the journal what is kept of it in memory."""
         self._slots.load()
@@ -305,7 +311,7 @@ class Session:
             return False
         generation = self.journal.generation(_generation_id(generation_id))
         if generation is None:
-            what = "unknown generation; the slot was handed out"
+            what = "is unknown; the slot was handed out"
             self._slots.once(generation_id, what)
             return False
         if generation.worker_id != worker_id:

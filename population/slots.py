@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from population import codec
 from population.base import ActiveWorker, Checkpoint
-from population.errors import JournalError
-from population.graph import CheckpointGraph, decoded
+from population.errors import damaged
+from population.graph import CheckpointGraph, decode, decoded
 from population.journal import GenerationRow, Journal
 
 logger = logging.getLogger("population")
@@ -119,8 +119,10 @@ class Slots(Sequence[Slot]):
     def load(self) -> None:
         """Read everything from the journal. O(slots), whatever the history."""
         facts = self.journal.facts()
-        size = codec.decode(facts["size"])
-        self.run = codec.decode(facts["run"])
+        if not {"size", "run"} <= facts.keys():
+            raise damaged("it does not say how many workers there are")
+        size = decode(facts["size"])
+        self.run = decode(facts["run"])
         self.saved = "saved" in facts
         self._resize(size)
         self._slots = [self._load_slot(worker_id) for worker_id in range(size)]
@@ -160,7 +162,7 @@ class Slots(Sequence[Slot]):
     def work(self, worker_id: int) -> ActiveWorker:
         """What a slot works on, but for when it waits."""
         slot = self._slots[worker_id]
-        meta_params = codec.decode(slot.generation.meta_params)
+        meta_params = decode(slot.generation.meta_params)
         newest = slot.newest
         return ActiveWorker(
             newest.params, meta_params, newest.generation_id, newest.step
@@ -196,7 +198,7 @@ class Slots(Sequence[Slot]):
         )
         root = self.insert(generation, codec.decode(meta_text), parent, start)
         self._slots[worker_id] = Slot(generation, root.meta_params, root)
-        self._look_back(worker_id, parent)
+        self.look_back(worker_id, parent)
 
     def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
         """The lineage's first checkpoint at or after `step` that decides, or None."""
@@ -205,14 +207,20 @@ class Slots(Sequence[Slot]):
         newest = self._slots[worker_id].newest
         return self.graph.first_since(newest, step, needs_params=self.saved)
 
-    def once(self, generation_id: str, what: str, level: int = logging.DEBUG) -> None:
-        """Say something about a generation, once."""
+    def once(
+        self,
+        generation_id: str,
+        what: str,
+        detail: str = "",
+        level: int = logging.DEBUG,
+    ) -> None:
+        """Say `what` about a generation, once; `detail` is of the first time."""
         if (generation_id, what) in self._said:
             return
         if len(self._said) >= _REMEMBERED:
             self._said.clear()
         self._said.add((generation_id, what))
-        logger.log(level, "generation %s: %s", generation_id, what)
+        logger.log(level, "generation %s %s%s", generation_id, what, detail)
 
     def _resize(self, size: int) -> None:
         self._slots = []
@@ -223,16 +231,14 @@ class Slots(Sequence[Slot]):
     def _load_slot(self, worker_id: int) -> Slot:
         generation = self.journal.newest_generation(worker_id)
         if generation is None:
-            raise JournalError(
-                "The journal is damaged: it holds no generation of worker "
-                f"{worker_id}. Restore it from a backup, or start a new run in another "
-                "log_dir."
-            )
-        newest = next(self.graph.span(generation.generation_id, descending=True))
-        self._look_back(worker_id, newest)
+            raise damaged(f"it holds no generation of worker {worker_id}")
+        newest = next(self.graph.span(generation.generation_id, descending=True), None)
+        if newest is None:
+            raise damaged(f"{generation.generation_id} has no checkpoint")
+        self.look_back(worker_id, newest)
         return Slot(generation, newest.meta_params, newest)
 
-    def _look_back(self, worker_id: int, newest: Checkpoint | None) -> None:
+    def look_back(self, worker_id: int, newest: Checkpoint | None) -> None:
         """Find the lineage's newest value, and the newest one that may decide."""
         self.steps[worker_id], self.scores[worker_id] = -1, math.inf
         self.ready[worker_id] = -1
@@ -328,8 +334,9 @@ class Slots(Sequence[Slot]):
         elif checkpoint.diverged:
             self.once(
                 checkpoint.generation_id,
-                f"worker {checkpoint.worker_id} diverged at step {checkpoint.step} "
-                f"(value {checkpoint.value})",
+                "diverged",
+                f": worker {checkpoint.worker_id} reported {checkpoint.value} at step "
+                f"{checkpoint.step}",
                 logging.WARNING,
             )
         return score

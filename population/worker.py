@@ -210,10 +210,13 @@ class Worker:
             return False
         if self._ended():
             return True
-        if self._session.newest(self._own).ref != (self.generation_id, self.step):
+        newest = self._session.newest(self._own)
+        if newest.ref != (self.generation_id, self.step):
             return False
         if self._session.waits(self._own):
             return True
+        if newest.params is None:
+            return False  # Whoever came next would train these steps again.
         return (
             self._reports >= self.turn
             and self._leases.free(below=self.step) is not None

@@ -101,7 +101,9 @@ SELECT max(
         coalesce((SELECT max(row) FROM checkpoints), 0),
         coalesce((SELECT max(row) FROM generations), 0),
         coalesce((SELECT max(row) FROM late), 0)),
-    coalesce((SELECT time FROM checkpoints ORDER BY row DESC LIMIT 1), 0.0),
+    max(
+        coalesce((SELECT time FROM checkpoints ORDER BY row DESC LIMIT 1), 0.0),
+        coalesce((SELECT time FROM late ORDER BY row DESC LIMIT 1), 0.0)),
     max(
         coalesce((SELECT reports FROM checkpoints ORDER BY row DESC LIMIT 1), 0),
         coalesce((SELECT reports FROM late ORDER BY row DESC LIMIT 1), 0)),
@@ -110,11 +112,11 @@ SELECT max(
 """
 
 _SESSIONS = """
-SELECT s.time, coalesce((
+SELECT s.time, max(s.time, coalesce((
     SELECT c.time FROM checkpoints c
     WHERE c.row <= coalesce((
         SELECT min(n.row) FROM sessions n WHERE n.rowid > s.rowid), 9223372036854775807)
-    ORDER BY c.row DESC LIMIT 1), s.time)
+    ORDER BY c.row DESC LIMIT 1), s.time))
 FROM sessions s ORDER BY s.rowid
 """
 
@@ -355,8 +357,7 @@ def _check_header(path: pathlib.Path) -> None:
         )
     (owner,) = struct.unpack_from(">I", header, 68)
     (version,) = struct.unpack_from(">I", header, 60)
-    # A process that died while it made the file leaves one page without an owner.
-    if owner != APPLICATION_ID and not (owner == 0 and version == 0 and size <= 4096):
+    if owner != APPLICATION_ID:
         raise JournalError(
             f"{path} is a database of another program; it was left as it is. Choose "
             "another log_dir."

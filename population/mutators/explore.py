@@ -3,52 +3,45 @@
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from population.base import PopulationView
 
 MutateFn = Callable[..., Any]
 
 
-def mutated(
-    mutate_fn: MutateFn, rng: Callable[[], np.random.Generator], *arguments: Any
-) -> Any:
-    """Call `mutate_fn` on a copy of its arguments, so that it may change them in place.
+class Explore:
+    """A user's `mutate_fn`, called on copies, so that it may change them in place.
 
     Args:
-        mutate_fn: The user's; returns new meta_params.
-        rng: Gives the generator that is passed, by keyword, to a parameter `rng`.
-        *arguments: The meta_params first.
-
-    Returns:
-        The new meta_params.
-    """
-    given = copy.deepcopy(arguments)
-    if _takes_rng(mutate_fn):
-        return mutate_fn(*given, rng=rng())
-    return mutate_fn(*given)
-
-
-def check(mutate_fn: object) -> None:
-    """Refuse what cannot be called.
+        mutate_fn: `mutate_fn(meta_params, ...)`; the decision's random generator is
+            passed by keyword to a parameter of the name `rng`, if there is one.
 
     Raises:
         TypeError: If it is not callable.
     """
-    if not callable(mutate_fn):
-        raise TypeError(
-            "mutate_fn must be a function of meta_params, got "
-            f"{type(mutate_fn).__name__}."
-        )
+
+    def __init__(self, mutate_fn: MutateFn) -> None:
+        if not callable(mutate_fn):
+            raise TypeError(
+                "mutate_fn must be a function of meta_params, got "
+                f"{type(mutate_fn).__name__}."
+            )
+        self._mutate_fn = mutate_fn
+        self._takes_rng = _takes_rng(mutate_fn)
+
+    def __call__(self, view: PopulationView, *arguments: Any) -> Any:
+        """New meta_params; the old ones are the first argument after the view."""
+        given = copy.deepcopy(arguments)
+        if self._takes_rng:
+            return self._mutate_fn(*given, rng=view.rng)
+        return self._mutate_fn(*given)
 
 
-@functools.lru_cache(maxsize=64)
 def _takes_rng(mutate_fn: MutateFn) -> bool:
     try:
-        parameters = inspect.signature(mutate_fn).parameters
-    except (TypeError, ValueError):
+        return "rng" in inspect.signature(mutate_fn).parameters
+    except (TypeError, ValueError):  # A built-in function may have no signature.
         return False
-    return "rng" in parameters

@@ -5,17 +5,21 @@ The policy of the same name in learned_optimization's `population` (Apache-2.0).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from population.base import Branch, Mutator, PopulationView, Report, Schedule
 from population.codec import digest
 
+logger = logging.getLogger("population")
+
 
 class FixedSchedule(Mutator[None]):
     """The newest entry at or before a slot's newest step is put in force there.
 
-    A member that diverges goes on as it is: this policy never goes back.
+    A member that diverges goes on as it is: this policy never goes back. So an entry
+    takes effect at the first report with params, where the library keeps the weights.
 
     Args:
         schedule: `{step: meta_params}`, what `controller.schedule(checkpoint)` gives,
@@ -37,6 +41,7 @@ class FixedSchedule(Mutator[None]):
                 "schedule must have at least one entry, got none. It maps steps to "
                 "meta_params."
             )
+        self._said = False
         if isinstance(schedule, Mapping):
             self.schedule: Any = dict(Schedule(schedule))
             self._at: Callable[[int], Any] = Schedule(schedule).at
@@ -55,5 +60,17 @@ class FixedSchedule(Mutator[None]):
         due = self._at(newest.step)
         if due is None or newest.diverged or digest(due) == digest(newest.meta_params):
             return state, {}
+        if view.graph.resume_point(newest).row != newest.row:
+            self._say_once(newest.step)  # Going back would undo the entry again.
+            return state, {}
         branch = Branch(newest, due, f"schedule at step {newest.step}")
         return state, {report.worker_id: branch}
+
+    def _say_once(self, step: int) -> None:
+        if not self._said:
+            self._said = True
+            logger.warning(
+                "The entry due at step %d waits for a report with params: a change "
+                "goes on from saved ones. Save at the steps of the schedule.",
+                step,
+            )

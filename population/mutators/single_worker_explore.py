@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 
 from population.base import Branch, Checkpoint, Mutator, PopulationView, Ref, Report
-from population.mutators.explore import MutateFn, check, mutated
+from population.mutators.explore import Explore, MutateFn
 
 _TRIALS = ("center", "neg", "pos")
 
@@ -56,7 +56,7 @@ class BranchingSingleMachine(Mutator[Phase]):
     def __init__(
         self, mutate_fn: MutateFn, exploit_steps: int, explore_steps: int
     ) -> None:
-        check(mutate_fn)
+        self._explore = Explore(mutate_fn)
         for name, steps in (
             ("exploit_steps", exploit_steps),
             ("explore_steps", explore_steps),
@@ -87,7 +87,7 @@ class BranchingSingleMachine(Mutator[Phase]):
         if end is None:
             return state, {}
         if state.name == "exploit":
-            return Phase("center", state.cycle + 1, end.ref, end.step, []), {}
+            return self._next_cycle(state, end, view)
         ends = [*state.ends, end.ref]
         if len(ends) == len(_TRIALS):
             return self._choose(dataclasses.replace(state, ends=ends), view)
@@ -96,11 +96,20 @@ class BranchingSingleMachine(Mutator[Phase]):
         following = Phase(direction, state.cycle, state.branch, state.branch.step, ends)
         return following, {0: branch}
 
+    def _next_cycle(
+        self, state: Phase, end: Checkpoint, view: PopulationView
+    ) -> tuple[Phase, Mapping[int, Branch]]:
+        """The end of the exploit phase is the next centre, unless it diverged."""
+        point = view.graph.resume_point(end) if end.diverged else end
+        following = Phase("center", state.cycle + 1, point.ref, point.step, [])
+        if point is end:
+            return following, {}
+        reason = f"the exploit phase of cycle {state.cycle} diverged"
+        return following, {0: Branch(point, point.meta_params, reason)}
+
     def _trial(self, state: Phase, direction: str, view: PopulationView) -> Branch:
         origin = view.graph.checkpoint(state.branch)
-        changed = mutated(
-            self.mutate_fn, lambda: view.rng, origin.meta_params, direction, state.cycle
-        )
+        changed = self._explore(view, origin.meta_params, direction, state.cycle)
         return Branch(origin, changed, f"explore {direction} (cycle {state.cycle})")
 
     def _choose(

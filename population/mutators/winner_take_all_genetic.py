@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from population.base import Branch, Checkpoint, Mutator, PopulationView, Ref, Report
-from population.mutators.explore import MutateFn, check, mutated
+from population.mutators.explore import Explore, MutateFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         keep_winner: bool = False,
         synchronous: bool = False,
     ) -> None:
-        check(mutate_fn)
+        self._explore = Explore(mutate_fn)
         _check_round(steps_per_exploit, seconds_per_exploit, synchronous)
         self.mutate_fn = mutate_fn
         self.steps_per_exploit = steps_per_exploit
@@ -89,7 +89,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         branches = {
             worker_id: Branch(
                 donor,
-                mutated(self.mutate_fn, lambda: view.rng, donor.meta_params),
+                self._explore(view, donor.meta_params),
                 f"worker {winner} won with {scores[winner]:.6g} (as a score)",
             )
             for worker_id in view.live
@@ -168,9 +168,9 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         """Nobody has a finite score: each goes on from its own last finite ancestor."""
         branches = {}
         for worker_id in view.live:
-            point = view.graph.resume_point(view.newest(worker_id))
-            meta_params = view.newest(worker_id).meta_params
-            changed = mutated(self.mutate_fn, lambda: view.rng, meta_params)
+            last = self._donor(state, worker_id, view)
+            changed = self._explore(view, last.meta_params)
+            point = view.graph.resume_point(last)
             branches[worker_id] = Branch(point, changed, "every worker diverged")
         starts = {
             w: branch.parent.ref for w, branch in branches.items() if branch.parent

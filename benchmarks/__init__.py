@@ -1,0 +1,1 @@
+"""Scripts that measure; `results/` holds what they found, `README.md` shows it."""

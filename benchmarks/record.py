@@ -1,0 +1,159 @@
+"""What a benchmark writes: its figures, and where, when and with what they were got.
+
+Nothing here names a host, a user or a folder: the results are committed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sqlite3
+import statistics
+import subprocess
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+HERE = pathlib.Path(__file__).parent
+RESULTS = HERE / "results"
+
+
+class Spread(NamedTuple):
+    """Repetitions of one measurement.
+
+    Attributes:
+        median: The middle one.
+        low: The smallest.
+        high: The largest.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One row of a table.
+
+    Attributes:
+        section: The table that it belongs to.
+        what: What was measured.
+        unit: Of `value`.
+        value: The measurement; None if there is none, `note` then says why.
+        ratio: To the reference of the same repetition; None without one.
+        at_most: The goal, for `ratio` if there is one, else for `value`.
+        note: A remark.
+    """
+
+    section: str
+    what: str
+    unit: str = ""
+    value: Spread | None = None
+    ratio: Spread | None = None
+    at_most: float | None = None
+    note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; `met` says whether the median keeps the goal."""
+        found: dict[str, Any] = {"section": self.section, "what": self.what}
+        if self.value is not None:
+            found |= {"unit": self.unit, "value": _rounded(self.value)}
+        if self.ratio is not None:
+            found["ratio"] = _rounded(self.ratio)
+        judged = self.ratio or self.value
+        if self.at_most is not None and judged is not None:
+            found |= {"at_most": self.at_most, "met": judged.median <= self.at_most}
+        if self.note:
+            found["note"] = self.note
+        return found
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """The median of repetitions and their range."""
+    return Spread(statistics.median(samples), min(samples), max(samples))
+
+
+def paired(samples: Sequence[float], reference: Sequence[float]) -> Spread:
+    """The spread of the ratios, each taken within one repetition."""
+    return spread([a / b for a, b in zip(samples, reference, strict=True)])
+
+
+def circumstances(folder: pathlib.Path, packages: Sequence[str]) -> dict[str, Any]:
+    """Machine, versions, commit and date.
+
+    Args:
+        folder: Where the benchmark writes its temporary files.
+        packages: The distributions whose versions matter.
+    """
+    versions = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+    for name in packages:
+        versions[name] = importlib.metadata.version(name)
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "memory_gb": round(
+                os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1
+            ),
+            "system": f"{platform.system()} {platform.machine()}",
+            "file_system": _file_system(folder),
+            "load_average": [round(load, 2) for load in os.getloadavg()],
+        },
+        "versions": versions,
+    }
+
+
+def write(path: pathlib.Path, result: dict[str, Any]) -> None:
+    """Write a result as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _rounded(values: Spread) -> dict[str, float]:
+    return {key: float(f"{value:.4g}") for key, value in values._asdict().items()}
+
+
+def _commit() -> str:
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--", "population", "benchmarks/*.py")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit} with uncommitted changes" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=HERE.parent, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()
+
+
+def _file_system(folder: pathlib.Path) -> str:
+    """Its kind: on tmpfs, say, a sync costs nothing and proves nothing."""
+    try:
+        lines = pathlib.Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    found = ("", "unknown")
+    for line in lines:
+        _, mount, kind, *_ = line.split()
+        if folder.resolve().is_relative_to(mount) and len(mount) >= len(found[0]):
+            found = (mount, kind)
+    return found[1]

@@ -1,0 +1,184 @@
+"""What several test modules need: a clock, mutators, and looks into a controller."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from population import (
+    ActiveWorker,
+    Branch,
+    Checkpoint,
+    Mutator,
+    PopulationController,
+    PopulationView,
+    Ref,
+    Report,
+)
+from population.graph import CheckpointGraph
+from population.journals.sqlite import SqliteJournal
+
+Decide = Callable[[Report, PopulationView], Mapping[int, Branch]]
+
+
+class Clock:
+    """A clock that only moves when told."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """The present time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+class Scripted(Mutator[None]):
+    """Branches as a function says, and remembers what it was asked."""
+
+    def __init__(self, decide: Decide | None = None) -> None:
+        self._decide = decide
+        self._seen: list[Report] = []
+
+    @property
+    def seen(self) -> list[Report]:
+        """The reports so far."""
+        return self._seen
+
+    @property
+    def asked(self) -> list[tuple[int, int]]:
+        """Worker id and step of the reports so far."""
+        return [(report.worker_id, report.checkpoint.step) for report in self._seen]
+
+    def init(self, view: PopulationView) -> None:
+        """Nothing is remembered."""
+        del view
+
+    def update(
+        self, state: None, report: Report, view: PopulationView
+    ) -> tuple[None, Mapping[int, Branch]]:
+        """Do what the function says."""
+        self._seen.append(report)
+        return state, {} if self._decide is None else self._decide(report, view)
+
+
+def branch_at(
+    step: int, meta_params: Any, *, back_to: int | None = None, worker_id: int = 0
+) -> Decide:
+    """A worker's report at `step` branches it, from there or from an earlier step."""
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        checkpoint = report.checkpoint
+        if (report.worker_id, checkpoint.step) != (worker_id, step):
+            return {}
+        parent = checkpoint
+        if back_to is not None:
+            parent = view.graph[checkpoint.generation_id][back_to]
+        return {worker_id: Branch(parent, meta_params, "as planned")}
+
+    return decide
+
+
+def random_branch(choose: random.Random) -> Scripted:
+    """Now and then a worker goes on from a random checkpoint, or from nothing."""
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if choose.random() < 0.6:
+            return {}
+        everything: list[Checkpoint | None] = [None, *view.graph.history()]
+        worker_id = choose.randrange(len(view.workers))
+        meta_params = {"lr": choose.randrange(3)}
+        return {worker_id: Branch(choose.choice(everything), meta_params)}
+
+    return Scripted(decide)
+
+
+def poll(
+    controller: PopulationController,
+    worker_id: int = 0,
+    generation_id: str | None = None,
+    step: int = 0,
+    params: Any = None,
+) -> ActiveWorker | None:
+    """A raw poll."""
+    return controller.maybe_get_worker_data(
+        worker_id, generation_id, step, params, None
+    )
+
+
+def work(controller: PopulationController, worker_id: int = 0) -> ActiveWorker:
+    """What a worker that has just begun is given."""
+    found = poll(controller, worker_id)
+    assert found is not None
+    return found
+
+
+def generation(controller: PopulationController, worker_id: int = 0) -> str:
+    """The slot's present generation."""
+    return controller.workers[worker_id].generation_id
+
+
+def connection(controller: PopulationController) -> sqlite3.Connection:
+    """The connection of the controller's journal."""
+    return cast(SqliteJournal, controller.session.journal)._connection
+
+
+def content(controller: PopulationController) -> list[str]:
+    """All that the journal holds, as SQL."""
+    return list(connection(controller).iterdump())
+
+
+def everything(controller: PopulationController) -> tuple[Any, ...]:
+    """The journal and what the controller makes of it; NaN equals itself here."""
+    return content(controller), repr(controller.workers)
+
+
+def told(controller: PopulationController) -> list[tuple[Any, ...]]:
+    """The history without the run's random token and without times."""
+
+    def short(generation_id: str) -> str:
+        return generation_id.split("-", 1)[1]
+
+    def named(ref: Ref | None) -> tuple[str, int] | None:
+        return None if ref is None else (short(ref.generation_id), ref.step)
+
+    return [
+        (
+            short(c.generation_id),
+            c.step,
+            repr(c.params).replace(c.generation_id.split("-")[0], ""),
+            repr(c.meta_params),
+            repr(c.value),
+            named(c.parent),
+            c.reason,
+        )
+        for c in controller.history()
+    ]
+
+
+def assert_is_a_forest(graph: CheckpointGraph) -> None:
+    """Every parent exists and was recorded earlier, at no greater step."""
+    checkpoints = {c.ref: c for c in graph.history()}
+    assert len(checkpoints) == sum(1 for _ in graph.history())
+    for checkpoint in checkpoints.values():
+        assert checkpoint.parent is None or checkpoint.parent in checkpoints
+        if checkpoint.parent is not None:
+            parent = checkpoints[checkpoint.parent]
+            assert parent.step <= checkpoint.step
+            assert (parent.step, parent.row) < (checkpoint.step, checkpoint.row)
+        assert _reaches_a_root(checkpoint, checkpoints)
+
+
+def _reaches_a_root(start: Checkpoint, checkpoints: Mapping[Ref, Checkpoint]) -> bool:
+    seen = {start.ref}
+    while start.parent is not None:
+        start = checkpoints[start.parent]
+        if start.ref in seen:
+            return False
+        seen.add(start.ref)
+    return True

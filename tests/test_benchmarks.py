@@ -1,0 +1,120 @@
+"""The benchmarks run, and what is shown of them is what they found."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import pytest
+
+from benchmarks import record, render
+from benchmarks.speed import subjects, ticks
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run of tiny sizes writes."""
+    out = tmp_path_factory.mktemp("bench") / "ticks.json"
+    ticks.main(["--quick", "--out", str(out)])
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def test_a_result_says_where_when_and_with_what_it_was_got(
+    result: dict[str, Any],
+) -> None:
+    """A figure without its circumstances cannot be repeated."""
+    assert {"title", "about", "command", "date", "commit", "seed"} <= set(result)
+    assert set(result["machine"]) == {
+        "cpu",
+        "cores",
+        "memory_gb",
+        "system",
+        "file_system",
+        "load_average",
+    }
+    assert {"python", "sqlite", "numpy"} <= set(result["versions"])
+    assert result["command"] == "python -m benchmarks.speed.ticks --quick"
+    assert all(
+        len(samples) == result["repetitions"]
+        for samples in result["microseconds"].values()
+    )
+
+
+def test_each_goal_has_a_figure(result: dict[str, Any]) -> None:
+    """Every goal is judged: 3 and 1.5 inserts, 1.3, 2 s, 300 MB, 0.1 s, no JAX."""
+    goals = {f["at_most"]: f for f in result["figures"] if "at_most" in f}
+    assert set(goals) == {3.0, 1.5, 1.3, 2.0, 300.0, 0.1, 0.0}
+    for figure in goals.values():
+        judged = figure.get("ratio") or figure["value"]
+        assert judged["low"] <= judged["median"] <= judged["high"]
+        assert figure["met"] == (judged["median"] <= figure["at_most"])
+
+
+def test_the_peer_has_a_figure_or_a_reason(result: dict[str, Any]) -> None:
+    """A comparison that could not be made says so."""
+    rows = [f for f in result["figures"] if "learned_optimization" in f["section"]]
+    assert rows
+    assert all("value" in row or "learned_optimization" in row["note"] for row in rows)
+
+
+def test_a_result_names_no_folder(result: dict[str, Any]) -> None:
+    """Results are committed: they hold nothing of whose machine it was."""
+    text = json.dumps(result)
+    places = (pathlib.Path.home(), record.HERE.parent, pathlib.Path.cwd())
+    for place in (*map(str, places), tempfile.gettempdir()):
+        assert place + "/" not in text
+
+
+def test_what_is_compared_takes_turns() -> None:
+    """Each subject has as many turns, of the size that was asked for."""
+    turns: list[str] = []
+
+    def subject(name: str, done: int) -> subjects.Subject:
+        def run(count: int) -> tuple[float, int]:
+            assert count == 10
+            turns.append(name)
+            return 1e-6 * done, done
+
+        return run
+
+    both = {"a": subject("a", 10), "b": subject("b", 1)}
+    assert subjects.taking_turns(both, 2, 3, 10) == {
+        "a": pytest.approx([1.0, 1.0]),
+        "b": pytest.approx([1.0, 1.0]),
+    }
+    pairs = zip(turns[::2], turns[1::2], strict=True)
+    assert [sorted(pair) for pair in pairs] == [["a", "b"]] * 6
+
+
+def test_a_run_of_a_size_is_made_anew_before_it_has_doubled(
+    tmp_path: pathlib.Path,
+) -> None:
+    """What is called 30 checkpoints is never more than 60."""
+    run = subjects.Ticks(ticks.ours, tmp_path, workers=2, size=30)
+    for _ in range(5):
+        _, count = run(20)
+        assert count == 20
+        recorded = sum(worker.step for worker in run.controller.workers)
+        assert 30 < recorded <= 60
+    run.close()
+
+
+def test_the_readme_is_what_the_results_say() -> None:
+    """Tables are generated; one that was typed, or left behind, is found here."""
+    written = render.README.read_text()
+    assert written == render.render(record.RESULTS.glob("*.json"))
+    assert "Speed of a tick" in written
+
+
+def test_every_figure_is_shown(result: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    """Render leaves nothing out, and says the same each time."""
+    path = tmp_path / "ticks.json"
+    record.write(path, result)
+    shown = render.render([path])
+    assert shown == render.render([path])
+    for figure in result["figures"]:
+        assert f"| {figure['what']} |" in shown
+        assert f"### {figure['section']}" in shown

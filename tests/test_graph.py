@@ -1,0 +1,307 @@
+"""The graph of checkpoints: a forest that is read point by point."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from population import (
+    Branch,
+    Checkpoint,
+    PopulationController,
+    PopulationView,
+    Ref,
+    Report,
+    Start,
+)
+from tests.helpers import (
+    Scripted,
+    assert_is_a_forest,
+    branch_at,
+    generation,
+    poll,
+    random_branch,
+)
+
+REPORTS = ((5, "at 5", 3.0), (10, "at 10", 1.0), (15, "at 15", 2.0))
+
+
+def branched(back_to: int | None = None) -> PopulationController:
+    """One worker that reported at 5, 10, 15, and was branched at 15."""
+    decide = branch_at(15, {"lr": 2}, back_to=back_to)
+    controller = PopulationController([{"lr": 1}], Scripted(decide))
+    first = generation(controller)
+    for step, params, value in REPORTS:
+        controller.set_eval(0, first, step, params, value)
+    return controller
+
+
+def wild_run(seed: int) -> PopulationController:
+    """Reports in no order, by the right worker and by others, with and without."""
+    choose = random.Random(seed)
+    starts = [Start({"lr": 0}, params="trained", step=7), {"lr": 1}, {"lr": 2}]
+    controller = PopulationController(starts, random_branch(choose))
+    for count in range(60):
+        generation_id = choose.choice(list(controller.graph))
+        root = controller.graph.root(generation_id)
+        step = root.step + choose.randrange(12)
+        params = choose.choice([None, f"p{count}"])
+        value = choose.choice([None, math.nan, math.inf, choose.random()])
+        worker_id = choose.choice([root.worker_id, choose.randrange(3)])
+        controller.set_eval(worker_id, generation_id, step, params, value)
+        if choose.random() < 0.2:
+            poll(controller, choose.randrange(3))
+    return controller
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_reported_the_graph_is_a_forest(seed: int) -> None:
+    """Every parent exists, came earlier, and lies at no greater step."""
+    controller = wild_run(seed)
+    assert_is_a_forest(controller.graph)
+    controller.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_recorded_parent_never_changes(seed: int) -> None:
+    """The history as of a row is what it was when that row came."""
+    choose = random.Random(seed)
+    controller = PopulationController([{"lr": 0}] * 2, random_branch(choose))
+    parents: dict[Ref, Ref | None] = {}
+    for _ in range(30):
+        generation_id = choose.choice(list(controller.graph))
+        step = controller.graph.root(generation_id).step + choose.randrange(9)
+        worker_id = controller.graph.root(generation_id).worker_id
+        controller.set_eval(worker_id, generation_id, step, "p", choose.random())
+        for checkpoint in controller.history():
+            before = parents.setdefault(checkpoint.ref, checkpoint.parent)
+            assert checkpoint.parent == before
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_lineage_begins_at_a_root_and_ascends(seed: int) -> None:
+    """A lineage has ascending steps and ends with the checkpoint itself."""
+    controller = wild_run(seed)
+    for checkpoint in list(controller.history()):
+        lineage = controller.lineage(checkpoint)
+        assert lineage[0].parent is None
+        assert lineage[-1].ref == checkpoint.ref
+        steps = [c.step for c in lineage]
+        assert steps == sorted(steps)
+        assert len({c.ref for c in lineage}) == len(lineage)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_training_resumes_is_on_the_lineage_and_did_not_diverge(
+    seed: int,
+) -> None:
+    """A resume point has params, or is a root; nothing nearer would have done."""
+    controller = wild_run(seed)
+    for checkpoint in list(controller.history()):
+        point = controller.graph.resume_point(checkpoint)
+        lineage = {c.ref: c for c in controller.lineage(checkpoint)}
+        assert point.ref in lineage
+        fits = point.params is not None and not point.diverged
+        fresh = point.params is None and point.step == min(
+            c.step for c in lineage.values()
+        )
+        assert fits or point.parent is None or fresh
+        for nearer in list(lineage.values())[::-1]:
+            if nearer.ref == point.ref:
+                break
+            assert nearer.diverged or nearer.params is None
+
+
+def test_the_lineage_passes_through_the_branch() -> None:
+    """What the donor did after the branch does not belong to it."""
+    controller = branched(back_to=10)
+    newest = controller.newest(0)
+    assert [c.step for c in controller.lineage(newest)] == [0, 5, 10, 10]
+    assert newest.parent is not None
+    assert newest.parent.step == 10
+
+
+def test_the_schedule_tells_what_was_in_force_from_which_step() -> None:
+    """Where nothing changed there is no entry."""
+    controller = branched(back_to=10)
+    newest = controller.newest(0)
+    assert dict(controller.schedule(newest)) == {0: {"lr": 1}, 10: {"lr": 2}}
+    first = controller.lineage(newest)[1]
+    assert dict(controller.schedule(first)) == {0: {"lr": 1}}
+
+
+def test_the_last_of_several_changes_at_one_step_is_what_was_trained_with() -> None:
+    """A generation that was replaced before it trained leaves no trace."""
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if report.checkpoint.step != 4:
+            return {}
+        tried = len(view.graph)
+        return {0: Branch(view.newest(0), {"lr": 1 if tried == 2 else 10 * tried})}
+
+    controller = PopulationController([{"lr": 1}], Scripted(decide))
+    for value in (1.0, 2.0):
+        controller.set_eval(0, generation(controller), 4, "p", value)
+    schedule = controller.schedule(controller.newest(0))
+    assert dict(schedule) == {0: {"lr": 1}, 4: {"lr": 1}}
+    assert [schedule.at(step) for step in (0, 3, 4)] == [{"lr": 1}] * 3
+
+
+def test_a_diverged_checkpoint_is_not_resumed_from() -> None:
+    """NaN and infinities are passed over up to the nearest finite value."""
+    controller = PopulationController([{}], Scripted())
+    first = generation(controller)
+    values = [(1, 1.0), (2, math.nan), (3, math.inf), (4, -math.inf)]
+    for step, value in values:
+        controller.set_eval(0, first, step, f"p{step}", value)
+    point = controller.graph.resume_point(controller.newest(0))
+    assert (point.step, point.params) == (1, "p1")
+
+
+def test_what_was_not_saved_is_not_resumed_from() -> None:
+    """A value without params is no place to go on from once params are saved."""
+    controller = PopulationController([{}], Scripted())
+    first = generation(controller)
+    controller.set_eval(0, first, 1, "p1", 5.0)
+    controller.set_eval(0, first, 2, None, 1.0)
+    assert controller.graph.resume_point(controller.newest(0)).step == 1
+
+
+def test_what_has_no_value_yet_is_resumed_from() -> None:
+    """Params count, whether or not they were evaluated."""
+    controller = PopulationController([{}], Scripted())
+    controller.set_eval(0, generation(controller), 2, "p2", None)
+    assert controller.graph.resume_point(controller.newest(0)).step == 2
+
+
+def test_a_root_always_qualifies() -> None:
+    """When all of a lineage diverged, its very beginning is left, diverged or not."""
+    start = Start({}, params="bad", step=3)
+    controller = PopulationController([start], Scripted())
+    first = generation(controller)
+    controller.set_eval(0, first, 3, None, math.nan)
+    controller.set_eval(0, first, 4, "worse", math.nan)
+    point = controller.graph.resume_point(controller.newest(0))
+    assert (point.step, point.params, point.diverged) == (3, "bad", True)
+
+
+def test_loops_that_keep_their_weights_resume_without_params() -> None:
+    """A raw run that never saved anything goes on from its newest finite report."""
+    controller = PopulationController([{}], Scripted())
+    first = generation(controller)
+    for step, value in ((1, 1.0), (2, 2.0), (3, math.nan)):
+        controller.set_eval(0, first, step, None, value)
+    assert controller.graph.resume_point(controller.newest(0)).step == 2
+
+
+def test_after_a_claim_the_weights_are_the_librarys_business() -> None:
+    """A worker that never saved begins afresh; its report is no place to go on from."""
+    controller = PopulationController([{}], Scripted())
+    controller.worker(0).release()
+    controller.set_eval(0, generation(controller), 5, None, 1.0)
+    assert controller.graph.resume_point(controller.newest(0)).step == 0
+
+
+def test_a_start_with_params_makes_them_the_librarys_business() -> None:
+    """Trained weights of one slot are enough for all slots."""
+    controller = PopulationController([{}, Start({}, params="w")], Scripted())
+    controller.set_eval(0, generation(controller), 5, None, 1.0)
+    assert controller.graph.resume_point(controller.newest(0)).step == 0
+
+
+def test_a_branchs_first_checkpoint_copies_its_donors_params_and_is_no_root() -> None:
+    """It has no value of its own: the donor has it."""
+    controller = branched(back_to=10)
+    newest = controller.newest(0)
+    assert (newest.params, newest.value, newest.step) == ("at 10", None, 10)
+    assert newest.meta_params == {"lr": 2}
+    assert newest.reason == "as planned"
+
+
+def test_generations_are_found_by_their_hyperparameters() -> None:
+    """Equal meta_params are found whatever the order of their keys."""
+    first = {"lr": 0.1, "layers": (1, 2)}
+    controller = PopulationController([first, {"lr": 0.2}, first], Scripted())
+    ids = list(controller.graph)
+    found = controller.graph.find({"layers": (1, 2), "lr": 0.1})
+    assert found == [ids[0], ids[2]]
+    assert controller.graph.find({"layers": [1, 2], "lr": 0.1}) == []
+
+
+def test_the_graph_is_a_mapping_of_mappings() -> None:
+    """It can be walked, measured and asked like a dict; steps ascend."""
+    controller = branched()
+    graph, first = controller.graph, next(iter(controller.graph))
+    assert list(graph) == [first, generation(controller)]
+    assert len(graph) == 2
+    assert first in graph
+    assert "unknown" not in graph
+    assert graph.get("unknown") is None
+    steps = graph[first]
+    assert list(steps) == [0, 5, 10, 15]
+    assert len(steps) == 4
+    assert [c.value for c in steps.values()] == [None, 3.0, 1.0, 2.0]
+    assert 5 in steps
+    assert 6 not in steps
+    assert steps.get(6) is None
+    assert dict(steps.items())[10].params == "at 10"
+    assert "2 generations" in repr(graph)
+    assert "4 checkpoints" in repr(steps)
+
+
+@pytest.mark.parametrize("key", ["unknown", ""])
+def test_an_unknown_generation_is_a_key_error(key: str) -> None:
+    """As in any mapping."""
+    controller = branched()
+    with pytest.raises(KeyError):
+        controller.graph[key]
+    with pytest.raises(KeyError):
+        controller.graph.root(key)
+    with pytest.raises(KeyError):
+        controller.graph.checkpoint(Ref(key, 0))
+    assert controller.graph.get_checkpoint(Ref(key, 0)) is None
+
+
+def test_an_unknown_step_is_a_key_error() -> None:
+    """As in any mapping."""
+    controller = branched()
+    with pytest.raises(KeyError):
+        controller.graph[generation(controller)][99]
+
+
+def test_steps_ascend_also_when_they_came_out_of_order() -> None:
+    """More of them than one page of the journal holds."""
+    controller = PopulationController([{}], Scripted())
+    first = generation(controller)
+    steps = list(range(1, 700))
+    random.Random(0).shuffle(steps)
+    for step in steps:
+        controller.set_eval(0, first, step, None, float(step))
+    assert list(controller.graph[first]) == list(range(700))
+    span = controller.graph.span(first, 100, 500, descending=True)
+    assert [c.step for c in span] == list(range(500, 99, -1))
+    assert len(list(controller.history())) == 700
+
+
+def test_the_best_is_the_first_of_equals_and_never_diverged() -> None:
+    """Ties go to whoever came first; NaN and infinities are left out."""
+    controller = PopulationController([{}], Scripted())
+    assert controller.best() is None
+    first = generation(controller)
+    reports: list[tuple[int, Any]] = [(1, math.nan), (2, 1), (3, 1), (4, -math.inf)]
+    for step, value in reports:
+        controller.set_eval(0, first, step, None, value)
+    best = controller.best()
+    assert best is not None
+    assert best.step == 2
+
+
+def test_the_history_is_a_table_of_named_columns() -> None:
+    """Each row is a record with the fields that a data frame makes its columns."""
+    rows = [checkpoint._asdict() for checkpoint in branched().history()]
+    assert {"generation_id", "step", "value", "meta_params"} <= set(rows[0])
+    assert [row["row"] for row in rows] == sorted(row["row"] for row in rows)

@@ -1,0 +1,273 @@
+"""The rooms of the library: who imports whom, their size, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import mutators
+from population import mutators as rooms
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "population").rglob("*.py"))
+MODULES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): (
+        file
+    )
+    for file in FILES
+}
+FRAMEWORKS = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "msgpack"}
+GROUND = {
+    "population.base",
+    "population.errors",
+    "population.codec",
+    "population.journal",
+}
+
+
+def imported(name: str) -> set[str]:
+    """What a module imports when it is loaded, but for the eyes of a type checker."""
+    file = MODULES[name]
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in _at_module_level(ast.parse(file.read_text()).body):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            origin = node.module or package
+            for alias in node.names:
+                inner = f"{origin}.{alias.name}"
+                found.add(inner if inner in MODULES else origin)
+    return found
+
+
+def _at_module_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from _at_module_level(node.orelse)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        else:
+            yield node
+            for part in ("body", "orelse", "finalbody", "handlers"):
+                for inner in getattr(node, part, []):
+                    statements = inner.body if part == "handlers" else [inner]
+                    yield from _at_module_level(statements)
+
+
+def own(name: str) -> set[str]:
+    """Which modules of the library it imports."""
+    return {
+        other
+        for other in imported(name)
+        if other == "population" or other.startswith("population.")
+    }
+
+
+def within(room: str) -> list[str]:
+    """The modules of a sub-package, without its `__init__`."""
+    return [name for name in MODULES if name.startswith(f"population.{room}.")]
+
+
+def test_the_ground_floor_stands_on_nothing() -> None:
+    """Records and errors import no other room; the codec only these."""
+    assert own("population.base") == set()
+    assert own("population.errors") == set()
+    assert own("population.journal") <= {"population.base", "population.errors"}
+    assert own("population.codec") <= {"population.base", "population.errors"}
+
+
+@pytest.mark.parametrize("name", ["graph", "space"])
+def test_graph_and_space_stand_on_the_ground_floor(name: str) -> None:
+    """They know of records, errors, the codec and the interface of a journal."""
+    if f"population.{name}" in MODULES:
+        assert own(f"population.{name}") <= GROUND
+
+
+@pytest.mark.parametrize("name", within("mutators"))
+def test_a_mutator_knows_neither_another_one_nor_the_controller(name: str) -> None:
+    """What it may use is the ground floor, the graph, spaces, and shared rules."""
+    shared = {f"population.mutators.{helper}" for helper in ("explore", "exploit")}
+    allowed = (GROUND - {"population.journal"}) | shared
+    assert own(name) <= allowed | {"population.graph", "population.space"}
+
+
+@pytest.mark.parametrize("name", within("journals"))
+def test_a_journal_knows_only_what_it_keeps(name: str) -> None:
+    """It may use the ground floor and the graph."""
+    assert own(name) <= GROUND | {"population.graph"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_mutators_know_mutators(name: str) -> None:
+    """The core runs any policy and knows none of them."""
+    core = not name.startswith(("population.mutators", "population.report"))
+    if core and name not in {"population.cli", "population.testing"}:
+        assert not [o for o in own(name) if o.startswith("population.mutators")]
+
+
+def test_the_worker_sees_the_controller_only_as_a_type() -> None:
+    """Neither the controller nor the session is loaded for it."""
+    seen = own("population.worker")
+    assert not seen & {"population.controller", "population.session"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "population"])
+def test_nobody_inside_imports_the_facade(name: str) -> None:
+    """The rooms import each other's modules, so that the facade can stay small."""
+    assert "population" not in own(name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_frameworks_are_loaded_only_where_they_are_needed(name: str) -> None:
+    """A controller must be able to live on a head node, beside a job on the GPU."""
+    may = ("params", "hyperparams", "engines.", "testing", "compare", "report.")
+    if not name.startswith(tuple(f"population.{room}" for room in may)):
+        assert not {other.partition(".")[0] for other in imported(name)} & FRAMEWORKS
+
+
+def test_there_are_no_circles() -> None:
+    """Each module can be understood, and loaded, after those that it imports."""
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        if name not in done:
+            for other in sorted(own(name) & MODULES.keys()):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in MODULES:
+        visit(name, ())
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import population",
+        "import population.mutators",
+        "import population as p; from population.mutators import FixedSchedule\n"
+        "c = p.PopulationController([0.1], FixedSchedule({0: 0.1, 2: 0.2}))\n"
+        "w = c.worker(); w.poll(); w.step += 1; w.report(0.1, 'path'); w.release()\n"
+        "c.set_eval(0, c.workers[0].generation_id, 2, 'path', 0.1); c.best()\n"
+        "c.close()",
+    ],
+)
+def test_importing_the_library_loads_no_framework(code: str) -> None:
+    """Neither JAX nor Flax, and so no backend; nor does a run that keeps no arrays."""
+    loaded = run(f"{code}\nimport sys; print(*sys.modules)").split()
+    assert "population.controller" in loaded or "population.mutators" in loaded
+    assert not {name.partition(".")[0] for name in loaded} & FRAMEWORKS
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_can_be_imported_first(name: str) -> None:
+    """No module depends on another one having been loaded before it."""
+    if not name.startswith("population.report"):  # It needs an extra.
+        source = MODULES[name].read_text()
+        compile(source, name, "exec")
+        assert ast.get_docstring(ast.parse(source)), f"{name} says nothing of itself"
+
+
+def test_the_facade_has_at_most_twenty_names() -> None:
+    """What a user has to know; the rest is found in its room."""
+    names = run(
+        "import population, types\n"
+        "print(*[n for n, v in vars(population).items() if not n.startswith('_')"
+        " and not isinstance(v, types.ModuleType)])"
+    ).split()
+    assert 10 <= len(names) <= 20
+    exported = {
+        alias.asname
+        for node in ast.parse(MODULES["population"].read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(names) == exported
+
+
+def test_the_signpost_names_the_same_objects() -> None:
+    """`mutators` at the top re-exports; it makes no second identity."""
+    names = [name for name in vars(mutators) if not name.startswith("_")]
+    for name in names:
+        assert getattr(mutators, name) is getattr(rooms, name)
+    classes = {kind.__name__ for kind in rooms.REGISTRY.values()}
+    assert classes | {"REGISTRY"} <= set(names)
+    for kind in rooms.REGISTRY.values():
+        assert kind.__module__.startswith("population.mutators.")
+
+
+def test_the_signpost_does_not_go_into_the_wheel() -> None:
+    """A package of that name in site-packages would shadow the user's own."""
+    assert "include = population*" in (ROOT / "setup.cfg").read_text()
+
+
+def test_every_policy_is_in_the_registry() -> None:
+    """So that the tests which walk it leave none out."""
+    registered = {kind.__module__ for kind in rooms.REGISTRY.values()}
+    helpers = {"population.mutators.explore", "population.mutators.exploit"}
+    assert set(within("mutators")) - helpers == registered
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_module_is_over_400_lines(name: str) -> None:
+    """Whoever opens a file can read it at one sitting."""
+    assert len(MODULES[name].read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_function_is_over_60_lines(name: str) -> None:
+    """A function does one thing; its docstring counts."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno is not None
+            length = node.end_lineno - node.lineno + 1
+            assert length <= 60, f"{name}.{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("name", within("mutators"))
+def test_a_mutator_has_under_150_lines_of_code(name: str) -> None:
+    """Docstrings and blank lines not counted, a policy fits on two screens."""
+    source = MODULES[name].read_text()
+    lines = {
+        number
+        for number, line in enumerate(source.splitlines(), 1)
+        if line.strip() and not line.strip().startswith("#")
+    }
+    for node in ast.walk(ast.parse(source)):
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        if isinstance(node, documented) and ast.get_docstring(node):
+            text = node.body[0]
+            assert text.end_lineno is not None
+            lines -= set(range(text.lineno, text.end_lineno + 1))
+    assert len(lines) < 150
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_errors_are_not_asserted_and_not_swallowed(name: str) -> None:
+    """No `assert` in the library, and no bare `except` but to pass on or to isolate."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        assert not isinstance(node, ast.Assert), f"{name}:{node.lineno} asserts"
+        if isinstance(node, ast.ExceptHandler):
+            caught = "" if node.type is None else ast.unparse(node.type)
+            where = f"{name}:{node.lineno} catches {caught or 'everything'}"
+            assert caught not in {"", "Exception"}, where

@@ -1,0 +1,450 @@
+"""Hyperparameters in flight: put, read, what is refused, and no compilation."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen
+from flax.training import train_state
+
+from population import PopulationController, hyperparams
+from population.mutators import FixedSchedule
+from population.params import FileParams, MemoryParams
+
+WEIGHTS = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2)}
+IN_FORCE = 1e-6  # float32(0.1) is not 0.1.
+
+
+def adam_state(dtype: Any = None, **numbers: Any) -> Any:
+    """A state of Adam whose numbers can be put."""
+    make = optax.inject_hyperparams(optax.adam, hyperparam_dtype=dtype)
+    return make(**{"learning_rate": 0.1, **numbers}).init(WEIGHTS)
+
+
+def scaled_by(number: Any) -> Any:
+    """An injected state that holds this number, as the user wrote it."""
+
+    def scale(factor: Any) -> optax.GradientTransformation:
+        return optax.scale(factor)
+
+    return optax.inject_hyperparams(scale)(factor=number).init(WEIGHTS)
+
+
+def kinds(tree: Any) -> Any:
+    """What a compiled step can tell of a tree."""
+    leaves, structure = jax.tree.flatten(tree)
+    shaped = [jax.typeof(leaf) for leaf in leaves]
+    weak = [getattr(leaf, "weak_type", None) for leaf in leaves]
+    return structure, shaped, weak
+
+
+def test_what_was_put_is_in_force() -> None:
+    """`read` gives back what `put` has set, as Python numbers."""
+    state = hyperparams.put(adam_state(), {"learning_rate": 0.02, "b1": 0.8})
+    found = hyperparams.read(state)
+    assert found["learning_rate"] == pytest.approx(0.02, rel=IN_FORCE)
+    assert found["b1"] == pytest.approx(0.8, rel=IN_FORCE)
+    assert found["b2"] == pytest.approx(0.999, rel=IN_FORCE)
+    assert type(found["learning_rate"]) is float
+
+
+def test_the_given_state_is_left_as_it_was() -> None:
+    """`put` makes a copy; whoever holds the old state sees the old numbers."""
+    before = adam_state()
+    hyperparams.put(before, {"learning_rate": 0.5})
+    assert hyperparams.read(before)["learning_rate"] == pytest.approx(0.1, rel=IN_FORCE)
+
+
+def test_the_update_uses_the_new_number() -> None:
+    """It is not only shown: the optimiser trains with it."""
+    optimiser = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
+    state = hyperparams.put(optimiser.init(WEIGHTS), {"learning_rate": 2.0})
+    updates, _ = optimiser.update(WEIGHTS, state, WEIGHTS)
+    np.testing.assert_allclose(updates["w"], -2.0 * np.ones((3, 2)), rtol=IN_FORCE)
+
+
+VALUES = [
+    pytest.param(3, id="int"),
+    pytest.param(0.25, id="float"),
+    pytest.param(True, id="bool"),
+    pytest.param(np.float32(0.25), id="np.float32"),
+    pytest.param(np.float64(0.25), id="np.float64"),
+    pytest.param(np.int64(3), id="np.int64"),
+    pytest.param(np.array(0.25), id="np.array"),
+    pytest.param(jnp.float32(0.25), id="jnp.float32"),
+    pytest.param(jnp.asarray(0.25), id="weak jnp"),
+    pytest.param(jnp.bfloat16(0.25), id="jnp.bfloat16"),
+    pytest.param(jnp.float16(0.25), id="jnp.float16"),
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16, jnp.float16])
+def test_dtype_and_weak_type_of_a_float_are_kept(value: Any, dtype: Any) -> None:
+    """Whatever kind of number is put, a compiled step cannot tell the difference."""
+    before = adam_state(dtype)
+    after = hyperparams.put(before, {"learning_rate": value})
+    assert kinds(after) == kinds(before)
+    found = hyperparams.read(after)["learning_rate"]
+    assert found == pytest.approx(float(value), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "value", [3, True, 3.0, np.int32(3), np.float32(3), jnp.int32(3), jnp.float32(3)]
+)
+@pytest.mark.parametrize("number", [1, jnp.int32(1), jnp.uint8(1)])
+def test_dtype_and_weak_type_of_an_int_are_kept(value: Any, number: Any) -> None:
+    """A whole number goes where an int is, also if it is written as a float."""
+    before = scaled_by(number)
+    after = hyperparams.put(before, {"factor": value})
+    assert kinds(after) == kinds(before)
+    assert hyperparams.read(after) == {"factor": int(value)}
+    assert type(hyperparams.read(after)["factor"]) is int
+
+
+@pytest.mark.parametrize("number", [0.5, jnp.asarray(0.5), jnp.float32(0.5)])
+def test_a_weak_float_stays_weak_and_a_strong_one_strong(number: Any) -> None:
+    """Both kinds are found in the wild; neither may turn into the other."""
+    before = scaled_by(number)
+    for value in (2, 0.25, np.float64(0.25)):
+        assert kinds(hyperparams.put(before, {"factor": value})) == kinds(before)
+
+
+def chained() -> Any:
+    """Two injected states side by side, one of them masked."""
+    return optax.chain(
+        optax.clip(1.0),
+        optax.masked(
+            optax.inject_hyperparams(optax.add_decayed_weights)(weight_decay=0.1),
+            {"w": True, "b": False},
+        ),
+        optax.inject_hyperparams(optax.sgd)(learning_rate=0.1),
+    )
+
+
+def by_part() -> Any:
+    """An optimiser for each part of the weights."""
+    return optax.multi_transform(
+        {
+            "fast": optax.inject_hyperparams(optax.adam)(learning_rate=0.1),
+            "slow": optax.inject_hyperparams(optax.sgd)(learning_rate=0.01),
+        },
+        {"w": "fast", "b": "slow"},
+    )
+
+
+def in_steps() -> Any:
+    """An injected optimiser inside of another transformation."""
+    inner = optax.inject_hyperparams(optax.adam)(learning_rate=0.1)
+    return optax.MultiSteps(inner, every_k_schedule=2)
+
+
+def within_another() -> Any:
+    """An injected optimiser whose factory injects once more."""
+
+    def outer(scale: Any) -> optax.GradientTransformation:
+        inner = optax.inject_hyperparams(optax.adam)(learning_rate=0.1)
+        return optax.chain(inner, optax.scale(scale))
+
+    return optax.inject_hyperparams(outer)(scale=1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "numbers"),
+    [
+        (chained, {"learning_rate": 0.5, "weight_decay": 0.2}),
+        (by_part, {"learning_rate": 0.5}),
+        (in_steps, {"learning_rate": 0.5}),
+        (within_another, {"learning_rate": 0.5, "scale": 2.0}),
+        (within_another, {"learning_rate": 0.5}),
+        (within_another, {"scale": 2.0}),
+    ],
+)
+def test_nested_states_are_found_at_any_depth(
+    make: Callable[[], Any], numbers: dict[str, float]
+) -> None:
+    """Chains, masks, parts and injections within injections are looked through."""
+    before = make().init(WEIGHTS)
+    after = hyperparams.put(before, numbers)
+    assert kinds(after) == kinds(before)
+    found = hyperparams.read(after)
+    assert {name: found[name] for name in numbers} == pytest.approx(numbers)
+
+
+def test_a_name_is_set_in_every_state_that_has_it() -> None:
+    """One learning rate for two optimisers is put into both of them."""
+    state = hyperparams.put(by_part().init(WEIGHTS), {"learning_rate": 0.5})
+    parts = state.inner_states
+    for part in ("fast", "slow"):
+        inner = parts[part].inner_state
+        assert float(inner.hyperparams["learning_rate"]) == 0.5
+
+
+class Model(linen.Module):
+    """A layer with a norm, so that the state holds more than weights."""
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the prediction."""
+        output: jax.Array = linen.Dense(1)(linen.LayerNorm()(x))
+        return output
+
+
+def test_a_train_state_of_flax_is_looked_through() -> None:
+    """The optimiser state may be a field of whatever the loop calls its state."""
+    model = Model()
+    create: Any = train_state.TrainState.create
+    state = create(
+        apply_fn=model.apply,
+        params=model.init(jax.random.key(0), jnp.ones((1, 3)))["params"],
+        tx=optax.inject_hyperparams(optax.adam)(learning_rate=0.1),
+    )
+    after = hyperparams.put(state, {"learning_rate": 0.5})
+    assert isinstance(after, train_state.TrainState)
+    assert kinds(after) == kinds(state)
+    assert hyperparams.read(after)["learning_rate"] == 0.5
+
+
+class Loop(NamedTuple):
+    """A training state of one's own."""
+
+    weights: Any
+    opt_state: Any
+    step: Any
+
+
+def test_other_leaves_are_the_very_same_objects() -> None:
+    """Nothing but the numbers is copied, however large the weights are."""
+    before = Loop(WEIGHTS, adam_state(), 7)
+    after = hyperparams.put(before, {"learning_rate": 0.5})
+    assert type(after) is Loop
+    assert after.weights["w"] is before.weights["w"]
+    assert (
+        after.opt_state.inner_state[0].mu["w"]
+        is before.opt_state.inner_state[0].mu["w"]
+    )
+    assert after.step == 7
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    """A typing error must not be a hyperparameter that is silently never used."""
+    with pytest.raises(ValueError, match=r"\['lr'\].*b1.*learning_rate"):
+        hyperparams.put(adam_state(), {"lr": 0.1, "b1": 0.9})
+
+
+def test_a_state_without_injection_says_how_to_wrap_it() -> None:
+    """The message shows the line that the user has to write."""
+    with pytest.raises(ValueError, match="inject_hyperparams"):
+        hyperparams.put(optax.adam(0.1).init(WEIGHTS), {"learning_rate": 0.1})
+
+
+def test_a_scheduled_name_is_refused() -> None:
+    """A schedule would overwrite the number at the next update."""
+    schedule = optax.linear_schedule(0.1, 0.0, 10)
+    state = optax.inject_hyperparams(optax.adam)(learning_rate=schedule).init(WEIGHTS)
+    with pytest.raises(ValueError, match=r"'learning_rate'.*schedule"):
+        hyperparams.put(state, {"learning_rate": 0.5})
+    assert hyperparams.read(hyperparams.put(state, {"b1": 0.5}))["b1"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "value", ["0.1", None, [0.1], np.ones(1), np.ones(2), 1j, {"a": 1}, object()]
+)
+@pytest.mark.parametrize("number", [0.5, 1])
+def test_what_is_no_number_is_refused_by_name(value: Any, number: Any) -> None:
+    """The message names the hyperparameter and shows the value."""
+    with pytest.raises(ValueError, match="factor must be a number"):
+        hyperparams.put(scaled_by(number), {"factor": value})
+
+
+@pytest.mark.parametrize("value", [2.5, math.nan, math.inf, -math.inf, 1e12, 10**12])
+def test_what_does_not_fit_an_int_is_refused_by_name(value: float) -> None:
+    """Neither a fraction nor what int32 cannot hold is cut off in silence."""
+    for number in (1, jnp.int32(1)):
+        with pytest.raises(ValueError, match="factor must be"):
+            hyperparams.put(scaled_by(number), {"factor": value})
+
+
+def test_a_negative_number_does_not_fit_an_unsigned_int() -> None:
+    """It would come out as 255."""
+    with pytest.raises(ValueError, match="factor must be"):
+        hyperparams.put(scaled_by(jnp.uint8(1)), {"factor": -1})
+
+
+def test_put_known_takes_what_the_state_knows() -> None:
+    """meta_params hold more than the optimiser's numbers; the rest is left alone."""
+    meta = {"learning_rate": 0.5, "batch_size": 32, "name": "wide"}
+    state = hyperparams.put_known(adam_state(), meta)
+    assert hyperparams.read(state)["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize("meta", [0.1, None, "text", [1, 2], (1, 2)])
+def test_put_known_leaves_a_state_alone_if_there_are_no_names(meta: Any) -> None:
+    """meta_params need not be a dict; then there is nothing to put."""
+    state = adam_state()
+    assert hyperparams.put_known(state, meta) is state
+
+
+def test_put_known_leaves_schedules_in_charge() -> None:
+    """A name that a schedule drives is no error when a state is restored."""
+    schedule = optax.linear_schedule(0.1, 0.0, 10)
+    state = optax.inject_hyperparams(optax.adam)(learning_rate=schedule).init(WEIGHTS)
+    after = hyperparams.put_known(state, {"learning_rate": 0.5, "b1": 0.5})
+    found = hyperparams.read(after)
+    assert found["learning_rate"] == pytest.approx(0.1, rel=IN_FORCE)
+    assert found["b1"] == 0.5
+
+
+def test_reading_a_state_without_injection_finds_nothing() -> None:
+    """It is no error to look."""
+    assert hyperparams.read(optax.adam(0.1).init(WEIGHTS)) == {}
+    assert hyperparams.read({"nothing": None}) == {}
+
+
+class Trainer:
+    """A jitted step that counts how often it is traced.
+
+    Args:
+        optimiser: The optimiser.
+        place: Done to a fresh state, say to pin it to a device.
+    """
+
+    def __init__(
+        self, optimiser: Any, place: Callable[[Any], Any] = lambda state: state
+    ) -> None:
+        self._optimiser = optimiser
+        self._place = place
+        self.traces = 0
+        self.step = jax.jit(self._step, donate_argnums=0)
+
+    @property
+    def compilations(self) -> int:
+        """How many programs the step was compiled to."""
+        size: Any = self.step
+        return int(size._cache_size())
+
+    def init(self, meta: Any = None) -> Any:
+        """A fresh state."""
+        del meta
+        weights = jax.tree.map(jnp.copy, WEIGHTS)
+        opt_state = self._optimiser.init(weights)
+        return self._place(Loop(weights, opt_state, jnp.zeros((), jnp.int32)))
+
+    def _step(self, state: Loop, batch: jax.Array) -> Loop:
+        self.traces += 1
+
+        def loss(weights: Any) -> jax.Array:
+            return jnp.mean((batch @ weights["w"] + weights["b"]) ** 2)
+
+        gradients = jax.grad(loss)(state.weights)
+        updates, opt_state = self._optimiser.update(
+            gradients, state.opt_state, state.weights
+        )
+        weights = optax.apply_updates(state.weights, updates)
+        return Loop(weights, opt_state, state.step + 1)
+
+
+def mutations() -> list[dict[str, Any]]:
+    """A hundred, of all kinds of numbers."""
+    makers: list[Callable[[float], Any]] = [
+        float,
+        np.float32,
+        np.float64,
+        jnp.float32,
+        jnp.asarray,
+        lambda x: np.asarray(x),
+        lambda x: max(1, round(x)),
+        lambda x: np.int64(max(1, round(x))),
+        lambda x: x > 0.05,
+        lambda x: jnp.asarray(np.float16(x)),
+    ]
+    rng = np.random.default_rng(0)
+    return [
+        {"learning_rate": makers[i % 10](float(rng.uniform(0.01, 0.1)))}
+        for i in range(100)
+    ]
+
+
+def pinned(state: Any) -> Any:
+    """On a device by name, which a compiled step can tell."""
+    return jax.device_put(state, jax.devices()[0])
+
+
+def free(state: Any) -> Any:
+    """Wherever JAX puts it."""
+    return state
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "place"),
+    [
+        (None, "none", free),
+        (None, "none", pinned),
+        (None, "file", free),
+        (None, "file", pinned),
+        (None, "memory", pinned),
+        (jnp.bfloat16, "memory", free),
+    ],
+)
+def test_a_hundred_mutations_compile_once(
+    dtype: Any, kind: str, place: Callable[[Any], Any], tmp_path: pathlib.Path
+) -> None:
+    """Ints, floats, NumPy and JAX scalars, saves and restores: one compilation."""
+    optimiser = optax.inject_hyperparams(optax.adam, hyperparam_dtype=dtype)(
+        learning_rate=0.1
+    )
+    trainer = Trainer(optimiser, place)
+    stores: dict[str, Any] = {
+        "file": FileParams(tmp_path),
+        "memory": MemoryParams(),
+        "none": None,
+    }
+    store, batch = stores[kind], jnp.ones((4, 3))
+    state = trainer.step(trainer.init(), batch)
+    for number, meta in enumerate(mutations()):
+        if store is not None and number % 10 == 5:
+            saved = store.save("a", state)
+            state = store.load(saved, trainer.init())
+        elif number % 10 == 7:
+            state = trainer.init()
+        state = hyperparams.put(state, meta)
+        state = trainer.step(state, batch)
+    assert trainer.traces == 1
+    assert trainer.compilations == 1
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_worker_compiles_once_whatever_the_branches(
+    tmp_path: pathlib.Path, on_disk: bool
+) -> None:
+    """Branched at every report and restored each time, a loop never retraces."""
+    metas = {i: meta for i, meta in enumerate(mutations())}
+    plain = {
+        i: {"learning_rate": np.asarray(m["learning_rate"]).item()}
+        for i, m in metas.items()
+    }
+    trainer = Trainer(optax.inject_hyperparams(optax.adam)(learning_rate=0.1))
+    log_dir = tmp_path if on_disk else None
+    controller = PopulationController([plain[0]], FixedSchedule(plain), log_dir)
+    batch = jnp.ones((4, 3))
+    with controller.worker() as worker:
+        for _ in range(30):
+            if worker.poll():
+                state = worker.restore(trainer.init)
+            in_force = hyperparams.read(state)["learning_rate"]
+            expected = float(worker.meta_params["learning_rate"])
+            assert in_force == pytest.approx(expected, rel=IN_FORCE)
+            state = trainer.step(state, batch)
+            worker.step += 1
+            worker.report(1.0, state)
+    controller.close()
+    assert trainer.compilations == 1
+    assert trainer.traces == 1

@@ -1,0 +1,168 @@
+"""The user's view of the library, for the type checker alone; never run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from population import (
+    ActiveWorker,
+    Branch,
+    Checkpoint,
+    Mutator,
+    PopulationController,
+    PopulationView,
+    Ref,
+    Report,
+    Schedule,
+    Start,
+    Stop,
+)
+from population.mutators import (
+    REGISTRY,
+    BranchingSingleMachine,
+    FixedSchedule,
+    WinnerTakeAllGenetic,
+)
+from population.params import FileParams, MemoryParams
+
+
+class TrainState(NamedTuple):
+    """A training state of the user's own."""
+
+    weights: jax.Array
+    step: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """The state of a mutator."""
+
+    reports: int
+    best: Ref | None = None
+
+
+class EveryOther(Mutator[Count]):
+    """A policy of the user's own, with a state."""
+
+    def init(self, view: PopulationView) -> Count:
+        """Begin to count."""
+        return Count(len(view.workers))
+
+    def update(
+        self, state: Count, report: Report, view: PopulationView
+    ) -> tuple[Count, Mapping[int, Branch]]:
+        """Branch at every other report."""
+        newest: Checkpoint = view.newest(report.worker_id)
+        best = view.graph.best()
+        factor: float = float(view.rng.uniform(0.5, 2.0))
+        donor: int = int(view.scores.argmin())
+        score: float = view.score(report.checkpoint)
+        following = Count(state.reports + 1, None if best is None else best.ref)
+        if state.reports % 2 or score > factor or donor == report.worker_id:
+            return following, {}
+        return following, {report.worker_id: Branch(newest, newest.meta_params, "why")}
+
+    def wait_at(self, state: Count, worker_id: int, view: PopulationView) -> int | None:
+        """Wait at the next ten steps."""
+        checkpoint = view.barrier(worker_id, 10)
+        return None if checkpoint is None else checkpoint.step + state.reports
+
+
+def mutate(meta_params: dict[str, float], rng: np.random.Generator) -> Any:
+    """One with a generator."""
+    return {"learning_rate": meta_params["learning_rate"] * float(rng.uniform(0.8, 1))}
+
+
+def explore(meta_params: dict[str, float], direction: str, cycle: int) -> Any:
+    """One for a single machine."""
+    return meta_params | {"cycle": cycle, "down": direction == "neg"}
+
+
+def constructed() -> list[PopulationController]:
+    """A controller in all its forms."""
+    metas = [{"learning_rate": 0.1}, {"learning_rate": 0.2}]
+    winner = WinnerTakeAllGenetic(mutate, 100)
+    kept = WinnerTakeAllGenetic(
+        mutate, seconds_per_exploit=60.0, average_over_samples=False, keep_winner=True
+    )
+    return [
+        PopulationController(metas, winner),
+        PopulationController(metas, kept, "folder", mode="max", seed=3),
+        PopulationController(
+            [Start({"learning_rate": 0.1}, "weights", 10)],
+            BranchingSingleMachine(explore, 10, 20),
+            stop=Stop(steps=10, reports=5, seconds=1.5, value=0.1, patience=3),
+            params=MemoryParams(),
+        ),
+        PopulationController(
+            (0.1, 0.2), FixedSchedule({0: 0.1}), params=FileParams("folder")
+        ),
+        PopulationController([0.1], FixedSchedule(lambda step: 1 / (step + 1))),
+        PopulationController([0.1], FixedSchedule(Schedule({0: 0.1}))),
+        PopulationController(metas, EveryOther(), clock=lambda: 0.0),
+    ]
+
+
+def fresh(meta_params: dict[str, float]) -> TrainState:
+    """A fresh training state."""
+    return TrainState(jax.numpy.ones(2) * meta_params["learning_rate"], 0)
+
+
+def by_the_worker(controller: PopulationController) -> float:
+    """The loop that the README leads with."""
+    with controller.worker() as worker:
+        while worker.running:
+            if worker.poll():
+                state: TrainState = worker.restore(fresh)
+            noise: jax.Array = jax.random.normal(worker.key, (2,))
+            state = state._replace(weights=state.weights + noise)
+            worker.step += 1
+            if worker.step % 100 == 0:
+                worker.report(state.weights.sum(), state, metrics={"loss": 0.1})
+        lineage: list[Checkpoint] = worker.lineage
+        target: str | None = worker.save_to
+        source: str | None = worker.load_from
+        device: jax.Device | None = worker.device
+    del lineage, target, source, device
+    return worker.overhead_s
+
+
+def by_the_two_calls(controller: PopulationController) -> None:
+    """The protocol beneath it."""
+    work: ActiveWorker | None = controller.maybe_get_worker_data(0, None, 0, None, None)
+    if work is not None:
+        controller.set_eval(0, work.generation_id, work.step + 1, "path", 0.5)
+        controller.set_eval(
+            worker_id=0,
+            generation_id=work.generation_id,
+            step=work.step + 1,
+            params={"w": np.ones(2)},
+            value=np.float32(0.5),
+            metrics={"accuracy": 0.9},
+        )
+        wait_at: int | None = work.wait_at
+        del wait_at
+    others: dict[int, ActiveWorker] = controller.set_evals([(0, "id", 1, None, 0.5)])
+    del others
+
+
+def afterwards(controller: PopulationController) -> Schedule | None:
+    """What can be asked of a run."""
+    best: Checkpoint | None = controller.best()
+    if best is None or best.value is None:
+        return None
+    improved: float = best.value - 1.0
+    steps: list[int] = [checkpoint.step for checkpoint in controller.lineage(best)]
+    again: Checkpoint = controller.graph[best.generation_id][best.step]
+    names: list[str] = list(REGISTRY)
+    kept: set[Ref] = controller.reachable()
+    workers: list[ActiveWorker] = controller.workers
+    finished: bool = controller.finished
+    rows: list[dict[str, Any]] = [c._asdict() for c in controller.history()]
+    del improved, steps, again, names, kept, workers, finished, rows
+    return controller.schedule(best)
