@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from population import codec
-from population.base import Branch, Mutator, Report, Stop
+from population.base import Branch, Checkpoint, Mutator, Report, Stop
 from population.errors import damaged
 from population.graph import CheckpointGraph, decode
 from population.journal import Journal
@@ -53,6 +53,7 @@ class Decisions:
         self._stop = stop
         self._view = View(slots, graph, seed)
         self._warned = False
+        self._known_row = -1
         self.state: Any = None
         self.count = 0
 
@@ -70,6 +71,7 @@ class Decisions:
         text, self.count = recorded
         # `init` is pure; what it returns tells the types that the text is read as.
         self._view.begin(0)
+        self._known_row = -1
         self.state = decode(text, type(self._mutator.init(self._view)))
 
     def decide(self, reports: Sequence[Report | None]) -> Collection[int]:
@@ -120,8 +122,10 @@ class Decisions:
                 f"worker {worker_id}, got {type(branch).__name__}."
             )
         meta = codec.encode(branch.meta_params, f"meta_params for worker {worker_id}")
-        parent = branch.parent
-        point = None if parent is None else self._graph.resume_point(parent)
+        point = None
+        if branch.parent is not None:
+            self._check_parent(branch.parent)
+            point = self._graph.resume_point(branch.parent)
         if self._graph.keeps_weights and not self._slots.saved and not self._warned:
             self._warned = True
             logger.warning(
@@ -129,6 +133,18 @@ class Decisions:
                 "training state to worker.report(value, state)."
             )
         self._slots.open(worker_id, point, meta, branch.reason)
+
+    def _check_parent(self, parent: Checkpoint) -> None:
+        """Refuse to branch from what was never recorded; ask once for equal parents."""
+        if parent.row == self._known_row:
+            return
+        found = self._graph.get_checkpoint(parent.ref)
+        if found is None or found.row != parent.row:
+            raise ValueError(
+                f"{type(self._mutator).__name__}.update must branch from a checkpoint "
+                f"of the graph, got {parent.ref}, which is not there."
+            )
+        self._known_row = parent.row
 
     def _write(self) -> None:
         text = codec.encode(self.state, "the mutator's state", records=True)

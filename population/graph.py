@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from population import codec
 from population.base import Checkpoint, Ref, Schedule
@@ -20,6 +20,23 @@ from population.journal import CheckpointRow, Journal
 
 _PAGE = 256
 _END = 2**63 - 1
+_REMEMBERED = 20_000
+
+
+class Segment(NamedTuple):
+    """The part of a generation that belongs to a lineage.
+
+    Attributes:
+        generation_id: The generation.
+        first: The step at which it began.
+        last: The last step that belongs to the lineage.
+        parent: What it began from; None for a root.
+    """
+
+    generation_id: str
+    first: int
+    last: int
+    parent: Ref | None
 
 
 class Generation(Mapping[int, Checkpoint]):
@@ -59,6 +76,7 @@ class CheckpointGraph(Mapping[str, Generation]):
         self._journal = journal
         self._lock = lock
         self._keeps_weights = False
+        self._origins: dict[str, tuple[int, Ref | None]] = {}
 
     def __getitem__(self, generation_id: str) -> Generation:
         with self._lock:
@@ -161,31 +179,24 @@ class CheckpointGraph(Mapping[str, Generation]):
             raise KeyError(generation_id)
         return found
 
-    def segments(self, checkpoint: Checkpoint) -> Iterator[tuple[Checkpoint, int]]:
-        """The generations of a lineage, newest first.
-
-        Yields:
-            A generation's first checkpoint, and the last step that belongs to the
-            lineage.
-        """
+    def segments(self, checkpoint: Checkpoint) -> Iterator[Segment]:
+        """The generations of a lineage, newest first."""
         generation_id, last = checkpoint.ref
         while True:
-            root = self.root(generation_id)
-            yield root, last
-            if root.parent is None:
+            first, parent = self._origin(generation_id)
+            yield Segment(generation_id, first, last, parent)
+            if parent is None:
                 return
-            generation_id, last = root.parent
+            generation_id, last = parent
 
     def walk(self, checkpoint: Checkpoint) -> Iterator[Checkpoint]:
         """All checkpoints of a lineage, newest first; begins with `checkpoint`."""
         yield checkpoint
-        for root, last in self.segments(checkpoint):
-            if (
-                last == checkpoint.step
-                and root.generation_id == checkpoint.generation_id
-            ):
-                last -= 1
-            yield from self.span(root.generation_id, 0, last, descending=True)
+        below = checkpoint.step - 1
+        for segment in self.segments(checkpoint):
+            last = min(segment.last, below)
+            yield from self.span(segment.generation_id, 0, last, descending=True)
+            below = segment.last
 
     def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
         """All checkpoints that led to this one, from the root to itself."""
@@ -196,7 +207,9 @@ class CheckpointGraph(Mapping[str, Generation]):
 
         `FixedSchedule(controller.schedule(checkpoint))` trains with them again.
         """
-        entries = [(r.step, r.meta_params) for r, _ in self.segments(checkpoint)][::-1]
+        segments = list(self.segments(checkpoint))
+        roots = [self.root(segment.generation_id) for segment in segments]
+        entries = [(root.step, root.meta_params) for root in reversed(roots)]
         changes: dict[int, object] = {}
         before: str | None = None
         for step, meta_params in entries:
@@ -213,34 +226,43 @@ class CheckpointGraph(Mapping[str, Generation]):
         its `Start`'s, None meaning fresh ones. Where the loops keep the weights
         themselves, params are not asked for.
         """
-        needs_params = self.keeps_weights
-        fresh: Checkpoint | None = None
-        candidate = checkpoint
-        for candidate in self.walk(checkpoint):
-            if candidate.parent is None:
-                return fresh or candidate
-            if candidate.diverged:
+        needs = {"value": False, "params": self.keeps_weights, "finite": True}
+        if not (checkpoint.diverged or (needs["params"] and checkpoint.params is None)):
+            return checkpoint
+        fresh: str | None = None
+        for segment in self.segments(checkpoint):
+            found = self._newest(segment, **needs)
+            if found is not None:
+                return found
+            # A generation's first checkpoint stands for what it copies: here, for
+            # fresh weights that nobody has trained on the way.
+            if segment.last > segment.first:
                 fresh = None
-            elif candidate.params is not None or not needs_params:
-                break
-            elif candidate.step > candidate.parent.step:
+            if self.root(segment.generation_id).diverged:
                 fresh = None
-            else:  # A generation's first checkpoint stands for what it copies.
-                fresh = fresh or candidate
-        return candidate
+            else:
+                fresh = fresh or segment.generation_id
+        return self.root(fresh or segment.generation_id)
 
-    def newest_value(self, checkpoint: Checkpoint) -> Checkpoint | None:
-        """The nearest checkpoint with a value, itself or an ancestor."""
-        return next((c for c in self.walk(checkpoint) if c.value is not None), None)
+    def newest_value(
+        self, checkpoint: Checkpoint, *, params: bool = False
+    ) -> Checkpoint | None:
+        """The nearest checkpoint with a value (and params), itself or an ancestor."""
+        if checkpoint.value is not None and not (params and checkpoint.params is None):
+            return checkpoint
+        for segment in self.segments(checkpoint):
+            found = self._newest(segment, value=True, params=params, finite=False)
+            if found is not None:
+                return found
+        return None
 
     def reports_since(self, checkpoint: Checkpoint, step: int) -> list[Checkpoint]:
         """The lineage's checkpoints at or after `step` that have a value, ascending."""
         found: list[Checkpoint] = []
-        for root, last in self.segments(checkpoint):
-            for c in self.span(root.generation_id, step, last, descending=True):
-                if c.value is not None:
-                    found.append(c)
-            if root.step < step:
+        for generation_id, first, last, _ in self.segments(checkpoint):
+            span = self.span(generation_id, step, last, descending=True)
+            found += [c for c in span if c.value is not None]
+            if first < step:
                 break
         return found[::-1]
 
@@ -248,16 +270,35 @@ class CheckpointGraph(Mapping[str, Generation]):
         self, checkpoint: Checkpoint, step: int, *, needs_params: bool
     ) -> Checkpoint | None:
         """The lineage's first checkpoint from `step` on with a value (and params)."""
-        segments: list[tuple[Checkpoint, int]] = []
-        for root, last in self.segments(checkpoint):
-            segments.append((root, last))
-            if root.step < step:
+        segments: list[Segment] = []
+        for segment in self.segments(checkpoint):
+            segments.append(segment)
+            if segment.first < step:
                 break
-        for root, last in reversed(segments):
-            for c in self.span(root.generation_id, step, last):
+        for generation_id, _, last, _ in reversed(segments):
+            for c in self.span(generation_id, step, last):
                 if c.value is not None and not (needs_params and c.params is None):
                     return c
         return None
+
+    def forget(self) -> None:
+        """Forget what was read: a transaction was rolled back."""
+        self._origins.clear()
+
+    def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
+        with self._lock:
+            row = self._journal.newest(segment.generation_id, segment.last, **needs)
+        return None if row is None else decoded(row)
+
+    def _origin(self, generation_id: str) -> tuple[int, Ref | None]:
+        """Where a generation began, and from what; neither ever changes."""
+        found = self._origins.get(generation_id)
+        if found is None:
+            root = self.root(generation_id)
+            if len(self._origins) >= _REMEMBERED:
+                self._origins.clear()
+            found = self._origins[generation_id] = (root.step, root.parent)
+        return found
 
 
 def decode(text: str, like: object = None) -> Any:

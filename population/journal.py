@@ -219,5 +219,19 @@ class Journal(abc.ABC):
         """A generation's checkpoints with `low <= step <= high`, by step."""
 
     @abc.abstractmethod
+    def newest(
+        self, generation_id: str, high: int, *, value: bool, params: bool, finite: bool
+    ) -> CheckpointRow | None:
+        """A generation's newest checkpoint with `step <= high` that fits.
+
+        Args:
+            generation_id: The generation.
+            high: The last step to look at.
+            value: It must have a value.
+            params: It must have params.
+            finite: It must not have a value that is NaN or infinite.
+        """
+
+    @abc.abstractmethod
     def history(self, after: int, limit: int) -> list[CheckpointRow]:
         """The next checkpoints after a row, in the order in which they came."""

@@ -92,11 +92,11 @@ class Keeper:
             return params
         return self._need_store().load(params.path, like)
 
-    def recorded(self, incoming: Iterable[Incoming]) -> None:
+    def recorded(self, incoming: Iterable[Incoming], graph: CheckpointGraph) -> None:
         """Take note of arrays in memory that the journal names now."""
         if self._drops:
             for new in incoming:
-                if new.fresh:
+                if new.fresh and _is_recorded(new, graph):
                     self._kept[new.params.path] = None
 
     def droppable(self, reachable: Callable[[], Iterable[Checkpoint]]) -> list[str]:
@@ -122,10 +122,7 @@ class Keeper:
     ) -> None:
         """Remove what was saved for reports that were then not recorded."""
         for new in incoming:
-            if not new.fresh or new.params.path in self._kept:
-                continue
-            found = graph.get_checkpoint(Ref(new.generation_id, new.step))
-            if found is None or found.params != new.params:
+            if new.fresh and not _is_recorded(new, graph):
                 self._need_store().remove(new.params.path)
 
     def _save(self, generation_id: str, step: int, params: Any, plain: bool) -> Saved:
@@ -148,3 +145,8 @@ class Keeper:
                     "none. Give the controller log_dir=, or params=FileParams(folder)."
                 )
         return self._store
+
+
+def _is_recorded(new: Incoming, graph: CheckpointGraph) -> bool:
+    found = graph.get_checkpoint(Ref(new.generation_id, new.step))
+    return found is not None and found.params == new.params

@@ -273,10 +273,9 @@ def _converted(leaf: Any, model: Any) -> Any:
         return array.astype(model.dtype)[()]
     if not isinstance(model, jax.Array):
         return np.array(array, dtype=model.dtype)
-    if model.weak_type and model.shape == ():
-        found = jnp.asarray(array.item())  # Stays weak: no retrace.
-    else:
-        found = jnp.array(array, dtype=model.dtype)
+    found = jnp.array(array, dtype=model.dtype)
+    if model.weak_type:
+        found = model.at[...].set(found)  # Stays weak: no retrace.
     return jax.device_put(found, model.sharding) if model.committed else found
 
 

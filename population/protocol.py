@@ -154,8 +154,11 @@ def _spread(
 
 
 def _concerned(slots: Slots, checkpoint: Checkpoint) -> Iterator[int]:
+    """The slots that a late value or late params may have something to tell."""
     behind = (slots.steps <= checkpoint.step) | (slots.ready <= checkpoint.step)
-    for worker_id in sorted({checkpoint.worker_id, *np.flatnonzero(behind).tolist()}):
+    ancestor = behind & (slots.begins >= checkpoint.step)
+    candidates = {checkpoint.worker_id, *np.flatnonzero(ancestor).tolist()}
+    for worker_id in sorted(candidates):
         if _on_lineage(slots, slots[worker_id], checkpoint):
             yield worker_id
 
@@ -165,10 +168,10 @@ def _on_lineage(slots: Slots, slot: Slot, checkpoint: Checkpoint) -> bool:
         return True
     if slot.generation.step < checkpoint.step:
         return False
-    for root, last in slots.graph.segments(slot.newest):
-        if root.generation_id == checkpoint.generation_id:
+    for generation_id, first, last, _ in slots.graph.segments(slot.newest):
+        if generation_id == checkpoint.generation_id:
             return checkpoint.step <= last
-        if root.step < checkpoint.step:
+        if first < checkpoint.step:
             return False
     return False
 

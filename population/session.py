@@ -262,10 +262,11 @@ class Session:
                 self._refresh()
                 self._slots.begin(self._clock())
                 result = work()
-                self.keeper.recorded(incoming)
+                self.keeper.recorded(incoming, self.graph)
                 removed = self._sweep()
         except BaseException:
             self._stale = True
+            self.graph.forget()
             raise
         finally:
             self.keeper.forget_unrecorded(incoming, self.graph)
@@ -288,7 +289,7 @@ class Session:
                 self._slots.begin(self._clock())
                 self._slots.create(run, incoming, metas)
                 self._decisions.begin()
-                self.keeper.recorded(incoming)
+                self.keeper.recorded(incoming, self.graph)
             self._slots.begin(self._clock())
             self._opened = self._slots.time
             sessions = self.journal.sessions()

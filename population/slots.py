@@ -89,6 +89,7 @@ class Slots(Sequence[Slot]):
         steps: `[N]` step of the newest report with a value on each lineage, or -1.
         scores: `[N]` the scores of those reports.
         ready: `[N]` step of the newest checkpoint that a barrier may rest on, or -1.
+        begins: `[N]` step at which each slot's generation began.
     """
 
     def __init__(self, journal: Journal, graph: CheckpointGraph, mode: str) -> None:
@@ -108,6 +109,7 @@ class Slots(Sequence[Slot]):
         self.steps: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.scores: npt.NDArray[np.float64] = np.zeros(0)
         self.ready: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.begins: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
     def __getitem__(self, worker_id: Any) -> Any:
         """The slot of that worker id."""
@@ -183,6 +185,7 @@ class Slots(Sequence[Slot]):
             generation = self._add_generation(worker_id, 0, start.step, meta, "start")
             root = self.insert(generation, codec.decode(meta), None, start)
             self._slots.append(Slot(generation, root.meta_params, root))
+            self.begins[worker_id] = root.step
 
     def open(
         self, worker_id: int, parent: Checkpoint | None, meta_text: str, reason: str
@@ -198,6 +201,7 @@ class Slots(Sequence[Slot]):
         )
         root = self.insert(generation, codec.decode(meta_text), parent, start)
         self._slots[worker_id] = Slot(generation, root.meta_params, root)
+        self.begins[worker_id] = step
         self.look_back(worker_id, parent)
 
     def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
@@ -227,6 +231,7 @@ class Slots(Sequence[Slot]):
         self.steps = np.full(size, -1, np.int64)
         self.scores = np.full(size, math.inf)
         self.ready = np.full(size, -1, np.int64)
+        self.begins = np.zeros(size, np.int64)
 
     def _load_slot(self, worker_id: int) -> Slot:
         generation = self.journal.newest_generation(worker_id)
@@ -236,6 +241,7 @@ class Slots(Sequence[Slot]):
         if newest is None:
             raise damaged(f"{generation.generation_id} has no checkpoint")
         self.look_back(worker_id, newest)
+        self.begins[worker_id] = generation.step
         return Slot(generation, newest.meta_params, newest)
 
     def look_back(self, worker_id: int, newest: Checkpoint | None) -> None:
@@ -247,16 +253,9 @@ class Slots(Sequence[Slot]):
             return
         self.steps[worker_id] = valued.step
         self.scores[worker_id] = self.score(valued)
-        for checkpoint in self.graph.walk(valued):
-            if self.may_decide(checkpoint):
-                self.ready[worker_id] = checkpoint.step
-                return
-
-    def may_decide(self, checkpoint: Checkpoint) -> bool:
-        """Whether a barrier may rest on it: a value, and params if any are saved."""
-        return checkpoint.value is not None and not (
-            self.saved and checkpoint.params is None
-        )
+        ready = self.graph.newest_value(valued, params=self.saved)
+        if ready is not None:
+            self.ready[worker_id] = ready.step
 
     def _add_generation(
         self, worker_id: int, number: int, step: int, meta_text: str, reason: str

@@ -170,12 +170,13 @@ class Worker:
     def save_to(self) -> str | None:
         """A path for loops that save by themselves, one for each step; None in memory.
 
-        Save there, then call `report(value, worker.save_to)`.
+        Its folder exists. Save there, then call `report(value, worker.save_to)`.
         """
-        folder = self._session.log_dir
-        if folder is None:
+        if self._session.log_dir is None:
             return None
-        return str(folder / "own" / self.generation_id / str(self.step))
+        folder = self._session.log_dir / "own" / self.generation_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder / str(self.step))
 
     @property
     def load_from(self) -> str | None:

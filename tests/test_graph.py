@@ -11,7 +11,6 @@ import pytest
 
 from population import (
     Branch,
-    Checkpoint,
     PopulationController,
     PopulationView,
     Ref,

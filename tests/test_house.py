@@ -100,8 +100,8 @@ def test_a_mutator_knows_neither_another_one_nor_the_controller(name: str) -> No
 
 @pytest.mark.parametrize("name", within("journals"))
 def test_a_journal_knows_only_what_it_keeps(name: str) -> None:
-    """It may use the ground floor and the graph."""
-    assert own(name) <= GROUND | {"population.graph"}
+    """It may use the ground floor, the graph, and its own file of checks."""
+    assert own(name) <= GROUND | {"population.graph", "population.journals.sqlite_file"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -159,6 +159,7 @@ TREES: dict[str, Callable[[float], Any]] = {
     "one scalar": lambda fill: filled(fill),
     "nothing": lambda fill: {},
     "weak scalar": lambda fill: {"weak": jnp.asarray(fill), "strong": filled(fill)},
+    "weak array": lambda fill: {"weak": jnp.full((3, 2), fill), "other": filled(fill)},
     "python": lambda fill: {"step": int(fill), "rate": fill, "on": fill > 1, "s": "x"},
     "key": lambda fill: {"key": jax.random.key(int(fill))},
     "keys": lambda fill: jax.random.split(jax.random.key(int(fill)), 3),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from population import JournalError, PopulationController
-from population.journals import sqlite
+from population.journals import sqlite, sqlite_file
 from population.journals.sqlite import SqliteJournal
 from population.mutators import BranchingSingleMachine, WinnerTakeAllGenetic
 from tests.helpers import Scripted, branch_at, connection, generation, poll, work
@@ -241,7 +241,7 @@ def test_the_file_says_whose_it_is(tmp_path: pathlib.Path) -> None:
     header = (tmp_path / "journal.sqlite").read_bytes()[:100]
     (owner,) = struct.unpack_from(">I", header, 68)
     (version,) = struct.unpack_from(">I", header, 60)
-    assert (owner, version) == (sqlite.APPLICATION_ID, sqlite.FORMAT)
+    assert (owner, version) == (sqlite_file.APPLICATION_ID, sqlite_file.FORMAT)
     assert owner.to_bytes(4, "big") == b"POPJ"
 
 
@@ -367,7 +367,7 @@ def test_a_format_of_the_future_is_refused(tmp_path: pathlib.Path) -> None:
     PopulationController([1.0], Scripted(), tmp_path).close()
     path = tmp_path / "journal.sqlite"
     content = bytearray(path.read_bytes())
-    struct.pack_into(">I", content, 60, sqlite.FORMAT + 1)
+    struct.pack_into(">I", content, 60, sqlite_file.FORMAT + 1)
     path.write_bytes(content)
     with pytest.raises(JournalError, match=r"has the format 2;.* Install a newer"):
         PopulationController([1.0], Scripted(), tmp_path)

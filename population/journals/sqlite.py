@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import pathlib
 import sqlite3
-import struct
 from typing import Any
 
 from population.errors import JournalError
 from population.journal import CheckpointRow, GenerationRow, Journal, Tail
+from population.journals import sqlite_file
 
-APPLICATION_ID = 0x504F504A  # "POPJ"
-FORMAT = 1
 _BUSY_TIMEOUT_S = 60.0
-_HEADER_BYTES = 100
+_LARGEST = "1.7976931348623157e308"  # What is not finite is larger, or NULL.
 _PAGE_SIZE = 1024
 _PAGES_BEFORE_MERGE = 4000
 
@@ -138,7 +136,7 @@ class SqliteJournal(Journal):
         self._path = None if path is None else pathlib.Path(path)
         self._version = 0
         if self._path is not None:
-            _check_header(self._path)
+            sqlite_file.check(self._path)
         try:
             self._connect()
         except sqlite3.Error as error:
@@ -276,6 +274,21 @@ class SqliteJournal(Journal):
         )
         return [CheckpointRow(*row) for row in rows]
 
+    def newest(
+        self, generation_id: str, high: int, *, value: bool, params: bool, finite: bool
+    ) -> CheckpointRow | None:
+        """A generation's newest checkpoint with `step <= high` that fits."""
+        found = self._run(
+            "SELECT * FROM history WHERE generation = "
+            "(SELECT row FROM generations WHERE generation_id = ?) AND step <= ?"
+            + (" AND has_value" if value else "")
+            + (" AND params IS NOT NULL" if params else "")
+            + (f" AND (NOT has_value OR abs(value) <= {_LARGEST})" if finite else "")
+            + " ORDER BY step DESC LIMIT 1",
+            (generation_id, high),
+        ).fetchone()
+        return found and CheckpointRow(*found)
+
     def history(self, after: int, limit: int) -> list[CheckpointRow]:
         """The next checkpoints after a row, in the order in which they came."""
         rows = self._run(
@@ -296,8 +309,8 @@ class SqliteJournal(Journal):
                 # Before WAL, so that the file itself says whose it is from the start.
                 # Small pages: a commit writes each page that it touched as a whole.
                 execute(f"PRAGMA page_size={_PAGE_SIZE}")
-                execute(f"PRAGMA application_id={APPLICATION_ID}")
-                execute(f"PRAGMA user_version={FORMAT}")
+                execute(f"PRAGMA application_id={sqlite_file.APPLICATION_ID}")
+                execute(f"PRAGMA user_version={sqlite_file.FORMAT}")
             execute("PRAGMA journal_mode=WAL")
             execute("PRAGMA synchronous=NORMAL")
             execute(f"PRAGMA wal_autocheckpoint={_PAGES_BEFORE_MERGE}")
@@ -331,56 +344,3 @@ class SqliteJournal(Journal):
         else:
             advice = "Nothing of this call was recorded."
         return JournalError(f"The journal {place} cannot be used: {text}. {advice}")
-
-
-def _check_header(path: pathlib.Path) -> None:
-    """Refuse a foreign or damaged file before SQLite touches it or its side files."""
-    try:
-        if path.is_dir():
-            raise JournalError(f"The journal must be a file; {path} is a folder.")
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-            size = file.seek(0, os.SEEK_END)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise JournalError(
-            f"The journal {path} cannot be read: {error.strerror}. Give this user "
-            "access to it."
-        ) from error
-    if not header:
-        return
-    if not header.startswith(b"SQLite format 3\0") or len(header) < _HEADER_BYTES:
-        raise JournalError(
-            f"{path} is not a journal of this library, or it is damaged; it was left "
-            "as it is. Choose another log_dir."
-        )
-    (owner,) = struct.unpack_from(">I", header, 68)
-    (version,) = struct.unpack_from(">I", header, 60)
-    if owner != APPLICATION_ID:
-        raise JournalError(
-            f"{path} is a database of another program; it was left as it is. Choose "
-            "another log_dir."
-        )
-    if version > FORMAT:
-        raise JournalError(
-            f"{path} has the format {version}; this version of the library reads up to "
-            f"{FORMAT}. Install a newer version."
-        )
-    _check_size(path, header, size)
-
-
-def _check_size(path: pathlib.Path, header: bytes, size: int) -> None:
-    wal = path.with_name(path.name + "-wal")
-    if wal.exists() and wal.stat().st_size:
-        return  # Pages may still be on their way into the file; SQLite sorts it out.
-    page_size, pages = (
-        struct.unpack_from(">H", header, 16)[0],
-        struct.unpack_from(">I", header, 28)[0],
-    )
-    needed = (65536 if page_size == 1 else page_size) * pages
-    if size < needed:
-        raise JournalError(
-            f"{path} is damaged: {needed} bytes belong to it, {size} are left. It was "
-            "left as it is. Restore it from a backup, or choose another log_dir."
-        )

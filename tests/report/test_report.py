@@ -5,12 +5,20 @@ from __future__ import annotations
 import io
 import pathlib
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.console import Console
 
 from population import Branch, Mutator, PopulationController, PopulationView, Report
 from population.report import hyperparameters, plots, table
+
+
+def points(line: Line2D) -> list[tuple[float, float]]:
+    """What a line is drawn through."""
+    pairs = np.asarray(line.get_xydata(), float)
+    return [(float(x), float(y)) for x, y in pairs]
 
 
 class CopyWorker1(Mutator[None]):
@@ -63,9 +71,11 @@ def test_curves_show_each_value_and_leave_out_divergence(
     """A line has the reported points, from where it branched off; NaN is no point."""
     axes = Figure().subplots()
     plots.learning_curves(axes, plots.generations(run), "loss")
-    data = [list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()]
+    data = [points(line) for line in axes.get_lines()]
     assert data == [[(1, 4.0), (2, 2.0)], [(1, 3.0), (2, 1.0)], [(2, 1.0), (3, 0.5)]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
         "began as worker 0",
         "began as worker 1",
     ]
@@ -75,11 +85,7 @@ def test_schedules_mark_branches(run: PopulationController) -> None:
     """The hyperparameter of each worker over steps, with a dot at each branch."""
     axes = Figure().subplots()
     plots.schedules(axes, plots.generations(run), "opt/lr", log=True)
-    dots = [
-        list(zip(*line.get_data(), strict=True))
-        for line in axes.get_lines()
-        if line.get_marker() == "o"
-    ]
+    dots = [points(line) for line in axes.get_lines() if line.get_marker() == "o"]
     assert dots == [[(2, 0.3)], []]
     assert axes.get_yscale() == "log"
 

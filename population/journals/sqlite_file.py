@@ -1,0 +1,70 @@
+"""Tells a journal's SQLite file from others before SQLite itself touches it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import struct
+
+from population.errors import JournalError
+
+APPLICATION_ID = 0x504F504A  # "POPJ"
+FORMAT = 1
+_HEADER_BYTES = 100
+
+
+def check(path: pathlib.Path) -> None:
+    """Refuse a foreign or damaged file, and leave it and its side files as they are.
+
+    Raises:
+        JournalError: Saying what is wrong with it.
+    """
+    try:
+        if path.is_dir():
+            raise JournalError(f"The journal must be a file; {path} is a folder.")
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+            size = file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise JournalError(
+            f"The journal {path} cannot be read: {error.strerror}. Give this user "
+            "access to it."
+        ) from error
+    if not header:
+        return
+    if not header.startswith(b"SQLite format 3\0") or len(header) < _HEADER_BYTES:
+        raise JournalError(
+            f"{path} is not a journal of this library, or it is damaged; it was left "
+            "as it is. Choose another log_dir."
+        )
+    (owner,) = struct.unpack_from(">I", header, 68)
+    (version,) = struct.unpack_from(">I", header, 60)
+    if owner != APPLICATION_ID:
+        raise JournalError(
+            f"{path} is a database of another program; it was left as it is. Choose "
+            "another log_dir."
+        )
+    if version > FORMAT:
+        raise JournalError(
+            f"{path} has the format {version}; this version of the library reads up to "
+            f"{FORMAT}. Install a newer version."
+        )
+    _check_size(path, header, size)
+
+
+def _check_size(path: pathlib.Path, header: bytes, size: int) -> None:
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
+        return  # Pages may still be on their way into the file; SQLite sorts it out.
+    page_size, pages = (
+        struct.unpack_from(">H", header, 16)[0],
+        struct.unpack_from(">I", header, 28)[0],
+    )
+    needed = (65536 if page_size == 1 else page_size) * pages
+    if size < needed:
+        raise JournalError(
+            f"{path} is damaged: {needed} bytes belong to it, {size} are left. It was "
+            "left as it is. Restore it from a backup, or choose another log_dir."
+        )
