@@ -5,8 +5,8 @@ replaced without compiling anew as long as dtype, shape and weak type stay as th
 a Python int or a NumPy scalar where a float was would retrace the training step. A
 restored state brings its old numbers back; `Worker.restore` puts the right ones in.
 
-The states are looked for as optax made them: keep them in tuples, dicts, dataclasses or
-a `TrainState`. `nnx.split` takes them apart; use `put` on the `nnx.Optimizer` before it.
+The states are looked for as optax made them: keep them in tuples, dicts, dataclasses
+or a `TrainState`. `nnx.split` takes them apart; use `put` on the `nnx.Optimizer` before.
 All functions here run outside of `jax.jit`.
 """
 
