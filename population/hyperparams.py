@@ -6,7 +6,7 @@ a Python int or a NumPy scalar where a float was would retrace the training step
 restored state brings its old numbers back; `Worker.restore` puts the right ones in.
 
 The states are looked for as optax made them: keep them in tuples, dicts, dataclasses
-or a `TrainState`. `nnx.split` takes them apart; use `put` on the `nnx.Optimizer` before.
+or a `TrainState`. `nnx.split` takes them apart: use `put` before it.
 All functions here run outside of `jax.jit`.
 """
 
