@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import time
@@ -22,7 +23,7 @@ from population.base import (
 from population.errors import JournalError
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
-from population.keeper import Keeper
+from population.keeper import PARAMS_FOLDER, Keeper
 from population.session import Session
 from population.slots import Incoming
 from population.worker import Worker
@@ -117,8 +118,9 @@ class PopulationController:
             TypeError, ValueError: If an argument is none of the kind; nothing changes.
         """
         del meta_params
-        found = self.session.poll(worker_id, generation_id, step, params)
-        return None if found is None else self._with_arrays(found)
+        with self._no_removal():
+            found = self.session.poll(worker_id, generation_id, step, params)
+            return None if found is None else self._with_arrays(found)
 
     def set_eval(
         self,
@@ -170,8 +172,9 @@ class PopulationController:
         except BaseException:
             self.session.keeper.forget_unrecorded(incoming, self.graph)
             raise
-        branched = self.session.commit(incoming)
-        return {w: self._with_arrays(branched[w]) for w in sorted(branched)}
+        with self._no_removal():
+            branched = self.session.commit(incoming)
+            return {w: self._with_arrays(branched[w]) for w in sorted(branched)}
 
     def worker(self, worker_id: int | None = None) -> Worker:
         """Claim a slot for one training loop.
@@ -220,7 +223,16 @@ class PopulationController:
         return self.graph.lineage(checkpoint)
 
     def schedule(self, checkpoint: Checkpoint) -> Schedule:
-        """The hyperparameters over steps that led to a checkpoint."""
+        """The hyperparameters over steps that led to a checkpoint.
+
+        Raises:
+            TypeError: If it is none, as `best()` is before the first value.
+        """
+        if not isinstance(checkpoint, Checkpoint):
+            raise TypeError(
+                f"schedule needs a checkpoint, got {type(checkpoint).__name__}. Before "
+                "the first finite value there is no best one."
+            )
         return self.graph.schedule(checkpoint)
 
     def history(self) -> Iterator[Checkpoint]:
@@ -252,6 +264,11 @@ class PopulationController:
         """Close the journal. Everything is recorded already."""
         self.session.close()
 
+    def _no_removal(self) -> contextlib.AbstractContextManager[object]:
+        """Between a decision and the loading of its arrays, none may be dropped."""
+        session = self.session
+        return session.news if session.keeper.drops else contextlib.nullcontext()
+
     def _with_arrays(self, active: ActiveWorker) -> ActiveWorker:
         return active._replace(params=self.session.keeper.load(active.params))
 
@@ -266,4 +283,14 @@ def _open_journal(log_dir: pathlib.Path | None) -> Journal:
             f"log_dir must be a folder that can be written to, got {log_dir}: "
             f"{error.strerror}. Choose another one."
         ) from error
-    return SqliteJournal(log_dir / JOURNAL_NAME)
+    file = log_dir / JOURNAL_NAME
+    if (
+        file.is_file()
+        and not file.stat().st_size
+        and (log_dir / PARAMS_FOLDER).exists()
+    ):
+        raise JournalError(
+            f"{file} is damaged: it is empty, but params were saved beside it. Restore "
+            "it from a backup, or choose another log_dir."
+        )
+    return SqliteJournal(file)

@@ -54,6 +54,7 @@ class Decisions:
         self._view = View(slots, graph, seed)
         self._warned = False
         self._known_row = -1
+        self._type: type = type(None)
         self.state: Any = None
         self.count = 0
 
@@ -61,6 +62,15 @@ class Decisions:
         """Make the state of a new run."""
         self._view.begin(0)
         self.state = self._mutator.init(self._view)
+        self._type = type(self.state)
+        text = codec.encode(self.state, "the mutator's state", records=True)
+        try:
+            codec.decode(text, self._type)
+        except (ValueError, NameError) as error:
+            raise TypeError(
+                f"{type(self._mutator).__name__}.init must return a state that can be "
+                f"read back: plain data, or a dataclass of a module. {error}"
+            ) from error
         self._write()
 
     def load(self) -> None:
@@ -72,7 +82,8 @@ class Decisions:
         # `init` is pure; what it returns tells the types that the text is read as.
         self._view.begin(0)
         self._known_row = -1
-        self.state = decode(text, type(self._mutator.init(self._view)))
+        self._type = type(self._mutator.init(self._view))
+        self.state = decode(text, self._type)
 
     def decide(self, reports: Sequence[Report | None]) -> Collection[int]:
         """Show the mutator each report, in worker order, and apply its branches.
@@ -104,10 +115,12 @@ class Decisions:
 
     def wait_at(self, worker_id: int) -> int | None:
         """The step at which a slot waits, for a decision or for the end of the run."""
+        return min(self.limits(worker_id), default=None)
+
+    def limits(self, worker_id: int) -> list[int]:
+        """The steps at which a slot waits: the mutator's, and the end of the run."""
         limit = self._mutator.wait_at(self.state, worker_id, self._view)
-        if limit is None or self._stop.steps is None:
-            return self._stop.steps if limit is None else limit
-        return min(limit, self._stop.steps)
+        return [step for step in (limit, self._stop.steps) if step is not None]
 
     def waits(self, worker_id: int) -> bool:
         """Whether a slot waits."""
@@ -120,6 +133,10 @@ class Decisions:
             raise TypeError(
                 f"{type(self._mutator).__name__}.update must return a Branch for "
                 f"worker {worker_id}, got {type(branch).__name__}."
+            )
+        if not isinstance(branch.reason, str):
+            raise TypeError(
+                f"Branch.reason must be a str, got {type(branch.reason).__name__}."
             )
         meta = codec.encode(branch.meta_params, f"meta_params for worker {worker_id}")
         point = None
@@ -147,5 +164,11 @@ class Decisions:
         self._known_row = parent.row
 
     def _write(self) -> None:
+        if type(self.state) is not self._type:
+            raise TypeError(
+                f"{type(self._mutator).__name__}.update must return a state of "
+                f"the type of init's, {self._type.__name__}, got "
+                f"{type(self.state).__name__}."
+            )
         text = codec.encode(self.state, "the mutator's state", records=True)
         self._journal.set_state(text, self.count)

@@ -284,6 +284,7 @@ class CheckpointGraph(Mapping[str, Generation]):
     def forget(self) -> None:
         """Forget what was read: a transaction was rolled back."""
         self._origins.clear()
+        self._keeps_weights = False
 
     def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
         with self._lock:

@@ -207,6 +207,10 @@ class Journal(abc.ABC):
         """The checkpoint of that row."""
 
     @abc.abstractmethod
+    def had_params(self, row: int) -> bool:
+        """Whether the checkpoint ever had params, removed or not."""
+
+    @abc.abstractmethod
     def checkpoints(
         self,
         generation_id: str,

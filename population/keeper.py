@@ -8,6 +8,7 @@ report that is then not recorded is removed again.
 from __future__ import annotations
 
 import pathlib
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -38,6 +39,7 @@ class Keeper:
         self._in_memory = in_memory
         self._kept: dict[str, None] = {}
         self._limit = 0
+        self._lock = threading.Lock()
 
     def prepare(
         self,
@@ -61,7 +63,8 @@ class Keeper:
             value: Their value.
             metrics: Further figures.
             metrics_text: `metrics` encoded.
-            plain: Whether a tree must come back without one to compare it with.
+            plain: Whether a tree must come back without one to compare it with. If
+                not, all but paths go through the store, so that any tree comes back.
 
         Raises:
             TypeError: If they cannot be stored; the message names the place.
@@ -69,11 +72,12 @@ class Keeper:
         """
         text, fresh = None, False
         if params is not None:
-            try:
-                text = codec.encode(params, "params", scalars=False)
-            except TypeError:
+            text = None if self._must_save(params, plain) else _encoded(params)
+            if text is None:
                 params, fresh = self._save(generation_id, step, params, plain), True
                 text = codec.encode(params)
+            elif type(params) is not str:
+                params = codec.decode(text)  # A copy: the caller may change its own.
         return Incoming(
             worker_id,
             generation_id,
@@ -85,6 +89,11 @@ class Keeper:
             metrics_text,
             fresh,
         )
+
+    @property
+    def drops(self) -> bool:
+        """Whether arrays vanish as soon as nothing can reach them."""
+        return self._drops
 
     def load(self, params: Any, like: Any = None) -> Any:
         """The params of a checkpoint, read from the store if it keeps them."""
@@ -125,6 +134,9 @@ class Keeper:
             if new.fresh and not _is_recorded(new, graph):
                 self._need_store().remove(new.params.path)
 
+    def _must_save(self, params: Any, plain: bool) -> bool:
+        return not (plain or isinstance(params, (str, pathlib.PurePath, Saved)))
+
     def _save(self, generation_id: str, step: int, params: Any, plain: bool) -> Saved:
         from population import params as params_module
 
@@ -132,6 +144,10 @@ class Keeper:
         return Saved(self._need_store().save(f"{generation_id}/{step}", params))
 
     def _need_store(self) -> ParamsStore:
+        with self._lock:
+            return self._made_store()
+
+    def _made_store(self) -> ParamsStore:
         if self._store is None:
             from population.params import FileParams, MemoryParams
 
@@ -145,6 +161,14 @@ class Keeper:
                     "none. Give the controller log_dir=, or params=FileParams(folder)."
                 )
         return self._store
+
+
+def _encoded(params: Any) -> str | None:
+    """Params as text; None if there is something that only a store may keep."""
+    try:
+        return codec.encode(params, "params", scalars=False)
+    except TypeError:
+        return None
 
 
 def _is_recorded(new: Incoming, graph: CheckpointGraph) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from population.base import Checkpoint
 from population.slots import Slots
 
 _LOOK_AGAIN_S = 0.5  # Another process may have written; nobody tells us.
@@ -35,14 +36,22 @@ class Leases:
         self._slots = slots
         self._waits = waits
         self._holders: dict[int, object] = {}
+        self._handed_out: dict[object, Checkpoint] = {}
 
     def holds(self, holder: object, worker_id: int) -> bool:
         """Whether the slot is this holder's."""
         return self._holders.get(worker_id) is holder
 
-    def held(self, worker_id: int) -> bool:
-        """Whether the slot is anybody's."""
-        return worker_id in self._holders
+    def hand_out(self, holder: object, checkpoint: Checkpoint | None) -> None:
+        """Note what a holder was given and has not taken up; None when it has."""
+        if checkpoint is None:
+            self._handed_out.pop(holder, None)
+        else:
+            self._handed_out[holder] = checkpoint
+
+    def handed_out(self) -> list[Checkpoint]:
+        """What was handed out and not taken up yet."""
+        return list(self._handed_out.values())
 
     def take(self, holder: object, worker_id: int) -> bool:
         """Claim this slot, whoever has it.

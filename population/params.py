@@ -89,6 +89,8 @@ class FileParams:
             OSError: If it cannot be written; nothing that looks like a save is left.
         """
         check(tree, plain=False)
+        if ".." in pathlib.PurePath(name).parts or os.path.isabs(name):
+            raise ValueError(f"name must stay within the folder, got {name!r}.")
         path = f"{name}-{secrets.token_hex(4)}{_SUFFIX}"
         leaves = _by_path(jax.tree.map(_to_host, tree))
         content = {"layout": _layout(tree), "leaves": leaves}

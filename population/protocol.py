@@ -6,6 +6,7 @@ here decides; what comes back says whether the mutator is to be asked.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -107,11 +108,15 @@ def _complete(
     """The checkpoint is there already: add what it lacks, ignore the rest."""
     own = generation.worker_id == new.worker_id
     adds_params = own and existing.params is None and new.params is not None
+    adds_params = adds_params and not slots.journal.had_params(existing.row)
     adds_value = existing.value is None and new.value is not None
     if not (adds_params or adds_value):
         if _contradicts(existing, new):
             what = "was reported again with something else, which was ignored"
-            slots.once(new.generation_id, what, f" (step {new.step})")
+            at_hand = existing.row == slots[generation.worker_id].newest.row
+            level = logging.WARNING if at_hand else logging.DEBUG
+            hint = f" (step {new.step}; is the step counted on?)"
+            slots.once(new.generation_id, what, hint, level)
         return None
     adds_metrics = adds_value and existing.metrics is None
     if adds_params and not slots.saved:

@@ -14,8 +14,8 @@ def reachable(
 ) -> dict[int, Checkpoint]:
     """The checkpoints with params that training may go on from.
 
-    From the resume point of each start back to the nearest with a finite value: what
-    has none yet may turn out to have diverged.
+    From the resume point of each start back to the nearest with params and a finite
+    value: what has none yet may turn out to have diverged.
 
     Args:
         graph: All checkpoints.
@@ -28,8 +28,9 @@ def reachable(
     found: dict[int, Checkpoint] = {}
     for start in {checkpoint.row: checkpoint for checkpoint in starts}.values():
         for checkpoint in graph.walk(graph.resume_point(start)):
-            if checkpoint.params is not None:
-                found[checkpoint.row] = checkpoint
+            if checkpoint.params is None:
+                continue
+            found[checkpoint.row] = checkpoint
             if checkpoint.value is not None and not checkpoint.diverged:
                 break
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from population import codec, protocol, runs
@@ -74,6 +74,7 @@ class Session:
         self.waits = self._decisions.waits
         self.leases = Leases(self.news, self._slots, self.waits)
         self._stale = False
+        self._closed = False
         self._opened = 0.0
         self._open_before = 0.0
 
@@ -100,9 +101,11 @@ class Session:
             self.keeper.forget_unrecorded(incoming, self.graph)
 
     def close(self) -> None:
-        """Close the journal."""
-        with self._lock:
+        """Close the journal, and end every worker."""
+        with self.news:
+            self._closed = True
             self.journal.close()
+            self.news.notify_all()
 
     def wake(self) -> None:
         """Have every waiting worker look again."""
@@ -184,6 +187,10 @@ class Session:
         value = codec.number(value)
         text = None if metrics is None else codec.encode(metrics, "metrics")
         metrics = None if text is None else codec.decode(text)
+        if params is not None and type(params) is not str:
+            with self._lock:
+                if self.journal.generation(generation_id) is None:
+                    params = None  # The report will be dropped: save nothing for it.
         return self.keeper.prepare(
             worker_id, generation_id, step, params, value, metrics, text, plain=plain
         )
@@ -230,8 +237,10 @@ class Session:
             return newest
 
     def finished(self) -> bool:
-        """Whether `stop` has ended the run."""
+        """Whether `stop` has ended the run, or it was closed."""
         with self._lock:
+            if self._closed:
+                return True
             self._refresh()
             stop, slots = self.stop, self._slots
             if stop.steps is not None and slots.ready.min() >= stop.steps:
@@ -262,7 +271,6 @@ class Session:
                 self._refresh()
                 self._slots.begin(self._clock())
                 result = work()
-                self.keeper.recorded(incoming, self.graph)
                 removed = self._sweep()
         except BaseException:
             self._stale = True
@@ -270,6 +278,7 @@ class Session:
             raise
         finally:
             self.keeper.forget_unrecorded(incoming, self.graph)
+        self.keeper.recorded(incoming, self.graph)
         self.keeper.drop(removed)
         self.news.notify_all()
         return result
@@ -303,7 +312,9 @@ class Session:
         self._stale = False
 
     def _refresh(self) -> None:
-        if self.journal.changed() or self._stale:
+        if self.journal.changed():
+            self._stale = True
+        if self._stale:
             self._load()
 
     def _superseded(self, worker_id: int, generation_id: Any, step: int) -> bool:
@@ -327,13 +338,22 @@ class Session:
     def _reachable(self) -> dict[int, Checkpoint]:
         starts = [slot.newest for slot in self._slots]
         starts += map(self.graph.checkpoint, refs(self._decisions.state))
+        starts += self.leases.handed_out()
         best = self.graph.best()
         starts += [] if best is None else [best]
+        barriers = list(self._barriers())
+        found = reachable(self.graph, starts + barriers)
+        # A round may rest on a checkpoint that diverged; it must not lose its params.
+        found.update({c.row: c for c in barriers if c.params is not None})
+        return found
+
+    def _barriers(self) -> Iterator[Checkpoint]:
+        """The checkpoints that undecided rounds, and the end of the run, rest on."""
         for worker_id in range(len(self._slots)):
-            limit = self._decisions.wait_at(worker_id)
-            undecided = None if limit is None else self._slots.barrier(worker_id, limit)
-            starts += [] if undecided is None else [undecided]
-        return reachable(self.graph, starts)
+            for limit in self._decisions.limits(worker_id):
+                found = self._slots.barrier(worker_id, limit)
+                if found is not None:
+                    yield found
 
     def _sweep(self) -> list[str]:
         """Record the removal of arrays in memory that nothing can reach any more."""

@@ -7,6 +7,7 @@ process has written, and after a transaction that was rolled back.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import math
@@ -166,9 +167,8 @@ class Slots(Sequence[Slot]):
         slot = self._slots[worker_id]
         meta_params = decode(slot.generation.meta_params)
         newest = slot.newest
-        return ActiveWorker(
-            newest.params, meta_params, newest.generation_id, newest.step
-        )
+        params = copy.deepcopy(newest.params)  # The receiver's own, like meta_params.
+        return ActiveWorker(params, meta_params, newest.generation_id, newest.step)
 
     def as_score(self, value: float) -> float:
         """A value in the sense of `score`."""
@@ -227,7 +227,6 @@ class Slots(Sequence[Slot]):
         logger.log(level, "generation %s %s%s", generation_id, what, detail)
 
     def _resize(self, size: int) -> None:
-        self._slots = []
         self.steps = np.full(size, -1, np.int64)
         self.scores = np.full(size, math.inf)
         self.ready = np.full(size, -1, np.int64)

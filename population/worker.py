@@ -89,6 +89,8 @@ class Worker:
             if self._own is None or self._should_move():
                 waited = self._move()
             found = None if self._own is None else self._ask(self._own)
+            if found is not None and self._own is not None:
+                self._leases.hand_out(self, self._session.newest(self._own))
         self.overhead_s += time.perf_counter() - start - waited
         if found is None:
             return False
@@ -141,12 +143,15 @@ class Worker:
         self.overhead_s += self._session.report(
             self._own, self.generation_id, self.step, state, value, metrics
         )
-        if state is not None and value is not None:
+        with self._session.news:
+            self._leases.hand_out(self, None)
+        if state is not None:
             self._reports += 1
 
     def release(self) -> None:
         """Give the slot back; another worker may go on with it."""
         with self._session.news:
+            self._leases.hand_out(self, None)
             if self._own is not None:
                 self._leases.give_back(self, self._own)
                 self._own = None
@@ -197,9 +202,10 @@ class Worker:
                 worker_id = self._leases.wait_for_free(None, self._ended)
             if worker_id is None:
                 return
-            if self._leases.take(self, worker_id):
-                self._session.resume(worker_id, reason="takeover")
+            taken_over = self._leases.take(self, worker_id)
             self._own = worker_id
+            if taken_over:
+                self._session.resume(worker_id, reason="takeover")
             self._show(self._session.newest_work(worker_id))
 
     def _ended(self) -> bool:

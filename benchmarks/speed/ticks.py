@@ -100,8 +100,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, for a test")
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "ticks.json")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="by default results/ticks.json"
+    )
     flags = parser.parse_args(arguments)
+    out = flags.out or (None if flags.quick else RESULTS / "ticks.json")
     sizes = QUICK if flags.quick else Sizes()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -120,7 +123,8 @@ def main(arguments: list[str] | None = None) -> None:
         result["seconds"] = round(time.perf_counter() - start)
     result["figures"] = [figure.as_json() for figure in figures]
     result["microseconds"] = samples
-    write(flags.out, result)
+    if out is not None:  # A quick look leaves the recorded results alone.
+        write(out, result)
     for figure in figures:
         print(_shown(figure), flush=True)
 

@@ -117,7 +117,8 @@ class _Crew:
             workers.append(worker)
             worker.device = device
             with worker, jax.default_device(device):
-                self._train(worker)
+                if worker.worker_id >= 0:  # Else the run ended before it got a slot.
+                    self._train(worker)
             with self._lock:
                 self.overhead_s += worker.overhead_s
 

@@ -62,6 +62,8 @@ CREATE TABLE late (
     batch INTEGER NOT NULL
 );
 CREATE INDEX late_by_checkpoint ON late (checkpoint);
+CREATE UNIQUE INDEX late_by_params ON late (checkpoint) WHERE params IS NOT NULL;
+CREATE UNIQUE INDEX late_by_value ON late (checkpoint) WHERE has_value;
 CREATE TABLE removals (
     params TEXT PRIMARY KEY,
     row INTEGER NOT NULL
@@ -254,6 +256,15 @@ class SqliteJournal(Journal):
         """The checkpoint of that row."""
         found = self._run("SELECT * FROM history WHERE row = ?", (row,)).fetchone()
         return found and CheckpointRow(*found)
+
+    def had_params(self, row: int) -> bool:
+        """Whether the checkpoint ever had params, removed or not."""
+        found = self._run(
+            "SELECT 1 FROM checkpoints WHERE row = ? AND params IS NOT NULL UNION ALL "
+            "SELECT 1 FROM late WHERE checkpoint = ? AND params IS NOT NULL",
+            (row, row),
+        ).fetchone()
+        return found is not None
 
     def checkpoints(
         self,
