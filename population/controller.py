@@ -72,8 +72,8 @@ class PopulationController:
         journal: Journal | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        runs.check_arguments(initial_population, mutator, mode, seed, stop)
         entries = list(initial_population)
-        runs.check_arguments(len(entries), mutator, mode, seed)
         starts = [e if isinstance(e, Start) else Start(e) for e in entries]
         metas = [
             codec.encode(start.meta_params, f"initial_population[{i}]")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import secrets
 import warnings
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 from population import codec
-from population.base import MODES, Mutator
+from population.base import MODES, Mutator, Stop
 from population.errors import RunMismatchError
 from population.graph import decode
 
@@ -61,25 +62,34 @@ def check(recorded: dict[str, str], now: dict[str, str]) -> None:
         )
 
 
-def check_arguments(size: int, mutator: object, mode: str, seed: object) -> None:
+def check_arguments(
+    population: object, mutator: object, mode: str, seed: object, stop: object
+) -> None:
     """Refuse arguments of the controller that no run can have.
 
     Raises:
-        TypeError: If the mutator is none.
+        TypeError: If one is not of the kind that is needed.
         ValueError: If the population is empty, or the mode or seed are unknown.
     """
+    if isinstance(population, (str, Mapping)) or not isinstance(population, Iterable):
+        raise TypeError(
+            "initial_population must be a list with the meta_params of each worker, "
+            f"got {type(population).__name__}. For one worker: [meta_params]."
+        )
+    if isinstance(population, Sized) and not len(population):
+        raise ValueError(
+            "initial_population must have at least one entry, got none. It holds the "
+            "meta_params of each worker, in order."
+        )
     if not isinstance(mutator, Mutator):
         raise TypeError(
             f"mutator must be a population.Mutator, got {type(mutator).__name__}. "
             "population.mutators has some to begin with."
         )
-    if size == 0:
-        raise ValueError(
-            "initial_population must have at least one entry, got none. It holds the "
-            "meta_params of each worker, in order."
-        )
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
+    if not isinstance(stop, Stop | None):
+        raise TypeError(f"stop must be a population.Stop, got {type(stop).__name__}.")
     codec.integer(seed, "seed")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import numpy.typing as npt
 from population.base import ActiveWorker, Checkpoint
 from population.graph import CheckpointGraph
 from population.slots import Slots
+
+Array = TypeVar("Array", bound=np.ndarray)
 
 
 class View:
@@ -61,17 +64,23 @@ class View:
     @property
     def steps(self) -> npt.NDArray[np.int64]:
         """`[N]`: step of the newest report with a value on each lineage; -1: none."""
-        return self._slots.steps
+        return _read_only(self._slots.steps)
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
         """`[N]`: `score` of those reports; inf for none."""
-        return self._slots.scores
+        return _read_only(self._slots.scores)
 
     def newest(self, worker_id: int) -> Checkpoint:
         """The slot's newest checkpoint, with or without a value."""
         newest: Checkpoint = self._slots[worker_id].newest
         return newest
+
+
+def _read_only(array: Array) -> Array:
+    shown = array.view()
+    shown.flags.writeable = False
+    return shown
 
 
 @functools.lru_cache(maxsize=8)

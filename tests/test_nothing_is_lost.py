@@ -239,3 +239,45 @@ def test_an_emptied_journal_beside_params_is_damaged(tmp_path: pathlib.Path) -> 
     (tmp_path / "journal.sqlite").write_bytes(b"")
     with pytest.raises(JournalError, match="empty, but params were saved"):
         PopulationController([{"h": 0.0}], Scripted(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"initial_population": {"h": 1.0}}, "must be a list with the meta_params"),
+        ({"initial_population": 4}, "must be a list with the meta_params"),
+        ({"stop": 5}, "stop must be a population.Stop, got int"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    """Nobody trains the letters of a word, or a number of workers."""
+    arguments: dict[str, Any] = {"initial_population": [{"h": 1.0}], **change}
+    with pytest.raises(TypeError, match=message):
+        PopulationController(mutator=Scripted(), **arguments)
+
+
+def test_a_schedule_that_cannot_be_stored_is_refused_at_once() -> None:
+    """Not in the middle of the training."""
+    with pytest.raises(TypeError, match="schedule"):
+        FixedSchedule({5: {"h": object()}})
+
+
+def test_a_mutator_cannot_write_into_the_view() -> None:
+    """The arrays of the view are the controller's."""
+
+    class Writing(Mutator[None]):
+        def init(self, view: PopulationView) -> None:
+            """Nothing to remember."""
+
+        def update(
+            self, state: None, report: Report, view: PopulationView
+        ) -> tuple[None, Mapping[int, Branch]]:
+            """Try to write."""
+            view.scores[0] = 0.0
+            return None, {}
+
+    run = PopulationController([{"h": 0.0}] * 2, Writing())
+    with pytest.raises(ValueError, match="read-only"):
+        run.set_eval(0, run.workers[0].generation_id, 1, None, 1.0)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from population.base import Branch, Mutator, PopulationView, Report, Schedule
-from population.codec import digest
+from population.codec import digest, normalized
 
 logger = logging.getLogger("population")
 
@@ -43,7 +43,7 @@ class FixedSchedule(Mutator[None]):
             )
         self._said = False
         if isinstance(schedule, Mapping):
-            self.schedule: Any = dict(Schedule(schedule))
+            self.schedule: Any = normalized(dict(Schedule(schedule)), "schedule")
             self._at: Callable[[int], Any] = Schedule(schedule).at
         else:
             self.schedule = self._at = schedule

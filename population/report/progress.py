@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +26,8 @@ def bars(controller: PopulationController) -> Iterator[None]:
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        progress.TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("steps"),
         progress.TextColumn("{task.fields[note]}"),
         progress.TimeElapsedColumn(),
     )
@@ -53,7 +53,7 @@ def _keep_on(update: Any, stopped: threading.Event) -> None:
 
 
 def _one_each(shown: progress.Progress, controller: PopulationController) -> Any:
-    total = controller.stop.steps or math.nan
+    total = controller.stop.steps
     tasks = [
         shown.add_task(f"worker {worker_id}", total=total, note="")
         for worker_id in range(len(controller.workers))
@@ -70,7 +70,7 @@ def _one_each(shown: progress.Progress, controller: PopulationController) -> Any
 
 def _one_for_all(shown: progress.Progress, controller: PopulationController) -> Any:
     size = len(controller.workers)
-    total = size * controller.stop.steps if controller.stop.steps else math.nan
+    total = size * controller.stop.steps if controller.stop.steps else None
     task = shown.add_task(f"{size} workers", total=total, note="")
 
     def update() -> None:
