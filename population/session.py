@@ -266,6 +266,7 @@ class Session:
         self, incoming: Sequence[Incoming], work: Callable[[], Result]
     ) -> Result:
         """Run `work`; all that it does and its arrays are recorded, or nothing."""
+        fresh = [new for new in incoming if new.fresh]
         try:
             with self.journal:
                 self._refresh()
@@ -277,9 +278,12 @@ class Session:
             self.graph.forget()
             raise
         finally:
-            self.keeper.forget_unrecorded(incoming, self.graph)
-        self.keeper.recorded(incoming, self.graph)
-        self.keeper.drop(removed)
+            if fresh:
+                self.keeper.forget_unrecorded(fresh, self.graph)
+        if fresh:
+            self.keeper.recorded(fresh, self.graph)
+        if removed:
+            self.keeper.drop(removed)
         self.news.notify_all()
         return result
 

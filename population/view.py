@@ -28,6 +28,8 @@ class View:
     def __init__(self, slots: Slots, graph: CheckpointGraph, seed: int) -> None:
         self._slots = slots
         self._seed = seed
+        self._steps = _read_only(slots.steps)  # Made anew when the slots are loaded.
+        self._scores = _read_only(slots.scores)
         self._decision = 0
         self._rng: np.random.Generator | None = None
         self.graph = graph
@@ -64,12 +66,16 @@ class View:
     @property
     def steps(self) -> npt.NDArray[np.int64]:
         """`[N]`: step of the newest report with a value on each lineage; -1: none."""
-        return _read_only(self._slots.steps)
+        if self._steps.base is not self._slots.steps:
+            self._steps = _read_only(self._slots.steps)
+        return self._steps
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
         """`[N]`: `score` of those reports; inf for none."""
-        return _read_only(self._slots.scores)
+        if self._scores.base is not self._slots.scores:
+            self._scores = _read_only(self._slots.scores)
+        return self._scores
 
     def newest(self, worker_id: int) -> Checkpoint:
         """The slot's newest checkpoint, with or without a value."""
