@@ -251,6 +251,13 @@ class PopulationView(Protocol):
     def scores(self) -> npt.NDArray[np.float64]:
         """`[N]`: `score` of those reports; inf for none."""
 
+    def as_of(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """`steps` and `scores` as they were at a step of each slot's lineage.
+
+        Of slots that have come further, the newest report at or before it. As cheap as
+        array arithmetic, but for slots that are more than some reports ahead.
+        """
+
     def score(self, checkpoint: Checkpoint) -> float:
         """Lower is better whatever the mode; inf for None, NaN and infinities."""
 

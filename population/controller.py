@@ -46,6 +46,8 @@ class PopulationController:
         stop: When the run ends; None: never.
         params: Where arrays are saved; by default files in `log_dir`, or memory.
         journal: Where the run is recorded; by default SQLite in `log_dir`, or memory.
+        space: What the meta_params may be (`population.space`), for those who look at
+            the run: it is recorded, and says which axes of a picture are logarithmic.
         clock: Gives seconds since the epoch.
 
     Attributes:
@@ -70,11 +72,13 @@ class PopulationController:
         stop: Stop | None = None,
         params: ParamsStore | None = None,
         journal: Journal | None = None,
+        space: Any = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         runs.check_arguments(initial_population, mutator, mode, seed, stop)
         entries = list(initial_population)
         starts = [e if isinstance(e, Start) else Start(e) for e in entries]
+        runs.check_within(space, starts)
         metas = [
             codec.encode(start.meta_params, f"initial_population[{i}]")
             for i, start in enumerate(starts)
@@ -87,11 +91,40 @@ class PopulationController:
         )
         self.graph = self.session.graph
         try:
-            self.session.open(starts, metas)
+            self.session.open(starts, metas, space)
         except BaseException:
             if journal is None:
                 opened.close()
             raise
+
+    @classmethod
+    def from_space(
+        cls,
+        space: Any,
+        size: int,
+        mutator: Mutator[Any],
+        log_dir: str | os.PathLike[str] | None = None,
+        *,
+        initial: str = "random",
+        seed: int = 0,
+        **options: Any,
+    ) -> PopulationController:
+        """A population whose first meta_params are drawn from a space.
+
+        Args:
+            space: What the meta_params may be; a tree of `population.space` domains.
+            size: How many workers there are.
+            mutator: The policy; it explores by `Perturb(space)`, say.
+            log_dir: The run folder, or None.
+            initial: "random", or "grid" for evenly spaced ones.
+            seed: The run's seed; the first meta_params depend on it.
+            **options: Further arguments of the constructor.
+
+        Raises:
+            ValueError: If the space has no domain, or an argument is none of the kind.
+        """
+        first = runs.first_population(space, size, initial, seed)
+        return cls(first, mutator, log_dir, seed=seed, space=space, **options)
 
     def maybe_get_worker_data(
         self,
@@ -203,6 +236,11 @@ class PopulationController:
     def seed(self) -> int:
         """The run's seed."""
         return self.session.seed
+
+    @property
+    def space(self) -> Any:
+        """What the meta_params may be, as it was recorded; None if nobody said."""
+        return self.session.space()
 
     @property
     def stop(self) -> Stop:

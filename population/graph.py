@@ -245,12 +245,22 @@ class CheckpointGraph(Mapping[str, Generation]):
         return self.root(fresh or segment.generation_id)
 
     def newest_value(
-        self, checkpoint: Checkpoint, *, params: bool = False
+        self, checkpoint: Checkpoint, *, until: int = _END, params: bool = False
     ) -> Checkpoint | None:
-        """The nearest checkpoint with a value (and params), itself or an ancestor."""
-        if checkpoint.value is not None and not (params and checkpoint.params is None):
-            return checkpoint
+        """The nearest checkpoint with a value (and params), itself or an ancestor.
+
+        Args:
+            checkpoint: Where to begin.
+            until: The last step to look at.
+            params: Whether it must have params.
+        """
+        if checkpoint.step <= until and checkpoint.value is not None:
+            if not (params and checkpoint.params is None):
+                return checkpoint
         for segment in self.segments(checkpoint):
+            if segment.first > until:
+                continue
+            segment = segment._replace(last=min(segment.last, until))
             found = self._newest(segment, value=True, params=params, finite=False)
             if found is not None:
                 return found

@@ -82,8 +82,7 @@ def _extend(slots: Slots, slot: Slot, new: Incoming) -> Report:
     slot.newest = checkpoint
     if new.value is not None:
         worker_id = new.worker_id
-        slots.scores[worker_id] = slots.rank(checkpoint)
-        slots.steps[worker_id] = new.step
+        slots.advance(worker_id, new.step, slots.rank(checkpoint))
         if new.params is not None or not slots.saved:
             slots.ready[worker_id] = new.step
     return Report(new.worker_id, checkpoint)
@@ -151,6 +150,7 @@ def _spread(
     """Bring every slot on whose lineage the checkpoint lies up to date."""
     if value_added:
         slots.rank(checkpoint)
+        slots.forget_recent(checkpoint.step)
     decides = False
     for worker_id in _concerned(slots, checkpoint):
         slots.look_back(worker_id, slots[worker_id].newest)

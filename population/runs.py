@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import secrets
 import warnings
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
+import numpy as np
+
 from population import codec
-from population.base import MODES, Mutator, Stop
-from population.errors import RunMismatchError
+from population.base import MODES, Mutator, Start, Stop
+from population.errors import RunMismatchError, damaged
 from population.graph import decode
+from population.journal import Journal
+from population.space import from_data, grid, misfit, sample, to_data
+from population.space.trees import check_space
 
 
 def new_token() -> str:
@@ -93,6 +99,67 @@ def check_arguments(
     codec.integer(seed, "seed")
 
 
+def first_population(space: Any, size: Any, initial: str, seed: Any) -> list[Any]:
+    """The first meta_params of each worker, drawn from a space.
+
+    Raises:
+        TypeError, ValueError: If an argument is none of the kind.
+    """
+    size = codec.integer(size, "size", low=1)
+    check_space(space)
+    if initial == "grid":
+        return grid(space, size)
+    if initial != "random":
+        raise ValueError(f"initial must be 'random' or 'grid', got {initial!r}.")
+    # Decisions are numbered [seed, d]: no decision draws these numbers.
+    rng = np.random.default_rng([codec.integer(seed, "seed"), 0, 1])
+    return [sample(space, rng) for _ in range(size)]
+
+
+def check_within(space: Any, starts: Sequence[Start]) -> None:
+    """Refuse first meta_params that are not of the space.
+
+    Raises:
+        ValueError: Naming the worker and the place.
+    """
+    if space is None:
+        return
+    check_space(space)
+    for worker_id, start in enumerate(starts):
+        wrong = misfit(space, start.meta_params)
+        if wrong is not None:
+            raise ValueError(
+                f"initial_population[{worker_id}] is not of the space: {wrong}. Widen "
+                "the space; the argument `start` of a domain keeps the first sample "
+                "narrow."
+            )
+
+
+def record_space(journal: Journal, recorded: Mapping[str, str], space: Any) -> None:
+    """Record a run's space, once; say so if it goes on with another one."""
+    if space is None:
+        return
+    text = codec.encode(to_data(space), "space")
+    if "space" not in recorded:
+        journal.add_fact("space", text)
+    elif recorded["space"] != text:
+        warnings.warn(
+            "The run goes on with another space; the one that it began with stays "
+            "recorded.",
+            stacklevel=5,
+        )
+
+
+def recorded_space(recorded: Mapping[str, str]) -> Any:
+    """The space of a run; None if there is none."""
+    if "space" not in recorded:
+        return None
+    try:
+        return from_data(decode(recorded["space"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(f"its space cannot be read: {error}") from error
+
+
 def settings(mutator: Mutator[Any]) -> dict[str, Any]:
     """A mutator's arguments as plain data; functions by their names."""
     return {
@@ -110,6 +177,13 @@ def name_of(kind: Any) -> str:
 def _described(value: Any) -> Any:
     if inspect.isroutine(value) or isinstance(value, type):
         return name_of(value)
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {"class": name_of(type(value)), **_described(fields)}
+    if type(value) is dict:
+        return {key: _described(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return [_described(inner) for inner in value]
     try:
         return codec.normalized(value, "setting")
     except (TypeError, ValueError):

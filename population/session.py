@@ -78,12 +78,13 @@ class Session:
         self._opened = 0.0
         self._open_before = 0.0
 
-    def open(self, starts: Sequence[Start], metas: Sequence[str]) -> None:
+    def open(self, starts: Sequence[Start], metas: Sequence[str], space: Any) -> None:
         """Go on with the run that the journal holds, or make a new one.
 
         Args:
             starts: Where each slot begins.
             metas: The meta_params of `starts`, encoded.
+            space: What the meta_params may be, or None.
 
         Raises:
             RunMismatchError: If the journal holds a run under other rules.
@@ -96,7 +97,7 @@ class Session:
                 for i, start in enumerate(starts)
             ]
         try:
-            self._open(run, incoming, metas)
+            self._open(run, incoming, metas, space)
         finally:
             self.keeper.forget_unrecorded(incoming, self.graph)
 
@@ -115,6 +116,11 @@ class Session:
     def check_id(self, worker_id: Any) -> int:
         """A worker id as an int of this population."""
         return self._slots.check_id(worker_id)
+
+    def lose(self, worker_ids: Collection[int]) -> None:
+        """Say which slots are lost: they leave `view.live`, and hold nobody up."""
+        with self._lock:
+            self._slots.lose(worker_ids)
 
     def claim_weights(self) -> None:
         """From now on the weights are the library's business."""
@@ -256,6 +262,11 @@ class Session:
                 return False
             return self._open_before + self._clock() - self._opened >= stop.seconds
 
+    def space(self) -> Any:
+        """What the meta_params may be, as recorded; None if nobody said."""
+        with self._lock:
+            return runs.recorded_space(self.journal.facts())
+
     def reachable(self) -> dict[int, Checkpoint]:
         """The checkpoints whose params may still be needed, by row."""
         with self._lock:
@@ -288,7 +299,7 @@ class Session:
         return result
 
     def _open(
-        self, run: str, incoming: Sequence[Incoming], metas: Sequence[str]
+        self, run: str, incoming: Sequence[Incoming], metas: Sequence[str], space: Any
     ) -> None:
         with self.journal:
             now = runs.facts(self._mutator, len(metas), self._mode, self.seed, run)
@@ -303,6 +314,7 @@ class Session:
                 self._slots.create(run, incoming, metas)
                 self._decisions.begin()
                 self.keeper.recorded(incoming, self.graph)
+            runs.record_space(self.journal, recorded, space)
             self._slots.begin(self._clock())
             self._opened = self._slots.time
             sessions = self.journal.sessions()

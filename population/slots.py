@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from population.base import ActiveWorker, Checkpoint
 from population.errors import damaged
 from population.graph import CheckpointGraph, decode, decoded
 from population.journal import GenerationRow, Journal
+from population.recent import Recent
 
 logger = logging.getLogger("population")
 _REMEMBERED = 10_000
@@ -91,6 +92,7 @@ class Slots(Sequence[Slot]):
         scores: `[N]` the scores of those reports.
         ready: `[N]` step of the newest checkpoint that a barrier may rest on, or -1.
         begins: `[N]` step at which each slot's generation began.
+        live: The worker ids of the slots that are not lost, ascending.
     """
 
     def __init__(self, journal: Journal, graph: CheckpointGraph, mode: str) -> None:
@@ -111,6 +113,9 @@ class Slots(Sequence[Slot]):
         self.scores: npt.NDArray[np.float64] = np.zeros(0)
         self.ready: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.begins: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.live: Sequence[int] = ()
+        self._lost: Collection[int] = ()
+        self._recent = Recent(0)
 
     def __getitem__(self, worker_id: Any) -> Any:
         """The slot of that worker id."""
@@ -200,9 +205,15 @@ class Slots(Sequence[Slot]):
             worker_id, generation.generation_id, step, params, text, None, None, None
         )
         root = self.insert(generation, codec.decode(meta_text), parent, start)
+        recent = None
+        if parent is not None:
+            present = self._slots[parent.worker_id].generation.generation_id
+            recent = self._recent.before(parent, present)
         self._slots[worker_id] = Slot(generation, root.meta_params, root)
         self.begins[worker_id] = step
         self.look_back(worker_id, parent)
+        if recent is not None:
+            self._recent.put(worker_id, recent)
 
     def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
         """The lineage's first checkpoint at or after `step` that decides, or None."""
@@ -210,6 +221,29 @@ class Slots(Sequence[Slot]):
             return None
         newest = self._slots[worker_id].newest
         return self.graph.first_since(newest, step, needs_params=self.saved)
+
+    def as_of(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """`steps` and `scores` as they were at a step of each slot's lineage."""
+        steps, scores = self.steps.copy(), self.scores.copy()
+        for worker_id in np.flatnonzero(steps > step).tolist():
+            steps[worker_id], scores[worker_id] = self._known_at(worker_id, step)
+        return steps, scores
+
+    def lose(self, worker_ids: Collection[int]) -> None:
+        """Say which slots are lost, all others being live."""
+        self._lost = frozenset(worker_ids)
+        self.live = tuple(i for i in range(len(self.steps)) if i not in self._lost)
+
+    def advance(self, worker_id: int, step: int, score: float) -> None:
+        """A slot's newest value so far is of this step."""
+        self.steps[worker_id] = step
+        self.scores[worker_id] = score
+        self._recent.add(worker_id, step, score)
+
+    def forget_recent(self, step: int) -> None:
+        """A report of this step has got its value late: look it up when asked."""
+        branched_later = np.flatnonzero(self.begins >= step)
+        self._recent.forget_older(branched_later.tolist())
 
     def once(
         self,
@@ -231,6 +265,8 @@ class Slots(Sequence[Slot]):
         self.scores = np.full(size, math.inf)
         self.ready = np.full(size, -1, np.int64)
         self.begins = np.zeros(size, np.int64)
+        self._recent = Recent(size)
+        self.lose(self._lost)
 
     def _load_slot(self, worker_id: int) -> Slot:
         generation = self.journal.newest_generation(worker_id)
@@ -247,14 +283,23 @@ class Slots(Sequence[Slot]):
         """Find the lineage's newest value, and the newest one that may decide."""
         self.steps[worker_id], self.scores[worker_id] = -1, math.inf
         self.ready[worker_id] = -1
+        self._recent.clear(worker_id)
         valued = None if newest is None else self.graph.newest_value(newest)
         if valued is None:
             return
         self.steps[worker_id] = valued.step
         self.scores[worker_id] = self.score(valued)
+        self._recent.add(worker_id, valued.step, self.score(valued))
         ready = self.graph.newest_value(valued, params=self.saved)
         if ready is not None:
             self.ready[worker_id] = ready.step
+
+    def _known_at(self, worker_id: int, step: int) -> tuple[int, float]:
+        known = self._recent.at(worker_id, step)
+        if known is not None:
+            return known
+        found = self.graph.newest_value(self._slots[worker_id].newest, until=step)
+        return (-1, math.inf) if found is None else (found.step, self.score(found))
 
     def _add_generation(
         self, worker_id: int, number: int, step: int, meta_text: str, reason: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -35,6 +34,7 @@ class View:
         self.graph = graph
         self.score = slots.score
         self.barrier = slots.barrier
+        self.as_of = slots.as_of
 
     def begin(self, decision: int) -> None:
         """Begin a call of the mutator; `decision` says which random numbers it sees."""
@@ -44,12 +44,12 @@ class View:
     @property
     def workers(self) -> Sequence[ActiveWorker]:
         """What each slot works on, by worker id."""
-        return [self._slots.work(worker_id) for worker_id in self.live]
+        return [self._slots.work(worker_id) for worker_id in range(len(self._slots))]
 
     @property
     def live(self) -> Sequence[int]:
         """The worker ids of the slots that are not lost, ascending."""
-        return _all_slots(len(self._slots))
+        return self._slots.live
 
     @property
     def rng(self) -> np.random.Generator:
@@ -87,8 +87,3 @@ def _read_only(array: Array) -> Array:
     shown = array.view()
     shown.flags.writeable = False
     return shown
-
-
-@functools.lru_cache(maxsize=8)
-def _all_slots(size: int) -> Sequence[int]:
-    return tuple(range(size))

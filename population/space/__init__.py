@@ -1,0 +1,28 @@
+"""Search spaces: what the meta_params may be, and ways to draw and to move them.
+
+A space is a tree like the meta_params themselves: dicts, lists and tuples, with a
+domain where a hyperparameter is to be found and anything else where it is constant.
+
+    space = {"learning_rate": LogUniform(1e-5, 1e-1), "layers": Integer(1, 8)}
+    first = [sample(space, rng) for _ in range(8)]
+    mutate_fn = Perturb(space)
+
+`PopulationController.from_space(space, size, ...)` draws the first population.
+"""
+
+from population.space.choices import Categorical as Categorical
+from population.space.choices import Ordinal as Ordinal
+from population.space.domain import Domain as Domain
+from population.space.explore import Gaussian as Gaussian
+from population.space.explore import Perturb as Perturb
+from population.space.numbers import Integer as Integer
+from population.space.numbers import LogUniform as LogUniform
+from population.space.numbers import OneMinusLogUniform as OneMinusLogUniform
+from population.space.numbers import Uniform as Uniform
+from population.space.trees import contains as contains
+from population.space.trees import domains as domains
+from population.space.trees import from_data as from_data
+from population.space.trees import grid as grid
+from population.space.trees import misfit as misfit
+from population.space.trees import sample as sample
+from population.space.trees import to_data as to_data

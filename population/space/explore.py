@@ -1,0 +1,130 @@
+"""Ways to explore a space: functions that move meta_params and stay inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from population.space.domain import Domain
+from population.space.trees import check_space, map_leaves
+
+Move = Callable[[Domain, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturb:
+    """A `mutate_fn`: each hyperparameter times a random factor, or drawn anew.
+
+    Each on its own: with `resample_probability` a value of the whole range, else a
+    move by one of the factors. A number moves on its own scale, an ordinal to a
+    neighbour, a categorical is drawn anew; a factor of 1.0 holds the value, so that
+    (0.8, 1.0, 1.25) decreases, holds or increases. Constants and entries that the
+    space does not name stay.
+
+    The explore of Jaderberg et al. 2017 (https://arxiv.org/abs/1711.09846). Its
+    factors were 0.8 and 1.2, with which a value falls by 0.9 decades in 100 moves.
+
+    Args:
+        space: What the meta_params may be.
+        factors: Drawn with equal probability.
+        resample_probability: Of drawing a hyperparameter anew.
+
+    Raises:
+        ValueError: If a factor is not positive, or the probability is none.
+    """
+
+    space: Any
+    factors: Sequence[float] = (0.8, 1.25)
+    resample_probability: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_space(self.space)
+        _check_probability(self.resample_probability)
+        factors = tuple(self.factors) if isinstance(self.factors, Sequence) else ()
+        if not factors or not all(_is_positive(factor) for factor in factors):
+            raise ValueError(
+                f"factors must be positive numbers, got {self.factors!r}. Below 1 they "
+                "decrease a value, above they increase it."
+            )
+        object.__setattr__(self, "factors", factors)
+
+    def __call__(self, meta_params: Any, rng: np.random.Generator) -> Any:
+        """New meta_params, inside the space whatever the old ones were."""
+
+        def move(domain: Domain, value: Any) -> Any:
+            factor = self.factors[int(rng.integers(len(self.factors)))]
+            return domain.times(value, factor, rng)
+
+        return _explored(meta_params, self.space, rng, self.resample_probability, move)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """A `mutate_fn`: each hyperparameter plus normal noise on its own scale.
+
+    Otherwise as `Perturb`.
+
+    Args:
+        space: What the meta_params may be.
+        sigma: Standard deviation of the noise, as a fraction of the width of the whole
+            range on the domain's scale.
+        resample_probability: Of drawing a hyperparameter anew.
+
+    Raises:
+        ValueError: If sigma is not positive, or the probability is none.
+    """
+
+    space: Any
+    sigma: float = 0.1
+    resample_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_space(self.space)
+        _check_probability(self.resample_probability)
+        if not _is_positive(self.sigma):
+            raise ValueError(f"sigma must be a positive number, got {self.sigma!r}.")
+
+    def __call__(self, meta_params: Any, rng: np.random.Generator) -> Any:
+        """New meta_params, inside the space whatever the old ones were."""
+
+        def move(domain: Domain, value: Any) -> Any:
+            return domain.shifted(value, self.sigma * float(rng.normal()), rng)
+
+        return _explored(meta_params, self.space, rng, self.resample_probability, move)
+
+
+def _explored(
+    meta_params: Any,
+    space: Any,
+    rng: np.random.Generator,
+    resample_probability: float,
+    move: Move,
+) -> Any:
+    """The meta_params with each hyperparameter drawn anew or moved."""
+
+    def explore(place: str, leaf: Any, value: Any) -> Any:
+        if not isinstance(leaf, Domain):
+            return value
+        if resample_probability and rng.random() < resample_probability:
+            return leaf.sample(rng, first=False)
+        if not leaf.moves(value):
+            raise ValueError(f"{place} must be a number to move in {leaf}: {value!r}")
+        return move(leaf, value)
+
+    return map_leaves(space, meta_params, explore)
+
+
+def _check_probability(probability: Any) -> None:
+    if not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
+        raise ValueError(
+            f"resample_probability must be from 0 to 1, got {probability!r}."
+        )
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0

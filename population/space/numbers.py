@@ -1,0 +1,286 @@
+"""Domains of numbers: a range and a scale.
+
+A factor goes equally far up and down on the scale, so that no walk drifts; what would
+leave the range stops at its bound; nothing sticks at zero.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from population.space.domain import Domain
+
+_MOST_EXACT = 2**53  # Integers beyond have no float of their own.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Number(Domain):
+    """A number on a scale; the leaves say which."""
+
+    low: float
+    high: float
+    start: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        if self.start is not None:
+            if not isinstance(self.start, (tuple, list)) or len(self.start) != 2:
+                raise ValueError(f"start must be (low, high), got {self.start!r}.")
+            object.__setattr__(self, "start", tuple(self.start))
+        for bound in (self.low, self.high, *self._first):
+            self._check_bound(bound)
+        if not self.low < self.high:
+            raise ValueError(
+                f"{kind} needs low < high, got {self.low!r} and {self.high!r}. For one "
+                "value only, write that value into the space."
+            )
+        if not self.low <= self._first[0] <= self._first[1] <= self.high:
+            raise ValueError(
+                f"{kind}'s start must be a range within [{self.low!r}, {self.high!r}], "
+                f"got {self.start!r}."
+            )
+        if not math.isfinite(self._width):
+            raise ValueError(f"{kind} is too wide: [{self.low!r}, {self.high!r}].")
+
+    def sample(self, rng: np.random.Generator, *, first: bool = True) -> Any:
+        """Uniform on the scale."""
+        low, high = self._first if first else (self.low, self.high)
+        at = rng.uniform(self._scaled(low), self._scaled(high))
+        return self._typed(min(max(self._unscaled(at), low), high))
+
+    def points(self, count: int) -> list[Any]:
+        """Evenly spaced on the scale, both ends included; one is the middle."""
+        low, high = self._first
+        ends = self._scaled(low), self._scaled(high)
+        if count == 1:
+            return [self._value((ends[0] + ends[1]) / 2)]
+        inner = np.linspace(*ends, count)[1:-1].tolist()
+        found = [self._value(at) for at in inner]
+        return list(dict.fromkeys([self._typed(low), *found, self._typed(high)]))
+
+    def contains(self, value: Any) -> bool:
+        """Whether it is a number of the range; an int is one."""
+        return _is_number(value) and bool(self.low <= value <= self.high)
+
+    def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
+        """The logarithm of the factor further on the scale."""
+        del rng
+        return self._moved(value, math.log(factor) * self._unit)
+
+    def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
+        """That fraction of the scale further."""
+        del rng
+        return self._moved(value, fraction * self._width)
+
+    def moves(self, value: Any) -> bool:
+        """Any number can."""
+        return _is_number(value) and not math.isnan(value)
+
+    @abc.abstractmethod
+    def _scaled(self, value: float) -> float:
+        """A place on the scale, which rises with the value."""
+
+    @abc.abstractmethod
+    def _unscaled(self, at: float) -> float:
+        """The value at a place of the scale."""
+
+    @property
+    def _unit(self) -> float:
+        """How far on the scale a factor of e goes."""
+        return 1.0
+
+    @property
+    def _width(self) -> float:
+        return self._scaled(self.high) - self._scaled(self.low)
+
+    @property
+    def _first(self) -> tuple[float, float]:
+        return (self.low, self.high) if self.start is None else self.start
+
+    def _moved(self, value: float, distance: float) -> Any:
+        inside = min(max(value, self.low), self.high)
+        if distance == 0:
+            return self._typed(inside)
+        return self._value(self._scaled(inside) + distance)
+
+    def _value(self, at: float) -> Any:
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        if at <= low or at >= high:  # Exactly the bound, whatever the rounding.
+            return self._typed(self.low if at <= low else self.high)
+        return self._typed(min(max(self._unscaled(at), self.low), self.high))
+
+    def _typed(self, value: float) -> Any:
+        return float(value)
+
+    def _check_bound(self, value: Any) -> None:
+        if not _is_number(value) or not math.isfinite(value):
+            raise ValueError(
+                f"{type(self).__name__}'s bounds must be finite numbers, got {value!r}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(_Number):
+    """A float on a linear scale.
+
+    A factor f adds log(f) times half the width of the range: to first order what it
+    does to the middle of a range that begins at zero.
+
+    Args:
+        low: The least value.
+        high: The greatest value.
+        start: The narrower range of the first sample, or None.
+
+    Raises:
+        ValueError: If a bound is not finite, or they are out of order.
+    """
+
+    def _scaled(self, value: float) -> float:
+        return float(value)
+
+    def _unscaled(self, at: float) -> float:
+        return at
+
+    @property
+    def _unit(self) -> float:
+        return self._width / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class LogUniform(_Number):
+    """A positive float on a logarithmic scale: learning rates, weight decay.
+
+    Args:
+        low: The least value, above zero.
+        high: The greatest value.
+        start: The narrower range of the first sample, or None.
+
+    Raises:
+        ValueError: If a bound is not finite and positive, or they are out of order.
+    """
+
+    @property
+    def log(self) -> bool:
+        """Always."""
+        return True
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value)
+
+    def _unscaled(self, at: float) -> float:
+        return math.exp(at)
+
+    def _check_bound(self, value: Any) -> None:
+        super()._check_bound(value)
+        if value <= 0:
+            raise ValueError(
+                f"LogUniform's bounds must be above 0, got {value!r}. For a range that "
+                "holds zero use Uniform."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class OneMinusLogUniform(_Number):
+    """A float below one whose distance from one is on a logarithmic scale.
+
+    For momentum and the betas of Adam: 0.9 is as far from 0.99 as that from 0.999. A
+    factor divides the distance, so that above 1 it goes up, as everywhere.
+
+    Args:
+        low: The least value.
+        high: The greatest value, below one.
+        start: The narrower range of the first sample, or None.
+
+    Raises:
+        ValueError: If a bound is not finite and below one, or they are out of order.
+    """
+
+    def _scaled(self, value: float) -> float:
+        return -math.log1p(-value)
+
+    def _unscaled(self, at: float) -> float:
+        return -math.expm1(-at)
+
+    def _check_bound(self, value: Any) -> None:
+        super()._check_bound(value)
+        if value >= 1:
+            raise ValueError(
+                f"OneMinusLogUniform's bounds must be below 1, got {value!r}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer(_Number):
+    """A whole number, bounds included; a move changes it by at least one.
+
+    Args:
+        low: The least value.
+        high: The greatest value.
+        start: The narrower range of the first sample, or None.
+        logarithmic: Whether its scale is logarithmic; `low` is 1 or more then.
+
+    Raises:
+        ValueError: If a bound is no int, or they are out of order.
+    """
+
+    low: int
+    high: int
+    start: tuple[int, int] | None = None
+    logarithmic: bool = False
+
+    @property
+    def log(self) -> bool:
+        """Whether its scale is."""
+        return self.logarithmic
+
+    def sample(self, rng: np.random.Generator, *, first: bool = True) -> int:
+        """Each number is as likely as its share of the scale."""
+        low, high = map(int, self._first if first else (self.low, self.high))
+        if not self.logarithmic:
+            return int(rng.integers(low, high + 1))
+        at = rng.uniform(math.log(low - 0.5), math.log(high + 0.5))
+        return int(min(max(self._typed(math.exp(at)), low), high))
+
+    def contains(self, value: Any) -> bool:
+        """Whether it is an int of the range; a float is none."""
+        return type(value) is int and self.low <= value <= self.high
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value) if self.logarithmic else float(value)
+
+    def _unscaled(self, at: float) -> float:
+        return math.exp(at) if self.logarithmic else at
+
+    @property
+    def _unit(self) -> float:
+        return 1.0 if self.logarithmic else self._width / 2
+
+    def _moved(self, value: float, distance: float) -> int:
+        before = self._typed(min(max(value, self.low), self.high))
+        after = int(super()._moved(before, distance))
+        if after == before and distance != 0:
+            after = before + (1 if distance > 0 else -1)
+        return min(max(after, self.low), self.high)
+
+    def _typed(self, value: float) -> int:
+        return math.floor(value + 0.5)
+
+    def _check_bound(self, value: Any) -> None:
+        if type(value) is not int or abs(value) > _MOST_EXACT:
+            raise ValueError(
+                f"Integer's bounds must be ints of at most 2**53, got {value!r}."
+            )
+        if self.logarithmic and value < 1:
+            raise ValueError(
+                "Integer's bounds must be 1 or more on a logarithmic scale, got "
+                f"{value!r}."
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,233 @@
+"""Spaces as trees: drawn from, spread evenly over, checked, and kept as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from population import codec
+from population.space.choices import Categorical, Ordinal
+from population.space.domain import Domain, spread
+from population.space.numbers import (
+    Integer,
+    LogUniform,
+    OneMinusLogUniform,
+    Uniform,
+)
+
+_DOMAINS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        Uniform,
+        LogUniform,
+        OneMinusLogUniform,
+        Integer,
+        Ordinal,
+        Categorical,
+    )
+}
+
+
+def sample(space: Any, rng: np.random.Generator, *, first: bool = True) -> Any:
+    """Random meta_params.
+
+    Args:
+        space: The space.
+        rng: Where the random numbers come from; the domains draw in the tree's order.
+        first: Draw from the narrower range of the first sample where there is one.
+
+    Returns:
+        A tree of the space's structure; constants are copied.
+    """
+    return map_leaves(
+        space,
+        space,
+        lambda place, leaf, _: (
+            leaf.sample(rng, first=first) if isinstance(leaf, Domain) else _copy(leaf)
+        ),
+    )
+
+
+def grid(space: Any, k: int | None = None, points: int | None = None) -> list[Any]:
+    """Evenly spaced meta_params: all combinations of evenly spaced values, or k of it.
+
+    Args:
+        space: The space.
+        k: How many; evenly spaced among all combinations. None: all of them.
+        points: Values of each domain, ends included; a choice has at most all of its
+            values. By default as few as give `k` combinations.
+
+    Returns:
+        The meta_params; the last domain of the tree changes fastest.
+
+    Raises:
+        ValueError: If neither is given, or one is not positive.
+    """
+    for name, value in (("k", k), ("points", points)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"{name} must be a positive int or None, got {value!r}.")
+    if points is None:
+        if k is None:
+            raise ValueError("grid needs k, the number of meta_params, or points.")
+        points = _fewest_points(space, k)
+    axes = [domain.points(points) for domain in domains(space).values()]
+    size = math.prod(len(axis) for axis in axes)
+    chosen = range(size) if k is None else spread(size, k)
+    return [_combination(space, axes, place) for place in chosen]
+
+
+def contains(space: Any, meta_params: Any) -> bool:
+    """Whether the meta_params are of the space: its structure, types and ranges.
+
+    Further entries of a dict, which the space does not name, are allowed.
+    """
+    return misfit(space, meta_params) is None
+
+
+def misfit(space: Any, meta_params: Any) -> str | None:
+    """What of the meta_params is not of the space, in words; None if all is."""
+
+    def check(place: str, leaf: Any, value: Any) -> None:
+        if isinstance(leaf, Domain):
+            if not leaf.contains(value):
+                raise ValueError(f"{place} is {value!r}, not in {leaf}")
+        elif codec.digest(leaf) != codec.digest(value):
+            raise ValueError(f"{place} is {value!r}, not {leaf!r}")
+
+    try:
+        map_leaves(space, meta_params, check)
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def domains(space: Any) -> dict[str, Domain]:
+    """The domains by the names of their places, nested ones as `a/b`, in order."""
+    found: dict[str, Domain] = {}
+
+    def collect(place: str, leaf: Any, _: Any) -> None:
+        if isinstance(leaf, Domain):
+            found[place] = leaf
+
+    map_leaves(space, space, collect)
+    return found
+
+
+def to_data(space: Any) -> Any:
+    """The space as plain data, which the codec can keep; `from_data` reads it."""
+    if isinstance(space, Domain):
+        fields: dict[str, Any] = {
+            field.name: getattr(space, field.name)
+            for field in dataclasses.fields(space)  # type: ignore[arg-type]
+        }
+        return ("domain", type(space).__name__, fields)
+    if isinstance(space, Mapping):
+        return {key: to_data(inner) for key, inner in space.items()}
+    if type(space) in (list, tuple):
+        return (type(space).__name__, [to_data(inner) for inner in space])
+    return ("constant", codec.normalized(space, "a constant of the space"))
+
+
+def from_data(data: Any) -> Any:
+    """The space that `to_data` wrote.
+
+    Raises:
+        ValueError: If it names a domain that this version does not know.
+    """
+    if isinstance(data, dict):
+        return {key: from_data(inner) for key, inner in data.items()}
+    kind, *rest = data
+    if kind == "domain":
+        if rest[0] not in _DOMAINS:
+            raise ValueError(f"Unknown domain {rest[0]!r}; known: {sorted(_DOMAINS)}.")
+        return _DOMAINS[rest[0]](**rest[1])
+    if kind == "constant":
+        return rest[0]
+    return {"list": list, "tuple": tuple}[kind](from_data(inner) for inner in rest[0])
+
+
+def check_space(space: Any) -> None:
+    """Refuse what is no space.
+
+    Raises:
+        ValueError: If it has no domain, or a domain's class in place of a domain.
+        TypeError: If a constant cannot be stored.
+    """
+    if not domains(space):
+        raise ValueError(
+            "A space needs at least one domain, say {'learning_rate': LogUniform(1e-5, "
+            f"1e-1)}}, got {space!r}."
+        )
+    to_data(space)
+
+
+def map_leaves(
+    space: Any, tree: Any, function: Callable[[str, Any, Any], Any], place: str = ""
+) -> Any:
+    """The tree with `function(place, leaf of the space, value)` in each leaf's place.
+
+    Raises:
+        ValueError: If the tree has not the structure of the space.
+    """
+    if isinstance(space, Mapping):
+        if not isinstance(tree, Mapping) or not space.keys() <= tree.keys():
+            needed = ", ".join(map(repr, space))
+            raise ValueError(
+                f"{place or 'meta_params'} must be a dict with {needed}, as the space "
+                f"has it, got {tree!r}"
+            )
+        return dict(tree) | {
+            key: map_leaves(
+                inner, tree[key], function, f"{place}/{key}" if place else key
+            )
+            for key, inner in space.items()
+        }
+    if type(space) in (list, tuple):
+        if type(tree) is not type(space) or len(tree) != len(space):
+            raise ValueError(
+                f"{place or 'meta_params'} must be a {type(space).__name__} of "
+                f"{len(space)}, as the space has it, got {tree!r}"
+            )
+        return type(space)(
+            map_leaves(
+                inner, part, function, f"{place}/{index}" if place else str(index)
+            )
+            for index, (inner, part) in enumerate(zip(space, tree, strict=True))
+        )
+    return function(place or "meta_params", space, tree)
+
+
+def _inside(place: str, key: object) -> str:
+    return f"{place}/{key}" if place else str(key)
+
+
+def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
+    """The combination of that place, the last axis changing fastest."""
+    chosen = []
+    for axis in reversed(axes):
+        place, index = divmod(place, len(axis))
+        chosen.append(axis[index])
+    return map_leaves(
+        space,
+        space,
+        lambda _, leaf, __: chosen.pop() if isinstance(leaf, Domain) else _copy(leaf),
+    )
+
+
+def _fewest_points(space: Any, k: int) -> int:
+    """As few points of each domain as give `k` combinations, if any number does."""
+    sizes: list[int] = []
+    for points in range(1, k + 1):
+        before = sizes
+        sizes = [len(domain.points(points)) for domain in domains(space).values()]
+        if math.prod(sizes) >= k or (points > 1 and sizes == before):
+            return points
+    return k
+
+
+def _copy(constant: Any) -> Any:
+    return codec.normalized(constant, "a constant of the space")
