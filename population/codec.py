@@ -160,6 +160,8 @@ def _pack(tree: Any, place: str, rules: _Rules) -> Any:
     if kind is dict:
         return _pack_dict(tree, place, rules)
     if kind is list:
+        if _PLAIN.issuperset(map(type, tree)):  # A state may be a long list of ints.
+            return tree
         return [_pack(x, f"{place}[{i}]", rules) for i, x in enumerate(tree)]
     if kind is tuple:
         return {

@@ -30,7 +30,8 @@ GROUND = {
 }
 
 SHARED_BY_MUTATORS = {
-    f"population.mutators.{helper}" for helper in ("explore", "exploit", "rounds")
+    f"population.mutators.{helper}"
+    for helper in ("explore", "exploit", "rounds", "standings")
 }
 
 
@@ -248,7 +249,7 @@ def test_no_function_is_over_60_lines(name: str) -> None:
             assert length <= 60, f"{name}.{node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("name", within("mutators"))
+@pytest.mark.parametrize("name", sorted(set(within("mutators")) - SHARED_BY_MUTATORS))
 def test_a_mutator_has_under_150_lines_of_code(name: str) -> None:
     """Docstrings and blank lines not counted, a policy fits on two screens."""
     source = MODULES[name].read_text()

@@ -1,11 +1,18 @@
 """The policies, one a file. `REGISTRY` lists them; the tests walk it.
 
 To add one: write `population/mutators/your_policy.py` after the pattern of the others,
-and name its class here.
+and name its class here. What they share is in `explore`, `exploit`, `standings` and
+`rounds`.
 """
 
 from population.base import Mutator
 from population.mutators.fixed_schedule import FixedSchedule as FixedSchedule
+from population.mutators.multi_frequency import (
+    MultiFrequencyPBT as MultiFrequencyPBT,
+)
+from population.mutators.population_based_training import (
+    PopulationBasedTraining as PopulationBasedTraining,
+)
 from population.mutators.single_worker_explore import (
     BranchingSingleMachine as BranchingSingleMachine,
 )
@@ -17,4 +24,6 @@ REGISTRY: dict[str, type[Mutator]] = {  # type: ignore[type-arg]
     "winner": WinnerTakeAllGenetic,
     "fixed": FixedSchedule,
     "explore": BranchingSingleMachine,
+    "pbt": PopulationBasedTraining,
+    "multi": MultiFrequencyPBT,
 }

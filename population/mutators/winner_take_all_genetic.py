@@ -13,6 +13,7 @@ from typing import Any
 
 from population.base import Branch, Checkpoint, Mutator, PopulationView, Ref, Report
 from population.mutators.explore import Explore, MutateFn
+from population.mutators.rounds import Latecomer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         self.average_over_samples = average_over_samples
         self.keep_winner = keep_winner
         self.synchronous = synchronous
-        self._late: tuple[Round | None, int] = (None, 0)
+        self._latecomer = Latecomer()
 
     def init(self, view: PopulationView) -> Round:
         """The first round begins where the slots stand."""
@@ -77,7 +78,9 @@ class WinnerTakeAllGenetic(Mutator[Round]):
     ) -> tuple[Round, Mapping[int, Branch]]:
         """Close the round when the last live slot has arrived."""
         del report
-        if self._somebody_is_late(state, view):
+        if self._latecomer.is_late(
+            state, view.live, lambda w: self._has_arrived(state, w, view)
+        ):
             return state, {}
         scores = {
             worker_id: self._score(state, worker_id, view) for worker_id in view.live
@@ -103,23 +106,6 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         if not self.synchronous or self.steps_per_exploit is None:
             return None
         return state.starts[worker_id].step + self.steps_per_exploit
-
-    def _somebody_is_late(self, state: Round, view: PopulationView) -> bool:
-        """Look on only when the slot that was late last time has arrived.
-
-        Which one it was can be told from the state and the view, so it is kept here
-        and not there. After a whole turn nobody is late.
-        """
-        live = view.live
-        known, position = self._late
-        if known is not state or position >= len(live):
-            position = 0
-        for offset in range(len(live)):
-            index = (position + offset) % len(live)
-            if not self._has_arrived(state, live[index], view):
-                self._late = (state, index)
-                return True
-        return False
 
     def _has_arrived(self, state: Round, worker_id: int, view: PopulationView) -> bool:
         start = state.starts[worker_id]

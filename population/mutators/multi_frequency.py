@@ -1,0 +1,204 @@
+"""Sub-populations that evolve at different frequencies and pass on their members.
+
+Frequent selection is greedy: it favours what helps now. So some sub-populations decide
+rarely, and migration is asymmetric: weights go everywhere, but the hyperparameters of a
+faster sub-population do not enter a slower one. Multiple-Frequencies PBT (Doulazmi et
+al. 2025, https://arxiv.org/abs/2506.03225).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from population.base import Branch, Checkpoint, Mutator, PopulationView, Report
+from population.mutators.explore import Explore, MutateFn
+from population.mutators.rounds import Latecomer, check_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounds:
+    """The state.
+
+    Attributes:
+        number: How many rounds have been decided.
+        since: The step at which each slot's present round began, by worker id.
+    """
+
+    number: int
+    since: list[int]
+
+
+class Member(NamedTuple):
+    """A live slot at its barrier.
+
+    Attributes:
+        group: Its sub-population.
+        score: Lower is better; inf if it has diverged.
+        checkpoint: Where it stands.
+    """
+
+    group: int
+    score: float
+    checkpoint: Checkpoint
+
+    @property
+    def worker_id(self) -> int:
+        """The slot."""
+        return self.checkpoint.worker_id
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it has not diverged."""
+        return math.isfinite(self.score)
+
+
+class MultiFrequencyPBT(Mutator[Rounds]):
+    """PBT in sub-populations, of which the i-th evolves every `frequencies[i]` rounds.
+
+    Worker w belongs to sub-population `w // (N / len(frequencies))`. Where it evolves
+    it is ranked in quarters: winners and survivors go on; losers become mutated copies
+    of the winners, the k-th of the k-th; open members take over the best members of
+    the other sub-populations, each at most once, where those are better. Migrants are
+    not mutated; they keep their hyperparameters if they come from a slower
+    sub-population, else they get those of the best member at home. Workers wait for
+    each other at the end of a round.
+
+    Args:
+        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`.
+        steps_per_exploit: Training steps of a round.
+        frequencies: Rounds between two decisions of each sub-population, ascending.
+
+    Raises:
+        ValueError: If the frequencies are no ascending positive ints beginning with 1,
+            or the population does not divide into that many times four.
+        TypeError: If `mutate_fn` is not callable.
+    """
+
+    def __init__(
+        self,
+        mutate_fn: MutateFn,
+        steps_per_exploit: int,
+        frequencies: Sequence[int] = (1, 10, 25, 50),
+    ) -> None:
+        self._explore = Explore(mutate_fn)
+        self._latecomer = Latecomer()
+        self.mutate_fn = mutate_fn
+        self.steps_per_exploit = check_steps(steps_per_exploit)
+        self.frequencies = [check_steps(f, "a frequency") for f in frequencies]
+        ascending = all(a < b for a, b in itertools.pairwise(frequencies))
+        if self.frequencies[:1] != [1] or not ascending:
+            raise ValueError(
+                "frequencies must ascend from 1, say (1, 10, 25, 50), got "
+                f"{list(frequencies)}."
+            )
+
+    def init(self, view: PopulationView) -> Rounds:
+        """The first round begins where the slots stand."""
+        size, groups = len(view.steps), len(self.frequencies)
+        if size % (4 * groups):
+            raise ValueError(
+                f"{groups} sub-populations in quarters need a multiple of {4 * groups} "
+                f"workers, got {size}. Pass other frequencies, or more workers."
+            )
+        return Rounds(0, [view.newest(worker_id).step for worker_id in range(size)])
+
+    def update(
+        self, state: Rounds, report: Report, view: PopulationView
+    ) -> tuple[Rounds, Mapping[int, Branch]]:
+        """Evolve the sub-populations that are due, once the last slot has arrived."""
+        del report
+
+        def barrier(worker_id: int) -> Checkpoint | None:
+            return view.barrier(worker_id, self._end(state, worker_id))
+
+        if self._latecomer.is_late(
+            state, view.live, lambda worker_id: barrier(worker_id) is not None
+        ):
+            return state, {}
+        reached = {w: c for w in view.live if (c := barrier(w)) is not None}
+        size = len(view.steps) // len(self.frequencies)
+        members = [
+            Member(w // size, view.score(c), c) for w, c in sorted(reached.items())
+        ]
+        branches: dict[int, Branch] = {}
+        for group, frequency in enumerate(self.frequencies):
+            if (state.number + 1) % frequency == 0:
+                branches |= self._evolved(group, members, view)
+        since = state.since.copy()
+        for worker_id, checkpoint in reached.items():
+            since[worker_id] = checkpoint.step
+            if worker_id in branches:
+                parent = branches[worker_id].parent
+                since[worker_id] = 0 if parent is None else parent.step
+        return Rounds(state.number + 1, since), branches
+
+    def wait_at(
+        self, state: Rounds, worker_id: int, view: PopulationView
+    ) -> int | None:
+        """The end of the slot's round."""
+        del view
+        return self._end(state, worker_id)
+
+    def _end(self, state: Rounds, worker_id: int) -> int:
+        return state.since[worker_id] + self.steps_per_exploit
+
+    def _evolved(
+        self, group: int, members: Sequence[Member], view: PopulationView
+    ) -> dict[int, Branch]:
+        """The branches of one sub-population."""
+        home = sorted((m for m in members if m.group == group), key=_by_score)
+        abroad = sorted((m for m in members if m.group != group), key=_by_score)
+        fit = [m for m in abroad if m.is_finite]
+        winners, _, open_members, losers = _quarters(home)
+        donors = [m for m in winners if m.is_finite]
+        branches: dict[int, Branch] = {}
+        for k, loser in enumerate(losers if donors else ()):
+            winner = donors[k % len(donors)]
+            branches[loser.worker_id] = Branch(
+                view.graph.resume_point(winner.checkpoint),
+                self._explore(view, winner.checkpoint.meta_params),
+                f"lost to worker {winner.worker_id}",
+            )
+        for member in open_members:
+            if fit and fit[0].score < member.score:
+                migrant = fit.pop(0)
+                branches[member.worker_id] = _migration(migrant, home[0], view)
+        for member in home:
+            if not member.is_finite and member.worker_id not in branches:
+                point = view.graph.resume_point(member.checkpoint)
+                changed = self._explore(view, point.meta_params)
+                branches[member.worker_id] = Branch(
+                    point, changed, "went back, having diverged"
+                )
+        return branches
+
+
+def _migration(migrant: Member, best: Member, view: PopulationView) -> Branch:
+    """The migrant's weights; its hyperparameters only from a slower sub-population."""
+    slower = migrant.group > best.group
+    origin = migrant if slower or not best.is_finite else best
+    return Branch(
+        view.graph.resume_point(migrant.checkpoint),
+        origin.checkpoint.meta_params,
+        f"taken over by worker {migrant.worker_id} of "
+        f"{'a slower' if slower else 'a faster'} sub-population, with the "
+        f"hyperparameters of worker {origin.worker_id}",
+    )
+
+
+def _quarters(ranked: Sequence[Member]) -> list[Sequence[Member]]:
+    """Winners, survivors, open members and losers.
+
+    While slots are lost the first quarters are the larger ones.
+    """
+    size, extra = divmod(len(ranked), 4)
+    ends = [size * (k + 1) + min(k + 1, extra) for k in range(4)]
+    return [ranked[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def _by_score(member: Member) -> float:
+    return member.score

@@ -1,0 +1,219 @@
+"""Members that do badly copy ones that do well, and explore from there.
+
+Population based training (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from population.base import Branch, Checkpoint, Mutator, PopulationView, Report
+from population.mutators.exploit import Exploit, Truncation
+from population.mutators.explore import Explore, MutateFn
+from population.mutators.rounds import Latecomer, check_steps
+from population.mutators.standings import Standings, at_equal_step, samples
+
+_TRUNCATION = Truncation(0.2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """The state: where each slot's present interval began.
+
+    Attributes:
+        since: Training steps, by worker id.
+    """
+
+    since: list[int]
+
+
+class PopulationBasedTraining(Mutator[Intervals]):
+    """Every so many steps a member may copy another one, whose copy then explores.
+
+    Asynchronous by default: a member is compared with the others as they were at its
+    own step, by their newest report at or before it, and goes on from the donor's
+    newest checkpoint; one without such a report is not compared. The best member is
+    never overwritten, and a diverged one is no donor.
+
+    What the paper compares are arguments: without `mutate_fn` members only exploit,
+    with `exploit=None` they only explore, with neither this is random or grid search.
+
+    Args:
+        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`, say a
+            `population.space.Perturb`; None: copies keep the donor's meta_params.
+        steps_per_exploit: Training steps between two decisions of a member.
+        exploit: The rule that says who copies whom, by default `Truncation(0.2)`; None:
+            nobody copies.
+        synchronous: Workers wait for each other, all are compared at once and branch
+            from the very checkpoints that were compared: timing cannot change a run.
+        burn_in: Nobody decides before this step.
+        keep_best: Whether the best member goes on as it is. False: it explores too, as
+            in learned_optimization's winner-take-all.
+
+    Raises:
+        ValueError: If `steps_per_exploit` or `burn_in` is no such int.
+        TypeError: If `mutate_fn` is not callable, or `exploit` is no rule.
+    """
+
+    def __init__(
+        self,
+        mutate_fn: MutateFn | None,
+        steps_per_exploit: int,
+        *,
+        exploit: Exploit | None = _TRUNCATION,
+        synchronous: bool = False,
+        burn_in: int = 0,
+        keep_best: bool = True,
+    ) -> None:
+        self.mutate_fn = mutate_fn
+        self.steps_per_exploit = check_steps(steps_per_exploit)
+        self.exploit = exploit
+        self.synchronous = synchronous
+        self.burn_in = burn_in if burn_in == 0 else check_steps(burn_in, "burn_in")
+        self.keep_best = keep_best
+        if exploit is not None and not callable(getattr(exploit, "donor", None)):
+            raise TypeError(
+                "exploit must be a rule with a method donor, say Truncation(0.2), or "
+                f"None; got {exploit!r}."
+            )
+        self._explore = None if mutate_fn is None else Explore(mutate_fn)
+        self._latecomer = Latecomer()
+
+    def init(self, view: PopulationView) -> Intervals:
+        """The first interval begins where the slots stand."""
+        size = len(view.steps)
+        return Intervals([view.newest(worker_id).step for worker_id in range(size)])
+
+    def update(
+        self, state: Intervals, report: Report, view: PopulationView
+    ) -> tuple[Intervals, Mapping[int, Branch]]:
+        """Decide for the member that has trained enough, or for all at a barrier."""
+        if self._explore is None and self.exploit is None:
+            return state, {}
+        if self.synchronous:
+            return self._decide_together(state, view)
+        worker_id = report.worker_id
+        if view.steps[worker_id] < self._end(state, worker_id):
+            return state, {}
+        return self._decide_alone(state, worker_id, view)
+
+    def wait_at(
+        self, state: Intervals, worker_id: int, view: PopulationView
+    ) -> int | None:
+        """The end of the slot's interval, if workers wait for each other."""
+        del view
+        if not self.synchronous or (self._explore is None and self.exploit is None):
+            return None
+        return self._end(state, worker_id)
+
+    def _end(self, state: Intervals, worker_id: int) -> int:
+        return max(state.since[worker_id] + self.steps_per_exploit, self.burn_in)
+
+    def _decide_alone(
+        self, state: Intervals, worker_id: int, view: PopulationView
+    ) -> tuple[Intervals, Mapping[int, Branch]]:
+        """Compare one member with the others at its own step."""
+        step = int(view.steps[worker_id])
+        members, scores = at_equal_step(worker_id, step, view)
+        standings = Standings(
+            scores,
+            lambda i, window: samples(view.newest(members[i]), step, window, view),
+        )
+        me = int(np.searchsorted(members, worker_id))
+        best_now = int(members[np.argmin(view.scores[members])])
+        branch = self._decide(
+            me,
+            standings,
+            lambda i: view.newest(int(members[i])),
+            view,
+            is_best=worker_id == best_now or standings.rank(me) == 0,
+        )
+        since = state.since.copy()
+        since[worker_id] = step if branch is None else _step(branch)
+        return Intervals(since), {} if branch is None else {worker_id: branch}
+
+    def _decide_together(
+        self, state: Intervals, view: PopulationView
+    ) -> tuple[Intervals, Mapping[int, Branch]]:
+        """Compare all live members at their barriers, once the last has arrived."""
+
+        def has_arrived(worker_id: int) -> bool:
+            return view.barrier(worker_id, self._end(state, worker_id)) is not None
+
+        if self._latecomer.is_late(state, view.live, has_arrived):
+            return state, {}
+        reached = [view.barrier(w, self._end(state, w)) for w in view.live]
+        points = [checkpoint for checkpoint in reached if checkpoint is not None]
+        standings = Standings(
+            np.array([view.score(checkpoint) for checkpoint in points]),
+            lambda i, window: samples(points[i], points[i].step, window, view),
+        )
+        since, branches = state.since.copy(), {}
+        for me, worker_id in enumerate(view.live):
+            is_best = standings.rank(me) == 0
+            branch = self._decide(
+                me, standings, points.__getitem__, view, is_best=is_best
+            )
+            since[worker_id] = points[me].step if branch is None else _step(branch)
+            if branch is not None:
+                branches[worker_id] = branch
+        return Intervals(since), branches
+
+    def _decide(
+        self,
+        me: int,
+        standings: Standings,
+        checkpoint_of: Callable[[int], Checkpoint],
+        view: PopulationView,
+        *,
+        is_best: bool,
+    ) -> Branch | None:
+        """What becomes of a member: a copy, its own way explored, or nothing."""
+        chosen = None if is_best else self._chosen(me, standings, view)
+        mine = standings.scores[me]
+        if chosen is not None:
+            donor = checkpoint_of(chosen)
+            point = view.graph.resume_point(donor)
+            reason = (
+                f"copied worker {donor.worker_id}, whose score was "
+                f"{standings.scores[chosen]:.6g}, not {mine:.6g}"
+            )
+            return Branch(point, self._explored(donor.meta_params, view), reason)
+        diverged = not math.isfinite(mine)
+        explores = self.exploit is None or (is_best and not self.keep_best)
+        if not (diverged or explores):
+            return None
+        own = checkpoint_of(me)
+        point = view.graph.resume_point(own)
+        meta_params = point.meta_params if diverged else own.meta_params
+        reason = "went back, having diverged" if diverged else "explored"
+        return Branch(point, self._explored(meta_params, view), reason)
+
+    def _chosen(
+        self, me: int, standings: Standings, view: PopulationView
+    ) -> int | None:
+        if self.exploit is None:
+            return None
+        chosen = self.exploit.donor(me, standings, view.rng)
+        if chosen is None:
+            return None
+        if chosen == me or not math.isfinite(standings.scores[chosen]):
+            raise ValueError(
+                f"{self.exploit!r} named position {chosen} for member {me}: a donor is "
+                "another member, with a finite score."
+            )
+        return chosen
+
+    def _explored(self, meta_params: Any, view: PopulationView) -> Any:
+        if self._explore is None:
+            return meta_params
+        return self._explore(view, meta_params)
+
+
+def _step(branch: Branch) -> int:
+    return 0 if branch.parent is None else branch.parent.step

@@ -1,0 +1,83 @@
+"""Who is compared with whom, and by which scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from population.base import Checkpoint, PopulationView
+
+_ROUNDING = 1e-9  # 0.1 * 30 is 3.0000000000000004, whose ceiling is not meant.
+Positions = npt.NDArray[np.int64]
+
+
+def _no_samples(position: int, window: int) -> Sequence[float]:
+    del position, window
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Standings:
+    """The members that are compared at one decision, by their positions `0..M-1`.
+
+    Attributes:
+        scores: `[M]`; lower is better whatever the mode, inf for a diverged member.
+        samples: `samples(position, window)`: the scores of a member's newest reports
+            up to the step of the comparison, at most `window` of them, in any order.
+    """
+
+    scores: npt.NDArray[np.float64]
+    samples: Callable[[int, int], Sequence[float]] = _no_samples
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def rank(self, me: int) -> int:
+        """How many are before a member; of equal ones the lower position is."""
+        mine = self.scores[me]
+        before = np.count_nonzero(self.scores < mine)
+        return int(before + np.count_nonzero(self.scores[:me] == mine))
+
+    def best(self, fraction: float) -> Positions:
+        """The best members: the fraction, rounded up, and all as good as its last."""
+        count = portion(fraction, len(self))
+        if not count:
+            return np.zeros(0, np.int64)
+        limit = np.partition(self.scores, count - 1)[count - 1]
+        return np.flatnonzero((self.scores <= limit) & np.isfinite(self.scores))
+
+
+def at_equal_step(
+    worker_id: int, step: int, view: PopulationView
+) -> tuple[Positions, npt.NDArray[np.float64]]:
+    """The members that can be compared at a step, with their scores there.
+
+    They are in order of their ids. One that has diverged since is no donor any more.
+    """
+    steps, scores = view.as_of(step)
+    scores[~np.isfinite(view.scores)] = np.inf
+    members = np.flatnonzero(steps >= 0)
+    if len(view.live) < len(steps):
+        members = np.intersect1d(members, [*view.live, worker_id])
+    return members, scores[members]
+
+
+def samples(
+    checkpoint: Checkpoint, step: int, window: int, view: PopulationView
+) -> Sequence[float]:
+    """The scores of a lineage's newest reports at or before a step."""
+    newest = view.graph.newest_value(checkpoint, until=step)
+    if newest is None:
+        return []
+    reports = (c for c in view.graph.walk(newest) if c.value is not None)
+    return [view.score(c) for c in itertools.islice(reports, window)]
+
+
+def portion(fraction: float, size: int) -> int:
+    """A fraction of so many members, rounded up."""
+    return min(math.ceil(fraction * size - _ROUNDING), size)

@@ -1,0 +1,62 @@
+"""What `check_mutator` raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from population.testing.script import Event
+
+_SHOWN = 8
+
+
+class BrokenPromise(AssertionError):
+    """A mutator breaks a promise; the text shows by which sequence of reports.
+
+    `check_mutator(make, error.population, seed=error.seed, script=error.script)` plays
+    that sequence alone.
+
+    Args:
+        mutator: The class of the mutator.
+        promise: What it does not keep, as a sentence without its subject.
+        seen: What was seen instead.
+        script: The smallest sequence that was found to show it.
+        population: The first meta_params of each worker.
+        seed: The run's seed.
+
+    Attributes:
+        promise: The promise.
+        seen: What was seen instead.
+        script: The sequence.
+        population: The first meta_params of each worker.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        mutator: str,
+        promise: str,
+        seen: str,
+        script: Sequence[Event],
+        population: Sequence[Any],
+        seed: int,
+    ) -> None:
+        self.promise = promise
+        self.seen = seen
+        self.script = tuple(script)
+        self.population = list(population)
+        self.seed = seed
+        lines = [f"{mutator} does not keep the promise that it {promise}.", seen]
+        lines.append(
+            f"The smallest sequence that shows it (seed {seed}, mode 'min', "
+            f"{len(self.population)} workers):"
+        )
+        lines += [f"  {i}. {event}" for i, event in enumerate(self.script, 1)]
+        if not self.script:
+            lines.append("  (no report is needed)")
+        lines.append("First meta_params:")
+        shown = self.population[:_SHOWN]
+        lines += [f"  worker {i}: {meta!r}" for i, meta in enumerate(shown)]
+        if len(self.population) > _SHOWN:
+            lines.append("  ...")
+        super().__init__("\n".join(lines))

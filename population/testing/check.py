@@ -1,0 +1,200 @@
+"""Checks a mutator against all of its promises."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from population.base import Mutator
+from population.testing.broken import BrokenPromise
+from population.testing.play import Case, Make, Played, quiet
+from population.testing.promises import PROMISES, Finding, Promise
+from population.testing.script import Event
+from population.testing.scripts import (
+    long_script,
+    script_of_rounds,
+    script_with_loss,
+    scripts,
+)
+from population.testing.shrink import shrink
+
+BRANCHES = "branches now and then"
+
+
+def check_mutator(
+    make_mutator: Callable[..., Mutator[Any]],
+    population: Sequence[Any] | None = None,
+    *,
+    size: int = 4,
+    seed: int = 0,
+    branches: bool = True,
+    script: Sequence[Event] | None = None,
+) -> None:
+    """Play reports of every kind to a mutator; an error if it breaks a promise.
+
+    Let it decide every 3 steps or 5 seconds, say: the workers train about 24 steps, a
+    report takes a second, and an interval of more than 10 steps is hardly tested.
+
+    Args:
+        make_mutator: Makes the mutator, anew for each restart. If it takes an argument
+            it is given a `mutate_fn`, which moves the numbers in any meta_params.
+        population: The first meta_params of each worker; by default nested ones.
+        size: How many workers, if no population is given.
+        seed: Of the runs and of the reports.
+        branches: Whether the mutator ever branches; False for a grid search, say.
+        script: Only this sequence, say that of a `BrokenPromise`.
+
+    Raises:
+        BrokenPromise: Naming the promise, with the smallest sequence that breaks it.
+        ValueError: If the mutator does not run with so many workers, or
+            `make_mutator` returns the same mutator twice.
+    """
+    make = _maker(make_mutator)
+    if make() is make():
+        raise ValueError(
+            "make_mutator must make a new mutator at each call, got the same one "
+            "twice: a restart begins with a new one."
+        )
+    metas = _nested(size) if population is None else list(population)
+    kind = type(make()).__name__
+    with quiet():
+        opened = Case(make, metas, (), seed).plain
+        if opened.refused and opened.error is not None:
+            raise opened.error
+        cases = _cases(make, metas, seed, script)
+        for promise in PROMISES:
+            for case in cases[promise.kind]:
+                _check(promise, case, kind)
+        if branches and script is None:
+            usual = [case.plain for case in cases["usual"]]
+            _check_branches(usual, kind, metas, seed)
+
+
+def nudge(
+    meta_params: Any, *rest: Any, rng: np.random.Generator | None = None
+) -> Any:
+    """A `mutate_fn` for any meta_params: moves each number a bit.
+
+    Args:
+        meta_params: Nested dicts, lists and tuples of anything.
+        *rest: What else a mutator passes; a generator among it is used.
+        rng: Random numbers; without any, each number grows.
+    """
+    if rng is None:
+        rng = next((r for r in rest if isinstance(r, np.random.Generator)), None)
+    if isinstance(meta_params, dict):
+        return {key: nudge(inner, rng=rng) for key, inner in meta_params.items()}
+    if isinstance(meta_params, (list, tuple)):
+        return type(meta_params)([nudge(inner, rng=rng) for inner in meta_params])
+    draw = 0.7 if rng is None else float(rng.uniform(-1, 1))
+    if type(meta_params) is int:
+        return meta_params + round(2 * draw)
+    if type(meta_params) is float and math.isfinite(meta_params):
+        return meta_params * (1 + 0.1 * draw)
+    return meta_params
+
+
+def _maker(make_mutator: Callable[..., Mutator[Any]]) -> Make:
+    """`make_mutator` as a function of nothing."""
+    if not callable(make_mutator):
+        raise TypeError(
+            "make_mutator must be a function that makes a mutator, got "
+            f"{type(make_mutator).__name__}. Pass lambda: {make_mutator!r}."
+        )
+    parameters = inspect.signature(make_mutator).parameters.values()
+    needed = [
+        p
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if not needed:
+        return make_mutator
+    if len(needed) > 1 or needed[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(
+            "make_mutator must take no argument, or a mutate_fn, got a function of "
+            f"{', '.join(p.name for p in needed)}."
+        )
+    return lambda: make_mutator(nudge)
+
+
+def _nested(size: int) -> list[Any]:
+    return [
+        {
+            "optimizer": {"learning_rate": 0.1 / (1 + i), "betas": (0.9, 0.99)},
+            "layers": [1, 2 + i],
+            "name": "adam",
+        }
+        for i in range(size)
+    ]
+
+
+def _cases(
+    make: Make, metas: Sequence[Any], seed: int, script: Sequence[Event] | None
+) -> dict[str, list[Case]]:
+    """The cases of each kind of script."""
+    if script is not None:
+        only = [Case(make, metas, tuple(script), seed)]
+        return {promise.kind: only for promise in PROMISES}
+    size = len(metas)
+
+    def case(events: tuple[Event, ...], population: Sequence[Any] = metas) -> Case:
+        return Case(make, population, events, seed)
+
+    usual = [case(events) for events in scripts(size, seed)]
+    if size > 1 and not case((), metas[:1]).plain.refused:
+        usual += [case(events, metas[:1]) for events in scripts(1, seed)]
+    return {
+        "usual": usual,
+        "loss": [case(script_with_loss(size, w, seed)) for w in {0, size - 1}],
+        "long": [case(long_script(size, seed))],
+        "rounds": [case(script_of_rounds())],
+    }
+
+
+def _check(promise: Promise, case: Case, kind: str) -> None:
+    found = promise.find(case)
+    if found is None:
+        return
+    shortest = _shortest(promise, case, found)
+    again = promise.find(shortest) or found
+    error = BrokenPromise(
+        kind,
+        promise.sentence,
+        again.seen,
+        shortest.script,
+        case.population,
+        case.seed,
+    )
+    raise error from again.error
+
+
+def _shortest(promise: Promise, case: Case, found: Finding) -> Case:
+    """The case with the smallest script that still breaks the promise."""
+
+    def with_script(script: Sequence[Event]) -> Case:
+        return Case(case.make, case.population, tuple(script), case.seed)
+
+    def breaks(script: Sequence[Event]) -> bool:
+        return promise.find(with_script(script)) is not None
+
+    script = case.script
+    start = script[: found.position + 1]
+    if len(start) < len(script) and breaks(start):
+        script = start
+    return with_script(shrink(script, breaks, lambda one, two: one.joined(two)))
+
+
+def _check_branches(
+    played: Sequence[Played], kind: str, metas: Sequence[Any], seed: int
+) -> None:
+    if any(run.decisions for run in played):
+        return
+    seen = (
+        "It never branched, so little was tested. Let it decide every 3 steps or so, "
+        "or pass branches=False if it never does."
+    )
+    raise BrokenPromise(kind, BRANCHES, seen, (), metas, seed)

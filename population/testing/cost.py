@@ -1,0 +1,122 @@
+"""What a report costs, as counts that are the same on every machine."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any, NamedTuple
+
+from population.base import Branch, Mutator, PopulationView, Report
+from population.testing.play import Case, Play, Played, Work
+
+
+class Count(NamedTuple):
+    """What one report has cost.
+
+    Attributes:
+        opcodes: Python instructions within `update`.
+        statements: SQL statements of the whole report.
+        decided: Whether anything was branched, or the state changed.
+    """
+
+    opcodes: int
+    statements: int
+    decided: bool
+
+
+class Bill(NamedTuple):
+    """What the reports of a script have cost.
+
+    Attributes:
+        played: The run.
+        counts: Of each report.
+    """
+
+    played: Played
+    counts: list[Count]
+
+    def idle(self) -> tuple[float, float]:
+        """The medians of what a report that decides nothing costs; 0 for none."""
+        idle = [count for count in self.counts if not count.decided]
+        if not idle:
+            return 0.0, 0.0
+        return (
+            statistics.median(count.opcodes for count in idle),
+            statistics.median(count.statements for count in idle),
+        )
+
+    def mean(self) -> tuple[float, float]:
+        """What a report costs in the mean."""
+        if not self.counts:
+            return 0.0, 0.0
+        return (
+            statistics.fmean(count.opcodes for count in self.counts),
+            statistics.fmean(count.statements for count in self.counts),
+        )
+
+
+def bill(case: Case) -> Bill:
+    """Play a case, and count."""
+    play = _CountingPlay(case)
+    return Bill(play.run(), play.counts)
+
+
+class _CountingPlay(Play):
+    """A run whose reports are counted, as long as they come one by one."""
+
+    def __init__(self, case: Case) -> None:
+        self.counts: list[Count] = []
+        self._meter = _Meter(case.make())
+        super().__init__(case, make=lambda: self._meter)
+
+    def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
+        """Report, and count."""
+        meter, statements = self._meter, [0]
+
+        def count(statement: str) -> None:
+            del statement
+            statements[0] += 1
+
+        meter.opcodes, meter.decided = 0, False
+        self.journal._connection.set_trace_callback(count)
+        try:
+            super().deliver(reports, last=last)
+        finally:
+            self.journal._connection.set_trace_callback(None)
+        self.counts.append(Count(meter.opcodes, statements[0], meter.decided))
+
+
+class _Meter(Mutator[Any]):
+    """Another mutator, whose instructions are counted."""
+
+    def __init__(self, mutator: Mutator[Any]) -> None:
+        self._mutator = mutator
+        self.opcodes = 0
+        self.decided = False
+
+    def init(self, view: PopulationView) -> Any:
+        return self._mutator.init(view)
+
+    def update(
+        self, state: Any, report: Report, view: PopulationView
+    ) -> tuple[Any, Mapping[int, Branch]]:
+        before = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            following, branches = self._mutator.update(state, report, view)
+        finally:
+            sys.settrace(before)
+        self.decided = self.decided or bool(branches) or following is not state
+        return following, branches
+
+    def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
+        return self._mutator.wait_at(state, worker_id, view)
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        del argument
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        self.opcodes += event == "opcode"
+        return self._trace

@@ -1,0 +1,210 @@
+"""Another mutator, watched: what goes into each call, and what comes out of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from population import codec
+from population.base import Branch, Mutator, PopulationView, Report
+
+if TYPE_CHECKING:
+    from population.testing.play import Play
+
+STORABLE = "keeps its state as plain data that can be stored and read back"
+ARGUMENTS = "leaves its arguments as they were"
+SAME_OBJECT = "returns the same state object when nothing has changed"
+PURE = "decides the same when it is asked again with the same arguments"
+DIVERGED = "copies no checkpoint that has diverged"
+DEAD = "branches only from checkpoints whose params are kept"
+
+
+class Guard(Mutator[Any]):
+    """Does as the other mutator does, and notes what breaks a promise.
+
+    Args:
+        mutator: The other one.
+        findings: Gets the first finding of each promise.
+    """
+
+    def __init__(self, mutator: Mutator[Any], findings: Findings) -> None:
+        self._mutator = mutator
+        self._findings = findings
+        self._kind: type = type(None)
+
+    def init(self, view: PopulationView) -> Any:
+        """As the other's, twice."""
+        state = self._mutator.init(view)
+        self._kind = type(state)
+        text = self._stored(state)
+        again = self._mutator.init(view)
+        if _text(again) != text:
+            self._findings.note(
+                PURE, f"init returned {_shortly(state)}, then {_shortly(again)}."
+            )
+        return state
+
+    def update(
+        self, state: Any, report: Report, view: PopulationView
+    ) -> tuple[Any, Mapping[int, Branch]]:
+        """As the other's, twice."""
+        spare = copy.deepcopy(view.rng)
+        before = _text(state), _seen(report, view)
+        following, branches = self._mutator.update(state, report, view)
+        text = self._stored(following)
+        if self._arguments_kept(before, state, report, view):
+            if following is not state and not branches and text == before[0]:
+                what = f"update returned an equal copy of {_shortly(state)}."
+                self._findings.note(SAME_OBJECT, what)
+            result = text, _plain(branches)
+            self._ask_again(result, (state, report), view, spare)
+        for worker_id, branch in branches.items():
+            self._check_parent(worker_id, branch, view)
+        return following, branches
+
+    def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
+        """As the other's, twice."""
+        before = _text(state)
+        found = self._mutator.wait_at(state, worker_id, view)
+        again = self._mutator.wait_at(state, worker_id, view)
+        if _text(state) != before:
+            what = f"wait_at changed the state from {before} to {_text(state)}."
+            self._findings.note(ARGUMENTS, what)
+        if again != found:
+            what = f"wait_at of worker {worker_id} was {found}, then {again}."
+            self._findings.note(PURE, what)
+        return found
+
+    def _stored(self, state: Any) -> str:
+        """The state as it is stored; a finding if it does not come back the same."""
+        if type(state) is not self._kind:
+            what = (
+                f"update returned a {type(state).__name__}, init a "
+                f"{self._kind.__name__}: {_shortly(state)}."
+            )
+            self._findings.note(STORABLE, what)
+        try:
+            text = codec.encode(state, "the state", records=True)
+            again = codec.decode(text, type(state))
+            back = codec.encode(again, "the state", records=True)
+        except (TypeError, ValueError, LookupError, NameError) as error:
+            what = f"the state is {_shortly(state)}: {error}"
+            self._findings.note(STORABLE, what)
+            return _text(state)
+        if type(again) is not type(state) or back != text:
+            what = f"{_shortly(state)} came back as {_shortly(again)}."
+            self._findings.note(STORABLE, what)
+        return text
+
+    def _arguments_kept(
+        self,
+        before: tuple[str, str],
+        state: Any,
+        report: Report,
+        view: PopulationView,
+    ) -> bool:
+        names = ("state", "report and the newest checkpoints")
+        after = _text(state), _seen(report, view)
+        for name, old, new in zip(names, before, after, strict=True):
+            if old != new:
+                what = f"update changed the {name} in place, from {old} to {new}."
+                self._findings.note(ARGUMENTS, what)
+        return before == after
+
+    def _ask_again(
+        self,
+        result: tuple[str, dict[int, Any]],
+        arguments: tuple[Any, Report],
+        view: PopulationView,
+        rng: np.random.Generator,
+    ) -> None:
+        same = cast(PopulationView, _SameNumbers(view, rng))
+        following, branches = self._mutator.update(*arguments, same)
+        again = _text(following), _plain(branches)
+        for name, old, new in zip(("state", "branches"), result, again, strict=True):
+            if old != new:
+                what = f"update returned the {name} {old}, and then, asked again, {new}"
+                self._findings.note(PURE, f"{what}.")
+
+    def _check_parent(
+        self, worker_id: int, branch: Branch, view: PopulationView
+    ) -> None:
+        """A slot may be sent back from where it stands; nothing else may diverge."""
+        parent = branch.parent
+        if parent is None:
+            return
+        own = parent.row == view.newest(worker_id).row
+        if parent.diverged and not own:
+            what = (
+                f"worker {worker_id} was to go on from worker {parent.worker_id} at "
+                f"step {parent.step}, whose value is {parent.value}."
+            )
+            self._findings.note(DIVERGED, what)
+        point = view.graph.resume_point(parent)
+        if point.params is not None and not self._findings.keeps(point.row):
+            what = (
+                f"worker {worker_id} was to go on from worker {point.worker_id} at "
+                f"step {point.step} in {point.generation_id}, whose params nobody "
+                "needs any more. Keep a Ref in the state to keep them."
+            )
+            self._findings.note(DEAD, what)
+
+
+class Findings(dict[str, tuple[int, str]]):
+    """The first finding of each promise: the place in the script, and what was seen.
+
+    Attributes:
+        run: The run that is watched.
+    """
+
+    run: Play
+
+    def note(self, promise: str, what: str) -> None:
+        """Keep the first one."""
+        self.setdefault(promise, (self.run.position, what))
+
+    def keeps(self, row: int) -> bool:
+        """Whether the params of a checkpoint may not be dropped before this update."""
+        return row in self.run.controller.session.reachable()
+
+
+class _SameNumbers:
+    """A view with a random generator of its own."""
+
+    def __init__(self, view: PopulationView, rng: np.random.Generator) -> None:
+        self._view = view
+        self.rng = rng
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._view, name)
+
+
+def _text(state: Any) -> str:
+    try:
+        return codec.encode(state, "the state", records=True)
+    except (TypeError, ValueError):
+        return repr(state)
+
+
+def _seen(report: Report, view: PopulationView) -> str:
+    """All that a mutator could spoil; as text, because NaN is not equal to itself."""
+    return repr((report, [view.newest(w) for w in range(len(view.steps))]))
+
+
+def _plain(branches: Mapping[int, Branch]) -> dict[int, Any]:
+    return {
+        worker_id: (
+            None if branch.parent is None else branch.parent.ref,
+            repr(branch.meta_params),
+            branch.reason,
+        )
+        for worker_id, branch in sorted(branches.items())
+    }
+
+
+def _shortly(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,287 @@
+"""Plays a script against a real controller, and notes what is decided when."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from population import codec
+from population.base import Checkpoint, Mutator, Ref
+from population.controller import PopulationController
+from population.journals.sqlite import SqliteJournal
+from population.testing import noise
+from population.testing.clock import Clock
+from population.testing.script import Event
+
+Make = Callable[[], Mutator[Any]]
+Work = tuple[int, str, int, Any, Any]
+
+
+class Place(NamedTuple):
+    """A checkpoint, named without what differs from run to run.
+
+    Attributes:
+        worker_id: The slot that trained it.
+        number: Which of the slot's generations it belongs to.
+        step: Its step.
+    """
+
+    worker_id: int
+    number: int
+    step: int
+
+    def __str__(self) -> str:
+        return f"worker {self.worker_id}'s generation {self.number} at step {self.step}"
+
+
+class Decision(NamedTuple):
+    """A branch, without what differs from run to run.
+
+    Attributes:
+        place: Where the new generation begins.
+        parent: What it goes on from.
+        meta_params: Its hyperparameters, encoded.
+        reason: The mutator's words.
+        time: When, by the fake clock.
+    """
+
+    place: Place
+    parent: Place | None
+    meta_params: str
+    reason: str
+    time: float
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.place.worker_id} goes on from {self.parent} with "
+            f"{self.meta_params} ({self.reason!r})"
+        )
+
+
+class Moment(NamedTuple):
+    """What follows from an event.
+
+    Attributes:
+        decisions: The branches, by worker id.
+        waits: The step at which each slot waits, by worker id.
+    """
+
+    decisions: tuple[Decision, ...]
+    waits: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.decisions)) or f"no branch, waits {self.waits}"
+
+
+@dataclasses.dataclass
+class Played:
+    """What was seen of a run.
+
+    Attributes:
+        moments: What followed from each event.
+        states: The mutator's state after each event, as the journal keeps it.
+        error: What was raised, or None; the script ended there.
+        opened: Whether there was a run at all.
+        stuck: After which events every live worker waited.
+    """
+
+    moments: list[Moment] = dataclasses.field(default_factory=list)
+    states: list[str] = dataclasses.field(default_factory=list)
+    error: Exception | None = None
+    opened: bool = False
+    stuck: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def refused(self) -> bool:
+        """Whether `init` refused this population."""
+        return not self.opened and isinstance(self.error, ValueError)
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """All branches, in order."""
+        return [found for moment in self.moments for found in moment.decisions]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A script, and the run that it is played in.
+
+    Attributes:
+        make: Makes the mutator anew.
+        population: The first meta_params of each worker.
+        script: What happens.
+        seed: The run's seed.
+    """
+
+    make: Make
+    population: Sequence[Any]
+    script: tuple[Event, ...]
+    seed: int
+
+    @functools.cached_property
+    def plain(self) -> Played:
+        """The run as it is when nothing is varied."""
+        return Play(self).run()
+
+
+class Play:
+    """One run of a case.
+
+    Args:
+        case: What to play.
+        make: Makes the mutator, if not the case's.
+        restarts: Whether the controller is made anew before each event.
+        times: How often each report is delivered.
+        mode: "min" or "max".
+        patient: Whether workers wait where the mutator says so.
+        noise_seed: Of NumPy's and Python's global random numbers.
+
+    Attributes:
+        controller: The run.
+        clock: Its clock; every event takes a second.
+        size: How many workers there are.
+        lost: The workers that are lost.
+        last: The last report of each worker.
+        previous: Where each worker's previous generation ended.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        *,
+        make: Make | None = None,
+        restarts: bool = False,
+        times: int = 1,
+        mode: str = "min",
+        patient: bool = False,
+        noise_seed: int = 1,
+    ) -> None:
+        self._case = case
+        self._make = make or case.make
+        self._restarts = restarts
+        self._times = times
+        self._mode = mode
+        self._patient = patient
+        self._noise_seed = noise_seed
+        self._known: list[Ref] = []
+        self.position = -1
+        self.clock = Clock()
+        self.size = len(case.population)
+        self.lost: set[int] = set()
+        self.last: dict[int, Work] = {}
+        self.previous: dict[int, Ref] = {}
+        self.journal = SqliteJournal()
+        self.controller: PopulationController
+
+    def run(self) -> Played:
+        """Play the script to its end, or to the first error."""
+        played = Played()
+        with noise.global_random_numbers(self._noise_seed):
+            try:
+                self._play(played)
+            except Exception as error:
+                # Whatever a mutator raises is a finding, to be shown with its script.
+                played.error = error
+            finally:
+                self.journal.close()
+        return played
+
+    def held(self, worker_id: int) -> bool:
+        """Whether the worker waits, if workers do."""
+        return self._patient and self.controller.session.waits(worker_id)
+
+    def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
+        """A report of a worker that has trained on from where it stands."""
+        newest = self.controller.newest(worker_id)
+        step = newest.step + steps
+        params = f"params at step {step}" if saved else None
+        return worker_id, newest.generation_id, step, params, value
+
+    def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
+        """Report, once or several times; who reports is not lost."""
+        returned = self.lost & {report[0] for report in reports}
+        if returned:
+            self.lost -= returned
+            self.controller.session.lose(self.lost)
+        if last:
+            self.last.update((report[0], report) for report in reports)
+        for _ in range(self._times):
+            if len(reports) == 1:
+                self.controller.set_eval(*reports[0])
+            else:
+                self.controller.set_evals(reports)
+
+    def _play(self, played: Played) -> None:
+        self._open()
+        played.opened = True
+        self._known = [work.ref for work in self._newest()]
+        for self.position, event in enumerate(self._case.script):
+            self.clock.advance(1.0)
+            if self._restarts:
+                self._open()
+            event.play(self)
+            played.moments.append(self._moment())
+            recorded = self.journal.state()
+            played.states.append("" if recorded is None else recorded[0])
+            if self._patient and self._everybody_waits():
+                played.stuck.append(self.position)
+
+    def _open(self) -> None:
+        self.controller = PopulationController(
+            self._case.population,
+            self._make(),
+            mode=self._mode,
+            seed=self._case.seed,
+            journal=self.journal,
+            clock=self.clock,
+        )
+        self.controller.session.lose(self.lost)
+
+    def _newest(self) -> list[Checkpoint]:
+        return [self.controller.newest(worker_id) for worker_id in range(self.size)]
+
+    def _moment(self) -> Moment:
+        decisions = []
+        for worker_id, newest in enumerate(self._newest()):
+            before = self._known[worker_id]
+            if newest.generation_id != before.generation_id:
+                decisions.append(self._decision(newest.generation_id))
+                self.previous[worker_id] = before
+            self._known[worker_id] = newest.ref
+        work = self.controller.workers
+        return Moment(tuple(decisions), tuple(active.wait_at for active in work))
+
+    def _decision(self, generation_id: str) -> Decision:
+        root = self.controller.graph.root(generation_id)
+        return Decision(
+            _place(root.ref),
+            None if root.parent is None else _place(root.parent),
+            codec.digest(root.meta_params),
+            root.reason,
+            root.time,
+        )
+
+    def _everybody_waits(self) -> bool:
+        session = self.controller.session
+        return all(session.waits(w) for w in range(self.size) if w not in self.lost)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Say nothing of all the odd things that are reported on purpose."""
+    logger = logging.getLogger("population")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _place(ref: Ref) -> Place:
+    _, worker_id, number = ref.generation_id.split("-")
+    return Place(int(worker_id), int(number), ref.step)

@@ -1,0 +1,253 @@
+"""The promises of a mutator, and how each is looked for in a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from population.testing import guard, noise
+from population.testing.cost import bill
+from population.testing.play import Case, Play, Played
+from population.testing.script import AllReport, Event, Lost, Report, negated
+
+_SHORT = 20  # A script of fewer events is tried several times where chance plays a part.
+_NUMBERS = re.compile(r"[\d.]+(e[+-]?\d+)?")
+
+
+class Finding(NamedTuple):
+    """How a promise was broken.
+
+    Attributes:
+        seen: What was seen, for people.
+        position: The index of the event that showed it.
+        error: What was raised, or None.
+    """
+
+    seen: str
+    position: int
+    error: Exception | None = None
+
+
+class Promise(NamedTuple):
+    """Something that every mutator does.
+
+    Attributes:
+        sentence: What it does, without the subject.
+        kind: The kind of scripts that show it: "usual", "loss", "long" or "rounds".
+        find: Plays a case, and returns how the promise was broken, or None.
+    """
+
+    sentence: str
+    kind: str
+    find: Callable[[Case], Finding | None]
+
+
+def guarded(promise: str) -> Callable[[Case], Finding | None]:
+    """Looks for a promise that is watched at each call."""
+
+    def find(case: Case) -> Finding | None:
+        found = watched(case).get(promise)
+        return None if found is None else Finding(found[1], found[0])
+
+    return find
+
+
+def watched(case: Case) -> guard.Findings:
+    """What is found when each call of the mutator is watched; played once a case."""
+    known: guard.Findings | None = vars(case).get("_watched")
+    if known is None:
+        known = guard.Findings()
+        findings = known
+        play = Play(case, make=lambda: guard.Guard(case.make(), findings))
+        findings.run = play
+        play.run()
+        vars(case)["_watched"] = known
+    return known
+
+
+def raises(case: Case) -> Finding | None:
+    """Whether a report is met with an exception."""
+    error = case.plain.error
+    if error is None:
+        return None
+    seen = f"It raised {type(error).__name__}: {error}"
+    return Finding(seen, len(case.plain.moments), error)
+
+
+def random_numbers(case: Case) -> Finding | None:
+    """Whether the run changes with random numbers that are not the view's."""
+    for number in range(1 if len(case.script) > _SHORT else 6):
+        other = Play(case, noise_seed=2 + number).run()
+        found = _difference(case.plain, other, "when run a second time")
+        if found is not None:
+            return found
+    return None
+
+
+def own_clock(case: Case) -> Finding | None:
+    """Whether the run changes when all clocks but the view's leap."""
+    mutator = case.make()
+    with noise.leaping_clocks(mutator):
+        other = Play(case, make=lambda: mutator).run()
+    return _difference(case.plain, other, "while the clocks of the machine leapt")
+
+
+def restarts(case: Case) -> Finding | None:
+    """Whether the run changes when it is restarted before each event."""
+    other = Play(case, restarts=True).run()
+    return _difference(case.plain, other, "when restarted before each of these")
+
+
+def repeats(case: Case) -> Finding | None:
+    """Whether the run changes when reports are delivered several times."""
+    other = Play(case, times=3).run()
+    return _difference(case.plain, other, "when each report was delivered three times")
+
+
+def modes(case: Case) -> Finding | None:
+    """Whether "max" of the negated values is something else than "min"."""
+    mirrored = dataclasses.replace(case, script=negated(case.script))
+    other = Play(mirrored, mode="max").run()
+    how = "in mode 'max' with all values negated"
+    return _difference(_unexplained(case.plain), _unexplained(other), how)
+
+
+def stuck(case: Case) -> Finding | None:
+    """Whether all live workers wait at once, so that nobody will ever report again."""
+    if any(isinstance(event, Lost) for event in case.script):
+        return None
+    if not any(limit is not None for m in case.plain.moments for limit in m.waits):
+        return None
+    patient = Play(case, patient=True).run()
+    if not patient.stuck:
+        return None
+    position = patient.stuck[0]
+    waits = patient.moments[position].waits
+    return Finding(f"Then everybody waits, at the steps {list(waits)}.", position)
+
+
+def losses(case: Case) -> Finding | None:
+    """Whether nothing is decided without a lost worker, but something is with it."""
+    lost = {event.worker_id for event in case.script if isinstance(event, Lost)}
+    if not lost or len(lost) > len(case.population) - 2 or _others(case.plain, lost):
+        return None
+    script: list[Event] = [
+        Report(event.worker_id, 20, 0.0, saved=True)
+        if isinstance(event, Lost)
+        else event
+        for event in case.script
+    ]
+    script += [Report(worker_id, 1, 0.0, saved=True) for worker_id in sorted(lost)]
+    other = Play(dataclasses.replace(case, script=tuple(script))).run()
+    if not _others(other, lost):
+        return None
+    seen = (
+        "Nothing was decided for the others, which is when the lost worker reports "
+        "step +20 instead."
+    )
+    return Finding(seen, len(case.script) - 1)
+
+
+def growth(case: Case) -> Finding | None:
+    """Whether the state goes on growing, numbers in it counted as one character."""
+    sizes = [len(_NUMBERS.sub("0", text)) for text in case.plain.states]
+    if len(sizes) < 9:
+        return None
+    third = len(sizes) // 3
+    early, middle, late = (
+        max(sizes[start : start + third])
+        for start in (0, third, len(sizes) - third)
+    )
+    if late - middle <= max(0, (middle - early) // 2):
+        return None
+    seen = (
+        f"In the three thirds of this run the state had up to {early}, {middle} and "
+        f"{late} characters, each number counted as one."
+    )
+    return Finding(seen, len(case.script) - 1)
+
+
+def idle_cost(case: Case) -> Finding | None:
+    """Whether a report that decides nothing costs more in a larger population."""
+    return _dearer(case, "a report that decides nothing", lambda b: b.idle(), 1.5)
+
+
+def mean_cost(case: Case) -> Finding | None:
+    """Whether the mean report of a round costs more in a larger population."""
+    return _dearer(case, "a report in the mean", lambda b: b.mean(), 3.0)
+
+
+def _difference(plain: Played, other: Played, how: str) -> Finding | None:
+    pairs = itertools.zip_longest(plain.moments, other.moments)
+    for position, (one, two) in enumerate(pairs):
+        if one != two:
+            end = f"it raised {other.error!r}" if two is None else f"it was: {two}"
+            return Finding(f"After the last event: {one}. But {how} {end}.", position)
+    return None
+
+
+def _unexplained(played: Played) -> Played:
+    """Without the reasons, which may name a value."""
+    moments = [
+        moment._replace(
+            decisions=tuple(d._replace(reason="") for d in moment.decisions)
+        )
+        for moment in played.moments
+    ]
+    return dataclasses.replace(played, moments=moments)
+
+
+def _others(played: Played, lost: set[int]) -> bool:
+    """Whether anything was decided for workers that are not lost."""
+    return any(found.place.worker_id not in lost for found in played.decisions)
+
+
+def _dearer(
+    case: Case,
+    what: str,
+    price: Callable[[object], tuple[float, float]],
+    factor: float,
+) -> Finding | None:
+    if not any(isinstance(event, AllReport) for event in case.script):
+        return None
+    prices = []
+    for size in (16, 256):
+        some = case.population
+        metas = [some[i % len(some)] for i in range(size)]
+        found = bill(dataclasses.replace(case, population=metas))
+        if found.played.refused:
+            return None  # `init` says that the policy is not for so many workers.
+        prices.append(price(found))
+    names = ("Python instructions in update", "SQL statements")
+    for name, slack, small, large in zip(names, (60, 2), *prices, strict=True):
+        if large > factor * small + slack:
+            seen = (
+                f"With 16 workers {what} costs {small:.0f} {name}, with 256 workers "
+                f"{large:.0f}."
+            )
+            return Finding(seen, len(case.script) - 1)
+    return None
+
+
+PROMISES: Sequence[Promise] = (
+    Promise(guard.STORABLE, "usual", guarded(guard.STORABLE)),
+    Promise("takes any reports without an exception", "usual", raises),
+    Promise(guard.ARGUMENTS, "usual", guarded(guard.ARGUMENTS)),
+    Promise("takes random numbers only from view.rng", "usual", random_numbers),
+    Promise("takes the time only from view.now", "usual", own_clock),
+    Promise(guard.PURE, "usual", guarded(guard.PURE)),
+    Promise("decides the same after a restart at any point", "usual", restarts),
+    Promise(guard.DIVERGED, "usual", guarded(guard.DIVERGED)),
+    Promise(guard.DEAD, "usual", guarded(guard.DEAD)),
+    Promise(guard.SAME_OBJECT, "usual", guarded(guard.SAME_OBJECT)),
+    Promise("decides once however often a report is delivered", "usual", repeats),
+    Promise("minds the mode: max of x is min of -x", "usual", modes),
+    Promise("never has all live workers wait", "usual", stuck),
+    Promise("closes its rounds without lost workers", "loss", losses),
+    Promise("keeps a state that does not grow with the history", "long", growth),
+    Promise("does not look at every worker at every report", "rounds", idle_cost),
+    Promise("decides at a cost per report that is bounded", "rounds", mean_cost),
+)

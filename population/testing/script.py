@@ -1,0 +1,272 @@
+"""What may happen to a run, as small events that can be printed, left out and joined.
+
+An event says what a worker does relative to where it stands, so that a sequence keeps
+its meaning when others are left out.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from population.testing.play import Play
+
+
+@dataclasses.dataclass(frozen=True)
+class Event(abc.ABC):
+    """Something that happens to a run; `str` says it in a line."""
+
+    @abc.abstractmethod
+    def play(self, run: Play) -> None:
+        """Let it happen; nothing if it cannot."""
+
+    def joined(self, later: Event) -> Event | None:
+        """One event that stands for this one and a later one, or None."""
+        del later
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report(Event):
+    """A worker has trained on, and reports.
+
+    Attributes:
+        worker_id: The worker.
+        steps: How many steps further it is.
+        value: The value, or None.
+        saved: Whether it has saved its params.
+    """
+
+    worker_id: int
+    steps: int = 1
+    value: float | None = None
+    saved: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker_id} reports step +{self.steps}, "
+            f"{_value(self.value)}{_params(self.saved)}"
+        )
+
+    def play(self, run: Play) -> None:
+        """Report for the worker's present generation."""
+        if not run.held(self.worker_id):
+            work = run.ahead(self.worker_id, self.steps, self.value, self.saved)
+            run.deliver([work])
+
+    def joined(self, later: Event) -> Event | None:
+        """The same steps at once, with the later report."""
+        if not isinstance(later, Report) or later.worker_id != self.worker_id:
+            return None
+        return dataclasses.replace(later, steps=self.steps + later.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class AllReport(Event):
+    """Every worker has trained on, and reports.
+
+    Attributes:
+        steps: How many steps further each is.
+        values: The values, by worker id; if there are more workers, from the start.
+        saved: Whether they have saved their params.
+        at_once: In one batch, as an engine does, not one after the other.
+    """
+
+    steps: int
+    values: tuple[float | None, ...]
+    saved: bool = False
+    at_once: bool = False
+
+    def __str__(self) -> str:
+        values = ", ".join(_value(value) for value in self.values)
+        how = "in one batch" if self.at_once else "in turn"
+        return f"all report step +{self.steps} {how}, {values}{_params(self.saved)}"
+
+    def play(self, run: Play) -> None:
+        """Report for every worker that is not lost."""
+        due = [w for w in range(run.size) if w not in run.lost and not run.held(w)]
+        if self.at_once:
+            run.deliver([self._work(w, run) for w in due])
+            return
+        for worker_id in due:
+            if not run.held(worker_id):
+                run.deliver([self._work(worker_id, run)])
+
+    def joined(self, later: Event) -> Event | None:
+        """The same steps at once, with the later reports."""
+        if not isinstance(later, AllReport) or later.at_once != self.at_once:
+            return None
+        return dataclasses.replace(later, steps=self.steps + later.steps)
+
+    def _work(self, worker_id: int, run: Play) -> tuple[int, str, int, object, object]:
+        value = self.values[worker_id % len(self.values)]
+        return run.ahead(worker_id, self.steps, value, self.saved)
+
+
+@dataclasses.dataclass(frozen=True)
+class Earlier(Event):
+    """A report of the step before the newest one arrives after it.
+
+    Attributes:
+        worker_id: The worker.
+        value: The value.
+    """
+
+    worker_id: int
+    value: float | None
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker_id} reports the step before its newest, "
+            f"{_value(self.value)}"
+        )
+
+    def play(self, run: Play) -> None:
+        """Report it, if it lies within the generation."""
+        newest = run.controller.newest(self.worker_id)
+        root = run.controller.graph.root(newest.generation_id)
+        if newest.step - 1 > root.step:
+            step = newest.step - 1
+            work = (self.worker_id, newest.generation_id, step, None, self.value)
+            run.deliver([work])
+
+
+@dataclasses.dataclass(frozen=True)
+class Again(Event):
+    """A worker's last report is delivered once more.
+
+    Attributes:
+        worker_id: The worker.
+    """
+
+    worker_id: int
+
+    def __str__(self) -> str:
+        return f"worker {self.worker_id} delivers its last report again"
+
+    def play(self, run: Play) -> None:
+        """Deliver it, if there is one."""
+        last = run.last.get(self.worker_id)
+        if last is not None:
+            run.deliver([last])
+
+
+@dataclasses.dataclass(frozen=True)
+class LateValue(Event):
+    """A worker's last report had no value; now it comes.
+
+    Attributes:
+        worker_id: The worker.
+        value: The value.
+    """
+
+    worker_id: int
+    value: float
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker_id} gets the value of its last report late: "
+            f"{_value(self.value)}"
+        )
+
+    def play(self, run: Play) -> None:
+        """Report the value, if it is missing."""
+        last = run.last.get(self.worker_id)
+        if last is not None and last[4] is None:
+            worker_id, generation_id, step, _, _ = last
+            run.deliver([(worker_id, generation_id, step, None, self.value)])
+
+
+@dataclasses.dataclass(frozen=True)
+class OldReport(Event):
+    """A worker that does not know of its newest branch goes on, and reports.
+
+    Attributes:
+        worker_id: The worker.
+        steps: How many steps further it is.
+        value: The value.
+    """
+
+    worker_id: int
+    steps: int
+    value: float | None
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker_id} reports step +{self.steps} for its previous "
+            f"generation, {_value(self.value)}"
+        )
+
+    def play(self, run: Play) -> None:
+        """Report for the previous generation, if there is one."""
+        old = run.previous.get(self.worker_id)
+        if old is not None:
+            step = old.step + self.steps
+            run.previous[self.worker_id] = old._replace(step=step)
+            work = (self.worker_id, old.generation_id, step, "of old", self.value)
+            run.deliver([work], last=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost(Event):
+    """A worker is dead: its slot leaves `view.live`, until it reports again.
+
+    Attributes:
+        worker_id: The worker.
+    """
+
+    worker_id: int
+
+    def __str__(self) -> str:
+        return f"worker {self.worker_id} is lost"
+
+    def play(self, run: Play) -> None:
+        """Lose the slot, unless it is the last live one."""
+        if len(run.lost | {self.worker_id}) < run.size:
+            run.lost.add(self.worker_id)
+            run.controller.session.lose(run.lost)
+
+
+@dataclasses.dataclass(frozen=True)
+class Passes(Event):
+    """Time passes.
+
+    Attributes:
+        seconds: How long.
+    """
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} seconds pass"
+
+    def play(self, run: Play) -> None:
+        """Move the clock."""
+        run.clock.advance(self.seconds)
+
+
+def negated(script: Sequence[Event]) -> tuple[Event, ...]:
+    """The same events, every value with the other sign."""
+    found: list[Event] = []
+    for event in script:
+        if isinstance(event, AllReport):
+            values = tuple(None if v is None else -v for v in event.values)
+            event = dataclasses.replace(event, values=values)
+        elif isinstance(event, (Report, Earlier, OldReport)):
+            if event.value is not None:
+                event = dataclasses.replace(event, value=-event.value)
+        elif isinstance(event, LateValue):
+            event = dataclasses.replace(event, value=-event.value)
+        found.append(event)
+    return tuple(found)
+
+
+def _value(value: float | None) -> str:
+    return "no value" if value is None else f"value {value:g}"
+
+
+def _params(saved: bool) -> str:
+    return ", params saved" if saved else ""

@@ -1,0 +1,178 @@
+"""The sequences that `check_mutator` plays; the same ones for the same seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from population.testing.script import (
+    Again,
+    AllReport,
+    Earlier,
+    Event,
+    LateValue,
+    Lost,
+    OldReport,
+    Passes,
+    Report,
+)
+
+_BAD = (math.nan, math.inf, -math.inf, None)
+Generator = np.random.Generator
+Maker = Callable[[int, int, Generator], Iterator[Event]]
+
+
+def scripts(size: int, seed: int) -> list[tuple[Event, ...]]:
+    """A sequence of each kind for so many workers.
+
+    Each worker gets about 24 steps further, in some kinds by leaps.
+    """
+    count = max(16 * size, 40)
+    makers: Sequence[Maker] = (
+        _in_step,
+        _in_batches,
+        _in_any_order,
+        _with_stragglers,
+        _with_bad_values,
+        _all_diverged,
+        _with_losses,
+        _with_late_values,
+        _with_repeats,
+        _with_everything,
+    )
+    found = []
+    for number, make in enumerate(makers):
+        rng = np.random.default_rng([seed, number])
+        found.append(tuple(make(size, count, rng)))
+    return found
+
+
+def long_script(size: int, seed: int) -> tuple[Event, ...]:
+    """A long history with many decisions."""
+    rng = np.random.default_rng([seed, 100])
+    return tuple(AllReport(3, _values(size, rng), saved=True) for _ in range(60))
+
+
+def script_with_loss(size: int, lost: int, seed: int) -> tuple[Event, ...]:
+    """One worker is lost from the first; the others differ clearly, and go on."""
+    rng = np.random.default_rng([seed, 200])
+    others = [
+        Report(w, 2, round(10.0 * w + float(rng.normal()), 2), saved=True)
+        for _ in range(15)
+        for w in range(size)
+        if w != lost
+    ]
+    return (Lost(lost), *others)
+
+
+def script_of_rounds() -> tuple[Event, ...]:
+    """Three rounds; at most the last one is a long one."""
+    values = (3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0, 3.5, 8.0)
+    return tuple(AllReport(steps, values) for steps in (1, 1, 10))
+
+
+def _in_step(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    for _ in range(count // size):
+        yield AllReport(int(rng.integers(1, 3)), _values(size, rng), saved=True)
+
+
+def _in_batches(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    for _ in range(count // size):
+        steps = int(rng.integers(1, 4))
+        yield AllReport(steps, _values(size, rng), at_once=True)
+
+
+def _in_any_order(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    for _ in range(count):
+        yield Report(_worker(size, rng), int(rng.integers(1, 4)), _good(rng))
+
+
+def _with_stragglers(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    """The last worker is much slower, and worker 0 twice as fast as the others."""
+    for number in range(count // size):
+        for worker_id in [0, *range(size - 1)]:
+            yield Report(worker_id, 1, _good(rng), saved=True)
+        if number % 6 == 5 or size == 1:
+            yield Report(size - 1, 5, _good(rng), saved=True)
+
+
+def _with_bad_values(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    for _ in range(count):
+        bad = _BAD[int(rng.integers(len(_BAD)))]
+        value = bad if rng.random() < 0.5 else _good(rng)
+        steps = int(rng.integers(1, 4))
+        yield Report(_worker(size, rng), steps, value, saved=bool(rng.random() < 0.7))
+
+
+def _all_diverged(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    for number in range(count):
+        value = _BAD[int(rng.integers(len(_BAD)))]
+        yield Report(number % size, int(rng.integers(1, 3)), value, saved=True)
+
+
+def _with_losses(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    for _ in range(count):
+        draw = rng.random()
+        if draw < 0.1:
+            yield Lost(_worker(size, rng))
+        elif draw < 0.2:
+            yield Passes(20.0)
+        else:
+            steps = int(rng.integers(1, 4))
+            yield Report(_worker(size, rng), steps, _good(rng), saved=True)
+
+
+def _with_late_values(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    for _ in range(count // 2):
+        worker_id = _worker(size, rng)
+        draw = rng.random()
+        if draw < 0.2:
+            yield Earlier(worker_id, _good(rng))
+        elif draw < 0.4:
+            yield LateValue(worker_id, _good(rng))
+        else:
+            yield Report(worker_id, int(rng.integers(2, 4)), None, saved=True)
+            if rng.random() < 0.7:
+                yield LateValue(worker_id, _good(rng))
+
+
+def _with_repeats(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    for _ in range(count):
+        draw, worker_id = rng.random(), _worker(size, rng)
+        if draw < 0.15:
+            yield Again(worker_id)
+        elif draw < 0.3:
+            value = -abs(10 * _good(rng))
+            yield OldReport(worker_id, int(rng.integers(1, 9)), value)
+        else:
+            steps = int(rng.integers(1, 4))
+            yield Report(worker_id, steps, _good(rng), saved=True)
+
+
+def _with_everything(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    for _ in range(count):
+        draw, worker_id, good = int(rng.integers(14)), _worker(size, rng), _good(rng)
+        rare: dict[int, Event] = {
+            0: Again(worker_id),
+            1: OldReport(worker_id, 3, math.nan),
+            2: LateValue(worker_id, good),
+            3: Earlier(worker_id, good),
+            4: Lost(worker_id),
+        }
+        value = None if draw == 5 else math.nan if draw == 6 else good
+        saved = bool(rng.random() < 0.5)
+        yield rare.get(draw) or Report(worker_id, 1 + draw % 3, value, saved)
+
+
+def _worker(size: int, rng: Generator) -> int:
+    return int(rng.integers(size))
+
+
+def _good(rng: Generator) -> float:
+    return round(float(rng.normal(0.0, 3.0)), 2)
+
+
+def _values(size: int, rng: Generator) -> tuple[float, ...]:
+    return tuple(_good(rng) for _ in range(size))
