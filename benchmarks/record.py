@@ -36,6 +36,20 @@ class Spread(NamedTuple):
     high: float
 
 
+class Interval(NamedTuple):
+    """A mean, and how well it is known.
+
+    Attributes:
+        mean: Of the repetitions.
+        low: Where its 95 % interval begins.
+        high: Where that ends.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Figure:
     """One row of a table.
@@ -47,27 +61,35 @@ class Figure:
         value: The measurement; None if there is none, `note` then says why.
         ratio: To the reference of the same repetition; None without one.
         at_most: The goal, for `ratio` if there is one, else for `value`.
+        at_least: The goal where more is better.
+        digits: How many are shown.
         note: A remark.
     """
 
     section: str
     what: str
     unit: str = ""
-    value: Spread | None = None
-    ratio: Spread | None = None
+    value: Spread | Interval | None = None
+    ratio: Spread | Interval | None = None
     at_most: float | None = None
+    at_least: float | None = None
+    digits: int = 3
     note: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data; `met` says whether the median keeps the goal."""
+        """Plain data; `met` says whether the median or mean keeps the goal."""
         found: dict[str, Any] = {"section": self.section, "what": self.what}
         if self.value is not None:
-            found |= {"unit": self.unit, "value": _rounded(self.value)}
+            found |= {"unit": self.unit, "value": _rounded(self.value, self.digits)}
         if self.ratio is not None:
-            found["ratio"] = _rounded(self.ratio)
+            found["ratio"] = _rounded(self.ratio, self.digits)
         judged = self.ratio or self.value
         if self.at_most is not None and judged is not None:
-            found |= {"at_most": self.at_most, "met": judged.median <= self.at_most}
+            found |= {"at_most": self.at_most, "met": judged[0] <= self.at_most}
+        if self.at_least is not None and judged is not None:
+            found |= {"at_least": self.at_least, "met": judged[0] >= self.at_least}
+        if self.digits != 3:
+            found["digits"] = self.digits
         if self.note:
             found["note"] = self.note
         return found
@@ -81,6 +103,22 @@ def spread(samples: Sequence[float]) -> Spread:
 def paired(samples: Sequence[float], reference: Sequence[float]) -> Spread:
     """The spread of the ratios, each taken within one repetition."""
     return spread([a / b for a, b in zip(samples, reference, strict=True)])
+
+
+def shown(figure: Figure) -> str:
+    """A figure in a line."""
+    parts = [f"{figure.section}: {figure.what}"]
+    if figure.value is not None:
+        middle, low, high = figure.value
+        parts.append(f"{middle:.4g} {figure.unit} ({low:.4g} to {high:.4g})")
+    if figure.ratio is not None:
+        middle, low, high = figure.ratio
+        parts.append(f"ratio {middle:.2f} ({low:.2f} to {high:.2f})")
+    if "met" in figure.as_json():
+        met = "met" if figure.as_json()["met"] else "MISSED"
+        goal = figure.at_most if figure.at_most is not None else figure.at_least
+        parts.append(f"goal {goal:g} {met}")
+    return "; ".join([*parts, *filter(None, [figure.note])])
 
 
 def circumstances(folder: pathlib.Path, packages: Sequence[str]) -> dict[str, Any]:
@@ -116,14 +154,17 @@ def write(path: pathlib.Path, result: dict[str, Any]) -> None:
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def _rounded(values: Spread) -> dict[str, float]:
-    return {key: float(f"{value:.4g}") for key, value in values._asdict().items()}
+def _rounded(values: Spread | Interval, digits: int) -> dict[str, float]:
+    return {
+        key: float(f"{value:.{digits + 1}g}") for key, value in values._asdict().items()
+    }
 
 
 def _commit() -> str:
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--", "population", "benchmarks/*.py")
+        sources = ("population", "examples", "benchmarks/*.py")
+        changed = _git("status", "--porcelain", "--", *sources)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit} with uncommitted changes" if changed else commit

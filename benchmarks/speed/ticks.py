@@ -27,6 +27,7 @@ from benchmarks.record import (
     Figure,
     circumstances,
     paired,
+    shown,
     spread,
     write,
 )
@@ -126,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     if out is not None:  # A quick look leaves the recorded results alone.
         write(out, result)
     for figure in figures:
-        print(_shown(figure), flush=True)
+        print(shown(figure), flush=True)
 
 
 def measure(
@@ -297,19 +298,6 @@ def _flat(
         ratio=ratios[slowest],
         at_most=1.3,
     )
-
-
-def _shown(figure: Figure) -> str:
-    parts = [f"{figure.section}: {figure.what}"]
-    if figure.value is not None:
-        parts.append(f"{figure.value.median:.4g} {figure.unit}")
-    if figure.ratio is not None:
-        low, high = figure.ratio.low, figure.ratio.high
-        parts.append(f"ratio {figure.ratio.median:.2f} ({low:.2f} to {high:.2f})")
-    if "met" in figure.as_json():
-        met = "met" if figure.as_json()["met"] else "MISSED"
-        parts.append(f"goal {figure.at_most:g} {met}")
-    return "; ".join([*parts, *filter(None, [figure.note])])
 
 
 if __name__ == "__main__":

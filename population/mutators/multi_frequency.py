@@ -65,7 +65,8 @@ class MultiFrequencyPBT(Mutator[Rounds]):
     the other sub-populations, each at most once, where those are better. Migrants are
     not mutated; they keep their hyperparameters if they come from a slower
     sub-population, else they get those of the best member at home. Workers wait for
-    each other at the end of a round.
+    each other at the end of a round; who has diverged by then goes back and explores,
+    whether or not its sub-population evolves.
 
     Args:
         mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`.
@@ -75,7 +76,7 @@ class MultiFrequencyPBT(Mutator[Rounds]):
     Raises:
         ValueError: If the frequencies are no ascending positive ints beginning with 1,
             or the population does not divide into that many times four.
-        TypeError: If `mutate_fn` is not callable.
+        TypeError: If `mutate_fn` is not callable, or the frequencies are no list.
     """
 
     def __init__(
@@ -88,12 +89,17 @@ class MultiFrequencyPBT(Mutator[Rounds]):
         self._latecomer = Latecomer()
         self.mutate_fn = mutate_fn
         self.steps_per_exploit = check_steps(steps_per_exploit)
+        if not isinstance(frequencies, Sequence):
+            raise TypeError(
+                "frequencies must be a list of ints, say (1, 10, 25, 50), got "
+                f"{frequencies!r}."
+            )
         self.frequencies = [check_steps(f, "a frequency") for f in frequencies]
-        ascending = all(a < b for a, b in itertools.pairwise(frequencies))
+        ascending = all(a < b for a, b in itertools.pairwise(self.frequencies))
         if self.frequencies[:1] != [1] or not ascending:
             raise ValueError(
                 "frequencies must ascend from 1, say (1, 10, 25, 50), got "
-                f"{list(frequencies)}."
+                f"{self.frequencies}."
             )
 
     def init(self, view: PopulationView) -> Rounds:
@@ -128,6 +134,9 @@ class MultiFrequencyPBT(Mutator[Rounds]):
         for group, frequency in enumerate(self.frequencies):
             if (state.number + 1) % frequency == 0:
                 branches |= self._evolved(group, members, view)
+        for member in members:
+            if not member.is_finite and member.worker_id not in branches:
+                branches[member.worker_id] = self._back(member, view)
         since = state.since.copy()
         for worker_id, checkpoint in reached.items():
             since[worker_id] = checkpoint.step
@@ -167,14 +176,13 @@ class MultiFrequencyPBT(Mutator[Rounds]):
             if fit and fit[0].score < member.score:
                 migrant = fit.pop(0)
                 branches[member.worker_id] = _migration(migrant, home[0], view)
-        for member in home:
-            if not member.is_finite and member.worker_id not in branches:
-                point = view.graph.resume_point(member.checkpoint)
-                changed = self._explore(view, point.meta_params)
-                branches[member.worker_id] = Branch(
-                    point, changed, "went back, having diverged"
-                )
         return branches
+
+    def _back(self, member: Member, view: PopulationView) -> Branch:
+        """To the last ancestor that did not diverge, to explore from there."""
+        point = view.graph.resume_point(member.checkpoint)
+        changed = self._explore(view, point.meta_params)
+        return Branch(point, changed, "went back, having diverged")
 
 
 def _migration(migrant: Member, best: Member, view: PopulationView) -> Branch:

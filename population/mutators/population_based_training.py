@@ -52,6 +52,8 @@ class PopulationBasedTraining(Mutator[Intervals]):
         synchronous: Workers wait for each other, all are compared at once and branch
             from the very checkpoints that were compared: timing cannot change a run.
         burn_in: Nobody decides before this step.
+        copy_meta_params: Whether a copy explores from the donor's hyperparameters.
+            False: it takes over the weights only, and explores from its own.
         keep_best: Whether the best member goes on as it is. False: it explores too, as
             in learned_optimization's winner-take-all.
 
@@ -68,18 +70,23 @@ class PopulationBasedTraining(Mutator[Intervals]):
         exploit: Exploit | None = _TRUNCATION,
         synchronous: bool = False,
         burn_in: int = 0,
+        copy_meta_params: bool = True,
         keep_best: bool = True,
     ) -> None:
         self.mutate_fn = mutate_fn
         self.steps_per_exploit = check_steps(steps_per_exploit)
         self.exploit = exploit
         self.synchronous = synchronous
-        self.burn_in = burn_in if burn_in == 0 else check_steps(burn_in, "burn_in")
+        self.burn_in = burn_in
+        self.copy_meta_params = copy_meta_params
         self.keep_best = keep_best
-        if exploit is not None and not callable(getattr(exploit, "donor", None)):
+        if type(burn_in) is not int or burn_in < 0:
+            raise ValueError(f"burn_in must be an int of 0 or more, got {burn_in!r}.")
+        is_rule = callable(getattr(exploit, "donor", None))
+        if exploit is not None and (isinstance(exploit, type) or not is_rule):
             raise TypeError(
-                "exploit must be a rule with a method donor, say Truncation(0.2), or "
-                f"None; got {exploit!r}."
+                "exploit must be a rule, an object with a method donor, say "
+                f"Truncation(0.2), or None; got {exploit!r}."
             )
         self._explore = None if mutate_fn is None else Explore(mutate_fn)
         self._latecomer = Latecomer()
@@ -183,12 +190,15 @@ class PopulationBasedTraining(Mutator[Intervals]):
                 f"copied worker {donor.worker_id}, whose score was "
                 f"{standings.scores[chosen]:.6g}, not {mine:.6g}"
             )
-            return Branch(point, self._explored(donor.meta_params, view), reason)
+            origin = donor if self.copy_meta_params else checkpoint_of(me)
+            return Branch(point, self._explored(origin.meta_params, view), reason)
         diverged = not math.isfinite(mine)
         explores = self.exploit is None or (is_best and not self.keep_best)
         if not (diverged or explores):
             return None
         own = checkpoint_of(me)
+        if diverged:  # What came after the NaN and has no value yet stems from it.
+            own = view.graph.newest_value(own) or own
         point = view.graph.resume_point(own)
         meta_params = point.meta_params if diverged else own.meta_params
         reason = "went back, having diverged" if diverged else "explored"
@@ -202,7 +212,8 @@ class PopulationBasedTraining(Mutator[Intervals]):
         chosen = self.exploit.donor(me, standings, view.rng)
         if chosen is None:
             return None
-        if chosen == me or not math.isfinite(standings.scores[chosen]):
+        known = chosen != me and 0 <= chosen < len(standings)
+        if not (known and math.isfinite(standings.scores[chosen])):
             raise ValueError(
                 f"{self.exploit!r} named position {chosen} for member {me}: a donor is "
                 "another member, with a finite score."

@@ -79,5 +79,5 @@ def samples(
 
 
 def portion(fraction: float, size: int) -> int:
-    """A fraction of so many members, rounded up."""
-    return min(math.ceil(fraction * size - _ROUNDING), size)
+    """A fraction above 0 of so many members, rounded up."""
+    return min(max(math.ceil(fraction * size - _ROUNDING), 1), size)

@@ -10,6 +10,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from population.base import Checkpoint, Ref
 from population.controller import PopulationController
 from population.report.hyperparameters import numbers
+from population.space import domains
 
 _COLOURS = colormaps["tab10"]
 
@@ -45,7 +47,7 @@ def save(
     *,
     value: str = "value",
     log_value: bool = False,
-    log: Iterable[str] = (),
+    log: Iterable[str] | None = None,
 ) -> list[pathlib.Path]:
     """Write `learning_curves.png` and a picture of each numeric hyperparameter.
 
@@ -54,7 +56,8 @@ def save(
         folder: Where to; made if it does not exist.
         value: What the reported value is called.
         log_value: Whether its axis is logarithmic.
-        log: The names of the hyperparameters with logarithmic axes.
+        log: The names of the hyperparameters with logarithmic axes; None: those whose
+            domain in the run's recorded space is logarithmic.
 
     Returns:
         The files.
@@ -64,7 +67,7 @@ def save(
     lines = generations(controller)
     metas = [line.points[0].meta_params for line in lines]
     names = sorted({name for meta_params in metas for name in numbers(meta_params)})
-    logarithmic = set(log)
+    logarithmic = _logarithmic(controller.space) if log is None else set(log)
     files = [folder / "learning_curves.png"]
     _picture(files[0], lambda axes: learning_curves(axes, lines, value, log_value))
     for name in names:
@@ -149,6 +152,13 @@ def schedules(axes: Axes, lines: list[Line], name: str, log: bool = False) -> No
     if log:
         axes.set_yscale("log")
     axes.legend(fontsize="small")
+
+
+def _logarithmic(space: Any) -> set[str]:
+    """The names of the hyperparameters that move on a logarithmic scale."""
+    if space is None:
+        return set()
+    return {name for name, domain in domains(space).items() if domain.log}
 
 
 def _ends(lines: list[Line]) -> list[int]:

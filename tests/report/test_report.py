@@ -7,12 +7,15 @@ import pathlib
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.console import Console
 
 from population import Branch, Mutator, PopulationController, PopulationView, Report
 from population.report import hyperparameters, plots, table
+from population.space import LogUniform, Uniform
+from tests.helpers import Scripted
 
 
 def points(line: Line2D) -> list[tuple[float, float]]:
@@ -98,6 +101,24 @@ def test_pictures_are_written(
     assert [file.name for file in files] == ["learning_curves.png", "opt_lr.png"]
     for file in files:
         assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_recorded_space_says_which_axes_are_logarithmic(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to name them: a run that was made from a space knows."""
+    space = {"opt": {"lr": LogUniform(1e-3, 1), "b": Uniform(0, 1)}}
+    run = PopulationController.from_space(space, 2, Scripted())
+    drawn: dict[str, bool] = {}
+
+    def remember(axes: Axes, lines: object, name: str, log: bool) -> None:
+        drawn[name] = log
+
+    monkeypatch.setattr(plots, "schedules", remember)
+    plots.save(run, tmp_path)
+    assert drawn == {"opt/lr": True, "opt/b": False}
+    plots.save(run, tmp_path, log=["opt/b"])
+    assert drawn == {"opt/lr": False, "opt/b": True}
 
 
 def test_the_table_has_a_row_for_each_worker(run: PopulationController) -> None:
