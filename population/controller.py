@@ -75,10 +75,9 @@ class PopulationController:
         space: Any = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        runs.check_arguments(initial_population, mutator, mode, seed, stop)
+        runs.check_arguments(initial_population, mutator, mode, seed, stop, space)
         entries = list(initial_population)
         starts = [e if isinstance(e, Start) else Start(e) for e in entries]
-        runs.check_within(space, starts)
         metas = [
             codec.encode(start.meta_params, f"initial_population[{i}]")
             for i, start in enumerate(starts)

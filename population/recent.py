@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 
 from population.base import Checkpoint
 
-_KEPT = 16
+_KEPT = 17  # To look back over 16 reports at the one before them.
 Entries = deque[tuple[int, float]]
 
 
 class Recent:
     """Steps and scores of the newest reports with a value on each slot's lineage.
 
-    Oldest first; none is missing from the first one's step on.
+    Oldest first; none is missing from the first one's step on. `(-1, inf)` stands for
+    the time before any report.
 
     Args:
         size: How many slots there are.
     """
 
     def __init__(self, size: int) -> None:
-        self._entries: list[Entries] = [deque(maxlen=_KEPT) for _ in range(size)]
+        nothing = (-1, math.inf)
+        self._entries = [Entries([nothing], maxlen=_KEPT) for _ in range(size)]
         self._donor: tuple[int, Entries] = (-1, deque())
 
     def add(self, worker_id: int, step: int, score: float) -> None:

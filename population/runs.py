@@ -69,13 +69,19 @@ def check(recorded: dict[str, str], now: dict[str, str]) -> None:
 
 
 def check_arguments(
-    population: object, mutator: object, mode: str, seed: object, stop: object
+    population: object,
+    mutator: object,
+    mode: str,
+    seed: object,
+    stop: object,
+    space: object,
 ) -> None:
     """Refuse arguments of the controller that no run can have.
 
     Raises:
         TypeError: If one is not of the kind that is needed.
-        ValueError: If the population is empty, or the mode or seed are unknown.
+        ValueError: If the population is empty, the space has no domain, or the mode
+            or seed are unknown.
     """
     if isinstance(population, (str, Mapping)) or not isinstance(population, Iterable):
         raise TypeError(
@@ -96,6 +102,8 @@ def check_arguments(
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
     if not isinstance(stop, Stop | None):
         raise TypeError(f"stop must be a population.Stop, got {type(stop).__name__}.")
+    if space is not None:
+        check_space(space)
     codec.integer(seed, "seed")
 
 
@@ -124,9 +132,8 @@ def check_within(space: Any, starts: Sequence[Start]) -> None:
     """
     if space is None:
         return
-    check_space(space)
     for worker_id, start in enumerate(starts):
-        wrong = misfit(space, start.meta_params)
+        wrong = misfit(space, codec.normalized(start.meta_params, "meta_params"))
         if wrong is not None:
             raise ValueError(
                 f"initial_population[{worker_id}] is not of the space: {wrong}. Widen "
@@ -142,7 +149,7 @@ def record_space(journal: Journal, recorded: Mapping[str, str], space: Any) -> N
     text = codec.encode(to_data(space), "space")
     if "space" not in recorded:
         journal.add_fact("space", text)
-    elif recorded["space"] != text:
+    elif codec.digest(decode(recorded["space"])) != codec.digest(codec.decode(text)):
         warnings.warn(
             "The run goes on with another space; the one that it began with stays "
             "recorded.",

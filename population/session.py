@@ -92,6 +92,7 @@ class Session:
         run = runs.new_token()
         incoming: list[Incoming] = []
         if not self.journal.facts():
+            runs.check_within(space, starts)
             incoming = [
                 self.keeper.prepare(i, f"{run}-{i}-0", start.step, start.params)
                 for i, start in enumerate(starts)
@@ -119,8 +120,9 @@ class Session:
 
     def lose(self, worker_ids: Collection[int]) -> None:
         """Say which slots are lost: they leave `view.live`, and hold nobody up."""
+        lost = {self._slots.check_id(worker_id) for worker_id in worker_ids}
         with self._lock:
-            self._slots.lose(worker_ids)
+            self._slots.lose(lost)
 
     def claim_weights(self) -> None:
         """From now on the weights are the library's business."""

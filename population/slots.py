@@ -286,6 +286,7 @@ class Slots(Sequence[Slot]):
         self._recent.clear(worker_id)
         valued = None if newest is None else self.graph.newest_value(newest)
         if valued is None:
+            self._recent.add(worker_id, -1, math.inf)
             return
         self.steps[worker_id] = valued.step
         self.scores[worker_id] = self.score(valued)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import record, render
-from benchmarks.speed import subjects, ticks
+from benchmarks.speed import decisions, subjects, ticks
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +118,26 @@ def test_every_figure_is_shown(result: dict[str, Any], tmp_path: pathlib.Path) -
     for figure in result["figures"]:
         assert f"| {figure['what']} |" in shown
         assert f"### {figure['section']}" in shown
+
+
+def test_every_policy_of_the_registry_has_a_figure_for_its_decisions(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The benchmark of decisions runs, and leaves no policy out."""
+    out = tmp_path / "decisions.json"
+    decisions.main(["--quick", "--out", str(out)])
+    found = json.loads(out.read_text())["figures"]
+    for kind in decisions.REGISTRY.values():
+        rows = [row for row in found if kind.__name__ in row["what"]]
+        assert len(rows) >= 2
+        assert all(row["value"]["median"] > 0 for row in rows)
+
+
+def test_a_goal_may_be_a_least_value() -> None:
+    """Where more is better the goal is judged the other way round."""
+    mean = record.Interval(1.5, 1.0, 2.0)
+    rows = [
+        record.Figure("s", "x", value=mean, at_least=goal).as_json()
+        for goal in (1.2, 1.8)
+    ]
+    assert [row["met"] for row in rows] == [True, False]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,8 @@ from population.space.domain import Domain, spread
 class _Choice(Domain):
     """One of some values; the leaves say whether they have an order."""
 
-    values: tuple[Any, ...]
-    start: tuple[Any, ...] | None = None
+    values: Sequence[Any]
+    start: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
         kind = type(self).__name__
@@ -26,10 +28,10 @@ class _Choice(Domain):
                 continue
             if not isinstance(given, (list, tuple)) or not given:
                 raise ValueError(f"{kind} needs a list of {name}, got {given!r}.")
-            object.__setattr__(self, name, tuple(given))
-        keys = [codec.digest(value) for value in self.values]
-        if len(set(keys)) < len(keys):
-            raise ValueError(f"{kind}'s values must differ, got {self.values!r}.")
+            own = codec.normalized(list(given), f"{kind}'s {name}")
+            object.__setattr__(self, name, tuple(own))
+            if len({codec.digest(value) for value in own}) < len(own):
+                raise ValueError(f"{kind}'s {name} must differ, got {given!r}.")
         outside = [value for value in self._first if not self.contains(value)]
         if outside:
             raise ValueError(f"{kind}'s start must be among its values: {outside!r}.")
@@ -37,11 +39,11 @@ class _Choice(Domain):
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> Any:
         """All are equally likely."""
         values = self._first if first else self.values
-        return values[int(rng.integers(len(values)))]
+        return copy.deepcopy(values[int(rng.integers(len(values)))])
 
     def points(self, count: int) -> list[Any]:
         """So many of the values, or all if there are no more."""
-        values = self._first
+        values = copy.deepcopy(self._first)
         return [values[i] for i in spread(len(values), min(count, len(values)))]
 
     def contains(self, value: Any) -> bool:
@@ -49,8 +51,16 @@ class _Choice(Domain):
         return self._index(value) is not None
 
     @property
-    def _first(self) -> tuple[Any, ...]:
+    def _first(self) -> Sequence[Any]:
         return self.values if self.start is None else self.start
+
+    def _step(self, value: Any, places: int, rng: np.random.Generator) -> Any:
+        """So many places further; a value that is none of them is drawn anew."""
+        index = self._index(value)
+        if index is None:
+            return self.sample(rng, first=False)
+        place = min(max(index + places, 0), len(self.values) - 1)
+        return copy.deepcopy(self.values[place])
 
     def _index(self, value: Any) -> int | None:
         try:
@@ -74,6 +84,7 @@ class Ordinal(_Choice):
 
     Raises:
         ValueError: If there are none, two are equal, or `start` has others.
+        TypeError: If one cannot be stored.
     """
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
@@ -82,15 +93,9 @@ class Ordinal(_Choice):
 
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
         """That fraction of the places further, at least one."""
-        distance = fraction * (len(self.values) - 1)
+        distance = min(max(fraction, -1.0), 1.0) * (len(self.values) - 1)
         least = (distance > 0) - (distance < 0)
         return self._step(value, round(distance) or least, rng)
-
-    def _step(self, value: Any, places: int, rng: np.random.Generator) -> Any:
-        index = self._index(value)
-        if index is None:
-            return self.sample(rng, first=False)
-        return self.values[min(max(index + places, 0), len(self.values) - 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +108,15 @@ class Categorical(_Choice):
 
     Raises:
         ValueError: If there are none, two are equal, or `start` has others.
+        TypeError: If one cannot be stored.
     """
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
         """Drawn anew, but held by a factor of 1."""
-        return value if factor == 1 else self.sample(rng, first=False)
+        return self.shifted(value, factor - 1, rng)
 
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
-        """Drawn anew."""
-        return value if fraction == 0 else self.sample(rng, first=False)
+        """Drawn anew, but held by a fraction of 0."""
+        if fraction == 0:
+            return self._step(value, 0, rng)
+        return self.sample(rng, first=False)

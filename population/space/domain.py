@@ -8,6 +8,7 @@ zero or leaves its range. What would leave the range stops at its bound.
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,26 @@ class Domain(abc.ABC):
 
 
 def spread(size: int, count: int) -> list[int]:
-    """`count` evenly spaced places among `size`, the middle one for a single place."""
+    """`count` evenly spaced places among `size`, the middle one for a single place.
+
+    More than there are come equally often, or nearly so; else all differ.
+    """
     if count == 1:
         return [(size - 1) // 2]
-    return [round(i * (size - 1) / (count - 1)) for i in range(count)]
+    if count > size:
+        return [i * size // count for i in range(count)]
+    gaps = count - 1  # Whole numbers only: a size may be beyond what a float tells.
+    return [(2 * i * (size - 1) + gaps) // (2 * gaps) for i in range(count)]
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is an int or a float; a bool is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that has a finite float."""
+    try:
+        return is_number(value) and math.isfinite(value)
+    except OverflowError:  # An int beyond all floats.
+        return False

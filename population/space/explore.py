@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from population.space.domain import Domain
+from population.space.domain import Domain, is_finite, is_number
 from population.space.trees import check_space, map_leaves
 
 Move = Callable[[Domain, Any], Any]
@@ -119,12 +118,11 @@ def _explored(
 
 
 def _check_probability(probability: Any) -> None:
-    if not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
+    if not is_number(probability) or not 0 <= probability <= 1:
         raise ValueError(
             f"resample_probability must be from 0 to 1, got {probability!r}."
         )
 
 
 def _is_positive(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0
+    return is_finite(value) and bool(value > 0)

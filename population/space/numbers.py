@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from population.space.domain import Domain
+from population.space.domain import Domain, is_finite, is_number
 
 _MOST_EXACT = 2**53  # Integers beyond have no float of their own.
 
@@ -30,10 +30,15 @@ class _Number(Domain):
         kind = type(self).__name__
         if self.start is not None:
             if not isinstance(self.start, (tuple, list)) or len(self.start) != 2:
-                raise ValueError(f"start must be (low, high), got {self.start!r}.")
-            object.__setattr__(self, "start", tuple(self.start))
+                raise ValueError(
+                    f"{kind}'s start must be (low, high), got {self.start!r}."
+                )
         for bound in (self.low, self.high, *self._first):
             self._check_bound(bound)
+        object.__setattr__(self, "low", self._typed(self.low))
+        object.__setattr__(self, "high", self._typed(self.high))
+        if self.start is not None:
+            object.__setattr__(self, "start", tuple(map(self._typed, self.start)))
         if not self.low < self.high:
             raise ValueError(
                 f"{kind} needs low < high, got {self.low!r} and {self.high!r}. For one "
@@ -55,31 +60,28 @@ class _Number(Domain):
 
     def points(self, count: int) -> list[Any]:
         """Evenly spaced on the scale, both ends included; one is the middle."""
-        low, high = self._first
-        ends = self._scaled(low), self._scaled(high)
-        if count == 1:
-            return [self._value((ends[0] + ends[1]) / 2)]
-        inner = np.linspace(*ends, count)[1:-1].tolist()
-        found = [self._value(at) for at in inner]
-        return list(dict.fromkeys([self._typed(low), *found, self._typed(high)]))
+        return list(dict.fromkeys(self._spaced(count)))
 
     def contains(self, value: Any) -> bool:
         """Whether it is a number of the range; an int is one."""
-        return _is_number(value) and bool(self.low <= value <= self.high)
+        return is_number(value) and bool(self.low <= value <= self.high)
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
         """The logarithm of the factor further on the scale."""
         del rng
-        return self._moved(value, math.log(factor) * self._unit)
+        direction = (factor > 1) - (factor < 1)
+        return self._moved(value, math.log(factor) * self._unit, direction)
 
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
         """That fraction of the scale further."""
         del rng
-        return self._moved(value, fraction * self._width)
+        direction = (fraction > 0) - (fraction < 0)
+        distance = min(max(fraction, -1.0), 1.0) * self._width
+        return self._moved(value, distance, direction)
 
     def moves(self, value: Any) -> bool:
         """Any number can."""
-        return _is_number(value) and not math.isnan(value)
+        return is_number(value) and bool(value == value)
 
     @abc.abstractmethod
     def _scaled(self, value: float) -> float:
@@ -102,11 +104,30 @@ class _Number(Domain):
     def _first(self) -> tuple[float, float]:
         return (self.low, self.high) if self.start is None else self.start
 
-    def _moved(self, value: float, distance: float) -> Any:
-        inside = min(max(value, self.low), self.high)
-        if distance == 0:
-            return self._typed(inside)
-        return self._value(self._scaled(inside) + distance)
+    def _spaced(self, count: int) -> list[Any]:
+        """So many values of the first sample, ascending; some may be equal."""
+        low, high = self._first
+        ends = self._scaled(low), self._scaled(high)
+        if count == 1:
+            inner = [ends[0] + (ends[1] - ends[0]) / 2]
+        else:
+            inner = np.linspace(*ends, count)[1:-1].tolist()
+        found = [min(max(self._value(at), low), high) for at in inner]
+        return found if count == 1 else [low, *found, high]
+
+    def _moved(self, value: float, distance: float, direction: int) -> Any:
+        """The value moved, by the least step if the distance is lost in rounding."""
+        before = self._typed(min(max(value, self.low), self.high))
+        if not direction:
+            return before
+        after = self._value(self._scaled(before) + distance)
+        if (after - before) * direction <= 0:
+            after = self._next(before, direction)
+        return min(max(after, self.low), self.high)
+
+    def _next(self, value: Any, direction: int) -> Any:
+        """The nearest other value in a direction."""
+        return math.nextafter(value, direction * math.inf)
 
     def _value(self, at: float) -> Any:
         low, high = self._scaled(self.low), self._scaled(self.high)
@@ -118,7 +139,7 @@ class _Number(Domain):
         return float(value)
 
     def _check_bound(self, value: Any) -> None:
-        if not _is_number(value) or not math.isfinite(value):
+        if not is_finite(value):
             raise ValueError(
                 f"{type(self).__name__}'s bounds must be finite numbers, got {value!r}."
             )
@@ -240,11 +261,22 @@ class Integer(_Number):
 
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> int:
         """Each number is as likely as its share of the scale."""
-        low, high = map(int, self._first if first else (self.low, self.high))
+        low, high = self._first if first else (self.low, self.high)
         if not self.logarithmic:
             return int(rng.integers(low, high + 1))
         at = rng.uniform(math.log(low - 0.5), math.log(high + 0.5))
-        return int(min(max(self._typed(math.exp(at)), low), high))
+        return min(max(self._typed(math.exp(at)), low), high)
+
+    def points(self, count: int) -> list[int]:
+        """Evenly spaced on the scale, all different; one is the middle."""
+        low, high = self._first
+        count = min(count, high - low + 1)
+        found: list[int] = []
+        for place, value in enumerate(self._spaced(count)):
+            least = found[-1] + 1 if found else low
+            most = high - (count - 1 - place)  # Leaves room for those that follow.
+            found.append(min(max(value, least), most))
+        return found
 
     def contains(self, value: Any) -> bool:
         """Whether it is an int of the range; a float is none."""
@@ -260,15 +292,15 @@ class Integer(_Number):
     def _unit(self) -> float:
         return 1.0 if self.logarithmic else self._width / 2
 
-    def _moved(self, value: float, distance: float) -> int:
-        before = self._typed(min(max(value, self.low), self.high))
-        after = int(super()._moved(before, distance))
-        if after == before and distance != 0:
-            after = before + (1 if distance > 0 else -1)
-        return min(max(after, self.low), self.high)
+    @property
+    def _first(self) -> tuple[int, int]:
+        return (self.low, self.high) if self.start is None else self.start
+
+    def _next(self, value: int, direction: int) -> int:
+        return value + direction
 
     def _typed(self, value: float) -> int:
-        return math.floor(value + 0.5)
+        return round(value)  # Halves to even: as often up as down.
 
     def _check_bound(self, value: Any) -> None:
         if type(value) is not int or abs(value) > _MOST_EXACT:
@@ -280,7 +312,3 @@ class Integer(_Number):
                 "Integer's bounds must be 1 or more on a logarithmic scale, got "
                 f"{value!r}."
             )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +75,7 @@ def grid(space: Any, k: int | None = None, points: int | None = None) -> list[An
         if k is None:
             raise ValueError("grid needs k, the number of meta_params, or points.")
         points = _fewest_points(space, k)
-    axes = [domain.points(points) for domain in domains(space).values()]
+    axes = [domain.points(points) for _, domain in _found(space)]
     size = math.prod(len(axis) for axis in axes)
     chosen = range(size) if k is None else spread(size, k)
     return [_combination(space, axes, place) for place in chosen]
@@ -107,19 +108,21 @@ def misfit(space: Any, meta_params: Any) -> str | None:
 
 def domains(space: Any) -> dict[str, Domain]:
     """The domains by the names of their places, nested ones as `a/b`, in order."""
-    found: dict[str, Domain] = {}
-
-    def collect(place: str, leaf: Any, _: Any) -> None:
-        if isinstance(leaf, Domain):
-            found[place] = leaf
-
-    map_leaves(space, space, collect)
-    return found
+    return dict(_found(space))
 
 
 def to_data(space: Any) -> Any:
-    """The space as plain data, which the codec can keep; `from_data` reads it."""
+    """The space as plain data, which the codec can keep; `from_data` reads it.
+
+    Raises:
+        TypeError: If it has a domain of another kind, or a constant, that cannot be
+            stored.
+    """
     if isinstance(space, Domain):
+        if _DOMAINS.get(type(space).__name__) is not type(space):
+            raise TypeError(
+                f"A space's domains must be among {sorted(_DOMAINS)}, got {space!r}."
+            )
         fields: dict[str, Any] = {
             field.name: getattr(space, field.name)
             for field in dataclasses.fields(space)  # type: ignore[arg-type]
@@ -136,18 +139,23 @@ def from_data(data: Any) -> Any:
     """The space that `to_data` wrote.
 
     Raises:
-        ValueError: If it names a domain that this version does not know.
+        ValueError: If it is no space, or names a domain that is not known here.
+        TypeError: If a domain has other arguments.
     """
-    if isinstance(data, dict):
-        return {key: from_data(inner) for key, inner in data.items()}
-    kind, *rest = data
-    if kind == "domain":
-        if rest[0] not in _DOMAINS:
-            raise ValueError(f"Unknown domain {rest[0]!r}; known: {sorted(_DOMAINS)}.")
-        return _DOMAINS[rest[0]](**rest[1])
-    if kind == "constant":
-        return rest[0]
-    return {"list": list, "tuple": tuple}[kind](from_data(inner) for inner in rest[0])
+    match data:
+        case dict():
+            return {key: from_data(inner) for key, inner in data.items()}
+        case ("domain", str(name), dict(fields)):
+            if name not in _DOMAINS:
+                raise ValueError(f"Unknown domain {name!r}; known: {sorted(_DOMAINS)}.")
+            return _DOMAINS[name](**fields)
+        case ("constant", constant):
+            return constant
+        case ("list", list(parts)):
+            return [from_data(inner) for inner in parts]
+        case ("tuple", list(parts)):
+            return tuple(from_data(inner) for inner in parts)
+    raise ValueError(f"Not the data of a space: {data!r}.")
 
 
 def check_space(space: Any) -> None:
@@ -157,7 +165,16 @@ def check_space(space: Any) -> None:
         ValueError: If it has no domain, or a domain's class in place of a domain.
         TypeError: If a constant cannot be stored.
     """
-    if not domains(space):
+
+    def check(place: str, leaf: Any, _: Any) -> None:
+        if isinstance(leaf, type) and issubclass(leaf, Domain):
+            raise ValueError(
+                f"{place} must be a domain, got the class {leaf.__name__}. Write it "
+                f"with its arguments: {leaf.__name__}(...)."
+            )
+
+    map_leaves(space, space, check)
+    if not _found(space):
         raise ValueError(
             "A space needs at least one domain, say {'learning_rate': LogUniform(1e-5, "
             f"1e-1)}}, got {space!r}."
@@ -174,16 +191,16 @@ def map_leaves(
         ValueError: If the tree has not the structure of the space.
     """
     if isinstance(space, Mapping):
-        if not isinstance(tree, Mapping) or not space.keys() <= tree.keys():
-            needed = ", ".join(map(repr, space))
+        given = tree if isinstance(tree, Mapping) else {}
+        lacking = [key for key in space if key not in given]
+        if given is not tree or lacking:
+            needed = f" with {', '.join(map(repr, lacking))}" if lacking else ""
             raise ValueError(
-                f"{place or 'meta_params'} must be a dict with {needed}, as the space "
-                f"has it, got {tree!r}"
+                f"{place or 'meta_params'} must be a dict{needed}, as the space has "
+                f"it, got {tree!r}"
             )
         return dict(tree) | {
-            key: map_leaves(
-                inner, tree[key], function, f"{place}/{key}" if place else key
-            )
+            key: map_leaves(inner, tree[key], function, _inside(place, key))
             for key, inner in space.items()
         }
     if type(space) in (list, tuple):
@@ -193,9 +210,7 @@ def map_leaves(
                 f"{len(space)}, as the space has it, got {tree!r}"
             )
         return type(space)(
-            map_leaves(
-                inner, part, function, f"{place}/{index}" if place else str(index)
-            )
+            map_leaves(inner, part, function, _inside(place, index))
             for index, (inner, part) in enumerate(zip(space, tree, strict=True))
         )
     return function(place or "meta_params", space, tree)
@@ -203,6 +218,18 @@ def map_leaves(
 
 def _inside(place: str, key: object) -> str:
     return f"{place}/{key}" if place else str(key)
+
+
+def _found(space: Any) -> list[tuple[str, Domain]]:
+    """The domains in order; two places may have one name, as 'a/b' and b in a."""
+    found: list[tuple[str, Domain]] = []
+
+    def collect(place: str, leaf: Any, _: Any) -> None:
+        if isinstance(leaf, Domain):
+            found.append((place, leaf))
+
+    map_leaves(space, space, collect)
+    return found
 
 
 def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
@@ -220,13 +247,15 @@ def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
 
 def _fewest_points(space: Any, k: int) -> int:
     """As few points of each domain as give `k` combinations, if any number does."""
-    sizes: list[int] = []
-    for points in range(1, k + 1):
-        before = sizes
-        sizes = [len(domain.points(points)) for domain in domains(space).values()]
-        if math.prod(sizes) >= k or (points > 1 and sizes == before):
-            return points
-    return k
+    found = [domain for _, domain in _found(space)]
+
+    def combinations(points: int) -> int:
+        return math.prod(len(domain.points(points)) for domain in found)
+
+    most = 1
+    while most < k and combinations(most) < k:
+        most = min(2 * most, k)
+    return bisect.bisect_left(range(most), k, lo=1, key=combinations)
 
 
 def _copy(constant: Any) -> Any:

@@ -1,0 +1,373 @@
+"""The population as of a step, and the slots that are live."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from population import Branch, Checkpoint, PopulationController, PopulationView, Report
+from tests.helpers import Decide, Scripted, connection, generation, poll
+
+SIZE = 3
+Standing = tuple[list[int], list[float]]
+
+
+class Unwilling(Exception):
+    """What a mutator raises now and then; the report is taken back."""
+
+
+def slowly(view: Any, size: int, until: int) -> list[Standing]:
+    """By the definition: for each step the newest valued checkpoint of each lineage."""
+    found: list[Standing] = [([-1] * size, [math.inf] * size) for _ in range(until)]
+    for worker_id in range(size):
+        below = until
+        for checkpoint in view.graph.walk(view.newest(worker_id)):
+            if checkpoint.value is None:
+                continue
+            for step in range(checkpoint.step, below):
+                found[step][0][worker_id] = checkpoint.step
+                found[step][1][worker_id] = view.score(checkpoint)
+            below = min(below, checkpoint.step)
+    return found
+
+
+def check(view: Any, size: int = SIZE) -> None:
+    """`as_of` says the same as the definition, at every step."""
+    until = max(view.newest(worker_id).step for worker_id in range(size)) + 3
+    for step, expected in enumerate(slowly(view, size, until)):
+        steps, scores = view.as_of(step)
+        assert (steps.tolist(), scores.tolist()) == expected, f"as of {step}"
+    steps, scores = view.as_of(until)
+    assert steps.tolist() == view.steps.tolist()
+    assert scores.tolist() == view.scores.tolist()
+
+
+class Journey:
+    """A run to which anything may happen, checked after whatever did.
+
+    Args:
+        seed: Of what happens.
+        folder: The run folder, or None.
+        branching: How often a report branches a slot.
+    """
+
+    def __init__(
+        self, seed: int, folder: pathlib.Path | None, branching: float
+    ) -> None:
+        self.choose = random.Random(seed)
+        self._folder = folder
+        self._branching = branching
+        self.controller = self.open()
+
+    def open(self) -> PopulationController:
+        """The controller, on what is there."""
+        mode = ("min", "max")[self._branching > 0.2]
+        starts = [{"h": worker_id} for worker_id in range(SIZE)]
+        mutator = Scripted(self._decide)
+        return PopulationController(starts, mutator, self._folder, mode=mode)
+
+    def _decide(self, report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        check(view)
+        choose = self.choose
+        if choose.random() < 0.03:
+            raise Unwilling
+        branches = {}
+        while choose.random() < self._branching:
+            worker_id = choose.randrange(SIZE)
+            branches[worker_id] = Branch(self._parent(view), {"h": choose.random()})
+        return branches
+
+    def _parent(self, view: PopulationView) -> Checkpoint | None:
+        """Own or others', new or old, of a lineage or beside it, or nothing."""
+        kind = self.choose.randrange(8)
+        if kind == 0:
+            return None
+        if kind < 3:
+            return self.choose.choice(list(view.graph.history()))
+        newest = view.newest(self.choose.randrange(SIZE))
+        if kind < 6:
+            return newest
+        return self.choose.choice(list(view.graph.walk(newest))[:6])
+
+    def value(self) -> float | None:
+        """Mostly a number."""
+        kind = self.choose.random()
+        if kind < 0.2:
+            return None
+        return math.nan if kind < 0.25 else self.choose.random()
+
+    def go(self) -> None:
+        """Let something happen."""
+        kind = self.choose.random()
+        try:
+            if kind < 0.55:
+                self.controller.set_eval(*self._next(self.choose.randrange(SIZE)))
+            elif kind < 0.6:
+                worker_id = self.choose.randrange(SIZE)
+                for _ in range(20):
+                    self.controller.set_eval(*self._next(worker_id))
+            elif kind < 0.7:
+                self.controller.set_evals([self._next(w) for w in range(SIZE)])
+            elif kind < 0.95:
+                self.controller.set_eval(*self._late())
+            else:
+                poll(self.controller, self.choose.randrange(SIZE))
+        except Unwilling:
+            pass
+        assert len(self.controller.workers) == SIZE  # Reads anew what was taken back.
+        check(self.controller.session._decisions._view)
+
+    def _next(self, worker_id: int) -> tuple[Any, ...]:
+        present = self.controller.newest(worker_id)
+        step = present.step + self.choose.randint(1, 3)
+        params = self.choose.choice([None, f"at {step}"])
+        return worker_id, present.generation_id, step, params, self.value()
+
+    def _late(self) -> tuple[Any, ...]:
+        """A value for what has none yet, or for a step that nobody has reported."""
+        history = list(self.controller.history())
+        found = self.choose.choice(history[-60:])
+        lacking = [c for c in history if c.value is None]
+        if lacking and self.choose.random() < 0.6:
+            found = self.choose.choice(lacking)
+        step = found.step + self.choose.choice([0, 0, 0, 1])
+        return found.worker_id, found.generation_id, step, None, self.value()
+
+
+@pytest.mark.parametrize("branching", [0.05, 0.2, 0.4])
+def test_as_of_keeps_to_its_definition_whatever_happens(branching: float) -> None:
+    """Reports, late values, branches to anywhere, batches, and what is taken back."""
+    for seed in range(10):
+        journey = Journey(seed, None, branching)
+        for _ in range(30):
+            journey.go()
+
+
+def test_as_of_keeps_to_its_definition_after_reopening(tmp_path: pathlib.Path) -> None:
+    """What is kept in memory is made anew from the journal, and is the same."""
+    for seed in range(6):
+        journey = Journey(seed, tmp_path / str(seed), 0.2)
+        for _ in range(5):
+            for _ in range(8):
+                journey.go()
+            journey.controller.close()
+            journey.controller = journey.open()
+            check(journey.controller.session._decisions._view)
+        journey.controller.close()
+
+
+def test_as_of_sees_what_another_process_has_written(tmp_path: pathlib.Path) -> None:
+    """Two controllers take turns on one journal."""
+    for seed in range(4):
+        journey = Journey(seed, tmp_path / str(seed), 0.2)
+        both = [journey.controller, journey.open()]
+        for turn in range(30):
+            journey.controller = both[turn % 2]
+            journey.go()
+        for controller in both:
+            controller.close()
+
+
+# What it costs.
+
+
+def run(decide: Decide | None = None, size: int = 2) -> PopulationController:
+    """A run in memory."""
+    return PopulationController([{"h": 0}] * size, Scripted(decide))
+
+
+def report(controller: PopulationController, worker_id: int, *steps: int) -> None:
+    """Values of a slot; at step s it is s."""
+    for step in steps:
+        present = generation(controller, worker_id)
+        controller.set_eval(worker_id, present, step, "p", float(step))
+
+
+def reads(controller: PopulationController, step: int) -> tuple[list[str], list[int]]:
+    """The SQL that it takes to look back, and the steps that were found."""
+    found: list[str] = []
+    connection(controller).set_trace_callback(found.append)
+    steps, scores = controller.session._slots.as_of(step)
+    connection(controller).set_trace_callback(None)
+    assert [s for s in scores.tolist() if s < math.inf] == [
+        s for s in steps.tolist() if s >= 0
+    ]
+    return found, steps.tolist()
+
+
+def test_looking_back_over_sixteen_reports_reads_nothing() -> None:
+    """Slots that are a little ahead are at hand; the one after that is looked up."""
+    controller = run()
+    report(controller, 0, *range(10, 270, 10))
+    for ahead in range(17):
+        step = 260 - 10 * ahead
+        assert reads(controller, step) == ([], [step, -1])
+        assert reads(controller, step + 9) == ([], [step, -1])
+    found, steps = reads(controller, 99)
+    assert found
+    assert steps == [90, -1]
+
+
+@pytest.mark.parametrize("back_to", [None, 200])
+def test_looking_back_right_after_a_branch_reads_nothing(back_to: int | None) -> None:
+    """A slot that was copied from one at hand has come the same way."""
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if report.checkpoint.step != 260:
+            return {}
+        parent = report.checkpoint
+        if back_to is not None:
+            parent = view.graph[parent.generation_id][back_to]
+        branches = {w: Branch(parent, {"h": w}) for w in (1, 2)}
+        return branches if back_to is None else branches | {0: Branch(parent, {"h": 3})}
+
+    controller = run(decide, 3)
+    report(controller, 1, 5)
+    report(controller, 0, *range(10, 270, 10))
+    last = back_to or 260
+    for step in range(last, 99, -10):
+        assert reads(controller, step) == ([], [step] * 3)
+    report(controller, 1, last + 10)
+    report(controller, 2, last + 5, last + 7)
+    assert reads(controller, last)[0] == []
+    assert reads(controller, last + 6) == ([], [last, last, last + 5])
+
+
+def test_looking_back_in_a_decision_reads_nothing() -> None:
+    """The view of a mutator answers from the same memory."""
+    found: list[str] = []
+    seen: list[Any] = []
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if report.worker_id == 1:
+            connection(controller).set_trace_callback(found.append)
+            seen.extend(array.tolist() for array in view.as_of(report.checkpoint.step))
+            connection(controller).set_trace_callback(None)
+        return {}
+
+    controller = run(decide)
+    report(controller, 0, 10, 20, 30)
+    report(controller, 1, 15)
+    assert found == []
+    assert seen == [[10, 15], [10.0, 15.0]]
+
+
+def test_looking_back_changes_nothing() -> None:
+    """The arrays are the caller's own."""
+    controller = run()
+    report(controller, 0, 10, 20)
+    slots = controller.session._slots
+    for step in (15, 99):
+        steps, scores = slots.as_of(step)
+        steps.fill(7)
+        scores.fill(7)
+    assert slots.steps.tolist() == [20, -1]
+    assert slots.as_of(15)[0].tolist() == [10, -1]
+    assert slots.as_of(-1)[0].tolist() == [-1, -1]
+    assert np.isinf(slots.as_of(-1)[1]).all()
+
+
+def test_a_late_value_is_seen_by_all_who_came_that_way() -> None:
+    """A value that comes for what several slots have branched from is theirs too."""
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if report.checkpoint.step != 30:
+            return {}
+        return {w: Branch(report.checkpoint, {"h": w}) for w in (0, 1, 2)}
+
+    controller = run(decide, 4)
+    first = generation(controller)
+    controller.set_eval(0, first, 10, "p", 1.0)
+    controller.set_eval(0, first, 20, "p", None)
+    controller.set_eval(0, first, 30, "p", 3.0)
+    as_of = controller.session._slots.as_of
+    assert as_of(25)[0].tolist() == [10, 10, 10, -1]
+    controller.set_eval(0, first, 20, None, 2.0)
+    assert as_of(25)[0].tolist() == [20, 20, 20, -1]
+    assert as_of(25)[1].tolist() == [2.0, 2.0, 2.0, math.inf]
+    controller.set_eval(0, first, 15, "p", 1.5)
+    assert as_of(19)[0].tolist() == [15, 15, 15, -1]
+
+
+def test_a_late_value_of_the_very_donor_is_seen_by_its_copies() -> None:
+    """A generation begins at the step of what it copies, and that step counts too."""
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if report.checkpoint.step != 20 or report.checkpoint.value is not None:
+            return {}
+        return {w: Branch(report.checkpoint, {"h": w}) for w in (1, 2)}
+
+    controller = run(decide, 3)
+    first = generation(controller)
+    controller.set_eval(0, first, 10, "p", 1.0)
+    controller.set_eval(0, first, 20, "p", None)
+    for worker_id in (0, 1, 2):
+        report(controller, worker_id, 30, 40)
+    as_of = controller.session._slots.as_of
+    assert as_of(25)[0].tolist() == [10, 10, 10]
+    controller.set_eval(0, first, 20, None, 2.0)
+    assert as_of(25)[0].tolist() == [20, 20, 20]
+    assert as_of(15)[0].tolist() == [10, 10, 10]
+
+
+@pytest.mark.parametrize("late", [20, 30])
+def test_a_late_value_is_seen_by_who_comes_that_way_later(late: int) -> None:
+    """Two branch from one checkpoint, and between them a value comes for its past."""
+    donors: list[Checkpoint] = []
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if report.worker_id == 0:
+            return {}
+        return {report.worker_id: Branch(donors[0], {"h": 1})}
+
+    controller = run(decide, 3)
+    first = generation(controller)
+    for step in (10, 20, 30, 40):
+        value = None if step == late else float(step)
+        controller.set_eval(0, first, step, "p", value)
+    donors.append(controller.graph[first][30])
+    as_of = controller.session._slots.as_of
+    report(controller, 1, 1)
+    controller.set_eval(0, first, late, None, float(late))
+    report(controller, 2, 1)
+    for step in (10, 20, 30):
+        assert as_of(step)[0].tolist() == [step] * 3
+        assert as_of(step)[1].tolist() == [float(step)] * 3
+
+
+# Which slots are live.
+
+
+def test_a_lost_slot_is_not_live_but_is_still_a_worker(tmp_path: pathlib.Path) -> None:
+    """A policy decides among the live ones, and may still branch to the others."""
+    views: list[tuple[list[int], int]] = []
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        views.append((list(view.live), len(view.workers)))
+        return {}
+
+    def opened() -> PopulationController:
+        return PopulationController([1.0] * 3, Scripted(decide), tmp_path)
+
+    controller, other = opened(), opened()
+    for lost, live in (({1}, [0, 2]), ({0, 2}, [1]), (set(), [0, 1, 2]), ({1}, [0, 2])):
+        controller.session.lose(lost)
+        controller.set_eval(0, generation(controller), len(views) + 1, None, 1.0)
+        assert views[-1] == (live, 3)
+    other.set_eval(0, generation(other), 9, None, 1.0)
+    assert views[-1] == ([0, 1, 2], 3)
+    controller.set_eval(0, generation(controller), 10, None, 1.0)
+    assert views[-1] == ([0, 2], 3), "what another process wrote brings nobody back"
+    assert len(controller.workers) == 3
+    controller.close()
+    other.close()
+    again = opened()
+    again.set_eval(0, generation(again), 11, None, 1.0)
+    assert views[-1] == ([0, 1, 2], 3), "who was lost is known to the engine alone"
+    again.close()
