@@ -32,6 +32,9 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) -m benchmarks.speed.ticks
+	$(RUN) -m benchmarks.speed.decisions
+	$(RUN) -m benchmarks.quality.toy
+	$(RUN) -m benchmarks.quality.complex_cnn
 	$(RUN) -m benchmarks.render
 
 clean:

@@ -2,7 +2,8 @@
 
 Decisions of a population use `validation`; `test` is only for the final table.
 
-`digits` comes with scikit-learn and needs nothing else. `cifar10` reads files that
+`digits` comes with scikit-learn and needs nothing else; `colour_digits` are the same in
+colour and of CIFAR-10's size. `cifar10` reads files that
 `python -m examples.prepare_cifar10` wrote once; reading them needs no TensorFlow and
 never touches the network.
 """
@@ -18,9 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-NAMES = ("cifar10", "digits")
+NAMES = ("cifar10", "colour_digits", "digits")
 
 _DIGITS_HELD_OUT = 300  # For validation, and as many again for the test set.
+_LARGER = 4  # Times as high and as wide as a digit: CIFAR-10's 32x32 pixels.
+_LEAST_CONTRAST = 0.3  # Between the mean colour of a digit and of its background.
 _CIFAR10_HELD_OUT = 5_000  # The usual cut of its 50,000 training images.
 _CIFAR10_CLASSES = 10
 _READERS = ("tensorflow_datasets", "array_record", "importlib_resources", "PIL")
@@ -66,7 +69,7 @@ def load(name: str, data_dir: str | pathlib.Path | None = None) -> Dataset:
 
     Args:
         name: One of `NAMES`.
-        data_dir: Where `cifar10` was prepared; `digits` needs none.
+        data_dir: Where `cifar10` was prepared; the others need none.
 
     Raises:
         ValueError: The name is unknown, or `cifar10` came without a folder.
@@ -74,6 +77,8 @@ def load(name: str, data_dir: str | pathlib.Path | None = None) -> Dataset:
     """
     if name == "digits":
         return digits()
+    if name == "colour_digits":
+        return colour_digits()
     if name != "cifar10":
         raise ValueError(f"Unknown dataset {name!r}; known are {', '.join(NAMES)}.")
     if data_dir is None:
@@ -103,6 +108,26 @@ def digits(seed: int = 0) -> Dataset:
     rest, test = _cut(everything, _DIGITS_HELD_OUT)
     train, validation = _cut(rest, _DIGITS_HELD_OUT)
     return Dataset("digits", train, validation, test, num_classes=10)
+
+
+def colour_digits(seed: int = 0) -> Dataset:
+    """Return the digits as 32x32 colour images, cut like those of `digits`.
+
+    Each image has two colours of its own, which never change and say nothing of the
+    digit: the lighter one is the digit's, the other one the background's.
+
+    Args:
+        seed: Decides which image goes into which set, and the colours.
+
+    Raises:
+        NotReadyError: As `digits`.
+    """
+    grey = digits(seed)
+    rng = np.random.default_rng([seed, 1])
+    train, validation, test = (
+        _coloured(split, rng) for split in (grey.train, grey.validation, grey.test)
+    )
+    return Dataset("colour_digits", train, validation, test, grey.num_classes)
 
 
 def cifar10(data_dir: str | pathlib.Path) -> Dataset:
@@ -170,6 +195,19 @@ def batch(split: Split, size: int, seed: int, worker_id: int, step: int) -> Spli
     rng = np.random.default_rng([seed, worker_id, step])
     rows = rng.choice(available, size, replace=False, shuffle=False)
     return Split(split.images[rows], split.labels[rows])
+
+
+def _coloured(split: Split, rng: np.random.Generator) -> Split:
+    """Return grey images enlarged, each in two random colours."""
+    size = len(split.labels)
+    one, other = rng.random((2, size, 1, 1, 3), np.float32)
+    gap = (one - other).mean(axis=-1, keepdims=True)
+    digit, background = np.where(gap > 0, one, other), np.where(gap > 0, other, one)
+    # Of two colours that are as light as each other nothing could be read.
+    lacking = np.maximum(_LEAST_CONTRAST - abs(gap), 0) / 2
+    digit, background = (digit + lacking).clip(0, 1), (background - lacking).clip(0, 1)
+    ink = split.images.repeat(_LARGER, axis=1).repeat(_LARGER, axis=2)
+    return Split(background + ink * (digit - background), split.labels)
 
 
 def _cut(split: Split, held_out: int) -> tuple[Split, Split]:

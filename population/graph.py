@@ -222,11 +222,16 @@ class CheckpointGraph(Mapping[str, Generation]):
     def resume_point(self, checkpoint: Checkpoint) -> Checkpoint:
         """Where training can go on: the nearest that did not diverge and has params.
 
-        The checkpoint itself or an ancestor. A root always qualifies; its params are
-        its `Start`'s, None meaning fresh ones. Where the loops keep the weights
-        themselves, params are not asked for.
+        The checkpoint itself or an ancestor; from one that diverged, the nearest with a
+        finite value, as what has none yet may be as bad. A root always qualifies; its
+        params are its `Start`'s, None meaning fresh ones. Where the loops keep the
+        weights themselves, params are not asked for.
         """
-        needs = {"value": False, "params": self.keeps_weights, "finite": True}
+        needs = {
+            "value": checkpoint.diverged,
+            "params": self.keeps_weights,
+            "finite": True,
+        }
         if not (checkpoint.diverged or (needs["params"] and checkpoint.params is None)):
             return checkpoint
         fresh: str | None = None

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import record, render
 from benchmarks.speed import decisions, subjects, ticks
+from population.mutators import REGISTRY
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_every_policy_of_the_registry_has_a_figure_for_its_decisions(
     out = tmp_path / "decisions.json"
     decisions.main(["--quick", "--out", str(out)])
     found = json.loads(out.read_text())["figures"]
-    for kind in decisions.REGISTRY.values():
+    for kind in REGISTRY.values():
         rows = [row for row in found if kind.__name__ in row["what"]]
         assert len(rows) >= 2
         assert all(row["value"]["median"] > 0 for row in rows)

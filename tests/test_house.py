@@ -29,6 +29,7 @@ GROUND = {
     "population.journal",
 }
 
+ISOLATES = {"population.testing.play"}
 SHARED_BY_MUTATORS = {
     f"population.mutators.{helper}"
     for helper in ("explore", "exploit", "rounds", "standings")
@@ -114,7 +115,7 @@ def test_a_journal_knows_only_what_it_keeps(name: str) -> None:
 def test_only_mutators_know_mutators(name: str) -> None:
     """The core runs any policy and knows none of them."""
     core = not name.startswith(("population.mutators", "population.report"))
-    if core and name not in {"population.cli", "population.testing"}:
+    if core and name != "population.cli" and not name.startswith("population.testing"):
         assert not [o for o in own(name) if o.startswith("population.mutators")]
 
 
@@ -275,4 +276,5 @@ def test_errors_are_not_asserted_and_not_swallowed(name: str) -> None:
         if isinstance(node, ast.ExceptHandler):
             caught = "" if node.type is None else ast.unparse(node.type)
             where = f"{name}:{node.lineno} catches {caught or 'everything'}"
-            assert caught not in {"", "Exception"}, where
+            # The kit turns what a mutator raises into a broken promise, in one place.
+            assert caught not in {"", "Exception"} or name in ISOLATES, where

@@ -1,11 +1,13 @@
-"""The command line that both programs share, and what they show at the end."""
+"""The command line that the CNNs' programs share, and what they show at the end."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable, Sequence
 
 import jax
+from rich.console import Console
 
 from examples import datasets
 from examples.simple_cnn import model
@@ -13,18 +15,18 @@ from population import PopulationController
 from population.report import plots, table
 
 
-def parser(description: str, **defaults: object) -> argparse.ArgumentParser:
-    """The flags of both programs; `defaults` replaces some of their defaults."""
+def parser(
+    description: str, names: Sequence[str] = ("digits", "cifar10")
+) -> argparse.ArgumentParser:
+    """The flags of all programs; the first dataset named is the default."""
     found = argparse.ArgumentParser(description=description)
     found.add_argument("--log_dir", help="the run folder; run again to go on there")
-    found.add_argument("--dataset", choices=("digits", "cifar10"), default="digits")
+    found.add_argument("--dataset", choices=names, default=names[0])
     found.add_argument("--data_dir", help="where CIFAR-10 was prepared")
     found.add_argument("--steps", type=int, help="training steps of each worker")
-    found.add_argument("--batch_size", type=int, default=128)
     found.add_argument("--every", type=int, help="steps between two reports")
     found.add_argument("--width", type=int, default=32, help="channels")
     found.add_argument("--seed", type=int, default=0)
-    found.set_defaults(**defaults)
     return found
 
 
@@ -40,12 +42,26 @@ def show(
     controller: PopulationController,
     functions: model.Functions,
     dataset: datasets.Dataset,
+    log: Iterable[str] | None = ("learning_rate",),
+    console: Console | None = None,
 ) -> None:
-    """The final table, and the pictures in the run folder."""
+    """The final table, and the pictures in the run folder.
+
+    Args:
+        controller: The run.
+        functions: The model.
+        dataset: Its test set is looked at here, and nowhere else.
+        log: The hyperparameters with logarithmic axes; None: as the run's space says.
+        console: Where the table is printed; by default standard output.
+    """
     accuracies = model.test_accuracy(controller, functions, dataset)
     title = f"{dataset.name} on {jax.devices()[0]}"
     table.print_workers(
-        controller, {"test accuracy": accuracies}, value="validation loss", title=title
+        controller,
+        {"test accuracy": accuracies},
+        value="validation loss",
+        title=title,
+        console=console,
     )
     if controller.log_dir is None:
         return
@@ -54,6 +70,6 @@ def show(
         controller.log_dir / "plots",
         value="validation loss",
         log_value=True,
-        log=["learning_rate"],
+        log=log,
     )
     print("pictures:", *files, sep="\n  ")

@@ -51,10 +51,17 @@ class State(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """What the training loop needs to know of the model."""
+    """What the training loop needs to know of the model.
+
+    Attributes:
+        init: A fresh state.
+        step: The state, the images and what else a model needs, to the next state and
+            the training loss.
+        evaluate: The mean loss and the accuracy on a split.
+    """
 
     init: Callable[[dict[str, float]], State]
-    step: Callable[[State, Split], tuple[State, jax.Array]]
+    step: Callable[..., tuple[State, jax.Array]]
     evaluate: Callable[[State, Split], tuple[jax.Array, jax.Array]]
 
 

@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
     """Train, then print the table and draw the pictures."""
     parser = arguments.parser("One worker that searches its learning rate.")
     parser.set_defaults(steps=600, every=5)
+    parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--explore_steps", type=int, default=20)
     parser.add_argument("--exploit_steps", type=int, default=40)
     options = parser.parse_args(argv)

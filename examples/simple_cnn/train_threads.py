@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
     """Train, then print the table and draw the pictures."""
     parser = arguments.parser("A population of CNNs in threads.")
     parser.set_defaults(steps=420, every=10)
+    parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--workers", type=int, default=4, help="the population's size")
     parser.add_argument("--threads", type=int, help="by default one for each worker")
     parser.add_argument("--steps_per_exploit", type=int, default=50)

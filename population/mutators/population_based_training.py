@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from population.base import Branch, Checkpoint, Mutator, PopulationView, Report
-from population.mutators.exploit import Exploit, Truncation
+from population.mutators.exploit import Exploit, Truncation, check_rule, choose
 from population.mutators.explore import Explore, MutateFn
 from population.mutators.rounds import Latecomer, check_steps
 from population.mutators.standings import Standings, at_equal_step, samples
@@ -82,12 +82,8 @@ class PopulationBasedTraining(Mutator[Intervals]):
         self.keep_best = keep_best
         if type(burn_in) is not int or burn_in < 0:
             raise ValueError(f"burn_in must be an int of 0 or more, got {burn_in!r}.")
-        is_rule = callable(getattr(exploit, "donor", None))
-        if exploit is not None and (isinstance(exploit, type) or not is_rule):
-            raise TypeError(
-                "exploit must be a rule, an object with a method donor, say "
-                f"Truncation(0.2), or None; got {exploit!r}."
-            )
+        if exploit is not None:
+            check_rule(exploit)
         self._explore = None if mutate_fn is None else Explore(mutate_fn)
         self._latecomer = Latecomer()
 
@@ -181,8 +177,11 @@ class PopulationBasedTraining(Mutator[Intervals]):
         is_best: bool,
     ) -> Branch | None:
         """What becomes of a member: a copy, its own way explored, or nothing."""
-        chosen = None if is_best else self._chosen(me, standings, view)
+        chosen = None
+        if self.exploit is not None and not is_best:
+            chosen = choose(self.exploit, me, standings, view.rng)
         mine = standings.scores[me]
+        diverged = not math.isfinite(mine)
         if chosen is not None:
             donor = checkpoint_of(chosen)
             point = view.graph.resume_point(donor)
@@ -190,9 +189,9 @@ class PopulationBasedTraining(Mutator[Intervals]):
                 f"copied worker {donor.worker_id}, whose score was "
                 f"{standings.scores[chosen]:.6g}, not {mine:.6g}"
             )
-            origin = donor if self.copy_meta_params else checkpoint_of(me)
+            own_way = not (self.copy_meta_params or diverged)
+            origin = checkpoint_of(me) if own_way else donor
             return Branch(point, self._explored(origin.meta_params, view), reason)
-        diverged = not math.isfinite(mine)
         explores = self.exploit is None or (is_best and not self.keep_best)
         if not (diverged or explores):
             return None
@@ -203,22 +202,6 @@ class PopulationBasedTraining(Mutator[Intervals]):
         meta_params = point.meta_params if diverged else own.meta_params
         reason = "went back, having diverged" if diverged else "explored"
         return Branch(point, self._explored(meta_params, view), reason)
-
-    def _chosen(
-        self, me: int, standings: Standings, view: PopulationView
-    ) -> int | None:
-        if self.exploit is None:
-            return None
-        chosen = self.exploit.donor(me, standings, view.rng)
-        if chosen is None:
-            return None
-        known = chosen != me and 0 <= chosen < len(standings)
-        if not (known and math.isfinite(standings.scores[chosen])):
-            raise ValueError(
-                f"{self.exploit!r} named position {chosen} for member {me}: a donor is "
-                "another member, with a finite score."
-            )
-        return chosen
 
     def _explored(self, meta_params: Any, view: PopulationView) -> Any:
         if self._explore is None:

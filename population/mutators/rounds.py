@@ -18,7 +18,7 @@ class Latecomer:
     def is_late(
         self, state: object, live: Sequence[int], has_arrived: Callable[[int], bool]
     ) -> bool:
-        """Whether any live slot has not arrived.
+        """Whether any live slot has not arrived, or none is live.
 
         Args:
             state: The mutator's state; what is remembered belongs to this very object.
@@ -33,7 +33,7 @@ class Latecomer:
             if not has_arrived(live[index]):
                 self._late = (state, index)
                 return True
-        return False
+        return not live
 
 
 def check_steps(steps: object, name: str = "steps_per_exploit") -> int:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from population.base import Checkpoint, PopulationView
 
-_ROUNDING = 1e-9  # 0.1 * 30 is 3.0000000000000004, whose ceiling is not meant.
+_ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001, whose ceiling is not meant.
 Positions = npt.NDArray[np.int64]
 
 

@@ -155,8 +155,9 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         branches = {}
         for worker_id in view.live:
             last = self._donor(state, worker_id, view)
-            changed = self._explore(view, last.meta_params)
-            point = view.graph.resume_point(last)
+            # What came after the NaN and has no value yet stems from it.
+            point = view.graph.resume_point(view.graph.newest_value(last) or last)
+            changed = self._explore(view, point.meta_params)
             branches[worker_id] = Branch(point, changed, "every worker diverged")
         starts = {
             w: branch.parent.ref for w, branch in branches.items() if branch.parent

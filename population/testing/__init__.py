@@ -8,3 +8,5 @@ Neither needs a test framework.
 from population.testing.broken import BrokenPromise as BrokenPromise
 from population.testing.check import check_mutator as check_mutator
 from population.testing.clock import Clock as Clock
+from population.testing.simulation import Problem as Problem
+from population.testing.simulation import simulate as simulate

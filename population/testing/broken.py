@@ -46,7 +46,8 @@ class BrokenPromise(AssertionError):
         self.script = tuple(script)
         self.population = list(population)
         self.seed = seed
-        lines = [f"{mutator} does not keep the promise that it {promise}.", seen]
+        lines = [f"{mutator} does not keep the promise that it {promise}."]
+        lines.append(f"Seen: {seen}")
         lines.append(
             f"The smallest sequence that shows it (seed {seed}, mode 'min', "
             f"{len(self.population)} workers):"

@@ -9,7 +9,10 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from population.base import Branch, Mutator, PopulationView, Report
+from population.testing.nudge import nudge
 from population.testing.play import Case, Play, Played, Work
+
+_MOST = 1_000_000  # Instructions that are counted in a run; a third of a second.
 
 
 class Count(NamedTuple):
@@ -74,6 +77,7 @@ class _CountingPlay(Play):
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
         """Report, and count."""
         meter, statements = self._meter, [0]
+        counting = not meter.exhausted
 
         def count(statement: str) -> None:
             del statement
@@ -85,7 +89,8 @@ class _CountingPlay(Play):
             super().deliver(reports, last=last)
         finally:
             self.journal._connection.set_trace_callback(None)
-        self.counts.append(Count(meter.opcodes, statements[0], meter.decided))
+        if counting:
+            self.counts.append(Count(meter.opcodes, statements[0], meter.decided))
 
 
 class _Meter(Mutator[Any]):
@@ -93,8 +98,14 @@ class _Meter(Mutator[Any]):
 
     def __init__(self, mutator: Mutator[Any]) -> None:
         self._mutator = mutator
+        self._budget = _MOST
         self.opcodes = 0
         self.decided = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether counting has become too slow to go on."""
+        return self._budget <= 0
 
     def init(self, view: PopulationView) -> Any:
         return self._mutator.init(view)
@@ -116,7 +127,11 @@ class _Meter(Mutator[Any]):
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         del argument
-        frame.f_trace_opcodes = True
+        if frame.f_code.co_filename == nudge.__code__.co_filename:
+            return None  # What the kit itself brings does not count.
+        frame.f_trace_opcodes = self._budget > 0
         frame.f_trace_lines = False
-        self.opcodes += event == "opcode"
-        return self._trace
+        if event == "opcode":
+            self.opcodes += 1
+            self._budget -= 1
+        return self._trace if self._budget > 0 else None

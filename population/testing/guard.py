@@ -54,7 +54,7 @@ class Guard(Mutator[Any]):
         spare = copy.deepcopy(view.rng)
         before = _text(state), _seen(report, view)
         following, branches = self._mutator.update(state, report, view)
-        text = self._stored(following)
+        text = before[0] if following is state else self._stored(following)
         if self._arguments_kept(before, state, report, view):
             if following is not state and not branches and text == before[0]:
                 what = f"update returned an equal copy of {_shortly(state)}."
@@ -71,7 +71,7 @@ class Guard(Mutator[Any]):
         found = self._mutator.wait_at(state, worker_id, view)
         again = self._mutator.wait_at(state, worker_id, view)
         if _text(state) != before:
-            what = f"wait_at changed the state from {before} to {_text(state)}."
+            what = f"wait_at changed the state: {_change(before, _text(state))}."
             self._findings.note(ARGUMENTS, what)
         if again != found:
             what = f"wait_at of worker {worker_id} was {found}, then {again}."
@@ -110,7 +110,7 @@ class Guard(Mutator[Any]):
         after = _text(state), _seen(report, view)
         for name, old, new in zip(names, before, after, strict=True):
             if old != new:
-                what = f"update changed the {name} in place, from {old} to {new}."
+                what = f"update changed the {name} in place: {_change(old, new)}."
                 self._findings.note(ARGUMENTS, what)
         return before == after
 
@@ -124,10 +124,10 @@ class Guard(Mutator[Any]):
         same = cast(PopulationView, _SameNumbers(view, rng))
         following, branches = self._mutator.update(*arguments, same)
         again = _text(following), _plain(branches)
-        for name, old, new in zip(("state", "branches"), result, again, strict=True):
+        for name, old, new in zip(("states", "branches"), result, again, strict=True):
             if old != new:
-                what = f"update returned the {name} {old}, and then, asked again, {new}"
-                self._findings.note(PURE, f"{what}.")
+                what = f"asked again, update returned other {name}: "
+                self._findings.note(PURE, f"{what}{_change(str(old), str(new))}.")
 
     def _check_parent(
         self, worker_id: int, branch: Branch, view: PopulationView
@@ -147,8 +147,8 @@ class Guard(Mutator[Any]):
         if point.params is not None and not self._findings.keeps(point.row):
             what = (
                 f"worker {worker_id} was to go on from worker {point.worker_id} at "
-                f"step {point.step} in {point.generation_id}, whose params nobody "
-                "needs any more. Keep a Ref in the state to keep them."
+                f"step {point.step}, whose params nobody needs any more. Keep a Ref in "
+                "the state to keep them."
             )
             self._findings.note(DEAD, what)
 
@@ -205,6 +205,24 @@ def _plain(branches: Mapping[int, Branch]) -> dict[int, Any]:
     }
 
 
+def _change(old: str, new: str) -> str:
+    """Where two texts differ, with something before and after."""
+    first = max(_alike(old, new) - 40, 0)
+    last = _alike(old[first:][::-1], new[first:][::-1]) - 20
+    shown = [text[first : len(text) - max(last, 0)] for text in (old, new)]
+    dots = "..." if first else ""
+    return f"from {dots}{_cut(shown[0])} to {dots}{_cut(shown[1])}"
+
+
+def _alike(one: str, two: str) -> int:
+    """How many characters at the beginning are the same."""
+    pairs = enumerate(zip(one, two, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(two)))
+
+
 def _shortly(value: Any) -> str:
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 200 else text[:197] + "..."

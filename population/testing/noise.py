@@ -23,6 +23,7 @@ _CLOCKS = (
     "process_time",
     "process_time_ns",
 )
+_BEGIN_S = 1_000_000_000
 _LEAP_S = 3607  # Each time somebody looks at a clock, an hour and some has passed.
 
 
@@ -43,16 +44,17 @@ def global_random_numbers(seed: int) -> Iterator[None]:
 def leaping_clocks(*mutators: object) -> Iterator[None]:
     """Let every clock of the process leap, and those that the mutators refer to.
 
+    What they say depends only on how often somebody has looked.
+
     Args:
         mutators: Objects whose attributes and whose classes' modules are searched for
             references to the clocks.
     """
-    hours = itertools.count(1)
+    seconds = itertools.count(_BEGIN_S, _LEAP_S)
     leaping: dict[int, Any] = {}
     for name in _CLOCKS:
-        clock = getattr(time, name)
-        leaping[id(clock)] = _leaping(clock, hours, name.endswith("_ns"))
-    leaping[id(datetime.datetime)] = _leaping_datetime(hours)
+        leaping[id(getattr(time, name))] = _leaping(seconds, name.endswith("_ns"))
+    leaping[id(datetime.datetime)] = _leaping_datetime(seconds)
     places = [vars(time), vars(datetime), *_namespaces(mutators)]
     changed = []
     try:
@@ -76,30 +78,26 @@ def _namespaces(mutators: tuple[object, ...]) -> list[dict[str, Any]]:
     return [*found.values(), *(vars(m) for m in mutators if hasattr(m, "__dict__"))]
 
 
-def _leaping(
-    clock: Callable[[], Any], hours: Iterator[int], in_ns: bool
-) -> Callable[[], Any]:
-    unit = 10**9 if in_ns else 1
-    return lambda: clock() + next(hours) * _LEAP_S * unit
+def _leaping(seconds: Iterator[int], in_ns: bool) -> Callable[[], Any]:
+    if in_ns:
+        return lambda: next(seconds) * 10**9
+    return lambda: float(next(seconds))
 
 
-def _leaping_datetime(hours: Iterator[int]) -> type[datetime.datetime]:
+def _leaping_datetime(seconds: Iterator[int]) -> type[datetime.datetime]:
     original = datetime.datetime
 
     class Leaping(datetime.datetime):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-            return original.now(tz) + _leap()
+            return original.fromtimestamp(next(seconds), tz)
 
         @classmethod
         def utcnow(cls) -> Any:
-            return original.now(datetime.timezone.utc).replace(tzinfo=None) + _leap()
+            return cls.now(datetime.UTC).replace(tzinfo=None)
 
         @classmethod
         def today(cls) -> Any:
-            return original.now() + _leap()
-
-    def _leap() -> datetime.timedelta:
-        return datetime.timedelta(seconds=next(hours) * _LEAP_S)
+            return cls.now()
 
     return Leaping

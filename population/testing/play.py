@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from population import codec
 from population.base import Checkpoint, Mutator, Ref
@@ -18,6 +18,7 @@ from population.testing.clock import Clock
 from population.testing.script import Event
 
 Make = Callable[[], Mutator[Any]]
+Result = TypeVar("Result")
 Work = tuple[int, str, int, Any, Any]
 
 
@@ -127,6 +128,17 @@ class Case:
         """The run as it is when nothing is varied."""
         return Play(self).run()
 
+    @functools.cached_property
+    def _found(self) -> dict[str, Any]:
+        return {}
+
+    def once(self, what: str, find: Callable[[], Result]) -> Result:
+        """What `find` returns; it is called once for each `what`."""
+        if what not in self._found:
+            self._found[what] = find()
+        found: Result = self._found[what]
+        return found
+
 
 class Play:
     """One run of a case.
@@ -219,7 +231,8 @@ class Play:
         self._open()
         played.opened = True
         self._known = [work.ref for work in self._newest()]
-        for self.position, event in enumerate(self._case.script):
+        for position, event in enumerate(self._case.script):
+            self.position = position
             self.clock.advance(1.0)
             if self._restarts:
                 self._open()
@@ -228,7 +241,7 @@ class Play:
             recorded = self.journal.state()
             played.states.append("" if recorded is None else recorded[0])
             if self._patient and self._everybody_waits():
-                played.stuck.append(self.position)
+                played.stuck.append(position)
 
     def _open(self) -> None:
         self.controller = PopulationController(
@@ -252,8 +265,8 @@ class Play:
                 decisions.append(self._decision(newest.generation_id))
                 self.previous[worker_id] = before
             self._known[worker_id] = newest.ref
-        work = self.controller.workers
-        return Moment(tuple(decisions), tuple(active.wait_at for active in work))
+        wait_at = self.controller.session._decisions.wait_at
+        return Moment(tuple(decisions), tuple(map(wait_at, range(self.size))))
 
     def _decision(self, generation_id: str) -> Decision:
         root = self.controller.graph.root(generation_id)

@@ -81,9 +81,11 @@ class AllReport(Event):
     at_once: bool = False
 
     def __str__(self) -> str:
-        values = ", ".join(_value(value) for value in self.values)
+        values = ", ".join("none" if v is None else f"{v:g}" for v in self.values)
         how = "in one batch" if self.at_once else "in turn"
-        return f"all report step +{self.steps} {how}, {values}{_params(self.saved)}"
+        return (
+            f"all report step +{self.steps} {how}, values {values}{_params(self.saved)}"
+        )
 
     def play(self, run: Play) -> None:
         """Report for every worker that is not lost."""

@@ -29,7 +29,7 @@ def scripts(size: int, seed: int) -> list[tuple[Event, ...]]:
 
     Each worker gets about 24 steps further, in some kinds by leaps.
     """
-    count = max(16 * size, 40)
+    count = max(10 * size, 30)
     makers: Sequence[Maker] = (
         _in_step,
         _in_batches,
@@ -52,7 +52,7 @@ def scripts(size: int, seed: int) -> list[tuple[Event, ...]]:
 def long_script(size: int, seed: int) -> tuple[Event, ...]:
     """A long history with many decisions."""
     rng = np.random.default_rng([seed, 100])
-    return tuple(AllReport(3, _values(size, rng), saved=True) for _ in range(60))
+    return tuple(AllReport(3, _values(size, rng), saved=True) for _ in range(36))
 
 
 def script_with_loss(size: int, lost: int, seed: int) -> tuple[Event, ...]:
@@ -67,49 +67,48 @@ def script_with_loss(size: int, lost: int, seed: int) -> tuple[Event, ...]:
     return (Lost(lost), *others)
 
 
-def script_of_rounds() -> tuple[Event, ...]:
-    """Three rounds; at most the last one is a long one."""
-    values = (3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0, 3.5, 8.0)
-    return tuple(AllReport(steps, values) for steps in (1, 1, 10))
+def one_round(steps: int) -> tuple[Event, ...]:
+    """All report once."""
+    return (AllReport(steps, (3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0, 3.5, 8.0)),)
 
 
 def _in_step(size: int, count: int, rng: Generator) -> Iterator[Event]:
     for _ in range(count // size):
-        yield AllReport(int(rng.integers(1, 3)), _values(size, rng), saved=True)
+        yield AllReport(int(rng.integers(1, 4)), _values(size, rng), saved=True)
 
 
 def _in_batches(size: int, count: int, rng: Generator) -> Iterator[Event]:
     for _ in range(count // size):
-        steps = int(rng.integers(1, 4))
+        steps = int(rng.integers(1, 5))
         yield AllReport(steps, _values(size, rng), at_once=True)
 
 
 def _in_any_order(size: int, count: int, rng: Generator) -> Iterator[Event]:
     for _ in range(count):
-        yield Report(_worker(size, rng), int(rng.integers(1, 4)), _good(rng))
+        yield Report(_worker(size, rng), int(rng.integers(1, 5)), _good(rng))
 
 
 def _with_stragglers(size: int, count: int, rng: Generator) -> Iterator[Event]:
     """The last worker is much slower, and worker 0 twice as fast as the others."""
     for number in range(count // size):
         for worker_id in [0, *range(size - 1)]:
-            yield Report(worker_id, 1, _good(rng), saved=True)
-        if number % 6 == 5 or size == 1:
-            yield Report(size - 1, 5, _good(rng), saved=True)
+            yield Report(worker_id, 2, _good(rng), saved=True)
+        if number % 5 == 4 or size == 1:
+            yield Report(size - 1, 8, _good(rng), saved=True)
 
 
 def _with_bad_values(size: int, count: int, rng: Generator) -> Iterator[Event]:
     for _ in range(count):
         bad = _BAD[int(rng.integers(len(_BAD)))]
         value = bad if rng.random() < 0.5 else _good(rng)
-        steps = int(rng.integers(1, 4))
+        steps = int(rng.integers(1, 5))
         yield Report(_worker(size, rng), steps, value, saved=bool(rng.random() < 0.7))
 
 
 def _all_diverged(size: int, count: int, rng: Generator) -> Iterator[Event]:
     for number in range(count):
         value = _BAD[int(rng.integers(len(_BAD)))]
-        yield Report(number % size, int(rng.integers(1, 3)), value, saved=True)
+        yield Report(number % size, int(rng.integers(1, 4)), value, saved=True)
 
 
 def _with_losses(size: int, count: int, rng: Generator) -> Iterator[Event]:
@@ -120,7 +119,7 @@ def _with_losses(size: int, count: int, rng: Generator) -> Iterator[Event]:
         elif draw < 0.2:
             yield Passes(20.0)
         else:
-            steps = int(rng.integers(1, 4))
+            steps = int(rng.integers(1, 5))
             yield Report(_worker(size, rng), steps, _good(rng), saved=True)
 
 
@@ -133,7 +132,7 @@ def _with_late_values(size: int, count: int, rng: Generator) -> Iterator[Event]:
         elif draw < 0.4:
             yield LateValue(worker_id, _good(rng))
         else:
-            yield Report(worker_id, int(rng.integers(2, 4)), None, saved=True)
+            yield Report(worker_id, int(rng.integers(2, 5)), None, saved=True)
             if rng.random() < 0.7:
                 yield LateValue(worker_id, _good(rng))
 
@@ -147,7 +146,7 @@ def _with_repeats(size: int, count: int, rng: Generator) -> Iterator[Event]:
             value = -abs(10 * _good(rng))
             yield OldReport(worker_id, int(rng.integers(1, 9)), value)
         else:
-            steps = int(rng.integers(1, 4))
+            steps = int(rng.integers(1, 5))
             yield Report(worker_id, steps, _good(rng), saved=True)
 
 
@@ -163,7 +162,7 @@ def _with_everything(size: int, count: int, rng: Generator) -> Iterator[Event]:
         }
         value = None if draw == 5 else math.nan if draw == 6 else good
         saved = bool(rng.random() < 0.5)
-        yield rare.get(draw) or Report(worker_id, 1 + draw % 3, value, saved)
+        yield rare.get(draw) or Report(worker_id, 1 + draw % 4, value, saved)
 
 
 def _worker(size: int, rng: Generator) -> int:

@@ -1,0 +1,262 @@
+"""A mutator on a synthetic problem, with stragglers and deaths, on a fake clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from population.base import ActiveWorker, Mutator
+from population.controller import PopulationController
+from population.journal import Journal
+from population.testing.clock import Clock
+
+_NOISE = 1.0
+
+
+def _far_away(meta_params: Any) -> Any:
+    del meta_params
+    return 100.0
+
+
+def _descend(params: Any, meta_params: Any, steps: int) -> Any:
+    """The expected loss of stochastic gradient descent on x**2 / 2, step by step."""
+    rate = meta_params["learning_rate"]
+    for _ in range(steps):
+        params = (1 - rate) * (1 - rate) * params + rate * rate * _NOISE
+    return params
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something to train, as three pure functions.
+
+    By default the expected loss of noisy gradient descent on a parabola: a large
+    `learning_rate` is fast at first, only a small one comes close to the minimum, and
+    one above 2 diverges. The best schedule falls.
+
+    Attributes:
+        init: `init(meta_params)` gives the first params.
+        train: `train(params, meta_params, steps)` gives the params after so many steps.
+        evaluate: `evaluate(params)` says how good they are.
+    """
+
+    init: Callable[[Any], Any] = _far_away
+    train: Callable[[Any, Any, int], Any] = _descend
+    evaluate: Callable[[Any], float] = float
+
+
+def simulate(
+    mutator: Mutator[Any],
+    population: Sequence[Any] | None = None,
+    *,
+    problem: Problem | None = None,
+    size: int = 4,
+    steps: int = 200,
+    every: int = 10,
+    speeds: Sequence[float] | None = None,
+    deaths: Mapping[int, float] | None = None,
+    timeout: float = 60.0,
+    seed: int = 0,
+    mode: str = "min",
+    journal: Journal | None = None,
+) -> PopulationController:
+    """Train a population in no time, and look at what was decided.
+
+    Workers honour `wait_at`. If everybody waits because a lost worker does not come,
+    the one with the fewest steps goes on, and its next report closes the round.
+
+    Args:
+        mutator: The policy.
+        population: The first meta_params of each worker; by default learning rates.
+        problem: What is trained.
+        size: How many workers, if no population is given.
+        steps: Training steps of each worker, those counted that a branch took back.
+        every: Training steps between two reports.
+        speeds: Training steps of each worker in a second; by default 1.
+        deaths: Seconds after which a worker reports no more, by worker id.
+        timeout: Seconds after its last report until a dead worker's slot is lost.
+        seed: The run's seed.
+        mode: Whether a smaller ("min") or a larger ("max") value is better.
+        journal: Where the run is recorded; by default in memory.
+
+    Returns:
+        The controller, to be asked for `best()`, `history()`, `schedule(...)`.
+
+    Raises:
+        ValueError: If an argument is none that a simulation can have.
+    """
+    metas = _learning_rates(size) if population is None else list(population)
+    rates = [1.0] * len(metas) if speeds is None else list(speeds)
+    _check(len(metas), steps, every, rates, deaths or {}, timeout)
+    clock = Clock()
+    controller = PopulationController(
+        metas, mutator, mode=mode, seed=seed, journal=journal, clock=clock
+    )
+    _Simulation(
+        controller, clock, problem or Problem(), steps, every, rates, deaths or {}
+    ).run(timeout)
+    return controller
+
+
+@dataclasses.dataclass
+class _Loop:
+    """One worker's training loop.
+
+    Attributes:
+        left: Training steps to go.
+        last: When it last reported.
+        work: What it was handed out; None at first.
+        params: What it trains.
+        step: Where that stands.
+        ticket: Says which of its planned reports still counts.
+    """
+
+    left: int
+    last: float = 0.0
+    work: ActiveWorker | None = None
+    params: Any = None
+    step: int = 0
+    ticket: int = 0
+
+
+class _Simulation:
+    """Loops that take turns by the time at which each has its next report ready."""
+
+    def __init__(
+        self,
+        controller: PopulationController,
+        clock: Clock,
+        problem: Problem,
+        steps: int,
+        every: int,
+        speeds: Sequence[float],
+        deaths: Mapping[int, float],
+    ) -> None:
+        self._controller = controller
+        self._clock = clock
+        self._problem = problem
+        self._every = every
+        self._speeds = speeds
+        self._deaths = deaths
+        self._loops = [_Loop(steps) for _ in speeds]
+        self._due: list[tuple[float, int, int]] = []
+        self._waiting: set[int] = set()
+        self._lost: set[int] = set()
+
+    def run(self, timeout: float) -> None:
+        """Until every living worker has trained all of its steps."""
+        for worker_id in range(len(self._loops)):
+            self._begin(worker_id)
+        while self._due or self._waiting:
+            if not self._due:
+                self._break_the_wait(timeout)
+                continue
+            now, worker_id, ticket = heapq.heappop(self._due)
+            if ticket != self._loops[worker_id].ticket:
+                continue  # It was branched meanwhile, and has begun anew.
+            death = self._death(worker_id)
+            self._clock.now = max(self._clock.now, min(now, death))
+            if now < death:
+                self._lose(timeout)
+                self._report(worker_id)
+                self._look_around()
+
+    def _begin(self, worker_id: int) -> None:
+        """Poll, train on, and be ready with a report some time later."""
+        loop = self._loops[worker_id]
+        given = None if loop.work is None else loop.work.generation_id
+        news = self._controller.maybe_get_worker_data(
+            worker_id, given, loop.step, None, None
+        )
+        if news is not None:
+            loop.work, loop.step, loop.params = news, news.step, news.params
+            if news.params is None:
+                loop.params = self._problem.init(news.meta_params)
+        loop.ticket += 1
+        if loop.left > 0:
+            seconds = min(self._every, loop.left) / self._speeds[worker_id]
+            due = (self._clock.now + seconds, worker_id, loop.ticket)
+            heapq.heappush(self._due, due)
+
+    def _report(self, worker_id: int) -> None:
+        loop = self._loops[worker_id]
+        if loop.work is None:
+            return
+        count = min(self._every, loop.left)
+        loop.params = self._problem.train(loop.params, loop.work.meta_params, count)
+        loop.step += count
+        loop.left -= count
+        loop.last = self._clock.now
+        value = self._problem.evaluate(loop.params)
+        generation_id = loop.work.generation_id
+        self._controller.set_eval(
+            worker_id, generation_id, loop.step, loop.params, value
+        )
+        self._waiting.add(worker_id)
+
+    def _look_around(self) -> None:
+        """Let those go on that wait no longer, and those begin anew that branched."""
+        for worker_id, loop in enumerate(self._loops):
+            if worker_id in self._waiting:
+                if not self._controller.session.waits(worker_id):
+                    self._waiting.discard(worker_id)
+                    self._begin(worker_id)
+            elif loop.work is not None and self._clock.now < self._death(worker_id):
+                newest = self._controller.newest(worker_id)
+                if newest.generation_id != loop.work.generation_id:
+                    self._begin(worker_id)
+
+    def _lose(self, timeout: float) -> None:
+        """Give up those that have been silent for too long."""
+        lost = {w for w in self._deaths if self._clock.now >= self._loss(w, timeout)}
+        if lost != self._lost:
+            self._lost = lost
+            self._controller.session.lose(lost)
+
+    def _break_the_wait(self, timeout: float) -> None:
+        """Time passes until the dead are lost; then one goes on past its barrier."""
+        now = self._clock.now
+        dead = [w for w in self._deaths if self._death(w) <= now]
+        self._clock.now = max([now, *(self._loss(w, timeout) for w in dead)])
+        self._lose(timeout)
+        first = min(self._waiting, key=lambda w: (self._loops[w].step, w))
+        self._waiting.discard(first)
+        self._begin(first)
+
+    def _death(self, worker_id: int) -> float:
+        return self._deaths.get(worker_id, math.inf)
+
+    def _loss(self, worker_id: int, timeout: float) -> float:
+        """When a worker that dies is given up."""
+        return max(self._death(worker_id), self._loops[worker_id].last + timeout)
+
+
+def _learning_rates(size: int) -> list[Any]:
+    return [{"learning_rate": 10 ** (-3 * i / max(size - 1, 1))} for i in range(size)]
+
+
+def _check(
+    size: int,
+    steps: int,
+    every: int,
+    speeds: Sequence[float],
+    deaths: Mapping[int, float],
+    timeout: float,
+) -> None:
+    for name, count in (("steps", steps), ("every", every)):
+        if type(count) is not int or count < 1:
+            raise ValueError(f"{name} must be a positive int, got {count!r}.")
+    if len(speeds) != size or not all(speed > 0 for speed in speeds):
+        raise ValueError(
+            f"speeds must be {size} positive numbers, one a worker, got {speeds!r}."
+        )
+    strangers = [worker_id for worker_id in deaths if worker_id not in range(size)]
+    if strangers:
+        raise ValueError(
+            f"deaths must name workers of a population of {size}, got {strangers}."
+        )
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be 0 or more seconds, got {timeout!r}.")

@@ -73,6 +73,31 @@ def test_digits_are_cut_the_same_way_each_time() -> None:
     assert not np.array_equal(other.train.labels, again.train.labels)
 
 
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_colour_digits_are_the_digits_in_colour(part: str) -> None:
+    """The same images in the same sets, large, coloured and readable."""
+    grey: datasets.Split = getattr(datasets.digits(), part)
+    split: datasets.Split = getattr(datasets.load("colour_digits"), part)
+    np.testing.assert_array_equal(split.labels, grey.labels)
+    assert split.images.shape == (len(grey.labels), 32, 32, 3)
+    assert split.images.dtype == np.float32
+    assert 0 <= split.images.min() < split.images.max() <= 1
+    lightness = split.images[:, ::4, ::4].mean(axis=-1)
+    for image, original in zip(lightness, grey.images[..., 0], strict=True):
+        correlation = np.corrcoef(image.ravel(), original.ravel())[0, 1]
+        assert correlation == pytest.approx(1, abs=1e-4)
+        assert image.max() - image.min() > 0.2
+    assert (np.ptp(split.images, axis=-1).max(axis=(1, 2)) > 0.1).mean() > 0.9
+
+
+def test_colour_digits_never_change() -> None:
+    """A resumed run finds each image in the colours that it had; another seed not."""
+    first, again = datasets.colour_digits(), datasets.colour_digits()
+    np.testing.assert_array_equal(first.train.images, again.train.images)
+    other = datasets.colour_digits(seed=1)
+    assert not np.array_equal(first.train.images, other.train.images)
+
+
 def test_a_batch_depends_on_its_arguments_alone() -> None:
     """A worker that starts again sees the minibatches that it would have seen."""
     train = datasets.digits().train
@@ -112,7 +137,9 @@ def test_an_impossible_batch_size_is_refused(size: int) -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     """A typing mistake is mended without looking into the code."""
-    with pytest.raises(ValueError, match=r"'mnist'.* known are cifar10, digits"):
+    with pytest.raises(
+        ValueError, match=r"'mnist'.* known are cifar10, colour_digits, digits"
+    ):
         datasets.load("mnist")
 
 

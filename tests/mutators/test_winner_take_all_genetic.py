@@ -653,3 +653,29 @@ def test_the_seeds_figure_for_200_steps() -> None:
                 for worker_id in range(3):
                     run.advance(worker_id, abs(run.newest(worker_id).meta_params))
             assert max(abs(meta) for meta in run.metas()) < 0.3
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_who_diverged_goes_back_behind_what_was_saved_since(synchronous: bool) -> None:
+    """A loop that saves more often than it evaluates must not carry NaN on for ever."""
+
+    def make() -> WinnerTakeAllGenetic:
+        return WinnerTakeAllGenetic(halve, 3, synchronous=synchronous)
+
+    with Run(make, [1.0]) as run:
+        run.report(0, 1, 1.0, "weights")
+        for _ in range(3):
+            step = run.newest(0).step
+            run.report(0, step + 1, None, "weights")
+            run.report(0, step + 2, None, "weights")
+            run.report(0, step + 3, math.nan, "weights")
+        parents = {root.parent.step for root in run.roots()[1:] if root.parent}
+        assert parents == {1}
+
+
+def test_while_every_slot_is_lost_nothing_is_decided() -> None:
+    """A report of a slot that is thought lost raises nothing."""
+    with Run(lambda: WinnerTakeAllGenetic(halve, 3), [1.0, 2.0]) as run:
+        run.controller.session.lose({0, 1})
+        run.advance(0, 1.0, 3)
+        assert len(run.roots()) == 2

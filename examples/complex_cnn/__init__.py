@@ -1,0 +1,1 @@
+"""A CNN on augmented colour images; ten hyperparameters are under control."""

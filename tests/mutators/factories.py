@@ -1,0 +1,48 @@
+"""Example arguments of every mutator of the registry, for the tests that walk it.
+
+Each decides every few steps or seconds: for the short runs of `population.testing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from population import Mutator
+from population.mutators import (
+    BranchingSingleMachine,
+    FixedSchedule,
+    MultiFrequencyPBT,
+    PopulationBasedTraining,
+    WinnerTakeAllGenetic,
+)
+from population.mutators.exploit import BinaryTournament, WelchTTest
+
+Make = Callable[[Any], Mutator[Any]]
+
+
+def _by_step(step: int) -> dict[str, int]:
+    return {"by": step // 4}
+
+
+# By name: how to make one with a `mutate_fn`, and for how many workers.
+FACTORIES: dict[str, list[tuple[Make, int]]] = {
+    "winner": [
+        (lambda fn: WinnerTakeAllGenetic(fn, 3), 4),
+        (lambda fn: WinnerTakeAllGenetic(fn, 3, synchronous=True), 3),
+        (lambda fn: WinnerTakeAllGenetic(fn, 3, keep_winner=True), 3),
+        (lambda fn: WinnerTakeAllGenetic(fn, seconds_per_exploit=5), 3),
+    ],
+    "fixed": [
+        (lambda fn: FixedSchedule({0: 0.0, 4: {"a": 1.0}, 8: 0.5}), 3),
+        (lambda fn: FixedSchedule(_by_step), 3),
+    ],
+    "explore": [(lambda fn: BranchingSingleMachine(fn, 2, 3), 1)],
+    "pbt": [
+        (lambda fn: PopulationBasedTraining(fn, 3), 4),
+        (lambda fn: PopulationBasedTraining(fn, 3, synchronous=True), 3),
+        (lambda fn: PopulationBasedTraining(fn, 3, exploit=WelchTTest(4)), 3),
+        (lambda fn: PopulationBasedTraining(None, 3, exploit=BinaryTournament()), 3),
+    ],
+    "multi": [(lambda fn: MultiFrequencyPBT(fn, 3, (1, 2)), 8)],
+}

@@ -1,0 +1,406 @@
+"""Mutators that are wrong in one way each, and the right one that they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import random
+import time
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from population import Branch, Checkpoint, Mutator, PopulationView, Ref, Report
+from population.mutators.rounds import Latecomer
+
+INTERVAL = 3
+Update = tuple["Round", Mapping[int, Branch]]
+
+
+@dataclasses.dataclass
+class Round:
+    """The state; not frozen, so that it can be spoiled.
+
+    Attributes:
+        starts: The step at which each slot's interval began.
+        notes: What a defect may keep here.
+    """
+
+    starts: list[int]
+    notes: list[int] = dataclasses.field(default_factory=list)
+
+
+class Right(Mutator[Round]):
+    """After three steps a worker copies the best one, if that is another.
+
+    The parts that can be wrong are methods of their own.
+    """
+
+    def init(self, view: PopulationView) -> Round:
+        """Every interval begins where its slot stands."""
+        return Round([view.newest(w).step for w in range(len(view.steps))])
+
+    def update(self, state: Round, report: Report, view: PopulationView) -> Update:
+        """Decide for the worker that has reported."""
+        worker_id = report.worker_id
+        if view.steps[worker_id] < state.starts[worker_id] + INTERVAL:
+            return state, {}
+        return self.decide(state, worker_id, view)
+
+    def decide(self, state: Round, worker_id: int, view: PopulationView) -> Update:
+        """The branch, and the next interval of the worker."""
+        best = self.best(view)
+        if best == worker_id or not math.isfinite(view.scores[best]):
+            return self.following(state, worker_id, int(view.steps[worker_id])), {}
+        point = self.donor(best, view)
+        branch = Branch(point, self.explored(point.meta_params, view), "copy")
+        return self.following(state, worker_id, point.step), {worker_id: branch}
+
+    def best(self, view: PopulationView) -> int:
+        """The best worker."""
+        return int(np.argmin(view.scores))
+
+    def donor(self, best: int, view: PopulationView) -> Checkpoint:
+        """Where to go on from."""
+        return view.graph.resume_point(view.newest(best))
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """New hyperparameters."""
+        return {"moved": float(view.rng.normal()), "from": len(repr(meta_params))}
+
+    def following(self, state: Round, worker_id: int, step: int) -> Round:
+        """The next state."""
+        starts = state.starts.copy()
+        starts[worker_id] = step
+        return Round(starts, state.notes)
+
+
+class StateInPlace(Right):
+    """Changes its state in place."""
+
+    def following(self, state: Round, worker_id: int, step: int) -> Round:
+        """The same object, with another content."""
+        state.starts[worker_id] = step
+        return state
+
+
+class MetaParamsInPlace(Right):
+    """Changes the donor's meta_params in place."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """The donor's own dict."""
+        meta_params["moved"] = float(view.rng.normal())
+        return meta_params
+
+
+class NumPyNumbers(Right):
+    """Takes random numbers from NumPy's global generator."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """Not what the seed says."""
+        return {"moved": float(np.random.normal())}
+
+
+class PythonNumbers(Right):
+    """Takes random numbers from Python's global generator."""
+
+    def best(self, view: PopulationView) -> int:
+        """Anybody."""
+        return random.randrange(len(view.scores))
+
+
+class OperatingSystemNumbers(Right):
+    """Makes a generator that nobody has seeded."""
+
+    def best(self, view: PopulationView) -> int:
+        """Anybody."""
+        return int(np.random.default_rng().integers(len(view.scores)))
+
+
+class OwnClock(Right):
+    """Decides by the time of day."""
+
+    def update(self, state: Round, report: Report, view: PopulationView) -> Update:
+        """Only a minute after the last decision."""
+        now = int(time.time())
+        if state.notes and now < state.notes[0] + 60:
+            return state, {}
+        following, branches = super().update(state, report, view)
+        return (Round(following.starts, [now]) if branches else following), branches
+
+
+class OwnMonotonicClock(Right):
+    """Decides by a clock that it knows under a name of its own."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+
+    def update(self, state: Round, report: Report, view: PopulationView) -> Update:
+        """Only after a minute."""
+        if monotonic() < self._began + 60:
+            return state, {}
+        return super().update(state, report, view)
+
+
+class OwnCalendar(Right):
+    """Writes the date into the hyperparameters."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """Of today."""
+        return {"made": str(datetime.datetime.now())}
+
+
+class Counts(Right):
+    """Remembers in itself how often it was asked."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """The number of the decision."""
+        self._count += 1
+        return {"count": self._count}
+
+
+class Remembers(Right):
+    """Remembers in itself what a restart forgets; asked twice, it says the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, float] = {}
+
+    def update(self, state: Round, report: Report, view: PopulationView) -> Update:
+        """The best value of each worker is not in the state."""
+        worker_id, score = report.worker_id, view.score(report.checkpoint)
+        self._known[worker_id] = min(score, self._known.get(worker_id, math.inf))
+        return super().update(state, report, view)
+
+    def best(self, view: PopulationView) -> int:
+        """The worker with the best value ever."""
+        return min(self._known, key=lambda w: (self._known[w], w))
+
+
+class NanIsBest(Right):
+    """Takes NaN for the best value."""
+
+    def decide(self, state: Round, worker_id: int, view: PopulationView) -> Update:
+        """Copies whoever has diverged."""
+        for other in view.live:
+            newest = view.newest(other)
+            if newest.diverged and other != worker_id:
+                following = self.following(state, worker_id, newest.step)
+                return following, {worker_id: Branch(newest, {"nan": "best"})}
+        return super().decide(state, worker_id, view)
+
+
+class DeadDonor(Right):
+    """Copies from the beginning of a generation that is long gone."""
+
+    def donor(self, best: int, view: PopulationView) -> Checkpoint:
+        """The best worker's oldest checkpoint with params."""
+        for checkpoint in view.graph.lineage(view.newest(best)):
+            if checkpoint.params is not None and not checkpoint.diverged:
+                return checkpoint
+        return super().donor(best, view)
+
+
+class History(Right):
+    """Keeps the step of every decision."""
+
+    def following(self, state: Round, worker_id: int, step: int) -> Round:
+        """One note more."""
+        following = super().following(state, worker_id, step)
+        return Round(following.starts, [*state.notes, step])
+
+
+class EqualCopy(Right):
+    """Returns a new state at every report."""
+
+    def update(self, state: Round, report: Report, view: PopulationView) -> Update:
+        """An equal one."""
+        following, branches = super().update(state, report, view)
+        return Round(list(following.starts), following.notes), branches
+
+
+class RawValues(Right):
+    """Takes the smallest value for the best, whatever the mode."""
+
+    def best(self, view: PopulationView) -> int:
+        """By value, not by score."""
+        values = [view.newest(w).value for w in range(len(view.steps))]
+        known = [math.inf if v is None or not math.isfinite(v) else v for v in values]
+        return int(np.argmin(known))
+
+
+class Fails(Right):
+    """Does not expect a report without a value."""
+
+    def update(self, state: Round, report: Report, view: PopulationView) -> Update:
+        """Fails by an arithmetic with None."""
+        if abs(report.checkpoint.value) > 1e9:  # type: ignore[arg-type]
+            return state, {}
+        return super().update(state, report, view)
+
+
+class Unstorable(Right):
+    """Keeps a set, which is no plain data."""
+
+    def following(self, state: Round, worker_id: int, step: int) -> Round:
+        """A set of workers."""
+        following = super().following(state, worker_id, step)
+        return Round(following.starts, {worker_id})  # type: ignore[arg-type]
+
+
+class AnotherType(Right):
+    """Returns a state of another type than its `init`."""
+
+    def following(self, state: Round, worker_id: int, step: int) -> Round:
+        """A list."""
+        return [step]  # type: ignore[return-value]
+
+
+class Untyped(Right):
+    """Keeps a record in a field whose annotation does not say which."""
+
+    def following(self, state: Round, worker_id: int, step: int) -> Round:
+        """It can be written, not read."""
+        following = super().following(state, worker_id, step)
+        return Round(following.starts, Round([step]))  # type: ignore[arg-type]
+
+
+class OtherBeginnings(Right):
+    """Begins otherwise each time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def init(self, view: PopulationView) -> Round:
+        """With the number of the call."""
+        self._count += 1
+        return Round(super().init(view).starts, [self._count])
+
+
+class WaitsElsewhere(Right):
+    """Says another step at each question."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> int:
+        """A later one."""
+        self._count += 1
+        return 1000 + self._count
+
+
+class WaitsAndWrites(Right):
+    """Notes in its state that somebody has asked."""
+
+    def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> None:
+        """Nobody waits."""
+        state.notes[:] = [len(state.notes) + 1, worker_id]
+
+
+class SlowRounds(Right):
+    """Looks at all pairs of workers at every decision."""
+
+    def best(self, view: PopulationView) -> int:
+        """The one that the fewest are better than."""
+        better = [sum(a < b for a in view.scores) for b in view.scores]
+        return better.index(min(better))
+
+
+class Scans(Right):
+    """Looks at every worker at every report."""
+
+    def update(self, state: Round, report: Report, view: PopulationView) -> Update:
+        """In a loop of Python's."""
+        if max(view.newest(w).step for w in view.live) < 0:
+            return state, {}
+        return super().update(state, report, view)
+
+
+class Barrier(Right):
+    """All wait for each other, and all copy the best one."""
+
+    def __init__(self) -> None:
+        self._latecomer = Latecomer()
+
+    def update(self, state: Round, report: Report, view: PopulationView) -> Update:
+        """Once the last of them has arrived."""
+        waiting_for = self.expected(view)
+        if self._latecomer.is_late(
+            state, waiting_for, lambda w: not self.missing(state, w, view)
+        ):
+            return state, {}
+        points = {w: view.barrier(w, self.end(state, w)) for w in waiting_for}
+        reached = [c for c in points.values() if c is not None]
+        best = min(reached, key=view.score)
+        point = view.graph.resume_point(best)
+        branches = {
+            w: Branch(point, self.explored(point.meta_params, view), "round")
+            for w in points
+            if w != best.worker_id
+        }
+        starts = [
+            point.step if w in branches else points[w].step if w in points else old  # type: ignore[union-attr]
+            for w, old in enumerate(state.starts)
+        ]
+        return Round(starts), branches
+
+    def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> int:
+        """The end of the interval."""
+        return self.end(state, worker_id)
+
+    def end(self, state: Round, worker_id: int) -> int:
+        """Where the worker's interval ends."""
+        return state.starts[worker_id] + INTERVAL
+
+    def expected(self, view: PopulationView) -> list[int]:
+        """Whom the round waits for."""
+        return list(view.live)
+
+    def missing(self, state: Round, worker_id: int, view: PopulationView) -> bool:
+        """Whether a worker has not arrived."""
+        return view.barrier(worker_id, self.end(state, worker_id)) is None
+
+
+class WaitsForTheDead(Barrier):
+    """Its rounds wait for workers that are lost."""
+
+    def expected(self, view: PopulationView) -> list[int]:
+        """Everybody."""
+        return list(range(len(view.steps)))
+
+
+class WaitsTooEarly(Barrier):
+    """Workers wait a step before the one that a round needs."""
+
+    def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> int:
+        """One too early."""
+        return self.end(state, worker_id) - 1
+
+
+class RefDonor(Right):
+    """Goes back to checkpoints that its state names, which is right."""
+
+    def init(self, view: PopulationView) -> Any:
+        """Its state is a list of them."""
+        return [view.newest(w).ref for w in range(len(view.steps))]
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """Go back to the last but one decision's checkpoint."""
+        worker_id = report.worker_id
+        start: Ref = state[worker_id]
+        newest = view.newest(worker_id)
+        if newest.params is None or newest.step < start.step + INTERVAL:
+            return state, {}
+        point = view.graph.resume_point(view.graph.checkpoint(start))
+        here = view.graph.resume_point(newest).ref
+        if here == start:
+            return state, {}
+        following = [here if w == worker_id else ref for w, ref in enumerate(state)]
+        if view.rng.integers(2):
+            return following, {}
+        return following, {worker_id: Branch(point, {"again": point.step})}

@@ -1,0 +1,286 @@
+"""The kit finds what is wrong, names it, and lets pass what is right."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from population import Branch, Mutator, PopulationView, Report
+from population.codec import digest
+from population.mutators import (
+    REGISTRY,
+    BranchingSingleMachine,
+    PopulationBasedTraining,
+)
+from population.testing import BrokenPromise, check_mutator
+from population.testing.nudge import nudge
+from population.testing.play import Case, Play
+from population.testing.script import AllReport
+from population.testing.scripts import scripts
+from tests.mutators.factories import FACTORIES
+from tests.testing import defects
+
+CASES = [
+    pytest.param(make, size, id=f"{name}-{number}")
+    for name, examples in FACTORIES.items()
+    for number, (make, size) in enumerate(examples)
+]
+DEFECTS: list[tuple[type[Mutator[Any]], str]] = [
+    (defects.StateInPlace, "leaves its arguments"),
+    (defects.MetaParamsInPlace, "leaves its arguments"),
+    (defects.NumPyNumbers, "random numbers only from view.rng"),
+    (defects.PythonNumbers, "random numbers only from view.rng"),
+    (defects.OperatingSystemNumbers, "random numbers only from view.rng"),
+    (defects.OwnClock, "time only from view.now"),
+    (defects.OwnMonotonicClock, "time only from view.now"),
+    (defects.OwnCalendar, "time only from view.now"),
+    (defects.Counts, "when it is asked again"),
+    (defects.Remembers, "after a restart"),
+    (defects.NanIsBest, "no checkpoint that has diverged"),
+    (defects.DeadDonor, "whose params are kept"),
+    (defects.History, "does not grow with the history"),
+    (defects.EqualCopy, "same state object"),
+    (defects.RawValues, "minds the mode"),
+    (defects.Fails, "without an exception"),
+    (defects.Unstorable, "plain data that can be stored"),
+    (defects.AnotherType, "plain data that can be stored"),
+    (defects.Untyped, "plain data that can be stored"),
+    (defects.OtherBeginnings, "when it is asked again"),
+    (defects.WaitsElsewhere, "when it is asked again"),
+    (defects.WaitsAndWrites, "leaves its arguments"),
+    (defects.SlowRounds, "cost per report that is bounded"),
+    (defects.Scans, "does not look at every worker"),
+    (defects.WaitsForTheDead, "rounds without lost workers"),
+    (defects.WaitsTooEarly, "never has all live workers wait"),
+]
+ONE_ROUND = [AllReport(4, (3.0, 1.0, math.nan, 2.0), saved=True)]
+
+
+def broken(make: Callable[..., Mutator[Any]], **options: Any) -> BrokenPromise:
+    """What the kit says of a mutator."""
+    with pytest.raises(BrokenPromise) as caught:
+        check_mutator(make, **options)
+    return caught.value
+
+
+def test_every_mutator_of_the_registry_has_example_arguments() -> None:
+    """None can be added without being checked."""
+    assert FACTORIES.keys() == REGISTRY.keys()
+    for name, examples in FACTORIES.items():
+        assert all(type(make(nudge)) is REGISTRY[name] for make, _ in examples)
+
+
+@pytest.mark.parametrize(("make", "size"), CASES)
+def test_every_mutator_of_the_registry_keeps_its_promises(
+    make: Callable[[Any], Mutator[Any]], size: int
+) -> None:
+    """With different arguments, at a size that it is for."""
+    check_mutator(lambda mutate_fn: make(mutate_fn), size=size)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [defects.Right, defects.Barrier, defects.RefDonor],
+    ids=lambda make: make.__name__,
+)
+def test_what_is_right_passes(make: type[Mutator[Any]]) -> None:
+    """The mutator that the defects are made from is right, so they are why it fails."""
+    check_mutator(make, size=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "promise"), DEFECTS, ids=[make.__name__ for make, _ in DEFECTS]
+)
+def test_a_defect_is_found_and_shown_by_a_few_reports(
+    make: type[Mutator[Any]], promise: str
+) -> None:
+    """The promise is named, and the sequence that is shown breaks it again."""
+    error = broken(make, size=3)
+    assert promise in error.promise
+    text = str(error)
+    assert text.startswith(f"{make.__name__} does not keep the promise that it ")
+    assert "seed 0, mode 'min', 3 workers" in text
+    assert len(error.script) <= 12
+    for number, event in enumerate(error.script, 1):
+        assert f"  {number}. {event}\n" in text
+    again = broken(make, population=error.population, script=error.script)
+    assert again.promise == error.promise
+    assert again.script == error.script
+
+
+def test_an_exception_is_shown_with_its_reports_and_kept_as_the_cause() -> None:
+    """Whoever reads the error finds both the script and the traceback."""
+    error = broken(defects.Fails)
+    assert isinstance(error.__cause__, TypeError)
+    assert str(error.__cause__) in str(error)
+    assert [str(event) for event in error.script] == [str(error.script[0])]
+    assert "no value" in str(error)
+
+
+class _FailsAtOnce(defects.Right):
+    def init(self, view: PopulationView) -> Any:
+        raise KeyError("no such thing")
+
+
+def test_a_mutator_that_cannot_begin_breaks_a_promise_without_any_report() -> None:
+    """An exception of `init` that is no ValueError is a defect."""
+    error = broken(_FailsAtOnce)
+    assert isinstance(error.__cause__, KeyError)
+    assert error.script == ()
+    assert "(no report is needed)" in str(error)
+
+
+def test_a_size_that_init_refuses_is_an_error_of_the_caller() -> None:
+    """The mutator's own ValueError says which sizes it is for."""
+    with pytest.raises(ValueError, match="trains one worker"):
+        check_mutator(lambda mutate_fn: BranchingSingleMachine(mutate_fn, 2, 3))
+
+
+class _Never(Mutator[None]):
+    def init(self, view: PopulationView) -> None:
+        pass
+
+    def update(
+        self, state: None, report: Report, view: PopulationView
+    ) -> tuple[None, Mapping[int, Branch]]:
+        return state, {}
+
+
+def test_a_mutator_that_never_decides_does_not_pass_unnoticed() -> None:
+    """Nothing was tested then; a grid search says that this is meant."""
+    error = broken(_Never, size=1)
+    assert error.promise == "branches now and then"
+    assert "every 3 steps" in error.seen
+    check_mutator(_Never, size=1, branches=False)
+
+
+def test_the_same_mutator_for_every_restart_is_refused() -> None:
+    """A restart that keeps the object would hide what it remembers."""
+    mutator = defects.Remembers()
+    with pytest.raises(ValueError, match="same one twice"):
+        check_mutator(lambda: mutator)
+
+
+@pytest.mark.parametrize("wrong", [defects.Right(), lambda one, two: None])
+def test_what_makes_no_mutator_is_refused(wrong: Any) -> None:
+    """`make_mutator` is a function of nothing, or of a mutate_fn."""
+    with pytest.raises(TypeError, match="make_mutator must"):
+        check_mutator(wrong)
+
+
+def test_the_given_population_is_what_is_trained() -> None:
+    """Its meta_params reach the mutator, its length is the size."""
+    seen: list[Any] = []
+
+    class Looks(defects.Right):
+        def init(self, view: PopulationView) -> Any:
+            seen.append([work.meta_params for work in view.workers])
+            return super().init(view)
+
+    metas = [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}]
+    check_mutator(Looks, metas, script=ONE_ROUND)
+    assert metas in seen
+    assert {len(each) for each in seen} == {3, 16, 64, 256}
+    assert str(broken(defects.Fails, population=metas)).endswith("{'lr': 0.3}")
+
+
+@pytest.mark.parametrize("make", [defects.Right, defects.Fails, defects.OwnCalendar])
+def test_the_kit_leaves_no_trace(make: type[Mutator[Any]]) -> None:
+    """Trace function, clocks, random numbers and logging are as they were before."""
+
+    def trace(*arguments: object) -> None:
+        del arguments
+
+    random.seed(3)
+    np.random.seed(3)
+    numbers, numpy_numbers = random.getstate(), np.random.get_state()
+    clocks = {name: getattr(time, name) for name in dir(time)}
+    kind, known = datetime.datetime, dict(vars(defects))
+    logger = logging.getLogger("population")
+    logs = logger.disabled, logger.level, list(logger.handlers)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        check_mutator(make, script=ONE_ROUND)
+    except BrokenPromise:
+        pass
+    finally:
+        kept = sys.gettrace()
+        sys.settrace(before)
+    assert kept is trace
+    assert random.getstate() == numbers
+    assert str(np.random.get_state()) == str(numpy_numbers)
+    assert {name: getattr(time, name) for name in dir(time)} == clocks
+    assert datetime.datetime is kind
+    assert dict(vars(defects)) == known
+    assert (logger.disabled, logger.level, list(logger.handlers)) == logs
+
+
+def test_the_reports_depend_on_the_seed_alone() -> None:
+    """So that a failure comes back, and another seed looks elsewhere."""
+    assert repr(scripts(4, 7)) == repr(scripts(4, 7))
+    assert repr(scripts(4, 7)) != repr(scripts(4, 8))
+    first, second = (str(broken(defects.NumPyNumbers, seed=7)) for _ in range(2))
+    assert first == second
+    assert "seed 7" in first
+
+
+def test_the_reports_hold_all_that_can_happen() -> None:
+    """Every kind of event, with and without params, good, bad and missing values."""
+    events = [event for script in scripts(4, 0) for event in script]
+    kinds = {type(event).__name__ for event in events}
+    assert kinds == {
+        "Report",
+        "AllReport",
+        "Earlier",
+        "Again",
+        "LateValue",
+        "OldReport",
+        "Lost",
+        "Passes",
+    }
+    reports = [event for event in events if type(event).__name__ == "Report"]
+    values = {str(getattr(event, "value", 0)) for event in reports}
+    assert {"None", "nan", "inf", "-inf"} < values
+    assert {getattr(event, "saved", None) for event in reports} == {False, True}
+    assert all(str(event) and "\n" not in str(event) for event in events)
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_mutators_with_longer_intervals_decide_too(size: int) -> None:
+    """A worker comes 10 steps further in most of the scripts."""
+    played = [
+        Play(Case(lambda: _every(10), [0.0] * size, script, 0)).run()
+        for script in scripts(size, 0)
+    ]
+    assert sum(bool(run.decisions) for run in played) > len(played) / 2
+
+
+def _every(steps: int) -> Mutator[Any]:
+    return PopulationBasedTraining(nudge, steps, exploit=None)
+
+
+def test_nudge_moves_every_number_a_bit() -> None:
+    """It keeps the structure, whatever else a mutator passes."""
+    rng = np.random.default_rng(0)
+    meta = {"lr": 0.1, "n": [1, (2.0, None)], "on": True, "name": "adam"}
+    for moved in (nudge(meta, "neg", 3, rng=rng), nudge(meta, rng), nudge(meta)):
+        assert moved.keys() == meta.keys()
+        assert moved["lr"] != 0.1
+        assert math.isclose(moved["lr"], 0.1, rel_tol=0.2)
+        assert type(moved["n"][0]) is int
+        assert type(moved["n"][1]) is tuple
+        assert moved["n"][1][1] is None
+        assert moved["on"] is True
+        assert moved["name"] == "adam"
+    assert digest(nudge(meta)) == digest(nudge(meta))
+    assert meta["lr"] == 0.1

@@ -1,0 +1,207 @@
+"""A population trained in no time, with stragglers and deaths."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from population import Checkpoint, PopulationController
+from population.journals.sqlite import SqliteJournal
+from population.mutators import (
+    BranchingSingleMachine,
+    FixedSchedule,
+    PopulationBasedTraining,
+    WinnerTakeAllGenetic,
+)
+from population.testing import Clock, Problem, simulate
+from population.testing.nudge import nudge
+from tests.testing import defects
+
+
+def reports(controller: PopulationController, worker_id: int) -> list[Checkpoint]:
+    """A worker's checkpoints with a value, as they came."""
+    history = controller.history()
+    return [c for c in history if c.value is not None and c.worker_id == worker_id]
+
+
+def value(found: PopulationController) -> float:
+    """The best value of a run."""
+    best = found.best()
+    assert best is not None
+    assert best.value is not None
+    return best.value
+
+
+def best_of(mutator: Any, **options: Any) -> float:
+    """The best value that a mutator comes to."""
+    return value(simulate(mutator, **options))
+
+
+def test_every_worker_trains_its_steps_and_reports_every_so_many() -> None:
+    """20 reports of 10 steps each, one every ten seconds."""
+    found = simulate(FixedSchedule({0: {"learning_rate": 0.1}}), size=3)
+    for worker_id in range(3):
+        mine = reports(found, worker_id)
+        assert [c.step for c in mine] == list(range(10, 201, 10))
+        assert [c.time for c in mine] == [float(t) for t in range(10, 201, 10)]
+
+
+def test_the_learning_rate_matters() -> None:
+    """One is fast, one comes close; a falling schedule is better than any of them."""
+    constant = [
+        best_of(FixedSchedule({0: {"learning_rate": rate}}), size=1)
+        for rate in (1.0, 0.1, 0.03, 0.001)
+    ]
+    falling = {step: {"learning_rate": 0.3 * 0.98**step} for step in range(0, 200, 10)}
+    assert best_of(FixedSchedule(falling), size=1) < min(constant)
+
+
+def test_a_learning_rate_that_is_too_large_diverges() -> None:
+    """NaN and infinities come by themselves, and do no harm."""
+    metas = [{"learning_rate": rate} for rate in (1e200, 3.0, 0.1, 0.01)]
+    found = simulate(WinnerTakeAllGenetic(nudge, 20), metas, steps=400)
+    assert not all(c.value < 1e9 for c in reports(found, 0) if c.value is not None)
+    assert value(found) < 0.5
+
+
+def test_a_population_is_better_than_its_members() -> None:
+    """What a mutator is for can be seen in milliseconds."""
+    alone = best_of(PopulationBasedTraining(None, 20, exploit=None))
+    assert best_of(PopulationBasedTraining(nudge, 20)) < alone
+
+
+def test_two_hundred_reports_take_no_time() -> None:
+    """Nobody sleeps: an hour of training is over at once."""
+    start = time.process_time()
+    found = simulate(PopulationBasedTraining(nudge, 20), size=10, speeds=[0.01] * 10)
+    assert time.process_time() - start < 2.0
+    assert sum(len(reports(found, w)) for w in range(10)) == 200
+    assert max(c.time for c in found.history()) == 20_000.0
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    """And another one another run."""
+
+    def run(seed: int) -> list[Any]:
+        found = simulate(PopulationBasedTraining(nudge, 20), seed=seed)
+        return [(c.step, c.value, c.time, c.meta_params) for c in found.history()]
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_a_straggler_comes_late() -> None:
+    """It reports more rarely, and the others do not wait where nobody asks them to."""
+    found = simulate(PopulationBasedTraining(nudge, 20), speeds=[1.0, 1.0, 1.0, 0.1])
+    assert [c.time for c in reports(found, 3)][:2] == [100.0, 200.0]
+    assert len([c for c in reports(found, 0) if c.time <= 200]) == 20
+
+
+def test_workers_wait_where_the_mutator_says_so() -> None:
+    """With a straggler nobody comes past the barrier before it."""
+    found = simulate(
+        WinnerTakeAllGenetic(nudge, 20, synchronous=True),
+        steps=100,
+        speeds=[1.0, 1.0, 1.0, 0.1],
+    )
+    for worker_id in range(4):
+        mine = reports(found, worker_id)
+        assert [c.step for c in mine] == list(range(10, 101, 10))
+    assert [c.time for c in reports(found, 0)][:4] == [10.0, 20.0, 210.0, 220.0]
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_a_death_holds_the_others_up_only_for_a_while(synchronous: bool) -> None:
+    """After the timeout the slot is lost, and rounds close without it."""
+    found = simulate(
+        WinnerTakeAllGenetic(nudge, 20, synchronous=synchronous),
+        deaths={1: 45.0},
+        timeout=30.0,
+    )
+    assert max(c.time for c in reports(found, 1)) == 40.0
+    assert found.session._slots.live == (0, 2, 3)
+    late = [c for c in found.history() if c.reason and c.time > 70 and c.value is None]
+    assert {c.worker_id for c in late if c.parent} == {0, 2, 3}
+    assert max(c.time for c in reports(found, 0)) < 300.0
+
+
+def test_everybody_may_die() -> None:
+    """The run ends with what it has."""
+    deaths = {0: 0.0, 1: 15.0, 2: 25.0, 3: 35.0}
+    for synchronous in (False, True):
+        mutator = WinnerTakeAllGenetic(nudge, 20, synchronous=synchronous)
+        found = simulate(mutator, deaths=deaths, timeout=1.0)
+        assert [len(reports(found, w)) for w in range(4)][:2] == [0, 1]
+
+
+def test_a_mutator_that_lets_everybody_wait_is_no_endless_run() -> None:
+    """One goes on past the barrier, as raw loops do."""
+    problem = Problem(train=lambda params, meta_params, steps: params / 2)
+    found = simulate(defects.WaitsTooEarly(), problem=problem, every=1, steps=20)
+    assert min(len(reports(found, w)) for w in range(4)) == 20
+
+
+def test_a_problem_of_ones_own() -> None:
+    """Three functions, and any mode."""
+    problem = Problem(
+        init=lambda meta_params: [0.0, meta_params],
+        train=lambda params, meta_params, steps: [params[0] + meta_params, params[1]],
+        evaluate=lambda params: params[0],
+    )
+    found = simulate(
+        PopulationBasedTraining(None, 5),
+        [1.0, 2.0, 3.0],
+        problem=problem,
+        every=5,
+        steps=50,
+        mode="max",
+    )
+    assert value(found) == 30.0
+    best = found.best()
+    assert best is not None
+    assert best.params == [30.0, 3.0]
+
+
+def test_a_policy_that_goes_back_ends_too() -> None:
+    """Steps that a branch took back count."""
+    found = simulate(BranchingSingleMachine(nudge, 20, 20), size=1, steps=300)
+    assert len(reports(found, 0)) == 30
+    assert found.newest(0).step < 300
+
+
+def test_a_simulation_can_be_recorded_and_gone_on_with() -> None:
+    """On a journal that holds a run, that run goes on."""
+    journal = SqliteJournal()
+    first = simulate(PopulationBasedTraining(nudge, 20), journal=journal)
+    count = len(list(first.history()))
+    second = simulate(PopulationBasedTraining(nudge, 20), journal=journal)
+    assert len(list(second.history())) > count
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be a positive int"),
+        ({"every": 1.5}, "every must be a positive int"),
+        ({"speeds": [1.0]}, "speeds must be 4 positive numbers"),
+        ({"speeds": [1.0, 1.0, 1.0, 0.0]}, "speeds must be 4 positive numbers"),
+        ({"deaths": {4: 1.0}}, "must name workers of a population of 4"),
+        ({"timeout": -1.0}, "timeout must be 0 or more"),
+    ],
+)
+def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
+    """Before anything is trained."""
+    with pytest.raises(ValueError, match=message):
+        simulate(PopulationBasedTraining(nudge, 20), **options)
+
+
+def test_the_clock_moves_only_when_told() -> None:
+    """And never backwards."""
+    clock = Clock(5.0)
+    assert [clock(), clock()] == [5.0, 5.0]
+    clock.advance(1.5)
+    assert clock() == clock.now == 6.5
+    with pytest.raises(ValueError, match="0 or more"):
+        clock.advance(-1.0)
