@@ -34,9 +34,9 @@ STEPS = 10  # Training steps between two reports.
 SPACE = {"a": Uniform(0, 1), "b": Uniform(0, 1)}
 GOAL_US = 1000.0
 ABOUT = [
-    "Microseconds of a poll and a report in memory, all decisions included. Goal: under",
-    "a millisecond, whatever the policy. The values are random, so nearly every",
-    "asynchronous decision copies: new ones are worse than those that were selected.",
+    "Microseconds of a poll and a report in memory, all decisions included. Goal: less",
+    "than a millisecond, whatever the policy. The values are random, so that nearly",
+    "each asynchronous decision copies: new ones are worse than the selected.",
 ]
 MUTATE = Perturb(SPACE)
 Make = Callable[[int], Mutator[Any]]

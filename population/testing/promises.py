@@ -13,9 +13,7 @@ from population.testing.cost import Bill, bill
 from population.testing.play import Case, Play, Played
 from population.testing.script import AllReport, Event, Lost, Report, negated
 
-_SHORT = (
-    12  # A script of fewer events is tried several times where chance plays a part.
-)
+_SHORT = 12  # Events; of so few more runs are made where chance plays a part.
 _FEW = 16
 _NUMBERS = re.compile(r"[\d.]+(e[+-]?\d+)?")
 
