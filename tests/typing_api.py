@@ -26,9 +26,34 @@ from population.mutators import (
     REGISTRY,
     BranchingSingleMachine,
     FixedSchedule,
+    MultiFrequencyPBT,
+    PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
+from population.mutators.exploit import (
+    BinaryTournament,
+    Standings,
+    Threshold,
+    TopFraction,
+    Truncation,
+    WelchTTest,
+    Winner,
+)
 from population.params import FileParams, MemoryParams
+from population.space import (
+    Categorical,
+    Gaussian,
+    Integer,
+    LogUniform,
+    OneMinusLogUniform,
+    Ordinal,
+    Perturb,
+    Uniform,
+    contains,
+    grid,
+    sample,
+)
+from population.testing import Problem, check_mutator, simulate
 
 
 class TrainState(NamedTuple):
@@ -166,3 +191,53 @@ def afterwards(controller: PopulationController) -> Schedule | None:
     rows: list[dict[str, Any]] = [c._asdict() for c in controller.history()]
     del improved, steps, again, names, kept, workers, finished, rows
     return controller.schedule(best)
+
+
+class Luck:
+    """A selection rule of the user's own."""
+
+    def donor(
+        self, me: int, standings: Standings, rng: np.random.Generator
+    ) -> int | None:
+        """Somebody, now and then."""
+        best: np.ndarray = standings.best(0.5)
+        return int(best[0]) if rng.random() < 0.1 and best[0] != me else None
+
+
+def from_a_space() -> PopulationController:
+    """Population based training over a space."""
+    space = {
+        "lr": LogUniform(1e-5, 1e-1, start=(1e-4, 1e-2)),
+        "betas": (OneMinusLogUniform(0.5, 0.99), OneMinusLogUniform(0.9, 0.9999)),
+        "layers": [Integer(1, 8), Integer(1, 64, logarithmic=True)],
+        "batch": Ordinal([16, 32, 64], start=[32]),
+        "activation": Categorical(["relu", "gelu"]),
+        "dropout": Uniform(0, 0.5),
+    }
+    rng = np.random.default_rng(0)
+    first: list[Any] = [sample(space, rng), *grid(space, 3), *grid(space, points=2)]
+    fits: bool = contains(space, first[0])
+    rules = (Truncation(0.2), BinaryTournament(), WelchTTest(window=10, p=0.05))
+    more = (TopFraction(1 / 3), Threshold(std=0.5, percent=5), Winner(), Luck(), None)
+    policies: list[Mutator[Any]] = [
+        PopulationBasedTraining(
+            Perturb(space, factors=(0.8, 1.0, 1.25), resample_probability=0.1),
+            100,
+            exploit=rule,
+            synchronous=True,
+            burn_in=50,
+        )
+        for rule in (*rules, *more)
+    ]
+    policies.append(MultiFrequencyPBT(Gaussian(space, sigma=0.1), 50, (1, 4)))
+    del fits
+    return PopulationController.from_space(space, 8, policies[0], initial="grid")
+
+
+def checked() -> PopulationController:
+    """A mutator's promises, and a run of it in no time."""
+    check_mutator(lambda mutate_fn: PopulationBasedTraining(mutate_fn, 3))
+    policy = PopulationBasedTraining(None, 20)
+    return simulate(
+        policy, problem=Problem(), size=4, speeds=[1, 2, 1, 1], deaths={1: 9}
+    )

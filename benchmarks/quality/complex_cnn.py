@@ -4,7 +4,7 @@
 
 Other seeds, for choosing the sizes, write nothing:
 
-    python -m benchmarks.quality.complex_cnn --first_seed 100 --steps_per_exploit 50
+    python -m benchmarks.quality.complex_cnn --first_seed 100 --steps_per_exploit 100
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class Sizes:
     first_seed: int = 0
     seeds: int = 5
     workers: int = 8
-    steps: int = 800
-    every: int = 25
-    steps_per_exploit: int = 100
+    steps: int = 1000
+    every: int = 50
+    steps_per_exploit: int = 50
     burn_in: int = 0
     width: int = 8
-    max_batch: int = 32
+    max_batch: int = 64
 
 
 QUICK = Sizes(
