@@ -251,6 +251,20 @@ class PopulationView(Protocol):
     def scores(self) -> npt.NDArray[np.float64]:
         """`[N]`: `score` of those reports; inf for none."""
 
+    @property
+    def ready(self) -> npt.NDArray[np.int64]:
+        """`[N]`: step of the newest report that training can go on from; -1: none.
+
+        It has a value, and params if this run saves any.
+        """
+
+    @property
+    def begins(self) -> npt.NDArray[np.int64]:
+        """`[N]`: step at which each slot's present generation began.
+
+        Up to there its lineage is that of the donor which it copied.
+        """
+
     def as_of(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """`steps` and `scores` as they were at a step of each slot's lineage.
 

@@ -77,6 +77,16 @@ class View:
             self._scores = _read_only(self._slots.scores)
         return self._scores
 
+    @property
+    def ready(self) -> npt.NDArray[np.int64]:
+        """`[N]`: step of the newest report with a value and saved params; -1: none."""
+        return _read_only(self._slots.ready)
+
+    @property
+    def begins(self) -> npt.NDArray[np.int64]:
+        """`[N]`: step at which each slot's present generation began."""
+        return _read_only(self._slots.begins)
+
     def newest(self, worker_id: int) -> Checkpoint:
         """The slot's newest checkpoint, with or without a value."""
         newest: Checkpoint = self._slots[worker_id].newest

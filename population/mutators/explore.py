@@ -29,15 +29,25 @@ class Explore:
                 "mutate_fn must be a function of meta_params, got "
                 f"{type(mutate_fn).__name__}."
             )
+        if isinstance(mutate_fn, type):
+            raise TypeError(
+                f"mutate_fn must be a function of meta_params, got the class "
+                f"{mutate_fn.__name__}. Make an object: {mutate_fn.__name__}(...)."
+            )
         self._mutate_fn = mutate_fn
         self._takes_rng = _takes_rng(mutate_fn)
 
     def __call__(self, view: PopulationView, *arguments: Any) -> Any:
         """New meta_params; the old ones are the first argument after the view."""
         given = copy.deepcopy(arguments)
-        if self._takes_rng:
-            return self._mutate_fn(*given, rng=view.rng)
-        return self._mutate_fn(*given)
+        keywords = {"rng": view.rng} if self._takes_rng else {}
+        changed = self._mutate_fn(*given, **keywords)
+        if changed is None and arguments[0] is not None:
+            raise TypeError(
+                f"mutate_fn must return the new meta_params, got None for "
+                f"{arguments[0]!r}. Does it change its argument and return nothing?"
+            )
+        return changed
 
 
 def _takes_rng(mutate_fn: MutateFn) -> bool:

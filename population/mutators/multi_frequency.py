@@ -201,11 +201,13 @@ def _migration(migrant: Member, best: Member, view: PopulationView) -> Branch:
 def _quarters(ranked: Sequence[Member]) -> list[Sequence[Member]]:
     """Winners, survivors, open members and losers.
 
-    While slots are lost the first quarters are the larger ones.
+    While slots are lost, those between the winners and the losers are the fewer.
     """
-    size, extra = divmod(len(ranked), 4)
-    ends = [size * (k + 1) + min(k + 1, extra) for k in range(4)]
-    return [ranked[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    size = -(-len(ranked) // 4)
+    first, last = min(size, len(ranked) // 2), max(len(ranked) - size, len(ranked) // 2)
+    middle = (first + last + 1) // 2
+    ends = [0, first, middle, last, len(ranked)]
+    return [ranked[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def _by_score(member: Member) -> float:

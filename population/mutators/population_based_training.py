@@ -53,7 +53,8 @@ class PopulationBasedTraining(Mutator[Intervals]):
             from the very checkpoints that were compared: timing cannot change a run.
         burn_in: Nobody decides before this step.
         copy_meta_params: Whether a copy explores from the donor's hyperparameters.
-            False: it takes over the weights only, and explores from its own.
+            False: it takes over the weights only, and explores from its own, unless it
+            has diverged with those.
         keep_best: Whether the best member goes on as it is. False: it explores too, as
             in learned_optimization's winner-take-all.
 
@@ -101,7 +102,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
         if self.synchronous:
             return self._decide_together(state, view)
         worker_id = report.worker_id
-        if view.steps[worker_id] < self._end(state, worker_id):
+        if view.ready[worker_id] < self._end(state, worker_id):
             return state, {}
         return self._decide_alone(state, worker_id, view)
 
@@ -152,8 +153,10 @@ class PopulationBasedTraining(Mutator[Intervals]):
             return state, {}
         reached = [view.barrier(w, self._end(state, w)) for w in view.live]
         points = [checkpoint for checkpoint in reached if checkpoint is not None]
+        scores = np.array([view.score(checkpoint) for checkpoint in points])
+        scores.flags.writeable = False
         standings = Standings(
-            np.array([view.score(checkpoint) for checkpoint in points]),
+            scores,
             lambda i, window: samples(points[i], points[i].step, window, view),
         )
         since, branches = state.since.copy(), {}
@@ -185,9 +188,10 @@ class PopulationBasedTraining(Mutator[Intervals]):
         if chosen is not None:
             donor = checkpoint_of(chosen)
             point = view.graph.resume_point(donor)
+            values = _sign(checkpoint_of(me), view) * standings.scores[[chosen, me]]
             reason = (
-                f"copied worker {donor.worker_id}, whose score was "
-                f"{standings.scores[chosen]:.6g}, not {mine:.6g}"
+                f"copied worker {donor.worker_id}, whose value was {values[0]:.6g}, "
+                f"not {values[1]:.6g}"
             )
             own_way = not (self.copy_meta_params or diverged)
             origin = checkpoint_of(me) if own_way else donor
@@ -207,6 +211,12 @@ class PopulationBasedTraining(Mutator[Intervals]):
         if self._explore is None:
             return meta_params
         return self._explore(view, meta_params)
+
+
+def _sign(checkpoint: Checkpoint, view: PopulationView) -> float:
+    """What turns scores into values, as people know them."""
+    score = view.score(checkpoint._replace(value=1.0))
+    return math.copysign(1.0, score)
 
 
 def _step(branch: Branch) -> int:

@@ -57,14 +57,22 @@ def at_equal_step(
 ) -> tuple[Positions, npt.NDArray[np.float64]]:
     """The members that can be compared at a step, with their scores there.
 
-    They are in order of their ids. One that has diverged since is no donor any more.
+    They are in order of their ids. One that has diverged since is no donor any more. A
+    copy is compared when it has been trained, reported and saved itself: until then its
+    scores are its donor's. Else members would go back to each other's copies for ever.
     """
     steps, scores = view.as_of(step)
     scores[~np.isfinite(view.scores)] = np.inf
-    members = np.flatnonzero(steps >= 0)
+    compared = (steps >= 0) & (view.ready > view.begins)
     if len(view.live) < len(steps):
-        members = np.intersect1d(members, [*view.live, worker_id])
-    return members, scores[members]
+        is_live = np.zeros(len(steps), bool)
+        is_live[list(view.live)] = True
+        compared &= is_live
+    compared[worker_id] = steps[worker_id] >= 0
+    members = np.flatnonzero(compared)
+    scores = scores[members]
+    scores.flags.writeable = False
+    return members, scores
 
 
 def samples(

@@ -113,13 +113,13 @@ class WinnerTakeAllGenetic(Mutator[Round]):
             newest = view.graph.newest_value(view.newest(worker_id))
             return (
                 newest is not None
-                and newest.step > start.step
+                and view.ready[worker_id] > start.step
                 and newest.time >= state.began + (self.seconds_per_exploit or 0.0)
             )
         end = start.step + self.steps_per_exploit
         if self.synchronous:
             return view.barrier(worker_id, end) is not None
-        return bool(view.steps[worker_id] >= end)
+        return bool(view.ready[worker_id] >= end)
 
     def _samples(
         self, state: Round, worker_id: int, view: PopulationView

@@ -316,12 +316,12 @@ def test_timing_cannot_change_a_run(lost: frozenset[int]) -> None:
 
 
 def test_lost_slots_do_not_hold_up_the_round() -> None:
-    """Quarters are made of those that are there; the first are the larger ones."""
+    """Quarters are made of those that are there; the middle ones shrink first."""
     with mf_run() as run:
         run.controller.session.lose({1})
-        # Home: winner 0, survivor 3, open 2, no loser; 5 abroad is better than 2.
+        # Home: winner 0, survivor 3, nobody open, loser 2.
         branched = round_of(run, [1.0, None, 5.0, 4.0, 7.0, 3.0, 8.0, 7.0])
-        assert branched == {2: (5, 0, 1)}
+        assert branched == {2: (0, 0, 1)}
         assert [run.work(w).wait_at for w in (0, 1)] == [2, 1]
 
 

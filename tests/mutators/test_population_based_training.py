@@ -25,6 +25,7 @@ from population.mutators.exploit import (
 )
 from population.mutators.standings import Standings
 from population.space import LogUniform, Perturb
+from population.testing import Problem, simulate
 from tests.mutators.helpers import Run, count_statements, halve, name, nudged
 
 NAN = math.nan
@@ -143,7 +144,7 @@ def test_a_copy_goes_on_from_the_donors_newest_checkpoint_mutated_once() -> None
         assert (work.params, work.step, work.meta_params) == ("a3", 3, 0.5)
         assert run.metas() == [1.0, 0.5]
         reason = run.roots(1)[-1].reason
-        assert reason == "copied worker 0, whose score was 1, not 5"
+        assert reason == "copied worker 0, whose value was 1, not 5"
 
 
 def test_the_donors_newest_is_copied_also_if_it_has_no_value_yet() -> None:
@@ -370,9 +371,9 @@ def test_with_neither_nothing_ever_happens(synchronous: bool) -> None:
 def test_the_best_explores_too_where_it_is_not_kept() -> None:
     """`keep_best=False` mutates it in place."""
     with pbt_run([1.0, 10.0], keep_best=False) as run:
-        play(run, [(0, 2, 1.0), (1, 2, 5.0)])
-        assert parents(run) == [(0, 0, 2), (0, 1, 2)]
-        assert run.metas() == [0.5, 0.25]
+        play(run, [(0, 2, 1.0), (1, 2, 5.0)])  # The copy of 0 is no donor yet.
+        assert parents(run) == [(0, 0, 2), (1, 0, 2)]
+        assert run.metas() == [0.5, 5.0]
 
 
 # Divergence.
@@ -453,8 +454,8 @@ def test_if_all_diverge_without_waiting_each_goes_back_when_it_decides() -> None
     with pbt_run([1.0, 10.0], 3) as run:
         play(run, [(0, 2, 1.0), (1, 2, NAN), (0, 3, NAN)])
         assert (parents(run), run.metas()) == ([(0, 0, 2), None], [0.5, 10.0])
-        run.report(1, 3, NAN)  # Worker 0 stands at step 2 with 1.0: better than this.
-        assert (parents(run), run.metas()) == ([(0, 0, 2), (0, 1, 2)], [0.5, 0.25])
+        run.report(1, 3, NAN)  # What worker 0 trains now has not reported yet.
+        assert (parents(run), run.metas()) == ([(0, 0, 2), (1, 0, 0)], [0.5, 5.0])
 
 
 def in_mode(mode: str, synchronous: bool) -> list[Any]:
@@ -468,7 +469,8 @@ def in_mode(mode: str, synchronous: bool) -> list[Any]:
             meta = run.newest(worker_id).meta_params
             value = NAN if tick % 7 == 5 else math.sin(tick + 10 * meta)
             run.advance(worker_id, sign * value)
-        return run.decisions()
+        # Without the reasons, which name the values.
+        return [(place, meta, parent) for place, meta, _, parent in run.decisions()]
 
 
 @pytest.mark.parametrize("synchronous", [False, True])
@@ -596,10 +598,10 @@ def test_a_slot_that_comes_back_is_waited_for_again() -> None:
 def test_an_asynchronous_member_is_not_compared_with_lost_ones() -> None:
     """Who may be gone is no donor."""
     with pbt_run([1.0, 10.0, 100.0]) as run:
-        play(run, [(0, 2, 1.0), (1, 2, 2.0)])
-        run.controller.session.lose({0})
+        play(run, [(0, 2, 2.0), (1, 2, 1.0)])
+        run.controller.session.lose({1})
         run.report(2, 2, 5.0)
-        assert parents(run)[2] == name(run.newest(1).ref)
+        assert parents(run)[2] == name(run.newest(0).ref)
 
 
 # The same as others.
@@ -915,3 +917,108 @@ def test_a_synchronous_round_costs_each_member_the_same_whatever_the_size() -> N
     assert statements_of_a_round(1000) == pytest.approx(
         statements_of_a_round(50), rel=0.1
     )
+
+
+# Getting on.
+
+
+@pytest.mark.parametrize("interval", [10, 20])
+@pytest.mark.parametrize(
+    "rule", [Truncation(0.2), BinaryTournament(), TopFraction(), Winner(), Threshold()]
+)
+def test_training_gets_on_though_what_was_early_looks_best(
+    rule: Any, interval: int
+) -> None:
+    """Members do not go back to each other's untried copies for ever."""
+    problem = Problem(
+        init=lambda meta: 0,
+        train=lambda params, meta, steps: params + steps,
+        evaluate=lambda params: abs(params - 10.0),
+    )
+    mutator = PopulationBasedTraining(halve, interval, exploit=rule)
+    metas = [1.0, 2.0, 3.0, 4.0]
+    controller = simulate(mutator, metas, problem=problem, steps=400, every=10)
+    assert max(checkpoint.step for checkpoint in controller.history()) > 150
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"exploit": None},
+        {"exploit": Winner(), "keep_best": False},
+        {"exploit": Truncation(0.2)},
+        {"exploit": BinaryTournament()},
+    ],
+)
+def test_training_gets_on_though_params_are_saved_rarely(
+    options: dict[str, Any],
+) -> None:
+    """A decision waits for something that training can go on from."""
+    with Run(
+        lambda: PopulationBasedTraining(nudged, 5, **options), [1.0, 2.0, 3.0, 4.0]
+    ) as run:
+        for _ in range(200):
+            for worker_id in range(4):
+                step = run.newest(worker_id).step + 1
+                value = 1 / (step + run.newest(worker_id).meta_params)
+                run.report(worker_id, step, value, "saved" if step % 20 == 0 else None)
+        assert max(run.newest(worker_id).step for worker_id in range(4)) >= 180
+
+
+def test_a_copy_is_no_donor_before_it_has_reported() -> None:
+    """Its score is its donor's: nobody has tried its hyperparameters."""
+    with pbt_run([1.0, 10.0, 100.0], exploit=Winner()) as run:
+        play(run, [(0, 2, 1.0), (1, 2, 2.0)])
+        assert parents(run) == [None, (0, 0, 2), None]
+        run.advance(0, 3.0, 2)  # Worker 1 stands on 0's 1.0, which is better.
+        assert parents(run) == [None, (0, 0, 2), None]
+
+
+def test_a_donor_has_saved_something() -> None:
+    """Of a member without params only the score would be copied."""
+    with pbt_run([1.0, 10.0], exploit=Winner()) as run:
+        run.report(1, 1, 5.0, "saved")
+        play(run, [(0, 2, 1.0)])
+        run.report(1, 2, 5.0, "saved")
+        assert parents(run) == [None, None]
+
+
+def test_reasons_name_values_as_they_were_reported() -> None:
+    """Also where more is better."""
+    with pbt_run([1.0, 10.0], mode="max") as run:
+        play(run, [(0, 2, 3.0), (1, 2, 2.0)])
+        reason = run.roots(1)[-1].reason
+        assert reason == "copied worker 0, whose value was 3, not 2"
+
+
+@pytest.mark.parametrize("wrong", [0.5, "0", [0]])
+def test_a_rule_that_names_no_position_is_named(wrong: Any) -> None:
+    """The message says what was named, and by which rule."""
+
+    class Wrong:
+        def donor(self, me: int, standings: Any, rng: Any) -> Any:
+            return wrong
+
+    with pbt_run([1.0, 10.0], exploit=Wrong()) as run:
+        run.report(0, 2, 1.0)
+        with pytest.raises(TypeError, match=r"Wrong.* position, an int"):
+            run.report(1, 2, 2.0)
+
+
+def test_a_mutate_fn_that_returns_nothing_is_an_error() -> None:
+    """One that changes its argument and forgets the return would lose everything."""
+
+    def doubled(meta: dict[str, float]) -> None:
+        meta["rate"] *= 2
+
+    mutator = PopulationBasedTraining(doubled, 2, exploit=None)
+    with Run(lambda: mutator, [{"rate": 1.0}]) as run:
+        with pytest.raises(TypeError, match=r"must return .* got None for {'rate': 1"):
+            run.report(0, 2, 1.0)
+        assert run.metas() == [{"rate": 1.0}]
+
+
+def test_a_class_is_no_mutate_fn() -> None:
+    """Forgetting the brackets is found at once."""
+    with pytest.raises(TypeError, match=r"got the class Perturb.*Perturb\(\.\.\.\)"):
+        PopulationBasedTraining(Perturb, 2)

@@ -190,12 +190,13 @@ def test_lost_slots_are_not_compared_but_for_the_one_that_asks() -> None:
 
 
 def test_looking_does_not_change_what_is_looked_at() -> None:
-    """The scores of the comparison are its own."""
+    """Nor can a rule spoil the scores for the members that decide after it."""
 
     def question(view: PopulationView) -> Any:
         before = view.scores.tolist()
         _, scores = at_equal_step(0, 2, view)
-        scores[:] = -1
+        with pytest.raises(ValueError, match="read-only"):
+            scores[:] = -1
         return before == view.scores.tolist() == view.as_of(9)[1].tolist()
 
     assert asked(question, [(0, 2, 1.0), (1, 2, 2.0), (1, 3, 4.0)])
