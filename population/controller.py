@@ -76,6 +76,7 @@ class PopulationController:
         clock: Callable[[], float] = time.time,
     ) -> None:
         runs.check_arguments(initial_population, mutator, mode, seed, stop, space)
+        runs.check_explored(space, mutator)
         entries = list(initial_population)
         starts = [e if isinstance(e, Start) else Start(e) for e in entries]
         metas = [

@@ -16,7 +16,7 @@ from population.base import MODES, Mutator, Start, Stop
 from population.errors import RunMismatchError, damaged
 from population.graph import decode
 from population.journal import Journal
-from population.space import from_data, grid, misfit, sample, to_data
+from population.space import domains, from_data, grid, misfit, sample, to_data
 from population.space.trees import check_space
 
 
@@ -140,6 +140,21 @@ def check_within(space: Any, starts: Sequence[Start]) -> None:
                 "the space; the argument `start` of a domain keeps the first sample "
                 "narrow."
             )
+
+
+def check_explored(space: Any, mutator: Mutator[Any]) -> None:
+    """Warn if `mutate_fn`, a `Perturb` say, moves in other domains than the run's."""
+    explored = getattr(getattr(mutator, "mutate_fn", None), "space", None)
+    if space is None or explored is None:
+        return
+    known = domains(space)
+    others = [n for n, domain in domains(explored).items() if known.get(n) != domain]
+    if others:
+        warnings.warn(
+            f"mutate_fn explores {', '.join(others)} in another domain than the space "
+            "of the run has there. Pass both the same space.",
+            stacklevel=4,
+        )
 
 
 def record_space(journal: Journal, recorded: Mapping[str, str], space: Any) -> None:

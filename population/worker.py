@@ -218,11 +218,12 @@ class Worker:
         if self._ended():
             return True
         newest = self._session.newest(self._own)
-        if newest.ref != (self.generation_id, self.step):
+        branched = newest.generation_id != self.generation_id
+        if not branched and newest.step != self.step:
             return False
         if self._session.waits(self._own):
             return True
-        if newest.params is None:
+        if branched or newest.params is None:
             return False  # Whoever came next would train these steps again.
         return (
             self._reports >= self.turn

@@ -21,7 +21,7 @@ from population import (
     codec,
 )
 from population.journals.sqlite import SqliteJournal
-from population.mutators import WinnerTakeAllGenetic
+from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.space import (
     Categorical,
     Gaussian,
@@ -328,3 +328,17 @@ def test_a_journal_of_ones_own_keeps_the_space() -> None:
     assert "space" in journal.facts()
     again = PopulationController([None] * 2, Scripted(), journal=journal)
     assert again.space == SPACE
+
+
+def test_exploring_another_space_than_the_runs_warns() -> None:
+    """Else the hyperparameters would leave their ranges without a word."""
+    wide = {"rate": LogUniform(1e-9, 1.0)}
+    policy = PopulationBasedTraining(Perturb(wide), 5)
+    with pytest.warns(UserWarning, match="mutate_fn explores rate in another domain"):
+        PopulationController.from_space(RATE, 2, policy)
+
+
+def test_exploring_some_of_the_space_is_quiet() -> None:
+    """What the function does not move stays where it is."""
+    both = RATE | {"layers": Integer(1, 4)}
+    PopulationController.from_space(both, 2, PopulationBasedTraining(Perturb(RATE), 5))

@@ -784,3 +784,18 @@ def test_a_failed_report_can_be_made_again(make: Make) -> None:
         worker.report(1.0, init(0.1))
         assert not worker.poll()
     assert controller.newest(0).step == 1
+
+
+def test_a_branch_at_the_last_step_is_not_trained_on() -> None:
+    """`Stop(steps=)` holds for a slot that is branched when it gets there."""
+    mutator = FixedSchedule({0: 1.0, 15: 2.0, 30: 3.0})
+    controller = PopulationController([1.0] * 2, mutator, stop=Stop(steps=30))
+    with controller.worker() as worker:
+        while worker.running:
+            if worker.poll():
+                worker.restore(lambda meta: np.zeros(1))
+            worker.step += 1
+            if worker.step % 10 == 0:
+                worker.report(1.0, np.zeros(1))
+    assert [controller.newest(worker_id).step for worker_id in range(2)] == [30, 30]
+    assert [work.meta_params for work in controller.workers] == [3.0, 3.0]

@@ -27,7 +27,12 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
-from population.mutators.exploit import BinaryTournament, WelchTTest
+from population.mutators.exploit import (
+    BinaryTournament,
+    Threshold,
+    TopFraction,
+    WelchTTest,
+)
 from population.space import Perturb, Uniform
 
 STEPS = 10  # Training steps between two reports.
@@ -52,6 +57,15 @@ POLICIES: dict[str, Make] = {
     ),
     "PopulationBasedTraining, t-test, asynchronous": lambda steps: (
         PopulationBasedTraining(MUTATE, steps, exploit=WelchTTest())
+    ),
+    "PopulationBasedTraining, top third, asynchronous": lambda steps: (
+        PopulationBasedTraining(MUTATE, steps, exploit=TopFraction())
+    ),
+    "PopulationBasedTraining, threshold, asynchronous": lambda steps: (
+        PopulationBasedTraining(MUTATE, steps, exploit=Threshold())
+    ),
+    "PopulationBasedTraining, explore only": lambda steps: PopulationBasedTraining(
+        MUTATE, steps, exploit=None
     ),
     "MultiFrequencyPBT": lambda steps: MultiFrequencyPBT(MUTATE, steps, (1, 2, 4, 8)),
     "WinnerTakeAllGenetic": lambda steps: WinnerTakeAllGenetic(MUTATE, steps),
@@ -113,6 +127,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, for tests")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "decisions.json")
     options = parser.parse_args(argv)
+    if options.quick and options.out.parent == RESULTS:
+        parser.error("--quick figures are no results: pass --out with another folder.")
     size, repetitions = (64, 1) if options.quick else (4096, 3)
     for kind in REGISTRY.values():
         if not any(kind.__name__ in name for name in POLICIES):

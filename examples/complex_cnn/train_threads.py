@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rich.console import Console
-
 from examples.complex_cnn import model
 from examples.complex_cnn.space import curriculum, space
 from examples.datasets import Dataset
@@ -29,8 +27,6 @@ from population.mutators import (
 )
 from population.mutators.exploit import Truncation
 from population.space import Perturb
-
-TABLE_WIDTH = 210  # Ten hyperparameters do not fit a narrower one.
 
 
 def flags() -> argparse.ArgumentParser:
@@ -125,8 +121,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
     dataset = arguments.load(options)
     functions = model.make(dataset, options.width, options.seed)
     controller = train(options, functions, dataset)
-    wide = Console(width=max(Console().width, TABLE_WIDTH))
-    arguments.show(controller, functions, dataset, log=None, console=wide)
+    arguments.show(controller, functions, dataset, log=None)
     return controller
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import jax
-from rich.console import Console
 
 from examples import datasets
 from examples.simple_cnn import model
@@ -43,7 +42,6 @@ def show(
     functions: model.Functions,
     dataset: datasets.Dataset,
     log: Iterable[str] | None = ("learning_rate",),
-    console: Console | None = None,
 ) -> None:
     """The final table, and the pictures in the run folder.
 
@@ -52,7 +50,6 @@ def show(
         functions: The model.
         dataset: Its test set is looked at here, and nowhere else.
         log: The hyperparameters with logarithmic axes; None: as the run's space says.
-        console: Where the table is printed; by default standard output.
     """
     accuracies = model.test_accuracy(controller, functions, dataset)
     title = f"{dataset.name} on {jax.devices()[0]}"
@@ -61,7 +58,6 @@ def show(
         {"test accuracy": accuracies},
         value="validation loss",
         title=title,
-        console=console,
     )
     if controller.log_dir is None:
         return

@@ -67,10 +67,13 @@ def draw(picture: pathlib.Path, seed: int, settings: toy.Settings) -> None:
     figure = Figure(figsize=(12, 6), layout="constrained")
     axes = figure.subplots(2, len(ABLATIONS), sharex="row", sharey="row")
     for column, name in enumerate(ABLATIONS):
-        reports = list(train(name, seed, settings, every=1).history())
+        history = train(name, seed, settings, every=1).history()
+        reports = [c for c in history if c.value is not None]
         upper, lower = axes[0][column], axes[1][column]
         for worker_id in range(len(STARTS)):
-            own = [c for c in reports if c.worker_id == worker_id and c.value]
+            own = [
+                c for c in reports if c.worker_id == worker_id and c.value is not None
+            ]
             colour, label = f"C{worker_id}", f"worker {worker_id}"
             theta0, theta1 = zip(*(c.params for c in own), strict=True)
             upper.plot(theta0, theta1, ".", color=colour, markersize=3, label=label)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from population.base import Branch, Checkpoint, Mutator, PopulationView, Report
 from population.mutators.explore import Explore, MutateFn
-from population.mutators.rounds import Latecomer, check_steps
+from population.mutators.rounds import Latecomer, check_steps, step_after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +139,8 @@ class MultiFrequencyPBT(Mutator[Rounds]):
                 branches[member.worker_id] = self._back(member, view)
         since = state.since.copy()
         for worker_id, checkpoint in reached.items():
-            since[worker_id] = checkpoint.step
-            if worker_id in branches:
-                parent = branches[worker_id].parent
-                since[worker_id] = 0 if parent is None else parent.step
+            branch = branches.get(worker_id)
+            since[worker_id] = step_after(branch) if branch else checkpoint.step
         return Rounds(state.number + 1, since), branches
 
     def wait_at(

@@ -15,8 +15,8 @@ import numpy as np
 from population.base import Branch, Checkpoint, Mutator, PopulationView, Report
 from population.mutators.exploit import Exploit, Truncation, check_rule, choose
 from population.mutators.explore import Explore, MutateFn
-from population.mutators.rounds import Latecomer, check_steps
-from population.mutators.standings import Standings, at_equal_step, samples
+from population.mutators.rounds import Latecomer, check_steps, step_after
+from population.mutators.standings import Standings, at_equal_step, samples, sign
 
 _TRUNCATION = Truncation(0.2)
 
@@ -138,7 +138,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
             is_best=worker_id == best_now or standings.rank(me) == 0,
         )
         since = state.since.copy()
-        since[worker_id] = step if branch is None else _step(branch)
+        since[worker_id] = step if branch is None else step_after(branch)
         return Intervals(since), {} if branch is None else {worker_id: branch}
 
     def _decide_together(
@@ -165,7 +165,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
             branch = self._decide(
                 me, standings, points.__getitem__, view, is_best=is_best
             )
-            since[worker_id] = points[me].step if branch is None else _step(branch)
+            since[worker_id] = points[me].step if branch is None else step_after(branch)
             if branch is not None:
                 branches[worker_id] = branch
         return Intervals(since), branches
@@ -188,7 +188,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
         if chosen is not None:
             donor = checkpoint_of(chosen)
             point = view.graph.resume_point(donor)
-            values = _sign(checkpoint_of(me), view) * standings.scores[[chosen, me]]
+            values = sign(checkpoint_of(me), view) * standings.scores[[chosen, me]]
             reason = (
                 f"copied worker {donor.worker_id}, whose value was {values[0]:.6g}, "
                 f"not {values[1]:.6g}"
@@ -211,13 +211,3 @@ class PopulationBasedTraining(Mutator[Intervals]):
         if self._explore is None:
             return meta_params
         return self._explore(view, meta_params)
-
-
-def _sign(checkpoint: Checkpoint, view: PopulationView) -> float:
-    """What turns scores into values, as people know them."""
-    score = view.score(checkpoint._replace(value=1.0))
-    return math.copysign(1.0, score)
-
-
-def _step(branch: Branch) -> int:
-    return 0 if branch.parent is None else branch.parent.step

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from population.base import Branch
+
 
 class Latecomer:
     """Looks on only when the slot that was late last time has arrived.
@@ -34,6 +36,11 @@ class Latecomer:
                 self._late = (state, index)
                 return True
         return not live
+
+
+def step_after(branch: Branch) -> int:
+    """The step at which a slot stands after a branch."""
+    return 0 if branch.parent is None else branch.parent.step
 
 
 def check_steps(steps: object, name: str = "steps_per_exploit") -> int:

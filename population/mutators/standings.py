@@ -86,6 +86,11 @@ def samples(
     return [view.score(c) for c in itertools.islice(reports, window)]
 
 
+def sign(checkpoint: Checkpoint, view: PopulationView) -> float:
+    """1 or -1: what turns scores into values, as people know them."""
+    return math.copysign(1.0, view.score(checkpoint._replace(value=1.0)))
+
+
 def portion(fraction: float, size: int) -> int:
     """A fraction above 0 of so many members, rounded up."""
     return min(max(math.ceil(fraction * size - _ROUNDING), 1), size)

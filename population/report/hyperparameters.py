@@ -23,7 +23,7 @@ def numbers(meta_params: Any) -> dict[str, float]:
 
 def short(value: Any) -> str:
     """A value in a few characters."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def one_line(meta_params: Any) -> str:

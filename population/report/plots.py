@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,8 +20,9 @@ from matplotlib.figure import Figure
 from population.base import Checkpoint, Ref
 from population.controller import PopulationController
 from population.report.hyperparameters import numbers
-from population.space import domains
+from population.space import OneMinusLogUniform, domains
 
+NEAR_ONE = "near one"
 _COLOURS = colormaps["tab10"]
 
 
@@ -67,13 +69,15 @@ def save(
     lines = generations(controller)
     metas = [line.points[0].meta_params for line in lines]
     names = sorted({name for meta_params in metas for name in numbers(meta_params)})
-    logarithmic = _logarithmic(controller.space) if log is None else set(log)
+    scales = _scales(controller.space)
+    if log is not None:
+        scales = dict.fromkeys(log, "log")
     files = [folder / "learning_curves.png"]
     _picture(files[0], lambda axes: learning_curves(axes, lines, value, log_value))
     for name in names:
         files.append(folder / f"{name.replace('/', '_')}.png")
         draw = functools.partial(
-            schedules, lines=lines, name=name, log=name in logarithmic
+            schedules, lines=lines, name=name, scale=scales.get(name, "linear")
         )
         _picture(files[-1], draw)
     return files
@@ -127,7 +131,7 @@ def learning_curves(
         axes.legend(fontsize="small")
 
 
-def schedules(axes: Axes, lines: list[Line], name: str, log: bool = False) -> None:
+def schedules(axes: Axes, lines: list[Line], name: str, scale: str = "linear") -> None:
     """Draw a hyperparameter of each worker over steps, branches marked by dots."""
     ends = _ends(lines)
     shown: set[int] = set()
@@ -149,16 +153,35 @@ def schedules(axes: Axes, lines: list[Line], name: str, log: bool = False) -> No
         before[line.worker_id] = (end, number)
     axes.plot([], [], "o", color="grey", markersize=4, label="branch")
     axes.set(xlabel="training steps", ylabel=name, title=f"{name} of each worker")
-    if log:
-        axes.set_yscale("log")
+    if scale == NEAR_ONE:
+        _spread_near_one(axes)
+    else:
+        axes.set_yscale(scale)
     axes.legend(fontsize="small")
 
 
-def _logarithmic(space: Any) -> set[str]:
-    """The names of the hyperparameters that move on a logarithmic scale."""
-    if space is None:
-        return set()
-    return {name for name, domain in domains(space).items() if domain.log}
+def _scales(space: Any) -> dict[str, str]:
+    """The scales of the hyperparameters of a run's space, but for linear ones."""
+    known = {} if space is None else domains(space)
+    found = {name: "log" for name, domain in known.items() if domain.log}
+    near_one = (n for n, d in known.items() if isinstance(d, OneMinusLogUniform))
+    return found | dict.fromkeys(near_one, NEAR_ONE)
+
+
+def _spread_near_one(axes: Axes) -> None:
+    """An axis on which 0.9 is as far from 0.99 as that from 0.999."""
+    axes.set_yscale(
+        "function",
+        functions=(
+            lambda x: -np.log10(np.maximum(1 - np.asarray(x), 1e-12)),
+            lambda x: 1 - 10.0 ** -np.asarray(x),
+        ),
+    )
+    low, high = axes.get_ylim()
+    ticks = [0.0, 0.5, *(1 - k * 10.0**-e for e in range(1, 7) for k in (1, 0.5))]
+    axes.set_yticks([tick for tick in ticks if low <= tick <= high] or [low, high])
+    axes.yaxis.set_major_formatter(lambda x, _: f"{x:.7g}")
+    axes.minorticks_off()
 
 
 def _ends(lines: list[Line]) -> list[int]:

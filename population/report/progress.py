@@ -15,6 +15,7 @@ from population.report.hyperparameters import one_line
 
 _REFRESH_S = 0.25
 _MOST_BARS = 16
+_WIDEST_NOTE = 48  # More would push the bar itself off a narrow terminal.
 
 
 @contextlib.contextmanager
@@ -85,4 +86,5 @@ def _one_for_all(shown: progress.Progress, controller: PopulationController) -> 
 
 def _note(newest: Checkpoint) -> str:
     value = "" if newest.value is None else f"value {newest.value:.4g}"
-    return "  ".join(filter(None, [value, one_line(newest.meta_params)]))
+    note = "  ".join(filter(None, [value, one_line(newest.meta_params)]))
+    return note if len(note) <= _WIDEST_NOTE else note[: _WIDEST_NOTE - 1] + "…"

@@ -1,4 +1,4 @@
-"""A run as a table: one row a worker."""
+"""A run as a table: one row a worker, or a column if there is much to say of each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rich.table import Table
 
 from population.controller import PopulationController
 from population.report.hyperparameters import flattened, short
+
+_MOST_COLUMNS = 6  # Hyperparameters beyond which a row would not fit a terminal.
 
 
 def print_workers(
@@ -28,26 +30,40 @@ def print_workers(
         title: Above the table.
         console: Where to print; by default standard output.
     """
-    extra = extra or {}
-    table = Table(title=title)
     workers = controller.workers
     names = list(dict.fromkeys(n for w in workers for n in flattened(w.meta_params)))
-    for name in ("worker", "steps", value, *extra, *names, "branches"):
-        table.add_column(name, justify="right")
+    columns: dict[str, list[str]] = {
+        name: []
+        for name in ("worker", "steps", value, *(extra or {}), *names, "branches")
+    }
     for worker_id, active in enumerate(workers):
         lineage = controller.lineage(controller.newest(worker_id))
         last = next((c.value for c in reversed(lineage) if c.value is not None), None)
-        branches = len({checkpoint.generation_id for checkpoint in lineage}) - 1
         hyperparameters = flattened(active.meta_params)
-        table.add_row(
-            str(worker_id),
-            str(active.step),
-            "" if last is None else f"{last:.4f}",
-            *(_cell(column[worker_id]) for column in extra.values()),
-            *(short(hyperparameters.get(name, "")) for name in names),
-            str(branches),
-        )
-    (console or Console()).print(table)
+        cells = {
+            "worker": str(worker_id),
+            "steps": str(active.step),
+            value: "" if last is None else f"{last:.4f}",
+            "branches": str(len({c.generation_id for c in lineage}) - 1),
+        }
+        cells |= {name: _cell(row[worker_id]) for name, row in (extra or {}).items()}
+        cells |= {name: short(hyperparameters.get(name, "")) for name in names}
+        for name, column in columns.items():
+            column.append(cells[name])
+    rows = [[name, *column] for name, column in columns.items()]
+    if len(names) <= _MOST_COLUMNS:
+        rows = [list(row) for row in zip(*rows, strict=True)]
+    (console or Console()).print(_table(rows, title))
+
+
+def _table(rows: list[list[str]], title: str) -> Table:
+    """A table whose first row is its header."""
+    table = Table(title=title)
+    for header in rows[0]:
+        table.add_column(header, justify="right")
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table
 
 
 def _cell(value: Any) -> str:

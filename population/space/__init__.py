@@ -12,7 +12,6 @@ domain where a hyperparameter is to be found and anything else where it is const
 
 from population.space.choices import Categorical as Categorical
 from population.space.choices import Ordinal as Ordinal
-from population.space.domain import Domain as Domain
 from population.space.explore import Gaussian as Gaussian
 from population.space.explore import Perturb as Perturb
 from population.space.numbers import Integer as Integer

@@ -15,7 +15,10 @@ import numpy as np
 
 
 class Domain(abc.ABC):
-    """The values that one hyperparameter may have; immutable."""
+    """The values that one hyperparameter may have; immutable.
+
+    The kinds are those of this package: a run records its space, to be read for ever.
+    """
 
     @property
     def log(self) -> bool:

@@ -121,7 +121,8 @@ def to_data(space: Any) -> Any:
     if isinstance(space, Domain):
         if _DOMAINS.get(type(space).__name__) is not type(space):
             raise TypeError(
-                f"A space's domains must be among {sorted(_DOMAINS)}, got {space!r}."
+                f"A space's domains must be among {sorted(_DOMAINS)}, got {space!r}. "
+                "To explore in another way pass a function as mutate_fn."
             )
         fields: dict[str, Any] = {
             field.name: getattr(space, field.name)

@@ -48,11 +48,14 @@ def check_mutator(
         script: Only this sequence, say that of a `BrokenPromise`.
 
     Raises:
+        TypeError: If `make_mutator` is no function, or makes something else.
         BrokenPromise: Naming the promise, with the smallest sequence that breaks it.
         ValueError: If the mutator does not run with so many workers, or
             `make_mutator` returns the same mutator twice.
     """
     make = _maker(make_mutator)
+    if not isinstance(make(), Mutator):
+        raise TypeError(f"make_mutator must make a population.Mutator, got {make()!r}.")
     if make() is make():
         raise ValueError(
             "make_mutator must make a new mutator at each call, got the same one "

@@ -23,6 +23,8 @@ _CLOCKS = (
     "process_time",
     "process_time_ns",
 )
+# These tell the time when they are not given one.
+_CALENDARS = ("localtime", "gmtime", "ctime")
 _BEGIN_S = 1_000_000_000
 _LEAP_S = 3607  # Each time somebody looks at a clock, an hour and some has passed.
 
@@ -44,6 +46,8 @@ def global_random_numbers(seed: int) -> Iterator[None]:
 def leaping_clocks(*mutators: object) -> Iterator[None]:
     """Let every clock of the process leap, and those that the mutators refer to.
 
+    Other threads of the process see them leap too.
+
     What they say depends only on how often somebody has looked.
 
     Args:
@@ -54,6 +58,10 @@ def leaping_clocks(*mutators: object) -> Iterator[None]:
     leaping: dict[int, Any] = {}
     for name in _CLOCKS:
         leaping[id(getattr(time, name))] = _leaping(seconds, name.endswith("_ns"))
+    for name in _CALENDARS:
+        original = getattr(time, name)
+        leaping[id(original)] = _leaping_calendar(original, seconds)
+    leaping[id(time.strftime)] = _leaping_strftime(time.strftime, time.gmtime, seconds)
     leaping[id(datetime.datetime)] = _leaping_datetime(seconds)
     places = [vars(time), vars(datetime), *_namespaces(mutators)]
     changed = []
@@ -82,6 +90,22 @@ def _leaping(seconds: Iterator[int], in_ns: bool) -> Callable[[], Any]:
     if in_ns:
         return lambda: next(seconds) * 10**9
     return lambda: float(next(seconds))
+
+
+def _leaping_calendar(original: Callable[..., Any], seconds: Iterator[int]) -> Any:
+    def leaping(secs: float | None = None) -> Any:
+        return original(next(seconds) if secs is None else secs)
+
+    return leaping
+
+
+def _leaping_strftime(
+    original: Callable[..., str], gmtime: Callable[..., Any], seconds: Iterator[int]
+) -> Any:
+    def leaping(form: str, at: Any = None) -> str:
+        return original(form, gmtime(next(seconds)) if at is None else at)
+
+    return leaping
 
 
 def _leaping_datetime(seconds: Iterator[int]) -> type[datetime.datetime]:

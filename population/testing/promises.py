@@ -141,6 +141,8 @@ def losses(case: Case) -> Finding | None:
     lost = {event.worker_id for event in case.script if isinstance(event, Lost)}
     if not lost or len(lost) > len(case.population) - 2 or _others(case.plain, lost):
         return None
+    if len(set(case.plain.states)) > 1:
+        return None  # A round was closed, in which nobody was branched.
     script: list[Event] = [
         Report(event.worker_id, 20, 0.0, saved=True)
         if isinstance(event, Lost)

@@ -15,7 +15,7 @@ import pytest
 from examples import datasets
 from examples.complex_cnn import model, train_threads
 from examples.complex_cnn.space import FULL, NEUTRAL, curriculum, space
-from examples.simple_cnn.model import CNN
+from examples.simple_cnn.model import CNN, Functions, State
 from population import PopulationController, Stop, hyperparams
 from population.mutators import (
     FixedSchedule,
@@ -396,3 +396,24 @@ def test_missing_data_end_the_program_with_advice(tmp_path: pathlib.Path) -> Non
     """Somebody without CIFAR-10 is told how to get it, and sees no traceback."""
     with pytest.raises(SystemExit, match="prepare_cifar10"):
         train_threads.main(["--dataset", "cifar10", "--data_dir", str(tmp_path)])
+
+
+def test_each_step_has_one_key_of_its_own(images: datasets.Split) -> None:
+    """It is the worker's, a function of seed, slot and step: never the same twice."""
+    dataset = datasets.Dataset("some", images, images, images, 10)
+    controller = PopulationController.from_space(
+        space(8), 2, FixedSchedule(curriculum(2, 8)), stop=Stop(steps=4)
+    )
+    given: list[tuple[int, ...]] = []
+    zero = jnp.zeros(())
+
+    def step(state: Any, split: Any, chosen: Any, key: jax.Array) -> tuple[Any, Any]:
+        given.append(tuple(jax.random.key_data(key).tolist()))
+        return state, zero
+
+    functions = Functions(
+        lambda meta: State(zero, zero), step, lambda state, split: (zero, zero)
+    )
+    with controller.worker() as worker:
+        model.train_worker(worker, functions, dataset, 8, 2)
+    assert len(given) == len(set(given)) == 8

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from population import Branch, Mutator, PopulationController, PopulationView, Report
 from population.report import hyperparameters, plots, table
-from population.space import LogUniform, Uniform
+from population.space import LogUniform, OneMinusLogUniform, Uniform
 from tests.helpers import Scripted
 
 
@@ -87,7 +87,7 @@ def test_curves_show_each_value_and_leave_out_divergence(
 def test_schedules_mark_branches(run: PopulationController) -> None:
     """The hyperparameter of each worker over steps, with a dot at each branch."""
     axes = Figure().subplots()
-    plots.schedules(axes, plots.generations(run), "opt/lr", log=True)
+    plots.schedules(axes, plots.generations(run), "opt/lr", scale="log")
     dots = [points(line) for line in axes.get_lines() if line.get_marker() == "o"]
     assert dots == [[(2, 0.3)], []]
     assert axes.get_yscale() == "log"
@@ -108,17 +108,46 @@ def test_the_recorded_space_says_which_axes_are_logarithmic(
 ) -> None:
     """Nobody has to name them: a run that was made from a space knows."""
     space = {"opt": {"lr": LogUniform(1e-3, 1), "b": Uniform(0, 1)}}
-    run = PopulationController.from_space(space, 2, Scripted())
-    drawn: dict[str, bool] = {}
+    run = PopulationController.from_space(
+        space | {"beta": OneMinusLogUniform(0.5, 0.999)}, 2, Scripted()
+    )
+    drawn: dict[str, str] = {}
 
-    def remember(axes: Axes, lines: object, name: str, log: bool) -> None:
-        drawn[name] = log
+    def remember(axes: Axes, lines: object, name: str, scale: str) -> None:
+        drawn[name] = scale
 
     monkeypatch.setattr(plots, "schedules", remember)
     plots.save(run, tmp_path)
-    assert drawn == {"opt/lr": True, "opt/b": False}
+    assert drawn == {"opt/lr": "log", "opt/b": "linear", "beta": plots.NEAR_ONE}
     plots.save(run, tmp_path, log=["opt/b"])
-    assert drawn == {"opt/lr": False, "opt/b": True}
+    assert drawn == {"opt/lr": "linear", "opt/b": "log", "beta": "linear"}
+
+
+def test_near_one_the_axis_is_spread() -> None:
+    """0.9 and 0.99 are as far from each other as 0.99 and 0.999."""
+    population = [{"beta": beta} for beta in (0.9, 0.99, 0.999)]
+    run = PopulationController(population, Scripted())
+    axes = Figure().subplots()
+    plots.schedules(axes, plots.generations(run), "beta", scale=plots.NEAR_ONE)
+    places = axes.transData.transform([(0, 0.9), (0, 0.99), (0, 0.999)])[:, 1]
+    assert np.allclose(np.diff(places, 2), 0, atol=1e-6)
+    assert {0.9, 0.99, 0.999} <= set(np.round(axes.get_yticks(), 7).tolist())
+
+
+def test_many_hyperparameters_stand_below_each_other() -> None:
+    """With ten of them a worker is a column: a row would not fit a terminal."""
+    metas = [{f"h{i}": i / 8 for i in range(10)} | {"beta2": 0.9999}] * 3
+    stream = io.StringIO()
+    console = Console(file=stream, width=80)
+    table.print_workers(PopulationController(metas, Scripted()), console=console)
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in stream.getvalue().splitlines()
+        if line.startswith("│")
+    ]
+    assert ["steps", "0", "0", "0"] in rows
+    assert ["h9", "1.125", "1.125", "1.125"] in rows
+    assert ["beta2", "0.9999", "0.9999", "0.9999"] in rows
 
 
 def test_the_table_has_a_row_for_each_worker(run: PopulationController) -> None:

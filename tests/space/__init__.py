@@ -16,7 +16,6 @@ from hypothesis import assume
 from population import codec
 from population.space import (
     Categorical,
-    Domain,
     Gaussian,
     Integer,
     LogUniform,
@@ -25,6 +24,7 @@ from population.space import (
     Perturb,
     Uniform,
 )
+from population.space.domain import Domain
 from population.space.trees import map_leaves
 
 LEAST, GREATEST = math.ulp(0.0), sys.float_info.max

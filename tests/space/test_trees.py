@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from population import codec
 from population.space import (
     Categorical,
-    Domain,
     Integer,
     LogUniform,
     OneMinusLogUniform,
@@ -28,6 +27,7 @@ from population.space import (
     sample,
     to_data,
 )
+from population.space.domain import Domain
 from tests.space import spaces, types_are_kept
 
 SPACE = {
