@@ -29,6 +29,7 @@ class View:
         self._seed = seed
         self._steps = _read_only(slots.steps)  # Made anew when the slots are loaded.
         self._scores = _read_only(slots.scores)
+        self._ready = _read_only(slots.ready)
         self._decision = 0
         self._rng: np.random.Generator | None = None
         self.graph = graph
@@ -80,7 +81,9 @@ class View:
     @property
     def ready(self) -> npt.NDArray[np.int64]:
         """`[N]`: step of the newest report with a value and saved params; -1: none."""
-        return _read_only(self._slots.ready)
+        if self._ready.base is not self._slots.ready:
+            self._ready = _read_only(self._slots.ready)
+        return self._ready
 
     @property
     def begins(self) -> npt.NDArray[np.int64]:
