@@ -114,6 +114,21 @@ class Report(NamedTuple):
     checkpoint: Checkpoint
 
 
+class Event(NamedTuple):
+    """Something that has happened in this process and is recorded; for `on_event`.
+
+    Attributes:
+        kind: "report", "branch", "claim", "takeover", "diverged" or "finished".
+        worker_id: The slot; -1 for "finished".
+        checkpoint: What was reported, or what the slot goes on from; None for
+            "finished".
+    """
+
+    kind: str
+    worker_id: int
+    checkpoint: Checkpoint | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Branch:
     """A decision: the slot goes on from `parent` with these hyperparameters.

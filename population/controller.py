@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import time
@@ -20,12 +19,14 @@ from population.base import (
     Start,
     Stop,
 )
-from population.errors import JournalError
+from population.errors import JournalError, ParamsError
+from population.events import OnEvent
+from population.incoming import Incoming
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
 from population.keeper import PARAMS_FOLDER, Keeper
-from population.session import Session
-from population.slots import Incoming
+from population.retention import Keep
+from population.session import Rules, Session
 from population.worker import Worker
 
 JOURNAL_NAME = "journal.sqlite"
@@ -48,6 +49,16 @@ class PopulationController:
         journal: Where the run is recorded; by default SQLite in `log_dir`, or memory.
         space: What the meta_params may be (`population.space`), for those who look at
             the run: it is recorded, and says which axes of a picture are logarithmic.
+        keep: Which saved arrays are kept although no decision, restart or worker can
+            need them any more (`population.retention.Keep`); by default none.
+        worker_timeout: Seconds without a poll or report after which a slot's worker is
+            thought to be dead, and after twice that a slot that nobody has taken over
+            is waited for no longer. None: only a process of this host that has died
+            loses its slots.
+        durability: What a report survives once it is acknowledged: "process", the
+            death of any process, or "power", a power cut too.
+        on_event: Called with each `population.Event` of this process, after it is
+            recorded and outside of any lock; what it raises is logged.
         clock: Gives seconds since the epoch.
 
     Attributes:
@@ -73,9 +84,14 @@ class PopulationController:
         params: ParamsStore | None = None,
         journal: Journal | None = None,
         space: Any = None,
+        keep: Keep | None = None,
+        worker_timeout: float | None = None,
+        durability: str = "process",
+        on_event: OnEvent | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         runs.check_arguments(initial_population, mutator, mode, seed, stop, space)
+        runs.check_faults(keep, worker_timeout, durability, on_event)
         runs.check_explored(space, mutator)
         entries = list(initial_population)
         starts = [e if isinstance(e, Start) else Start(e) for e in entries]
@@ -84,11 +100,22 @@ class PopulationController:
             for i, start in enumerate(starts)
         ]
         folder = None if log_dir is None else pathlib.Path(log_dir)
-        keeper = Keeper(folder, params, in_memory=journal is None and folder is None)
-        opened = journal or _open_journal(folder)
-        self.session = Session(
-            opened, keeper, mutator, folder, mode, seed, stop or Stop(), clock
-        )
+        in_memory = journal is None and folder is None
+        keeper = Keeper(folder, params, in_memory, keep or Keep())
+        opened = journal or _open_journal(folder, durability)
+        rules = Rules(mode, seed, stop or Stop(), worker_timeout, on_event, clock)
+        self.session = Session(opened, keeper, mutator, folder, rules)
+        self._arguments = {
+            "initial_population": [None] * len(entries),
+            "mutator": mutator,
+            "mode": mode,
+            "seed": seed,
+            "stop": stop,
+            "params": params,
+            "keep": keep,
+            "worker_timeout": worker_timeout,
+            "durability": durability,
+        }
         self.graph = self.session.graph
         try:
             self.session.open(starts, metas, space)
@@ -151,9 +178,8 @@ class PopulationController:
             TypeError, ValueError: If an argument is none of the kind; nothing changes.
         """
         del meta_params
-        with self._no_removal():
-            found = self.session.poll(worker_id, generation_id, step, params)
-            return None if found is None else self._with_arrays(found)
+        found = self.session.poll(worker_id, generation_id, step, params)
+        return None if found is None else self._with_arrays(worker_id, found)
 
     def set_eval(
         self,
@@ -203,11 +229,10 @@ class PopulationController:
             for report in reports:
                 incoming.append(self.session.incoming(*report))
         except BaseException:
-            self.session.keeper.forget_unrecorded(incoming, self.graph)
+            self.session.keeper.forget(incoming, ())
             raise
-        with self._no_removal():
-            branched = self.session.commit(incoming)
-            return {w: self._with_arrays(branched[w]) for w in sorted(branched)}
+        branched = self.session.commit(incoming)
+        return {w: self._with_arrays(w, branched[w]) for w in sorted(branched)}
 
     def worker(self, worker_id: int | None = None) -> Worker:
         """Claim a slot for one training loop.
@@ -240,7 +265,8 @@ class PopulationController:
     @property
     def space(self) -> Any:
         """What the meta_params may be, as it was recorded; None if nobody said."""
-        return self.session.space()
+        with self.session.news:
+            return runs.recorded_space(self.session.journal.facts())
 
     @property
     def stop(self) -> Stop:
@@ -298,20 +324,43 @@ class PopulationController:
         """The checkpoints whose params a decision, a restart or a worker may need."""
         return {checkpoint.ref for checkpoint in self.session.reachable().values()}
 
+    def diverged(self) -> list[int]:
+        """How many values of each slot were NaN or infinite, by worker id."""
+        with self.session.news:
+            found = dict(self.session.journal.diverged())
+        return [found.get(w, 0) for w in range(len(self.session.slots))]
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments with which another process opens this run.
+
+        Raises:
+            ValueError: If there is no `log_dir`: nobody else can open it then.
+        """
+        if self.log_dir is None:
+            raise ValueError(
+                "Several processes need a run folder to share, and this controller has "
+                "none. Give it log_dir=."
+            )
+        return {**self._arguments, "log_dir": str(self.log_dir.absolute())}
+
     def close(self) -> None:
         """Close the journal. Everything is recorded already."""
         self.session.close()
 
-    def _no_removal(self) -> contextlib.AbstractContextManager[object]:
-        """Between a decision and the loading of its arrays, none may be dropped."""
-        session = self.session
-        return session.news if session.keeper.drops else contextlib.nullcontext()
+    def _with_arrays(self, worker_id: int, found: ActiveWorker) -> ActiveWorker:
+        """The work with its arrays; if they were removed meanwhile, what came after."""
+        while True:
+            try:
+                arrays = self.session.keeper.load(found.params)
+                return found._replace(params=arrays)
+            except ParamsError:
+                newer = self.session.resume(worker_id)
+                if newer.params == found.params:
+                    raise
+                found = newer
 
-    def _with_arrays(self, active: ActiveWorker) -> ActiveWorker:
-        return active._replace(params=self.session.keeper.load(active.params))
 
-
-def _open_journal(log_dir: pathlib.Path | None) -> Journal:
+def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
     if log_dir is None:
         return SqliteJournal()
     try:
@@ -331,4 +380,4 @@ def _open_journal(log_dir: pathlib.Path | None) -> Journal:
             f"{file} is damaged: it is empty, but params were saved beside it. Restore "
             "it from a backup, or choose another log_dir."
         )
-    return SqliteJournal(file)
+    return SqliteJournal(file, durability=durability)

@@ -85,6 +85,13 @@ class Decisions:
         self._type = type(self._mutator.init(self._view))
         self.state = decode(text, self._type)
 
+    def catch_up(self) -> None:
+        """Read the state from the journal if another process has decided."""
+        recorded = self._journal.state()
+        if recorded is not None and recorded[1] != self.count:
+            text, self.count = recorded
+            self.state = decode(text, self._type)
+
     def decide(self, reports: Sequence[Report | None]) -> Collection[int]:
         """Show the mutator each report, in worker order, and apply its branches.
 
@@ -112,6 +119,10 @@ class Decisions:
         if self.count != before:
             self._write()
         return branched
+
+    def remind(self, worker_id: int, newest: Checkpoint) -> Collection[int]:
+        """Ask again, with a report that is known, as fewer slots are waited for now."""
+        return self.decide([Report(worker_id, newest)])
 
     def wait_at(self, worker_id: int) -> int | None:
         """The step at which a slot waits, for a decision or for the end of the run."""

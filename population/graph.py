@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from population import codec
 from population.base import Checkpoint, Ref, Schedule
 from population.errors import damaged
-from population.journal import CheckpointRow, Journal
+from population.journal import Journal
+from population.rows import CheckpointRow
 
 _PAGE = 256
 _END = 2**63 - 1
@@ -123,6 +124,12 @@ class CheckpointGraph(Mapping[str, Generation]):
             KeyError: If there is none.
         """
         return self[ref.generation_id][ref.step]
+
+    def at_rows(self, rows: Iterable[int]) -> list[Checkpoint]:
+        """The checkpoints of these rows of the journal."""
+        with self._lock:
+            found = [self._journal.checkpoint(row) for row in rows]
+        return [decoded(row) for row in found if row is not None]
 
     def span(
         self,

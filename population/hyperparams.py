@@ -13,13 +13,14 @@ All functions here run outside of `jax.jit`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+_RTOL = 1e-6  # float32(0.1) is not 0.1.
 _INJECTED = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
 
 
@@ -84,6 +85,77 @@ def read(state: Any) -> dict[str, Any]:
             array = np.asarray(value)
             found.setdefault(name, array.item() if array.ndim == 0 else array)
     return found
+
+
+class Mismatch(NamedTuple):
+    """A hyperparameter that was assigned and is not in force.
+
+    Attributes:
+        key: Its name.
+        assigned: The number in meta_params.
+        applied: The number in the optimiser's state.
+    """
+
+    key: str
+    assigned: float
+    applied: float
+
+
+def mismatches(state: Any, meta_params: Any) -> list[Mismatch]:
+    """The numbers of meta_params that an optimiser knows, and does not have in force.
+
+    Nothing is compiled, and the numbers come from the device in one go.
+
+    Args:
+        state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
+        meta_params: What was assigned; only the numbers of a mapping are looked at.
+
+    Returns:
+        One for each key that differs in any of the injected states, schedules
+        included; the first number that does. What rounding to the dtype of the state
+        makes of a number, or 1e-6 of it, is no difference; NaN equals NaN.
+    """
+    if not isinstance(meta_params, Mapping):
+        return []
+    assigned = {k: v for k, v in meta_params.items() if _is_number(v)}
+    held = [
+        (name, value)
+        for node in _injected(state)
+        for name, value in node.hyperparams.items()
+        if name in assigned
+    ]
+    applied = jax.device_get([value for _, value in held])
+    found: dict[str, Mismatch] = {}
+    for (name, _), values in zip(held, applied, strict=True):
+        wanted = np.asarray(assigned[name]).item()
+        for value in np.ravel(values):
+            differs = _is_real(value.dtype) and not _in_force(wanted, value)
+            if differs and name not in found:
+                found[name] = Mismatch(name, wanted, value.item())
+    return list(found.values())
+
+
+def _in_force(wanted: float, value: Any) -> bool:
+    """Whether a number is what its dtype can hold of the wanted one."""
+    if np.isclose(float(value), wanted, rtol=_RTOL, atol=0.0, equal_nan=True):
+        return True
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return False
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = np.asarray(wanted).astype(value.dtype)
+    return bool(value == rounded) and bool(np.isfinite(float(value)))
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, (bool, int, float, np.generic, np.ndarray, jax.Array)):
+        return False
+    array = np.asarray(value)
+    return array.ndim == 0 and _is_real(array.dtype)
+
+
+def _is_real(dtype: Any) -> bool:
+    whole = jnp.issubdtype(dtype, jnp.integer) or dtype == np.bool_
+    return bool(whole or jnp.issubdtype(dtype, jnp.floating))
 
 
 def _is_injected(node: Any) -> bool:

@@ -7,91 +7,23 @@ they mean is the business of `graph` and `slots`.
 from __future__ import annotations
 
 import abc
-from typing import NamedTuple
+import contextlib
+from collections.abc import Iterator
 
-
-class GenerationRow(NamedTuple):
-    """A generation as the journal keeps it; texts are encoded by the codec.
-
-    Attributes:
-        row: Its place in the journal, and its key.
-        generation_id: `{run}-{worker_id}-{number}`.
-        worker_id: The slot that trains it.
-        number: How many generations the slot had before.
-        step: Step of its first checkpoint.
-        meta_params: The hyperparameters.
-        digest: Equal for equal hyperparameters.
-        reason: Why it was opened.
-        time: Seconds since the epoch.
-    """
-
-    row: int
-    generation_id: str
-    worker_id: int
-    number: int
-    step: int
-    meta_params: str
-    digest: str
-    reason: str
-    time: float
-
-
-class CheckpointRow(NamedTuple):
-    """A checkpoint with its generation's facts, as the journal gives it back.
-
-    Attributes:
-        row: Its place in the journal.
-        generation: Row of its generation.
-        step: Training steps.
-        params: Encoded, or None.
-        has_value: Whether there is a value.
-        value: The value; None beside a true `has_value` is NaN.
-        metrics: Encoded, or None.
-        time: Seconds since the epoch.
-        parent_generation_id: Of the parent; None for a root.
-        parent_step: Of the parent; None for a root.
-        generation_id: Of its generation.
-        worker_id: Of its generation.
-        meta_params: Of its generation, encoded.
-        reason: Of its generation.
-    """
-
-    row: int
-    generation: int
-    step: int
-    params: str | None
-    has_value: int
-    value: float | None
-    metrics: str | None
-    time: float
-    parent_generation_id: str | None
-    parent_step: int | None
-    generation_id: str
-    worker_id: int
-    meta_params: str
-    reason: str
-
-
-class Tail(NamedTuple):
-    """Where the journal ends.
-
-    Attributes:
-        row: The last row of any table.
-        time: Time of the newest checkpoint; 0.0 without one.
-        reports: Reports with a value so far.
-        best: Row of the best checkpoint; None without a finite value.
-        best_reports: `reports` when it became the best.
-    """
-
-    row: int
-    time: float
-    reports: int
-    best: int | None
-    best_reports: int
+from population.rows import (
+    CheckpointRow,
+    GenerationRow,
+    LeaseRow,
+    Record,
+    SaveRow,
+    Tail,
+)
 
 
 class Journal(abc.ABC):
-    """The durable record of a run: insert-only but for the mutator's state.
+    """The durable record of a run: insert-only but for what only the present needs.
+
+    That is the mutator's state, the leases, and what the params store keeps.
 
     One writer at a time: `with journal:` is a transaction that takes the write lock
     at once, commits at the end and rolls back on an exception. A method that writes
@@ -109,6 +41,10 @@ class Journal(abc.ABC):
     @abc.abstractmethod
     def __exit__(self, *exc: object) -> None:
         """Commit, or roll back if there was an exception."""
+
+    @abc.abstractmethod
+    def reading(self) -> contextlib.AbstractContextManager[object]:
+        """All that is read within sees the same; nothing inside a transaction."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -163,16 +99,82 @@ class Journal(abc.ABC):
         """Insert what a recorded checkpoint lacked: its params, its value, or both."""
 
     @abc.abstractmethod
-    def add_removal(self, row: int, params: str) -> None:
-        """Record, after `row`, that the store no longer keeps these params."""
+    def add_removal(self, row: int, params: str, reason: str) -> None:
+        """Record, after `row`, that checkpoints so far have these params no more."""
+
+    @abc.abstractmethod
+    def removed_since(self, after: int) -> list[str]:
+        """The params, encoded, that were found unreachable at or after a row."""
+
+    @abc.abstractmethod
+    def add_loss(self, row: int, lost: str, told: int | None) -> None:
+        """Record, after `row`, which slots are lost; see `LossRecord`."""
+
+    @abc.abstractmethod
+    def lost(self) -> str | None:
+        """Which slots are lost, encoded; None if nothing was ever said."""
+
+    @abc.abstractmethod
+    def records(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
+        """All that was recorded after a row, in its order; not the mutator's state.
+
+        Removals and losses come after the row that they name.
+        """
+
+    @abc.abstractmethod
+    def touched(self, after: int) -> list[int]:
+        """The slots of generations and checkpoints that were recorded after a row."""
+
+    @abc.abstractmethod
+    def late_since(self, after: int) -> list[int]:
+        """Rows of the checkpoints that came late, in part or whole, after a row.
+
+        Those that had been recorded before, and those below a later step that had.
+        """
+
+    @abc.abstractmethod
+    def damaged_since(self, after: int) -> bool:
+        """Whether a worker has rejected any params at or after a row."""
+
+    @abc.abstractmethod
+    def diverged(self) -> list[tuple[int, int]]:
+        """Slots with how many values were NaN or infinite, where there are any."""
+
+    @abc.abstractmethod
+    def leases(self, after: int = -1) -> list[LeaseRow]:
+        """The leases that have changed since a change, in the order of changes."""
+
+    @abc.abstractmethod
+    def set_lease(self, lease: LeaseRow) -> None:
+        """Replace the lease of a slot."""
+
+    @abc.abstractmethod
+    def saves(self) -> list[SaveRow]:
+        """The params that the store keeps, oldest first."""
+
+    @abc.abstractmethod
+    def count_saves(self) -> tuple[int, int]:
+        """How many saves there are, and their bytes."""
+
+    @abc.abstractmethod
+    def add_save(self, save: SaveRow) -> None:
+        """Note that the store keeps these params."""
+
+    @abc.abstractmethod
+    def drop_save(self, params: str) -> None:
+        """Note that the store keeps them no more."""
 
     @abc.abstractmethod
     def add_best(self, row: int, checkpoint: int, reports: int) -> None:
         """Record that a checkpoint has become the best one."""
 
     @abc.abstractmethod
-    def add_session(self, row: int, time: float) -> None:
-        """Record that a controller has opened the run after `row`."""
+    def add_session(self, row: int, time: float, owner: str) -> None:
+        """Record that a controller has opened the run after `row`; and where it is."""
+
+    @abc.abstractmethod
+    def owners(self) -> list[tuple[int, str]]:
+        """The row and the owner of each session, oldest first."""
 
     @abc.abstractmethod
     def sessions(self) -> list[tuple[float, float]]:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from population.base import Checkpoint, Ref, Report, Saved
-from population.journal import GenerationRow
-from population.slots import Incoming, Slot, Slots
+from population.incoming import Incoming
+from population.rows import GenerationRow
+from population.slots import Slot, Slots
 
 
 def record(slots: Slots, new: Incoming) -> Report | None:
@@ -118,8 +119,8 @@ def _complete(
             slots.once(new.generation_id, what, hint, level)
         return None
     adds_metrics = adds_value and existing.metrics is None
-    if adds_params and not slots.saved:
-        slots.first_save()
+    if adds_params:
+        slots.took(new, generation)
     slots.row += 1
     slots.reports += adds_value
     slots.journal.add_late(
@@ -151,11 +152,21 @@ def _spread(
     if value_added:
         slots.rank(checkpoint)
         slots.forget_recent(checkpoint.step)
-    decides = False
-    for worker_id in _concerned(slots, checkpoint):
-        slots.look_back(worker_id, slots[worker_id].newest)
-        decides |= worker_id == checkpoint.worker_id and value_added
+    concerned = look_again(slots, checkpoint)
+    decides = value_added and checkpoint.worker_id in concerned
     return Report(checkpoint.worker_id, checkpoint) if decides else None
+
+
+def look_again(slots: Slots, checkpoint: Checkpoint) -> list[int]:
+    """Have every slot on whose lineage a checkpoint lies see what has come for it.
+
+    Returns:
+        Those slots.
+    """
+    concerned = list(_concerned(slots, checkpoint))
+    for worker_id in concerned:
+        slots.look_back(worker_id, slots[worker_id].newest)
+    return concerned
 
 
 def _concerned(slots: Slots, checkpoint: Checkpoint) -> Iterator[int]:

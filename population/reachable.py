@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from population.base import Checkpoint, Ref
+from population.decisions import Decisions
 from population.graph import CheckpointGraph
+from population.leases import Leases
+from population.slots import Slots
 
 
 def reachable(
@@ -34,6 +37,34 @@ def reachable(
             if checkpoint.value is not None and not checkpoint.diverged:
                 break
     return found
+
+
+def in_use(
+    graph: CheckpointGraph,
+    slots: Slots,
+    decisions: Decisions,
+    leases: Leases,
+) -> dict[int, Checkpoint]:
+    """The checkpoints of a run with params that may still be needed, by row."""
+    starts = [slot.newest for slot in slots]
+    starts += map(graph.checkpoint, refs(decisions.state))
+    starts += graph.at_rows(leases.handed_out())
+    best = graph.best()
+    starts += [] if best is None else [best]
+    barriers = list(_barriers(slots, decisions))
+    found = reachable(graph, starts + barriers)
+    # A round may rest on a checkpoint that diverged; it must not lose its params.
+    found.update({c.row: c for c in barriers if c.params is not None})
+    return found
+
+
+def _barriers(slots: Slots, decisions: Decisions) -> Iterator[Checkpoint]:
+    """The checkpoints that undecided rounds, and the end of the run, rest on."""
+    for worker_id in range(len(slots)):
+        for limit in decisions.limits(worker_id):
+            found = slots.barrier(worker_id, limit)
+            if found is not None:
+                yield found
 
 
 def refs(state: Any) -> Iterator[Ref]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import secrets
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -11,13 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from population import codec
+from population import codec, owners
 from population.base import MODES, Mutator, Start, Stop
-from population.errors import RunMismatchError, damaged
+from population.errors import JournalError, RunMismatchError, damaged
 from population.graph import decode
 from population.journal import Journal
+from population.retention import Keep
 from population.space import domains, from_data, grid, misfit, sample, to_data
 from population.space.trees import check_space
+
+DURABILITIES = ("process", "power")
+_FOREIGN_S = 600.0  # After so long without a sign of life a host may be dead.
 
 
 def new_token() -> str:
@@ -64,7 +69,7 @@ def check(recorded: dict[str, str], now: dict[str, str]) -> None:
         warnings.warn(
             "The run goes on with other arguments of its mutator: it began with "
             f"{before['settings']}, now has {given['settings']}.",
-            stacklevel=5,
+            stacklevel=4,
         )
 
 
@@ -105,6 +110,59 @@ def check_arguments(
     if space is not None:
         check_space(space)
     codec.integer(seed, "seed")
+
+
+def check_faults(
+    keep: object, worker_timeout: object, durability: object, on_event: object
+) -> None:
+    """Refuse arguments about faults that no run can have.
+
+    Raises:
+        TypeError, ValueError: If one is not of the kind that is needed.
+    """
+    if not isinstance(keep, Keep | None):
+        raise TypeError(
+            f"keep must be a population.retention.Keep, got {type(keep).__name__}. "
+            "Keep(everything=True) removes nothing."
+        )
+    if worker_timeout is not None:
+        number = type(worker_timeout) in (int, float)
+        if not number or not 0 < float(str(worker_timeout)) < math.inf:
+            raise ValueError(
+                "worker_timeout must be a positive number of seconds, got "
+                f"{worker_timeout!r}. None waits for silent workers for ever."
+            )
+    if durability not in DURABILITIES:
+        raise ValueError(
+            f"durability must be one of {DURABILITIES}, got {durability!r}."
+        )
+    if on_event is not None and not callable(on_event):
+        raise TypeError(
+            f"on_event must be a function of an Event, got {type(on_event).__name__}."
+        )
+
+
+def check_host(journal: Journal, now: float, timeout: float | None) -> None:
+    """Refuse to share a run with a worker of another host that may be at work.
+
+    Raises:
+        JournalError: Naming the host.
+    """
+    patience = max(_FOREIGN_S, 2 * (timeout or 0.0))
+    for lease in journal.leases():
+        owner = owners.owner_of(lease.owner) if lease.owner else None
+        if owner is None or not owners.is_foreign(owner):
+            continue
+        if abs(now - lease.renewed) < patience or abs(now - journal.tail().time) < (
+            patience
+        ):
+            raise JournalError(
+                f"This run is in use on another host: {owner} holds worker "
+                f"{lease.worker_id}. A SQLite journal serves the processes of one "
+                "host; several hosts share a run through a PostgreSQL journal only. "
+                f"If that worker is dead, open the run {patience:.0f} s after its last "
+                "sign of life."
+            )
 
 
 def first_population(space: Any, size: Any, initial: str, seed: Any) -> list[Any]:
@@ -168,7 +226,7 @@ def record_space(journal: Journal, recorded: Mapping[str, str], space: Any) -> N
         warnings.warn(
             "The run goes on with another space; the one that it began with stays "
             "recorded.",
-            stacklevel=5,
+            stacklevel=4,
         )
 
 
@@ -193,7 +251,10 @@ def settings(mutator: Mutator[Any]) -> dict[str, Any]:
 
 def name_of(kind: Any) -> str:
     """The full name of a class or function."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    module = kind.__module__
+    if module == "__mp_main__":  # What a spawned process calls its parent's __main__.
+        module = "__main__"
+    return f"{module}.{kind.__qualname__}"
 
 
 def _described(value: Any) -> Any:

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,37 +21,11 @@ from population import codec
 from population.base import ActiveWorker, Checkpoint
 from population.errors import damaged
 from population.graph import CheckpointGraph, decode, decoded
-from population.journal import GenerationRow, Journal
+from population.incoming import Incoming
+from population.journal import Journal
+from population.once import Once
 from population.recent import Recent
-
-logger = logging.getLogger("population")
-_REMEMBERED = 10_000
-
-
-class Incoming(NamedTuple):
-    """A report whose parts were checked and encoded, before any lock is taken.
-
-    Attributes:
-        worker_id: The slot that it names.
-        generation_id: The generation that it names.
-        step: Training steps.
-        params: A storable value, `Saved`, or None.
-        params_text: `params` encoded, or None.
-        value: The value, or None.
-        metrics: Further figures, or None.
-        metrics_text: `metrics` encoded, or None.
-        fresh: Whether the params store has saved `params` for this very report.
-    """
-
-    worker_id: int
-    generation_id: str
-    step: int
-    params: Any
-    params_text: str | None
-    value: float | None
-    metrics: Any
-    metrics_text: str | None
-    fresh: bool = False
+from population.rows import GenerationRow, SaveRow, Tail
 
 
 @dataclasses.dataclass(slots=True)
@@ -78,6 +52,7 @@ class Slots(Sequence[Slot]):
         mode: "min" or "max".
 
     Attributes:
+        once: Says something about a generation the first time.
         run: The run's token, the first part of its generation ids.
         journal: Where everything is recorded.
         graph: The same, as checkpoints.
@@ -88,11 +63,13 @@ class Slots(Sequence[Slot]):
         best: The best value so far, as a score; inf without one.
         best_reports: `reports` when it became the best.
         saved: Whether any params were ever recorded.
+        taken: Of the present batch, the reports whose saved params were recorded.
         steps: `[N]` step of the newest report with a value on each lineage, or -1.
         scores: `[N]` the scores of those reports.
         ready: `[N]` step of the newest checkpoint that a barrier may rest on, or -1.
         begins: `[N]` step at which each slot's generation began.
         live: The worker ids of the slots that are not lost, ascending.
+        lost: Those of the others.
     """
 
     def __init__(self, journal: Journal, graph: CheckpointGraph, mode: str) -> None:
@@ -100,7 +77,7 @@ class Slots(Sequence[Slot]):
         self.graph = graph
         self._sign = 1.0 if mode == "min" else -1.0
         self._slots: list[Slot] = []
-        self._said: set[tuple[str, str]] = set()
+        self.once = Once()
         self.run = ""
         self.row = 0
         self.time = 0.0
@@ -108,13 +85,15 @@ class Slots(Sequence[Slot]):
         self.best = math.inf
         self.best_reports = 0
         self.saved = False
+        self.taken: list[Incoming] = []
         self.batch = 0
         self.steps: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.scores: npt.NDArray[np.float64] = np.zeros(0)
         self.ready: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.begins: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.live: Sequence[int] = ()
-        self._lost: Collection[int] = ()
+        self.lost: frozenset[int] = frozenset()
+        self._best_row: int | None = None
         self._recent = Recent(0)
 
     def __getitem__(self, worker_id: Any) -> Any:
@@ -134,16 +113,34 @@ class Slots(Sequence[Slot]):
         self.saved = "saved" in facts
         self._resize(size)
         self._slots = [self._load_slot(worker_id) for worker_id in range(size)]
-        tail = self.journal.tail()
+        self.lose(self.recorded_losses())
+        self._best_row = None
+        self.end_at(self.journal.tail())
+
+    def reload(self, worker_id: int) -> None:
+        """Read one slot anew."""
+        self._slots[worker_id] = self._load_slot(worker_id)
+
+    def end_at(self, tail: Tail) -> None:
+        """Take over where the journal ends."""
         self.row, self.time, self.reports, best, self.best_reports = tail
-        row = None if best is None else self.journal.checkpoint(best)
-        self.best = math.inf if row is None else self.score(decoded(row))
+        if best != self._best_row:
+            self._best_row = best
+            row = None if best is None else self.journal.checkpoint(best)
+            self.best = math.inf if row is None else self.score(decoded(row))
+
+    def recorded_losses(self) -> list[int]:
+        """The slots that are lost, as the journal says."""
+        text = self.journal.lost()
+        return [] if text is None else list(decode(text))
 
     def begin(self, now: float) -> None:
         """Begin a batch of reports: its time, never before the last one's."""
         if now > self.time:
             self.time = now
         self.batch = self.row + 1
+        if self.taken:
+            self.taken = []
 
     def score(self, checkpoint: Checkpoint) -> float:
         """Lower is better whatever the mode; inf for None, NaN and infinities."""
@@ -166,6 +163,10 @@ class Slots(Sequence[Slot]):
                 f"population, got {found}."
             )
         return found
+
+    def id_of(self, worker_id: int, number: int) -> str:
+        """The id of a slot's generation."""
+        return f"{self.run}-{worker_id}-{number}"
 
     def work(self, worker_id: int) -> ActiveWorker:
         """What a slot works on, but for when it waits."""
@@ -231,8 +232,22 @@ class Slots(Sequence[Slot]):
 
     def lose(self, worker_ids: Collection[int]) -> None:
         """Say which slots are lost, all others being live."""
-        self._lost = frozenset(worker_ids)
-        self.live = tuple(i for i in range(len(self.steps)) if i not in self._lost)
+        lost = frozenset(worker_ids)
+        if lost == self.lost and len(self.live) + len(lost) == len(self.steps):
+            return
+        self.lost = lost
+        self.live = tuple(i for i in range(len(self.steps)) if i not in lost)
+
+    def record_losses(self, worker_ids: Collection[int], told: int | None) -> None:
+        """Record which slots are lost from now on.
+
+        Args:
+            worker_ids: The slots.
+            told: The worker whose newest report the mutator is shown again, if any.
+        """
+        text = codec.encode(sorted(worker_ids))
+        self.journal.add_loss(self.row, text, told)
+        self.lose(worker_ids)
 
     def advance(self, worker_id: int, step: int, score: float) -> None:
         """A slot's newest value so far is of this step."""
@@ -245,28 +260,14 @@ class Slots(Sequence[Slot]):
         branched_later = np.flatnonzero(self.begins >= step)
         self._recent.forget_older(branched_later.tolist())
 
-    def once(
-        self,
-        generation_id: str,
-        what: str,
-        detail: str = "",
-        level: int = logging.DEBUG,
-    ) -> None:
-        """Say `what` about a generation, once; `detail` is of the first time."""
-        if (generation_id, what) in self._said:
-            return
-        if len(self._said) >= _REMEMBERED:
-            self._said.clear()
-        self._said.add((generation_id, what))
-        logger.log(level, "generation %s %s%s", generation_id, what, detail)
-
     def _resize(self, size: int) -> None:
         self.steps = np.full(size, -1, np.int64)
         self.scores = np.full(size, math.inf)
         self.ready = np.full(size, -1, np.int64)
         self.begins = np.zeros(size, np.int64)
         self._recent = Recent(size)
-        self.lose(self._lost)
+        self.live = ()
+        self.lose(self.lost)
 
     def _load_slot(self, worker_id: int) -> Slot:
         generation = self.journal.newest_generation(worker_id)
@@ -308,7 +309,7 @@ class Slots(Sequence[Slot]):
         self.row += 1
         generation = GenerationRow(
             row=self.row,
-            generation_id=f"{self.run}-{worker_id}-{number}",
+            generation_id=self.id_of(worker_id, number),
             worker_id=worker_id,
             number=number,
             step=step,
@@ -333,8 +334,8 @@ class Slots(Sequence[Slot]):
         self.row = row = self.row + 1
         if has_value:
             self.reports += 1
-        if new.params is not None and not self.saved:
-            self.first_save()
+        if new.params is not None:
+            self.took(new, generation)
         self.journal.add_checkpoint(
             row,
             generation.row,
@@ -362,11 +363,22 @@ class Slots(Sequence[Slot]):
             row,
         )
 
-    def first_save(self) -> None:
-        """From now on a barrier rests only on checkpoints with params."""
-        self.saved = True
-        self.journal.add_fact("saved", codec.encode(True))
-        self.ready.fill(-1)
+    def took(self, new: Incoming, generation: GenerationRow) -> None:
+        """A report's params are recorded; from the first on barriers rest on such."""
+        if not self.saved:
+            self.saved = True
+            self.journal.add_fact("saved", codec.encode(True))
+            self.ready.fill(-1)
+        if new.bytes is not None and new.params_text is not None:
+            self.taken.append(new)
+            save = SaveRow(
+                new.params_text,
+                self.row,
+                generation.generation_id,
+                new.step,
+                new.bytes,
+            )
+            self.journal.add_save(save)
 
     def rank(self, checkpoint: Checkpoint) -> float:
         """The score of a checkpoint whose value has just come; keeps the best."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from population.base import ActiveWorker, Checkpoint, Saved
+from population import protocol
+from population.base import ActiveWorker, Checkpoint, Ref, Saved
+from population.owners import Holder
 
 if TYPE_CHECKING:
     import jax
@@ -46,6 +50,9 @@ class Worker:
     ) -> None:
         self._session = session
         self._leases = session.leases
+        self._claims = session.claims
+        self._holder = Holder()
+        self._checked = ""
         self._stopped = stopped or threading.Event()
         self._adopted = False
         self._reclaimed = False
@@ -84,13 +91,15 @@ class Worker:
         start = time.perf_counter()
         waited = 0.0
         with self._session.news:
-            if self._own is None or not self._leases.holds(self, self._own):
+            self._session.refresh()
+            if self._own is not None and not self._holds(self._own):
                 self._own = None
             if self._own is None or self._should_move():
                 waited = self._move()
             found = None if self._own is None else self._ask(self._own)
-            if found is not None and self._own is not None:
-                self._leases.hand_out(self, self._session.newest(self._own))
+            if self._own is not None and found is None:
+                self._holder.warm = True  # Its first step is done.
+                self._claims.alive(self._holder, self._own)
         self.overhead_s += time.perf_counter() - start - waited
         if found is None:
             return False
@@ -140,20 +149,68 @@ class Worker:
         if self._own is None:
             logger.debug("a report without a slot was dropped (the run has ended)")
             return
+        if state is not None:
+            self._check_applied(state)
         self.overhead_s += self._session.report(
-            self._own, self.generation_id, self.step, state, value, metrics
+            self._holder,
+            self._own,
+            self.generation_id,
+            self.step,
+            state,
+            value,
+            metrics,
         )
-        with self._session.news:
-            self._leases.hand_out(self, None)
         if state is not None:
             self._reports += 1
+
+    def busy(self, seconds: float) -> None:
+        """Say that the next poll or report may be this many seconds later than usual.
+
+        For a long evaluation, say. Only needed with `worker_timeout`; the compilation
+        of the first step is allowed for.
+
+        Raises:
+            ValueError: If the seconds are no positive, finite number.
+        """
+        if not (isinstance(seconds, (int, float)) and 0 < seconds < math.inf):
+            raise ValueError(
+                f"busy needs a positive number of seconds, got {seconds!r}."
+            )
+        if self._own is not None and self._leases.timeout is not None:
+            with self._session.news:
+                self._session.refresh()
+                self._claims.alive(self._holder, self._own, float(seconds))
+
+    def reject(self, reason: str) -> None:
+        """Say that the params that were handed out are of no use: a damaged file, say.
+
+        They count as none from now on, for all slots, and the slot goes on from the
+        newest that are left: the next `poll` returns True.
+
+        Raises:
+            ValueError: If nothing that was saved was handed out.
+        """
+        if self._own is None or self.params is None:
+            raise ValueError(
+                "reject needs params that poll has handed out, and there are none: "
+                "this worker begins afresh. What failed is not what was saved."
+            )
+        rejected = self._checkpoint()
+        with self._session.news:
+            self._session.refresh()
+            self._claims.reject(self._own, rejected, str(reason))
+        logger.warning(
+            "worker %d rejected the params of step %d: %s",
+            self._own,
+            rejected.step,
+            reason,
+        )
 
     def release(self) -> None:
         """Give the slot back; another worker may go on with it."""
         with self._session.news:
-            self._leases.hand_out(self, None)
             if self._own is not None:
-                self._leases.give_back(self, self._own)
+                self._claims.give_back(self._holder, self._own)
                 self._own = None
 
     @property
@@ -193,20 +250,43 @@ class Worker:
     def _checkpoint(self) -> Checkpoint:
         """The checkpoint that was handed out."""
         graph = self._session.graph
-        steps = graph[self.generation_id]
-        return steps.get(self._handed_out) or graph.root(self.generation_id)
+        found = graph.get_checkpoint(Ref(self.generation_id, self._handed_out))
+        return found or graph.root(self.generation_id)
 
     def _claim(self, worker_id: int | None) -> None:
         with self._session.news:
+            self._session.refresh()
             if worker_id is None:
-                worker_id = self._leases.wait_for_free(None, self._ended)
+                worker_id = self._claims.claim_any(self._holder, None, self._ended)
+            else:
+                self._claims.claim(self._holder, worker_id)
             if worker_id is None:
                 return
-            taken_over = self._leases.take(self, worker_id)
             self._own = worker_id
-            if taken_over:
-                self._session.resume(worker_id, reason="takeover")
-            self._show(self._session.newest_work(worker_id))
+            self._show(self._session.active(worker_id))
+
+    def _holds(self, worker_id: int) -> bool:
+        return self._leases.holds(self._holder, worker_id)
+
+    def _check_applied(self, state: Any) -> None:
+        """Warn, once a generation, if the optimiser uses other hyperparameters."""
+        if self._checked == self.generation_id:
+            return
+        self._checked = self.generation_id
+        if "optax" not in sys.modules:
+            return  # Then the state holds no optimiser of its.
+        from population import hyperparams
+
+        for key, assigned, applied in hyperparams.mismatches(state, self.meta_params):
+            logger.warning(
+                "worker %d was assigned %s=%r, but its optimiser uses %r. Call "
+                "worker.restore(init) whenever poll returns True, and train on with "
+                "what it returns.",
+                self.worker_id,
+                key,
+                assigned,
+                applied,
+            )
 
     def _ended(self) -> bool:
         return not self.running
@@ -225,35 +305,36 @@ class Worker:
             return True
         if branched or newest.params is None:
             return False  # Whoever came next would train these steps again.
-        return (
-            self._reports >= self.turn
-            and self._leases.free(below=self.step) is not None
-        )
+        free = self._leases.free
+        return self._reports >= self.turn and free(below=self.step) is not None
 
     def _move(self) -> float:
         """Give the slot back and claim one that can be trained; say how long it was."""
         if self._own is not None:
-            self._leases.give_back(self, self._own)
+            self._claims.give_back(self._holder, self._own)
         start = time.perf_counter()
         own = self.worker_id if self._adopted else None
-        self._own = self._leases.wait_for_free(own, self._ended)
+        self._own = self._claims.claim_any(self._holder, own, self._ended)
         waited = time.perf_counter() - start
         if self._own is not None:
-            self._leases.take(self, self._own)
             self._reclaimed = True
             self._reports = 0
         return waited
 
     def _ask(self, own: int) -> ActiveWorker | None:
         """What the slot works on, or None if that is what the loop has at hand."""
-        if own != self.worker_id or not self._adopted:
-            return self._session.resume(own)
-        if not self._reclaimed:
-            return self._session.poll(own, self.generation_id, self.step, None)
+        if own == self.worker_id and self._adopted:
+            slot = self._session.slots[own]
+            if not self._reclaimed and slot.generation.generation_id == (
+                self.generation_id
+            ):
+                protocol.check_step(slot.generation, self.step)
+                return None
+            if self._reclaimed and slot.newest.ref == (self.generation_id, self.step):
+                self._reclaimed = False
+                return None
         self._reclaimed = False
-        if self._session.newest(own).ref == (self.generation_id, self.step):
-            return None
-        return self._session.resume(own)
+        return self._claims.hand_out(self._holder, own)
 
     def _adopt(self, found: ActiveWorker) -> None:
         if self._own is None:

@@ -43,7 +43,7 @@ def drive(
     reports: int = REPORTS,
 ) -> None:
     """Train the slot that is furthest behind until there are enough reports."""
-    while controller.session._slots.reports < reports:
+    while controller.session.slots.reports < reports:
         workers = controller.workers
         worker_id = min(range(len(workers)), key=lambda w: workers[w].step)
         work = controller.maybe_get_worker_data(worker_id, None, 0, None, None)

@@ -115,7 +115,7 @@ def test_a_bad_worker_id_is_refused(
     with pytest.raises(error, match=message):
         controller.newest(worker_id)
     assert everything(controller)[1] == before[1]
-    assert not controller.session.leases._holders
+    assert not list(controller.session.leases.holders())
 
 
 @pytest.mark.parametrize(("step", "error", "message"), BAD_STEPS)

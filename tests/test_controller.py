@@ -300,11 +300,11 @@ def test_the_mutators_state_comes_back_as_it_was(tmp_path: pathlib.Path) -> None
     first = generation(controller)
     for step, value in ((1, 0.5), (2, None), (3, 2.0)):
         controller.set_eval(0, first, step, None, value)
-        before = repr(controller.session._decisions.state)
+        before = repr(controller.session.decisions.state)
         controller.close()
         controller = PopulationController([1.0], Remembering(), tmp_path)
-        assert repr(controller.session._decisions.state) == before
-    assert controller.session._decisions.count == 3
+        assert repr(controller.session.decisions.state) == before
+    assert controller.session.decisions.count == 3
     controller.close()
 
 
@@ -330,7 +330,7 @@ def test_two_controllers_on_one_run_see_each_others_reports(
     assert everything(one) == everything(two)
     assert_is_a_forest(one.graph)
     assert one.best() == two.best()
-    assert one.session._slots.reports == two.session._slots.reports == 4
+    assert one.session.slots.reports == two.session.slots.reports == 4
     one.close()
     two.close()
 
@@ -358,7 +358,7 @@ def test_threads_that_report_at_once_lose_nothing() -> None:
     with_value = [c.ref for c in controller.history() if c.value is not None]
     assert sorted(with_value) == sorted(made)
     assert_is_a_forest(controller.graph)
-    assert controller.session._slots.reports == 160
+    assert controller.session.slots.reports == 160
 
 
 # Starting and ending.

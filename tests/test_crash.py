@@ -159,7 +159,7 @@ def test_what_was_recorded_but_not_acknowledged_is_recorded_once(
     reports = acknowledged(process)
     assert len(reports) == 2
     controller = crash_child.opened(tmp_path)
-    assert controller.session._slots.reports == 3
+    assert controller.session.slots.reports == 3
     third = next(c for c in controller.history() if c.worker_id == 2 and c.step == 1)
     before = told(controller)
     controller.set_eval(2, *third.ref, third.params, third.value)
@@ -188,7 +188,7 @@ def test_a_run_that_is_killed_while_it_is_made_can_be_made_again(
     tmp_path: pathlib.Path, child: Child
 ) -> None:
     """Before each single statement of the journal's creation and its first reports."""
-    last = 60
+    last = 90
     assert child(tmp_path, "creation", last).wait(timeout=60) == 0
     amounts = set()
     for count in range(1, last):

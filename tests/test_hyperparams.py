@@ -18,6 +18,7 @@ from flax.training import train_state
 from population import PopulationController, hyperparams
 from population.mutators import FixedSchedule
 from population.params import FileParams, MemoryParams
+from population.testing.loop.trial import compiled
 
 WEIGHTS = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2)}
 IN_FORCE = 1e-6  # float32(0.1) is not 0.1.
@@ -448,3 +449,102 @@ def test_a_worker_compiles_once_whatever_the_branches(
     controller.close()
     assert trainer.compilations == 1
     assert trainer.traces == 1
+
+
+def test_what_is_in_force_as_assigned_is_no_mismatch() -> None:
+    """Rounding to the dtype of the state is no difference, and other keys are none."""
+    for dtype in (None, jnp.float32, jnp.bfloat16, jnp.float16):
+        for value in (0.1, 1e-3, 1.0 / 3, 1, np.float64(0.7), jnp.float32(0.1)):
+            meta = {"learning_rate": value, "name": "wide", "batch_size": 32}
+            state = hyperparams.put_known(adam_state(dtype), meta)
+            assert hyperparams.mismatches(state, meta) == []
+    near = {"learning_rate": 0.1 * (1 + 5e-7)}  # Another float32 than 0.1.
+    assert hyperparams.mismatches(adam_state(), near) == []
+
+
+@pytest.mark.parametrize("assigned", [0.2, 0.1 * (1 + 3e-6), -0.1, 0, math.nan])
+def test_a_mismatch_names_key_assigned_and_applied(assigned: float) -> None:
+    """The three words of the warning."""
+    meta = {"b1": 0.9, "learning_rate": assigned}
+    (found,) = hyperparams.mismatches({"opt": adam_state()}, meta)
+    assert found.key == "learning_rate"
+    assert found.assigned == pytest.approx(assigned, nan_ok=True)
+    assert found.applied == pytest.approx(0.1, rel=IN_FORCE)
+    assert type(found.applied) is float
+
+
+def test_nan_in_force_is_the_nan_that_was_assigned() -> None:
+    """It is not equal to itself, and yet no mismatch."""
+    meta = {"learning_rate": math.nan}
+    assert not hyperparams.mismatches(hyperparams.put(adam_state(), meta), meta)
+    meta = {"learning_rate": math.inf}
+    assert not hyperparams.mismatches(hyperparams.put(adam_state(), meta), meta)
+
+
+def test_a_number_too_large_for_the_dtype_is_a_mismatch() -> None:
+    """Infinity is in force where a million was assigned."""
+    state = hyperparams.put(adam_state(jnp.float16), {"learning_rate": math.inf})
+    (found,) = hyperparams.mismatches(state, {"learning_rate": 1e6})
+    assert found.applied == math.inf
+
+
+@pytest.mark.parametrize("make", [by_part, within_another])
+def test_every_state_that_has_the_name_is_compared(make: Callable[[], Any]) -> None:
+    """One that was forgotten is a mismatch, told once, wherever it is."""
+    state = make().init(WEIGHTS)
+    meta = {"learning_rate": 0.1, "scale": 1.0}
+    expected = [0.01] if make is by_part else []
+    found = hyperparams.mismatches(state, meta)
+    assert [m.applied for m in found] == pytest.approx(expected)
+    (found_once,) = hyperparams.mismatches(state, {"learning_rate": 0.5})
+    assert found_once.assigned == 0.5
+
+
+def test_what_a_schedule_applies_instead_is_a_mismatch() -> None:
+    """The number that was assigned never arrives."""
+    schedule = optax.linear_schedule(0.1, 0.0, 10)
+    state = optax.inject_hyperparams(optax.adam)(learning_rate=schedule).init(WEIGHTS)
+    meta = {"learning_rate": 0.5, "b1": 0.9}
+    state = hyperparams.put_known(state, meta)
+    (found,) = hyperparams.mismatches(state, meta)
+    assert found[:2] == ("learning_rate", 0.5)
+    assert found.applied == pytest.approx(0.1, rel=IN_FORCE)
+    assert not hyperparams.mismatches(state, {"learning_rate": 0.1})
+
+
+def test_whole_numbers_and_bools_are_compared_as_such() -> None:
+    """3.0 is 3; 3 is not 4."""
+    for number in (3, jnp.int32(3), jnp.uint8(3)):
+        state = scaled_by(number)
+        assert not hyperparams.mismatches(state, {"factor": 3.0})
+        assert hyperparams.mismatches(state, {"factor": 4}) == [("factor", 4, 3)]
+        assert hyperparams.mismatches(state, {"factor": 1e12})
+        assert hyperparams.mismatches(state, {"factor": True})
+
+
+@pytest.mark.parametrize("meta", [0.1, None, "text", [0.2], ({"learning_rate": 1},)])
+def test_meta_params_without_names_have_no_mismatch(meta: Any) -> None:
+    """Only a mapping assigns numbers by name."""
+    assert hyperparams.mismatches(adam_state(), meta) == []
+
+
+@pytest.mark.parametrize("value", ["fast", None, [0.2], {"a": 1}, 10**400, 1j])
+def test_what_is_no_number_has_no_mismatch(value: Any) -> None:
+    """It cannot be in force in an optimiser, and is nobody's mistake."""
+    assert hyperparams.mismatches(adam_state(), {"learning_rate": value}) == []
+
+
+def test_looking_for_mismatches_compiles_nothing() -> None:
+    """It is done once a generation, in the middle of training."""
+    state = pinned(adam_state())
+    with compiled() as names:
+        hyperparams.mismatches(state, {"learning_rate": 0.2, "b1": 0.123})
+    assert names == []
+    assert not hyperparams.mismatches({"nothing": None}, {"learning_rate": 0.2})
+
+
+def test_one_of_several_members_that_differs_is_a_mismatch() -> None:
+    """A stacked state has a number for each."""
+    state = jax.vmap(lambda x: scaled_by(x))(jnp.array([0.5, 0.5, 0.25]))
+    (found,) = hyperparams.mismatches(state, {"factor": 0.5})
+    assert found.applied == 0.25

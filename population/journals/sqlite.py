@@ -1,124 +1,44 @@
 """The embedded journal: one SQLite file, or memory.
 
-A file is in WAL mode with `synchronous=NORMAL`: a commit survives the death of the
-process. `docs/on-disk-format.md` describes the tables.
+A file is in WAL mode. With `synchronous=NORMAL` a commit survives the death of the
+process, with FULL a power cut too. `docs/on-disk-format.md` describes the tables.
 """
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import os
 import pathlib
 import sqlite3
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from population.errors import JournalError
-from population.journal import CheckpointRow, GenerationRow, Journal, Tail
-from population.journals import sqlite_file
+from population.journal import Journal
+from population.journals import sqlite_file, sqlite_schema
+from population.journals import sqlite_queries as queries
+from population.rows import (
+    UNREACHABLE,
+    CheckpointRow,
+    GenerationRow,
+    LeaseRow,
+    Record,
+    SaveRow,
+    Tail,
+)
 
+Result = TypeVar("Result")
 _BUSY_TIMEOUT_S = 60.0
+_SHORT_PAUSE_S, _LONG_PAUSE_S = 0.0002, 0.002
+_SHORT_PAUSES = 100
 _LARGEST = "1.7976931348623157e308"  # What is not finite is larger, or NULL.
 _PAGE_SIZE = 1024
+_SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 _PAGES_BEFORE_MERGE = 4000
-
-_SCHEMA = """
-CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE sessions (row INTEGER NOT NULL, time REAL NOT NULL);
-CREATE TABLE generations (
-    row INTEGER PRIMARY KEY,
-    generation_id TEXT NOT NULL UNIQUE,
-    worker_id INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    step INTEGER NOT NULL,
-    meta_params TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    time REAL NOT NULL,
-    UNIQUE (worker_id, number)
-);
-CREATE INDEX generations_by_digest ON generations (digest);
-CREATE TABLE checkpoints (
-    row INTEGER PRIMARY KEY,
-    generation INTEGER NOT NULL REFERENCES generations (row),
-    step INTEGER NOT NULL,
-    parent INTEGER REFERENCES checkpoints (row),
-    params TEXT,
-    has_value INTEGER NOT NULL,
-    value REAL,
-    metrics TEXT,
-    time REAL NOT NULL,
-    reports INTEGER NOT NULL,
-    batch INTEGER NOT NULL
-);
-CREATE UNIQUE INDEX checkpoints_by_step ON checkpoints (generation, step);
-CREATE TABLE late (
-    row INTEGER PRIMARY KEY,
-    checkpoint INTEGER NOT NULL REFERENCES checkpoints (row),
-    params TEXT,
-    has_value INTEGER NOT NULL,
-    value REAL,
-    metrics TEXT,
-    time REAL NOT NULL,
-    reports INTEGER NOT NULL,
-    batch INTEGER NOT NULL
-);
-CREATE INDEX late_by_checkpoint ON late (checkpoint);
-CREATE UNIQUE INDEX late_by_params ON late (checkpoint) WHERE params IS NOT NULL;
-CREATE UNIQUE INDEX late_by_value ON late (checkpoint) WHERE has_value;
-CREATE TABLE removals (
-    params TEXT PRIMARY KEY,
-    row INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE best (
-    row INTEGER PRIMARY KEY,
-    checkpoint INTEGER NOT NULL REFERENCES checkpoints (row),
-    reports INTEGER NOT NULL
-);
-CREATE TABLE state (
-    id INTEGER PRIMARY KEY CHECK (id = 0),
-    state TEXT NOT NULL,
-    decisions INTEGER NOT NULL
-);
-CREATE VIEW history AS
-SELECT c.row, c.generation, c.step,
-    CASE WHEN r.row IS NULL THEN coalesce(c.params, p.params) END AS params,
-    c.has_value OR v.row IS NOT NULL AS has_value,
-    CASE WHEN c.has_value THEN c.value ELSE v.value END AS value,
-    coalesce(c.metrics, v.metrics) AS metrics,
-    c.time,
-    pg.generation_id AS parent_generation_id, pc.step AS parent_step,
-    g.generation_id, g.worker_id, g.meta_params, g.reason
-FROM checkpoints c
-JOIN generations g ON g.row = c.generation
-LEFT JOIN checkpoints pc ON pc.row = c.parent
-LEFT JOIN generations pg ON pg.row = pc.generation
-LEFT JOIN late p ON p.checkpoint = c.row AND p.params IS NOT NULL
-LEFT JOIN late v ON v.checkpoint = c.row AND v.has_value
-LEFT JOIN removals r ON r.params = coalesce(c.params, p.params);
-"""
-
-_TAIL = """
-SELECT max(
-        coalesce((SELECT max(row) FROM checkpoints), 0),
-        coalesce((SELECT max(row) FROM generations), 0),
-        coalesce((SELECT max(row) FROM late), 0)),
-    max(
-        coalesce((SELECT time FROM checkpoints ORDER BY row DESC LIMIT 1), 0.0),
-        coalesce((SELECT time FROM late ORDER BY row DESC LIMIT 1), 0.0)),
-    max(
-        coalesce((SELECT reports FROM checkpoints ORDER BY row DESC LIMIT 1), 0),
-        coalesce((SELECT reports FROM late ORDER BY row DESC LIMIT 1), 0)),
-    (SELECT checkpoint FROM best ORDER BY row DESC LIMIT 1),
-    coalesce((SELECT reports FROM best ORDER BY row DESC LIMIT 1), 0)
-"""
-
-_SESSIONS = """
-SELECT s.time, max(s.time, coalesce((
-    SELECT c.time FROM checkpoints c
-    WHERE c.row <= coalesce((
-        SELECT min(n.row) FROM sessions n WHERE n.rowid > s.rowid), 9223372036854775807)
-    ORDER BY c.row DESC LIMIT 1), s.time))
-FROM sessions s ORDER BY s.rowid
-"""
+_PAGE = 1000
 
 
 class SqliteJournal(Journal):
@@ -128,21 +48,31 @@ class SqliteJournal(Journal):
 
     Args:
         path: The file; it is made if it does not exist. Its folder must exist.
+        durability: What a commit survives: "process", the death of the process, or
+            "power", a power cut too, at the price of a sync.
 
     Raises:
+        ValueError: If the durability is none of these.
         JournalError: If the file cannot be opened or written, is damaged, belongs to
             another program, or was written by a newer version of this library.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        durability: str = "process",
+    ) -> None:
+        if durability not in _SYNCHRONOUS:
+            raise ValueError(
+                f"durability must be one of {tuple(_SYNCHRONOUS)}, got {durability!r}."
+            )
         self._path = None if path is None else pathlib.Path(path)
+        self._durability = durability
         self._version = 0
         if self._path is not None:
             sqlite_file.check(self._path)
-        try:
-            self._connect()
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
+        self._open()
 
     def __enter__(self) -> object:
         self._run("BEGIN IMMEDIATE")
@@ -155,6 +85,18 @@ class SqliteJournal(Journal):
         finally:
             if self._connection.in_transaction:  # Also when the commit itself failed.
                 self._run("ROLLBACK")
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """All that is read within sees the same; nothing inside a transaction."""
+        if self._path is None or self._connection.in_transaction:
+            yield  # Nobody else writes.
+            return
+        self._run("BEGIN")
+        try:
+            yield
+        finally:
+            self._run("COMMIT")
 
     def close(self) -> None:
         """Close the file."""
@@ -194,25 +136,109 @@ class SqliteJournal(Journal):
         """Insert what a recorded checkpoint lacked."""
         self._run("INSERT INTO late VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def add_removal(self, row: int, params: str) -> None:
-        """Record, after `row`, that the store no longer keeps these params."""
-        self._run("INSERT OR IGNORE INTO removals VALUES (?, ?)", (params, row))
+    def add_removal(self, row: int, params: str, reason: str) -> None:
+        """Record, after `row`, that checkpoints so far have these params no more."""
+        values = (params, row, reason)
+        self._run("INSERT OR IGNORE INTO removals VALUES (?, ?, ?)", values)
+
+    def add_loss(self, row: int, lost: str, told: int | None) -> None:
+        """Record, after `row`, which slots are lost."""
+        self._run("INSERT INTO losses VALUES (?, ?, ?)", (row, lost, told))
+
+    def lost(self) -> str | None:
+        """Which slots are lost, encoded; None if nothing was ever said."""
+        found = self._run(
+            "SELECT lost FROM losses ORDER BY rowid DESC LIMIT 1"
+        ).fetchone()
+        return found and str(found[0])
+
+    def records(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
+        """All that was recorded after a row, in its order."""
+        last = self.tail().row if upto is None else upto
+        while after < last:
+            page = min(after + _PAGE, last)
+            tables = [
+                [kind(*row) for row in self._run(sql, (after, page))]
+                for kind, sql in queries.RECORDS
+            ]
+            yield from heapq.merge(*tables, key=lambda record: record.row)
+            after = page
+
+    def touched(self, after: int) -> list[int]:
+        """The slots of generations and checkpoints that were recorded after a row."""
+        rows = self._run(
+            "SELECT DISTINCT g.worker_id FROM checkpoints c "
+            "JOIN generations g ON g.row = c.generation WHERE c.row > ?",
+            (after,),
+        )
+        return [worker_id for (worker_id,) in rows]
+
+    def late_since(self, after: int) -> list[int]:
+        """Rows of the checkpoints that came late, in part or whole, after a row."""
+        return [row for (row,) in self._run(queries.LATE, (after, after))]
+
+    def damaged_since(self, after: int) -> bool:
+        """Whether a worker has rejected any params at or after a row."""
+        sql = "SELECT 1 FROM removals WHERE row >= ? AND reason <> ? LIMIT 1"
+        return self._run(sql, (after, UNREACHABLE)).fetchone() is not None
+
+    def removed_since(self, after: int) -> list[str]:
+        """The params, encoded, that were found unreachable at or after a row."""
+        sql = "SELECT params FROM removals WHERE row >= ? AND reason = ?"
+        return [params for (params,) in self._run(sql, (after, UNREACHABLE))]
+
+    def diverged(self) -> list[tuple[int, int]]:
+        """Slots with how many values were NaN or infinite, where there are any."""
+        return self._run(queries.DIVERGED).fetchall()
+
+    def leases(self, after: int = -1) -> list[LeaseRow]:
+        """The leases that have changed since a change, in the order of changes."""
+        sql = "SELECT * FROM leases WHERE change > ? ORDER BY change"
+        rows = self._run(sql, (after,))
+        return [LeaseRow(*row) for row in rows]
+
+    def set_lease(self, lease: LeaseRow) -> None:
+        """Replace the lease of a slot."""
+        self._run("REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?)", lease)
+
+    def saves(self) -> list[SaveRow]:
+        """The params that the store keeps, oldest first."""
+        return [SaveRow(*row) for row in self._run("SELECT * FROM saves ORDER BY row")]
+
+    def count_saves(self) -> tuple[int, int]:
+        """How many saves there are, and their bytes."""
+        sql = "SELECT count(*), coalesce(sum(bytes), 0) FROM saves"
+        found: tuple[int, int] = self._run(sql).fetchone()
+        return found
+
+    def add_save(self, save: SaveRow) -> None:
+        """Note that the store keeps these params."""
+        self._run("REPLACE INTO saves VALUES (?, ?, ?, ?, ?)", save)
+
+    def drop_save(self, params: str) -> None:
+        """Note that the store keeps them no more."""
+        self._run("DELETE FROM saves WHERE params = ?", (params,))
 
     def add_best(self, row: int, checkpoint: int, reports: int) -> None:
         """Record that a checkpoint has become the best one."""
         self._run("INSERT INTO best VALUES (?, ?, ?)", (row, checkpoint, reports))
 
-    def add_session(self, row: int, time: float) -> None:
+    def add_session(self, row: int, time: float, owner: str) -> None:
         """Record that a controller has opened the run after `row`."""
-        self._run("INSERT INTO sessions VALUES (?, ?)", (row, time))
+        self._run("INSERT INTO sessions VALUES (?, ?, ?)", (row, time, owner))
+
+    def owners(self) -> list[tuple[int, str]]:
+        """The row and the owner of each session, oldest first."""
+        sql = "SELECT row, owner FROM sessions WHERE owner NOTNULL ORDER BY rowid"
+        return self._run(sql).fetchall()
 
     def sessions(self) -> list[tuple[float, float]]:
         """When each session began and when its last checkpoint was recorded."""
-        return self._run(_SESSIONS).fetchall()
+        return self._run(queries.SESSIONS).fetchall()
 
     def tail(self) -> Tail:
         """Where the journal ends."""
-        return Tail(*self._run(_TAIL).fetchone())
+        return Tail(*self._run(queries.TAIL).fetchone())
 
     def state(self) -> tuple[str, int] | None:
         """The mutator's state, encoded, and how many decisions were made."""
@@ -307,34 +333,66 @@ class SqliteJournal(Journal):
         )
         return [CheckpointRow(*row) for row in rows]
 
+    def _open(self) -> None:
+        """Connect; while others make or recover the file, look again."""
+        try:
+            self._waiting(self._connect)
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+
+    def _waiting(self, call: Callable[[], Result]) -> Result:
+        """The result of a call, once nobody else holds the lock that it needs.
+
+        SQLite itself would look again at longer and longer intervals: with several busy
+        processes the lock is then idle most of the time.
+        """
+        until = time.monotonic() + _BUSY_TIMEOUT_S
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return call()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            short = attempts < _SHORT_PAUSES
+            time.sleep(_SHORT_PAUSE_S if short else _LONG_PAUSE_S)
+
     def _connect(self) -> None:
         self._connection = sqlite3.connect(
             ":memory:" if self._path is None else self._path,
-            timeout=_BUSY_TIMEOUT_S,
+            timeout=0.0,
             isolation_level=None,
             check_same_thread=False,
         )
         execute = self._connection.execute
         if self._path is not None:
-            if execute("PRAGMA user_version").fetchone() == (0,):
+            if execute("PRAGMA application_id").fetchone() == (0,):
                 # Before WAL, so that the file itself says whose it is from the start.
                 # Small pages: a commit writes each page that it touched as a whole.
                 execute(f"PRAGMA page_size={_PAGE_SIZE}")
-                execute(f"PRAGMA application_id={sqlite_file.APPLICATION_ID}")
-                execute(f"PRAGMA user_version={sqlite_file.FORMAT}")
+                execute(f"PRAGMA application_id={sqlite_schema.APPLICATION_ID}")
             execute("PRAGMA journal_mode=WAL")
-            execute("PRAGMA synchronous=NORMAL")
+            execute(f"PRAGMA synchronous={_SYNCHRONOUS[self._durability]}")
+            if sys.platform == "darwin" and self._durability == "power":
+                execute("PRAGMA fullfsync=ON")  # There an fsync may stay in the disk.
             execute(f"PRAGMA wal_autocheckpoint={_PAGES_BEFORE_MERGE}")
         execute("PRAGMA cache_size=-32000")  # 32 MB at most, whatever the history
-        with self:
-            if not execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-                for statement in _SCHEMA.split(";\n"):
-                    execute(statement)
+        if execute("PRAGMA user_version").fetchone() != (sqlite_schema.FORMAT,):
+            with self:
+                sqlite_schema.prepare(self._connection)
         (self._version,) = execute("PRAGMA data_version").fetchone()
 
     def _run(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         try:
             return self._connection.execute(sql, values)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise self._explained(error) from error
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        try:
+            return self._waiting(lambda: self._connection.execute(sql, values))
         except sqlite3.Error as error:
             raise self._explained(error) from error
 

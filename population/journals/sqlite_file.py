@@ -7,9 +7,8 @@ import pathlib
 import struct
 
 from population.errors import JournalError
+from population.journals.sqlite_schema import APPLICATION_ID, FORMAT
 
-APPLICATION_ID = 0x504F504A  # "POPJ"
-FORMAT = 1
 _HEADER_BYTES = 100
 
 

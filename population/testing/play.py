@@ -265,7 +265,7 @@ class Play:
                 decisions.append(self._decision(newest.generation_id))
                 self.previous[worker_id] = before
             self._known[worker_id] = newest.ref
-        wait_at = self.controller.session._decisions.wait_at
+        wait_at = self.controller.session.decisions.wait_at
         return Moment(tuple(decisions), tuple(map(wait_at, range(self.size))))
 
     def _decision(self, generation_id: str) -> Decision:

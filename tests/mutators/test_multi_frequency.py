@@ -295,7 +295,7 @@ def decided(order: Sequence[int], lost: frozenset[int] = frozenset()) -> list[An
     mutator = MultiFrequencyPBT(nudged, 2, (1, 2))
     with Run(lambda: mutator, EIGHT) as run:
         run.controller.session.lose(lost)
-        decisions = run.controller.session._decisions
+        decisions = run.controller.session.decisions
         for worker_id in itertools.cycle(order):
             if decisions.count == 6:
                 break

@@ -549,7 +549,7 @@ def synchronous_decisions(order: list[int], rule: Exploit) -> list[Any]:
     """Four raw workers that run past the barrier, scheduled in this order."""
     mutator = PopulationBasedTraining(nudged, 3, exploit=rule, synchronous=True)
     with Run(lambda: mutator, [1.0, 2.0, 3.0, 4.0]) as run:
-        closed, before = 0, run.controller.session._decisions
+        closed, before = 0, run.controller.session.decisions
         for worker_id in itertools.cycle(order):
             count = before.count
             if closed == 6:

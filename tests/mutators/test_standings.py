@@ -56,9 +56,15 @@ def asked(
     **options: Any,
 ) -> Any:
     """The answer after these reports of (worker, step, value)."""
-    mutator = Asking(question)
+    slots: list[Any] = []
+
+    def ask(view: PopulationView) -> Any:
+        slots[0].lose(lost)  # Whoever has just reported, too.
+        return question(view)
+
+    mutator = Asking(ask)
     with Run(lambda: mutator, [0.0] * size, **options) as run:
-        run.controller.session.lose(lost)
+        slots.append(run.controller.session.slots)
         for report in reports:
             run.report(*report)
     return mutator.answer

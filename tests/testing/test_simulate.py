@@ -121,7 +121,7 @@ def test_a_death_holds_the_others_up_only_for_a_while(synchronous: bool) -> None
         timeout=30.0,
     )
     assert max(c.time for c in reports(found, 1)) == 40.0
-    assert found.session._slots.live == (0, 2, 3)
+    assert found.session.slots.live == (0, 2, 3)
     late = [c for c in found.history() if c.reason and c.time > 70 and c.value is None]
     assert {c.worker_id for c in late if c.parent} == {0, 2, 3}
     assert max(c.time for c in reports(found, 0)) < 300.0

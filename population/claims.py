@@ -1,0 +1,194 @@
+"""What workers do about slots: claim them, give them back, say that they are alive.
+
+Each is a transaction, so that of several processes that want a slot one gets it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from population.base import ActiveWorker, Checkpoint
+from population.incoming import Incoming
+from population.leases import FIRST_STEP_S, RAW
+from population.owners import Holder
+
+if TYPE_CHECKING:
+    from population.session import Session
+
+logger = logging.getLogger("population")
+_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.002, 0.1  # Another process cannot wake us.
+_SAY_AFTER_S = 30.0
+_LONGEST_REASON = 200
+
+
+class Claims:
+    """The claims of a session's workers.
+
+    Args:
+        session: The run.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._leases = session.leases
+
+    def claim_any(
+        self, holder: Holder, own: int | None, ended: Callable[[], bool]
+    ) -> int | None:
+        """Claim a slot that is free and does not wait; block until there is one.
+
+        Args:
+            holder: Who claims it.
+            own: The slot to prefer among those with equally few steps.
+            ended: Asked whenever something may have changed.
+
+        Returns:
+            The slot, or None if the run has ended.
+        """
+        session, pause = self._session, _SHORTEST_WAIT_S
+        say_at = time.monotonic() + _SAY_AFTER_S
+        while not ended():
+            session.refresh()
+            found = self._leases.free(own)
+            if found is not None and self._take(holder, found, only_if_free=True):
+                return found
+            if time.monotonic() > say_at:
+                say_at = float("inf")
+                self._say_why()
+            session.news.wait(pause)
+            pause = min(2 * pause, _LONGEST_WAIT_S)
+        return None
+
+    def claim(self, holder: Holder, worker_id: int) -> None:
+        """Claim this slot, whoever has it."""
+        self._take(holder, worker_id, only_if_free=False)
+
+    def give_back(self, holder: Holder, worker_id: int) -> None:
+        """End a claim; nothing if it was lost."""
+        session = self._session
+
+        def work() -> None:
+            if self._leases.holds(holder, worker_id):
+                self._leases.write(worker_id, None)
+
+        if not session.closed and self._leases.holds(holder, worker_id):
+            session.transact([], work)
+
+    def hand_out(self, holder: Holder, worker_id: int) -> ActiveWorker:
+        """The slot at its resume point, noted as handed out until it is taken up."""
+        session = self._session
+
+        def work() -> ActiveWorker:
+            session.go_back(worker_id)
+            if self._leases.holds(holder, worker_id):
+                newest = session.slots[worker_id].newest
+                self._leases.write(worker_id, holder.text, _grace(holder), newest.row)
+            return session.active(worker_id)
+
+        return session.transact([], work)
+
+    def alive(self, holder: Holder | None, worker_id: int, grace: float = 0.0) -> None:
+        """Renew a lease if that is due; of a raw loop if there is no holder.
+
+        A slot that nobody trains any more may be found lost then.
+        """
+        session = self._session
+        owner = self._leases.owner(worker_id)
+        mine = owner == (holder.text if holder else RAW) or (not holder and not owner)
+        if not mine or not (grace or self._leases.due(worker_id)):
+            return
+
+        def work() -> None:
+            if self._leases.owner(worker_id) != owner:
+                return  # Somebody was quicker.
+            handed = self._leases.handed(worker_id)
+            text = holder.text if holder else RAW
+            self._leases.write(worker_id, text, grace, handed)
+            self._judge(told=worker_id)
+
+        session.transact([], work)
+
+    def heard_of(self, incoming: Sequence[Incoming], holder: Holder | None) -> None:
+        """Who reports is there, and has taken up what it was given.
+
+        Called within the transaction of the reports.
+        """
+        slots, leases = self._session.slots, self._leases
+        if holder is None and leases.timeout is None and not slots.lost:
+            return
+        heard = set()
+        for new in incoming:
+            slot = slots[new.worker_id]
+            current = new.generation_id == slot.generation.generation_id
+            if current and new.step >= slot.newest.step:
+                heard.add(new.worker_id)
+                leases.reported(new.worker_id, holder)
+        if leases.timeout is not None or slots.lost:
+            self._judge(None, heard)
+
+    def reject(self, worker_id: int, rejected: Checkpoint, reason: str) -> None:
+        """Mark params as damaged; the slot goes on from where it still can."""
+        session = self._session
+
+        def work() -> None:
+            session.reject(rejected, reason)
+            present = session.slots[worker_id].generation.generation_id
+            why = f"rejected: {reason}"[:_LONGEST_REASON]
+            own = present == rejected.generation_id
+            session.go_back(worker_id, reason=why if own else "")
+
+        session.transact([], work)
+
+    def _take(self, holder: Holder, worker_id: int, *, only_if_free: bool) -> bool:
+        session, leases = self._session, self._leases
+
+        def work() -> bool:
+            if only_if_free and not leases.is_claimable(worker_id):
+                return False
+            fence = leases.must_fence(worker_id, holder)
+            before = leases.owner(worker_id)
+            leases.write(worker_id, holder.text, _grace(holder))
+            if fence:
+                session.go_back(worker_id, reason="takeover")
+            taken_over = bool(before) and before != holder.text
+            session.events.claimed(session.slots[worker_id], taken_over=taken_over)
+            return True
+
+        return session.transact([], work)
+
+    def _judge(self, told: int | None, reporting: Collection[int] = ()) -> None:
+        """Record which slots are lost, if others are.
+
+        Args:
+            told: If the set has changed, the mutator is shown this worker's newest
+                value again, as nobody may ever report again.
+            reporting: Slots that are heard of just now.
+        """
+        session, slots = self._session, self._session.slots
+        newly = self._leases.newly_lost() or set()
+        lost = (slots.lost | newly) - set(reporting)
+        if lost == slots.lost:
+            return
+        value = None
+        if told is not None:
+            value = session.graph.newest_value(slots[told].newest)
+        slots.record_losses(lost, None if value is None else told)
+        if value is not None and told is not None:
+            branched = session.decisions.remind(told, value)
+            session.events.branched(slots[worker_id] for worker_id in branched)
+
+    def _say_why(self) -> None:
+        held = ", ".join(self._leases.holders()) or "none"
+        logger.warning(
+            "A worker has waited for %d s: every slot is held or waits for a decision. "
+            "Held: %s.",
+            _SAY_AFTER_S,
+            held,
+        )
+
+
+def _grace(holder: Holder) -> float:
+    return 0.0 if holder.warm else FIRST_STEP_S

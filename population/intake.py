@@ -1,0 +1,52 @@
+"""The checks of a report: what is refused, is refused before any lock is taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from population import codec
+from population.incoming import Incoming
+
+if TYPE_CHECKING:
+    from population.session import Session
+
+
+def check_and_save(
+    session: Session,
+    worker_id: Any,
+    generation_id: Any,
+    step: Any,
+    params: Any,
+    value: Any,
+    metrics: Any = None,
+    *,
+    plain: bool,
+) -> Incoming:
+    """Check and encode a report's parts; save its arrays."""
+    worker_id = session.check_id(worker_id)
+    generation_id = check_generation_id(generation_id)
+    step = codec.integer(step, "step")
+    value = codec.number(value)
+    text = None if metrics is None else codec.encode(metrics, "metrics")
+    metrics = None if text is None else codec.decode(text)
+    if params is not None and type(params) is not str:
+        with session.news:
+            if session.journal.generation(generation_id) is None:
+                params = None  # The report will be dropped: save nothing for it.
+    return session.keeper.prepare(
+        worker_id, generation_id, step, params, value, metrics, text, plain=plain
+    )
+
+
+def check_generation_id(generation_id: Any) -> str:
+    """A generation id as it was handed out.
+
+    Raises:
+        TypeError: If it is no str.
+    """
+    if not isinstance(generation_id, str):
+        raise TypeError(
+            "generation_id must be the str that the poll handed out, got "
+            f"{type(generation_id).__name__}."
+        )
+    return generation_id

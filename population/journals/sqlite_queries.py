@@ -1,0 +1,67 @@
+"""The longer questions to a SQLite journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from population.rows import (
+    CheckpointRecord,
+    GenerationRow,
+    LateRecord,
+    LossRecord,
+    RemovalRecord,
+)
+
+TAIL = """
+SELECT max(
+        coalesce((SELECT max(row) FROM checkpoints), 0),
+        coalesce((SELECT max(row) FROM generations), 0),
+        coalesce((SELECT max(row) FROM late), 0)),
+    max(
+        coalesce((SELECT time FROM checkpoints ORDER BY row DESC LIMIT 1), 0.0),
+        coalesce((SELECT time FROM late ORDER BY row DESC LIMIT 1), 0.0)),
+    max(
+        coalesce((SELECT reports FROM checkpoints ORDER BY row DESC LIMIT 1), 0),
+        coalesce((SELECT reports FROM late ORDER BY row DESC LIMIT 1), 0)),
+    (SELECT checkpoint FROM best ORDER BY row DESC LIMIT 1),
+    coalesce((SELECT reports FROM best ORDER BY row DESC LIMIT 1), 0)
+"""
+
+DIVERGED = """
+SELECT g.worker_id, count(*) FROM (
+    SELECT generation FROM checkpoints
+    WHERE has_value AND (value IS NULL OR abs(value) > 1.7976931348623157e308)
+    UNION ALL
+    SELECT c.generation FROM late l JOIN checkpoints c ON c.row = l.checkpoint
+    WHERE l.has_value
+    AND (l.value IS NULL OR abs(l.value) > 1.7976931348623157e308)
+) d JOIN generations g ON g.row = d.generation GROUP BY g.worker_id
+"""
+
+LATE = """
+SELECT checkpoint FROM late WHERE row > ?
+UNION
+SELECT c.row FROM checkpoints c WHERE c.row > ? AND EXISTS (
+    SELECT 1 FROM checkpoints n
+    WHERE n.generation = c.generation AND n.step > c.step AND n.row < c.row)
+"""
+
+RECORDS: list[tuple[type[Any], str]] = [
+    (kind, f"SELECT {columns} FROM {table} WHERE row > ? AND row <= ? ORDER BY row")
+    for kind, columns, table in (
+        (GenerationRow, "*", "generations"),
+        (CheckpointRecord, "*", "checkpoints"),
+        (LateRecord, "*", "late"),
+        (RemovalRecord, "row, params, reason", "removals"),
+        (LossRecord, "*", "losses"),
+    )
+]
+
+SESSIONS = """
+SELECT s.time, max(s.time, coalesce((
+    SELECT c.time FROM checkpoints c
+    WHERE c.row <= coalesce((
+        SELECT min(n.row) FROM sessions n WHERE n.rowid > s.rowid), 9223372036854775807)
+    ORDER BY c.row DESC LIMIT 1), s.time))
+FROM sessions s ORDER BY s.rowid
+"""
