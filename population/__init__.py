@@ -4,9 +4,13 @@ Two calls in a loop of your own (`PopulationController`), or the `Worker` handle
 them; a mutator decides who goes on from what with which hyperparameters.
 """
 
+import importlib
+import typing
+
 from population.base import ActiveWorker as ActiveWorker
 from population.base import Branch as Branch
 from population.base import Checkpoint as Checkpoint
+from population.base import Event as Event
 from population.base import Mutator as Mutator
 from population.base import PopulationView as PopulationView
 from population.base import Ref as Ref
@@ -21,4 +25,18 @@ from population.errors import PopulationError as PopulationError
 from population.errors import RunMismatchError as RunMismatchError
 from population.worker import Worker as Worker
 
+if typing.TYPE_CHECKING:
+    from population.fork import fork as fork
+    from population.replay import replay as replay
+
 __version__ = "0.1.0"
+_LOADED_WHEN_USED = {"fork": "population.fork", "replay": "population.replay"}
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Load what is for whole runs only for those who ask for it."""
+    if name not in _LOADED_WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_LOADED_WHEN_USED[name]), name)
+    globals()[name] = found  # Else the module of that name would be found next time.
+    return found

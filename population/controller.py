@@ -25,11 +25,11 @@ from population.incoming import Incoming
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
 from population.keeper import PARAMS_FOLDER, Keeper
+from population.recorded import JOURNAL_NAME
 from population.retention import Keep
-from population.session import Rules, Session
+from population.rules import Rules
+from population.session import Session
 from population.worker import Worker
-
-JOURNAL_NAME = "journal.sqlite"
 
 
 class PopulationController:

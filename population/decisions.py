@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from population import codec
@@ -108,17 +108,21 @@ class Decisions:
         for report in due:
             if report.worker_id in branched:
                 continue
-            self._view.begin(self.count + 1)
-            state, branches = self._mutator.update(self.state, report, self._view)
-            if branches or state is not self.state:
-                self.state = state
-                self.count += 1
-                for worker_id, branch in sorted(branches.items()):
-                    self._apply(worker_id, branch)
-                    branched.add(worker_id)
+            for worker_id, branch in sorted(self.ask(report).items()):
+                self._apply(worker_id, branch)
+                branched.add(worker_id)
         if self.count != before:
             self._write()
         return branched
+
+    def ask(self, report: Report) -> Mapping[int, Branch]:
+        """The mutator's branches after a report; its state is kept in memory only."""
+        self._view.begin(self.count + 1)
+        state, branches = self._mutator.update(self.state, report, self._view)
+        if branches or state is not self.state:
+            self.state = state
+            self.count += 1
+        return branches
 
     def remind(self, worker_id: int, newest: Checkpoint) -> Collection[int]:
         """Ask again, with a report that is known, as fewer slots are waited for now."""

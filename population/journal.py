@@ -107,7 +107,7 @@ class Journal(abc.ABC):
         """The params, encoded, that were found unreachable at or after a row."""
 
     @abc.abstractmethod
-    def add_loss(self, row: int, lost: str, told: int | None) -> None:
+    def add_loss(self, row: int, lost: str, told: int | None, time: float) -> None:
         """Record, after `row`, which slots are lost; see `LossRecord`."""
 
     @abc.abstractmethod
@@ -118,7 +118,7 @@ class Journal(abc.ABC):
     def records(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
         """All that was recorded after a row, in its order; not the mutator's state.
 
-        Removals and losses come after the row that they name.
+        New bests, removals and losses come after the row that they name.
         """
 
     @abc.abstractmethod

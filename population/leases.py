@@ -68,6 +68,7 @@ class Leases:
         self._read(self._rows)
 
     def _read(self, before: dict[int, LeaseRow]) -> None:
+        self.look()  # What passed before this is not the silence of who was heard of.
         for row in self._journal.leases(self.change):
             known = before.get(row.worker_id)
             if known is None or known.change != row.change:
@@ -123,7 +124,9 @@ class Leases:
             return False
         silent = self.look() - self._seen.get(worker_id, 0.0)
         row = self._rows.get(worker_id)
-        return row is None or row.grace > 0 or silent >= self.timeout / _PARTS
+        if row is None or row.owner is None or row.grace > 0:
+            return True
+        return silent >= self.timeout / _PARTS
 
     def write(
         self,
@@ -133,6 +136,7 @@ class Leases:
         handed: int | None = None,
     ) -> None:
         """Replace the lease of a slot. Called inside a transaction."""
+        self.look()
         self.change += 1
         row = LeaseRow(worker_id, owner, self._clock(), grace, handed, self.change)
         self._journal.set_lease(row)
@@ -144,8 +148,8 @@ class Leases:
         row = self._rows.get(worker_id)
         owner = RAW if holder is None else holder.text
         known = None if row is None else row.owner
-        if known != owner and (known or holder is not None):
-            return  # Somebody else's, who has not been heard of by this.
+        if known != owner and not (row is None and holder is None):
+            return  # Somebody else's, or given back: whoever evaluates does not train.
         if self.due(worker_id) or (row is not None and row.handed is not None):
             self.write(worker_id, owner)
 

@@ -9,9 +9,14 @@ _REMEMBERED = 10_000
 
 
 class Once:
-    """Remembers what was said."""
+    """Remembers what was said.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: Say nothing: it was all said when it happened.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._said: set[tuple[str, str]] = set()
 
     def __call__(
@@ -22,7 +27,7 @@ class Once:
         level: int = logging.DEBUG,
     ) -> None:
         """Say `what` about a generation, once; `detail` is of the first time."""
-        if (generation_id, what) in self._said:
+        if self._quiet or (generation_id, what) in self._said:
             return
         if len(self._said) >= _REMEMBERED:
             self._said.clear()

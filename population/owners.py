@@ -49,18 +49,23 @@ class Owner(NamedTuple):
 class Holder:
     """Somebody in this process who may hold leases, until it is closed or forgotten.
 
+    Args:
+        within: Another one, with which it is closed; None: it stands alone.
+
     Attributes:
         owner: What others know of it.
         text: The same, as a journal keeps it.
+        within: The same.
         closed: Whether it holds nothing any more.
         warm: Whether it has made its first step, and so has compiled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, within: Holder | None = None) -> None:
         pid = os.getpid()
         token = secrets.token_hex(4)
         self.owner = Owner(_host(), _place(), pid, _own_start(pid), token)
         self.text = self.owner.text
+        self.within = within
         self.closed = False
         self.warm = False
         _HOLDERS[self.owner.token] = self
@@ -82,7 +87,11 @@ def is_gone(owner: Owner) -> bool:
     pid = os.getpid()
     if owner.pid == pid and owner.started == _own_start(pid):
         holder = _HOLDERS.get(owner.token)
-        return holder is None or holder.closed
+        while holder is not None and not holder.closed:
+            if holder.within is None:
+                return False
+            holder = holder.within
+        return True
     boot, _, space = owner.place.partition("/")
     our_boot, _, our_space = _place().partition("/")
     if boot != our_boot:

@@ -146,14 +146,37 @@ class LossRecord(NamedTuple):
         row: The last row before it.
         lost: The worker ids, encoded.
         told: The worker whose newest report the mutator was shown again, if any.
+        time: Seconds since the epoch.
     """
 
     row: int
     lost: str
     told: int | None
+    time: float
 
 
-Record = GenerationRow | CheckpointRecord | LateRecord | RemovalRecord | LossRecord
+class BestRecord(NamedTuple):
+    """That a checkpoint has become the best one.
+
+    Attributes:
+        row: The last row then.
+        checkpoint: Row of the checkpoint.
+        reports: Reports with a value so far.
+    """
+
+    row: int
+    checkpoint: int
+    reports: int
+
+
+Record = (
+    GenerationRow
+    | CheckpointRecord
+    | LateRecord
+    | BestRecord
+    | RemovalRecord
+    | LossRecord
+)
 
 
 class LeaseRow(NamedTuple):

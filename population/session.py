@@ -11,15 +11,15 @@ from __future__ import annotations
 import pathlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from population import codec, intake, protocol, runs
-from population.base import ActiveWorker, Checkpoint, Mutator, Ref, Start, Stop
+from population.base import ActiveWorker, Checkpoint, Mutator, Ref, Start
 from population.catching_up import catch_up
 from population.claims import Claims
 from population.decisions import Decisions
 from population.door import Door
-from population.events import Events, OnEvent
+from population.events import Events
 from population.graph import CheckpointGraph
 from population.incoming import Incoming
 from population.journal import Journal
@@ -27,31 +27,12 @@ from population.keeper import Keeper
 from population.leases import Leases
 from population.owners import Holder
 from population.reachable import in_use
+from population.rules import Rules
 from population.slots import Slots
 from population.stopping import ended
 from population.sweeping import sweep
 
 Result = TypeVar("Result")
-
-
-class Rules(NamedTuple):
-    """What a controller was told about the run.
-
-    Attributes:
-        mode: "min" or "max".
-        seed: The run's seed.
-        stop: When the run ends.
-        worker_timeout: Seconds of silence after which a slot is free; None: never.
-        on_event: Told of what has happened; None: nobody is.
-        clock: Gives seconds since the epoch.
-    """
-
-    mode: str
-    seed: int
-    stop: Stop
-    worker_timeout: float | None
-    on_event: OnEvent | None
-    clock: Callable[[], float]
 
 
 class Session:
@@ -72,6 +53,7 @@ class Session:
         claims: What workers do about that.
         events: Tells `on_event`.
         news: The lock that guards everything here; notified when something has changed.
+        holder: This process, as one that has opened the run.
         closed: Whether the run was closed.
     """
 
@@ -103,7 +85,7 @@ class Session:
         )
         self.claims = Claims(self)
         self.events = Events(rules.on_event, self.news)
-        self._holder = Holder()
+        self.holder = Holder()
         self._stale = False
         self._behind = False
         self.closed = False
@@ -121,7 +103,7 @@ class Session:
         Raises:
             RunMismatchError: If the journal holds a run under other rules.
         """
-        self.keeper.begin(self._holder.owner.token)
+        self.keeper.begin(self.holder.owner.token)
         now = self._facts(len(starts))
         incoming: list[Incoming] = []
         if not self.journal.facts():
@@ -151,7 +133,7 @@ class Session:
         """Close the journal, and end every worker."""
         with self.news:
             self.closed = True
-            self._holder.closed = True
+            self.holder.closed = True
             self.journal.close()
             self.news.notify_all()
 
@@ -387,7 +369,7 @@ class Session:
         self._opened = self.slots.time
         sessions = self.journal.sessions()
         self._open_before = sum(end - begin for begin, end in sessions)
-        self.journal.add_session(self.slots.row, self._opened, self._holder.text)
+        self.journal.add_session(self.slots.row, self._opened, self.holder.text)
 
     def _superseded(self, worker_id: int, generation_id: Any, step: int) -> bool:
         """Whether this names an older generation of the worker, at a new step."""

@@ -246,7 +246,7 @@ class Slots(Sequence[Slot]):
             told: The worker whose newest report the mutator is shown again, if any.
         """
         text = codec.encode(sorted(worker_ids))
-        self.journal.add_loss(self.row, text, told)
+        self.journal.add_loss(self.row, text, told, self.time)
         self.lose(worker_ids)
 
     def advance(self, worker_id: int, step: int, score: float) -> None:

@@ -51,7 +51,7 @@ class Worker:
         self._session = session
         self._leases = session.leases
         self._claims = session.claims
-        self._holder = Holder()
+        self._holder = Holder(session.holder)
         self._checked = ""
         self._stopped = stopped or threading.Event()
         self._adopted = False

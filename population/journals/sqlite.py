@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from population.errors import JournalError
 from population.journal import Journal
 from population.journals import sqlite_file, sqlite_schema
 from population.journals import sqlite_queries as queries
@@ -141,9 +140,9 @@ class SqliteJournal(Journal):
         values = (params, row, reason)
         self._run("INSERT OR IGNORE INTO removals VALUES (?, ?, ?)", values)
 
-    def add_loss(self, row: int, lost: str, told: int | None) -> None:
+    def add_loss(self, row: int, lost: str, told: int | None, time: float) -> None:
         """Record, after `row`, which slots are lost."""
-        self._run("INSERT INTO losses VALUES (?, ?, ?)", (row, lost, told))
+        self._run("INSERT INTO losses VALUES (?, ?, ?, ?)", (row, lost, told, time))
 
     def lost(self) -> str | None:
         """Which slots are lost, encoded; None if nothing was ever said."""
@@ -338,7 +337,7 @@ class SqliteJournal(Journal):
         try:
             self._waiting(self._connect)
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise sqlite_file.explained(self._path, error) from error
 
     def _waiting(self, call: Callable[[], Result]) -> Result:
         """The result of a call, once nobody else holds the lock that it needs.
@@ -388,28 +387,10 @@ class SqliteJournal(Journal):
             return self._connection.execute(sql, values)
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
-                raise self._explained(error) from error
+                raise sqlite_file.explained(self._path, error) from error
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise sqlite_file.explained(self._path, error) from error
         try:
             return self._waiting(lambda: self._connection.execute(sql, values))
         except sqlite3.Error as error:
-            raise self._explained(error) from error
-
-    def _explained(self, error: sqlite3.Error) -> JournalError:
-        place = "in memory" if self._path is None else str(self._path)
-        text = str(error)
-        if "readonly" in text or "unable to open" in text:
-            advice = "Give the run a folder that this user may write to."
-        elif "malformed" in text or "not a database" in text:
-            advice = (
-                "The file is damaged and was left as it is. Restore it from a backup, "
-                "or start a new run in another log_dir."
-            )
-        elif "locked" in text:
-            advice = "Another program holds its write lock; end that program first."
-        elif "full" in text:
-            advice = "Free some space and go on; nothing that was recorded is lost."
-        else:
-            advice = "Nothing of this call was recorded."
-        return JournalError(f"The journal {place} cannot be used: {text}. {advice}")
+            raise sqlite_file.explained(self._path, error) from error

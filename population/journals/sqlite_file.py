@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sqlite3
 import struct
 
 from population.errors import JournalError
@@ -51,6 +52,26 @@ def check(path: pathlib.Path) -> None:
             f"{FORMAT}. Install a newer version."
         )
     _check_size(path, header, size)
+
+
+def explained(path: pathlib.Path | None, error: sqlite3.Error) -> JournalError:
+    """What SQLite has refused, and what to do about it."""
+    place = "in memory" if path is None else str(path)
+    text = str(error)
+    if "readonly" in text or "unable to open" in text:
+        advice = "Give the run a folder that this user may write to."
+    elif "malformed" in text or "not a database" in text:
+        advice = (
+            "The file is damaged and was left as it is. Restore it from a backup, "
+            "or start a new run in another log_dir."
+        )
+    elif "locked" in text:
+        advice = "Another program holds its write lock; end that program first."
+    elif "full" in text:
+        advice = "Free some space and go on; nothing that was recorded is lost."
+    else:
+        advice = "Nothing of this call was recorded."
+    return JournalError(f"The journal {place} cannot be used: {text}. {advice}")
 
 
 def _check_size(path: pathlib.Path, header: bytes, size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from population.rows import (
+    BestRecord,
     CheckpointRecord,
     GenerationRow,
     LateRecord,
@@ -52,6 +53,7 @@ RECORDS: list[tuple[type[Any], str]] = [
         (GenerationRow, "*", "generations"),
         (CheckpointRecord, "*", "checkpoints"),
         (LateRecord, "*", "late"),
+        (BestRecord, "*", "best"),
         (RemovalRecord, "row, params, reason", "removals"),
         (LossRecord, "*", "losses"),
     )

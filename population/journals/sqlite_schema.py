@@ -89,7 +89,12 @@ CREATE TABLE leases (
     change INTEGER NOT NULL
 );
 CREATE INDEX leases_by_change ON leases (change);
-CREATE TABLE losses (row INTEGER NOT NULL, lost TEXT NOT NULL, told INTEGER);
+CREATE TABLE losses (
+    row INTEGER NOT NULL,
+    lost TEXT NOT NULL,
+    told INTEGER,
+    time REAL NOT NULL
+);
 CREATE INDEX losses_by_row ON losses (row);
 CREATE INDEX diverged ON checkpoints (generation)
     WHERE has_value AND (value IS NULL OR abs(value) > 1.7976931348623157e308);

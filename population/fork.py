@@ -1,0 +1,255 @@
+"""Goes on from a recorded run, or from a point of it, under other rules."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import shutil
+import threading
+from typing import Any
+
+from population import codec, recorded
+from population.base import Checkpoint, Mutator, Saved, Stop
+from population.controller import PopulationController
+from population.decisions import Decisions
+from population.errors import JournalError
+from population.graph import CheckpointGraph, decode
+from population.journal import Journal
+from population.journals.sqlite import SqliteJournal
+from population.keeper import PARAMS_FOLDER
+from population.recorded import JOURNAL_NAME, Transaction
+from population.rows import (
+    UNREACHABLE,
+    BestRecord,
+    CheckpointRecord,
+    CheckpointRow,
+    RemovalRecord,
+    SaveRow,
+)
+from population.runs import name_of, settings
+from population.slots import Slots
+
+logger = logging.getLogger("population")
+
+
+def fork(
+    run: PopulationController | str | os.PathLike[str],
+    new_dir: str | os.PathLike[str],
+    *,
+    mutator: Mutator[Any],
+    at: int | Checkpoint | None = None,
+    **options: Any,
+) -> PopulationController:
+    """Copy a run, or its beginning, into a new folder, and go on there.
+
+    The new mutator begins with its `init` on the population as it was then. Saved
+    arrays are shared by hard links where the file system can, so neither run can remove
+    what the other needs. What was removed from the old run since counts as removed: to
+    fork from long ago, train with `Keep(everything=True)`.
+
+    Args:
+        run: The run folder, or a controller that has one. It is not changed.
+        new_dir: The new run folder; it must not hold a run.
+        mutator: The policy from then on.
+        at: A checkpoint, or a row of the journal: all of its transaction is copied, and
+            nothing later. None: everything.
+        **options: Further arguments of the new controller, such as `stop`. The mode
+            and the seed are those of the run.
+
+    Returns:
+        The controller of the new run.
+
+    Raises:
+        ValueError: If there is no such row.
+        JournalError: If there is no run, or `new_dir` holds one.
+    """
+    source_folder, folder = recorded.folder_of(run), pathlib.Path(new_dir)
+    source = recorded.open_journal(source_folder)
+    try:
+        with source.reading():
+            facts = recorded.facts_of(source)
+            own_store = options.get("params") is None
+            last = _last_row(source, at)
+            _make(source, (source_folder, folder), mutator, last, own_store)
+    finally:
+        source.close()
+    given = {"mode": facts["mode"], "seed": facts["seed"], **options}
+    starts = [None] * int(facts["size"])
+    controller = PopulationController(starts, mutator, folder, **given)
+    _warn(controller)
+    return controller
+
+
+def _warn(controller: PopulationController) -> None:
+    """Say so if a slot must begin far before the point where it was."""
+    graph = controller.graph
+    for worker_id in range(len(controller.workers)):
+        newest = controller.newest(worker_id)
+        point = graph.resume_point(newest)
+        if (
+            point.params is None
+            and point.step < newest.step
+            and "saved" in (controller.session.journal.facts())
+        ):
+            logger.warning(
+                "worker %d was at step %d, but its params have been removed since: it "
+                "begins at step %d. Runs that are to be forked from long ago need "
+                "keep=Keep(everything=True).",
+                worker_id,
+                newest.step,
+                point.step,
+            )
+
+
+def _last_row(source: Journal, at: int | Checkpoint | None) -> int:
+    end = source.tail().row
+    if at is None:
+        return end
+    row = at.row if isinstance(at, Checkpoint) else codec.integer(at, "at", low=1)
+    if row > end:
+        raise ValueError(
+            f"at must be a row of the journal, which ends at {end}, got {row}. A "
+            "checkpoint's row is checkpoint.row."
+        )
+    return row
+
+
+def _make(
+    source: Journal,
+    folders: tuple[pathlib.Path, pathlib.Path],
+    mutator: Mutator[Any],
+    last: int,
+    own_store: bool,
+) -> None:
+    """Write the new run as a whole, or nothing that looks like one."""
+    folder = folders[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / JOURNAL_NAME
+    if file.exists():
+        raise JournalError(
+            f"new_dir must be a folder without a run, got {folder}. Choose another one."
+        )
+    draft = folder / f".{JOURNAL_NAME}.fork"
+    for left in folder.glob(f"{draft.name}*"):
+        left.unlink()  # Of a fork that was killed.
+    journal = SqliteJournal(draft)
+    try:
+        with journal:
+            copy = _Copy(journal, folders, own_store)
+            for transaction in recorded.transactions(source):
+                copy.follow(transaction, beyond=transaction.first > last)
+            copy.finish()
+            facts = recorded.facts_of(source)
+            facts |= {"mutator": name_of(type(mutator)), "settings": settings(mutator)}
+            facts["forked"] = {"from": str(folders[0].absolute()), "row": copy.end}
+            if int(facts.get("claimed", 0)) > last:
+                del facts["claimed"]
+            facts.pop("saved", None)
+            for key, value in facts.items():
+                journal.add_fact(key, codec.encode(value))
+            _begin(journal, mutator, facts)
+    finally:
+        journal.close()
+    os.replace(draft, file)
+
+
+def _begin(journal: Journal, mutator: Mutator[Any], facts: dict[str, Any]) -> None:
+    """Record the new mutator's first state."""
+    graph = CheckpointGraph(journal, threading.RLock())
+    slots = Slots(journal, graph, facts["mode"])
+    slots.load()
+    Decisions(mutator, journal, graph, slots, facts["seed"], Stop()).begin()
+
+
+class _Copy:
+    """Copies transactions into a new journal, and shares the saved params they name.
+
+    Args:
+        journal: The new one; a transaction is open.
+        folders: The old run's and the new one's.
+        own_store: Whether the new run keeps its params in its folder.
+
+    Attributes:
+        end: The last row that was copied.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        folders: tuple[pathlib.Path, pathlib.Path],
+        own_store: bool,
+    ) -> None:
+        self._journal = journal
+        self._old, self._new = (folder / PARAMS_FOLDER for folder in folders)
+        self._own_store = own_store
+        self._removals: list[RemovalRecord] = []
+        self._named: dict[str, CheckpointRow] = {}
+        self.end = 0
+
+    def follow(self, transaction: Transaction, *, beyond: bool) -> None:
+        """Copy a transaction; of one beyond the end, only what is gone since."""
+        after = transaction.after
+        self._removals += [r for r in after if isinstance(r, RemovalRecord)]
+        if beyond:
+            return
+        for report in transaction.reports:
+            if isinstance(report, CheckpointRecord):
+                self._checkpoint(report)
+            else:
+                self._journal.add_late(*report)
+                self._name(report.params, report.checkpoint)
+            self.end = report.row
+        for generation, root in transaction.opened:
+            self._journal.add_generation(generation)
+            self._checkpoint(root)
+            self.end = root.row
+        for record in after:
+            if isinstance(record, BestRecord):
+                self._journal.add_best(*record)
+
+    def finish(self) -> None:
+        """Share the params that are left; what is gone by now is gone here too."""
+        for removal in self._removals:
+            row = min(removal.row, self.end)
+            self._journal.add_removal(row, removal.params, removal.reason)
+        gone = {removal.params for removal in self._removals}
+        if self._named:
+            self._journal.add_fact("saved", codec.encode(True))
+        for text, named in self._named.items():
+            params = decode(text)
+            if self._own_store and text not in gone and isinstance(params, Saved):
+                self._share(text, params.path, named)
+
+    def _checkpoint(self, record: CheckpointRecord) -> None:
+        self._journal.add_checkpoint(*record)
+        self._name(record.params, record.row)
+
+    def _name(self, params: str | None, row: int) -> None:
+        if params is not None and params not in self._named:
+            found = self._journal.checkpoint(row)
+            if found is not None:
+                self._named[params] = found
+
+    def _share(self, text: str, path: str, named: CheckpointRow) -> None:
+        """Link a file, or copy it; if it has been removed meanwhile, say so."""
+        old, new = self._old / path, self._new / path
+        new.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            new.unlink(missing_ok=True)  # Of a fork that was killed.
+            _link(old, new)
+        except FileNotFoundError:
+            self._journal.add_removal(self.end, text, UNREACHABLE)
+            return
+        size = new.stat().st_size
+        save = SaveRow(text, self.end, named.generation_id, named.step, size)
+        self._journal.add_save(save)
+
+
+def _link(old: pathlib.Path, new: pathlib.Path) -> None:
+    try:
+        os.link(old, new)
+    except FileNotFoundError:
+        raise
+    except OSError:  # Another file system, or one without links.
+        shutil.copy2(old, new)

@@ -1,0 +1,106 @@
+"""Reads a recorded run transaction by transaction, as it came about."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from population.errors import JournalError
+from population.graph import decode
+from population.journal import Journal
+from population.journals.sqlite import SqliteJournal
+from population.rows import (
+    CheckpointRecord,
+    GenerationRow,
+    LateRecord,
+    Record,
+)
+
+if TYPE_CHECKING:
+    from population.controller import PopulationController
+
+JOURNAL_NAME = "journal.sqlite"
+
+
+@dataclasses.dataclass
+class Transaction:
+    """What was recorded at once.
+
+    Attributes:
+        first: Its first row.
+        reports: The checkpoints and late values that workers brought, in their order.
+        opened: The generations that it opened, each with its first checkpoint.
+        after: What was said about the run afterwards: bests, removals, losses.
+    """
+
+    first: int
+    reports: list[CheckpointRecord | LateRecord] = dataclasses.field(
+        default_factory=list
+    )
+    opened: list[tuple[GenerationRow, CheckpointRecord]] = dataclasses.field(
+        default_factory=list
+    )
+    after: list[Record] = dataclasses.field(default_factory=list)
+
+
+def folder_of(run: PopulationController | str | os.PathLike[str]) -> pathlib.Path:
+    """The run folder of a controller, or of a path.
+
+    Raises:
+        ValueError: If the controller has none.
+    """
+    if isinstance(run, (str, os.PathLike)):
+        return pathlib.Path(run)
+    if run.log_dir is None:
+        raise ValueError(
+            "This needs a run that is on disk, and the controller has no log_dir. "
+            "Give it one."
+        )
+    return run.log_dir
+
+
+def open_journal(folder: pathlib.Path) -> SqliteJournal:
+    """The journal of a run folder.
+
+    Raises:
+        JournalError: If there is none, or it holds no run.
+    """
+    file = folder / JOURNAL_NAME
+    if not file.is_file():
+        raise JournalError(
+            f"{folder} must be the log_dir of a run; it holds no {JOURNAL_NAME}."
+        )
+    journal = SqliteJournal(file)
+    if not {"size", "run"} <= journal.facts().keys():
+        journal.close()
+        raise JournalError(f"{file} holds no run yet.")
+    return journal
+
+
+def facts_of(journal: Journal) -> dict[str, Any]:
+    """What is fixed about a run, decoded."""
+    return {key: decode(text) for key, text in journal.facts().items()}
+
+
+def transactions(journal: Journal) -> Iterator[Transaction]:
+    """All transactions of a run, oldest first; the first one made it."""
+    present = Transaction(1)
+    generation: GenerationRow | None = None
+    for record in journal.records():
+        if isinstance(record, GenerationRow):
+            generation = record  # Its first checkpoint says when it was opened.
+        elif isinstance(record, CheckpointRecord | LateRecord):
+            if record.batch != present.first:
+                yield present
+                present = Transaction(record.batch)
+            if generation is not None and isinstance(record, CheckpointRecord):
+                present.opened.append((generation, record))
+                generation = None
+            else:
+                present.reports.append(record)
+        else:
+            present.after.append(record)
+    yield present
