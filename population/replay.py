@@ -165,8 +165,9 @@ class _Replayer:
                 if isinstance(record, RemovalRecord):
                     self._remove(record)
                 elif isinstance(record, LossRecord):
-                    self._slots.lose(decode(record.lost))
+                    self._remind([])
                     self._slots.begin(record.time)
+                    self._slots.record_losses(decode(record.lost), record.told)
                     self._reminded = record.told
         self._remind([])
         self._journal.close()

@@ -48,14 +48,14 @@ SELECT c.row FROM checkpoints c WHERE c.row > ? AND EXISTS (
 """
 
 RECORDS: list[tuple[type[Any], str]] = [
-    (kind, f"SELECT {columns} FROM {table} WHERE row > ? AND row <= ? ORDER BY row")
-    for kind, columns, table in (
-        (GenerationRow, "*", "generations"),
-        (CheckpointRecord, "*", "checkpoints"),
-        (LateRecord, "*", "late"),
-        (BestRecord, "*", "best"),
-        (RemovalRecord, "row, params, reason", "removals"),
-        (LossRecord, "*", "losses"),
+    (kind, f"SELECT {columns} FROM {table} WHERE row > ? AND row <= ? ORDER BY {order}")
+    for kind, columns, table, order in (
+        (GenerationRow, "*", "generations", "row"),
+        (CheckpointRecord, "*", "checkpoints", "row"),
+        (LateRecord, "*", "late", "row"),
+        (BestRecord, "*", "best", "row"),
+        (RemovalRecord, "row, params, reason", "removals", "row"),
+        (LossRecord, "*", "losses", "row, rowid"),
     )
 ]
 

@@ -1,0 +1,216 @@
+"""`population.fork`: another policy goes on from a run, or from a point of it."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import population
+from population import Checkpoint, PopulationController, Stop
+from population.mutators import FixedSchedule, WinnerTakeAllGenetic
+from population.params import FileParams
+from population.retention import Keep
+from tests.helpers import (
+    Scripted,
+    assert_is_a_forest,
+    branch_at,
+    content,
+    generation,
+    told,
+    work,
+)
+
+
+def smaller(meta_params: float, rng: np.random.Generator) -> float:
+    """A random number below the old one."""
+    return meta_params * float(rng.random())
+
+
+def winner() -> WinnerTakeAllGenetic:
+    """A round every four steps."""
+    return WinnerTakeAllGenetic(smaller, 4)
+
+
+def train(controller: PopulationController, steps: int) -> None:
+    """Raw workers; the one with the smallest number is the best."""
+    for _ in range(steps):
+        for worker_id in range(3):
+            newest = controller.newest(worker_id)
+            value = newest.meta_params + 1 / (newest.step + 1)
+            params = {"w": np.full(3, newest.step + 1.0)}
+            at = generation(controller, worker_id), newest.step + 1
+            controller.set_eval(worker_id, *at, params, value)
+
+
+def trained(folder: pathlib.Path, **options: Any) -> PopulationController:
+    """A run of ten steps with two rounds."""
+    controller = PopulationController([1.0, 2.0, 3.0], winner(), folder, **options)
+    train(controller, 10)
+    return controller
+
+
+@pytest.fixture
+def folders(tmp_path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """The old run's and the new one's."""
+    return tmp_path / "old", tmp_path / "new"
+
+
+def test_a_fork_goes_on_where_the_run_is(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """Same history, weights and hyperparameters; the old run is not touched."""
+    old = trained(folders[0], seed=3)
+    before = content(old)
+    new = population.fork(old, folders[1], mutator=FixedSchedule({0: 1.0, 12: 0.5}))
+    assert told(new) == told(old)
+    assert new.seed == 3
+    for worker_id in range(3):
+        arrays = work(new, worker_id).params
+        assert arrays["w"].tolist() == [10.0] * 3
+    train(new, 4)
+    assert new.newest(0).meta_params == 0.5
+    assert content(old) == before
+    train(old, 4)
+    assert_is_a_forest(new.graph)
+    again = PopulationController(
+        [None] * 3, FixedSchedule({0: 1.0, 12: 0.5}), folders[1], seed=3
+    )
+    assert told(again) == told(new)
+    for controller in (old, new, again):
+        controller.close()
+
+
+def test_a_fork_from_a_point_knows_nothing_of_what_came_later(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """The transaction of the checkpoint is the last one, with its decisions."""
+    old = trained(folders[0], keep=Keep(everything=True))
+    opened = [c for c in old.history() if c.reason != "start"]
+    at = old.graph.checkpoint(opened[0].parent or opened[0].ref)
+    last = next(c for c in old.history() if c.step == 4 and c.worker_id == 2)
+    for number, point in enumerate((at, at.row, last)):
+        folder = folders[1] / str(number)
+        new = population.fork(old, folder, mutator=winner(), at=point)
+        kept = told(new)
+        assert kept == told(old)[: len(kept)]
+        assert len(kept) < len(told(old))
+        row = point if isinstance(point, int) else point.row
+        assert row in [checkpoint.row for checkpoint in new.history()]
+        for worker_id in range(3):
+            found = work(new, worker_id)
+            assert found.params["w"].tolist() == [float(found.step)] * 3
+        assert new.best() == min(
+            (c for c in new.history() if c.value is not None), key=_value
+        )
+        new.close()
+    old.close()
+
+
+def _value(checkpoint: Checkpoint) -> float:
+    assert checkpoint.value is not None
+    return checkpoint.value
+
+
+def test_a_fork_with_the_same_policy_decides_as_the_run_would(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """From its beginning: the same reports make the same branches."""
+    old = trained(folders[0])
+    start = max(c.row for c in old.history() if c.step == 0 and c.reason == "start")
+    new = population.fork(folders[0], folders[1], mutator=winner(), at=start)
+    train(new, 10)
+    assert _without_params(new) == _without_params(old)
+    old.close()
+    new.close()
+
+
+def _without_params(controller: PopulationController) -> list[tuple[Any, ...]]:
+    return [row[:2] + row[3:] for row in told(controller)]
+
+
+def test_neither_run_removes_what_the_other_needs(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """Files are shared, but each run has its own name for them."""
+    old = trained(folders[0])
+    new = population.fork(old, folders[1], mutator=winner())
+    needed = [c for c in new.history() if c.params is not None]
+    assert needed
+    train(old, 12)
+    for checkpoint in needed:
+        new.load(checkpoint)
+    needed = [c for c in old.history() if c.params is not None]
+    train(new, 12)
+    for checkpoint in needed:
+        old.load(checkpoint)
+    first = folders[1] / "params"
+    assert len(list(first.rglob("*.msgpack"))) <= 1.2 * len(new.reachable()) + 1
+    old.close()
+    new.close()
+
+
+def test_what_was_removed_since_counts_as_removed(
+    folders: tuple[pathlib.Path, pathlib.Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The slots begin from what is left, and a warning says what would help."""
+    old = trained(folders[0])
+    at = next(c for c in old.history() if c.step == 3 and c.worker_id == 2)
+    new = population.fork(old, folders[1], mutator=winner(), at=at)
+    for worker_id in range(3):
+        assert work(new, worker_id).params is None
+        assert work(new, worker_id).step == 0
+    assert "Keep(everything=True)" in caplog.text
+    train(new, 3)
+    old.close()
+    new.close()
+
+
+def test_params_of_the_users_own_store_are_shared_and_never_removed(
+    tmp_path: pathlib.Path, folders: tuple[pathlib.Path, pathlib.Path]
+) -> None:
+    """Only the run that saved them may remove them."""
+    store = FileParams(tmp_path / "store")
+    old = trained(folders[0], params=store)
+    new = population.fork(old, folders[1], mutator=winner(), params=store)
+    kept = set((tmp_path / "store").rglob("*.msgpack"))
+    train(new, 10)
+    assert kept <= set((tmp_path / "store").rglob("*.msgpack"))
+    old.close()
+    new.close()
+
+
+def test_options_are_those_of_the_new_controller(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """Such as when the run ends."""
+    old = trained(folders[0])
+    new = population.fork(old, folders[1], mutator=winner(), stop=Stop(steps=10))
+    assert new.finished
+    old.close()
+    new.close()
+
+
+def test_a_fork_that_cannot_be_made_leaves_nothing(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """Each error says what is needed."""
+    old, new = folders
+    with pytest.raises(population.JournalError, match="must be the log_dir of a run"):
+        population.fork(old, new, mutator=winner())
+    run = trained(old)
+    with pytest.raises(ValueError, match=r"at must be a row .*ends at \d+, got 10000"):
+        population.fork(run, new, mutator=winner(), at=10_000)
+    with pytest.raises(ValueError, match="at must be 1 or more"):
+        population.fork(run, new, mutator=winner(), at=0)
+    bad = Scripted(branch_at(1, 1.0))
+    bad.init = lambda view: object()  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(TypeError):
+        population.fork(run, new, mutator=bad)
+    assert not (new / "journal.sqlite").exists()
+    with pytest.raises(population.JournalError, match="a folder without a run"):
+        population.fork(run, old, mutator=winner())
+    population.fork(run, new, mutator=winner()).close()
+    run.close()

@@ -1,0 +1,221 @@
+"""`population.replay`: the journal says enough to derive every decision again."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import population
+from population import Branch, Mutator, PopulationController, Report, Start
+from population.mutators import (
+    PopulationBasedTraining,
+    WinnerTakeAllGenetic,
+)
+from population.testing.nudge import nudge
+from tests.helpers import Clock, Scripted, branch_at, content, generation, work
+from tests.mutators.factories import FACTORIES
+
+CASES = [
+    pytest.param(make, size, seed, id=f"{name}-{number}-{seed}")
+    for name, makers in FACTORIES.items()
+    for number, (make, size) in enumerate(makers)
+    for seed in range(2)
+]
+
+
+class Journey:
+    """A run to which all that a journal can hold may happen.
+
+    Args:
+        folder: The run folder.
+        mutator: Makes the policy.
+        size: How many workers there are.
+        seed: Of what happens.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, mutator: Any, size: int, seed: int
+    ) -> None:
+        self.folder = folder
+        self._mutator = mutator
+        self._size = size
+        self._choose = random.Random(seed)
+        self._clock = Clock()
+        self.controller = self._open()
+
+    def _open(self) -> PopulationController:
+        starts: list[Any] = [{"h": float(i + 1), "n": 3} for i in range(self._size)]
+        starts[0] = Start(starts[0], params="trained elsewhere", step=2)
+        return PopulationController(
+            starts, self._mutator(), self.folder, worker_timeout=20.0, clock=self._clock
+        )
+
+    def go(self) -> None:
+        """Let something happen."""
+        choose, kind = self._choose, self._choose.random()
+        self._clock.advance(choose.random() * 3)
+        worker_id = choose.randrange(self._size)
+        if kind < 0.7:
+            self.controller.set_eval(*self._next(worker_id))
+        elif kind < 0.8:
+            self.controller.set_evals([self._next(w) for w in range(self._size)])
+        elif kind < 0.88:
+            lacking = [c for c in self.controller.history() if c.value is None]
+            found = choose.choice(lacking or [self.controller.newest(0)])
+            late = (found.worker_id, *found.ref, None, self._value())
+            self.controller.set_eval(*late)
+        elif kind < 0.93:
+            self._claim(worker_id)
+        elif kind < 0.97:
+            self.controller.close()
+            self.controller = self._open()
+            work(self.controller, worker_id)
+        else:
+            for _ in range(6):  # Nobody else says anything for two time-outs.
+                self._clock.advance(9.0)
+                at = generation(self.controller, worker_id)
+                step = self.controller.newest(worker_id).step
+                self.controller.maybe_get_worker_data(worker_id, at, step, None, None)
+
+    def _claim(self, worker_id: int) -> None:
+        """A worker is fenced by another one, which does not like its params."""
+        with self.controller.worker(worker_id) as first:
+            first.poll()
+            with self.controller.worker(worker_id) as second:
+                if second.poll() and second.params and self._choose.random() < 0.4:
+                    second.reject("it does not load")
+
+    def _next(self, worker_id: int) -> tuple[Any, ...]:
+        newest = self.controller.newest(worker_id)
+        step = newest.step + self._choose.randint(1, 2)
+        params = f"at {step}" if self._choose.random() < 0.6 else None
+        return worker_id, newest.generation_id, step, params, self._value()
+
+    def _value(self) -> float | None:
+        kind = self._choose.random()
+        if kind < 0.15:
+            return None
+        return math.nan if kind < 0.2 else self._choose.random()
+
+
+@pytest.mark.parametrize(("make", "size", "seed"), CASES)
+def test_the_runs_own_mutator_decides_the_same_again(
+    make: Any, size: int, seed: int, tmp_path: pathlib.Path
+) -> None:
+    """Batches, late values, NaN, takeovers, rejections, losses, restarts included."""
+    journey = Journey(tmp_path, lambda: make(nudge), size, seed)
+    for _ in range(120):
+        journey.go()
+    before = content(journey.controller)
+    found = population.replay(journey.controller, make(nudge))
+    assert found.first_difference is None, str(found)
+    assert content(journey.controller) == before, "the run itself is not touched"
+    recorded = sum(len(decision.recorded) for decision in found.decisions)
+    forced = ("start", "resume", "takeover", "rejected: ")
+    generations = [journey.controller.graph.root(g) for g in journey.controller.graph]
+    decided = [root for root in generations if not root.reason.startswith(forced)]
+    assert recorded == len(decided) > 0
+    journey.controller.close()
+
+
+def trained(folder: pathlib.Path, mutator: Mutator[Any]) -> PopulationController:
+    """Three raw workers; the one with the smallest number is the best."""
+    controller = PopulationController([1.0, 2.0, 3.0], mutator, folder, seed=5)
+    for step in range(1, 13):
+        for worker_id in range(3):
+            value = controller.workers[worker_id].meta_params + 1 / step
+            at = generation(controller, worker_id), step
+            controller.set_eval(worker_id, *at, f"at {step}", value)
+    return controller
+
+
+def smaller(meta_params: float, rng: np.random.Generator) -> float:
+    """A random number below the old one."""
+    return meta_params * float(rng.random())
+
+
+def test_another_mutator_tells_what_it_would_have_decided(
+    tmp_path: pathlib.Path,
+) -> None:
+    """In the situations of the run, which stays as it was."""
+    controller = trained(tmp_path, Scripted())
+    other = population.replay(controller, WinnerTakeAllGenetic(smaller, 4))
+    assert [decision.recorded for decision in other.decisions] == [{}, {}, {}]
+    first = other.decisions[0]
+    assert first.checkpoint.step == 4
+    assert sorted(first.derived) == [0, 1, 2]
+    assert {branch.parent.worker_id for branch in first.derived.values()} == {0}  # type: ignore[union-attr]
+    assert other.first_difference is first
+    assert "recorded no branch; derived worker 0 from step 4" in str(other)
+    controller.close()
+
+
+def test_the_first_decision_that_differs_is_named(tmp_path: pathlib.Path) -> None:
+    """With its row, the report, and both branches."""
+    controller = trained(tmp_path, WinnerTakeAllGenetic(smaller, 4))
+    assert population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4)).decisions
+    tampered = controller.session.journal
+    with tampered:
+        tampered._run(  # type: ignore[attr-defined]
+            "UPDATE generations SET meta_params = '0.125', digest = 'other' "
+            "WHERE worker_id = 1 AND number = 2"
+        )
+    found = population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4))
+    different = [d for d in found.decisions if not d.same]
+    assert found.first_difference is different[0]
+    assert different[0].recorded[1].meta_params == 0.125
+    assert different[0].checkpoint.step == 8
+    assert f"row {different[0].row}" in str(found)
+    controller.close()
+
+
+def test_an_impure_mutate_fn_shows(tmp_path: pathlib.Path) -> None:
+    """What does not come from the run's seed cannot be derived again."""
+    wild = random.Random(0)
+    mutator = WinnerTakeAllGenetic(lambda h: h * wild.random(), 4)
+    controller = trained(tmp_path, mutator)
+    found = population.replay(tmp_path, mutator)
+    assert not any(decision.same for decision in found.decisions)
+    controller.close()
+
+
+def test_a_run_that_is_open_elsewhere_can_be_replayed(tmp_path: pathlib.Path) -> None:
+    """It is read as of one moment, while others write on."""
+    controller = trained(tmp_path, PopulationBasedTraining(smaller, 3))
+    found = population.replay(tmp_path, PopulationBasedTraining(smaller, 3))
+    controller.set_eval(0, generation(controller), 13, None, 0.5)
+    again = population.replay(tmp_path, PopulationBasedTraining(smaller, 3))
+    assert again.updates == found.updates + 1
+    assert found.first_difference is again.first_difference is None
+    controller.close()
+
+
+def test_what_a_mutator_raises_while_it_is_replayed_is_raised(
+    tmp_path: pathlib.Path,
+) -> None:
+    """It is the user's; the run stays as it is."""
+    controller = trained(tmp_path, Scripted())
+
+    def raises(report: Report, view: Any) -> Mapping[int, Branch]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        population.replay(tmp_path, Scripted(raises))
+    controller.close()
+
+
+def test_only_a_run_on_disk_can_be_replayed(tmp_path: pathlib.Path) -> None:
+    """The errors say what is needed; nothing is made where there was nothing."""
+    mutator = Scripted(branch_at(1, 2.0))
+    controller = PopulationController([1.0], mutator)
+    with pytest.raises(ValueError, match=r"needs a run that is on disk.*log_dir"):
+        population.replay(controller, mutator)
+    with pytest.raises(population.JournalError, match="must be the log_dir of a run"):
+        population.replay(tmp_path / "nothing", mutator)
+    assert not (tmp_path / "nothing").exists()
