@@ -7,7 +7,6 @@ slots the slots take turns; with fewer slots than threads the spare threads wait
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import threading
 import time
@@ -16,34 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 
 from population.controller import PopulationController
+from population.engines.summary import Summary as Summary
 from population.report import progress as progress_module
 from population.worker import Worker
 
 logger = logging.getLogger("population")
 _REFRESH_S = 0.2
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """What a run of an engine took.
-
-    Attributes:
-        num_workers: Threads.
-        wall_s: Seconds from beginning to end.
-        overhead_s: Seconds inside poll and report, summed over threads; without saving
-            params and without waiting for a decision.
-        interrupted: Whether Ctrl-C ended it; the run can be resumed.
-    """
-
-    num_workers: int
-    wall_s: float
-    overhead_s: float
-    interrupted: bool
-
-    @property
-    def overhead(self) -> float:
-        """The controller's share of the threads' time."""
-        return self.overhead_s / max(self.num_workers * self.wall_s, 1e-9)
 
 
 def run(
@@ -77,20 +54,19 @@ def run(
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
     places = list(devices) if devices else jax.local_devices()
     crew = _Crew(train, controller)
+    ends = [threading.Event() for _ in range(count)]
     threads = [
         threading.Thread(
             target=crew.work,
-            args=(places[index % len(places)],),
+            args=(places[index % len(places)], end),
             name=f"population-{index}",
             daemon=True,
         )
-        for index in range(count)
+        for index, end in enumerate(ends)
     ]
     start = time.perf_counter()
     with progress_module.bars(controller) if progress else contextlib.nullcontext():
-        for thread in threads:
-            thread.start()
-        interrupted = crew.join(threads)
+        interrupted = crew.run(threads, ends)
     wall_s = time.perf_counter() - start
     if crew.error is not None:
         raise crew.error
@@ -110,8 +86,35 @@ class _Crew:
         self.error: BaseException | None = None
         self.overhead_s = 0.0
 
-    def work(self, device: jax.Device) -> None:
+    def work(self, device: jax.Device, end: threading.Event) -> None:
         """One thread's life."""
+        try:
+            self._work(device)
+        finally:
+            end.set()
+
+    def run(
+        self, threads: Sequence[threading.Thread], ends: Sequence[threading.Event]
+    ) -> bool:
+        """Start the threads and wait for their ends; say whether it was Ctrl-C."""
+        try:
+            for thread in threads:
+                thread.start()
+            _wait_for(ends)
+        except KeyboardInterrupt:
+            logger.warning("interrupted: every worker stops at its next step")
+            self.stop()
+            pairs = zip(threads, ends, strict=True)
+            _wait_for([end for thread, end in pairs if thread.ident is not None])
+            return True
+        return False
+
+    def stop(self) -> None:
+        """End every loop, also one that waits."""
+        self._stopped.set()
+        self._controller.session.wake()
+
+    def _work(self, device: jax.Device) -> None:
         with self._stop_on_error() as workers:
             worker = Worker(self._controller.session, stopped=self._stopped)
             workers.append(worker)
@@ -121,22 +124,6 @@ class _Crew:
                     self._train(worker)
             with self._lock:
                 self.overhead_s += worker.overhead_s
-
-    def join(self, threads: Sequence[threading.Thread]) -> bool:
-        """Wait for the threads; say whether Ctrl-C ended them."""
-        try:
-            _wait_for(threads)
-        except KeyboardInterrupt:
-            logger.warning("interrupted: every worker stops at its next step")
-            self.stop()
-            _wait_for(threads)
-            return True
-        return False
-
-    def stop(self) -> None:
-        """End every loop, also one that waits."""
-        self._stopped.set()
-        self._controller.session.wake()
 
     @contextlib.contextmanager
     def _stop_on_error(self) -> Iterator[list[Worker]]:
@@ -152,7 +139,9 @@ class _Crew:
             self.stop()
 
 
-def _wait_for(threads: Sequence[threading.Thread]) -> None:
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(_REFRESH_S)  # In small bites, so that Ctrl-C is heard.
+def _wait_for(ends: Sequence[threading.Event]) -> None:
+    # No join: in Python 3.11 and 3.12 a thread counts as ended once Ctrl-C has
+    # interrupted a join. In small bites, so that Ctrl-C is heard.
+    for end in ends:
+        while not end.wait(_REFRESH_S):
+            pass

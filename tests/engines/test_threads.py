@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import signal
 import threading
 
 import jax
@@ -104,6 +106,25 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: pathlib.Path) -> N
     # A slot that was interrupted may have opened a generation more.
     found, wanted = again.workers, whole.workers
     assert [w.meta_params for w in found] == [w.meta_params for w in wanted]
+
+
+def test_an_interrupted_run_waits_for_every_thread() -> None:
+    """A slow last save is waited for: nobody trains behind the caller's back."""
+    run = controller(2, steps=10**9)
+    both = threading.Barrier(2)
+    over = []
+
+    def slow_to_end(worker: Worker) -> None:
+        if both.wait() == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        while worker.running:
+            worker.poll()
+        threading.Event().wait(0.5)
+        over.append(worker.worker_id)
+
+    summary = threads.run(slow_to_end, run, progress=False)
+    assert summary.interrupted
+    assert sorted(over) == [0, 1]
 
 
 def train_until(worker: Worker, step: int) -> None:

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from examples.simple_cnn import train, train_threads
+from examples.simple_cnn import train, train_processes, train_threads
 from examples.synthetic import train as synthetic
 
 TINY = ["--width", "4", "--batch_size", "16"]
@@ -74,6 +74,25 @@ def test_threads_improve_and_say_what_the_controller_took(
     assert "the controller took" in shown
     assert "cpu" in shown
     assert (tmp_path / "plots" / "learning_curves.png").exists()
+
+
+def test_processes_improve_and_are_counted(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three slots in two processes reach the end, and the run is shown."""
+    flags = [*TINY, "--workers", "3", "--processes", "2", "--steps_per_exploit", "10"]
+    run = train_processes.main(
+        [*flags, "--steps", "45", "--every", "5", "--log_dir", str(tmp_path)]
+    )
+    values = [c.value for c in run.history() if c.value is not None]
+    best = run.best()
+    assert best is not None
+    assert best.value is not None
+    assert best.value < values[0]
+    assert [worker.step for worker in run.workers] == [45] * 3
+    shown = capsys.readouterr().out
+    assert "with 2 processes, of which 0 died" in shown
+    assert (tmp_path / "plots" / "learning_rate.png").exists()
 
 
 def test_missing_data_end_the_program_with_advice(tmp_path: pathlib.Path) -> None:
