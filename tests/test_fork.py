@@ -91,7 +91,8 @@ def test_a_fork_from_a_point_knows_nothing_of_what_came_later(
     opened = [c for c in old.history() if c.reason != "start"]
     at = old.graph.checkpoint(opened[0].parent or opened[0].ref)
     last = next(c for c in old.history() if c.step == 4 and c.worker_id == 2)
-    for number, point in enumerate((at, at.row, last)):
+    points: list[Checkpoint | int] = [at, at.row, last]
+    for number, point in enumerate(points):
         folder = folders[1] / str(number)
         new = population.fork(old, folder, mutator=winner(), at=point)
         kept = told(new)
@@ -206,7 +207,7 @@ def test_a_fork_that_cannot_be_made_leaves_nothing(
     with pytest.raises(ValueError, match="at must be 1 or more"):
         population.fork(run, new, mutator=winner(), at=0)
     bad = Scripted(branch_at(1, 1.0))
-    bad.init = lambda view: object()  # type: ignore[method-assign, assignment, return-value]
+    bad.init = lambda view: object()  # type: ignore[method-assign, assignment]
     with pytest.raises(TypeError):
         population.fork(run, new, mutator=bad)
     assert not (new / "journal.sqlite").exists()

@@ -32,10 +32,10 @@ def print_workers(
     """
     workers = controller.workers
     names = list(dict.fromkeys(n for w in workers for n in flattened(w.meta_params)))
-    columns: dict[str, list[str]] = {
-        name: []
-        for name in ("worker", "steps", value, *(extra or {}), *names, "branches")
-    }
+    diverged = controller.diverged()
+    shown = ["worker", "steps", value, *(extra or {}), *names, "branches"]
+    shown += ["diverged"] if any(diverged) else []
+    columns: dict[str, list[str]] = {name: [] for name in shown}
     for worker_id, active in enumerate(workers):
         lineage = controller.lineage(controller.newest(worker_id))
         last = next((c.value for c in reversed(lineage) if c.value is not None), None)
@@ -45,6 +45,7 @@ def print_workers(
             "steps": str(active.step),
             value: "" if last is None else f"{last:.4f}",
             "branches": str(len({c.generation_id for c in lineage}) - 1),
+            "diverged": str(diverged[worker_id]),
         }
         cells |= {name: _cell(row[worker_id]) for name, row in (extra or {}).items()}
         cells |= {name: short(hyperparameters.get(name, "")) for name in names}

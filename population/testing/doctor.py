@@ -1,0 +1,57 @@
+"""Looks a user's training loop over before a population is trained with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from population import codec
+from population.testing.loop.finding import LoopReport
+
+
+def check_loop(
+    init: Callable[..., Any],
+    step: Callable[..., Any],
+    meta_params: Any,
+    *,
+    mutated: Any = None,
+    steps: int = 3,
+    seed: int = 0,
+) -> LoopReport:
+    """Run a few training steps, and say what would go wrong in a population.
+
+    Both functions are called many times, always on copies of the state but for a last
+    try in which the step may donate what `init` has made.
+
+    Args:
+        init: What `worker.restore` is given: `init(meta_params)` makes a fresh state.
+        step: One step of training: `step(state)`, `step(state, meta_params)` or
+            `step(state, meta_params, key)`, jitted or not. It returns the next state,
+            or `(state, anything)`.
+        meta_params: The hyperparameters to begin with.
+        mutated: Others, of the same structure: only what differs is looked at. None:
+            each number is moved, and no text or bool.
+        steps: How many steps a run takes.
+        seed: Of the keys.
+
+    Returns:
+        The findings; empty, and so false, if nothing is wrong.
+
+    Raises:
+        TypeError: If the functions do not take or return what they should, or
+            meta_params are not plain data.
+        ValueError: If `steps` is no positive int, or `mutated` has another structure.
+    """
+    # JAX is loaded here: `check_mutator` and `simulate` do without.
+    from population.testing.loop.examination import Examination
+    from population.testing.loop.hyperparameters import changes
+    from population.testing.loop.trial import Loop
+
+    if type(steps) is not int or steps < 1:
+        raise ValueError(f"steps must be a positive int, got {steps!r}.")
+    meta_params = codec.normalized(meta_params, "meta_params")
+    if mutated is not None:
+        mutated = codec.normalized(mutated, "mutated")
+    loop = Loop(init, step, steps, seed)
+    todo = changes(meta_params, mutated)
+    return Examination(loop, meta_params, todo).report()

@@ -1,0 +1,1 @@
+"""What the loop doctor looks at, one question a module."""

@@ -1,0 +1,160 @@
+"""Trees by place: states on the host, and meta_params with another number in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from population import codec
+
+Path: TypeAlias = tuple[Any, ...]
+Host: TypeAlias = dict[str, Any]
+
+
+def by_place(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree, each under the text that leads to it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def on_host(tree: Any) -> Host:
+    """Copies of the arrays and numbers of a tree; what is neither is left out."""
+    return {
+        place: _as_numpy(leaf)
+        for place, leaf in by_place(tree).items()
+        if is_data(leaf)
+    }
+
+
+def copied(tree: Any) -> Any:
+    """A tree whose buffers nobody else has; a compiled step sees no difference."""
+
+    def copy(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array):
+            return jnp.copy(leaf)
+        return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+    return jax.tree.map(copy, tree)
+
+
+def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """The tree with other leaves at these places."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaves.get(jax.tree_util.keystr(path), leaf), tree
+    )
+
+
+def deleted(tree: Any) -> list[str]:
+    """The places of arrays whose buffers are gone."""
+    return [
+        place
+        for place, leaf in by_place(tree).items()
+        if isinstance(leaf, jax.Array) and leaf.is_deleted()
+    ]
+
+
+def is_data(leaf: Any) -> bool:
+    """Whether a leaf is an array of numbers, a PRNG key, or a number."""
+    if isinstance(leaf, (bool, int, float, complex)):
+        return True
+    if not codec.is_array(leaf):
+        return False
+    return _is_key(leaf) or bool(
+        jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_
+    )
+
+
+def kind(leaf: Any) -> Any:
+    """The dtype that a compiled step sees; for JAX float64 is float32, by default."""
+    return leaf.dtype if _is_key(leaf) else jax.dtypes.canonicalize_dtype(leaf.dtype)
+
+
+def differing(one: Host, two: Host) -> set[str]:
+    """The places where two trees differ, also in dtype or shape; NaN equals NaN."""
+    return {
+        place
+        for place in one.keys() | two.keys()
+        if not (place in one and place in two and _same(one[place], two[place]))
+    }
+
+
+def shapes(tree: Host) -> dict[str, tuple[int, ...]]:
+    """The shape of each leaf."""
+    return {place: leaf.shape for place, leaf in tree.items()}
+
+
+def leaves_of(meta_params: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The scalars of meta_params with the keys that lead to them."""
+    inner: Any = None
+    if isinstance(meta_params, dict):
+        inner = meta_params.items()
+    elif isinstance(meta_params, (list, tuple)):
+        inner = enumerate(meta_params)
+    if inner is None:
+        yield path, meta_params
+        return
+    for key, child in inner:
+        yield from leaves_of(child, (*path, key))
+
+
+def replaced(meta_params: Any, path: Path, value: Any) -> Any:
+    """meta_params with another scalar at a path."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(meta_params, dict):
+        return {**meta_params, key: replaced(meta_params[key], rest, value)}
+    children = list(meta_params)
+    children[key] = replaced(children[key], rest, value)
+    return type(meta_params)(children)
+
+
+def name_of(path: Path) -> str:
+    """A path in the words of whoever wrote the meta_params."""
+    text = "".join(f"[{key}]" if type(key) is int else f".{key}" for key in path)
+    return text.removeprefix(".") or "meta_params"
+
+
+def moved(value: Any) -> list[Any]:
+    """Other values of the same type: a small step first, then large ones.
+
+    What lies between 0 and 1 stays there: it may be a probability.
+    """
+    found: list[Any] = []
+    if type(value) is int:
+        found = [value + 1, value // 2, value * 2]
+    elif type(value) is float and math.isfinite(value):
+        if value == 0:
+            found = [0.01, 1.0]
+        elif 0 < value < 1:
+            near = float(f"{value * (1.07 - 0.07 * value):.6g}")
+            found = [near, value / 1000, 1 - value / 1000]
+        elif value == 1:
+            found = [0.93, 0.001]
+        else:
+            found = [float(f"{value * 1.07:.6g}"), value / 1000, value * 1000]
+    return [other for other in found if other != value]
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(
+        leaf.dtype, jax.dtypes.prng_key
+    )
+
+
+def _as_numpy(leaf: Any) -> Any:
+    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _same(one: Any, two: Any) -> bool:
+    """Whether a compiled step would be given the same numbers."""
+    if one.shape != two.shape or kind(one) != kind(two):
+        return False
+    if one.dtype != two.dtype:
+        one, two = one.astype(kind(one)), two.astype(kind(two))
+    return bool(one.tobytes() == two.tobytes())
