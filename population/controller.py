@@ -23,6 +23,7 @@ from population.errors import JournalError, ParamsError
 from population.events import OnEvent
 from population.incoming import Incoming
 from population.journal import Journal
+from population.journals import sqlite_file
 from population.journals.sqlite import SqliteJournal
 from population.keeper import PARAMS_FOLDER, Keeper
 from population.recorded import JOURNAL_NAME
@@ -380,4 +381,9 @@ def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
             f"{file} is damaged: it is empty, but params were saved beside it. Restore "
             "it from a backup, or choose another log_dir."
         )
-    return SqliteJournal(file, durability=durability)
+    sqlite_file.warn_of_network(log_dir)
+    journal = SqliteJournal(file, durability=durability)
+    if durability == "power":
+        for folder in (log_dir, log_dir.absolute().parent):
+            sqlite_file.sync_folder(folder)
+    return journal

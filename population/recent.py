@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from population.base import Checkpoint
 
@@ -19,12 +18,14 @@ class Recent:
     the time before any report.
 
     Args:
-        size: How many slots there are.
+        steps: Of each slot's newest report with a value, -1 for none.
+        scores: Of those reports.
     """
 
-    def __init__(self, size: int) -> None:
-        nothing = (-1, math.inf)
-        self._entries = [Entries([nothing], maxlen=_KEPT) for _ in range(size)]
+    def __init__(self, steps: Sequence[int], scores: Sequence[float]) -> None:
+        self._entries = [
+            Entries([entry], maxlen=_KEPT) for entry in zip(steps, scores, strict=True)
+        ]
         self._donor: tuple[int, Entries] = (-1, deque())
 
     def add(self, worker_id: int, step: int, score: float) -> None:
@@ -38,9 +39,9 @@ class Recent:
                 return entry
         return None
 
-    def clear(self, worker_id: int) -> None:
-        """The slot's lineage is another one."""
-        self._entries[worker_id].clear()
+    def begin(self, worker_id: int, step: int, score: float) -> None:
+        """The slot's lineage is another one, with this newest report."""
+        self._entries[worker_id] = Entries([(step, score)], maxlen=_KEPT)
 
     def forget_older(self, worker_ids: Iterable[int]) -> None:
         """An older report of these lineages has got its value: keep only the newest."""

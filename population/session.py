@@ -166,18 +166,20 @@ class Session:
         """The slot's work if it is not this generation; None to carry on."""
         worker_id = self.slots.check_id(worker_id)
         step = codec.integer(step, "step")
-        with self.news:
+        with self.news.lock:  # Nothing is left to be done here.
             self.refresh()
             generation = self.slots[worker_id].generation
             current = generation_id == generation.generation_id
             if current:
                 protocol.check_step(generation, step)
+                if self.leases.timeout is None:
+                    return None
             own = not current and self._superseded(worker_id, generation_id, step)
-            if self.leases.timeout is not None:
+        if self.leases.timeout is not None:
+            with self.news:
                 self.claims.alive(None, worker_id)
                 generation = self.slots[worker_id].generation
-                current = generation_id == generation.generation_id
-            if current:
+            if generation_id == generation.generation_id:
                 return None
         kept = None
         if own and params is not None:
@@ -232,7 +234,8 @@ class Session:
             reports = [protocol.record(self.slots, new) for new in incoming]
             self.events.reported(reports)
             branched = self.decisions.decide(reports)
-            self.events.branched(self.slots[worker_id] for worker_id in branched)
+            if branched:
+                self.events.branched([self.slots[worker_id] for worker_id in branched])
             return branched
 
         with self.news:
@@ -281,8 +284,8 @@ class Session:
         self, incoming: Sequence[Incoming], work: Callable[[], Result]
     ) -> Result:
         """Run `work`; all that it does and its arrays are recorded, or nothing."""
-        fresh = [new for new in incoming if new.fresh]
-        before = self._mark()
+        fresh = [new for new in incoming if new.bytes is not None]
+        before = None
         try:
             with self.journal:
                 self.refresh()
@@ -291,7 +294,7 @@ class Session:
                 result = work()
                 removed = sweep(self) if self.slots.taken else []
         except BaseException:
-            self._stale |= self._mark() != before  # Most refusals change nothing.
+            self._stale |= before != self._mark()  # Most refusals change nothing.
             self.graph.forget()
             self.events.forget()
             if fresh:
@@ -311,13 +314,14 @@ class Session:
         self._behind |= self.journal.changed()
         if not (self._behind or self._stale):
             return
+        whole, self._stale = self._stale, True  # Should this not come to its end.
         with self.journal.reading():
-            if self._stale or not catch_up(self.slots):
+            if whole or not catch_up(self.slots):
                 self.reload()
-            elif self._behind:
+            else:
                 self.decisions.catch_up()
                 self.leases.catch_up()
-        self._behind = False
+        self._stale = self._behind = False
 
     def reload(self) -> None:
         """Read from the journal all that is kept of it in memory."""

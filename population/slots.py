@@ -94,7 +94,7 @@ class Slots(Sequence[Slot]):
         self.live: Sequence[int] = ()
         self.lost: frozenset[int] = frozenset()
         self._best_row: int | None = None
-        self._recent = Recent(0)
+        self._recent: Recent | None = None  # Kept once a policy looks back.
 
     def __getitem__(self, worker_id: Any) -> Any:
         """The slot of that worker id."""
@@ -207,13 +207,13 @@ class Slots(Sequence[Slot]):
         )
         root = self.insert(generation, codec.decode(meta_text), parent, start)
         recent = None
-        if parent is not None:
+        if parent is not None and self._recent is not None:
             present = self._slots[parent.worker_id].generation.generation_id
             recent = self._recent.before(parent, present)
         self._slots[worker_id] = Slot(generation, root.meta_params, root)
         self.begins[worker_id] = step
         self.look_back(worker_id, parent)
-        if recent is not None:
+        if self._recent is not None and recent is not None:
             self._recent.put(worker_id, recent)
 
     def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
@@ -226,6 +226,8 @@ class Slots(Sequence[Slot]):
     def as_of(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """`steps` and `scores` as they were at a step of each slot's lineage."""
         steps, scores = self.steps.copy(), self.scores.copy()
+        if self._recent is None:
+            self._recent = Recent(steps.tolist(), scores.tolist())
         for worker_id in np.flatnonzero(steps > step).tolist():
             steps[worker_id], scores[worker_id] = self._known_at(worker_id, step)
         return steps, scores
@@ -253,19 +255,21 @@ class Slots(Sequence[Slot]):
         """A slot's newest value so far is of this step."""
         self.steps[worker_id] = step
         self.scores[worker_id] = score
-        self._recent.add(worker_id, step, score)
+        if self._recent is not None:
+            self._recent.add(worker_id, step, score)
 
     def forget_recent(self, step: int) -> None:
         """A report of this step has got its value late: look it up when asked."""
-        branched_later = np.flatnonzero(self.begins >= step)
-        self._recent.forget_older(branched_later.tolist())
+        if self._recent is not None:
+            branched_later = np.flatnonzero(self.begins >= step)
+            self._recent.forget_older(branched_later.tolist())
 
     def _resize(self, size: int) -> None:
         self.steps = np.full(size, -1, np.int64)
         self.scores = np.full(size, math.inf)
         self.ready = np.full(size, -1, np.int64)
         self.begins = np.zeros(size, np.int64)
-        self._recent = Recent(size)
+        self._recent = None
         self.live = ()
         self.lose(self.lost)
 
@@ -284,20 +288,21 @@ class Slots(Sequence[Slot]):
         """Find the lineage's newest value, and the newest one that may decide."""
         self.steps[worker_id], self.scores[worker_id] = -1, math.inf
         self.ready[worker_id] = -1
-        self._recent.clear(worker_id)
         valued = None if newest is None else self.graph.newest_value(newest)
+        if valued is not None:
+            self.steps[worker_id] = valued.step
+            self.scores[worker_id] = self.score(valued)
+        if self._recent is not None:
+            last = int(self.steps[worker_id]), float(self.scores[worker_id])
+            self._recent.begin(worker_id, *last)
         if valued is None:
-            self._recent.add(worker_id, -1, math.inf)
             return
-        self.steps[worker_id] = valued.step
-        self.scores[worker_id] = self.score(valued)
-        self._recent.add(worker_id, valued.step, self.score(valued))
         ready = self.graph.newest_value(valued, params=self.saved)
         if ready is not None:
             self.ready[worker_id] = ready.step
 
     def _known_at(self, worker_id: int, step: int) -> tuple[int, float]:
-        known = self._recent.at(worker_id, step)
+        known = None if self._recent is None else self._recent.at(worker_id, step)
         if known is not None:
             return known
         found = self.graph.newest_value(self._slots[worker_id].newest, until=step)

@@ -178,8 +178,21 @@ def test_as_of_sees_what_another_process_has_written(tmp_path: pathlib.Path) -> 
 
 
 def run(decide: Decide | None = None, size: int = 2) -> PopulationController:
-    """A run in memory."""
-    return PopulationController([{"h": 0}] * size, Scripted(decide))
+    """A run in memory whose policy has looked back once."""
+    controller = PopulationController([{"h": 0}] * size, Scripted(decide))
+    controller.session.slots.as_of(0)
+    return controller
+
+
+def test_reports_are_only_remembered_for_a_policy_that_looks_back() -> None:
+    """All others do not pay for it; the first look reads the journal."""
+    controller = PopulationController([{"h": 0}] * 2, Scripted())
+    report(controller, 0, *range(10, 60, 10))
+    found, steps = reads(controller, 39)
+    assert found
+    assert steps == [30, -1]
+    report(controller, 0, 60, 70)
+    assert reads(controller, 65) == ([], [60, -1])
 
 
 def report(controller: PopulationController, worker_id: int, *steps: int) -> None:

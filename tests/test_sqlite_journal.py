@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from population import JournalError, PopulationController
-from population.journals import sqlite, sqlite_schema
+from population.journals import sqlite, sqlite_file, sqlite_schema
 from population.journals.sqlite import SqliteJournal
 from population.mutators import BranchingSingleMachine, WinnerTakeAllGenetic
 from tests.helpers import Scripted, branch_at, connection, generation, poll, work
@@ -230,7 +230,9 @@ def _check_plan(step: str, statement: str) -> None:
     if table in ("facts", "state", "saves", "CONSTANT"):
         return  # A handful of rows.
     # The end of a table is found without a search; the numbers above show it.
-    assert re.search("ORDER BY (row|rowid) DESC LIMIT 1", statement), f"{step}: {statement}"
+    assert re.search("ORDER BY (row|rowid) DESC LIMIT 1", statement), (
+        f"{step}: {statement}"
+    )
 
 
 # What is refused.
@@ -537,3 +539,21 @@ def test_the_journal_only_grows(tmp_path: pathlib.Path) -> None:
     writes = {s.split()[0] for s in kinds(found)} - {"SELECT", "PRAGMA"}
     assert writes == {"BEGIN", "COMMIT", "INSERT", "REPLACE"}
     assert all("INTO state" in s for s in found if s.startswith("REPLACE"))
+
+
+def test_a_network_file_system_is_a_warning(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The innermost mount counts; a local one inside a remote one is fine."""
+    mounts = tmp_path / "mounts"
+    monkeypatch.setattr(sqlite_file, "_MOUNTS", mounts)
+    remote, local = tmp_path / "my home", tmp_path / "my home" / "scratch"
+    local.mkdir(parents=True)
+    name = str(remote).replace(" ", "\\040")
+    mounts.write_text(
+        f"/dev/vda / ext4 rw 0 0\nserver:/x {name} nfs4 rw 0 0\n"
+        f"/dev/vdb {name}/scratch xfs rw 0 0\n"
+    )
+    with pytest.warns(UserWarning, match=r"network file system \(nfs4\).*local log_"):
+        PopulationController([1.0], Scripted(), remote / "run").close()
+    PopulationController([1.0], Scripted(), local / "run").close()

@@ -24,6 +24,7 @@ from population import (
 )
 from population.base import Saved
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
+from population.retention import Keep
 
 OPTIMISER = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
 LIMIT_S = 30.0  # Far more than any test needs; a thread that hangs is a failure.
@@ -799,3 +800,97 @@ def test_a_branch_at_the_last_step_is_not_trained_on() -> None:
                 worker.report(1.0, np.zeros(1))
     assert [controller.newest(worker_id).step for worker_id in range(2)] == [30, 30]
     assert [work.meta_params for work in controller.workers] == [3.0, 3.0]
+
+
+# Hyperparameters that never arrive.
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was said about hyperparameters that are not in force."""
+    return [m for m in caplog.messages if "its optimiser uses" in m]
+
+
+def test_a_worker_whose_optimiser_keeps_its_old_numbers_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Key, assigned and applied value; again only in another generation."""
+    run = PopulationController(population(1), FixedSchedule(_rate_at))
+    with run.worker() as worker:
+        state = init(None)  # Instead of worker.restore(init).
+        for step in range(1, 9):
+            worker.poll()
+            worker.step = step
+            worker.report(1.0, state)
+    (first, second) = warnings_of(caplog)
+    assert "worker 0 was assigned learning_rate=0.5, but its optimiser uses 0.1" in (
+        first
+    )
+    assert "learning_rate=0.25" in second
+    assert "worker.restore(init)" in second
+
+
+def _rate_at(step: int) -> dict[str, float]:
+    return {"learning_rate": 0.5 if step < 4 else 0.25}
+
+
+def test_a_worker_that_restores_is_told_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """float32(0.1) is 0.1; and keys that no optimiser knows are the loop's."""
+    run = PopulationController([{"learning_rate": 0.1, "dropout": 0.5}], alone())
+    with run.worker() as worker:
+        for step in range(1, 9):
+            if worker.poll():
+                state = worker.restore(init)
+            worker.step = step
+            worker.report(1.0, state)
+    assert not warnings_of(caplog)
+
+
+def test_params_that_cannot_be_loaded_are_rejected(tmp_path: pathlib.Path) -> None:
+    """The slot goes on from the newest that are left; nobody gets the others again."""
+    run = PopulationController(population(2), alone(), tmp_path, keep=Keep(last=3))
+    with run.worker(0) as worker:
+        for step in (1, 2, 3):
+            if worker.poll():
+                state = worker.restore(init)
+            worker.step = step
+            worker.report(1.0 / step, state)
+    (newest,) = (tmp_path / "params").rglob("3-*.msgpack")
+    newest.write_bytes(b"damaged")
+    with run.worker(0) as worker:
+        assert worker.poll()
+        assert worker.step == 3
+        with pytest.raises(ParamsError, match="damaged"):
+            worker.restore(init)
+        worker.reject("its checksum does not fit")
+        assert worker.poll()
+        assert worker.step == 2
+        assert worker.lineage[-1].reason == "rejected: its checksum does not fit"
+        worker.restore(init)
+        worker.step = 3
+        worker.report(0.2, state)
+    assert newest.exists(), "it can be looked at"
+    assert run.best() == run.newest(0)
+    run.close()
+    again = PopulationController(population(2), alone(), tmp_path)
+    rejected = [c for c in again.history() if c.step == 3]
+    assert [c.params is None for c in rejected] == [True, False]
+    again.close()
+
+
+def test_there_must_be_something_to_reject() -> None:
+    """A worker that begins afresh was handed nothing."""
+    run = PopulationController(population(1), alone())
+    with run.worker() as worker:
+        worker.poll()
+        with pytest.raises(ValueError, match="reject needs params that poll"):
+            worker.reject("no")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "long"])
+def test_busy_needs_a_number_of_seconds(seconds: Any) -> None:
+    """For ever is no number: others wait for this worker."""
+    run = PopulationController(population(1), alone(), worker_timeout=1.0)
+    with run.worker() as worker, pytest.raises(ValueError, match="busy needs a posit"):
+        worker.busy(seconds)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+import population
 from population import (
     ActiveWorker,
     Branch,
@@ -22,6 +23,7 @@ from population import (
     Start,
     Stop,
 )
+from population.engines import processes
 from population.mutators import (
     REGISTRY,
     BranchingSingleMachine,
@@ -39,7 +41,8 @@ from population.mutators.exploit import (
     WelchTTest,
     Winner,
 )
-from population.params import FileParams, MemoryParams
+from population.params import FileParams, MemoryParams, OrbaxParams
+from population.retention import Keep
 from population.space import (
     Categorical,
     Gaussian,
@@ -53,7 +56,7 @@ from population.space import (
     grid,
     sample,
 )
-from population.testing import Problem, check_mutator, simulate
+from population.testing import Problem, check_loop, check_mutator, simulate
 
 
 class TrainState(NamedTuple):
@@ -241,3 +244,40 @@ def checked() -> PopulationController:
     return simulate(
         policy, problem=Problem(), size=4, speeds=[1, 2, 1, 1], deaths={1: 9}
     )
+
+
+def told(event: population.Event) -> None:
+    """What `on_event` is called with."""
+    kind: str = event.kind
+    worker_id: int = event.worker_id
+    step = 0 if event.checkpoint is None else event.checkpoint.step
+    del kind, worker_id, step
+
+
+def fault_tolerant(train: Callable[[population.Worker], None]) -> None:
+    """Processes, time-outs, retention, and looking back."""
+    controller = PopulationController(
+        [{"learning_rate": 0.1}] * 4,
+        PopulationBasedTraining(None, 20),
+        "runs/typed",
+        keep=Keep(every=100, last=2, bytes=10**9),
+        worker_timeout=60,
+        durability="power",
+        on_event=told,
+        params=OrbaxParams("runs/typed/orbax"),
+    )
+    summary = processes.run(train, controller, 4, gpus_per_worker=0.5)
+    died: int = summary.died
+    counts: list[int] = controller.diverged()
+    with controller.worker() as worker:
+        worker.busy(600)
+        worker.reject("a damaged file")
+    found = population.replay("runs/typed", PopulationBasedTraining(None, 20))
+    first = found.first_difference
+    where = None if first is None else first.recorded[0].parent
+    other: PopulationController = population.fork(
+        controller, "runs/forked", mutator=PopulationBasedTraining(None, 9), at=where
+    )
+    report = check_loop(lambda meta: 1.0, lambda state: state, {"learning_rate": 0.1})
+    messages: list[str] = [finding.message for finding in report]
+    del died, counts, other, messages

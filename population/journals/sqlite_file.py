@@ -6,11 +6,27 @@ import os
 import pathlib
 import sqlite3
 import struct
+import warnings
 
 from population.errors import JournalError
 from population.journals.sqlite_schema import APPLICATION_ID, FORMAT
 
 _HEADER_BYTES = 100
+_MOUNTS = pathlib.Path("/proc/mounts")
+_NETWORK = {
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "fuse.glusterfs",
+    "fuse.sshfs",
+    "gpfs",
+    "lustre",
+    "nfs",
+    "nfs4",
+    "smb3",
+    "smbfs",
+}
 
 
 def check(path: pathlib.Path) -> None:
@@ -88,3 +104,32 @@ def _check_size(path: pathlib.Path, header: bytes, size: int) -> None:
             f"{path} is damaged: {needed} bytes belong to it, {size} are left. It was "
             "left as it is. Restore it from a backup, or choose another log_dir."
         )
+
+
+def warn_of_network(folder: pathlib.Path) -> None:
+    """Warn if a folder is on a network file system, as far as that can be told."""
+    try:
+        lines = _MOUNTS.read_text().splitlines()
+    except OSError:
+        return
+    place, longest, kind = folder.resolve(), -1, ""
+    for line in lines:
+        _, mount, found, *_ = line.split()
+        mount = mount.replace("\\040", " ")
+        if place.is_relative_to(mount) and len(mount) >= longest:
+            longest, kind = len(mount), found
+    if kind in _NETWORK:
+        warnings.warn(
+            f"{folder} is on a network file system ({kind}), where the locks of SQLite "
+            "may not hold: let one host alone use it, or choose a local log_dir.",
+            stacklevel=5,
+        )
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

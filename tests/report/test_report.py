@@ -151,7 +151,7 @@ def test_many_hyperparameters_stand_below_each_other() -> None:
 
 
 def test_the_table_has_a_row_for_each_worker(run: PopulationController) -> None:
-    """It shows steps, the last value, further columns, hyperparameters and branches."""
+    """Steps, the last value, further columns, hyperparameters, branches, divergence."""
     stream = io.StringIO()
     console = Console(file=stream, width=120)
     table.print_workers(run, {"accuracy": [0.25, 0.75]}, value="loss", console=console)
@@ -160,8 +160,16 @@ def test_the_table_has_a_row_for_each_worker(run: PopulationController) -> None:
         for line in stream.getvalue().splitlines()
         if line.startswith("│")
     ]
-    assert rows[0] == ["0", "4", "nan", "0.2500", "0.3", "1"]
-    assert rows[1] == ["1", "2", "1.0000", "0.7500", "0.2", "0"]
+    assert rows[0] == ["0", "4", "nan", "0.2500", "0.3", "1", "1"]
+    assert rows[1] == ["1", "2", "1.0000", "0.7500", "0.2", "0", "0"]
+
+
+def test_divergence_is_a_column_only_where_it_happened() -> None:
+    """A run that went well is shown as before."""
+    stream = io.StringIO()
+    well = PopulationController([{"h": 0.1}], CopyWorker1())
+    table.print_workers(well, console=Console(file=stream, width=120))
+    assert "diverged" not in stream.getvalue()
 
 
 def test_hyperparameters_are_read_in_any_form() -> None:
