@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 from population import protocol
+from population.decisions import Decisions
 from population.graph import decoded
+from population.leases import Leases
 from population.slots import Slots
 
 
-def catch_up(slots: Slots) -> bool:
-    """Bring the slots up to date.
+def catch_up(slots: Slots, decisions: Decisions, leases: Leases) -> bool:
+    """Bring all that is kept of the journal in memory up to date.
 
     Returns:
-        Whether that was possible; else they must be loaded anew.
+        Whether that was possible; else it must be loaded anew.
     """
+    pulse = slots.journal.pulse(slots.row)
+    if pulse.rejected or (pulse.saved and not slots.saved):
+        return False
+    if pulse.losses != slots.losses:
+        slots.load_losses()
+    if pulse.decisions != decisions.count:
+        decisions.catch_up()
+    if pulse.change is not None and pulse.change != leases.change:
+        leases.catch_up()
+    _catch_up_with_checkpoints(slots)
+    return True
+
+
+def _catch_up_with_checkpoints(slots: Slots) -> None:
     journal, before = slots.journal, slots.row
     tail = journal.tail()
-    if tail.row < before or journal.damaged_since(before):
-        return False
-    if not slots.saved and "saved" in journal.facts():
-        return False
-    slots.lose(slots.recorded_losses())
     if tail.row == before:
-        return True
-    for worker_id in journal.touched(before):
-        slots.reload(worker_id)
+        return
+    touched: dict[int, list[int]] = {}
+    for worker_id, generation in journal.touched(before):
+        touched.setdefault(worker_id, []).append(generation)
+    for worker_id, generations in touched.items():
+        if generations == [slots[worker_id].generation.row]:
+            slots.extend(worker_id)
+        else:
+            slots.reload(worker_id)
     slots.end_at(tail)
-    for row in dict.fromkeys(journal.late_since(before)):
+    for row in journal.late_since(before):
         found = journal.checkpoint(row)
         if found is None:
             continue
@@ -34,4 +51,3 @@ def catch_up(slots: Slots) -> bool:
             slots.reload(checkpoint.worker_id)
         slots.forget_recent(checkpoint.step)
         protocol.look_again(slots, checkpoint)
-    return True

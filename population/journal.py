@@ -14,6 +14,7 @@ from population.rows import (
     CheckpointRow,
     GenerationRow,
     LeaseRow,
+    Pulse,
     Record,
     SaveRow,
     Tail,
@@ -111,8 +112,8 @@ class Journal(abc.ABC):
         """Record, after `row`, which slots are lost; see `LossRecord`."""
 
     @abc.abstractmethod
-    def lost(self) -> str | None:
-        """Which slots are lost, encoded; None if nothing was ever said."""
+    def lost(self) -> tuple[str | None, int]:
+        """Which slots are lost, encoded, and how often that has changed."""
 
     @abc.abstractmethod
     def records(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
@@ -122,8 +123,12 @@ class Journal(abc.ABC):
         """
 
     @abc.abstractmethod
-    def touched(self, after: int) -> list[int]:
-        """The slots of generations and checkpoints that were recorded after a row."""
+    def pulse(self, after: int) -> Pulse:
+        """What has changed beside checkpoints, at or after a row."""
+
+    @abc.abstractmethod
+    def touched(self, after: int) -> list[tuple[int, int]]:
+        """Slots and generations (their rows) with checkpoints recorded after a row."""
 
     @abc.abstractmethod
     def late_since(self, after: int) -> list[int]:
@@ -131,10 +136,6 @@ class Journal(abc.ABC):
 
         Those that had been recorded before, and those below a later step that had.
         """
-
-    @abc.abstractmethod
-    def damaged_since(self, after: int) -> bool:
-        """Whether a worker has rejected any params at or after a row."""
 
     @abc.abstractmethod
     def diverged(self) -> list[tuple[int, int]]:

@@ -155,6 +155,24 @@ class LossRecord(NamedTuple):
     time: float
 
 
+class Pulse(NamedTuple):
+    """What has changed beside new checkpoints, to be asked for in one look.
+
+    Attributes:
+        rejected: Whether a worker has rejected any params since.
+        saved: Whether any params were ever recorded.
+        losses: Grows whenever other slots are lost.
+        decisions: How many decisions were made.
+        change: Number of the newest change of a lease; None before the first.
+    """
+
+    rejected: int
+    saved: int
+    losses: int
+    decisions: int
+    change: int | None
+
+
 class BestRecord(NamedTuple):
     """That a checkpoint has become the best one.
 

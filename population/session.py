@@ -316,11 +316,8 @@ class Session:
             return
         whole, self._stale = self._stale, True  # Should this not come to its end.
         with self.journal.reading():
-            if whole or not catch_up(self.slots):
+            if whole or not catch_up(self.slots, self.decisions, self.leases):
                 self.reload()
-            else:
-                self.decisions.catch_up()
-                self.leases.catch_up()
         self._stale = self._behind = False
 
     def reload(self) -> None:
@@ -392,4 +389,4 @@ class Session:
     def _mark(self) -> tuple[object, ...]:
         """Changes with all that is kept in memory of the journal."""
         slots = self.slots
-        return slots.row, slots.lost, self.decisions.count, self.leases.change
+        return slots.row, slots.losses, self.decisions.count, self.leases.change

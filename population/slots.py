@@ -70,6 +70,7 @@ class Slots(Sequence[Slot]):
         begins: `[N]` step at which each slot's generation began.
         live: The worker ids of the slots that are not lost, ascending.
         lost: Those of the others.
+        losses: How often it was recorded that others are lost than before.
     """
 
     def __init__(self, journal: Journal, graph: CheckpointGraph, mode: str) -> None:
@@ -93,6 +94,7 @@ class Slots(Sequence[Slot]):
         self.begins: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.live: Sequence[int] = ()
         self.lost: frozenset[int] = frozenset()
+        self.losses = 0
         self._best_row: int | None = None
         self._recent: Recent | None = None  # Kept once a policy looks back.
 
@@ -113,13 +115,19 @@ class Slots(Sequence[Slot]):
         self.saved = "saved" in facts
         self._resize(size)
         self._slots = [self._load_slot(worker_id) for worker_id in range(size)]
-        self.lose(self.recorded_losses())
+        self.load_losses()
         self._best_row = None
         self.end_at(self.journal.tail())
 
     def reload(self, worker_id: int) -> None:
         """Read one slot anew."""
         self._slots[worker_id] = self._load_slot(worker_id)
+
+    def extend(self, worker_id: int) -> None:
+        """Read where a slot has come in its generation."""
+        slot = self._slots[worker_id]
+        slot.newest = self._newest_of(slot.generation)
+        self.look_back(worker_id, slot.newest)
 
     def end_at(self, tail: Tail) -> None:
         """Take over where the journal ends."""
@@ -129,10 +137,10 @@ class Slots(Sequence[Slot]):
             row = None if best is None else self.journal.checkpoint(best)
             self.best = math.inf if row is None else self.score(decoded(row))
 
-    def recorded_losses(self) -> list[int]:
-        """The slots that are lost, as the journal says."""
-        text = self.journal.lost()
-        return [] if text is None else list(decode(text))
+    def load_losses(self) -> None:
+        """Read which slots are lost."""
+        text, self.losses = self.journal.lost()
+        self.lose([] if text is None else decode(text))
 
     def begin(self, now: float) -> None:
         """Begin a batch of reports: its time, never before the last one's."""
@@ -249,6 +257,7 @@ class Slots(Sequence[Slot]):
         """
         text = codec.encode(sorted(worker_ids))
         self.journal.add_loss(self.row, text, told, self.time)
+        self.losses += 1
         self.lose(worker_ids)
 
     def advance(self, worker_id: int, step: int, score: float) -> None:
@@ -277,12 +286,16 @@ class Slots(Sequence[Slot]):
         generation = self.journal.newest_generation(worker_id)
         if generation is None:
             raise damaged(f"it holds no generation of worker {worker_id}")
-        newest = next(self.graph.span(generation.generation_id, descending=True), None)
-        if newest is None:
-            raise damaged(f"{generation.generation_id} has no checkpoint")
+        newest = self._newest_of(generation)
         self.look_back(worker_id, newest)
         self.begins[worker_id] = generation.step
         return Slot(generation, newest.meta_params, newest)
+
+    def _newest_of(self, generation: GenerationRow) -> Checkpoint:
+        newest = next(self.graph.span(generation.generation_id, descending=True), None)
+        if newest is None:
+            raise damaged(f"{generation.generation_id} has no checkpoint")
+        return newest
 
     def look_back(self, worker_id: int, newest: Checkpoint | None) -> None:
         """Find the lineage's newest value, and the newest one that may decide."""

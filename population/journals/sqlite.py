@@ -24,6 +24,7 @@ from population.rows import (
     CheckpointRow,
     GenerationRow,
     LeaseRow,
+    Pulse,
     Record,
     SaveRow,
     Tail,
@@ -144,12 +145,12 @@ class SqliteJournal(Journal):
         """Record, after `row`, which slots are lost."""
         self._run("INSERT INTO losses VALUES (?, ?, ?, ?)", (row, lost, told, time))
 
-    def lost(self) -> str | None:
-        """Which slots are lost, encoded; None if nothing was ever said."""
+    def lost(self) -> tuple[str | None, int]:
+        """Which slots are lost, encoded, and how often that has changed."""
         found = self._run(
-            "SELECT lost FROM losses ORDER BY rowid DESC LIMIT 1"
+            "SELECT lost, rowid FROM losses ORDER BY rowid DESC LIMIT 1"
         ).fetchone()
-        return found and str(found[0])
+        return found or (None, 0)
 
     def records(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
         """All that was recorded after a row, in its order."""
@@ -163,23 +164,17 @@ class SqliteJournal(Journal):
             yield from heapq.merge(*tables, key=lambda record: record.row)
             after = page
 
-    def touched(self, after: int) -> list[int]:
-        """The slots of generations and checkpoints that were recorded after a row."""
-        rows = self._run(
-            "SELECT DISTINCT g.worker_id FROM checkpoints c "
-            "JOIN generations g ON g.row = c.generation WHERE c.row > ?",
-            (after,),
-        )
-        return [worker_id for (worker_id,) in rows]
+    def pulse(self, after: int) -> Pulse:
+        """What has changed beside checkpoints, at or after a row."""
+        return Pulse(*self._run(queries.PULSE, (after, UNREACHABLE)).fetchone())
+
+    def touched(self, after: int) -> list[tuple[int, int]]:
+        """Slots and generations (their rows) with checkpoints recorded after a row."""
+        return self._run(queries.TOUCHED, (after,)).fetchall()
 
     def late_since(self, after: int) -> list[int]:
         """Rows of the checkpoints that came late, in part or whole, after a row."""
         return [row for (row,) in self._run(queries.LATE, (after, after))]
-
-    def damaged_since(self, after: int) -> bool:
-        """Whether a worker has rejected any params at or after a row."""
-        sql = "SELECT 1 FROM removals WHERE row >= ? AND reason <> ? LIMIT 1"
-        return self._run(sql, (after, UNREACHABLE)).fetchone() is not None
 
     def removed_since(self, after: int) -> list[str]:
         """The params, encoded, that were found unreachable at or after a row."""

@@ -39,6 +39,20 @@ SELECT g.worker_id, count(*) FROM (
 ) d JOIN generations g ON g.row = d.generation GROUP BY g.worker_id
 """
 
+PULSE = """
+SELECT EXISTS (SELECT 1 FROM removals WHERE row >= ? AND reason <> ?),
+    EXISTS (SELECT 1 FROM facts WHERE key = 'saved'),
+    coalesce((SELECT max(rowid) FROM losses), 0),
+    (SELECT decisions FROM state),
+    (SELECT max(change) FROM leases)
+"""
+
+TOUCHED = """
+SELECT g.worker_id, g.row FROM (
+    SELECT DISTINCT generation FROM checkpoints WHERE row > ?
+) c JOIN generations g ON g.row = c.generation
+"""
+
 LATE = """
 SELECT checkpoint FROM late WHERE row > ?
 UNION

@@ -1,0 +1,25 @@
+"""Where the arrays of params are kept: in memory, in files, or sharded by Orbax.
+
+A store has three methods: `save`, `load`, `remove` (`population.base.ParamsStore`).
+These have a fourth one, `names`, which lists what they keep, killed saves included.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from population.params.files import FileParams as FileParams
+from population.params.memory import MemoryParams as MemoryParams
+from population.params.trees import check as check
+
+if TYPE_CHECKING:
+    from population.params.orbax import OrbaxParams as OrbaxParams
+
+
+def __getattr__(name: str) -> Any:
+    """Load Orbax only for those who ask for its store."""
+    if name == "OrbaxParams":
+        from population.params.orbax import OrbaxParams
+
+        return OrbaxParams
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,60 @@
+"""Params in memory: copies on the host, for runs that end with the process."""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+from typing import Any
+
+import jax
+
+from population.errors import ParamsError
+from population.params import trees
+
+
+class MemoryParams:
+    """Keeps copies on the host, for runs that end with the process."""
+
+    def __init__(self) -> None:
+        self._trees: dict[str, Any] = {}
+        self._count = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._trees)
+
+    def save(self, name: str, tree: Any) -> str:
+        """Keep a copy; the caller may donate or change the original afterwards."""
+        trees.check(tree, plain=False)
+        path = f"{name}-{next(self._count)}"
+        kinds = jax.tree.map(trees.kind, tree)
+        self._trees[path] = (jax.tree.map(trees.to_host, tree), kinds)
+        return path
+
+    def load(self, path: str, like: Any = None) -> Any:
+        """A copy of the tree, JAX arrays where they were.
+
+        Raises:
+            ParamsError: If it was removed, or does not fit `like`.
+        """
+        try:
+            tree, kinds = self._trees[path]
+        except KeyError:
+            raise ParamsError(
+                f"The params {path!r} are not in memory any more."
+            ) from None
+        if like is not None:
+            return trees.fitted(trees.by_path(tree), like, path)
+        return jax.tree.map(trees.as_kind, tree, kinds)
+
+    def remove(self, path: str) -> None:
+        """Forget a tree; nothing if it is gone already."""
+        self._trees.pop(path, None)
+
+    def names(self, folder: str) -> list[str]:
+        """The paths right under a folder: what was saved as `folder/...`."""
+        wanted = pathlib.PurePosixPath(folder)
+        return sorted(
+            path
+            for path in list(self._trees)
+            if pathlib.PurePosixPath(path).parent == wanted
+        )

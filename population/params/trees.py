@@ -1,0 +1,267 @@
+"""Trees of params: what may be stored, and how leaves come back as they were.
+
+A store keeps the leaves of any pytree by their path within it, and the layout of those
+that are dicts, lists and tuples. A tree of the same structure takes the leaves back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from population import codec
+from population.errors import ParamsError
+
+_PLAIN_LEAVES = (bool, int, float, str, bytes)
+
+
+def check(tree: Any, *, plain: bool) -> None:
+    """Refuse params that a store cannot keep, or cannot give back.
+
+    Args:
+        tree: The params.
+        plain: Whether they must be dicts, lists and tuples of arrays.
+
+    Raises:
+        TypeError: Naming the place of what does not fit.
+    """
+    for place, leaf in by_path(tree).items():
+        if not _is_storable(leaf):
+            what = getattr(leaf, "dtype", "")
+            raise TypeError(
+                f"params{place} cannot be stored: got {type(leaf).__name__} {what}. "
+                "Params are a path, or a tree of arrays, numbers and strings."
+            )
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            raise TypeError(
+                f"params{place} cannot be stored: a process saves only what is on its "
+                f"own devices, got {leaf.sharding}. Save them yourself and report the "
+                "path."
+            )
+    if plain and layout(tree) is None:
+        raise TypeError(
+            "params must be dicts, lists and tuples of arrays to come back after a "
+            f"restart, got {type(tree).__name__}. Report them with "
+            "flax.serialization.to_state_dict(params), save them yourself and report "
+            "the path, or use controller.worker(): its restore(init) rebuilds any tree."
+        )
+
+
+def layout(tree: Any) -> str | None:
+    """The containers of a tree with its kinds of leaves; None if there are others."""
+    try:
+        text = codec.encode(jax.tree.map(kind, tree))
+        codec.decode(text)  # Refuses dataclasses: their types are not in the text.
+    except (TypeError, ValueError):
+        return None
+    return text
+
+
+def kind(leaf: Any) -> str:
+    """What a leaf is, in a word that can be written down."""
+    if isinstance(leaf, jax.Array):
+        if is_key(leaf):
+            return f"key:{jax.random.key_impl(leaf)}"
+        return "jax"
+    if isinstance(leaf, np.generic):
+        return "scalar"
+    return "numpy" if isinstance(leaf, np.ndarray) else "plain"
+
+
+def as_kind(leaf: Any, what: str) -> Any:
+    """The kept form of a leaf as what it was, in the words of `kind`."""
+    if what.startswith("key:"):
+        return jax.random.wrap_key_data(jnp.array(leaf), impl=what[4:])
+    if what == "jax":
+        return jnp.array(leaf)
+    if what == "scalar":
+        return np.asarray(leaf)[()]
+    return np.array(leaf) if what == "numpy" else leaf
+
+
+def to_host(leaf: Any) -> Any:
+    """A copy that no donated buffer can take away."""
+    if is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    if isinstance(leaf, np.generic) or not codec.is_array(leaf):
+        return leaf
+    copy = np.array(leaf)
+    return copy.astype(copy.dtype.newbyteorder("="), copy=False)
+
+
+def _is_storable(leaf: Any) -> bool:
+    if not codec.is_array(leaf):
+        limited = type(leaf) is not int or -(2**63) <= leaf < 2**64
+        return type(leaf) in _PLAIN_LEAVES and limited
+    return is_key(leaf) or _is_numeric(leaf.dtype)
+
+
+def _is_numeric(dtype: Any) -> bool:
+    # Longer floats than 64 bits mean different things on different machines.
+    long = np.dtype(dtype).char in "gG"
+    return not long and (jnp.issubdtype(dtype, np.number) or dtype == np.bool_)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is an array of new-style PRNG keys."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(
+        leaf.dtype, jax.dtypes.prng_key
+    )
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their path within it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def rebuilt(leaves: Mapping[str, Any], plain: str | None, path: str) -> Any:
+    """The tree of plain containers with these leaves, as they were.
+
+    Args:
+        leaves: The leaves by their path.
+        plain: The tree's `layout`.
+        path: The name of the save, for the message.
+
+    Raises:
+        ParamsError: If the tree held other containers.
+    """
+    if plain is None:
+        raise ParamsError(
+            f"The params {path} hold more than dicts, lists and tuples. Pass a "
+            "tree of their structure: worker.restore(init), or "
+            "controller.load(checkpoint, like)."
+        )
+    return jax.tree_util.tree_map_with_path(
+        lambda place, what: as_kind(leaves[jax.tree_util.keystr(place)], what),
+        codec.decode(plain),
+    )
+
+
+def fitted(leaves: Mapping[str, Any], like: Any, path: str) -> Any:
+    """The tree `like` with these leaves, in the kinds, dtypes and weak types there.
+
+    Raises:
+        ParamsError: If they do not fit; the message names the place.
+    """
+    models = matched(leaves.keys(), like, path)
+    fit = [
+        _fit_leaf(leaves[place], model, f"{path}, {place}")
+        for place, model in models.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), fit)
+
+
+def matched(places: Collection[str], like: Any, path: str) -> dict[str, Any]:
+    """The leaf of `like` at each of these places.
+
+    Raises:
+        ParamsError: If one of the two has places that the other has not.
+    """
+    models = by_path(like)
+    if models.keys() != set(places):
+        differ = sorted(models.keys() ^ set(places))
+        raise ParamsError(
+            f"The params {path} do not fit the given tree: only one of the two has "
+            f"{', '.join(differ[:3])}{' ...' if len(differ) > 3 else ''}. Was the "
+            "model or the optimiser changed since they were saved?"
+        )
+    return models
+
+
+def sharding_of(model: Any) -> jax.sharding.Sharding | None:
+    """Where an array has been put on purpose; None: wherever JAX likes.
+
+    Of keys it is the sharding of their numbers, which is what stores keep.
+    """
+    if is_key(model):
+        model = jax.random.key_data(model) if model.committed else None
+    pinned = isinstance(model, jax.Array) and model.committed
+    if not (pinned or isinstance(model, jax.ShapeDtypeStruct)):
+        return None
+    sharding: jax.sharding.Sharding | None = model.sharding
+    return sharding
+
+
+def _fit_leaf(leaf: Any, model: Any, place: str) -> Any:
+    try:
+        return _converted(leaf, model)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ParamsError(
+            f"The params {place}, do not fit the given tree: {error}."
+        ) from error
+
+
+def _converted(leaf: Any, model: Any) -> Any:
+    """The leaf as a compiled function would not tell it from the model."""
+    if is_key(model):
+        return _keys(leaf, model)
+    if isinstance(leaf, (str, bytes)) or isinstance(model, (str, bytes)):
+        if type(leaf) is not type(model):
+            raise TypeError(
+                f"{type(leaf).__name__} was saved where the tree has "
+                f"{type(model).__name__}"
+            )
+        return leaf
+    array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    _refuse_others(array, model)
+    if not codec.is_array(model):
+        return array.item()
+    if isinstance(model, np.generic):
+        return np.asarray(array).astype(model.dtype)[()]
+    if isinstance(model, jax.Array) or sharding_of(model) is not None:
+        return _placed(array, model)
+    return np.array(array, dtype=model.dtype)
+
+
+def _keys(leaf: Any, model: jax.Array) -> jax.Array:
+    found: jax.Array = jax.random.wrap_key_data(
+        jnp.array(leaf), impl=jax.random.key_impl(model)
+    )
+    if found.shape != model.shape:
+        raise ValueError(
+            f"keys of shape {found.shape} were saved where the tree has {model.shape}"
+        )
+    if model.committed:
+        found = jax.device_put(found, model.sharding)
+    return found
+
+
+def _refuse_others(array: Any, model: Any) -> None:
+    """Raise for an array that no conversion makes the model's without a loss."""
+    if array.shape != np.shape(model):
+        raise ValueError(
+            f"an array of shape {array.shape} was saved where the tree has "
+            f"{np.shape(model)}"
+        )
+    if jnp.issubdtype(array.dtype, np.inexact) and _is_whole(model):
+        raise TypeError("fractions were saved where the tree has whole numbers")
+    if np.iscomplexobj(array) and not np.iscomplexobj(model):
+        raise TypeError("complex numbers were saved where the tree has real ones")
+
+
+def _placed(array: Any, model: Any) -> jax.Array:
+    """The array in the model's dtype and, part by part, on the model's devices."""
+    sharding = sharding_of(model)
+    if isinstance(model, jax.Array) and model.weak_type:
+        found: jax.Array = model.at[...].set(array)  # Stays weak: no retrace.
+    elif isinstance(array, jax.Array):
+        found = array.astype(model.dtype)
+    elif sharding is None:
+        found = jnp.array(array, dtype=model.dtype)
+    else:
+        # A copy: on the CPU the new array would share the memory of the old one.
+        array = np.array(array, dtype=model.dtype)
+        found = jax.device_put(array, sharding)
+    if sharding is not None:
+        found = jax.device_put(found, sharding)
+    return found
+
+
+def _is_whole(model: Any) -> bool:
+    dtype = model.dtype if codec.is_array(model) else np.asarray(model).dtype
+    return bool(jnp.issubdtype(dtype, np.integer) or dtype == np.bool_)

@@ -1,0 +1,32 @@
+"""How to make each params store, for the tests that walk them."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from population.params import FileParams, MemoryParams, OrbaxParams
+
+# By name: how to make one that keeps its saves in a folder.
+ON_DISK: dict[str, Callable[[pathlib.Path], Any]] = {
+    "files": FileParams,
+    "orbax": OrbaxParams,
+}
+STORES: dict[str, Callable[[pathlib.Path], Any]] = {
+    "memory": lambda folder: MemoryParams(),
+    **ON_DISK,
+}
+
+
+def files_of(folder: pathlib.Path, saved: str) -> list[pathlib.Path]:
+    """The files of one save."""
+    place = folder / saved
+    if place.is_file():
+        return [place]
+    return sorted(file for file in place.rglob("*") if file.is_file())
+
+
+def complete(store: Any, folder: str) -> list[str]:
+    """All in a folder that has the name of a save."""
+    return [path for path in store.names(folder) if not path.endswith(".tmp")]

@@ -1,0 +1,341 @@
+"""What the stores on a disk promise: damage, failures and kills lose nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from population import ParamsError
+from tests.params.stores import ON_DISK, complete, files_of
+
+
+def tree_of(number: float) -> dict[str, Any]:
+    """Some of each kind of leaf."""
+    return {"w": jnp.full(300, number), "h": np.full(300, number), "s": "text"}
+
+
+def test_missing_params_are_named(on_disk: Any) -> None:
+    """The message says which are missing."""
+    with pytest.raises(ParamsError, match=r"gone-1\.x are missing"):
+        on_disk.load("gone-1.x")
+
+
+@pytest.mark.parametrize("name", ["../a", "g/../../a", "/tmp/a", ".."])
+def test_a_name_that_leads_out_of_the_folder_is_refused(
+    on_disk: Any, name: str, tmp_path: pathlib.Path
+) -> None:
+    """A generation's name never writes, reads or removes beside the store."""
+    with pytest.raises(ValueError, match="must stay within the folder"):
+        on_disk.save(name, tree_of(1))
+    with pytest.raises(ParamsError, match="not of this store"):
+        on_disk.load(name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_store_has_not_written_is_never_removed(
+    on_disk: Any, tmp_path: pathlib.Path
+) -> None:
+    """Whatever a journal says: a path of another form, or outside, is left alone."""
+    saved = on_disk.save("g/1", tree_of(1))
+    name = pathlib.Path(saved).name
+    inner = type(on_disk)(tmp_path / "g" / "inner")
+    foreign = [tmp_path / "g" / "notes.txt", tmp_path / "g" / f"{name}.bak"]
+    for file in foreign:
+        file.write_text("mine")
+    for path in ("g/notes.txt", f"g/{name}.bak", "g", ".", "", str(tmp_path / saved)):
+        on_disk.remove(path)
+    inner.remove(f"../{name}")
+    assert on_disk.names("g") == [saved]
+    assert all(file.read_text() == "mine" for file in foreign)
+    on_disk.load(saved)
+
+
+def test_a_pickled_store_finds_the_saves(on_disk: Any) -> None:
+    """It travels to other processes; paths are relative to its folder."""
+    saved = on_disk.save("g/1", tree_of(1))
+    assert not os.path.isabs(saved)
+    found = pickle.loads(pickle.dumps(on_disk)).load(saved)
+    np.testing.assert_array_equal(found["w"], np.ones(300))
+
+
+def test_a_folder_may_be_moved(on_disk: Any, tmp_path: pathlib.Path) -> None:
+    """Paths in a journal do not break when the run folder is renamed."""
+    make = type(on_disk)
+    saved = make(tmp_path / "before").save("g/1", tree_of(1))
+    (tmp_path / "before").rename(tmp_path / "after")
+    found = make(tmp_path / "after").load(saved)
+    np.testing.assert_array_equal(found["w"], np.ones(300))
+
+
+def test_a_relative_folder_is_where_the_process_began(
+    on_disk: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`OrbaxParams("params")` is as good as the whole path."""
+    monkeypatch.chdir(tmp_path)
+    saved = type(on_disk)("params").save("g/1", tree_of(1))
+    assert (tmp_path / "params" / saved).exists()
+
+
+def test_a_file_that_was_cut_or_lost_is_damage(
+    on_disk: Any, tmp_path: pathlib.Path
+) -> None:
+    """Whichever file of a save it is, and wherever it ends: never a short tree."""
+    saved = on_disk.save("g/1", tree_of(1))
+    kept = tmp_path / "kept"
+    shutil.copytree(tmp_path / "g", kept)
+    for file in files_of(tmp_path, saved):
+        size = file.stat().st_size
+        for end in (None, 0, size // 2, size - 1):
+            if end is None:
+                file.unlink()
+            else:
+                os.truncate(file, end)
+            for like in (None, tree_of(0)):
+                with pytest.raises(ParamsError, match=r"damaged|missing|not whole"):
+                    on_disk.load(saved, like)
+            shutil.copytree(kept, tmp_path / "g", dirs_exist_ok=True)
+    on_disk.load(saved, tree_of(0))
+
+
+def test_a_flipped_bit_is_damage(on_disk: Any, tmp_path: pathlib.Path) -> None:
+    """A save whose bytes were changed is no checkpoint to go on from."""
+    saved = on_disk.save("g/1", tree_of(1))
+    choose = random.Random(0)
+    for file in files_of(tmp_path, saved):
+        content = file.read_bytes()
+        for position in {
+            0,
+            len(content) - 1,
+            *choose.choices(range(len(content)), k=9),
+        }:
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << choose.randrange(8)
+            file.write_bytes(damaged)
+            for like in (None, tree_of(0)):
+                with pytest.raises(ParamsError, match="are damaged"):
+                    on_disk.load(saved, like)
+        file.write_bytes(content)
+    on_disk.load(saved, tree_of(0))
+
+
+def folders_and_files(folder: pathlib.Path) -> list[str]:
+    """All that lies in a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("function", "number"), [("fsync", 1), ("fsync", 2), ("replace", 1), ("open", 1)]
+)
+def test_a_failed_save_leaves_the_previous_params(
+    function: str,
+    number: int,
+    on_disk: Any,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A writer that fails in the middle leaves no save and no draft of its own."""
+    before = on_disk.save("g/1", tree_of(1))
+    lies = folders_and_files(tmp_path)
+    original, calls = getattr(os, function), []
+
+    def failing(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == number:
+            raise OSError(28, "No space left on device")
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(os, function, failing)
+    with pytest.raises(OSError, match="No space left"):
+        on_disk.save("g/1", tree_of(2))
+    monkeypatch.undo()
+    assert folders_and_files(tmp_path) == lies
+    np.testing.assert_array_equal(on_disk.load(before)["w"], np.ones(300))
+
+
+def test_a_new_folder_is_durable_before_the_save_is(
+    on_disk: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not take the generation's folder with all that is in it."""
+    order: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        order.append(os.readlink(f"/proc/self/fd/{handle}"))
+        sync(handle)
+
+    def rename(source: Any, target: Any) -> None:
+        order.append(f"{target} named")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    saved = on_disk.save("deep/g/1", tree_of(1))
+    folder = tmp_path / "deep" / "g"
+    named = order.index(f"{tmp_path / saved} named")
+    assert order[:2] == [str(tmp_path), str(tmp_path / "deep")]
+    assert order[named + 1 :] == [str(folder)]
+    draft = folder / f".{pathlib.Path(saved).name}.tmp"
+    written = {
+        str(draft / file.relative_to(tmp_path / saved)).rstrip("/.")
+        for file in files_of(tmp_path, saved)
+    }
+    assert written <= {place.rstrip("/.") for place in order[:named]}
+
+
+WRITER = """
+import os, pickle, shutil, signal, sys
+import jax.numpy as jnp
+import numpy as np
+
+store = pickle.load(open(sys.argv[1], "rb"))
+place, when, name = (sys.argv[2].split() + [None] * 3)[:3]
+
+
+def save(n):
+    tree = {"n": n, "w": jnp.full(20_000, float(n)), "h": np.full(20_000, float(n))}
+    return store.save(f"g/{n}", tree)
+
+
+def die(*ignored, **named):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+first = save(0)
+if when:
+    module = {"os": os, "shutil": shutil}[place]
+    do = getattr(module, name)
+    setattr(module, name, die if when == "before" else lambda *a: (do(*a), die()))
+print("ready", flush=True)
+if name == "rmtree":
+    store.remove(first)
+n = 0
+while True:
+    n += 1
+    save(n)
+    print(n, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def start_writer(store: Any, folder: pathlib.Path, point: str) -> Iterator[Any]:
+    """A process that saves until it dies, at the latest when the test is over."""
+    pickled = folder / f"{point}.store"
+    pickled.write_bytes(pickle.dumps(store))
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(pickled), point],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root, "JAX_PLATFORMS": "cpu"},
+    ) as writer:
+        try:
+            yield writer
+        finally:
+            writer.kill()
+
+
+def assert_whole(store: Any) -> list[int]:
+    """All that has the name of a save can be loaded; say which numbers there are."""
+    numbers = []
+    for path in complete(store, "g"):
+        tree = store.load(path)
+        for name in ("w", "h"):
+            np.testing.assert_array_equal(tree[name], np.full(20_000, float(tree["n"])))
+        numbers.append(tree["n"])
+    return sorted(numbers)
+
+
+def assert_goes_on(store: Any) -> None:
+    """Drafts are refused, may be removed, and block nothing."""
+    drafts = set(store.names("g")) - set(complete(store, "g"))
+    for draft in drafts:
+        with pytest.raises(ParamsError, match="not whole"):
+            store.load(draft)
+        store.remove(draft)
+    assert store.names("g") == complete(store, "g")
+    before = assert_whole(store)
+    one = np.ones(20_000)
+    store.save("g/1", {"n": 1, "w": one, "h": one})
+    assert assert_whole(store) == sorted([*before, 1])
+
+
+# Where the writer dies, and which saves are whole then: 0 was there, 1 was on its way.
+POINTS = {
+    "files": {
+        "os before fsync": [0],
+        "os before replace": [0],
+        "os after replace": [0, 1],
+    },
+    "orbax": {
+        "os before rename": [0],  # Orbax has not given its part a name yet.
+        "os before fsync": [0],
+        "os before replace": [0],
+        "os after replace": [0, 1],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ON_DISK)
+def test_a_kill_in_the_middle_of_a_save_leaves_the_whole_or_nothing(
+    kind: str, tmp_path: pathlib.Path
+) -> None:
+    """SIGKILL at named points: what has the name of a save is one."""
+    with contextlib.ExitStack() as stack:
+        stores = {point: ON_DISK[kind](tmp_path / point) for point in POINTS[kind]}
+        writers = {
+            point: stack.enter_context(start_writer(store, tmp_path, point))
+            for point, store in stores.items()
+        }
+        for point, writer in writers.items():
+            assert writer.communicate(timeout=120) == ("ready\n", None), point
+            assert writer.returncode == -signal.SIGKILL
+    for point, store in stores.items():
+        assert assert_whole(store) == POINTS[kind][point]
+        killed = point != "os after replace"
+        assert len(store.names("g")) == len(complete(store, "g")) + killed
+        assert_goes_on(store)
+
+
+def test_a_kill_in_the_middle_of_a_removal_leaves_nothing_that_looks_whole(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Half removed is removed: it is not loaded, and removing it again ends it."""
+    store = ON_DISK["orbax"](tmp_path / "store")
+    with start_writer(store, tmp_path, "shutil before rmtree") as writer:
+        writer.communicate(timeout=120)
+    assert writer.returncode == -signal.SIGKILL
+    (path,) = store.names("g")
+    with pytest.raises(ParamsError, match="not whole"):
+        store.load(path)
+    store.remove(path)
+    assert store.names("g") == []
+
+
+@pytest.mark.parametrize("kind", ON_DISK)
+def test_random_kills_leave_only_whole_saves(kind: str, tmp_path: pathlib.Path) -> None:
+    """A process killed anywhere, again and again, leaves all that it had finished."""
+    choose = random.Random(0)
+    store = ON_DISK[kind](tmp_path / "store")
+    for attempt in range(2):
+        with start_writer(store, tmp_path, f"{attempt}") as writer:
+            assert writer.stdout.readline() == "ready\n"
+            for _ in range(choose.randrange(1, 20)):
+                writer.stdout.readline()
+            writer.kill()
+            rest = writer.stdout.read().split()
+        finished = int(rest[-1]) if rest else 0
+        assert set(range(finished + 1)) <= set(assert_whole(store))
+    assert_goes_on(store)
