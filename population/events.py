@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from population.base import Event, Report
 from population.door import Door
-from population.slots import Slot
+from population.slot import Slot
 
 logger = logging.getLogger("population")
 OnEvent = Callable[[Event], object]

@@ -14,7 +14,8 @@ import numpy as np
 from population.base import Checkpoint, Ref, Report, Saved
 from population.incoming import Incoming
 from population.rows import GenerationRow
-from population.slots import Slot, Slots
+from population.slot import Slot
+from population.slots import Slots
 
 
 def record(slots: Slots, new: Incoming) -> Report | None:

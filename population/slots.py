@@ -8,7 +8,6 @@ process has written, and after a transaction that was rolled back.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 import math
 from collections.abc import Collection, Sequence
@@ -26,21 +25,7 @@ from population.journal import Journal
 from population.once import Once
 from population.recent import Recent
 from population.rows import GenerationRow, SaveRow, Tail
-
-
-@dataclasses.dataclass(slots=True)
-class Slot:
-    """One slot.
-
-    Attributes:
-        generation: What it trains now.
-        meta_params: The generation's hyperparameters; never changed in place.
-        newest: Its newest checkpoint.
-    """
-
-    generation: GenerationRow
-    meta_params: Any
-    newest: Checkpoint
+from population.slot import Slot
 
 
 class Slots(Sequence[Slot]):
@@ -144,8 +129,7 @@ class Slots(Sequence[Slot]):
 
     def begin(self, now: float) -> None:
         """Begin a batch of reports: its time, never before the last one's."""
-        if now > self.time:
-            self.time = now
+        self.time = max(self.time, now)
         self.batch = self.row + 1
         if self.taken:
             self.taken = []
@@ -409,8 +393,8 @@ class Slots(Sequence[Slot]):
             self.once(
                 checkpoint.generation_id,
                 "diverged",
-                f": worker {checkpoint.worker_id} reported {checkpoint.value} at step "
-                f"{checkpoint.step}",
+                f": worker {checkpoint.worker_id} reported {checkpoint.value} at "
+                f"step {checkpoint.step}",
                 logging.WARNING,
             )
         return score

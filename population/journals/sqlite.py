@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import logging
 import os
 import pathlib
 import sqlite3
@@ -30,14 +31,16 @@ from population.rows import (
     Tail,
 )
 
+logger = logging.getLogger("population")
 Result = TypeVar("Result")
 _BUSY_TIMEOUT_S = 60.0
-_SHORT_PAUSE_S, _LONG_PAUSE_S = 0.0002, 0.002
-_SHORT_PAUSES = 100
+_PAUSE_S = 0.001
 _LARGEST = "1.7976931348623157e308"  # What is not finite is larger, or NULL.
 _PAGE_SIZE = 1024
 _SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
-_PAGES_BEFORE_MERGE = 4000
+_COMMITS_BEFORE_LOOK = 64
+_BYTES_BEFORE_MERGE = 4_000_000
+_MERGE_TIMEOUT_MS = 50
 _PAGE = 1000
 
 
@@ -70,6 +73,8 @@ class SqliteJournal(Journal):
         self._path = None if path is None else pathlib.Path(path)
         self._durability = durability
         self._version = 0
+        self._commits = 0
+        self._log = self._path and self._path.with_name(f"{self._path.name}-wal")
         if self._path is not None:
             sqlite_file.check(self._path)
         self._open()
@@ -82,6 +87,9 @@ class SqliteJournal(Journal):
         try:
             if exc[0] is None:
                 self._run("COMMIT")
+                self._commits += 1
+                if self._commits % _COMMITS_BEFORE_LOOK == 0:
+                    self._merge()
         finally:
             if self._connection.in_transaction:  # Also when the commit itself failed.
                 self._run("ROLLBACK")
@@ -327,6 +335,27 @@ class SqliteJournal(Journal):
         )
         return [CheckpointRow(*row) for row in rows]
 
+    def _merge(self) -> None:
+        """Merge a log that has grown long into the file, and begin it anew.
+
+        SQLite by itself merges at each commit from some length on, but does not begin
+        anew while others read or write: with several busy processes the log only grows,
+        and each commit waits for the disk.
+        """
+        try:
+            if self._log is None or self._log.stat().st_size < _BYTES_BEFORE_MERGE:
+                return
+        except OSError:
+            return
+        try:
+            self._connection.execute(f"PRAGMA busy_timeout={_MERGE_TIMEOUT_MS}")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) and "busy" not in str(error):
+                logger.warning("the journal's log could not be merged: %s", error)
+        finally:
+            self._connection.execute("PRAGMA busy_timeout=0")
+
     def _open(self) -> None:
         """Connect; while others make or recover the file, look again."""
         try:
@@ -341,16 +370,13 @@ class SqliteJournal(Journal):
         processes the lock is then idle most of the time.
         """
         until = time.monotonic() + _BUSY_TIMEOUT_S
-        attempts = 0
         while True:
-            attempts += 1
             try:
                 return call()
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
-            short = attempts < _SHORT_PAUSES
-            time.sleep(_SHORT_PAUSE_S if short else _LONG_PAUSE_S)
+            time.sleep(_PAUSE_S)
 
     def _connect(self) -> None:
         self._connection = sqlite3.connect(
@@ -370,7 +396,7 @@ class SqliteJournal(Journal):
             execute(f"PRAGMA synchronous={_SYNCHRONOUS[self._durability]}")
             if sys.platform == "darwin" and self._durability == "power":
                 execute("PRAGMA fullfsync=ON")  # There an fsync may stay in the disk.
-            execute(f"PRAGMA wal_autocheckpoint={_PAGES_BEFORE_MERGE}")
+            execute("PRAGMA wal_autocheckpoint=0")  # `_merge` does it.
         execute("PRAGMA cache_size=-32000")  # 32 MB at most, whatever the history
         if execute("PRAGMA user_version").fetchone() != (sqlite_schema.FORMAT,):
             with self:

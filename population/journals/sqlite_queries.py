@@ -49,14 +49,14 @@ SELECT EXISTS (SELECT 1 FROM removals WHERE row >= ? AND reason <> ?),
 
 TOUCHED = """
 SELECT g.worker_id, g.row FROM (
-    SELECT DISTINCT generation FROM checkpoints WHERE row > ?
+    SELECT DISTINCT generation FROM checkpoints NOT INDEXED WHERE row > ?
 ) c JOIN generations g ON g.row = c.generation
 """
 
 LATE = """
 SELECT checkpoint FROM late WHERE row > ?
 UNION
-SELECT c.row FROM checkpoints c WHERE c.row > ? AND EXISTS (
+SELECT c.row FROM checkpoints c NOT INDEXED WHERE c.row > ? AND EXISTS (
     SELECT 1 FROM checkpoints n
     WHERE n.generation = c.generation AND n.step > c.step AND n.row < c.row)
 """
