@@ -15,7 +15,11 @@ import numpy as np
 import pytest
 
 from population import JournalError, PopulationController
-from population.journals import sqlite, sqlite_file, sqlite_schema
+from population.journals import (
+    sqlite_connection,
+    sqlite_file,
+    sqlite_schema,
+)
 from population.journals.sqlite import SqliteJournal
 from population.mutators import BranchingSingleMachine, WinnerTakeAllGenetic
 from tests.helpers import Scripted, branch_at, connection, generation, poll, work
@@ -456,7 +460,7 @@ def test_a_locked_journal_is_a_clear_error(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody holds the write lock and does not let go."""
-    monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(sqlite_connection, "BUSY_TIMEOUT_S", 0.0)
     controller = PopulationController([1.0], Scripted(), tmp_path)
     other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import logging
 import os
 import pathlib
-import sqlite3
-import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 from population.journal import Journal
-from population.journals import sqlite_file, sqlite_schema
+from population.journals import sqlite_file
 from population.journals import sqlite_queries as queries
+from population.journals.sqlite_connection import SYNCHRONOUS, Connection
 from population.rows import (
     UNREACHABLE,
     CheckpointRow,
@@ -31,16 +28,7 @@ from population.rows import (
     Tail,
 )
 
-logger = logging.getLogger("population")
-Result = TypeVar("Result")
-_BUSY_TIMEOUT_S = 60.0
-_PAUSE_S = 0.001
 _LARGEST = "1.7976931348623157e308"  # What is not finite is larger, or NULL.
-_PAGE_SIZE = 1024
-_SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
-_COMMITS_BEFORE_LOOK = 64
-_BYTES_BEFORE_MERGE = 4_000_000
-_MERGE_TIMEOUT_MS = 50
 _PAGE = 1000
 
 
@@ -66,33 +54,24 @@ class SqliteJournal(Journal):
         *,
         durability: str = "process",
     ) -> None:
-        if durability not in _SYNCHRONOUS:
+        if durability not in SYNCHRONOUS:
             raise ValueError(
-                f"durability must be one of {tuple(_SYNCHRONOUS)}, got {durability!r}."
+                f"durability must be one of {tuple(SYNCHRONOUS)}, got {durability!r}."
             )
         self._path = None if path is None else pathlib.Path(path)
-        self._durability = durability
-        self._version = 0
-        self._commits = 0
-        self._log = self._path and self._path.with_name(f"{self._path.name}-wal")
         if self._path is not None:
             sqlite_file.check(self._path)
-        self._open()
+        self._link = Connection(self._path, durability)
+        self._connection = self._link.raw
+        self._run = self._link.run
+        self._version = self._link.version()
 
     def __enter__(self) -> object:
         self._run("BEGIN IMMEDIATE")
         return self
 
     def __exit__(self, *exc: object) -> None:
-        try:
-            if exc[0] is None:
-                self._run("COMMIT")
-                self._commits += 1
-                if self._commits % _COMMITS_BEFORE_LOOK == 0:
-                    self._merge()
-        finally:
-            if self._connection.in_transaction:  # Also when the commit itself failed.
-                self._run("ROLLBACK")
+        self._link.end(commit=exc[0] is None)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -114,7 +93,7 @@ class SqliteJournal(Journal):
         """Whether another connection has committed since the last call."""
         if self._path is None:
             return False  # Nobody else can reach this memory.
-        (version,) = self._run("PRAGMA data_version").fetchone()
+        version = self._link.version()
         if version == self._version:
             return False
         self._version = version
@@ -334,84 +313,3 @@ class SqliteJournal(Journal):
             "SELECT * FROM history WHERE row > ? ORDER BY row LIMIT ?", (after, limit)
         )
         return [CheckpointRow(*row) for row in rows]
-
-    def _merge(self) -> None:
-        """Merge a log that has grown long into the file, and begin it anew.
-
-        SQLite by itself merges at each commit from some length on, but does not begin
-        anew while others read or write: with several busy processes the log only grows,
-        and each commit waits for the disk.
-        """
-        try:
-            if self._log is None or self._log.stat().st_size < _BYTES_BEFORE_MERGE:
-                return
-        except OSError:
-            return
-        try:
-            self._connection.execute(f"PRAGMA busy_timeout={_MERGE_TIMEOUT_MS}")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
-                logger.warning("the journal's log could not be merged: %s", error)
-        finally:
-            self._connection.execute("PRAGMA busy_timeout=0")
-
-    def _open(self) -> None:
-        """Connect; while others make or recover the file, look again."""
-        try:
-            self._waiting(self._connect)
-        except sqlite3.Error as error:
-            raise sqlite_file.explained(self._path, error) from error
-
-    def _waiting(self, call: Callable[[], Result]) -> Result:
-        """The result of a call, once nobody else holds the lock that it needs.
-
-        SQLite itself would look again at longer and longer intervals: with several busy
-        processes the lock is then idle most of the time.
-        """
-        until = time.monotonic() + _BUSY_TIMEOUT_S
-        while True:
-            try:
-                return call()
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-            time.sleep(_PAUSE_S)
-
-    def _connect(self) -> None:
-        self._connection = sqlite3.connect(
-            ":memory:" if self._path is None else self._path,
-            timeout=0.0,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        execute = self._connection.execute
-        if self._path is not None:
-            if execute("PRAGMA application_id").fetchone() == (0,):
-                # Before WAL, so that the file itself says whose it is from the start.
-                # Small pages: a commit writes each page that it touched as a whole.
-                execute(f"PRAGMA page_size={_PAGE_SIZE}")
-                execute(f"PRAGMA application_id={sqlite_schema.APPLICATION_ID}")
-            execute("PRAGMA journal_mode=WAL")
-            execute(f"PRAGMA synchronous={_SYNCHRONOUS[self._durability]}")
-            if sys.platform == "darwin" and self._durability == "power":
-                execute("PRAGMA fullfsync=ON")  # There an fsync may stay in the disk.
-            execute("PRAGMA wal_autocheckpoint=0")  # `_merge` does it.
-        execute("PRAGMA cache_size=-32000")  # 32 MB at most, whatever the history
-        if execute("PRAGMA user_version").fetchone() != (sqlite_schema.FORMAT,):
-            with self:
-                sqlite_schema.prepare(self._connection)
-        (self._version,) = execute("PRAGMA data_version").fetchone()
-
-    def _run(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        try:
-            return self._connection.execute(sql, values)
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise sqlite_file.explained(self._path, error) from error
-        except sqlite3.Error as error:
-            raise sqlite_file.explained(self._path, error) from error
-        try:
-            return self._waiting(lambda: self._connection.execute(sql, values))
-        except sqlite3.Error as error:
-            raise sqlite_file.explained(self._path, error) from error
