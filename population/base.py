@@ -333,7 +333,9 @@ class Mutator(abc.ABC, Generic[State]):
 class ParamsStore(Protocol):
     """Where the arrays of params are kept; the journal keeps only their paths.
 
-    A save is atomic: after a kill there is the whole of it or nothing that looks so.
+    A save is atomic: after a kill there is the whole of it or nothing that looks so. A
+    store may have a fourth method, `names(folder)`, the paths that it keeps there: then
+    what a kill has left, saved but never reported, is removed by a later session.
     """
 
     def save(self, name: str, tree: Any) -> str:

@@ -101,7 +101,7 @@ class Slots(Sequence[Slot]):
         self._resize(size)
         self._slots = [self._load_slot(worker_id) for worker_id in range(size)]
         self.load_losses()
-        self._best_row = None
+        self._best_row, self.best = None, math.inf
         self.end_at(self.journal.tail())
 
     def reload(self, worker_id: int) -> None:
