@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from population import protocol
 from population.base import ActiveWorker, Checkpoint, Ref, Saved
+from population.errors import ParamsError
 from population.owners import Holder
 
 if TYPE_CHECKING:
@@ -123,14 +124,7 @@ class Worker:
         """
         from population import hyperparams
 
-        state = init(self.meta_params)
-        if isinstance(self.params, Saved):
-            state = self._session.keeper.load(self.params, state)
-        elif self.params is not None:
-            raise ValueError(
-                f"restore needs params that worker.report saved, got {self.params!r}, "
-                "which the loop saved itself. Load it from worker.load_from instead."
-            )
+        state = self._loaded(init)
         restored: Tree = hyperparams.put_known(state, self.meta_params)
         return restored
 
@@ -246,6 +240,26 @@ class Worker:
         if self.params is None or isinstance(self.params, Saved):
             return None
         return str(self.params)
+
+    def _loaded(self, init: Callable[[Any], Any]) -> Any:
+        """A fresh state, or the saved one in its structure."""
+        while True:
+            state = init(self.meta_params)
+            if self.params is None:
+                return state
+            if not isinstance(self.params, Saved):
+                raise ValueError(
+                    "restore needs params that worker.report saved, got "
+                    f"{self.params!r}, which the loop saved itself. Load it from "
+                    "worker.load_from instead."
+                )
+            try:
+                return self._session.keeper.load(self.params, state)
+            except ParamsError:
+                # Whoever was silent for too long may find that others went on.
+                fenced = self._own is None or not self._holds(self._own)
+                if not (fenced and self.poll()):
+                    raise
 
     def _checkpoint(self) -> Checkpoint:
         """The checkpoint that was handed out."""

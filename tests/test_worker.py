@@ -894,3 +894,26 @@ def test_busy_needs_a_number_of_seconds(seconds: Any) -> None:
     run = PopulationController(population(1), alone(), worker_timeout=1.0)
     with run.worker() as worker, pytest.raises(ValueError, match="busy needs a posit"):
         worker.busy(seconds)
+
+
+def test_a_worker_that_slept_before_it_restored_gets_what_there_is_now(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Others took its slot over, and what it was handed has been removed since."""
+    run = PopulationController(population(1), alone(), tmp_path)
+    with run.worker() as first:
+        first.poll()
+        first.step = 1
+        first.report(1.0, init(None))
+    sleeper = run.worker()
+    assert sleeper.poll()
+    with run.worker(0) as other:
+        for step in range(2, 9):
+            if other.poll():
+                state = other.restore(init)
+            other.step = step
+            other.report(1.0 / step, state)
+    assert not list((tmp_path / "params").rglob("1-*"))
+    sleeper.restore(init)
+    assert sleeper.step == 8
+    sleeper.release()
