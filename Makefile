@@ -33,6 +33,8 @@ soak: $(STAMP)
 bench: $(STAMP)
 	$(RUN) -m benchmarks.speed.ticks
 	$(RUN) -m benchmarks.speed.decisions
+	$(RUN) -m benchmarks.speed.processes
+	$(RUN) -m benchmarks.speed.saves
 	$(RUN) -m benchmarks.quality.toy
 	$(RUN) -m benchmarks.quality.complex_cnn
 	$(RUN) -m benchmarks.render

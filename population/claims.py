@@ -77,6 +77,15 @@ class Claims:
         if not session.closed and self._leases.holds(holder, worker_id):
             session.transact([], work)
 
+    def end_foreign(self) -> None:
+        """Take back what another host holds, which was found silent for long enough.
+
+        Called within the transaction that opens the run.
+        """
+        for worker_id in self._leases.foreign():
+            self._leases.write(worker_id, None)
+            self._session.go_back(worker_id, reason="takeover")
+
     def hand_out(self, holder: Holder, worker_id: int) -> ActiveWorker:
         """The slot at its resume point, noted as handed out until it is taken up."""
         session = self._session

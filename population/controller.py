@@ -102,9 +102,10 @@ class PopulationController:
         ]
         folder = None if log_dir is None else pathlib.Path(log_dir)
         in_memory = journal is None and folder is None
-        keeper = Keeper(folder, params, in_memory, keep or Keep())
+        keeper = Keeper(folder, params, in_memory)
         opened = journal or _open_journal(folder, durability)
-        rules = Rules(mode, seed, stop or Stop(), worker_timeout, on_event, clock)
+        ends = stop or Stop()
+        rules = Rules(mode, seed, ends, worker_timeout, keep or Keep(), on_event, clock)
         self.session = Session(opened, keeper, mutator, folder, rules)
         self._arguments = {
             "initial_population": [None] * len(entries),

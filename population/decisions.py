@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from population import codec
-from population.base import Branch, Checkpoint, Mutator, Report, Stop
+from population.base import Branch, Checkpoint, Mutator, Ref, Report, Stop
 from population.errors import damaged
 from population.graph import CheckpointGraph, decode
 from population.journal import Journal
@@ -55,6 +55,7 @@ class Decisions:
         self._warned = False
         self._known_row = -1
         self._type: type = type(None)
+        self._refs: tuple[Any, list[Ref]] = (None, [])
         self.state: Any = None
         self.count = 0
 
@@ -128,6 +129,12 @@ class Decisions:
         """Ask again, with a report that is known, as fewer slots are waited for now."""
         return self.decide([Report(worker_id, newest)])
 
+    def refs(self) -> list[Ref]:
+        """All checkpoints that the state names."""
+        if self._refs[0] is not self.state:
+            self._refs = (self.state, list(_refs(self.state)))
+        return self._refs[1]
+
     def wait_at(self, worker_id: int) -> int | None:
         """The step at which a slot waits, for a decision or for the end of the run."""
         return min(self.limits(worker_id), default=None)
@@ -187,3 +194,18 @@ class Decisions:
             )
         text = codec.encode(self.state, "the mutator's state", records=True)
         self._journal.set_state(text, self.count)
+
+
+def _refs(state: Any) -> Iterator[Ref]:
+    """All checkpoints that a mutator's state names."""
+    if isinstance(state, Ref):
+        yield state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from _refs(value)
+    elif isinstance(state, (list, tuple)):
+        for value in state:
+            yield from _refs(value)
+    elif hasattr(state, "__dataclass_fields__"):
+        for name in state.__dataclass_fields__:
+            yield from _refs(getattr(state, name))

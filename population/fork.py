@@ -212,7 +212,7 @@ class _Copy:
         """Share the params that are left; what is gone by now is gone here too."""
         for removal in self._removals:
             row = min(removal.row, self.end)
-            self._journal.add_removal(row, removal.params, removal.reason)
+            self._journal.remove([(row, removal.params, removal.reason)])
         gone = {removal.params for removal in self._removals}
         if self._named:
             self._journal.add_fact("saved", codec.encode(True))
@@ -239,7 +239,7 @@ class _Copy:
             new.unlink(missing_ok=True)  # Of a fork that was killed.
             _link(old, new)
         except FileNotFoundError:
-            self._journal.add_removal(self.end, text, UNREACHABLE)
+            self._journal.remove([(self.end, text, UNREACHABLE)])
             return
         size = new.stat().st_size
         save = SaveRow(text, self.end, named.generation_id, named.step, size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from population.rows import (
     CheckpointRow,
@@ -100,8 +100,8 @@ class Journal(abc.ABC):
         """Insert what a recorded checkpoint lacked: its params, its value, or both."""
 
     @abc.abstractmethod
-    def add_removal(self, row: int, params: str, reason: str) -> None:
-        """Record, after `row`, that checkpoints so far have these params no more."""
+    def remove(self, removals: Sequence[tuple[int, str, str]]) -> None:
+        """Record removals, as `RemovalRecord`; such saves are kept no more."""
 
     @abc.abstractmethod
     def removed_since(self, after: int) -> list[str]:
@@ -154,16 +154,8 @@ class Journal(abc.ABC):
         """The params that the store keeps, oldest first."""
 
     @abc.abstractmethod
-    def count_saves(self) -> tuple[int, int]:
-        """How many saves there are, and their bytes."""
-
-    @abc.abstractmethod
     def add_save(self, save: SaveRow) -> None:
         """Note that the store keeps these params."""
-
-    @abc.abstractmethod
-    def drop_save(self, params: str) -> None:
-        """Note that the store keeps them no more."""
 
     @abc.abstractmethod
     def add_best(self, row: int, checkpoint: int, reports: int) -> None:

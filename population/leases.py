@@ -107,6 +107,11 @@ class Leases:
         row = self._rows.get(worker_id)
         return None if row is None else row.owner
 
+    def foreign(self) -> list[int]:
+        """The slots that workers of another host hold."""
+        held = [(w, owners.owner_of(r.owner)) for w, r in self._rows.items() if r.owner]
+        return [worker_id for worker_id, owner in held if owners.is_foreign(owner)]
+
     def is_free(self, worker_id: int) -> bool:
         """Whether a slot may be claimed: nobody's, or of somebody dead or silent."""
         return not self.owner(worker_id) or not self._is_there(worker_id)
@@ -126,6 +131,8 @@ class Leases:
         row = self._rows.get(worker_id)
         if row is None or row.owner is None or row.grace > 0:
             return True
+        # Others may have watched the run for longer than this process has.
+        silent = max(silent, abs(self._clock() - row.renewed))
         return silent >= self.timeout / _PARTS
 
     def write(
@@ -177,7 +184,7 @@ class Leases:
 
         Not one that a raw loop polls: nothing tells that loop from a second worker.
         """
-        if self.owner(worker_id) == RAW:
+        if self.owner(worker_id) == RAW and self.timeout is not None:
             return self._silence(worker_id) > 1.0
         return self.is_free(worker_id)
 

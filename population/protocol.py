@@ -121,7 +121,7 @@ def _complete(
         return None
     adds_metrics = adds_value and existing.metrics is None
     if adds_params:
-        slots.took(new, generation)
+        slots.took(new)
     slots.row += 1
     slots.reports += adds_value
     slots.journal.add_late(

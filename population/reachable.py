@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from population.base import Checkpoint, Ref
+from population.base import Checkpoint
 from population.decisions import Decisions
 from population.graph import CheckpointGraph
-from population.leases import Leases
 from population.slots import Slots
+
+if TYPE_CHECKING:
+    from population.session import Session
 
 
 def reachable(
@@ -30,6 +32,10 @@ def reachable(
     """
     found: dict[int, Checkpoint] = {}
     for start in {checkpoint.row: checkpoint for checkpoint in starts}.values():
+        finite = start.value is not None and not start.diverged
+        if finite and start.params is not None:
+            found[start.row] = start  # The usual case, in no time.
+            continue
         for checkpoint in graph.walk(graph.resume_point(start)):
             if checkpoint.params is None:
                 continue
@@ -39,16 +45,12 @@ def reachable(
     return found
 
 
-def in_use(
-    graph: CheckpointGraph,
-    slots: Slots,
-    decisions: Decisions,
-    leases: Leases,
-) -> dict[int, Checkpoint]:
+def in_use(session: Session) -> dict[int, Checkpoint]:
     """The checkpoints of a run with params that may still be needed, by row."""
+    graph, slots, decisions = session.graph, session.slots, session.decisions
     starts = [slot.newest for slot in slots]
-    starts += map(graph.checkpoint, refs(decisions.state))
-    starts += graph.at_rows(leases.handed_out())
+    starts += map(graph.checkpoint, decisions.refs())
+    starts += graph.at_rows(session.leases.handed_out())
     best = graph.best()
     starts += [] if best is None else [best]
     barriers = list(_barriers(slots, decisions))
@@ -65,18 +67,3 @@ def _barriers(slots: Slots, decisions: Decisions) -> Iterator[Checkpoint]:
             found = slots.barrier(worker_id, limit)
             if found is not None:
                 yield found
-
-
-def refs(state: Any) -> Iterator[Ref]:
-    """All checkpoints that a mutator's state names."""
-    if isinstance(state, Ref):
-        yield state
-    elif isinstance(state, Mapping):
-        for value in state.values():
-            yield from refs(value)
-    elif isinstance(state, (list, tuple)):
-        for value in state:
-            yield from refs(value)
-    elif hasattr(state, "__dataclass_fields__"):
-        for name in state.__dataclass_fields__:
-            yield from refs(getattr(state, name))

@@ -292,7 +292,7 @@ class _Replayer:
         self._journal.add_checkpoint(*root)
 
     def _remove(self, removal: RemovalRecord) -> None:
-        self._journal.add_removal(*removal)
+        self._journal.remove([removal])
         if removal.reason != UNREACHABLE:
             self._slots.load()
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from population.base import Stop
 from population.events import OnEvent
+from population.retention import Keep
 
 
 class Rules(NamedTuple):
@@ -17,6 +18,7 @@ class Rules(NamedTuple):
         seed: The run's seed.
         stop: When the run ends.
         worker_timeout: Seconds of silence after which a slot is free; None: never.
+        keep: What is kept although nothing can reach it any more.
         on_event: Told of what has happened; None: nobody is.
         clock: Gives seconds since the epoch.
     """
@@ -25,5 +27,6 @@ class Rules(NamedTuple):
     seed: int
     stop: Stop
     worker_timeout: float | None
+    keep: Keep
     on_event: OnEvent | None
     clock: Callable[[], float]

@@ -30,7 +30,7 @@ from population.reachable import in_use
 from population.rules import Rules
 from population.slots import Slots
 from population.stopping import ended
-from population.sweeping import sweep
+from population.sweeping import Sweeper
 
 Result = TypeVar("Result")
 
@@ -67,6 +67,7 @@ class Session:
     ) -> None:
         self.journal = journal
         self.keeper = keeper
+        self.sweeper = Sweeper(keeper, rules.keep)
         self.log_dir = log_dir
         self.seed = rules.seed
         self.stop = rules.stop
@@ -124,6 +125,7 @@ class Session:
                 else:
                     self._create(now, incoming, metas)
                     taken = self.slots.taken
+                    self.sweeper.note(self, taken)
                 runs.record_space(self.journal, recorded, space)
                 self._begin()
         finally:
@@ -136,6 +138,7 @@ class Session:
             self.holder.closed = True
             self.journal.close()
             self.news.notify_all()
+        self.keeper.close()
 
     def wake(self) -> None:
         """Have every waiting worker look again."""
@@ -240,6 +243,8 @@ class Session:
 
         with self.news:
             branched = self.transact(incoming, record_and_decide)
+            if self.slots.taken:
+                self.news.later(lambda: self.sweeper.tidy(self))
             return {worker_id: self.active(worker_id) for worker_id in branched}
 
     def report(self, holder: Holder, *report: Any) -> float:
@@ -278,7 +283,7 @@ class Session:
         """The checkpoints whose params may still be needed, by row."""
         with self.news:
             self.refresh()
-            return in_use(self.graph, self.slots, self.decisions, self.leases)
+            return in_use(self)
 
     def transact(
         self, incoming: Sequence[Incoming], work: Callable[[], Result]
@@ -292,17 +297,18 @@ class Session:
                 before = self._mark()
                 self.slots.begin(self._clock())
                 result = work()
-                removed = sweep(self) if self.slots.taken else []
+                removed = self.sweeper.sweep(self) if self.slots.taken else []
         except BaseException:
             self._stale |= before != self._mark()  # Most refusals change nothing.
             self.graph.forget()
             self.events.forget()
+            self.sweeper.forget()
             if fresh:
                 self.keeper.forget_unrecorded(fresh, self.graph)
             raise
         if fresh:
             self.keeper.forget(fresh, self.slots.taken)
-            self.keeper.drop(removed, self.news)
+            self.keeper.drop(removed)
         self.events.tell()
         self.news.notify_all()
         return result
@@ -315,6 +321,7 @@ class Session:
         if not (self._behind or self._stale):
             return
         whole, self._stale = self._stale, True  # Should this not come to its end.
+        self.sweeper.forget()
         with self.journal.reading():
             if whole or not catch_up(self.slots, self.decisions, self.leases):
                 self.reload()
@@ -342,7 +349,7 @@ class Session:
 
     def reject(self, checkpoint: Checkpoint, reason: str) -> None:
         """Record that params are damaged; called within a transaction."""
-        self.keeper.reject(self.journal, self.slots.row, checkpoint, reason)
+        self.sweeper.reject(self, checkpoint, reason)
         self.reload()
         self.slots.begin(self._clock())
 
@@ -367,6 +374,7 @@ class Session:
     def _begin(self) -> None:
         """Record that this process has opened the run."""
         self.slots.begin(self._clock())
+        self.claims.end_foreign()
         self._opened = self.slots.time
         sessions = self.journal.sessions()
         self._open_before = sum(end - begin for begin, end in sessions)

@@ -24,7 +24,7 @@ from population.incoming import Incoming
 from population.journal import Journal
 from population.once import Once
 from population.recent import Recent
-from population.rows import GenerationRow, SaveRow, Tail
+from population.rows import GenerationRow, Tail
 from population.slot import Slot
 
 
@@ -337,7 +337,7 @@ class Slots(Sequence[Slot]):
         if has_value:
             self.reports += 1
         if new.params is not None:
-            self.took(new, generation)
+            self.took(new)
         self.journal.add_checkpoint(
             row,
             generation.row,
@@ -365,22 +365,14 @@ class Slots(Sequence[Slot]):
             row,
         )
 
-    def took(self, new: Incoming, generation: GenerationRow) -> None:
+    def took(self, new: Incoming) -> None:
         """A report's params are recorded; from the first on barriers rest on such."""
         if not self.saved:
             self.saved = True
             self.journal.add_fact("saved", codec.encode(True))
             self.ready.fill(-1)
-        if new.bytes is not None and new.params_text is not None:
+        if new.bytes is not None:
             self.taken.append(new)
-            save = SaveRow(
-                new.params_text,
-                self.row,
-                generation.generation_id,
-                new.step,
-                new.bytes,
-            )
-            self.journal.add_save(save)
 
     def rank(self, checkpoint: Checkpoint) -> float:
         """The score of a checkpoint whose value has just come; keeps the best."""

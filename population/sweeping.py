@@ -1,28 +1,150 @@
-"""Removes, after a report with params, what nothing can reach any more."""
+"""Removes, after a report with params, what nothing can reach any more.
+
+A row of the journal says so first, in the transaction of the report; the store is told
+when that is committed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+import re
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from population.base import Checkpoint
+from population import codec, owners
+from population.base import Checkpoint, Saved
+from population.incoming import Incoming
+from population.keeper import Keeper, path_of, saved_text
 from population.reachable import in_use
+from population.retention import Keep
+from population.rows import UNREACHABLE, SaveRow
 from population.slots import Slots
 
 if TYPE_CHECKING:
     from population.session import Session
 
+logger = logging.getLogger("population")
+_FEW = 10  # Of less than that, one more is more than a fifth.
+_SAVED_BY = re.compile(r"\.?\d+-([0-9a-f]{8})\b")
 
-def sweep(session: Session) -> list[str]:
-    """Record what is removed; the paths are for the store, once that is committed."""
 
-    def reachable() -> Iterable[Checkpoint]:
-        slots, decisions = session.slots, session.decisions
-        return in_use(session.graph, slots, decisions, session.leases).values()
+class Sweeper:
+    """Knows what the store keeps, and decides what goes.
 
-    keeper, journal = session.keeper, session.journal
-    keeper.tidy(journal, _recent_generations(session.slots), session.news)
-    return keeper.sweep(journal, session.slots.row, reachable)
+    Args:
+        keeper: Keeps the params.
+        keep: What is kept although nothing can reach it any more.
+    """
+
+    def __init__(self, keeper: Keeper, keep: Keep) -> None:
+        self._keeper = keeper
+        self._keep = keep
+        self._saves: dict[str, SaveRow] | None = None
+        self._bytes = 0
+        self._most = 0
+        self._most_bytes = keep.bytes or 0
+        self._tidied = False
+
+    def forget(self) -> None:
+        """What is known of the saves is old: others wrote, or nothing was written."""
+        self._saves = None
+
+    def sweep(self, session: Session) -> list[str]:
+        """Note the batch's saves; record the removal of those that are not needed.
+
+        They are looked through when there are a fifth more than last time, so that a
+        report costs the same however many slots there are; few of them each time.
+
+        Returns:
+            The paths, to be removed from the store once this is committed.
+        """
+        saves = self._noted(session)
+        budget = self._keep.bytes
+        full = (
+            len(saves) > self._most
+            if budget is None
+            else (self._bytes > self._most_bytes)
+        )
+        if self._keep.everything or not full:
+            return []
+        alive = {
+            saved_text(checkpoint.params.path)
+            for checkpoint in in_use(session).values()
+            if type(checkpoint.params) is Saved
+        }
+        removed = self._keep.unneeded(list(saves.values()), alive)
+        row = session.slots.row
+        session.journal.remove([(row, s.params, UNREACHABLE) for s in removed])
+        for save in removed:
+            del saves[save.params]
+            self._bytes -= save.bytes
+        kept = len(saves)
+        self._most = kept + kept // 5 - 1 if kept >= _FEW else 0
+        self._note_budget()
+        return [path_of(save.params) for save in removed]
+
+    def note(self, session: Session, taken: Collection[Incoming]) -> None:
+        """Note saves that are recorded in this transaction."""
+        for new in taken:
+            if new.params_text is None or new.bytes is None:
+                continue
+            place = new.generation_id, new.step
+            save = SaveRow(new.params_text, session.slots.row, *place, new.bytes)
+            session.journal.add_save(save)
+            if self._saves is not None:
+                self._saves[save.params] = save
+                self._bytes += save.bytes
+
+    def reject(self, session: Session, checkpoint: Checkpoint, reason: str) -> None:
+        """Record that params are damaged; the store keeps them to be looked at."""
+        text = codec.encode(checkpoint.params)
+        session.journal.remove([(session.slots.row, text, f"rejected: {reason}")])
+        self.forget()
+
+    def tidy(self, session: Session) -> None:
+        """Remove, once a session, what a kill has left: saves that nothing names.
+
+        Only those of sessions that are gone: others may be about to report theirs.
+        """
+        if self._tidied:
+            return
+        self._tidied = True
+        with session.news:
+            sessions = session.journal.owners()
+            known = {save.params for save in session.journal.saves()}
+            folders = list(_recent_generations(session.slots))
+            found = [(row, owners.owner_of(text)) for row, text in sessions]
+            dead = [(row, owner) for row, owner in found if owners.is_gone(owner)]
+            since = dead[-1][0] if dead else session.slots.row + 1
+            paths = map(path_of, session.journal.removed_since(since))
+            self._keeper.drop(list(paths))
+        gone = {owner.token for _, owner in dead}
+        for path in self._keeper.names(folders) if gone else ():
+            saved_by = _SAVED_BY.match(path.rpartition("/")[2])
+            left = saved_by is not None and saved_by[1] in gone
+            if left and saved_text(path) not in known:
+                self._keeper.drop([path])
+
+    def _noted(self, session: Session) -> dict[str, SaveRow]:
+        """All saves, the batch's among them."""
+        self.note(session, session.slots.taken)
+        if self._saves is None:
+            self._saves = {save.params: save for save in session.journal.saves()}
+            self._bytes = sum(save.bytes for save in self._saves.values())
+        return self._saves
+
+    def _note_budget(self) -> None:
+        budget = self._keep.bytes
+        if budget is None:
+            return
+        if self._bytes > budget and self._most_bytes <= budget:
+            logger.warning(
+                "Keep(bytes=%d) is less than what may still be needed: %d bytes. "
+                "Nothing reachable is removed; give it more room.",
+                budget,
+                self._bytes,
+            )
+        self._most_bytes = max(budget, self._bytes + self._bytes // 5)
 
 
 def _recent_generations(slots: Slots) -> Iterator[str]:

@@ -1,26 +1,38 @@
-"""A run that is killed at a named point.
+"""Runs that are killed: at a named point, or at a random moment.
 
-It prints each report that was acknowledged, one a line, as `generation_id step`. Call
-`main` with `python -c`: run as a script, the functions here would be those of another
-module, and so the mutator another one.
+They note each report that was acknowledged, one a line, as `generation_id step`. Call
+the functions with `python -c`: run as a script, they would be those of another module,
+and so the mutator another one. Children are forks of a process that has not used JAX,
+and so begin within milliseconds.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import random
 import signal
 import sqlite3
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from population import PopulationController
+from population import PopulationController, Stop, Worker
+from population.claims import Claims
 from population.journals.sqlite import SqliteJournal
-from population.mutators import WinnerTakeAllGenetic
+from population.leases import Leases
+from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
+from population.mutators.exploit import Truncation
 from population.session import Session
 
 REPORTS = 36
+MANY = 60
+STEPS = 12
+Acknowledge = Callable[[str, int], None]
+Job = tuple[str, str, str, int]  # A folder, what is done there, a point and a count.
 _connect = sqlite3.connect
 
 
@@ -30,7 +42,7 @@ def mutate(h: float, rng: np.random.Generator) -> float:
 
 
 def opened(log_dir: str | os.PathLike[str]) -> PopulationController:
-    """The run."""
+    """The run of loops that keep to themselves."""
     return PopulationController(
         [1.0, 2.0, 3.0], WinnerTakeAllGenetic(mutate, 2), log_dir
     )
@@ -38,7 +50,7 @@ def opened(log_dir: str | os.PathLike[str]) -> PopulationController:
 
 def drive(
     controller: PopulationController,
-    acknowledge: Callable[[str, int], None],
+    acknowledge: Acknowledge,
     arrays: bool = False,
     reports: int = REPORTS,
 ) -> None:
@@ -57,6 +69,63 @@ def drive(
         acknowledge(work.generation_id, step)
 
 
+def together(log_dir: str | os.PathLike[str] | None = None) -> PopulationController:
+    """The run of workers that wait for each other: no timing changes a decision."""
+    mutator = PopulationBasedTraining(
+        mutate, 3, exploit=Truncation(0.5), synchronous=True
+    )
+    return PopulationController(
+        [1.0, 2.0, 3.0, 4.0], mutator, log_dir, stop=Stop(steps=STEPS)
+    )
+
+
+class Loop:
+    """A training loop; its weights are a number, kept as text in the place of a path.
+
+    Args:
+        worker: Its side of the protocol.
+        acknowledge: Told of each report that was acknowledged.
+    """
+
+    def __init__(self, worker: Worker, acknowledge: Acknowledge) -> None:
+        self.worker = worker
+        self._acknowledge = acknowledge
+        self._weight = 1.0
+
+    def step(self) -> bool:
+        """Train a step and report it; False when the run has ended."""
+        worker = self.worker
+        if worker.poll():
+            self._weight = float(worker.load_from or 1.0)
+        if not worker.running:
+            return False
+        worker.step += 1
+        self._weight += 0.01 * worker.meta_params * (1 + worker.step % 4)
+        worker.report((self._weight - 1.3) ** 2, repr(self._weight))
+        self._acknowledge(worker.generation_id, worker.step)
+        return True
+
+
+def train(controller: PopulationController, acknowledge: Acknowledge) -> None:
+    """Train whatever slots there are with one worker, until the run ends."""
+    with controller.worker() as worker:
+        loop = Loop(worker, acknowledge)
+        while loop.step():
+            pass
+
+
+def steal(controller: PopulationController, acknowledge: Acknowledge) -> None:
+    """Train with a worker whose slot another one takes over again and again."""
+    loop = Loop(controller.worker(), acknowledge)
+    while all(loop.step() for _ in range(3)):
+        slow = loop.worker
+        loop = Loop(controller.worker(slow.worker_id), acknowledge)
+        slow.step += 1
+        slow.report(0.0, "1.3")  # Too late: it has no slot any more.
+        acknowledge(slow.generation_id, slow.step)
+    loop.worker.release()
+
+
 def kill_at(point: str, count: int) -> None:
     """Arrange for this process to be killed at the `count`-th passage of a point."""
     passed = [0]
@@ -66,73 +135,222 @@ def kill_at(point: str, count: int) -> None:
         if passed[0] == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def before(owner: Any, name: str) -> None:
-        original = getattr(owner, name)
+    if point == "any statement":
+        _before_statements(passing)
+    elif point == "during a claim":
+        _in_claims(passing)
+    elif point != "never":
+        from population.params import FileParams  # Only here: it needs JAX.
 
-        def wrapped(*arguments: Any, **options: Any) -> Any:
+        owner, name, is_after = {
+            "in the transaction": (SqliteJournal, "add_checkpoint", True),
+            "before the commit": (SqliteJournal, "__exit__", False),
+            "before the acknowledgement": (Session, "commit", True),
+            "between branches": (SqliteJournal, "add_generation", True),
+            "before the rename": (os, "replace", False),
+            "after the rename": (os, "replace", True),
+            "during the write": (os, "fsync", False),
+            "before the removal": (FileParams, "remove", False),
+            "after the removal": (FileParams, "remove", True),
+            "before a takeover's generation": (Session, "go_back", False),
+            "after a takeover's generation": (Session, "go_back", True),
+        }[point]
+        _around(owner, name, is_after, passing)
+
+
+def _around(owner: Any, name: str, is_after: bool, passing: Callable[[], None]) -> None:
+    """Pass before or after each call; of `go_back`, of those for a takeover."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        counts = name != "go_back" or options.get("reason") == "takeover"
+        if counts and not is_after:
             passing()
-            return original(*arguments, **options)
-
-        setattr(owner, name, wrapped)
-
-    def after(owner: Any, name: str) -> None:
-        original = getattr(owner, name)
-
-        def wrapped(*arguments: Any, **options: Any) -> Any:
-            result = original(*arguments, **options)
+        result = original(*arguments, **options)
+        if counts and is_after:
             passing()
-            return result
+        return result
 
-        setattr(owner, name, wrapped)
+    setattr(owner, name, wrapped)
+
+
+def _in_claims(passing: Callable[[], None]) -> None:
+    """Pass after each lease that a claim writes; its transaction is still open."""
+    take, write = Claims._take, Leases.write
+    claims: list[bool] = []
+
+    def taking(*arguments: Any, **options: Any) -> bool:
+        claims.append(True)
+        try:
+            return take(*arguments, **options)
+        finally:
+            claims.pop()
+
+    def writing(*arguments: Any, **options: Any) -> None:
+        write(*arguments, **options)
+        if claims:
+            passing()
+
+    Claims._take = taking  # type: ignore[method-assign]
+    Leases.write = writing  # type: ignore[method-assign]
+
+
+def _before_statements(passing: Callable[[], None]) -> None:
+    """Pass before each statement of SQL."""
 
     class Connection(sqlite3.Connection):
         def execute(self, *arguments: Any) -> sqlite3.Cursor:
             passing()
             return super().execute(*arguments)
 
-    if point == "in the transaction":
-        after(SqliteJournal, "add_checkpoint")
-    elif point == "before the commit":
-        before(SqliteJournal, "__exit__")
-    elif point == "before the acknowledgement":
-        after(Session, "commit")
-    elif point == "between branches":
-        after(SqliteJournal, "add_generation")
-    elif point == "before the rename":
-        before(os, "replace")
-    elif point == "after the rename":
-        after(os, "replace")
-    elif point == "during the write":
-        before(os, "fsync")
-    elif point == "any statement":
-        sqlite3.connect = lambda *a, **k: _connect(*a, factory=Connection, **k)  # type: ignore[assignment]
+    sqlite3.connect = lambda *a, **k: _connect(*a, factory=Connection, **k)  # type: ignore[assignment]
 
 
-def acknowledge(generation_id: str, step: int) -> None:
-    """Tell the parent that `set_eval` has returned."""
-    os.write(1, f"{generation_id} {step}\n".encode())
+def _noting(log_dir: str) -> Acknowledge:
+    """Notes beside a run what it has acknowledged; a kill leaves whole lines."""
+    notes = os.open(f"{log_dir}.acknowledged", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+    def acknowledge(generation_id: str, step: int) -> None:
+        os.write(notes, f"{generation_id} {step}\n".encode())
+
+    return acknowledge
 
 
-def main(log_dir: str, point: str, count: int) -> None:
-    """Run until killed, or to the end."""
-    if point == "creation":
-        create_with_kills(log_dir, range(1, count))
-        return
+def _forked(child: Callable[[], object]) -> int:
+    """Do something in a process of its own, which then ends; say its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        child()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _was_killed(pid: int) -> bool:
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise RuntimeError(f"process {pid} has failed")
+    return os.WIFSIGNALED(status)
+
+
+def play(jobs: Sequence[Job]) -> None:
+    """Make runs, each in a process of its own, which is killed at a named point."""
+    warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
+    import population.params  # noqa: F401  (Once for all children.)
+
+    for job in jobs:
+        if not _was_killed(_forked(functools.partial(_do, *job))):
+            raise RuntimeError(f"the point was not passed so often: {job}")
+
+
+def _do(log_dir: str, what: str, point: str, count: int) -> None:
+    acknowledge = _noting(log_dir)
     kill_at(point, count)
-    files = ("before the rename", "after the rename", "during the write")
-    controller = opened(log_dir)
-    drive(controller, acknowledge, arrays=point in files)
+    if what in ("paths", "arrays"):
+        controller = opened(log_dir)
+        drive(controller, acknowledge, arrays=what == "arrays")
+        controller.close()
+    else:
+        {"train": train, "steal": steal}[what](together(log_dir), acknowledge)
 
 
 def create_with_kills(parent: str, counts: range) -> None:
     """Make a run for each count in a process of its own, killed at that statement."""
+
+    def child(count: int) -> None:
+        log_dir = f"{parent}/{count}"
+        acknowledge = _noting(log_dir)
+        kill_at("any statement", count)
+        drive(opened(log_dir), acknowledge, reports=3)
+
     for count in counts:
-        child = os.fork()
-        if child == 0:
-            kill_at("any statement", count)
-            os.dup2(
-                os.open(f"{parent}/{count}.acknowledged", os.O_CREAT | os.O_RDWR), 1
-            )
-            drive(opened(f"{parent}/{count}"), acknowledge, reports=3)
-            os._exit(0)
-        os.waitpid(child, 0)
+        _was_killed(_forked(functools.partial(child, count)))
+
+
+def kill_at_random(parent: str, seed: int, kills: int) -> None:
+    """Kill runs at random moments, each again and again until it comes to its end.
+
+    `parent/kills` says how often each was killed.
+    """
+    choose = random.Random(seed)
+    killed: list[int] = []
+    while sum(killed) < kills:
+        log_dir = f"{parent}/{len(killed)}"
+        killed.append(0)
+        while _runs_until_killed(log_dir, choose.randrange(7), choose.random()):
+            killed[-1] += 1
+    with open(f"{parent}/kills", "w") as file:
+        file.write(" ".join(map(str, killed)))
+
+
+def _runs_until_killed(log_dir: str, count: int, delay_ms: float) -> bool:
+    """Go on with a run; kill it so long after so many reports. False at its end."""
+    told, tells = os.pipe()
+
+    def child() -> None:
+        note = _noting(log_dir)
+
+        def acknowledge(generation_id: str, step: int) -> None:
+            note(generation_id, step)
+            os.write(tells, b".")
+
+        os.close(told)
+        os.write(tells, b".")
+        drive(opened(log_dir), acknowledge, reports=MANY)
+
+    pid = _forked(child)
+    os.close(tells)
+    heard = 0
+    while heard < count + 1 and (new := os.read(told, 1)):
+        heard += len(new)
+    until = time.perf_counter() + delay_ms / 1000
+    while time.perf_counter() < until:
+        pass
+    os.kill(pid, signal.SIGKILL)
+    os.close(told)
+    return _was_killed(pid)
+
+
+def crowd(log_dir: str, count: int, others: int) -> None:
+    """Several processes train one run; one is killed after `count` of its reports.
+
+    It holds a slot then, and others are at work. It is not waited for until they have
+    ended: they find it dead, but not gone.
+    """
+    told, tells = os.pipe()
+    begun, begins = os.pipe()
+
+    def victim() -> None:
+        note, left = _noting(log_dir), [count]
+
+        def acknowledge(generation_id: str, step: int) -> None:
+            note(generation_id, step)
+            if left[0] == count:
+                os.write(begins, b"." * others)
+            left[0] -= 1
+            if not left[0]:
+                os.read(told, 1)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        train(together(log_dir), acknowledge)
+
+    def other() -> None:
+        note = _noting(log_dir)
+
+        def acknowledge(generation_id: str, step: int) -> None:
+            note(generation_id, step)
+            os.write(tells, b".")
+
+        controller = together(log_dir)
+        os.read(begun, 1)
+        train(controller, acknowledge)
+
+    pids = [_forked(victim), *(_forked(other) for _ in range(others))]
+    for pid in pids[1:]:
+        _was_killed(pid)
+    if not _was_killed(pids[0]):
+        raise RuntimeError("the run ended before the kill")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, NoReturn, cast
+
+import pytest
 
 from population import (
     ActiveWorker,
@@ -96,6 +99,13 @@ def random_branch(choose: random.Random) -> Scripted:
         return {worker_id: Branch(choose.choice(everything), meta_params)}
 
     return Scripted(decide)
+
+
+def missing(what: str) -> NoReturn:
+    """Skip for want of a tool on a person's machine; fail in CI."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is needed here and is missing")
+    pytest.skip(f"{what} is missing")
 
 
 def poll(

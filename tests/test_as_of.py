@@ -369,6 +369,7 @@ def test_a_lost_slot_is_not_live_but_is_still_a_worker(tmp_path: pathlib.Path) -
         return PopulationController([1.0] * 3, Scripted(decide), tmp_path)
 
     controller, other = opened(), opened()
+
     def report(controller: PopulationController, worker_id: int) -> list[int]:
         present = generation(controller, worker_id)
         step = controller.newest(worker_id).step + 1

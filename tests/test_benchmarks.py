@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import record, render
-from benchmarks.speed import decisions, subjects, ticks
+from benchmarks.speed import decisions, processes, saves, subjects, ticks
 from population.mutators import REGISTRY
 
 
@@ -142,3 +142,51 @@ def test_a_goal_may_be_a_least_value() -> None:
         for goal in (1.2, 1.8)
     ]
     assert [row["met"] for row in rows] == [True, False]
+
+
+def test_several_processes_are_compared_with_bare_inserts(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The total is judged beside that of inserts, and the slowest beside the mean."""
+    out = tmp_path / "processes.json"
+    processes.main(["--quick", "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert all(
+        len(done) == processes.PROCESSES
+        for kind in found["counts"].values()
+        for done in kind
+    )
+    goals = {f["section"]: f["at_least"] for f in found["figures"] if "at_least" in f}
+    assert list(goals.values()) == [pytest.approx(1 / 3), 0.5]
+    assert "Several processes" in render.render([out])
+
+
+def test_what_several_processes_did_is_added_up() -> None:
+    """Rates are of all together; the slowest is compared within a repetition."""
+    counts = {
+        processes.BARE: [[40, 40, 40, 40], [10, 10, 10, 10]],
+        processes.TICKS: [[10, 20, 30, 20], [5, 5, 5, 5]],
+    }
+    bare, ticked, _, fair = processes.figures(counts, 2.0)
+    assert bare.value == record.Spread(50.0, 20.0, 80.0)
+    assert ticked.ratio == record.Spread(0.5, 0.5, 0.5)
+    assert fair.value == record.Spread(0.75, 0.5, 1.0)
+
+
+def test_saves_are_weighed_and_their_removal_is_timed(tmp_path: pathlib.Path) -> None:
+    """The peak on the disk and the share of removal are judged for each population."""
+    out = tmp_path / "saves.json"
+    saves.main(["--quick", "--out", str(out)])
+    rows = json.loads(out.read_text())["figures"]
+    peaks = [row for row in rows if row.get("at_most") == 1.2]
+    shares = [row for row in rows if row.get("at_most") == 2.0]
+    assert len(peaks) == len(shares) == 2 * len(saves.QUICK.slots)
+    assert all(row["value"]["low"] >= 1.0 for row in peaks)
+    assert all(row["value"]["low"] > 0 for row in shares)
+
+
+@pytest.mark.parametrize("benchmark", [processes, saves])
+def test_a_quick_look_overwrites_no_results(benchmark: Any) -> None:
+    """Tiny sizes are no result."""
+    with pytest.raises(SystemExit):
+        benchmark.main(["--quick"])

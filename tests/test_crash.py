@@ -7,69 +7,53 @@ run that goes on makes the same branches as one that was never interrupted.
 from __future__ import annotations
 
 import collections
-import contextlib
 import pathlib
-import random
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from population import PopulationController
+from population.base import Saved
 from tests import crash_child
 from tests.helpers import assert_is_a_forest, told
 
 ROOT = pathlib.Path(__file__).parent.parent
+Reports = list[tuple[str, int]]
 
 
-Child = Callable[[pathlib.Path, str, int], subprocess.Popen[str]]
+def crash(call: str) -> None:
+    """Have a function of `crash_child` called in a process of its own."""
+    subprocess.run(
+        [sys.executable, "-c", f"from tests import crash_child; crash_child.{call}"],
+        cwd=ROOT,
+        check=True,
+        timeout=300,
+    )
 
 
-@pytest.fixture
-def child() -> Iterator[Child]:
-    """Starts a run in a process of its own."""
-    with contextlib.ExitStack() as stack:
-
-        def start(log_dir: pathlib.Path, point: str, count: int) -> Any:
-            call = f"crash_child.main({str(log_dir)!r}, {point!r}, {count})"
-            process = subprocess.Popen(
-                [sys.executable, "-c", f"from tests import crash_child; {call}"],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            return process
-
-        yield start
-
-
-def acknowledged(process: subprocess.Popen[str]) -> list[tuple[str, int]]:
+def acknowledged(log_dir: pathlib.Path) -> Reports:
     """What a killed run had acknowledged before it died."""
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    return _parsed(output)
-
-
-def _parsed(output: str) -> list[tuple[str, int]]:
-    pairs = [line.split() for line in output.splitlines()]
+    text = pathlib.Path(f"{log_dir}.acknowledged").read_text()
+    pairs = [line.split() for line in text.splitlines()]
     return [(generation_id, int(step)) for generation_id, step in pairs]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[object]]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
     """The history of a run that nobody killed, with paths and with arrays."""
-    histories: dict[bool, list[object]] = {}
-    for arrays in (False, True):
+    histories: dict[str, list[object]] = {}
+    for what, reports in (("paths", 36), ("arrays", 36), ("many", crash_child.MANY)):
         controller = crash_child.opened(tmp_path_factory.mktemp("whole"))
-        crash_child.drive(controller, lambda *report: None, arrays)
-        histories[arrays] = [_without_params(c) for c in told(controller)]
+        crash_child.drive(controller, ignored, what == "arrays", reports)
+        histories[what] = [_without_params(c) for c in told(controller)]
         controller.close()
     return histories
+
+
+def ignored(generation_id: str, step: int) -> None:
+    """Acknowledgements of a run that nobody kills."""
 
 
 def _without_params(checkpoint: tuple[object, ...]) -> tuple[object, ...]:
@@ -77,21 +61,32 @@ def _without_params(checkpoint: tuple[object, ...]) -> tuple[object, ...]:
     return checkpoint[:2] + checkpoint[3:]
 
 
-def check_and_finish(
-    log_dir: pathlib.Path,
-    reports: list[tuple[str, int]],
-    expected: list[object],
-    arrays: bool = False,
-) -> PopulationController:
-    """Whatever was promised about a killed run, and about its end."""
-    controller = crash_child.opened(log_dir)
+def check_reports(
+    controller: PopulationController, reports: Reports, kills: int = 1
+) -> None:
+    """No acknowledged report is lost, none is there twice; the graph is a forest."""
     counted = collections.Counter(
         tuple(c.ref) for c in controller.history() if c.value is not None
     )
     assert set(counted.values()) <= {1}
+    assert len(set(reports)) == len(reports)  # None was made again.
     assert set(reports) <= set(counted)
-    assert len(counted) - len(reports) in (0, 1)  # The last one was on its way.
+    assert len(counted) - len(reports) <= kills  # Each time one was on its way.
     assert_is_a_forest(controller.graph)
+
+
+def check_and_finish(
+    log_dir: pathlib.Path,
+    expected: list[object],
+    *,
+    arrays: bool = False,
+    kills: int = 1,
+    until: int = crash_child.REPORTS,
+) -> PopulationController:
+    """Whatever was promised about a killed run, and about its end."""
+    reports = acknowledged(log_dir)
+    controller = crash_child.opened(log_dir)
+    check_reports(controller, reports, kills)
     for checkpoint in controller.history():
         if checkpoint.params is not None:
             controller.load(checkpoint)
@@ -101,64 +96,91 @@ def check_and_finish(
         report = (found.worker_id, *found.ref, found.params, found.value)
         controller.set_eval(*report)
         assert told(controller) == before
-    crash_child.drive(controller, lambda *report: None, arrays)
+    crash_child.drive(controller, ignored, arrays, until)
     assert [_without_params(c) for c in told(controller)] == expected
     assert_is_a_forest(controller.graph)
     return controller
 
 
-def test_a_run_that_is_killed_at_any_moment_goes_on_as_if_nothing_had_been(
-    tmp_path: pathlib.Path, child: Child, uninterrupted: dict[bool, list[object]]
-) -> None:
-    """Killed from outside, wherever it happens to be after so many reports."""
-    lines = random.Random(0).sample(range(1, crash_child.REPORTS - 4), k=4)
-    for number, count in enumerate(lines):
-        log_dir = tmp_path / str(number)
-        process = child(log_dir, "never", 0)
-        assert process.stdout is not None
-        first = [process.stdout.readline() for _ in range(count)]
-        process.kill()
-        reports = _parsed("".join(first) + process.stdout.read())
-        assert len(reports) >= count
-        check_and_finish(log_dir, reports, uninterrupted[False]).close()
+# At random moments.
 
+
+def check_random_kills(
+    folder: pathlib.Path, seed: int, kills: int, expected: list[object]
+) -> None:
+    """Runs are killed from outside, each of them many times, and brought to an end."""
+    crash(f"kill_at_random({str(folder)!r}, {seed}, {kills})")
+    killed = [int(word) for word in (folder / "kills").read_text().split()]
+    assert sum(killed) >= kills
+    for number, times in enumerate(killed):
+        check_and_finish(
+            folder / str(number), expected, kills=times, until=crash_child.MANY
+        ).close()
+
+
+def test_a_run_that_is_killed_at_any_moments_goes_on_as_if_nothing_had_been(
+    tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
+) -> None:
+    """200 kills from outside, wherever a run happens to be, while it opens too."""
+    check_random_kills(tmp_path, 0, 200, uninterrupted["many"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_a_run_that_is_killed_very_often_goes_on_as_if_nothing_had_been(
+    seed: int, tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
+) -> None:
+    """The same, for longer."""
+    check_random_kills(tmp_path, seed, 1000, uninterrupted["many"])
+
+
+# At named points.
 
 POINTS = [
-    ("in the transaction", 5),
-    ("in the transaction", 11),
-    ("before the commit", 2),
-    ("before the commit", 8),
-    ("before the acknowledgement", 1),
-    ("before the acknowledgement", 6),
-    ("between branches", 4),
-    ("between branches", 5),
+    ("paths", "in the transaction", 5),
+    ("paths", "in the transaction", 11),
+    ("paths", "before the commit", 2),
+    ("paths", "before the commit", 8),
+    ("paths", "before the acknowledgement", 1),
+    ("paths", "before the acknowledgement", 6),
+    ("paths", "between branches", 4),
+    ("paths", "between branches", 5),
+    ("arrays", "during the write", 4),
+    ("arrays", "before the rename", 3),
+    ("arrays", "after the rename", 7),
+    ("arrays", "in the transaction", 12),
 ]
 
 
+def play(tmp_path: pathlib.Path, points: list[tuple[str, str, int]]) -> list[Any]:
+    """Runs that were killed there: their folders and what they did."""
+    folders = [tmp_path / str(number) for number in range(len(points))]
+    jobs = [(str(f), *point) for f, point in zip(folders, points, strict=True)]
+    crash(f"play({jobs!r})")
+    return list(zip(folders, points, strict=True))
+
+
 def test_a_run_that_is_killed_at_a_named_point_goes_on_as_if_nothing_had_been(
-    tmp_path: pathlib.Path, child: Child, uninterrupted: dict[bool, list[object]]
+    tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
 ) -> None:
-    """Between the rows of one decision, before its commit, before its return."""
-    running = [
-        (tmp_path / str(number), child(tmp_path / str(number), *point))
-        for number, point in enumerate(POINTS)
-    ]
-    for (log_dir, process), (point, _) in zip(running, POINTS, strict=True):
-        reports = acknowledged(process)
-        controller = check_and_finish(log_dir, reports, uninterrupted[False])
-        controller.close()
-        if point == "before the acknowledgement":
-            assert len(reports) < crash_child.REPORTS
+    """Between the rows of one decision, before its commit or return, in a save.
+
+    What looks like a save is one; a draft that was left disturbs nobody.
+    """
+    for log_dir, (what, _, _) in play(tmp_path, POINTS):
+        arrays = what == "arrays"
+        check_and_finish(log_dir, uninterrupted[what], arrays=arrays).close()
+        assert len(acknowledged(log_dir)) < crash_child.REPORTS
 
 
 def test_what_was_recorded_but_not_acknowledged_is_recorded_once(
-    tmp_path: pathlib.Path, child: Child
+    tmp_path: pathlib.Path,
 ) -> None:
     """The worker that never heard of it reports it again."""
-    process = child(tmp_path, "before the acknowledgement", 3)
-    reports = acknowledged(process)
-    assert len(reports) == 2
-    controller = crash_child.opened(tmp_path)
+    point = ("paths", "before the acknowledgement", 3)
+    [(log_dir, _)] = play(tmp_path, [point])
+    assert len(acknowledged(log_dir)) == 2
+    controller = crash_child.opened(log_dir)
     assert controller.session.slots.reports == 3
     third = next(c for c in controller.history() if c.worker_id == 2 and c.step == 1)
     before = told(controller)
@@ -167,39 +189,198 @@ def test_what_was_recorded_but_not_acknowledged_is_recorded_once(
     controller.close()
 
 
-SAVES = [("during the write", 4), ("before the rename", 3), ("after the rename", 7)]
-
-
-def test_a_run_that_is_killed_while_it_saves_has_only_whole_params(
-    tmp_path: pathlib.Path, child: Child, uninterrupted: dict[bool, list[object]]
-) -> None:
-    """What looks like a save is one; a draft that was left disturbs nobody."""
-    running = [
-        (tmp_path / str(number), child(tmp_path / str(number), *point))
-        for number, point in enumerate(SAVES)
-    ]
-    for log_dir, process in running:
-        reports = acknowledged(process)
-        expected = uninterrupted[True]
-        check_and_finish(log_dir, reports, expected, arrays=True).close()
-
-
 def test_a_run_that_is_killed_while_it_is_made_can_be_made_again(
-    tmp_path: pathlib.Path, child: Child
+    tmp_path: pathlib.Path,
 ) -> None:
     """Before each single statement of the journal's creation and its first reports."""
     last = 90
-    assert child(tmp_path, "creation", last).wait(timeout=60) == 0
+    crash(f"create_with_kills({str(tmp_path)!r}, range(1, {last}))")
     amounts = set()
     for count in range(1, last):
-        told_parent = (tmp_path / f"{count}.acknowledged").read_text()
-        reports = _parsed(told_parent)
+        reports = acknowledged(tmp_path / str(count))
         amounts.add(len(reports))
         controller = crash_child.opened(tmp_path / str(count))
         recorded = {tuple(c.ref) for c in controller.history() if c.value is not None}
         assert set(reports) <= recorded
         assert len(controller.workers) == 3
-        crash_child.drive(controller, lambda *report: None, reports=6)
+        crash_child.drive(controller, ignored, reports=6)
         assert_is_a_forest(controller.graph)
         controller.close()
     assert amounts >= {0, 1}
+
+
+# While params are removed.
+
+REMOVALS = [
+    ("arrays", f"{when} the removal", count)
+    for when in ("before", "after")
+    for count in (1, 2, 5, 9, 14)
+]
+
+
+def saved_files(log_dir: pathlib.Path) -> set[str]:
+    """The files of the params store, drafts and all."""
+    folder = log_dir / "params"
+    return {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
+
+
+def noted_saves(controller: PopulationController) -> set[str]:
+    """The saves that the journal knows."""
+    named = {c.params for c in controller.history()}
+    return {params.path for params in named if isinstance(params, Saved)}
+
+
+def check_reachable(controller: PopulationController, log_dir: pathlib.Path) -> None:
+    """Whatever may still be needed is there."""
+    files = saved_files(log_dir)
+    for ref in controller.reachable():
+        assert controller.graph.checkpoint(ref).params.path in files
+    assert noted_saves(controller) <= files
+
+
+def check_tidy(controller: PopulationController, log_dir: pathlib.Path) -> None:
+    """When a run is closed, there are the files that its journal knows, no others."""
+    noted = noted_saves(controller)
+    controller.close()
+    assert saved_files(log_dir) == noted
+
+
+def test_a_run_that_is_killed_while_it_removes_misses_nothing_and_tidies_up(
+    tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
+) -> None:
+    """Between the row of a removal and the end of its file, and between two files.
+
+    A later session removes what was left, also if others only looked at the run.
+    """
+    left = 0
+    for log_dir, _ in play(tmp_path, REMOVALS):
+        looked = crash_child.opened(log_dir)
+        check_reachable(looked, log_dir)
+        left += len(saved_files(log_dir) - noted_saves(looked))
+        looked.close()
+        finished = check_and_finish(log_dir, uninterrupted["arrays"], arrays=True)
+        check_reachable(finished, log_dir)
+        check_tidy(finished, log_dir)
+    assert left >= len(REMOVALS) // 2
+
+
+def test_what_a_killed_save_has_left_is_tidied_up(
+    tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
+) -> None:
+    """Drafts, and whole files whose report was never recorded."""
+    points = [
+        ("arrays", point, count)
+        for point in ("during the write", "before the rename", "after the rename")
+        for count in (3, 9)
+    ]
+    for log_dir, _ in play(tmp_path, points):
+        looked = crash_child.opened(log_dir)
+        assert saved_files(log_dir) > noted_saves(looked)
+        looked.close()
+        finished = check_and_finish(log_dir, uninterrupted["arrays"], arrays=True)
+        check_tidy(finished, log_dir)
+
+
+# With workers and their leases.
+
+Decided = list[list[tuple[object, ...]]]
+
+
+def decided(controller: PopulationController) -> Decided:
+    """The branches of each slot: where it goes on, from whose weights, with what.
+
+    Generations that a takeover or a restart has opened are nobody's decision.
+    """
+    branches: Decided = [[] for _ in controller.workers]
+    for generation_id, generation in controller.graph.items():
+        root = controller.graph.root(generation_id)
+        if root.reason in ("start", "takeover", "resume"):
+            continue
+        assert root.parent is not None
+        parent = controller.graph.checkpoint(root.parent)
+        donor = (parent.worker_id, parent.step, parent.params)
+        branches[root.worker_id].append((root.step, root.meta_params, *donor))
+        assert generation
+    return branches
+
+
+@pytest.fixture(scope="module")
+def planned() -> Decided:
+    """What is decided in a run that nobody kills."""
+    controller = crash_child.together()
+    crash_child.train(controller, ignored)
+    branches = decided(controller)
+    assert sum(map(len, branches)) == 8  # Half of four members, in each of four rounds.
+    return branches
+
+
+def takeovers(controller: PopulationController) -> int:
+    """How many generations a takeover has opened."""
+    graph = controller.graph
+    return sum(graph.root(name).reason == "takeover" for name in graph)
+
+
+CLAIMS = [
+    ("train", "during a claim", 1),
+    ("train", "during a claim", 2),
+    ("train", "during a claim", 6),
+    ("train", "before the commit", 9),
+    ("train", "before the acknowledgement", 7),
+    ("train", "between branches", 6),
+]
+TAKEOVERS = [
+    ("steal", f"{when} a takeover's generation", count)
+    for when in ("before", "after")
+    for count in (1, 2, 5)
+]
+
+
+def test_workers_that_are_killed_while_they_claim_or_report_change_no_decision(
+    tmp_path: pathlib.Path, planned: Decided
+) -> None:
+    """Whoever comes next claims all slots at once: their owner is dead."""
+    for log_dir, _ in play(tmp_path, CLAIMS):
+        controller = crash_child.together(log_dir)
+        check_reports(controller, acknowledged(log_dir))
+        crash_child.train(controller, ignored)
+        assert controller.finished
+        assert takeovers(controller) == 0
+        assert decided(controller) == planned
+        controller.close()
+
+
+def test_a_worker_that_is_killed_while_it_takes_over_leaves_no_half_of_it(
+    tmp_path: pathlib.Path, planned: Decided
+) -> None:
+    """Between its lease, the generation that fences the other, and the commit."""
+    for log_dir, (_, _, count) in play(tmp_path, TAKEOVERS):
+        controller = crash_child.together(log_dir)
+        check_reports(controller, acknowledged(log_dir))
+        assert takeovers(controller) == count - 1
+        crash_child.train(controller, ignored)
+        assert takeovers(controller) == count - 1
+        assert decided(controller) == planned
+        controller.close()
+
+
+def test_takeovers_change_no_decision(planned: Decided) -> None:
+    """The late reports of those who were fenced are side branches."""
+    controller = crash_child.together()
+    crash_child.steal(controller, ignored)
+    assert takeovers(controller) > 5
+    assert decided(controller) == planned
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_when_one_of_several_processes_is_killed_the_others_train_its_slot(
+    count: int, tmp_path: pathlib.Path, planned: Decided
+) -> None:
+    """At once, though nobody has buried it; the branches are those of a whole run."""
+    log_dir = tmp_path / "run"
+    crash(f"crowd({str(log_dir)!r}, {count}, others=2)")
+    controller = crash_child.together(log_dir)
+    check_reports(controller, acknowledged(log_dir), kills=0)
+    assert controller.finished
+    assert takeovers(controller) == 0
+    assert decided(controller) == planned
+    controller.close()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import population
-from population import Checkpoint, PopulationController, Stop
+from population import Checkpoint, PopulationController, Stop, remover
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
 from population.params import FileParams
 from population.retention import Keep
@@ -147,6 +147,7 @@ def test_neither_run_removes_what_the_other_needs(
     train(new, 12)
     for checkpoint in needed:
         old.load(checkpoint)
+    remover.settle()
     first = folders[1] / "params"
     assert len(list(first.rglob("*.msgpack"))) <= 1.2 * len(new.reachable()) + 1
     old.close()

@@ -19,7 +19,6 @@ from population import (
     Start,
 )
 from population.keeper import Keeper
-from population.retention import Keep
 from population.mutators import WinnerTakeAllGenetic
 from tests.helpers import (
     Scripted,
@@ -693,7 +692,7 @@ def test_what_is_kept_in_memory_is_what_the_journal_says(
 
 def test_a_keeper_is_made_of_plain_parts() -> None:
     """It can stand alone: without a folder or memory arrays have no place."""
-    keeper = Keeper(None, None, in_memory=False, keep=Keep())
+    keeper = Keeper(None, None, in_memory=False)
     assert keeper.prepare(0, "g", 1, {"path": ("a", 1)}).params_text is not None
     with pytest.raises(ValueError, match="params="):
         keeper.prepare(0, "g", 1, np.ones(2))

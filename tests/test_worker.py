@@ -21,6 +21,7 @@ from population import (
     Stop,
     Worker,
     hyperparams,
+    remover,
 )
 from population.base import Saved
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
@@ -598,6 +599,7 @@ def test_restoring_what_is_gone_or_damaged_is_an_error(
     controller = make([{"learning_rate": 0.1}], alone(), tmp_path)
     with controller.worker() as worker:
         train(worker, 2)
+    remover.settle()
     for file in (tmp_path / "params").rglob("*.msgpack"):
         if damage == "remove":
             file.unlink()
@@ -913,6 +915,7 @@ def test_a_worker_that_slept_before_it_restored_gets_what_there_is_now(
                 state = other.restore(init)
             other.step = step
             other.report(1.0 / step, state)
+    remover.settle()
     assert not list((tmp_path / "params").rglob("1-*"))
     sleeper.restore(init)
     assert sleeper.step == 8

@@ -10,7 +10,7 @@ import contextlib
 import heapq
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from population.journal import Journal
@@ -123,10 +123,12 @@ class SqliteJournal(Journal):
         """Insert what a recorded checkpoint lacked."""
         self._run("INSERT INTO late VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def add_removal(self, row: int, params: str, reason: str) -> None:
-        """Record, after `row`, that checkpoints so far have these params no more."""
-        values = (params, row, reason)
-        self._run("INSERT OR IGNORE INTO removals VALUES (?, ?, ?)", values)
+    def remove(self, removals: Sequence[tuple[int, str, str]]) -> None:
+        """Record removals; such saves are kept no more."""
+        for row, params, reason in removals:
+            values = (params, row, reason)
+            self._run("INSERT OR IGNORE INTO removals VALUES (?, ?, ?)", values)
+            self._run("DELETE FROM saves WHERE params = ?", (params,))
 
     def add_loss(self, row: int, lost: str, told: int | None, time: float) -> None:
         """Record, after `row`, which slots are lost."""
@@ -186,19 +188,9 @@ class SqliteJournal(Journal):
         """The params that the store keeps, oldest first."""
         return [SaveRow(*row) for row in self._run("SELECT * FROM saves ORDER BY row")]
 
-    def count_saves(self) -> tuple[int, int]:
-        """How many saves there are, and their bytes."""
-        sql = "SELECT count(*), coalesce(sum(bytes), 0) FROM saves"
-        found: tuple[int, int] = self._run(sql).fetchone()
-        return found
-
     def add_save(self, save: SaveRow) -> None:
         """Note that the store keeps these params."""
         self._run("REPLACE INTO saves VALUES (?, ?, ?, ?, ?)", save)
-
-    def drop_save(self, params: str) -> None:
-        """Note that the store keeps them no more."""
-        self._run("DELETE FROM saves WHERE params = ?", (params,))
 
     def add_best(self, row: int, checkpoint: int, reports: int) -> None:
         """Record that a checkpoint has become the best one."""

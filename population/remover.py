@@ -1,0 +1,82 @@
+"""Removes params from their store beside the training: that can take long."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+
+from population.errors import ParamsError
+
+logger = logging.getLogger("population")
+Paths = queue.Queue[str | None]
+
+
+def settle() -> None:
+    """Wait until all removers of this process have nothing left to do."""
+    for remover in list(_REMOVERS):
+        remover.settle()
+
+
+class Remover:
+    """A thread that removes one path after the other; begun with the first one.
+
+    Whatever the program does, its end waits for what is left. If it is killed, a later
+    session removes that.
+
+    Args:
+        remove: Removes a path; may raise OSError or ParamsError.
+    """
+
+    def __init__(self, remove: Callable[[str], object]) -> None:
+        self._remove = remove
+        self._paths: Paths = queue.Queue()
+        self._stop: Callable[[], object] | None = None
+        _REMOVERS.add(self)
+
+    def put(self, path: str) -> None:
+        """Have a path removed soon."""
+        if self._stop is None:
+            thread = threading.Thread(
+                target=_work,
+                args=(self._paths, self._remove),
+                name="population-remover",
+                daemon=True,
+            )
+            thread.start()
+            self._stop = weakref.finalize(self, _end, self._paths, thread)
+        self._paths.put(path)
+
+    def settle(self) -> None:
+        """Wait until everything is removed."""
+        if self._stop is not None:
+            self._paths.join()
+
+    def close(self) -> None:
+        """Remove what is left, and end the thread."""
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+
+
+_REMOVERS: weakref.WeakSet[Remover] = weakref.WeakSet()
+
+
+def _work(paths: Paths, remove: Callable[[str], object]) -> None:
+    while True:
+        path = paths.get()
+        try:
+            if path is None:
+                return
+            remove(path)
+        except (OSError, ParamsError) as error:
+            logger.warning("the params %s could not be removed: %s", path, error)
+        finally:
+            paths.task_done()
+
+
+def _end(paths: Paths, thread: threading.Thread) -> None:
+    paths.put(None)
+    thread.join()

@@ -1,0 +1,1 @@
+"""Runs of every released format, and what they hold."""

@@ -1,0 +1,117 @@
+"""Makes the stored run of the present format; run once, before a format is released.
+
+    python -m tests.data.make tests/data/format-2
+
+Beside it goes a JSON file with the history as the journal's own view tells it, for the
+test that reads both for ever. `format-1` was made by the first released code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import sqlite3
+import sys
+from typing import Any
+
+import numpy as np
+
+from population import PopulationController, Start, owners
+from population.mutators import WinnerTakeAllGenetic
+from tests.helpers import Clock
+
+Meta = dict[str, Any]
+SIZE, SEED = 3, 7
+_BEGAN = 1_790_000_000.0  # Long ago for whoever reads it, so that no lease is fresh.
+_HISTORY = """
+SELECT generation_id, step, worker_id, params, meta_params, has_value, value, metrics,
+    parent_generation_id, parent_step, time, reason
+FROM history ORDER BY row"""
+
+
+def mutate(meta_params: Meta, rng: np.random.Generator) -> Meta:
+    """Another number, the same layers."""
+    return {**meta_params, "h": meta_params["h"] + float(rng.normal())}
+
+
+def opened(folder: pathlib.Path, **options: Any) -> PopulationController:
+    """A run of this kind, to be made or to go on."""
+    starts: list[Any] = [{"h": float(i + 1), "layers": (1, 2)} for i in range(SIZE)]
+    starts[1] = Start(starts[1], "trained elsewhere", 2)
+    mutator = WinnerTakeAllGenetic(mutate, 4)
+    return PopulationController(starts, mutator, folder, seed=SEED, **options)
+
+
+def tick(controller: PopulationController, count: int = 1) -> None:
+    """Train the slot that is furthest behind; some values are late, some are NaN."""
+    for _ in range(count):
+        workers = controller.workers
+        slot = min(range(SIZE), key=lambda w: workers[w].step)
+        at = workers[slot]
+        step = at.step + 1
+        params: Any = f"at {step}" if step % 3 else {"w": np.full(2, float(step))}
+        value = math.nan if (slot, step) == (2, 7) else abs(at.meta_params["h"]) + step
+        report = slot, at.generation_id, step, params
+        late = step % 5 == 0
+        controller.set_eval(*report, None if late else value)
+        if late:
+            controller.set_eval(slot, at.generation_id, step, None, value, {"n": step})
+
+
+def make(folder: pathlib.Path) -> None:
+    """A run in which everything has happened that the format can tell."""
+    owners._host = lambda: "a-host"  # type: ignore[assignment]
+    owners._place = lambda: "/"  # type: ignore[assignment]
+    clock = Clock(_BEGAN)
+    controller = opened(folder, clock=clock, worker_timeout=60.0)
+    for number in range(40):
+        clock.advance(1.0)
+        tick(controller)
+        if number == 20:
+            controller.session.lose({1})
+    report_twice_and_reject(controller)
+    clock.advance(1.0)
+    tick(controller, 3)
+    controller.session.lose({2})
+    controller.close()
+
+
+def report_twice_and_reject(controller: PopulationController) -> None:
+    """A worker trains a slot, another one takes it over and finds its save damaged."""
+    first = controller.worker(0)
+    first.poll()
+    first.step += 1
+    first.report(5.0, {"w": np.full(2, float(first.step))})
+    first.step += 1
+    first.report(4.0, {"w": np.full(2, float(first.step))})
+    second = controller.worker(0)
+    second.poll()
+    second.reject("a bad sector")
+    second.poll()
+
+
+def history(folder: pathlib.Path) -> list[list[Any]]:
+    """What the view of the journal says, read without the library."""
+    connection = sqlite3.connect(folder / "journal.sqlite")
+    try:
+        rows = connection.execute(_HISTORY).fetchall()
+    finally:
+        connection.close()
+    return [list(row) for row in rows]
+
+
+def main(arguments: list[str]) -> None:
+    """Make it where the argument says."""
+    folder = pathlib.Path(arguments[0])
+    if folder.exists():
+        raise SystemExit(f"{folder} exists, and what is released must not change.")
+    make(folder)
+    lines = ",\n".join(json.dumps(row) for row in history(folder))
+    folder.with_suffix(".json").write_text(f"[\n{lines}\n]\n")
+
+
+if __name__ == "__main__":
+    from tests.data import make as module  # Else its functions were those of __main__.
+
+    module.main(sys.argv[1:])

@@ -1,0 +1,147 @@
+"""A run of each released format is read for ever, and goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import shutil
+import sqlite3
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from population import PopulationController, codec
+from population.base import Checkpoint, Saved
+from population.retention import Keep
+from tests.data import make
+from tests.helpers import assert_is_a_forest, work
+
+DATA = pathlib.Path(__file__).parent / "data"
+FORMATS = ["format-1", "format-2"]
+# Saved arrays are their step and this.
+ADDED = {"format-1": np.arange(3.0), "format-2": np.zeros(2)}
+
+
+def expected(name: str) -> list[list[Any]]:
+    """The history that was stored beside a run."""
+    found: list[list[Any]] = json.loads((DATA / f"{name}.json").read_text())
+    return found
+
+
+def opened(name: str, tmp_path: pathlib.Path, **options: Any) -> PopulationController:
+    """A copy of a stored run."""
+    folder = tmp_path / name
+    if not folder.exists():
+        shutil.copytree(DATA / name, folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The run goes on with other arguments")
+        return make.opened(folder, **options)
+
+
+def as_stored(checkpoint: Checkpoint) -> list[Any]:
+    """A checkpoint in the form of the stored history."""
+
+    def text(value: Any) -> str | None:
+        return None if value is None else codec.encode(value)
+
+    value, parent = checkpoint.value, checkpoint.parent
+    return [
+        checkpoint.generation_id,
+        checkpoint.step,
+        checkpoint.worker_id,
+        text(checkpoint.params),
+        codec.encode(checkpoint.meta_params),
+        int(value is not None),
+        None if value is None or math.isnan(value) else value,
+        text(checkpoint.metrics),
+        *(parent or (None, None)),
+        checkpoint.time,
+        checkpoint.reason,
+    ]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_history_of_each_released_format_is_read_for_ever(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    """Every checkpoint is as it was, and every save can be loaded."""
+    controller = opened(name, tmp_path)
+    checkpoints = list(controller.history())
+    check_forgetting_nothing(controller, name)
+    assert_is_a_forest(controller.graph)
+    arrays = [c for c in checkpoints if type(c.params) is Saved]
+    assert arrays
+    for checkpoint in arrays:
+        found = controller.load(checkpoint)["w"]
+        np.testing.assert_array_equal(found, checkpoint.step + ADDED[name])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_run_of_each_released_format_goes_on(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    """Reports, decisions and saves of today follow, and what was there stays."""
+    controller = opened(name, tmp_path, keep=Keep(everything=True))
+    decided = controller.session.decisions.count
+    count = sum(1 for _ in controller.history())
+    make.tick(controller, 40)
+    assert sum(1 for _ in controller.history()) >= count + 40
+    assert controller.session.decisions.count > decided
+    check_forgetting_nothing(controller, name)
+    controller.close()
+    again = opened(name, tmp_path)
+    check_forgetting_nothing(again, name)
+    assert len({work(again, slot).generation_id for slot in range(make.SIZE)}) == 3
+    make.tick(again, 20)
+    for slot in range(make.SIZE):
+        work(again, slot)  # Also with what is removed now.
+
+
+def check_forgetting_nothing(controller: PopulationController, name: str) -> None:
+    """What was stored comes first, and the rest follows."""
+    history = [as_stored(checkpoint) for checkpoint in controller.history()]
+    before = expected(name)
+    assert history[: len(before)] == before
+    assert_is_a_forest(controller.graph)
+
+
+def test_the_stored_run_of_this_format_holds_all_that_the_format_can_tell() -> None:
+    """A table that is empty there would prove nothing."""
+    path = DATA / "format-2" / "journal.sqlite"
+    connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+    for question in (
+        "SELECT count(*) FROM removals WHERE reason = 'unreachable'",
+        "SELECT count(*) FROM removals WHERE reason = 'rejected: a bad sector'",
+        "SELECT count(*) FROM losses WHERE lost = '[2]'",
+        "SELECT count(*) FROM leases WHERE owner LIKE '%a-host%'",
+        "SELECT count(*) FROM saves",
+        "SELECT count(*) FROM late",
+        "SELECT count(*) FROM checkpoints WHERE has_value AND value IS NULL",
+        "SELECT count(*) FROM generations WHERE reason = 'takeover'",
+        "SELECT count(*) FROM generations WHERE reason LIKE 'rejected%'",
+    ):
+        assert connection.execute(question).fetchone()[0] > 0, question
+    connection.close()
+
+
+def test_the_lost_slots_of_a_stored_run_are_still_lost(tmp_path: pathlib.Path) -> None:
+    """Until they report again."""
+    controller = opened("format-2", tmp_path)
+    assert controller.session.slots.lost == {2}
+    controller.set_eval(2, controller.workers[2].generation_id, 99, "path", 1.0)
+    assert not controller.session.slots.lost
+
+
+def test_what_a_host_held_that_was_long_silent_is_free(tmp_path: pathlib.Path) -> None:
+    """A run may move on; a worker here gets the slot that one there held, fenced."""
+    controller = opened("format-2", tmp_path)
+    before = controller.newest(0)
+    assert before.reason == "takeover"
+    workers = [controller.worker() for _ in range(make.SIZE)]
+    assert {worker.worker_id for worker in workers} == {0, 1, 2}
+    make.tick(controller)
+    controller.close()
+    opened("format-2", tmp_path)  # What was reported here is no sign of life of there.

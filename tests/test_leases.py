@@ -1,0 +1,678 @@
+"""Who trains which slot: claims, silence, takeovers and lost slots.
+
+The clock moves when told. Where a process must be dead, one is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from population import (
+    Branch,
+    JournalError,
+    PopulationController,
+    PopulationView,
+    Report,
+    Stop,
+    Worker,
+    owners,
+)
+from population.base import Event
+from population.mutators import WinnerTakeAllGenetic
+from tests.helpers import Clock, Scripted, content, generation, poll
+
+TIMEOUT_S = 100.0
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+class Hosts:
+    """Processes that share a run folder, as controllers of this one.
+
+    Args:
+        folder: The run folder.
+        clock: The clock of all.
+    """
+
+    def __init__(self, folder: pathlib.Path, clock: Clock) -> None:
+        self._folder = folder
+        self.clock = clock
+        self._open: list[PopulationController] = []
+
+    def join(self, size: int = 2, **options: Any) -> PopulationController:
+        """Another process opens the run."""
+        options.setdefault("mutator", Scripted())
+        options.setdefault("worker_timeout", TIMEOUT_S)
+        starts = [{"h": i} for i in range(size)]
+        controller = PopulationController(
+            starts, log_dir=self._folder, clock=self.clock, **options
+        )
+        self._open.append(controller)
+        return controller
+
+    def pass_time(self, seconds: float, *alive: Worker) -> None:
+        """Let time pass while all processes look on, and some workers poll."""
+        for _ in range(10):
+            self.clock.advance(seconds / 10)
+            for worker in alive:
+                assert not worker.poll()
+            for controller in self._open:
+                look(controller)
+
+    def close(self) -> None:
+        """Close all."""
+        for controller in self._open:
+            controller.close()
+
+
+@pytest.fixture
+def hosts(tmp_path: pathlib.Path, clock: Clock) -> Iterator[Hosts]:
+    """Makes controllers that share a run folder."""
+    found = Hosts(tmp_path / "run", clock)
+    yield found
+    found.close()
+
+
+def look(controller: PopulationController) -> None:
+    """Have a process look at the run."""
+    with controller.session.news:
+        controller.session.refresh()
+        controller.session.leases.look()
+
+
+def is_free(controller: PopulationController, worker_id: int) -> bool:
+    """Whether a worker of this process that asks for any slot may have this one."""
+    look(controller)
+    return controller.session.leases.is_claimable(worker_id)
+
+
+def begin(controller: PopulationController, worker_id: int | None = None) -> Worker:
+    """A worker that has made its first step."""
+    worker = controller.worker(worker_id)
+    assert worker.poll()
+    train(worker)
+    assert not worker.poll()
+    return worker
+
+
+def train(worker: Worker, value: float = 1.0) -> None:
+    """A step and its report."""
+    worker.step += 1
+    worker.report(value, f"at {worker.step}")
+
+
+def reasons(controller: PopulationController) -> list[str]:
+    """Why each generation was opened."""
+    return [controller.graph.root(name).reason for name in controller.graph]
+
+
+# Claims.
+
+
+def test_a_worker_without_an_id_takes_the_free_slot_with_the_fewest_steps(
+    hosts: Hosts,
+) -> None:
+    """The lowest id on ties; in another process too."""
+    one, two = hosts.join(3), hosts.join(3)
+    first = begin(one)
+    assert first.worker_id == 0
+    second = begin(two)
+    assert second.worker_id == 1
+    first.release()
+    assert two.worker().worker_id == 2
+
+
+def test_a_slot_that_was_given_back_keeps_its_generation(hosts: Hosts) -> None:
+    """Nobody else trains it, so there is nobody to fence."""
+    one, two = hosts.join(1), hosts.join(1)
+    with begin(one) as worker:
+        name = worker.generation_id
+    again = two.worker()
+    assert again.poll()
+    assert (again.generation_id, again.step) == (name, 1)
+    assert reasons(two) == ["start"]
+
+
+def test_the_worker_of_a_held_slot_is_fenced_and_told_its_new_work(
+    hosts: Hosts,
+) -> None:
+    """What it still reports is a side branch; nobody decides on it."""
+    one, two = hosts.join(1), hosts.join(1)
+    slow = begin(one, 0)
+    old = slow.generation_id
+    quick = begin(two, 0)
+    assert quick.generation_id != old
+    assert two.graph.root(quick.generation_id).parent == (old, 1)
+    train(slow, 0.0)
+    assert one.graph[old][2].value == 0.0
+    assert one.newest(0).generation_id == quick.generation_id
+    asked = one.session.decisions._mutator
+    assert isinstance(asked, Scripted)
+    assert asked.asked == [(0, 1)]
+    quick.release()
+    assert slow.poll()
+    assert (slow.generation_id, slow.step) == (quick.generation_id, 2)
+    assert reasons(one) == ["start", "takeover"]
+
+
+def test_a_worker_waits_while_every_slot_is_held(hosts: Hosts) -> None:
+    """Until one is given back, by another process too."""
+    one, two = hosts.join(1), hosts.join(1)
+    holder = begin(one)
+    claimed: list[int] = []
+    thread = threading.Thread(
+        target=lambda: claimed.append(two.worker().worker_id), daemon=True
+    )
+    thread.start()
+    assert not claimed
+    holder.release()
+    thread.join(30)
+    assert claimed == [0]
+
+
+def test_closing_a_controller_ends_the_claims_of_its_workers(hosts: Hosts) -> None:
+    """Also of those that somebody still has at hand."""
+    one, two = hosts.join(1), hosts.join(1)
+    worker = begin(one)
+    assert not is_free(two, 0)
+    one.close()
+    assert is_free(two, 0)
+    assert not worker.running
+
+
+def test_workers_of_two_processes_take_turns(hosts: Hosts) -> None:
+    """Two workers train five slots, and none is left behind."""
+    one, two = hosts.join(5), hosts.join(5)
+    workers = [begin(one), begin(two)]
+    for _ in range(200):
+        for worker in workers:
+            worker.turn = 2
+            worker.poll()
+            train(worker)
+    steps = [active.step for active in one.workers]
+    assert min(steps) >= 70
+    assert sum(steps) == 402
+    assert reasons(one) == ["start"] * 5
+
+
+# Dead processes.
+
+
+CHILD = """
+import sys
+from population import PopulationController
+from tests.helpers import Scripted
+run = PopulationController([{"h": 0}, {"h": 1}], Scripted(), sys.argv[1])
+worker = run.worker(0)
+worker.poll()
+worker.step = 7
+worker.report(1.0, "at 7")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: pathlib.Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds slot 0 of the run."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path / "run")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("is_buried", [False, True])
+def test_the_slot_of_a_dead_process_is_free_at_once(
+    is_buried: bool, hosts: Hosts, holder: subprocess.Popen[str]
+) -> None:
+    """Also without a time-out; also while its parent has not asked for it.
+
+    It cannot report any more, so its generation goes on.
+    """
+    run = hosts.join(worker_timeout=None)
+    assert not is_free(run, 0)
+    os.kill(holder.pid, signal.SIGKILL)
+    if is_buried:
+        holder.wait(30)
+    else:
+        os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    assert is_free(run, 0)
+    worker = run.worker(0)
+    assert worker.poll()
+    assert (worker.step, worker.params) == (7, "at 7")
+    assert reasons(run) == ["start", "start"]
+
+
+def test_a_live_process_keeps_its_slot(
+    hosts: Hosts, holder: subprocess.Popen[str]
+) -> None:
+    """Without a time-out, however silent it is."""
+    run = hosts.join(worker_timeout=None)
+    hosts.pass_time(1e6)
+    assert not is_free(run, 0)
+    assert run.worker().worker_id == 1
+
+
+def test_a_later_process_with_the_same_id_is_another_owner() -> None:
+    """Ids come round again; when a process began does not."""
+    own = owners.Holder().owner
+    parent = own._replace(pid=os.getppid(), token="a")
+    began = owners._started(os.getppid())
+    assert began is not None
+    assert not owners.is_gone(parent._replace(started=began))
+    assert owners.is_gone(parent._replace(started=str(int(float(began)) - 1)))
+    boot, _, space = own.place.partition("/")
+    assert owners.is_gone(parent._replace(place=f"another/{space}", started=began))
+    # A process of another name space may have any id here: it cannot be told.
+    assert not owners.is_gone(parent._replace(place=f"{boot}/another", started="0"))
+    assert not owners.is_gone(own._replace(host="elsewhere", pid=1))
+
+
+def test_a_worker_that_was_forgotten_holds_nothing(hosts: Hosts) -> None:
+    """A thread that died takes its worker with it."""
+    run = hosts.join(1)
+    worker = begin(run)
+    assert not is_free(run, 0)
+    del worker
+    assert is_free(run, 0)
+    assert begin(run).worker_id == 0
+    assert reasons(run) == ["start"]
+
+
+# Silence.
+
+
+def test_a_silent_worker_loses_its_slot_after_the_time_out(hosts: Hosts) -> None:
+    """It is fenced: alive it may be, and report late."""
+    one, two = hosts.join(1), hosts.join(1)
+    slow = begin(one)
+    hosts.pass_time(0.9 * TIMEOUT_S)
+    assert not is_free(two, 0)
+    hosts.pass_time(0.2 * TIMEOUT_S)
+    assert is_free(two, 0)
+    quick = begin(two)
+    assert reasons(two) == ["start", "takeover"]
+    train(slow, 0.0)
+    assert two.newest(0).generation_id == quick.generation_id
+    assert two.graph[slow.generation_id][2].value == 0.0
+
+
+def test_polls_alone_keep_a_slot(hosts: Hosts) -> None:
+    """Whether or not there is anything to report."""
+    one, two = hosts.join(1), hosts.join(1)
+    worker = begin(one)
+    hosts.pass_time(9 * TIMEOUT_S, worker)
+    assert not is_free(two, 0)
+
+
+def test_polls_write_at_most_four_times_in_a_time_out(hosts: Hosts) -> None:
+    """A lease is not worth a transaction a step."""
+    run = hosts.join(1)
+    worker = begin(run)
+    changes = run.session.leases.change
+    for _ in range(1000):
+        hosts.clock.advance(TIMEOUT_S / 1000)
+        assert not worker.poll()
+    assert 3 <= run.session.leases.change - changes <= 4
+
+
+def test_silence_counts_from_the_last_sign_of_life(hosts: Hosts) -> None:
+    """Not from when the process that judges had looked before."""
+    one, two = hosts.join(1), hosts.join(1)
+    worker = begin(one)
+    look(two)
+    hosts.clock.advance(0.49 * TIMEOUT_S)
+    assert not worker.poll()
+    with two.session.news:
+        two.session.refresh()
+    for _ in range(9):
+        hosts.clock.advance(0.1 * TIMEOUT_S)
+        assert not is_free(two, 0)
+
+
+def test_a_loop_that_was_heard_of_by_one_process_is_not_silent_for_another(
+    hosts: Hosts,
+) -> None:
+    """Also if the one has only just opened the run."""
+    watching = hosts.join(2)
+    poll(watching, 0)
+    hosts.pass_time(3 * TIMEOUT_S)
+    fresh = hosts.join(2)
+    fresh.set_eval(0, generation(fresh), 1, None, 1.0)
+    watching.set_eval(1, generation(watching, 1), 1, None, 1.0)
+    assert list(watching.session.slots.live) == [0, 1]
+
+
+def test_a_first_compilation_may_take_longer_than_the_time_out(hosts: Hosts) -> None:
+    """After it, silence counts again; it is allowed for once."""
+    one, two = hosts.join(1), hosts.join(1)
+    worker = one.worker()
+    assert worker.poll()
+    hosts.pass_time(9 * TIMEOUT_S)
+    assert not is_free(two, 0)
+    train(worker)
+    assert not worker.poll()
+    hosts.pass_time(1.2 * TIMEOUT_S)
+    assert is_free(two, 0)
+
+
+def test_a_first_compilation_is_not_waited_for_for_ever(hosts: Hosts) -> None:
+    """Half an hour and the time-out, then the slot is free."""
+    one, two = hosts.join(1), hosts.join(1)
+    worker = one.worker()
+    assert worker.poll()
+    hosts.pass_time(200.0)
+    for _ in range(20):
+        hosts.pass_time(TIMEOUT_S)
+    assert is_free(two, 0)
+
+
+def test_a_busy_worker_keeps_its_slot_for_as_long_as_it_said(hosts: Hosts) -> None:
+    """And for a time-out more; its next poll ends that."""
+    one, two = hosts.join(1), hosts.join(1)
+    worker = begin(one)
+    worker.busy(5 * TIMEOUT_S)
+    look(two)
+    hosts.pass_time(5.9 * TIMEOUT_S / 2)
+    hosts.pass_time(5.9 * TIMEOUT_S / 2)
+    assert not is_free(two, 0)
+    hosts.pass_time(0.2 * TIMEOUT_S)
+    assert is_free(two, 0)
+    assert not worker.poll()  # Nobody was quicker.
+    hosts.pass_time(1.2 * TIMEOUT_S)
+    assert is_free(two, 0)
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 86400.0], ids=["an hour back", "a day on"])
+def test_a_clock_that_jumps_takes_no_slot_away(jump: float, hosts: Hosts) -> None:
+    """From a worker that is there; one that is not is still found out."""
+    one, two = hosts.join(2), hosts.join(2)
+    there, gone = begin(one, 0), begin(one, 1)
+    hosts.clock.advance(jump)
+    for controller in (one, two):
+        assert not is_free(controller, 0)
+    hosts.pass_time(2.0 * TIMEOUT_S, there)
+    assert not is_free(two, 0)
+    assert is_free(two, 1)
+    times = [c.time for c in two.history()]
+    assert times == sorted(times)
+    train(there)
+    assert two.newest(0).step == 2
+    assert gone.worker_id == 1
+
+
+def test_opening_a_run_renews_all_leases(hosts: Hosts) -> None:
+    """Whoever has just come cannot tell how long the others were silent."""
+    one = hosts.join(1)
+    worker = begin(one)
+    hosts.pass_time(5 * TIMEOUT_S)
+    two = hosts.join(1)
+    assert not is_free(two, 0)
+    hosts.pass_time(1.1 * TIMEOUT_S)
+    assert is_free(two, 0)
+    assert worker.worker_id == 0
+
+
+def test_an_evaluation_from_elsewhere_holds_no_slot(hosts: Hosts) -> None:
+    """A job that reports values does not train: the slot stays free."""
+    run = hosts.join(1)
+    worker = begin(run)
+    worker.step += 1
+    worker.report(None, "at 2")
+    name = worker.generation_id
+    worker.release()
+    hosts.pass_time(0.5 * TIMEOUT_S)
+    run.set_eval(0, name, 2, None, 0.5)
+    assert is_free(run, 0)
+
+
+def test_a_slot_that_a_loop_polls_is_not_claimed_for_any_worker(hosts: Hosts) -> None:
+    """Also one that was given back before; by name it can be claimed."""
+    run = hosts.join(2)
+    begin(run, 0).release()
+    assert poll(run, 0) is not None
+    assert not is_free(run, 0)
+    assert run.worker().worker_id == 1
+    assert run.worker(0).worker_id == 0
+
+
+# Lost slots, in loops around the two calls.
+
+
+def rounds(hosts: Hosts, size: int = 3) -> PopulationController:
+    """A run whose workers wait for each other every second step."""
+
+    def mutate(meta: Mapping[str, int]) -> dict[str, int]:
+        return {"h": meta["h"] + 10}
+
+    mutator = WinnerTakeAllGenetic(mutate, steps_per_exploit=2, synchronous=True)
+    return hosts.join(size, mutator=mutator)
+
+
+def advance(run: PopulationController, *worker_ids: int) -> None:
+    """Raw loops poll, and report a step unless they wait."""
+    for worker_id in worker_ids:
+        active = run.workers[worker_id]
+        poll(run, worker_id, active.generation_id, active.step)
+        if active.wait_at is None or active.step < active.wait_at:
+            name, step = active.generation_id, active.step + 1
+            run.set_eval(worker_id, name, step, f"{worker_id}", float(worker_id + 1))
+
+
+def test_a_barrier_closes_without_a_lost_slot_which_comes_back(hosts: Hosts) -> None:
+    """After twice the time-out, at a poll of one that waits; none needs to report."""
+    run, other = rounds(hosts), rounds(hosts)
+    advance(run, 0, 1, 2)
+    advance(run, 0, 1)
+    for _ in range(18):
+        hosts.pass_time(0.1 * TIMEOUT_S)
+        advance(run, 0, 1)
+    assert run.session.slots.lost == frozenset()
+    assert [w.step for w in run.workers] == [2, 2, 1]
+    assert len(run.graph) == 3
+    for _ in range(4):
+        hosts.pass_time(0.1 * TIMEOUT_S)
+        advance(run, 0, 1)
+    look(other)
+    assert list(run.session.slots.live) == [0, 1]
+    assert list(other.session.slots.live) == [0, 1]
+    assert len(run.graph) == len(other.graph) == 5
+    assert other.workers[2].step == 1
+    late = run.workers[2]
+    other.set_eval(2, late.generation_id, 2, "2", 3.0)
+    look(run)
+    assert list(run.session.slots.live) == [0, 1, 2]
+    assert list(other.session.slots.live) == [0, 1, 2]
+
+
+def test_a_slot_that_nobody_ever_trained_is_lost_too(hosts: Hosts) -> None:
+    """Fewer loops than slots: the rest does not wait for ever."""
+    run = rounds(hosts)
+    for _ in range(25):
+        advance(run, 0, 1)
+        hosts.pass_time(0.1 * TIMEOUT_S)
+    assert run.session.slots.live == (0, 1)
+    assert len(run.graph) > 3
+
+
+def test_no_slot_is_lost_while_a_worker_could_take_it(hosts: Hosts) -> None:
+    """It waits for that one instead: a death changes no decision."""
+    run = rounds(hosts)
+    worker = begin(run, 0)
+    gone = begin(run, 1)
+    hosts.pass_time(9 * TIMEOUT_S, worker)
+    assert run.session.slots.lost == frozenset()
+    assert is_free(run, gone.worker_id)
+
+
+def test_without_a_time_out_no_slot_is_ever_lost(hosts: Hosts) -> None:
+    """A loop may pause for a week."""
+    run = hosts.join(worker_timeout=None)
+    poll(run, 0)
+    for _ in range(10):
+        hosts.pass_time(1e6)
+        poll(run, 0, generation(run))
+    assert run.session.slots.live == (0, 1)
+
+
+def test_losses_outlive_a_restart(hosts: Hosts) -> None:
+    """They are recorded, as decisions rest on them."""
+    run = rounds(hosts)
+    advance(run, 0, 1, 2)
+    for _ in range(25):
+        advance(run, 0, 1)
+        hosts.pass_time(0.1 * TIMEOUT_S)
+    run.close()
+    again = rounds(hosts)
+    assert again.session.slots.live == (0, 1)
+
+
+# Other hosts.
+
+
+def test_a_run_that_another_host_trains_is_refused(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite cannot be shared through a network; the error names what can."""
+    run = hosts.join(1)
+    worker = begin(run)
+    monkeypatch.setattr(owners, "_host", lambda: "elsewhere")
+    before = content(run)
+    with pytest.raises(JournalError, match="PostgreSQL") as caught:
+        hosts.join(1)
+    holder = json.loads(worker._holder.text)[0]
+    assert f"on {holder} holds worker 0" in str(caught.value)
+    assert content(run) == before
+
+
+def test_a_run_that_another_host_has_given_back_is_opened(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder may move."""
+    begin(hosts.join(1)).release()
+    monkeypatch.setattr(owners, "_host", lambda: "elsewhere")
+    assert begin(hosts.join(1)).step == 2
+
+
+def test_a_run_that_another_host_has_left_long_ago_is_opened(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that the error names, after the last sign of life."""
+    worker = begin(hosts.join(1))
+    monkeypatch.setattr(owners, "_host", lambda: "elsewhere")
+    hosts.clock.advance(1e6)
+    assert hosts.join(1).newest(0).step == worker.step
+
+
+# Events.
+
+
+def test_events_tell_what_has_happened_in_this_process(hosts: Hosts) -> None:
+    """Each once, with its slot, after it is recorded."""
+    events: list[Event] = []
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if report.checkpoint.step != 2:
+            return {}
+        return {1: Branch(report.checkpoint, {"h": 9})}
+
+    run = hosts.join(
+        mutator=Scripted(decide), on_event=events.append, stop=Stop(reports=4)
+    )
+    quiet = hosts.join(mutator=Scripted(decide))
+    worker = begin(run, 0)
+    train(worker)
+    train(worker, float("nan"))
+    thief = run.worker(0)
+    assert worker.running
+    quiet.set_eval(1, generation(quiet, 1), 5, None, 1.0)
+    assert not thief.running
+    assert not thief.running
+    assert [(e.kind, e.worker_id) for e in events] == [
+        ("claim", 0),
+        ("report", 0),
+        ("report", 0),
+        ("branch", 1),
+        ("report", 0),
+        ("diverged", 0),
+        ("takeover", 0),
+        ("finished", -1),
+    ]
+    assert events[3].checkpoint is not None
+    assert events[3].checkpoint.meta_params == {"h": 9}
+    assert events[-1].checkpoint is None
+
+
+def test_a_callback_may_wait_for_another_thread_that_uses_the_controller(
+    hosts: Hosts,
+) -> None:
+    """It is called outside of any lock."""
+    seen: list[int] = []
+
+    def on_event(event: Event) -> None:
+        thread = threading.Thread(
+            target=lambda: seen.append(len(run.workers)), daemon=True
+        )
+        thread.start()
+        thread.join(30)
+
+    run = hosts.join(on_event=on_event, stop=Stop(reports=2))
+    run.set_eval(0, generation(run), 1, None, 1.0)
+    assert len(seen) == 1
+    worker = begin(run)
+    worker.release()
+    assert not worker.running
+    assert len(seen) == 4  # The claim, its report and the end.
+
+
+def test_what_a_callback_raises_is_logged_and_never_fatal(
+    hosts: Hosts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Training does not suffer from a dashboard."""
+
+    def on_event(event: Event) -> None:
+        raise ZeroDivisionError("a dashboard")
+
+    run = hosts.join(on_event=on_event)
+    with caplog.at_level(logging.ERROR, "population"):
+        run.set_eval(0, generation(run), 1, None, 1.0)
+    assert run.newest(0).value == 1.0
+    assert "on_event raised at report" in caplog.text
+    assert "a dashboard" in caplog.text
+
+
+def test_nothing_is_told_of_what_was_rolled_back(hosts: Hosts) -> None:
+    """Not even when the next report succeeds."""
+    events: list[Event] = []
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if report.checkpoint.step == 1:
+            raise ZeroDivisionError("on purpose")
+        return {}
+
+    run = hosts.join(mutator=Scripted(decide), on_event=events.append)
+    name = generation(run)
+    with pytest.raises(ZeroDivisionError):
+        run.set_eval(0, name, 1, None, 1.0)
+    assert events == []
+    run.set_eval(0, name, 2, None, 1.0)
+    assert [(e.kind, e.checkpoint and e.checkpoint.step) for e in events] == [
+        ("report", 2)
+    ]
