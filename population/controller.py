@@ -25,8 +25,8 @@ from population.incoming import Incoming
 from population.journal import Journal
 from population.journals import sqlite_file
 from population.journals.sqlite import SqliteJournal
+from population.journals.sqlite_file import JOURNAL_NAME
 from population.keeper import PARAMS_FOLDER, Keeper
-from population.recorded import JOURNAL_NAME
 from population.retention import Keep
 from population.rules import Rules
 from population.session import Session

@@ -17,8 +17,9 @@ from population.errors import JournalError
 from population.graph import CheckpointGraph, decode
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
+from population.journals.sqlite_file import JOURNAL_NAME
 from population.keeper import PARAMS_FOLDER
-from population.recorded import JOURNAL_NAME, Transaction
+from population.recorded import Transaction
 from population.rows import (
     UNREACHABLE,
     BestRecord,

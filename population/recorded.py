@@ -12,6 +12,7 @@ from population.errors import JournalError
 from population.graph import decode
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
+from population.journals.sqlite_file import JOURNAL_NAME
 from population.rows import (
     CheckpointRecord,
     GenerationRow,
@@ -21,8 +22,6 @@ from population.rows import (
 
 if TYPE_CHECKING:
     from population.controller import PopulationController
-
-JOURNAL_NAME = "journal.sqlite"
 
 
 @dataclasses.dataclass

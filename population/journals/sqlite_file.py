@@ -11,6 +11,7 @@ import warnings
 from population.errors import JournalError
 from population.journals.sqlite_schema import APPLICATION_ID, FORMAT
 
+JOURNAL_NAME = "journal.sqlite"
 _HEADER_BYTES = 100
 _MOUNTS = pathlib.Path("/proc/mounts")
 _NETWORK = {
