@@ -130,6 +130,10 @@ class Keeper:
             for folder in folders:
                 yield from store.names(folder)
 
+    def settle(self) -> None:
+        """Wait until all that was dropped is gone."""
+        self._remover.settle()
+
     def close(self) -> None:
         """Remove what is left to be removed."""
         self._remover.close()

@@ -308,7 +308,7 @@ class Session:
             raise
         if fresh:
             self.keeper.forget(fresh, self.slots.taken)
-            self.keeper.drop(removed)
+            self.sweeper.drop(self, removed)
         self.events.tell()
         self.news.notify_all()
         return result

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from population.session import Session
 
 logger = logging.getLogger("population")
-_FEW = 10  # Of less than that, one more is more than a fifth.
+_FEW = 10
 _SAVED_BY = re.compile(r"\.?\d+-([0-9a-f]{8})\b")
 
 
@@ -44,6 +44,7 @@ class Sweeper:
         self._most = 0
         self._most_bytes = keep.bytes or 0
         self._tidied = False
+        self._few = True
 
     def forget(self) -> None:
         """What is known of the saves is old: others wrote, or nothing was written."""
@@ -79,9 +80,16 @@ class Sweeper:
             del saves[save.params]
             self._bytes -= save.bytes
         kept = len(saves)
-        self._most = kept + kept // 5 - 1 if kept >= _FEW else 0
+        self._few = kept < _FEW
+        self._most = 0 if self._few else kept + kept // 5 - 1
         self._note_budget()
         return [path_of(save.params) for save in removed]
+
+    def drop(self, session: Session, paths: Collection[str]) -> None:
+        """Have the store remove what is committed; where few are kept, wait for it."""
+        self._keeper.drop(paths)
+        if paths and self._few:
+            session.news.later(self._keeper.settle)
 
     def note(self, session: Session, taken: Collection[Incoming]) -> None:
         """Note saves that are recorded in this transaction."""

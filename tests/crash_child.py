@@ -329,10 +329,9 @@ def crowd(log_dir: str, count: int, others: int) -> None:
 
         def acknowledge(generation_id: str, step: int) -> None:
             note(generation_id, step)
-            if left[0] == count:
-                os.write(begins, b"." * others)
             left[0] -= 1
             if not left[0]:
+                os.write(begins, b"." * others)
                 os.read(told, 1)
                 os.kill(os.getpid(), signal.SIGKILL)
 
