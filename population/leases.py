@@ -119,9 +119,9 @@ class Leases:
     def must_fence(self, worker_id: int, holder: Holder) -> bool:
         """Whether the owner, another than the holder, may still be at work."""
         text = self.owner(worker_id)
-        if not text or text == holder.text:
+        if text is None or text == holder.text:
             return False
-        return not owners.is_gone(owners.owner_of(text))
+        return text == RAW or not owners.is_gone(owners.owner_of(text))
 
     def due(self, worker_id: int) -> bool:
         """Whether the slot's lease is to be renewed."""

@@ -153,9 +153,13 @@ def _spread(
     if value_added:
         slots.rank(checkpoint)
         slots.forget_recent(checkpoint.step)
+    worker_id = checkpoint.worker_id
+    ready = slots.ready[worker_id]
     concerned = look_again(slots, checkpoint)
-    decides = value_added and checkpoint.worker_id in concerned
-    return Report(checkpoint.worker_id, checkpoint) if decides else None
+    # Late params are news too if a decision may rest on the checkpoint only now.
+    news = value_added or slots.ready[worker_id] > ready
+    decides = news and worker_id in concerned
+    return Report(worker_id, checkpoint) if decides else None
 
 
 def look_again(slots: Slots, checkpoint: Checkpoint) -> list[int]:

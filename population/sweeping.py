@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("population")
 _FEW = 10
+_SESSIONS = 5  # So far back a removal may have been cut off.
 _SAVED_BY = re.compile(r"\.?\d+-([0-9a-f]{8})\b")
 
 
@@ -123,7 +124,7 @@ class Sweeper:
             folders = list(_recent_generations(session.slots))
             found = [(row, owners.owner_of(text)) for row, text in sessions]
             dead = [(row, owner) for row, owner in found if owners.is_gone(owner)]
-            since = dead[-1][0] if dead else session.slots.row + 1
+            since = dead[-_SESSIONS:][0][0] if dead else session.slots.row + 1
             paths = map(path_of, session.journal.removed_since(since))
             self._keeper.drop(list(paths))
         gone = {owner.token for _, owner in dead}

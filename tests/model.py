@@ -129,6 +129,7 @@ class Model:
         points: All checkpoints, as they were recorded.
         asked: What the mutator was asked.
         keeps_weights: Whether resuming asks for params.
+        saves: Whether any params were recorded.
         best: The best checkpoint, or None.
         lost: The slots that nobody waits for.
     """
@@ -137,6 +138,7 @@ class Model:
         self.points: dict[Name, Point] = {}
         self.size = len(metas)
         self.asked: list[str] = []
+        self.saves = False
         self.keeps_weights = False
         self.best: Point | None = None
         self.lost: set[int] = set()
@@ -298,13 +300,25 @@ class Model:
             point = self._add(below[0], said.step, said.params, said.value)
             asks = moves or (said.value is not None and self._concerns(point))
             return dataclasses.replace(point) if asks else None
+        rests = False
         if own and point.params is None and said.params is not None:
+            self.keeps_weights = self.saves = True
+            before = self._ready(worker_id)
             point.params = said.params
-            self.keeps_weights = True
-        if point.value is not None or said.value is None:
+            rests = self._ready(worker_id) > before
+        if point.value is None and said.value is not None:
+            self._value(point, said.value)
+        elif not rests:
             return None
-        self._value(point, said.value)
         return dataclasses.replace(point) if self._concerns(point) else None
+
+    def _ready(self, worker_id: int) -> int:
+        """The newest step of a lineage that a decision may rest on."""
+        for point in self.lineage(self.newest(worker_id)):
+            saved = point.params is not None or not self.saves
+            if point.value is not None and saved:
+                return point.step
+        return -1
 
     def _concerns(self, point: Point) -> bool:
         """Whether a checkpoint lies on its slot's present lineage."""
@@ -326,6 +340,7 @@ class Model:
         )
         self.points[name] = point
         self.keeps_weights |= params is not None
+        self.saves |= params is not None
         if value is not None:
             self._value(point, value)
         return point

@@ -19,7 +19,7 @@ from population import (
     Start,
 )
 from population.keeper import Keeper
-from population.mutators import WinnerTakeAllGenetic
+from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from tests.helpers import (
     Scripted,
     assert_is_a_forest,
@@ -360,15 +360,31 @@ def test_a_round_is_closed_by_late_values() -> None:
     assert [w.params for w in controller.workers] == ["of 1", "of 1"]
 
 
-def test_late_params_join_their_checkpoint_and_ask_nobody() -> None:
-    """A value that came first is completed by the save."""
+def test_late_params_are_news_if_a_decision_may_rest_on_them() -> None:
+    """A value that came first is completed by the save; else a barrier stays open."""
     controller = run()
     first = generation(controller)
     controller.set_eval(0, first, 5, None, 1.0)
     controller.set_eval(0, first, 5, "at 5", 1.0)
     assert controller.graph[first][5].params == "at 5"
     assert controller.workers[0].params == "at 5"
-    assert asked(controller) == [(0, 5)]
+    assert asked(controller) == [(0, 5), (0, 5)]
+    controller.set_eval(0, first, 6, None, 1.0)
+    controller.set_eval(0, first, 7, "at 7", 1.0)
+    controller.set_eval(0, first, 6, "at 6", None)
+    assert asked(controller) == [(0, 5), (0, 5), (0, 6), (0, 7)], "7 is there already"
+
+
+def test_a_barrier_closes_when_the_last_params_arrive() -> None:
+    """Reported after the value, as an evaluation that is quicker than a save."""
+    mutator = PopulationBasedTraining(lambda h: h + 1, 1, synchronous=True)
+    controller = PopulationController([1.0, 2.0], mutator)
+    first, second = generation(controller, 0), generation(controller, 1)
+    controller.set_eval(0, first, 1, "a", 1.0)
+    controller.set_eval(1, second, 1, None, 2.0)
+    assert generation(controller, 1) == second
+    controller.set_eval(1, second, 1, "b", None)
+    assert controller.workers[1].params == "a"
 
 
 @pytest.mark.parametrize("late_metrics", [None, {"judge": 1}])

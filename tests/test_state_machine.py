@@ -417,7 +417,7 @@ class Machine(RuleBasedStateMachine):
     def _take(self, hand: Hand, worker_id: int) -> None:
         known = self._leases.holder[worker_id]
         is_other = isinstance(known, Hand) and known is not hand
-        if is_other and not self._leases.is_gone(known):
+        if known == RAW or (is_other and not self._leases.is_gone(known)):
             self._model.take_over(worker_id)
         self._leases.write(worker_id, hand, grace=hand.cold)
 
