@@ -332,10 +332,11 @@ def test_pbt_improves_goes_on_and_shows_everything(
     flags = ["--mutator", "pbt", "--steps_per_exploit", "20", "--every", "10"]
     flags += ["--log_dir", str(tmp_path), "--workers", "3"]
     first = run(dataset, [*flags, "--steps", "40"])
-    half, before = list(first.history()), first.best()
+    half, before = [c._replace(params=None) for c in first.history()], first.best()
     first.close()
     whole = train_threads.main([*TINY, *flags, "--steps", "120"])
-    history, after = list(whole.history()), whole.best()
+    # Most of what was saved is not needed any more.
+    history, after = [c._replace(params=None) for c in whole.history()], whole.best()
     assert history[: len(half)] == half
     assert [worker.step for worker in whole.workers] == [120] * 3
     assert any(checkpoint.reason.startswith("copied") for checkpoint in history)

@@ -872,6 +872,7 @@ def statements_of_a_decision(size: int, rule: Exploit) -> int:
     starts = [Start(1.0, step=20)] * last + [Start(2.0, step=15)]
     with pbt_run(starts, 9, exploit=rule) as run:
         ids = [work.generation_id for work in run.controller.workers]
+        run.controller.session.slots.as_of(0)  # From the first look on all is kept.
         for step in (21, 22, 23, 27, 28):
             for worker_id in range(last):
                 if step <= 23 or worker_id % 2:  # Half of them are ahead.
