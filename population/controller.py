@@ -51,7 +51,8 @@ class PopulationController:
         space: What the meta_params may be (`population.space`), for those who look at
             the run: it is recorded, and says which axes of a picture are logarithmic.
         keep: Which saved arrays are kept although no decision, restart or worker can
-            need them any more (`population.retention.Keep`); by default none.
+            need them any more (`population.retention.Keep`). None: as recorded when
+            the run began, else none.
         worker_timeout: Seconds without a poll or report after which a slot's worker is
             thought to be dead, and after twice that a slot that nobody has taken over
             is waited for no longer. None: only a process of this host that has died
@@ -105,7 +106,7 @@ class PopulationController:
         keeper = Keeper(folder, params, in_memory)
         opened = journal or _open_journal(folder, durability)
         ends = stop or Stop()
-        rules = Rules(mode, seed, ends, worker_timeout, keep or Keep(), on_event, clock)
+        rules = Rules(mode, seed, ends, worker_timeout, keep, on_event, clock)
         self.session = Session(opened, keeper, mutator, folder, rules)
         self._arguments = {
             "initial_population": [None] * len(entries),
@@ -118,6 +119,7 @@ class PopulationController:
             "worker_timeout": worker_timeout,
             "durability": durability,
         }
+        self._is_shared = journal is None and folder is not None
         self.graph = self.session.graph
         try:
             self.session.open(starts, metas, space)
@@ -267,7 +269,7 @@ class PopulationController:
     @property
     def space(self) -> Any:
         """What the meta_params may be, as it was recorded; None if nobody said."""
-        with self.session.news:
+        with self.session.news.lock:
             return runs.recorded_space(self.session.journal.facts())
 
     @property
@@ -328,7 +330,7 @@ class PopulationController:
 
     def diverged(self) -> list[int]:
         """How many values of each slot were NaN or infinite, by worker id."""
-        with self.session.news:
+        with self.session.news.lock:
             found = dict(self.session.journal.diverged())
         return [found.get(w, 0) for w in range(len(self.session.slots))]
 
@@ -336,12 +338,12 @@ class PopulationController:
         """The constructor's arguments with which another process opens this run.
 
         Raises:
-            ValueError: If there is no `log_dir`: nobody else can open it then.
+            ValueError: If its journal is not in a `log_dir`: nobody else can open it.
         """
-        if self.log_dir is None:
+        if not self._is_shared or self.log_dir is None:
             raise ValueError(
                 "Several processes need a run folder to share, and this controller has "
-                "none. Give it log_dir=."
+                "none, or a journal= of its own. Give it log_dir= alone."
             )
         return {**self._arguments, "log_dir": str(self.log_dir.absolute())}
 
@@ -366,7 +368,7 @@ def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
     if log_dir is None:
         return SqliteJournal()
     try:
-        log_dir.mkdir(parents=True, exist_ok=True)
+        sqlite_file.make_folder(log_dir.absolute(), durable=durability == "power")
     except OSError as error:
         raise JournalError(
             f"log_dir must be a folder that can be written to, got {log_dir}: "
@@ -385,6 +387,5 @@ def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
     sqlite_file.warn_of_network(log_dir)
     journal = SqliteJournal(file, durability=durability)
     if durability == "power":
-        for folder in (log_dir, log_dir.absolute().parent):
-            sqlite_file.sync_folder(folder)
+        sqlite_file.sync_folder(log_dir)
     return journal

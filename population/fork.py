@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import pathlib
 import shutil
 import threading
+from collections.abc import Collection
 from typing import Any
 
 from population import codec, recorded
 from population.base import Checkpoint, Mutator, Saved, Stop
 from population.controller import PopulationController
 from population.decisions import Decisions
-from population.errors import JournalError
+from population.errors import JournalError, ParamsError
 from population.graph import CheckpointGraph, decode
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
-from population.journals.sqlite_file import JOURNAL_NAME
+from population.journals.sqlite_file import JOURNAL_NAME, sync_folder
 from population.keeper import PARAMS_FOLDER
 from population.recorded import Transaction
 from population.rows import (
@@ -45,9 +47,10 @@ def fork(
     """Copy a run, or its beginning, into a new folder, and go on there.
 
     The new mutator begins with its `init` on the population as it was then. Saved
-    arrays are shared by hard links where the file system can, so neither run can remove
-    what the other needs. What was removed from the old run since counts as removed: to
-    fork from long ago, train with `Keep(everything=True)`.
+    arrays in the run folder are shared by hard links where the file system can, so that
+    neither run can remove what the other needs; those of a store elsewhere (`params=`)
+    are used by both, and the old run may remove them. What was removed from the old run
+    since counts as removed: to fork from long ago, train with `Keep(everything=True)`.
 
     Args:
         run: The run folder, or a controller that has one. It is not changed.
@@ -65,6 +68,7 @@ def fork(
         ValueError: If there is no such row.
         JournalError: If there is no run, or `new_dir` holds one.
     """
+    _check_options(options)
     source_folder, folder = recorded.folder_of(run), pathlib.Path(new_dir)
     source = recorded.open_journal(source_folder)
     try:
@@ -80,6 +84,22 @@ def fork(
     controller = PopulationController(starts, mutator, folder, **given)
     _warn(controller)
     return controller
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse, before anything is written, what the new controller would refuse."""
+    fixed = {"seed", "mode", "log_dir", "initial_population", "journal"} & {*options}
+    if fixed:
+        raise TypeError(
+            f"fork takes {', '.join(sorted(fixed))} from the run. Leave them out."
+        )
+    known = inspect.signature(PopulationController).parameters
+    unknown = {*options} - {*known}
+    if unknown:
+        raise TypeError(
+            f"{', '.join(sorted(unknown))} is no argument of PopulationController, to "
+            f"which fork passes its options. There are {', '.join(known)}."
+        )
 
 
 def _warn(controller: PopulationController) -> None:
@@ -137,7 +157,8 @@ def _make(
     journal = SqliteJournal(draft)
     try:
         with journal:
-            copy = _Copy(journal, folders, own_store)
+            kept = {save.params for save in source.saves()}
+            copy = _Copy(journal, folders, kept if own_store else None)
             for transaction in recorded.transactions(source):
                 copy.follow(transaction, beyond=transaction.first > last)
             copy.finish()
@@ -146,13 +167,16 @@ def _make(
             facts["forked"] = {"from": str(folders[0].absolute()), "row": copy.end}
             if int(facts.get("claimed", 0)) > last:
                 del facts["claimed"]
-            facts.pop("saved", None)
+            for key in ("saved", "keep"):
+                facts.pop(key, None)
             for key, value in facts.items():
                 journal.add_fact(key, codec.encode(value))
             _begin(journal, mutator, facts)
+        journal.merge()
     finally:
         journal.close()
     os.replace(draft, file)
+    sync_folder(folder)
 
 
 def _begin(journal: Journal, mutator: Mutator[Any], facts: dict[str, Any]) -> None:
@@ -169,7 +193,8 @@ class _Copy:
     Args:
         journal: The new one; a transaction is open.
         folders: The old run's and the new one's.
-        own_store: Whether the new run keeps its params in its folder.
+        kept: What the old run's store keeps, encoded, if the new run has a store of
+            its own in its folder; None if it uses one elsewhere.
 
     Attributes:
         end: The last row that was copied.
@@ -179,11 +204,11 @@ class _Copy:
         self,
         journal: Journal,
         folders: tuple[pathlib.Path, pathlib.Path],
-        own_store: bool,
+        kept: Collection[str] | None,
     ) -> None:
         self._journal = journal
         self._old, self._new = (folder / PARAMS_FOLDER for folder in folders)
-        self._own_store = own_store
+        self._kept = kept
         self._removals: list[RemovalRecord] = []
         self._named: dict[str, CheckpointRow] = {}
         self.end = 0
@@ -219,7 +244,9 @@ class _Copy:
             self._journal.add_fact("saved", codec.encode(True))
         for text, named in self._named.items():
             params = decode(text)
-            if self._own_store and text not in gone and isinstance(params, Saved):
+            if self._kept is None or text in gone:
+                continue
+            if isinstance(params, Saved):
                 self._share(text, params.path, named)
 
     def _checkpoint(self, record: CheckpointRecord) -> None:
@@ -237,17 +264,25 @@ class _Copy:
         old, new = self._old / path, self._new / path
         new.parent.mkdir(parents=True, exist_ok=True)
         try:
-            new.unlink(missing_ok=True)  # Of a fork that was killed.
-            _link(old, new)
+            if old.is_dir():
+                shutil.copytree(old, new, copy_function=_link, dirs_exist_ok=True)
+            else:
+                _link(old, new)
         except FileNotFoundError:
+            if not self._old.is_dir():
+                raise ParamsError(
+                    f"The params of this run are not in {self._old}. It was made with "
+                    "a store elsewhere: pass the same one, params=."
+                ) from None
             self._journal.remove([(self.end, text, UNREACHABLE)])
             return
-        size = new.stat().st_size
+        size = sum(f.stat().st_size for f in [new, *new.rglob("*")] if f.is_file())
         save = SaveRow(text, self.end, named.generation_id, named.step, size)
         self._journal.add_save(save)
 
 
-def _link(old: pathlib.Path, new: pathlib.Path) -> None:
+def _link(old: str | pathlib.Path, new: str | pathlib.Path) -> None:
+    pathlib.Path(new).unlink(missing_ok=True)  # Of a fork that was killed.
     try:
         os.link(old, new)
     except FileNotFoundError:

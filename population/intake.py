@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from population import codec
+from population import codec, protocol
+from population.base import Ref
 from population.incoming import Incoming
 
 if TYPE_CHECKING:
@@ -30,12 +31,27 @@ def check_and_save(
     text = None if metrics is None else codec.encode(metrics, "metrics")
     metrics = None if text is None else codec.decode(text)
     if params is not None and type(params) is not str:
-        with session.news:
+        with session.news.lock:
             if session.journal.generation(generation_id) is None:
                 params = None  # The report will be dropped: save nothing for it.
     return session.keeper.prepare(
         worker_id, generation_id, step, params, value, metrics, text, plain=plain
     )
+
+
+def supersedes(session: Session, worker_id: int, generation_id: Any, step: int) -> bool:
+    """Whether a poll names an older generation of the worker, at a new step."""
+    if generation_id is None or generation_id == "":
+        return False
+    generation = session.journal.generation(check_generation_id(generation_id))
+    if generation is None:
+        what = "is unknown; the slot was handed out"
+        session.slots.once(generation_id, what)
+        return False
+    if generation.worker_id != worker_id:
+        return False
+    protocol.check_step(generation, step)
+    return session.graph.get_checkpoint(Ref(generation_id, step)) is None
 
 
 def check_generation_id(generation_id: Any) -> str:

@@ -44,6 +44,10 @@ class Journal(abc.ABC):
         """Commit, or roll back if there was an exception."""
 
     @abc.abstractmethod
+    def abandon(self) -> bool:
+        """Roll back what an interrupted call has left open; whether there was any."""
+
+    @abc.abstractmethod
     def reading(self) -> contextlib.AbstractContextManager[object]:
         """All that is read within sees the same; nothing inside a transaction."""
 
@@ -98,6 +102,18 @@ class Journal(abc.ABC):
         batch: int,
     ) -> None:
         """Insert what a recorded checkpoint lacked: its params, its value, or both."""
+
+    @abc.abstractmethod
+    def rejected(self) -> list[str]:
+        """The params, encoded, that workers have rejected."""
+
+    @abc.abstractmethod
+    def count_saves(self) -> tuple[int, int]:
+        """How many saves there are, and their bytes."""
+
+    @abc.abstractmethod
+    def trained_since(self, row: int) -> list[str]:
+        """The generations that slots were at after a row, present ones included."""
 
     @abc.abstractmethod
     def remove(self, removals: Sequence[tuple[int, str, str]]) -> None:

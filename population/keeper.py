@@ -15,6 +15,7 @@ from typing import Any
 
 from population import codec
 from population.base import ParamsStore, Ref, Saved
+from population.errors import JournalError
 from population.graph import CheckpointGraph
 from population.incoming import Incoming
 from population.remover import Remover
@@ -39,7 +40,8 @@ class Keeper:
         self._in_memory = in_memory
         self._token = ""
         self._lock = threading.Lock()
-        self._remover = Remover(self._remove)
+        self._vanishes = in_memory and store is None
+        self._remover = Remover()
 
     def begin(self, token: str) -> None:
         """What is saved from now on is of the session with this token."""
@@ -103,25 +105,28 @@ class Keeper:
     def forget(self, incoming: Iterable[Incoming], taken: Collection[Incoming]) -> None:
         """Remove what was saved for reports that were recorded without it."""
         kept = {id(new) for new in taken}
-        for new in incoming:
-            if new.fresh and id(new) not in kept:
-                self._need_store().remove(new.params.path)
+        lost = [new for new in incoming if new.fresh and id(new) not in kept]
+        self.drop(new.params.path for new in lost)
 
     def forget_unrecorded(
         self, incoming: Iterable[Incoming], graph: CheckpointGraph
     ) -> None:
         """Remove what was saved for reports that failed, if they were not recorded."""
         for new in incoming:
-            if new.fresh and not _is_recorded(new, graph):
-                self._need_store().remove(new.params.path)
+            try:
+                recorded = _is_recorded(new, graph)
+            except JournalError:
+                continue  # Nobody knows; a later session will.
+            if not recorded:
+                self.drop([new.params.path])
 
     def drop(self, paths: Iterable[str]) -> None:
-        """Remove from the store, soon, what the journal says is removed."""
+        """Remove from the store, soon, what the journal does not name any more."""
         for path in paths:
-            if self._in_memory:
-                self._remove(path)
+            if self._vanishes:
+                self._need_store().remove(path)
             else:
-                self._remover.put(path)
+                self._remover.put(self._need_store(), path)
 
     def names(self, folders: Iterable[str]) -> Iterator[str]:
         """The paths that the store keeps in these folders, if it can tell."""
@@ -137,9 +142,6 @@ class Keeper:
     def close(self) -> None:
         """Remove what is left to be removed."""
         self._remover.close()
-
-    def _remove(self, path: str) -> None:
-        self._need_store().remove(path)
 
     def _must_save(self, params: Any, plain: bool) -> bool:
         return not (plain or isinstance(params, (str, pathlib.PurePath, Saved)))

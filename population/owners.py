@@ -82,7 +82,7 @@ def owner_of(text: str) -> Owner:
 
 def is_gone(owner: Owner) -> bool:
     """Whether it can be told for sure that an owner will never be heard of again."""
-    if owner.host != _host():
+    if is_foreign(owner):
         return False
     pid = os.getpid()
     if owner.pid == pid and owner.started == _own_start(pid):
@@ -99,9 +99,24 @@ def is_gone(owner: Owner) -> bool:
     return space == our_space and _started(owner.pid) != owner.started
 
 
+def check_not_forked(pid: int) -> None:
+    """Refuse to go on in a child of the process that opened a run.
+
+    Raises:
+        RuntimeError: Saying what to do instead.
+    """
+    if pid != os.getpid():
+        raise RuntimeError(
+            "A controller must not be used in a process that was forked from its own. "
+            "Open the run there again: PopulationController(..., log_dir), or use "
+            "population.engines.processes."
+        )
+
+
 def is_foreign(owner: Owner) -> bool:
-    """Whether an owner lives on another host."""
-    return owner.host != _host()
+    """Whether an owner lives on another machine; the name alone may change."""
+    same_boot = owner.place.partition("/")[0] == _place().partition("/")[0] != ""
+    return owner.host != _host() and not same_boot
 
 
 @functools.cache

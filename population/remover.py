@@ -8,10 +8,10 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from population.errors import ParamsError
+from population.base import ParamsStore
 
 logger = logging.getLogger("population")
-Paths = queue.Queue[str | None]
+Paths = queue.Queue[tuple[ParamsStore, str] | None]
 
 
 def settle() -> None:
@@ -24,30 +24,26 @@ class Remover:
     """A thread that removes one path after the other; begun with the first one.
 
     Whatever the program does, its end waits for what is left. If it is killed, a later
-    session removes that.
-
-    Args:
-        remove: Removes a path; may raise OSError or ParamsError.
+    session removes that. What a store raises is logged.
     """
 
-    def __init__(self, remove: Callable[[str], object]) -> None:
-        self._remove = remove
+    def __init__(self) -> None:
         self._paths: Paths = queue.Queue()
         self._stop: Callable[[], object] | None = None
         _REMOVERS.add(self)
 
-    def put(self, path: str) -> None:
+    def put(self, store: ParamsStore, path: str) -> None:
         """Have a path removed soon."""
         if self._stop is None:
             thread = threading.Thread(
                 target=_work,
-                args=(self._paths, self._remove),
+                args=(self._paths,),
                 name="population-remover",
                 daemon=True,
             )
             thread.start()
             self._stop = weakref.finalize(self, _end, self._paths, thread)
-        self._paths.put(path)
+        self._paths.put((store, path))
 
     def settle(self) -> None:
         """Wait until everything is removed."""
@@ -64,16 +60,18 @@ class Remover:
 _REMOVERS: weakref.WeakSet[Remover] = weakref.WeakSet()
 
 
-def _work(paths: Paths, remove: Callable[[str], object]) -> None:
+def _work(paths: Paths) -> None:
     while True:
-        path = paths.get()
+        found = paths.get()
         try:
-            if path is None:
+            if found is None:
                 return
-            remove(path)
-        except (OSError, ParamsError) as error:
-            logger.warning("the params %s could not be removed: %s", path, error)
+            store, path = found
+            store.remove(path)
+        except Exception:  # The store may be the user's; training must go on.
+            logger.exception("params could not be removed")
         finally:
+            del found
             paths.task_done()
 
 

@@ -18,7 +18,7 @@ class Rules(NamedTuple):
         seed: The run's seed.
         stop: When the run ends.
         worker_timeout: Seconds of silence after which a slot is free; None: never.
-        keep: What is kept although nothing can reach it any more.
+        keep: What is kept although nothing can reach it any more; None: as recorded.
         on_event: Told of what has happened; None: nobody is.
         clock: Gives seconds since the epoch.
     """
@@ -27,6 +27,6 @@ class Rules(NamedTuple):
     seed: int
     stop: Stop
     worker_timeout: float | None
-    keep: Keep
+    keep: Keep | None
     on_event: OnEvent | None
     clock: Callable[[], float]

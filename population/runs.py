@@ -230,6 +230,25 @@ def record_space(journal: Journal, recorded: Mapping[str, str], space: Any) -> N
         )
 
 
+def record_keep(
+    journal: Journal, recorded: Mapping[str, str], keep: Keep | None
+) -> Keep:
+    """What a run keeps: as it began if nobody says otherwise.
+
+    Else whoever goes on with it and forgets `Keep(everything=True)` would lose all.
+    """
+    if "keep" not in recorded:
+        kept = keep or Keep()
+        journal.add_fact("keep", codec.encode(dataclasses.asdict(kept)))
+        return kept
+    before = Keep(**decode(recorded["keep"]))
+    if keep is not None and keep != before:
+        warnings.warn(
+            f"The run goes on with {keep}; it began with {before}.", stacklevel=4
+        )
+    return keep or before
+
+
 def recorded_space(recorded: Mapping[str, str]) -> Any:
     """The space of a run; None if there is none."""
     if "space" not in recorded:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
-from population import codec, intake, protocol, runs
-from population.base import ActiveWorker, Checkpoint, Mutator, Ref, Start
+from population import codec, intake, owners, protocol, runs
+from population.base import ActiveWorker, Checkpoint, Mutator, Start
 from population.catching_up import catch_up
 from population.claims import Claims
 from population.decisions import Decisions
@@ -27,6 +27,7 @@ from population.keeper import Keeper
 from population.leases import Leases
 from population.owners import Holder
 from population.reachable import in_use
+from population.retention import Keep
 from population.rules import Rules
 from population.slots import Slots
 from population.stopping import ended
@@ -67,7 +68,7 @@ class Session:
     ) -> None:
         self.journal = journal
         self.keeper = keeper
-        self.sweeper = Sweeper(keeper, rules.keep)
+        self.sweeper = Sweeper(keeper, rules.keep or Keep())
         self.log_dir = log_dir
         self.seed = rules.seed
         self.stop = rules.stop
@@ -125,15 +126,17 @@ class Session:
                 else:
                     self._create(now, incoming, metas)
                     taken = self.slots.taken
-                    self.sweeper.note(self, taken)
                 runs.record_space(self.journal, recorded, space)
+                keep = runs.record_keep(self.journal, recorded, self._rules.keep)
+                self.sweeper = Sweeper(self.keeper, keep)
+                self.sweeper.note(self, taken)
                 self._begin()
         finally:
             self.keeper.forget(incoming, taken)
 
     def close(self) -> None:
         """Close the journal, and end every worker."""
-        with self.news:
+        with self.news.lock:
             self.closed = True
             self.holder.closed = True
             self.journal.close()
@@ -142,7 +145,7 @@ class Session:
 
     def wake(self) -> None:
         """Have every waiting worker look again."""
-        with self.news:
+        with self.news.lock:
             self.news.notify_all()
 
     def check_id(self, worker_id: Any) -> int:
@@ -152,16 +155,16 @@ class Session:
     def lose(self, worker_ids: Collection[int]) -> None:
         """Say which slots are lost: they leave `view.live`, and hold nobody up."""
         lost = {self.slots.check_id(worker_id) for worker_id in worker_ids}
-        with self.news:
+        with self.news.lock:
             self.transact([], lambda: self.slots.record_losses(lost, None))
+        self.news.drain()
 
     def claim_weights(self) -> None:
         """From now on the weights are the library's business."""
-        with self.news:
+        with self.news.lock:
             if not (self.closed or self.graph.keeps_weights):
-                with self.journal:
-                    self.refresh()
-                    self.journal.add_fact("claimed", codec.encode(self.slots.row))
+                row = codec.encode(self.slots.row)
+                self.transact([], lambda: self.journal.add_fact("claimed", row))
 
     def poll(
         self, worker_id: Any, generation_id: Any, step: Any, params: Any = None
@@ -169,7 +172,7 @@ class Session:
         """The slot's work if it is not this generation; None to carry on."""
         worker_id = self.slots.check_id(worker_id)
         step = codec.integer(step, "step")
-        with self.news.lock:  # Nothing is left to be done here.
+        with self.news.lock:
             self.refresh()
             generation = self.slots[worker_id].generation
             current = generation_id == generation.generation_id
@@ -177,11 +180,14 @@ class Session:
                 protocol.check_step(generation, step)
                 if self.leases.timeout is None:
                     return None
-            own = not current and self._superseded(worker_id, generation_id, step)
+            own = not current and intake.supersedes(
+                self, worker_id, generation_id, step
+            )
         if self.leases.timeout is not None:
-            with self.news:
+            with self.news.lock:
                 self.claims.alive(None, worker_id)
                 generation = self.slots[worker_id].generation
+            self.news.drain()
             if generation_id == generation.generation_id:
                 return None
         kept = None
@@ -196,7 +202,7 @@ class Session:
             worker_id: The slot.
             kept: Params of a superseded generation to record on the way.
         """
-        with self.news:
+        with self.news.lock:
             self.refresh()
             newest = self.slots[worker_id].newest
             if kept is None and self.graph.resume_point(newest) is newest:
@@ -208,7 +214,9 @@ class Session:
                 self.go_back(worker_id)
 
             self.transact([kept] if kept else [], work)
-            return self.active(worker_id)
+            found = self.active(worker_id)
+        self.news.drain()
+        return found
 
     def incoming(self, *report: Any, plain: bool = True) -> Incoming:
         """Check and encode a report and save its arrays, before any lock is taken.
@@ -241,11 +249,13 @@ class Session:
                 self.events.branched([self.slots[worker_id] for worker_id in branched])
             return branched
 
-        with self.news:
+        with self.news.lock:
             branched = self.transact(incoming, record_and_decide)
             if self.slots.taken:
                 self.news.later(lambda: self.sweeper.tidy(self))
-            return {worker_id: self.active(worker_id) for worker_id in branched}
+            found = {worker_id: self.active(worker_id) for worker_id in branched}
+        self.news.drain()
+        return found
 
     def report(self, holder: Holder, *report: Any) -> float:
         """Report for a `Worker`; say how long it took without saving the params."""
@@ -256,20 +266,19 @@ class Session:
 
     def workers(self) -> list[ActiveWorker]:
         """What each slot works on."""
-        with self.news:
+        with self.news.lock:
             self.refresh()
             return [self.active(worker_id) for worker_id in range(len(self.slots))]
 
     def newest(self, worker_id: int) -> Checkpoint:
         """A slot's newest checkpoint."""
-        with self.news:
+        with self.news.lock:
             self.refresh()
-            newest: Checkpoint = self.slots[worker_id].newest
-            return newest
+            return self.slots.newest(worker_id)
 
     def finished(self) -> bool:
         """Whether `stop` has ended the run, or it was closed."""
-        with self.news:
+        with self.news.lock:
             if self.closed:
                 return True
             self.refresh()
@@ -277,11 +286,12 @@ class Session:
             if not ended(self.stop, self.slots, open_s):
                 return False
             self.events.finished()
-            return True
+        self.news.drain()
+        return True
 
     def reachable(self) -> dict[int, Checkpoint]:
         """The checkpoints whose params may still be needed, by row."""
-        with self.news:
+        with self.news.lock:
             self.refresh()
             return in_use(self)
 
@@ -291,6 +301,7 @@ class Session:
         """Run `work`; all that it does and its arrays are recorded, or nothing."""
         fresh = [new for new in incoming if new.bytes is not None]
         before = None
+        self._stale |= self.journal.abandon()  # What a Ctrl-C has cut short.
         try:
             with self.journal:
                 self.refresh()
@@ -299,24 +310,25 @@ class Session:
                 result = work()
                 removed = self.sweeper.sweep(self) if self.slots.taken else []
         except BaseException:
+            self.journal.abandon()
             self._stale |= before != self._mark()  # Most refusals change nothing.
             self.graph.forget()
             self.events.forget()
             self.sweeper.forget()
-            if fresh:
-                self.keeper.forget_unrecorded(fresh, self.graph)
+            self.keeper.forget_unrecorded(fresh, self.graph)
             raise
+        self.events.tell()
+        self.news.notify_all()
         if fresh:
             self.keeper.forget(fresh, self.slots.taken)
             self.sweeper.drop(self, removed)
-        self.events.tell()
-        self.news.notify_all()
         return result
 
     def refresh(self) -> None:
         """Take in what other processes have recorded."""
         if self.closed:
             return
+        owners.check_not_forked(self.holder.owner.pid)
         self._behind |= self.journal.changed()
         if not (self._behind or self._stale):
             return
@@ -351,6 +363,7 @@ class Session:
         """Record that params are damaged; called within a transaction."""
         self.sweeper.reject(self, checkpoint, reason)
         self.reload()
+        self._stale = True  # Should this be rolled back.
         self.slots.begin(self._clock())
 
     def active(self, worker_id: int) -> ActiveWorker:
@@ -380,21 +393,8 @@ class Session:
         self._open_before = sum(end - begin for begin, end in sessions)
         self.journal.add_session(self.slots.row, self._opened, self.holder.text)
 
-    def _superseded(self, worker_id: int, generation_id: Any, step: int) -> bool:
-        """Whether this names an older generation of the worker, at a new step."""
-        if generation_id is None or generation_id == "":
-            return False
-        generation = self.journal.generation(intake.check_generation_id(generation_id))
-        if generation is None:
-            what = "is unknown; the slot was handed out"
-            self.slots.once(generation_id, what)
-            return False
-        if generation.worker_id != worker_id:
-            return False
-        protocol.check_step(generation, step)
-        return self.graph.get_checkpoint(Ref(generation_id, step)) is None
-
     def _mark(self) -> tuple[object, ...]:
         """Changes with all that is kept in memory of the journal."""
         slots = self.slots
-        return slots.row, slots.losses, self.decisions.count, self.leases.change
+        counts = self.decisions.count, self.leases.change
+        return slots.row, slots.saved, slots.losses, *counts

@@ -90,6 +90,10 @@ class Slots(Sequence[Slot]):
     def __len__(self) -> int:
         return len(self._slots)
 
+    def newest(self, worker_id: int) -> Checkpoint:
+        """The slot's newest checkpoint."""
+        return self._slots[worker_id].newest
+
     def load(self) -> None:
         """Read everything from the journal. O(slots), whatever the history."""
         facts = self.journal.facts()

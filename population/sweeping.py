@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from population import codec, owners
 from population.base import Checkpoint, Saved
+from population.errors import PopulationError
 from population.incoming import Incoming
 from population.keeper import Keeper, path_of, saved_text
 from population.reachable import in_use
 from population.retention import Keep
 from population.rows import UNREACHABLE, SaveRow
-from population.slots import Slots
 
 if TYPE_CHECKING:
     from population.session import Session
@@ -60,14 +60,21 @@ class Sweeper:
         Returns:
             The paths, to be removed from the store once this is committed.
         """
-        saves = self._noted(session)
+        self.note(session, session.slots.taken)
+        if self._keep.everything:
+            return []
+        if self._saves is None and not self._keep.bytes:
+            count, _ = session.journal.count_saves()
+            if count <= self._most:
+                return []  # Without reading them all after each word from others.
+        saves = self._known(session)
         budget = self._keep.bytes
         full = (
             len(saves) > self._most
             if budget is None
             else (self._bytes > self._most_bytes)
         )
-        if self._keep.everything or not full:
+        if not full:
             return []
         alive = {
             saved_text(checkpoint.params.path)
@@ -118,25 +125,34 @@ class Sweeper:
         if self._tidied:
             return
         self._tidied = True
-        with session.news:
-            sessions = session.journal.owners()
-            known = {save.params for save in session.journal.saves()}
-            folders = list(_recent_generations(session.slots))
-            found = [(row, owners.owner_of(text)) for row, text in sessions]
-            dead = [(row, owner) for row, owner in found if owners.is_gone(owner)]
-            since = dead[-_SESSIONS:][0][0] if dead else session.slots.row + 1
-            paths = map(path_of, session.journal.removed_since(since))
-            self._keeper.drop(list(paths))
-        gone = {owner.token for _, owner in dead}
-        for path in self._keeper.names(folders) if gone else ():
-            saved_by = _SAVED_BY.match(path.rpartition("/")[2])
-            left = saved_by is not None and saved_by[1] in gone
-            if left and saved_text(path) not in known:
-                self._keeper.drop([path])
+        try:
+            self._keeper.drop(self._left(session))
+        except (OSError, PopulationError) as error:
+            logger.warning("what earlier sessions have left was not removed: %s", error)
 
-    def _noted(self, session: Session) -> dict[str, SaveRow]:
-        """All saves, the batch's among them."""
-        self.note(session, session.slots.taken)
+    def _left(self, session: Session) -> list[str]:
+        """The paths that sessions which are gone have not removed, or never named."""
+        with session.news.lock:
+            journal = session.journal
+            known = {save.params for save in journal.saves()} | {*journal.rejected()}
+            found = [(row, owners.owner_of(text)) for row, text in journal.owners()]
+            dead = [(row, owner) for row, owner in found if owners.is_gone(owner)]
+            if not dead:
+                return []
+            since = dead[-_SESSIONS:][0][0]
+            removed = map(path_of, journal.removed_since(since))
+            folders = journal.trained_since(since)
+            left = [path for path in removed if saved_text(path) not in known]
+        gone = {owner.token for _, owner in dead}
+        for path in self._keeper.names(folders):
+            saved_by = _SAVED_BY.match(path.rpartition("/")[2])
+            theirs = saved_by is not None and saved_by[1] in gone
+            if theirs and saved_text(path) not in known:
+                left.append(path)
+        return left
+
+    def _known(self, session: Session) -> dict[str, SaveRow]:
+        """All saves."""
         if self._saves is None:
             self._saves = {save.params: save for save in session.journal.saves()}
             self._bytes = sum(save.bytes for save in self._saves.values())
@@ -154,11 +170,3 @@ class Sweeper:
                 self._bytes,
             )
         self._most_bytes = max(budget, self._bytes + self._bytes // 5)
-
-
-def _recent_generations(slots: Slots) -> Iterator[str]:
-    """Those that a worker may have trained when its process was killed."""
-    for slot in slots:
-        generation = slot.generation
-        for number in range(max(generation.number - 1, 0), generation.number + 1):
-            yield slots.id_of(generation.worker_id, number)

@@ -91,7 +91,7 @@ class Worker:
         """
         start = time.perf_counter()
         waited = 0.0
-        with self._session.news:
+        with self._session.news.lock:
             self._session.refresh()
             if self._own is not None and not self._holds(self._own):
                 self._own = None
@@ -101,6 +101,7 @@ class Worker:
             if self._own is not None and found is None:
                 self._holder.warm = True  # Its first step is done.
                 self._claims.alive(self._holder, self._own)
+        self._session.news.drain()
         self.overhead_s += time.perf_counter() - start - waited
         if found is None:
             return False
@@ -171,9 +172,10 @@ class Worker:
                 f"busy needs a positive number of seconds, got {seconds!r}."
             )
         if self._own is not None and self._leases.timeout is not None:
-            with self._session.news:
+            with self._session.news.lock:
                 self._session.refresh()
                 self._claims.alive(self._holder, self._own, float(seconds))
+            self._session.news.drain()
 
     def reject(self, reason: str) -> None:
         """Say that the params that were handed out are of no use: a damaged file, say.
@@ -190,9 +192,10 @@ class Worker:
                 "this worker begins afresh. What failed is not what was saved."
             )
         rejected = self._checkpoint()
-        with self._session.news:
+        with self._session.news.lock:
             self._session.refresh()
             self._claims.reject(self._own, rejected, str(reason))
+        self._session.news.drain()
         logger.warning(
             "worker %d rejected the params of step %d: %s",
             self._own,
@@ -202,10 +205,11 @@ class Worker:
 
     def release(self) -> None:
         """Give the slot back; another worker may go on with it."""
-        with self._session.news:
+        with self._session.news.lock:
             if self._own is not None:
                 self._claims.give_back(self._holder, self._own)
                 self._own = None
+        self._session.news.drain()
 
     @property
     def seed(self) -> int:
@@ -268,7 +272,7 @@ class Worker:
         return found or graph.root(self.generation_id)
 
     def _claim(self, worker_id: int | None) -> None:
-        with self._session.news:
+        with self._session.news.lock:
             self._session.refresh()
             if worker_id is None:
                 worker_id = self._claims.claim_any(self._holder, None, self._ended)
@@ -278,6 +282,7 @@ class Worker:
                 return
             self._own = worker_id
             self._show(self._session.active(worker_id))
+        self._session.news.drain()
 
     def _holds(self, worker_id: int) -> bool:
         return self._leases.holds(self._holder, worker_id)

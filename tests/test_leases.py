@@ -85,7 +85,7 @@ def hosts(tmp_path: pathlib.Path, clock: Clock) -> Iterator[Hosts]:
 
 def look(controller: PopulationController) -> None:
     """Have a process look at the run."""
-    with controller.session.news:
+    with controller.session.news.lock:
         controller.session.refresh()
         controller.session.leases.look()
 
@@ -282,7 +282,10 @@ def test_a_later_process_with_the_same_id_is_another_owner() -> None:
     assert owners.is_gone(parent._replace(place=f"another/{space}", started=began))
     # A process of another name space may have any id here: it cannot be told.
     assert not owners.is_gone(parent._replace(place=f"{boot}/another", started="0"))
-    assert not owners.is_gone(own._replace(host="elsewhere", pid=1))
+    # Another name is another machine only if it was started another time.
+    other = {"host": "elsewhere", "pid": 1}
+    assert not owners.is_gone(own._replace(place=f"another/{space}", **other))
+    assert owners.is_gone(own._replace(**other))
 
 
 def test_a_worker_that_was_forgotten_holds_nothing(hosts: Hosts) -> None:
@@ -340,7 +343,7 @@ def test_silence_counts_from_the_last_sign_of_life(hosts: Hosts) -> None:
     look(two)
     hosts.clock.advance(0.49 * TIMEOUT_S)
     assert not worker.poll()
-    with two.session.news:
+    with two.session.news.lock:
         two.session.refresh()
     for _ in range(9):
         hosts.clock.advance(0.1 * TIMEOUT_S)
@@ -554,6 +557,7 @@ def test_a_run_that_another_host_trains_is_refused(
     run = hosts.join(1)
     worker = begin(run)
     monkeypatch.setattr(owners, "_host", lambda: "elsewhere")
+    monkeypatch.setattr(owners, "_place", lambda: "another boot/pid:[1]")
     before = content(run)
     with pytest.raises(JournalError, match="PostgreSQL") as caught:
         hosts.join(1)
@@ -568,6 +572,7 @@ def test_a_run_that_another_host_has_given_back_is_opened(
     """A folder may move."""
     begin(hosts.join(1)).release()
     monkeypatch.setattr(owners, "_host", lambda: "elsewhere")
+    monkeypatch.setattr(owners, "_place", lambda: "another boot/pid:[1]")
     assert begin(hosts.join(1)).step == 2
 
 
@@ -577,6 +582,7 @@ def test_a_run_that_another_host_has_left_long_ago_is_opened(
     """The time that the error names, after the last sign of life."""
     worker = begin(hosts.join(1))
     monkeypatch.setattr(owners, "_host", lambda: "elsewhere")
+    monkeypatch.setattr(owners, "_place", lambda: "another boot/pid:[1]")
     hosts.clock.advance(1e6)
     assert hosts.join(1).newest(0).step == worker.step
 

@@ -125,7 +125,8 @@ def test_a_policy_may_change_when_the_run_is_opened_again(
         report(first, 0, step)
     first.close()
     assert len(steps(tmp_path)) == 20
-    second = opened(tmp_path, keep=Keep(every=10))
+    with pytest.warns(UserWarning, match=r"goes on with Keep\(every=10"):
+        second = opened(tmp_path, keep=Keep(every=10))
     report(second, 0, 21)
     assert steps(tmp_path) == [1, 10, 20, 21]
 

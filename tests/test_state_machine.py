@@ -467,7 +467,7 @@ class Machine(RuleBasedStateMachine):
 
     def _look(self) -> None:
         for controller in self._places:
-            with controller.session.news:
+            with controller.session.news.lock:
                 controller.session.refresh()
                 controller.session.leases.look()
 

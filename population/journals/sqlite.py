@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from population.journal import Journal
-from population.journals import sqlite_file
 from population.journals import sqlite_queries as queries
 from population.journals.sqlite_connection import SYNCHRONOUS, Connection
 from population.rows import (
@@ -59,8 +58,6 @@ class SqliteJournal(Journal):
                 f"durability must be one of {tuple(SYNCHRONOUS)}, got {durability!r}."
             )
         self._path = None if path is None else pathlib.Path(path)
-        if self._path is not None:
-            sqlite_file.check(self._path)
         self._link = Connection(self._path, durability)
         self._connection = self._link.raw
         self._run = self._link.run
@@ -73,21 +70,33 @@ class SqliteJournal(Journal):
     def __exit__(self, *exc: object) -> None:
         self._link.end(commit=exc[0] is None)
 
+    def abandon(self) -> bool:
+        """Roll back what an interrupted call has left open; whether there was any."""
+        if not self._connection.in_transaction:
+            return False
+        self._run("ROLLBACK")
+        return True
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """All that is read within sees the same; nothing inside a transaction."""
         if self._path is None or self._connection.in_transaction:
             yield  # Nobody else writes.
             return
-        self._run("BEGIN")
         try:
+            self._run("BEGIN")
             yield
         finally:
-            self._run("COMMIT")
+            if self._connection.in_transaction:
+                self._run("ROLLBACK")  # It has only read.
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._link.close()
+
+    def merge(self) -> None:
+        """Put all into the one file, so that it can be moved once this is closed."""
+        self._link.merge_all()
 
     def changed(self) -> bool:
         """Whether another connection has committed since the last call."""
@@ -122,6 +131,21 @@ class SqliteJournal(Journal):
     def add_late(self, *row: Any) -> None:
         """Insert what a recorded checkpoint lacked."""
         self._run("INSERT INTO late VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def rejected(self) -> list[str]:
+        """The params, encoded, that workers have rejected."""
+        sql = "SELECT params FROM removals WHERE reason <> ?"
+        return [params for (params,) in self._run(sql, (UNREACHABLE,))]
+
+    def count_saves(self) -> tuple[int, int]:
+        """How many saves there are, and their bytes."""
+        sql = "SELECT count(*), coalesce(sum(bytes), 0) FROM saves"
+        found: tuple[int, int] = self._run(sql).fetchone()
+        return found
+
+    def trained_since(self, row: int) -> list[str]:
+        """The generations that slots were at after a row, present ones included."""
+        return [name for (name,) in self._run(queries.TRAINED, (row, row))]
 
     def remove(self, removals: Sequence[tuple[int, str, str]]) -> None:
         """Record removals; such saves are kept no more."""

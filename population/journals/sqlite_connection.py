@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import pathlib
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from population.errors import JournalError
 from population.journals import sqlite_file, sqlite_schema
 
 logger = logging.getLogger("population")
@@ -21,6 +24,19 @@ _PAGE_SIZE = 1024
 _COMMITS_BEFORE_LOOK = 64
 _BYTES_BEFORE_MERGE = 4_000_000
 _MERGE_TIMEOUT_MS = 50
+
+# Whoever opens a database beside SQLite, and closes it, takes from the whole process
+# the locks that SQLite holds on it: others would delete the log under our feet.
+_OPEN: collections.Counter[object] = collections.Counter()
+_OPENING = threading.Lock()
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Connection:
@@ -44,11 +60,17 @@ class Connection:
         self.path = path
         self._durability = durability
         self._commits = 0
+        self._closed = False
         self._log = path and path.with_name(f"{path.name}-wal")
-        try:
-            self._waiting(self._connect)
-        except sqlite3.Error as error:
-            raise sqlite_file.explained(path, error) from error
+        with _OPENING:
+            if path is not None and not _OPEN.get(_identity(path)):
+                sqlite_file.check(path)
+            try:
+                self._waiting(self._connect)
+            except sqlite3.Error as error:
+                raise sqlite_file.explained(path, error) from error
+            self._identity = None if path is None else _identity(path)
+            _OPEN[self._identity] += 1
 
     def run(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Execute a statement, once nobody else holds the lock that it needs."""
@@ -76,6 +98,20 @@ class Connection:
             if self.raw.in_transaction:  # Also when the commit itself failed.
                 self.run("ROLLBACK")
 
+    def close(self) -> None:
+        """Close the file; a second time is nothing."""
+        with _OPENING:
+            if self._identity in _OPEN and not self._closed:
+                self._closed = True
+                _OPEN[self._identity] -= 1
+            self.raw.close()
+
+    def merge_all(self) -> None:
+        """Merge the whole log into the file, so that this holds everything."""
+        busy, *_ = self.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise JournalError(f"The log of {self.path} is in use by somebody else.")
+
     def version(self) -> int:
         """Another number whenever another connection has committed."""
         (version,) = self.run("PRAGMA data_version").fetchone()
@@ -88,10 +124,16 @@ class Connection:
         anew while others read or write: with several busy processes the log only grows,
         and each commit waits for the disk.
         """
+        if self._log is None:
+            return
         try:
-            if self._log is None or self._log.stat().st_size < _BYTES_BEFORE_MERGE:
-                return
-        except OSError:
+            size = self._log.stat().st_size
+        except FileNotFoundError:
+            raise JournalError(
+                f"{self._log} was removed while the run was open. What was reported "
+                "since may be lost: stop, and start the run again."
+            ) from None
+        if size < _BYTES_BEFORE_MERGE:
             return
         try:
             self.raw.execute(f"PRAGMA busy_timeout={_MERGE_TIMEOUT_MS}")
@@ -118,6 +160,8 @@ class Connection:
             time.sleep(_PAUSE_S)
 
     def _connect(self) -> None:
+        if hasattr(self, "raw"):
+            self.raw.close()  # Of a try that failed.
         self.raw = sqlite3.connect(
             ":memory:" if self.path is None else self.path,
             timeout=0.0,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sqlite3
 import struct
+import time
 import warnings
 
 from population.errors import JournalError
@@ -13,6 +15,7 @@ from population.journals.sqlite_schema import APPLICATION_ID, FORMAT
 
 JOURNAL_NAME = "journal.sqlite"
 _HEADER_BYTES = 100
+_LOOKS, _PAUSE_S = 2, 0.02
 _MOUNTS = pathlib.Path("/proc/mounts")
 _NETWORK = {
     "afs",
@@ -33,9 +36,20 @@ _NETWORK = {
 def check(path: pathlib.Path) -> None:
     """Refuse a foreign or damaged file, and leave it and its side files as they are.
 
+    Never to be called while this process has the file open.
+
     Raises:
         JournalError: Saying what is wrong with it.
     """
+    for _ in range(_LOOKS):
+        try:
+            return _check(path)
+        except JournalError:
+            time.sleep(_PAUSE_S)  # Another process may be merging its log just now.
+    _check(path)
+
+
+def _check(path: pathlib.Path) -> None:
     try:
         if path.is_dir():
             raise JournalError(f"The journal must be a file; {path} is a folder.")
@@ -93,8 +107,9 @@ def explained(path: pathlib.Path | None, error: sqlite3.Error) -> JournalError:
 
 def _check_size(path: pathlib.Path, header: bytes, size: int) -> None:
     wal = path.with_name(path.name + "-wal")
-    if wal.exists() and wal.stat().st_size:
-        return  # Pages may still be on their way into the file; SQLite sorts it out.
+    with contextlib.suppress(FileNotFoundError):
+        if wal.stat().st_size:
+            return  # Pages may still be on their way into the file.
     page_size, pages = (
         struct.unpack_from(">H", header, 16)[0],
         struct.unpack_from(">I", header, 28)[0],
@@ -125,6 +140,14 @@ def warn_of_network(folder: pathlib.Path) -> None:
             "may not hold: let one host alone use it, or choose a local log_dir.",
             stacklevel=5,
         )
+
+
+def make_folder(folder: pathlib.Path, *, durable: bool) -> None:
+    """Make a folder with those that it lies in; durable: a power cut keeps them."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in missing if durable else ():
+        sync_folder(place.parent)
 
 
 def sync_folder(folder: pathlib.Path) -> None:

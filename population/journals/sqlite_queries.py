@@ -53,6 +53,15 @@ SELECT g.worker_id, g.row FROM (
 ) c JOIN generations g ON g.row = c.generation
 """
 
+TRAINED = """
+SELECT generation_id FROM generations WHERE row > ?
+UNION
+SELECT g.generation_id FROM generations g JOIN (
+    SELECT worker_id, max(number) AS number FROM generations WHERE row <= ?
+    GROUP BY worker_id
+) p ON p.worker_id = g.worker_id AND p.number = g.number
+"""
+
 LATE = """
 SELECT checkpoint FROM late WHERE row > ?
 UNION

@@ -1,0 +1,235 @@
+"""Ctrl-C anywhere, and stores that fail: nothing is lost, nothing stays locked."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import population
+from population import PopulationController, remover
+from population.mutators import FixedSchedule
+from population.retention import Keep
+from tests.helpers import Scripted, connection, generation
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """An alarm is a Ctrl-C."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_ctrl_c_leaves_no_lock_and_no_transaction_behind(
+    tmp_path: pathlib.Path, interrupts: None
+) -> None:
+    """Hundreds of them, in reports and polls; whatever was acknowledged is there."""
+    choose = random.Random(0)
+    controller = PopulationController([1.0, 2.0], Scripted(), tmp_path)
+    first = generation(controller)
+    hits, step, acknowledged = 0, 0, set()
+    while hits < 400:
+        step += 1
+        try:
+            signal.setitimer(signal.ITIMER_REAL, choose.uniform(2e-5, 6e-4))
+            controller.set_eval(0, first, step, None, 1.0)
+            acknowledged.add(step)
+            controller.maybe_get_worker_data(0, first, step, None, None)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            hits += 1
+        assert not connection(controller).in_transaction
+        assert _can_lock(controller)
+    assert acknowledged <= set(controller.graph[first])
+    controller.close()
+    again = PopulationController([1.0, 2.0], Scripted(), tmp_path)
+    assert acknowledged <= set(again.graph[first])
+    again.close()
+
+
+def _can_lock(controller: PopulationController) -> bool:
+    """Whether another thread gets the session's lock."""
+    got: list[bool] = []
+
+    def take() -> None:
+        lock = controller.session.news.lock
+        got.append(lock.acquire(timeout=5))
+        if got[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return got == [True]
+
+
+_OPEN_AND_CLOSE = """
+import sys
+from population import PopulationController
+from population.mutators import FixedSchedule
+run = PopulationController([None], FixedSchedule({0: 1.0}), sys.argv[1])
+print(run.newest(0).step)
+run.close()
+"""
+
+
+@pytest.mark.parametrize("beside", ["replay", "fork", "another controller"])
+def test_looking_at_an_open_run_takes_no_lock_from_it(
+    tmp_path: pathlib.Path, beside: str
+) -> None:
+    """Else the next process that closes the run would delete the log under its feet."""
+    folder = tmp_path / "run"
+    policy = FixedSchedule({0: 1.0})
+    controller = PopulationController([1.0], policy, folder)
+    first = generation(controller)
+    controller.set_eval(0, first, 1, "p1", 1.0)
+    if beside == "replay":
+        population.replay(folder, policy)
+    elif beside == "fork":
+        population.fork(controller, tmp_path / "forked", mutator=policy).close()
+    else:
+        PopulationController([1.0], policy, folder).close()
+
+    def another_process() -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", _OPEN_AND_CLOSE, str(folder)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(done.stdout)
+
+    assert another_process() == 1
+    for step in range(2, 20):
+        controller.set_eval(0, first, step, None, 1.0)
+    assert another_process() == 19
+    controller.close()
+
+
+def test_a_log_that_somebody_removed_is_noticed(tmp_path: pathlib.Path) -> None:
+    """What is written to it then would be gone."""
+    controller = PopulationController([1.0], Scripted(), tmp_path)
+    first = generation(controller)
+    controller.set_eval(0, first, 1, None, 1.0)
+    (tmp_path / "journal.sqlite-wal").unlink()
+
+    def go_on() -> None:
+        for step in range(2, 200):
+            controller.set_eval(0, first, step, None, 1.0)
+
+    with pytest.raises(population.JournalError, match="was removed while the run was"):
+        go_on()
+
+
+class Failing:
+    """A store that cannot remove."""
+
+    def __init__(self) -> None:
+        self.trees: dict[str, Any] = {}
+
+    def save(self, name: str, tree: Any) -> str:
+        """Keep it."""
+        path = f"{name}-{len(self.trees)}"
+        self.trees[path] = tree
+        return path
+
+    def load(self, path: str, like: Any = None) -> Any:
+        """What was kept."""
+        del like
+        return self.trees[path]
+
+    def remove(self, path: str) -> None:
+        """The bucket is in a bad mood."""
+        raise RuntimeError(path)
+
+
+def test_a_store_that_cannot_remove_does_not_stop_the_training(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it raises is logged; the reports are there."""
+    controller = PopulationController([1.0], Scripted(), tmp_path, params=Failing())
+    first = generation(controller)
+    for step in range(1, 30):
+        controller.set_eval(0, first, step, {"w": np.ones(2)}, 1.0 / step)
+    remover.settle()
+    assert "params could not be removed" in caplog.text
+    assert controller.newest(0).step == 29
+    controller.close()
+
+
+def test_a_dropped_controller_leaves_no_thread(tmp_path: pathlib.Path) -> None:
+    """Its remover ends with it."""
+    before = threading.active_count()
+    for number in range(3):
+        run = PopulationController([1.0], Scripted(), tmp_path / str(number))
+        first = generation(run)
+        for step in range(1, 5):
+            run.set_eval(0, first, step, {"w": np.ones(2)}, 1.0 / step)
+        del run
+    gc.collect()
+    assert threading.active_count() <= before
+
+
+def test_a_controller_is_refused_in_a_forked_process(tmp_path: pathlib.Path) -> None:
+    """SQLite's handles must not cross a fork, and the remover is not there."""
+    controller = PopulationController([1.0], Scripted(), tmp_path)
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+
+    def child() -> None:
+        try:
+            controller.set_eval(0, generation(controller), 1, None, 1.0)
+        except RuntimeError as error:
+            answers.put(str(error))
+
+    process = context.Process(target=child)
+    process.start()
+    process.join(30)
+    assert "must not be used in a process that was forked" in answers.get()
+    assert controller.newest(0).step == 0
+    controller.close()
+
+
+def test_what_a_run_keeps_is_remembered(tmp_path: pathlib.Path) -> None:
+    """Whoever goes on and forgets to say it again loses nothing."""
+    for number in range(3):
+        keep = Keep(everything=True) if number == 0 else None
+        run = PopulationController([1.0], Scripted(), tmp_path, keep=keep)
+        for _ in range(4):
+            at = generation(run), run.newest(0).step + 1
+            run.set_eval(0, *at, {"w": np.ones(2)}, 1.0)
+        run.close()
+    assert len(list((tmp_path / "params").rglob("*.msgpack"))) == 12
+    with pytest.warns(UserWarning, match="goes on with Keep.*began with Keep"):
+        PopulationController([1.0], Scripted(), tmp_path, keep=Keep()).close()
+
+
+def test_a_run_with_a_journal_of_its_own_is_nobody_elses(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Another process would make a run of its own beside it."""
+    from population.journals.sqlite import SqliteJournal
+
+    own = SqliteJournal(tmp_path / "own.sqlite")
+    run = PopulationController([1.0], Scripted(), tmp_path, journal=own)
+    with pytest.raises(ValueError, match="journal= of its own"):
+        run.arguments()
