@@ -283,9 +283,9 @@ def test_a_later_process_with_the_same_id_is_another_owner() -> None:
     # A process of another name space may have any id here: it cannot be told.
     assert not owners.is_gone(parent._replace(place=f"{boot}/another", started="0"))
     # Another name is another machine only if it was started another time.
-    other = {"host": "elsewhere", "pid": 1}
-    assert not owners.is_gone(own._replace(place=f"another/{space}", **other))
-    assert owners.is_gone(own._replace(**other))
+    other = own._replace(host="elsewhere", pid=1)
+    assert not owners.is_gone(other._replace(place=f"another/{space}"))
+    assert owners.is_gone(other)
 
 
 def test_a_worker_that_was_forgotten_holds_nothing(hosts: Hosts) -> None:

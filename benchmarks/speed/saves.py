@@ -23,7 +23,6 @@ import numpy as np
 
 from benchmarks.record import RESULTS, Figure, circumstances, shown, spread, write
 from population import PopulationController
-from population.keeper import Keeper
 from population.mutators import PopulationBasedTraining
 from population.params import FileParams
 from population.space import LogUniform, Perturb
@@ -251,13 +250,13 @@ def _run(
 @contextlib.contextmanager
 def _timed(looking: Stopwatch, unlinking: Stopwatch) -> Iterator[None]:
     """Time the looking through and the unlinking of all runs that begin meanwhile."""
-    sweep, remove = Sweeper.sweep, Keeper._remove
+    sweep, remove = Sweeper.sweep, Weighed.remove
     Sweeper.sweep = looking.timing(sweep)  # type: ignore[method-assign]
-    Keeper._remove = unlinking.timing(remove)  # type: ignore[method-assign]
+    Weighed.remove = unlinking.timing(remove)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Sweeper.sweep, Keeper._remove = sweep, remove  # type: ignore[method-assign]
+        Sweeper.sweep, Weighed.remove = sweep, remove  # type: ignore[method-assign]
 
 
 def _figures(kind: tuple[int, bool], sizes: Sizes, found: list[Found]) -> list[Figure]:

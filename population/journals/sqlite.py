@@ -102,7 +102,7 @@ class SqliteJournal(Journal):
         """Whether another connection has committed since the last call."""
         if self._path is None:
             return False  # Nobody else can reach this memory.
-        version = self._link.version()
+        (version,) = self._run("PRAGMA data_version").fetchone()
         if version == self._version:
             return False
         self._version = version
