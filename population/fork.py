@@ -11,7 +11,7 @@ import threading
 from collections.abc import Collection
 from typing import Any
 
-from population import codec, recorded
+from population import codec, recorded, runs
 from population.base import Checkpoint, Mutator, Saved, Stop
 from population.controller import PopulationController
 from population.decisions import Decisions
@@ -30,7 +30,6 @@ from population.rows import (
     RemovalRecord,
     SaveRow,
 )
-from population.runs import name_of, settings
 from population.slots import Slots
 
 logger = logging.getLogger("population")
@@ -68,7 +67,7 @@ def fork(
         ValueError: If there is no such row.
         JournalError: If there is no run, or `new_dir` holds one.
     """
-    _check_options(options)
+    _check_options(options, mutator)
     source_folder, folder = recorded.folder_of(run), pathlib.Path(new_dir)
     source = recorded.open_journal(source_folder)
     try:
@@ -86,7 +85,7 @@ def fork(
     return controller
 
 
-def _check_options(options: dict[str, Any]) -> None:
+def _check_options(options: dict[str, Any], mutator: object) -> None:
     """Refuse, before anything is written, what the new controller would refuse."""
     fixed = {"seed", "mode", "log_dir", "initial_population", "journal"} & {*options}
     if fixed:
@@ -100,6 +99,13 @@ def _check_options(options: dict[str, Any]) -> None:
             f"{', '.join(sorted(unknown))} is no argument of PopulationController, to "
             f"which fork passes its options. There are {', '.join(known)}."
         )
+    runs.check_arguments([None], mutator, "min", 0, options.get("stop"), None)
+    runs.check_faults(
+        options.get("keep"),
+        options.get("worker_timeout"),
+        options.get("durability", "process"),
+        options.get("on_event"),
+    )
 
 
 def _warn(controller: PopulationController) -> None:
@@ -128,6 +134,12 @@ def _last_row(source: Journal, at: int | Checkpoint | None) -> int:
     if at is None:
         return end
     row = at.row if isinstance(at, Checkpoint) else codec.integer(at, "at", low=1)
+    if isinstance(at, Checkpoint):
+        found = source.checkpoint(row)
+        if found is None or (found.generation_id, found.step) != at.ref:
+            raise ValueError(
+                f"at must be a checkpoint of this run, got {at.ref}, which is not."
+            )
     if row > end:
         raise ValueError(
             f"at must be a row of the journal, which ends at {end}, got {row}. A "
@@ -145,12 +157,12 @@ def _make(
 ) -> None:
     """Write the new run as a whole, or nothing that looks like one."""
     folder = folders[1]
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / JOURNAL_NAME
-    if file.exists():
+    if folder.is_file() or file.exists():
         raise JournalError(
             f"new_dir must be a folder without a run, got {folder}. Choose another one."
         )
+    folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{JOURNAL_NAME}.fork"
     for left in folder.glob(f"{draft.name}*"):
         left.unlink()  # Of a fork that was killed.
@@ -163,11 +175,14 @@ def _make(
                 copy.follow(transaction, beyond=transaction.first > last)
             copy.finish()
             facts = recorded.facts_of(source)
-            facts |= {"mutator": name_of(type(mutator)), "settings": settings(mutator)}
+            facts |= {
+                "mutator": runs.name_of(type(mutator)),
+                "settings": runs.settings(mutator),
+            }
             facts["forked"] = {"from": str(folders[0].absolute()), "row": copy.end}
             if int(facts.get("claimed", 0)) > last:
                 del facts["claimed"]
-            for key in ("saved", "keep"):
+            for key in ("saved", "keep", "store"):
                 facts.pop(key, None)
             for key, value in facts.items():
                 journal.add_fact(key, codec.encode(value))

@@ -30,12 +30,16 @@ class Keeper:
         log_dir: The run folder, or None.
         store: The caller's params store, or None for the default.
         in_memory: Whether the run ends with the process; arrays then stay in memory.
+
+    Attributes:
+        store: The caller's params store, or None.
     """
 
     def __init__(
         self, log_dir: pathlib.Path | None, store: ParamsStore | None, in_memory: bool
     ) -> None:
         self._log_dir = log_dir
+        self.store = store
         self._store = store
         self._in_memory = in_memory
         self._token = ""

@@ -137,6 +137,7 @@ class _Replayer:
     def __init__(self, source: Journal, mutator: Mutator[Any]) -> None:
         facts = recorded.facts_of(source)
         self._source = source
+        self._forked = int(facts.get("forked", {"row": 0})["row"])
         self._claimed = int(facts.get("claimed", -1))
         self._is_claimed = False
         self._journal = SqliteJournal()
@@ -157,10 +158,12 @@ class _Replayer:
     def run(self) -> Replay:
         """Follow all transactions."""
         for transaction in recorded.transactions(self._source):
-            if self._slots.run:
-                self._follow(transaction)
-            else:
+            if not self._slots.run:
                 self._create(transaction)
+            elif transaction.first <= self._forked:
+                self._copy(transaction)
+            else:
+                self._follow(transaction)
             for record in transaction.after:
                 if isinstance(record, RemovalRecord):
                     self._remove(record)
@@ -182,8 +185,20 @@ class _Replayer:
         self._slots.load()
         self._decisions.begin()
 
+    def _copy(self, transaction: Transaction) -> None:
+        """What a fork took over was decided by others; its mutator began after it."""
+        self._claim()
+        for record in transaction.reports:
+            self._slots.begin(record.time)
+            self._report(record)
+        for opened in transaction.opened:
+            self._put(opened)
+
     def _follow(self, transaction: Transaction) -> None:
         self._claim()
+        if self._forked:
+            self._forked = 0
+            self._decisions.begin()
         if not transaction.reports and self._reminded is not None:
             decided = [o for o in transaction.opened if not self._is_forced(o)]
             self._remind(decided)

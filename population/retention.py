@@ -18,7 +18,7 @@ class Keep:
     Attributes:
         every: Those at steps that are a multiple of this.
         last: The newest so many of each generation.
-        bytes: Of the size of all, reachable ones included: the oldest of those that
+        bytes: Of the arrays of all, reachable ones included: the oldest of those that
             are kept by the rules above go first. Alone, it keeps all that fit.
         everything: Remove nothing.
     """
@@ -36,6 +36,10 @@ class Keep:
                     f"Keep.{name} must be a positive int or None, got {limit!r}."
                 )
         others = (self.every, self.last, self.bytes)
+        if type(self.everything) is not bool:
+            raise ValueError(
+                f"Keep.everything must be True or False, got {self.everything!r}."
+            )
         if self.everything and any(limit is not None for limit in others):
             raise ValueError(
                 "Keep(everything=True) must stand alone: it removes nothing. Leave out "

@@ -230,23 +230,34 @@ def record_space(journal: Journal, recorded: Mapping[str, str], space: Any) -> N
         )
 
 
-def record_keep(
-    journal: Journal, recorded: Mapping[str, str], keep: Keep | None
+def record_params(
+    journal: Journal, recorded: Mapping[str, str], keep: Keep | None, store: object
 ) -> Keep:
-    """What a run keeps: as it began if nobody says otherwise.
+    """Record what a run keeps of its params, and the class of their store.
 
-    Else whoever goes on with it and forgets `Keep(everything=True)` would lose all.
+    Returns:
+        What it keeps: as it began, if nobody says otherwise. Else whoever goes on with
+        it and forgets `Keep(everything=True)` would lose all.
     """
+    name = "default" if store is None else name_of(type(store))
     if "keep" not in recorded:
         kept = keep or Keep()
         journal.add_fact("keep", codec.encode(dataclasses.asdict(kept)))
+        journal.add_fact("store", codec.encode(name))
         return kept
-    before = Keep(**decode(recorded["keep"]))
-    if keep is not None and keep != before:
+    before = decode(recorded["store"])
+    if name != before:
         warnings.warn(
-            f"The run goes on with {keep}; it began with {before}.", stacklevel=4
+            f"The run's params were saved by {before}, now they are read by {name}. "
+            "Pass the same params= as before, else they will be missing.",
+            stacklevel=4,
         )
-    return keep or before
+    kept = Keep(**decode(recorded["keep"]))
+    if keep is not None and keep != kept:
+        warnings.warn(
+            f"The run goes on with {keep}; it began with {kept}.", stacklevel=4
+        )
+    return keep or kept
 
 
 def recorded_space(recorded: Mapping[str, str]) -> Any:

@@ -91,8 +91,8 @@ class Session:
         self._stale = False
         self._behind = False
         self.closed = False
-        self._opened = 0.0
-        self._open_before = 0.0
+        self._now = 0.0
+        self._open_s = 0.0
 
     def open(self, starts: Sequence[Start], metas: Sequence[str], space: Any) -> None:
         """Go on with the run that the journal holds, or make a new one.
@@ -127,7 +127,8 @@ class Session:
                     self._create(now, incoming, metas)
                     taken = self.slots.taken
                 runs.record_space(self.journal, recorded, space)
-                keep = runs.record_keep(self.journal, recorded, self._rules.keep)
+                rules = self._rules.keep, self.keeper.store
+                keep = runs.record_params(self.journal, recorded, *rules)
                 self.sweeper = Sweeper(self.keeper, keep)
                 self.sweeper.note(self, taken)
                 self._begin()
@@ -137,8 +138,7 @@ class Session:
     def close(self) -> None:
         """Close the journal, and end every worker."""
         with self.news.lock:
-            self.closed = True
-            self.holder.closed = True
+            self.closed = self.holder.closed = True
             self.journal.close()
             self.news.notify_all()
         self.keeper.close()
@@ -282,8 +282,9 @@ class Session:
             if self.closed:
                 return True
             self.refresh()
-            open_s = self._open_before + self._clock() - self._opened
-            if not ended(self.stop, self.slots, open_s):
+            before, self._now = self._now, self._clock()
+            self._open_s += max(0.0, self._now - before)  # A clock may go back.
+            if not ended(self.stop, self.slots, self._open_s):
                 return False
             self.events.finished()
         self.news.drain()
@@ -388,13 +389,12 @@ class Session:
         """Record that this process has opened the run."""
         self.slots.begin(self._clock())
         self.claims.end_foreign()
-        self._opened = self.slots.time
+        self._now = self._clock()
         sessions = self.journal.sessions()
-        self._open_before = sum(end - begin for begin, end in sessions)
-        self.journal.add_session(self.slots.row, self._opened, self.holder.text)
+        self._open_s = sum(end - begin for begin, end in sessions)
+        self.journal.add_session(self.slots.row, self.slots.time, self.holder.text)
 
     def _mark(self) -> tuple[object, ...]:
         """Changes with all that is kept in memory of the journal."""
-        slots = self.slots
         counts = self.decisions.count, self.leases.change
-        return slots.row, slots.saved, slots.losses, *counts
+        return self.slots.row, self.slots.saved, self.slots.losses, *counts

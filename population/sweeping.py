@@ -63,18 +63,12 @@ class Sweeper:
         self.note(session, session.slots.taken)
         if self._keep.everything:
             return []
-        if self._saves is None and not self._keep.bytes:
-            count, _ = session.journal.count_saves()
-            if count <= self._most:
+        if self._saves is None:
+            count, size = session.journal.count_saves()
+            if not self._is_full(count, size):
                 return []  # Without reading them all after each word from others.
         saves = self._known(session)
-        budget = self._keep.bytes
-        full = (
-            len(saves) > self._most
-            if budget is None
-            else (self._bytes > self._most_bytes)
-        )
-        if not full:
+        if not self._is_full(len(saves), self._bytes):
             return []
         alive = {
             saved_text(checkpoint.params.path)
@@ -151,6 +145,11 @@ class Sweeper:
                 left.append(path)
         return left
 
+    def _is_full(self, count: int, size: int) -> bool:
+        if self._keep.bytes is None:
+            return count > self._most
+        return size > self._most_bytes
+
     def _known(self, session: Session) -> dict[str, SaveRow]:
         """All saves."""
         if self._saves is None:
@@ -169,4 +168,5 @@ class Sweeper:
                 budget,
                 self._bytes,
             )
-        self._most_bytes = max(budget, self._bytes + self._bytes // 5)
+        within = self._bytes <= budget
+        self._most_bytes = budget if within else self._bytes + self._bytes // 5

@@ -167,7 +167,7 @@ class Worker:
         Raises:
             ValueError: If the seconds are no positive, finite number.
         """
-        if not (isinstance(seconds, (int, float)) and 0 < seconds < math.inf):
+        if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
             raise ValueError(
                 f"busy needs a positive number of seconds, got {seconds!r}."
             )

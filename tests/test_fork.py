@@ -216,3 +216,37 @@ def test_a_fork_that_cannot_be_made_leaves_nothing(
         population.fork(run, old, mutator=winner())
     population.fork(run, new, mutator=winner()).close()
     run.close()
+
+
+def test_a_fork_can_be_replayed(folders: tuple[pathlib.Path, pathlib.Path]) -> None:
+    """Its mutator is asked from where it began, not about what it took over."""
+    old = trained(folders[0])
+    new = population.fork(old, folders[1], mutator=winner())
+    train(new, 10)
+    found = population.replay(new, winner())
+    assert found.first_difference is None, str(found)
+    assert found.decisions
+    assert all(decision.row > old.session.slots.row for decision in found.decisions)
+    old.close()
+    new.close()
+
+
+def test_bad_options_of_a_fork_are_refused_before_anything_is_written(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """So that the next try does not find half a run."""
+    run = trained(folders[0])
+    other = PopulationController([1.0, 2.0, 3.0], winner())
+    for options in (
+        {"stopp": 1},
+        {"mode": "max"},
+        {"worker_timeout": -1},
+        {"keep": "all"},
+        {"at": other.newest(0)},
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            population.fork(run, folders[1], **{"mutator": winner(), **options})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="mutator must be"):
+        population.fork(run, folders[1], mutator=3)  # type: ignore[arg-type]
+    assert not folders[1].exists()
+    run.close()

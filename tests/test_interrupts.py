@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import pathlib
 import random
 import signal
@@ -189,24 +188,34 @@ def test_a_dropped_controller_leaves_no_thread(tmp_path: pathlib.Path) -> None:
     assert threading.active_count() <= before
 
 
+_FORK = """
+import os, sys
+from population import PopulationController
+from population.mutators import FixedSchedule
+run = PopulationController([1.0], FixedSchedule({0: 1.0}), sys.argv[1])
+if os.fork() == 0:
+    try:
+        run.set_eval(0, run.workers[0].generation_id, 1, None, 1.0)
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+print(run.newest(0).step)
+"""
+
+
 def test_a_controller_is_refused_in_a_forked_process(tmp_path: pathlib.Path) -> None:
     """SQLite's handles must not cross a fork, and the remover is not there."""
-    controller = PopulationController([1.0], Scripted(), tmp_path)
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
-
-    def child() -> None:
-        try:
-            controller.set_eval(0, generation(controller), 1, None, 1.0)
-        except RuntimeError as error:
-            answers.put(str(error))
-
-    process = context.Process(target=child)
-    process.start()
-    process.join(30)
-    assert "must not be used in a process that was forked" in answers.get()
-    assert controller.newest(0).step == 0
-    controller.close()
+    done = subprocess.run(
+        [sys.executable, "-c", _FORK, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    refused, step = done.stdout.splitlines()
+    assert "must not be used in a process that was forked" in refused
+    assert step == "0"
 
 
 def test_what_a_run_keeps_is_remembered(tmp_path: pathlib.Path) -> None:
@@ -233,3 +242,10 @@ def test_a_run_with_a_journal_of_its_own_is_nobody_elses(
     run = PopulationController([1.0], Scripted(), tmp_path, journal=own)
     with pytest.raises(ValueError, match="journal= of its own"):
         run.arguments()
+
+
+def test_another_store_than_before_is_a_warning(tmp_path: pathlib.Path) -> None:
+    """Its files would be missing, and a loop that rejects them loses a good run."""
+    PopulationController([1.0], Scripted(), tmp_path, params=Failing()).close()
+    with pytest.warns(UserWarning, match=r"saved by .*Failing, .* read by default"):
+        PopulationController([1.0], Scripted(), tmp_path).close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
 import sys
 import traceback
@@ -144,4 +145,5 @@ def _parts(part: Any) -> dict[str, Any]:
 
 def _main_can_be_imported() -> bool:
     main = sys.modules["__main__"]
-    return bool(getattr(main, "__spec__", None) or getattr(main, "__file__", None))
+    file = getattr(main, "__file__", None)
+    return bool(getattr(main, "__spec__", None) or (file and os.path.exists(file)))
