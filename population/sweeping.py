@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from population.session import Session
 
 logger = logging.getLogger("population")
-_FEW = 10
+_FEW = 30
 _SESSIONS = 5  # So far back a removal may have been cut off.
 _SAVED_BY = re.compile(r"\.?\d+-([0-9a-f]{8})\b")
 
@@ -54,7 +54,7 @@ class Sweeper:
     def sweep(self, session: Session) -> list[str]:
         """Note the batch's saves; record the removal of those that are not needed.
 
-        They are looked through when there are a fifth more than last time, so that a
+        They are looked through when there are a sixth more than last time, so that a
         report costs the same however many slots there are; few of them each time.
 
         Returns:
@@ -83,7 +83,7 @@ class Sweeper:
             self._bytes -= save.bytes
         kept = len(saves)
         self._few = kept < _FEW
-        self._most = 0 if self._few else kept + kept // 5 - 1
+        self._most = 0 if self._few else kept + kept // 6 - 1
         self._note_budget()
         return [path_of(save.params) for save in removed]
 
