@@ -22,6 +22,7 @@ from population.space import domains, from_data, grid, misfit, sample, to_data
 from population.space.trees import check_space
 
 DURABILITIES = ("process", "power")
+_FILES = "population.params.files.FileParams"  # The default; its class loads JAX.
 _FOREIGN_S = 600.0  # After so long without a sign of life a host may be dead.
 
 
@@ -239,7 +240,7 @@ def record_params(
         What it keeps: as it began, if nobody says otherwise. Else whoever goes on with
         it and forgets `Keep(everything=True)` would lose all.
     """
-    name = "default" if store is None else name_of(type(store))
+    name = _FILES if store is None else name_of(type(store))
     if "keep" not in recorded:
         kept = keep or Keep()
         journal.add_fact("keep", codec.encode(dataclasses.asdict(kept)))

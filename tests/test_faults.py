@@ -179,7 +179,7 @@ def test_a_save_that_fails_leaves_the_run_as_it_was(tmp_path: pathlib.Path) -> N
     assert len(list((tmp_path / "run" / "params").rglob("*.*"))) == 1
     store.full = False
     controller.set_eval(0, generation_id, 2, {"w": np.full(2, 2.0)}, 0.5)
-    again = PopulationController([1.0], Scripted(), tmp_path / "run")
+    again = PopulationController([1.0], Scripted(), tmp_path / "run", params=store)
     found = work(again)
     assert found.step == 2
     np.testing.assert_array_equal(found.params["w"], np.full(2, 2.0))

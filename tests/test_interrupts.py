@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import gc
 import pathlib
-import random
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,66 +15,26 @@ import pytest
 import population
 from population import PopulationController, remover
 from population.mutators import FixedSchedule
+from population.params import FileParams
 from population.retention import Keep
-from tests.helpers import Scripted, connection, generation
+from tests.helpers import Scripted, generation
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.fixture
-def interrupts() -> Iterator[None]:
-    """An alarm is a Ctrl-C."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
 def test_ctrl_c_leaves_no_lock_and_no_transaction_behind(
-    tmp_path: pathlib.Path, interrupts: None
+    tmp_path: pathlib.Path,
 ) -> None:
     """Hundreds of them, in reports and polls; whatever was acknowledged is there."""
-    choose = random.Random(0)
-    controller = PopulationController([1.0, 2.0], Scripted(), tmp_path)
-    first = generation(controller)
-    hits, step, acknowledged = 0, 0, set()
-    while hits < 400:
-        step += 1
-        try:
-            signal.setitimer(signal.ITIMER_REAL, choose.uniform(2e-5, 6e-4))
-            controller.set_eval(0, first, step, None, 1.0)
-            acknowledged.add(step)
-            controller.maybe_get_worker_data(0, first, step, None, None)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        except KeyboardInterrupt:
-            hits += 1
-        assert not connection(controller).in_transaction
-        assert _can_lock(controller)
-    assert acknowledged <= set(controller.graph[first])
-    controller.close()
-    again = PopulationController([1.0, 2.0], Scripted(), tmp_path)
-    assert acknowledged <= set(again.graph[first])
-    again.close()
-
-
-def _can_lock(controller: PopulationController) -> bool:
-    """Whether another thread gets the session's lock."""
-    got: list[bool] = []
-
-    def take() -> None:
-        lock = controller.session.news.lock
-        got.append(lock.acquire(timeout=5))
-        if got[0]:
-            lock.release()
-
-    thread = threading.Thread(target=take)
-    thread.start()
-    thread.join()
-    return got == [True]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.interrupt_child", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("400 interrupts")
 
 
 _OPEN_AND_CLOSE = """
@@ -247,5 +204,8 @@ def test_a_run_with_a_journal_of_its_own_is_nobody_elses(
 def test_another_store_than_before_is_a_warning(tmp_path: pathlib.Path) -> None:
     """Its files would be missing, and a loop that rejects them loses a good run."""
     PopulationController([1.0], Scripted(), tmp_path, params=Failing()).close()
-    with pytest.warns(UserWarning, match=r"saved by .*Failing, .* read by default"):
+    with pytest.warns(UserWarning, match=r"saved by .*Failing, .* by .*FileParams"):
         PopulationController([1.0], Scripted(), tmp_path).close()
+    PopulationController([1.0], Scripted(), tmp_path / "files").close()
+    same = FileParams(tmp_path / "files" / "params")
+    PopulationController([1.0], Scripted(), tmp_path / "files", params=same).close()
