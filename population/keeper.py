@@ -110,7 +110,7 @@ class Keeper:
         """Remove what was saved for reports that were recorded without it."""
         kept = {id(new) for new in taken}
         lost = [new for new in incoming if new.fresh and id(new) not in kept]
-        self.drop(new.params.path for new in lost)
+        self._undo(new.params.path for new in lost)
 
     def forget_unrecorded(
         self, incoming: Iterable[Incoming], graph: CheckpointGraph
@@ -122,7 +122,7 @@ class Keeper:
             except JournalError:
                 continue  # Nobody knows; a later session will.
             if not recorded:
-                self.drop([new.params.path])
+                self._undo([new.params.path])
 
     def drop(self, paths: Iterable[str]) -> None:
         """Remove from the store, soon, what the journal does not name any more."""
@@ -131,6 +131,11 @@ class Keeper:
                 self._need_store().remove(path)
             else:
                 self._remover.put(self._need_store(), path)
+
+    def _undo(self, paths: Iterable[str]) -> None:
+        """Remove what was saved in vain, before anybody looks."""
+        self.drop(paths)
+        self._remover.settle()
 
     def names(self, folders: Iterable[str]) -> Iterator[str]:
         """The paths that the store keeps in these folders, if it can tell."""
