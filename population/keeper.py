@@ -134,8 +134,10 @@ class Keeper:
 
     def _undo(self, paths: Iterable[str]) -> None:
         """Remove what was saved in vain, before anybody looks."""
-        self.drop(paths)
-        self._remover.settle()
+        vain = list(paths)
+        if vain:
+            self.drop(vain)
+            self._remover.settle()
 
     def names(self, folders: Iterable[str]) -> Iterator[str]:
         """The paths that the store keeps in these folders, if it can tell."""
