@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from population import codec, runs
+from population import codec, durable, runs
 from population.base import (
     ActiveWorker,
     Checkpoint,
@@ -368,7 +368,9 @@ def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
     if log_dir is None:
         return SqliteJournal()
     try:
-        sqlite_file.make_folder(log_dir.absolute(), durable=durability == "power")
+        if durability == "power":
+            durable.make_folder(log_dir.absolute())
+        log_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JournalError(
             f"log_dir must be a folder that can be written to, got {log_dir}: "
@@ -387,5 +389,5 @@ def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
     sqlite_file.warn_of_network(log_dir)
     journal = SqliteJournal(file, durability=durability)
     if durability == "power":
-        sqlite_file.sync_folder(log_dir)
+        durable.sync(log_dir)
     return journal

@@ -8,10 +8,9 @@ import os
 import pathlib
 import shutil
 import threading
-from collections.abc import Collection
 from typing import Any
 
-from population import codec, recorded, runs
+from population import codec, durable, recorded, runs
 from population.base import Checkpoint, Mutator, Saved, Stop
 from population.controller import PopulationController
 from population.decisions import Decisions
@@ -19,7 +18,7 @@ from population.errors import JournalError, ParamsError
 from population.graph import CheckpointGraph, decode
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
-from population.journals.sqlite_file import JOURNAL_NAME, sync_folder
+from population.journals.sqlite_file import JOURNAL_NAME
 from population.keeper import PARAMS_FOLDER
 from population.recorded import Transaction
 from population.rows import (
@@ -169,8 +168,7 @@ def _make(
     journal = SqliteJournal(draft)
     try:
         with journal:
-            kept = {save.params for save in source.saves()}
-            copy = _Copy(journal, folders, kept if own_store else None)
+            copy = _Copy(journal, folders, own_store)
             for transaction in recorded.transactions(source):
                 copy.follow(transaction, beyond=transaction.first > last)
             copy.finish()
@@ -191,7 +189,7 @@ def _make(
     finally:
         journal.close()
     os.replace(draft, file)
-    sync_folder(folder)
+    durable.sync(folder)
 
 
 def _begin(journal: Journal, mutator: Mutator[Any], facts: dict[str, Any]) -> None:
@@ -208,8 +206,7 @@ class _Copy:
     Args:
         journal: The new one; a transaction is open.
         folders: The old run's and the new one's.
-        kept: What the old run's store keeps, encoded, if the new run has a store of
-            its own in its folder; None if it uses one elsewhere.
+        own_store: Whether the new run keeps its params in its folder.
 
     Attributes:
         end: The last row that was copied.
@@ -219,11 +216,11 @@ class _Copy:
         self,
         journal: Journal,
         folders: tuple[pathlib.Path, pathlib.Path],
-        kept: Collection[str] | None,
+        own_store: bool,
     ) -> None:
         self._journal = journal
         self._old, self._new = (folder / PARAMS_FOLDER for folder in folders)
-        self._kept = kept
+        self._own_store = own_store
         self._removals: list[RemovalRecord] = []
         self._named: dict[str, CheckpointRow] = {}
         self.end = 0
@@ -259,7 +256,7 @@ class _Copy:
             self._journal.add_fact("saved", codec.encode(True))
         for text, named in self._named.items():
             params = decode(text)
-            if self._kept is None or text in gone:
+            if text in gone or not self._own_store:
                 continue
             if isinstance(params, Saved):
                 self._share(text, params.path, named)

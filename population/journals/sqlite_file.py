@@ -140,20 +140,3 @@ def warn_of_network(folder: pathlib.Path) -> None:
             "may not hold: let one host alone use it, or choose a local log_dir.",
             stacklevel=5,
         )
-
-
-def make_folder(folder: pathlib.Path, *, durable: bool) -> None:
-    """Make a folder with those that it lies in; durable: a power cut keeps them."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for place in missing if durable else ():
-        sync_folder(place.parent)
-
-
-def sync_folder(folder: pathlib.Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

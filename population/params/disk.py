@@ -124,23 +124,6 @@ def write(file: pathlib.Path, *parts: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def make_folder(folder: pathlib.Path) -> None:
-    """Make a folder and those above it, and make their names durable."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync(folder.parent)
-
-
-def sync(place: pathlib.Path) -> None:
-    """Make a file durable, or the names in a folder."""
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _is_draft(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from population import durable
 from population.errors import ParamsError
 from population.params import disk, trees
 
@@ -42,12 +43,12 @@ class FileParams:
         leaves = trees.by_path(jax.tree.map(trees.to_host, tree))
         parts = disk.packed({"layout": trees.layout(tree), "leaves": leaves})
         file = self._folder / path
-        disk.make_folder(file.parent)
+        durable.make_folder(file.parent)
         draft = file.with_name(disk.draft_name(file.name))
         try:
             disk.write(draft, *parts)
             os.replace(draft, file)
-            disk.sync(file.parent)
+            durable.sync(file.parent)
         except BaseException:
             draft.unlink(missing_ok=True)
             file.unlink(missing_ok=True)  # Its name is its own: no other save is lost.

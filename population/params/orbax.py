@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from etils import epath
 
+from population import durable
 from population.errors import ParamsError
 from population.params import disk, trees
 
@@ -71,12 +72,12 @@ class OrbaxParams:
             with _undone(place):
                 self._write(place, tree)
             return path
-        disk.make_folder(pathlib.Path(place.parent))
+        durable.make_folder(pathlib.Path(place.parent))
         draft = place.parent / disk.draft_name(place.name)
         with _undone(draft, place):
             self._write(draft, tree)
             os.replace(draft, place)
-            disk.sync(pathlib.Path(place.parent))
+            durable.sync(pathlib.Path(place.parent))
         return path
 
     def load(self, path: str, like: Any = None) -> Any:
@@ -145,14 +146,14 @@ class OrbaxParams:
             (place / _HEAD).write_bytes(b"".join(parts))
         else:
             disk.write(pathlib.Path(place / _HEAD), *parts)
-            disk.sync(pathlib.Path(place))
+            durable.sync(pathlib.Path(place))
 
     def _sealed(self, place: epath.Path) -> dict[str, list[int]]:
         """What is to be found at each file of a save, once the disk has it."""
         entries = list(_below(place))
         if not self._in_bucket:
             for entry in entries:
-                disk.sync(pathlib.Path(entry))
+                durable.sync(pathlib.Path(entry))
         files = [entry for entry in entries if entry.is_file()]
         return {str(file.relative_to(place)): self._traits(file) for file in files}
 
