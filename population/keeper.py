@@ -13,7 +13,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from population import codec
+from population import codec, remover
 from population.base import ParamsStore, Ref, Saved
 from population.errors import JournalError
 from population.graph import CheckpointGraph
@@ -146,9 +146,10 @@ class Keeper:
             for folder in folders:
                 yield from store.names(folder)
 
-    def settle(self) -> None:
-        """Wait until all that was dropped is gone."""
-        self._remover.settle()
+    def drop_now(self, paths: Iterable[str]) -> None:
+        """The same in this thread: no other one has to get its turn first."""
+        for path in paths:
+            remover.remove(self._need_store(), path)
 
     def close(self) -> None:
         """Remove what is left to be removed."""

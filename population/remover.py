@@ -60,16 +60,21 @@ class Remover:
 _REMOVERS: weakref.WeakSet[Remover] = weakref.WeakSet()
 
 
+def remove(store: ParamsStore, path: str) -> None:
+    """Remove a path in this thread."""
+    try:
+        store.remove(path)
+    except Exception:  # The store may be the user's; training must go on.
+        logger.exception("params could not be removed")
+
+
 def _work(paths: Paths) -> None:
     while True:
         found = paths.get()
         try:
             if found is None:
                 return
-            store, path = found
-            store.remove(path)
-        except Exception:  # The store may be the user's; training must go on.
-            logger.exception("params could not be removed")
+            remove(*found)
         finally:
             del found
             paths.task_done()

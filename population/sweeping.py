@@ -88,10 +88,11 @@ class Sweeper:
         return [path_of(save.params) for save in removed]
 
     def drop(self, session: Session, paths: Collection[str]) -> None:
-        """Have the store remove what is committed; where few are kept, wait for it."""
-        self._keeper.drop(paths)
-        if paths and self._few:
-            session.news.later(self._keeper.settle)
+        """Have the store remove what is committed; where few are kept, at once."""
+        if not self._few:
+            self._keeper.drop(paths)
+        elif paths:
+            session.news.later(lambda: self._keeper.drop_now(paths))
 
     def note(self, session: Session, taken: Collection[Incoming]) -> None:
         """Note saves that are recorded in this transaction."""
