@@ -40,6 +40,22 @@ class Saved(NamedTuple):
     path: str
 
 
+class Held(NamedTuple):
+    """Params that the process which reported them keeps itself, in its memory.
+
+    Report `Held()`: it counts as params for decisions about the very reports that it
+    comes with, then until its slot reports again, and beyond that only while it is
+    reachable. For all who open the run later it is none.
+
+    Attributes:
+        session: Whose they are; filled in at the report.
+        number: Which of its reports; filled in at the report.
+    """
+
+    session: str = ""
+    number: int = 0
+
+
 class Checkpoint(NamedTuple):
     """One point on the way of a generation: what was saved, and how good it was.
 
@@ -47,7 +63,8 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         params: A path or another storable value that the worker reported, `Saved` if
-            the params store keeps them, or None. Handed back, never opened.
+            the params store keeps them, `Held` if only the process does that trains
+            them, or None. Handed back, never opened.
         meta_params: The generation's hyperparameters. Shared: copy before changing.
         generation_id: The generation that the checkpoint belongs to.
         value: What the worker reported; the controller's `mode` says which is better.
@@ -163,6 +180,11 @@ class Start:
             raise ValueError(
                 f"Start.step must be an int of 0 or more, got {self.step!r}. "
                 "It counts the training steps that params already have."
+            )
+        if isinstance(self.params, Held):
+            raise ValueError(
+                "Start.params must be weights that anybody can go on from, got Held(), "
+                "which stands for those in the memory of a process. Save them first."
             )
 
 

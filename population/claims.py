@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from population.base import ActiveWorker, Checkpoint
+from population.errors import ClaimError
 from population.incoming import Incoming
 from population.leases import FIRST_STEP_S, RAW
 from population.owners import Holder
@@ -29,11 +30,68 @@ class Claims:
 
     Args:
         session: The run.
+
+    Attributes:
+        of_all: Who has claimed all slots in this process; None: nobody.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._leases = session.leases
+        self.of_all: Holder | None = None
+
+    def claim_all(self) -> dict[int, ActiveWorker]:
+        """Claim every slot, each at its resume point.
+
+        Raises:
+            ClaimError: If somebody who may be alive holds one; nothing has changed.
+        """
+        session, leases = self._session, self._leases
+        session.claim_weights()
+        holder = self.of_all or Holder(session.holder)
+
+        def work() -> dict[int, ActiveWorker]:
+            slots = range(len(session.slots))
+            free = (leases.holds(holder, w) or leases.is_claimable(w) for w in slots)
+            if not all(free):
+                raise ClaimError(
+                    "claim_all needs every slot, and some are held: "
+                    f"{', '.join(leases.holders())}. End these workers first, or give "
+                    "this run another log_dir."
+                )
+            session.held.lapse_all()
+            return {w: self._take_over(holder, w) for w in slots}
+
+        with session.news.lock:
+            session.refresh()
+            found = session.transact([], work)
+            self.of_all = holder
+        session.news.drain()
+        return found
+
+    def lost(self) -> list[int]:
+        """The slots that `claim_all` has claimed and somebody else has taken since."""
+        holder, slots = self.of_all, range(len(self._session.slots))
+        if holder is None:
+            return list(slots)
+        return [w for w in slots if not self._leases.holds(holder, w)]
+
+    def release_all(self) -> None:
+        """End what `claim_all` began; what only this process had is none any more."""
+        session, holder = self._session, self.of_all
+        if holder is None or session.closed:
+            return
+
+        def work() -> None:
+            session.held.lapse_all()
+            for worker_id in range(len(session.slots)):
+                if self._leases.holds(holder, worker_id):
+                    self._leases.write(worker_id, None)
+
+        with session.news.lock:
+            session.transact([], work)
+            self.of_all, holder.closed = None, True
+        session.news.drain()
 
     def claim_any(
         self, holder: Holder, own: int | None, ended: Callable[[], bool]
@@ -167,6 +225,18 @@ class Claims:
             return True
 
         return session.transact([], work)
+
+    def _take_over(self, holder: Holder, worker_id: int) -> ActiveWorker:
+        """Give a slot to a holder, at its resume point."""
+        session, leases = self._session, self._leases
+        fence = leases.must_fence(worker_id, holder)
+        before = leases.owner(worker_id)
+        session.go_back(worker_id, reason="takeover" if fence else "")
+        newest = session.slots[worker_id].newest
+        leases.write(worker_id, holder.text, _grace(holder), newest.row)
+        taken_over = bool(before) and before != holder.text
+        session.events.claimed(session.slots[worker_id], taken_over=taken_over)
+        return session.active(worker_id)
 
     def _judge(self, told: int | None, reporting: Collection[int] = ()) -> None:
         """Record which slots are lost, if others are.

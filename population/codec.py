@@ -2,7 +2,7 @@
 
 Plain JSON carries None, bool, int, float, str, lists and dicts with string keys. What
 JSON would change is written as an object with a single key that begins with "!":
-tuples, other dict keys, NaN and infinities, paths, `Ref`, `Saved` and dataclasses.
+tuples, other dict keys, NaN and infinities, paths, `Ref`, `Saved`, `Held`, dataclasses.
 Decoding builds plain data and the records named here; it never imports or runs code.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from population.base import Ref, Saved
+from population.base import Held, Ref, Saved
 
 _PLAIN = frozenset({type(None), bool, int, str})
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -171,6 +171,8 @@ def _pack(tree: Any, place: str, rules: _Rules) -> Any:
         return {"!ref": [tree.generation_id, tree.step]}
     if kind is Saved:
         return {"!saved": tree.path}
+    if kind is Held:
+        return {"!held": list(tree)}
     if isinstance(tree, pathlib.PurePath):
         return {"!path": str(tree)}
     if rules.records and dataclasses.is_dataclass(tree) and not isinstance(tree, type):
@@ -255,6 +257,8 @@ def _unpack_tag(tag: str, body: Any, like: object) -> Any:
         return _NON_FINITE[body]
     if tag == "!saved":
         return Saved(body)
+    if tag == "!held":
+        return Held(*body)
     if tag == "!path":
         return pathlib.Path(body)
     if tag == "!data":

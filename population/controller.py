@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from population import codec, durable, runs
+from population import codec, opening, runs
 from population.base import (
     ActiveWorker,
     Checkpoint,
+    Held,
     Mutator,
     ParamsStore,
     Ref,
@@ -19,14 +20,11 @@ from population.base import (
     Start,
     Stop,
 )
-from population.errors import JournalError, ParamsError
+from population.errors import ParamsError
 from population.events import OnEvent
 from population.incoming import Incoming
 from population.journal import Journal
-from population.journals import sqlite_file
-from population.journals.sqlite import SqliteJournal
-from population.journals.sqlite_file import JOURNAL_NAME
-from population.keeper import PARAMS_FOLDER, Keeper
+from population.keeper import Keeper
 from population.retention import Keep
 from population.rules import Rules
 from population.session import Session
@@ -104,7 +102,7 @@ class PopulationController:
         folder = None if log_dir is None else pathlib.Path(log_dir)
         in_memory = journal is None and folder is None
         keeper = Keeper(folder, params, in_memory)
-        opened = journal or _open_journal(folder, durability)
+        opened = journal or opening.open_journal(folder, durability)
         ends = stop or Stop()
         rules = Rules(mode, seed, ends, worker_timeout, keep, on_event, clock)
         self.session = Session(opened, keeper, mutator, folder, rules)
@@ -122,7 +120,7 @@ class PopulationController:
         self._is_shared = journal is None and folder is not None
         self.graph = self.session.graph
         try:
-            self.session.open(starts, metas, space)
+            opening.open_run(self.session, starts, metas, space)
         except BaseException:
             if journal is None:
                 opened.close()
@@ -237,6 +235,21 @@ class PopulationController:
             raise
         branched = self.session.commit(incoming)
         return {w: self._with_arrays(w, branched[w]) for w in sorted(branched)}
+
+    def claim_all(self) -> dict[int, ActiveWorker]:
+        """Claim every slot for one loop that trains the whole population.
+
+        From now on the reports and polls of this controller are that loop's. What it
+        was given must be taken up anew: `Held` params of an earlier claim are none.
+
+        Returns:
+            The work of each slot. Saved arrays stay in the params store: `load` brings
+            them.
+
+        Raises:
+            ClaimError: If somebody who may be alive holds a slot.
+        """
+        return self.session.claims.claim_all()
 
     def worker(self, worker_id: int | None = None) -> Worker:
         """Claim a slot for one training loop.
@@ -353,6 +366,8 @@ class PopulationController:
 
     def _with_arrays(self, worker_id: int, found: ActiveWorker) -> ActiveWorker:
         """The work with its arrays; if they were removed meanwhile, what came after."""
+        if type(found.params) is Held:
+            return found
         while True:
             try:
                 arrays = self.session.keeper.load(found.params)
@@ -362,32 +377,3 @@ class PopulationController:
                 if newer.params == found.params:
                     raise
                 found = newer
-
-
-def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
-    if log_dir is None:
-        return SqliteJournal()
-    try:
-        if durability == "power":
-            durable.make_folder(log_dir.absolute())
-        log_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JournalError(
-            f"log_dir must be a folder that can be written to, got {log_dir}: "
-            f"{error.strerror}. Choose another one."
-        ) from error
-    file = log_dir / JOURNAL_NAME
-    if (
-        file.is_file()
-        and not file.stat().st_size
-        and (log_dir / PARAMS_FOLDER).exists()
-    ):
-        raise JournalError(
-            f"{file} is damaged: it is empty, but params were saved beside it. Restore "
-            "it from a backup, or choose another log_dir."
-        )
-    sqlite_file.warn_of_network(log_dir)
-    journal = SqliteJournal(file, durability=durability)
-    if durability == "power":
-        durable.sync(log_dir)
-    return journal

@@ -13,6 +13,10 @@ class RunMismatchError(PopulationError, ValueError):
     """The journal holds a run with another seed, mode, size or mutator."""
 
 
+class ClaimError(PopulationError):
+    """All slots of a run are needed, and somebody else trains some of them."""
+
+
 class ParamsError(PopulationError):
     """Saved params are missing, damaged, or do not fit what they are loaded into."""
 

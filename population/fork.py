@@ -16,6 +16,7 @@ from population.controller import PopulationController
 from population.decisions import Decisions
 from population.errors import JournalError, ParamsError
 from population.graph import CheckpointGraph, decode
+from population.held import MARK
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
 from population.journals.sqlite_file import JOURNAL_NAME
@@ -249,6 +250,8 @@ class _Copy:
     def finish(self) -> None:
         """Share the params that are left; what is gone by now is gone here too."""
         for removal in self._removals:
+            if removal.params.startswith(MARK):
+                continue
             row = min(removal.row, self.end)
             self._journal.remove([(row, removal.params, removal.reason)])
         gone = {removal.params for removal in self._removals}
@@ -262,6 +265,8 @@ class _Copy:
                 self._share(text, params.path, named)
 
     def _checkpoint(self, record: CheckpointRecord) -> None:
+        if record.params is not None and record.params.startswith(MARK):
+            record = record._replace(params=None)  # Weights in a memory stay there.
         self._journal.add_checkpoint(*record)
         self._name(record.params, record.row)
 

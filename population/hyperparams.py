@@ -7,7 +7,7 @@ restored state brings its old numbers back; `Worker.restore` puts the right ones
 
 The states are looked for as optax made them: keep them in tuples, dicts, dataclasses
 or a `TrainState`. `nnx.split` takes them apart: use `put` before it.
-All functions here run outside of `jax.jit`.
+All functions here but `put_traced` run outside of `jax.jit`.
 """
 
 from __future__ import annotations
@@ -72,6 +72,31 @@ def put_known(state: Any, hyperparams: Any) -> Any:
         return state
     settable = set(read(state)) - _scheduled(state)
     return put(state, {k: v for k, v in hyperparams.items() if k in settable})
+
+
+def put_traced(state: Any, numbers: Mapping[str, Any], when: Any) -> Any:
+    """Like `put_known`, for traced numbers and within `jax.jit`.
+
+    Args:
+        state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
+        numbers: Traced scalars by name.
+        when: A traced bool: whether to put them in, or leave the state as it is.
+    """
+    driven = _scheduled(state)
+
+    def replaced(node: Any) -> Any:
+        if not isinstance(node, _INJECTED):
+            return node
+        found = {
+            name: jnp.where(when, numbers[name], old).astype(jnp.asarray(old).dtype)
+            if name in numbers and name not in driven and jnp.ndim(old) == 0
+            else old
+            for name, old in node.hyperparams.items()
+        }
+        inner = put_traced(node.inner_state, numbers, when)
+        return node._replace(hyperparams=found, inner_state=inner)
+
+    return jax.tree.map(replaced, state, is_leaf=_is_injected)
 
 
 def read(state: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from population import codec, protocol
-from population.base import Ref
+from population.base import Held, Ref
+from population.held import text_of
 from population.incoming import Incoming
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ def check_and_save(
     value = codec.number(value)
     text = None if metrics is None else codec.encode(metrics, "metrics")
     metrics = None if text is None else codec.decode(text)
+    if type(params) is Held:
+        held = session.held.made(params)
+        return Incoming(
+            worker_id, generation_id, step, held, text_of(held), value, metrics, text
+        )
     if params is not None and type(params) is not str:
         with session.news.lock:
             if session.journal.generation(generation_id) is None:

@@ -116,8 +116,15 @@ class Journal(abc.ABC):
         """The generations that slots were at after a row, present ones included."""
 
     @abc.abstractmethod
-    def remove(self, removals: Sequence[tuple[int, str, str]]) -> None:
-        """Record removals, as `RemovalRecord`; such saves are kept no more."""
+    def remove(
+        self, removals: Sequence[tuple[int, str, str]], *, saved: bool = True
+    ) -> None:
+        """Record removals, as `RemovalRecord`; such saves are kept no more.
+
+        Args:
+            removals: Row, params and reason of each.
+            saved: Whether there may be such saves.
+        """
 
     @abc.abstractmethod
     def removed_since(self, after: int) -> list[str]:
@@ -219,7 +226,7 @@ class Journal(abc.ABC):
 
     @abc.abstractmethod
     def had_params(self, row: int) -> bool:
-        """Whether the checkpoint ever had params, removed or not."""
+        """Whether the checkpoint ever had params but held ones, removed or not."""
 
     @abc.abstractmethod
     def checkpoints(

@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from population import codec, remover
-from population.base import ParamsStore, Ref, Saved
-from population.errors import JournalError
+from population.base import Held, ParamsStore, Ref, Saved
+from population.errors import JournalError, ParamsError
 from population.graph import CheckpointGraph
 from population.incoming import Incoming
 from population.remover import Remover
@@ -101,7 +101,17 @@ class Keeper:
         )
 
     def load(self, params: Any, like: Any = None) -> Any:
-        """The params of a checkpoint, read from the store if it keeps them."""
+        """The params of a checkpoint, read from the store if it keeps them.
+
+        Raises:
+            ParamsError: If they cannot be read, or are in the memory of a process.
+        """
+        if type(params) is Held:
+            raise ParamsError(
+                "These params are only in the memory of the process that trains them. "
+                "Load what is saved: controller.graph.resume_point(checkpoint) after "
+                "the engine has ended, or train with a smaller save_every."
+            )
         if type(params) is not Saved:
             return params
         return self._need_store().load(params.path, like)

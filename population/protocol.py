@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from population.base import Checkpoint, Ref, Report, Saved
+from population.base import Checkpoint, Held, Ref, Report, Saved
 from population.incoming import Incoming
 from population.rows import GenerationRow
 from population.slot import Slot
@@ -108,7 +108,9 @@ def _complete(
 ) -> Report | None:
     """The checkpoint is there already: add what it lacks, ignore the rest."""
     own = generation.worker_id == new.worker_id
-    adds_params = own and existing.params is None and new.params is not None
+    lacks = existing.params is None or type(existing.params) is Held
+    brings = new.params is not None and type(new.params) is not Held
+    adds_params = own and lacks and brings
     adds_params = adds_params and not slots.journal.had_params(existing.row)
     adds_value = existing.value is None and new.value is not None
     if not (adds_params or adds_value):
@@ -200,6 +202,6 @@ def _on_lineage(slots: Slots, slot: Slot, checkpoint: Checkpoint) -> bool:
 def _contradicts(existing: Checkpoint, new: Incoming) -> bool:
     if new.value is not None and repr(new.value) != repr(existing.value):
         return True
-    if new.params is None or isinstance(new.params, Saved):
+    if new.params is None or isinstance(new.params, (Saved, Held)):
         return False
     return bool(new.params != existing.params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from population.base import Checkpoint
+from population.base import Checkpoint, Held
 from population.decisions import Decisions
 from population.graph import CheckpointGraph
 from population.slots import Slots
@@ -32,8 +32,7 @@ def reachable(
     """
     found: dict[int, Checkpoint] = {}
     for start in {checkpoint.row: checkpoint for checkpoint in starts}.values():
-        finite = start.value is not None and not start.diverged
-        if finite and start.params is not None:
+        if _stands(start):
             found[start.row] = start  # The usual case, in no time.
             continue
         for checkpoint in graph.walk(graph.resume_point(start)):
@@ -47,17 +46,43 @@ def reachable(
 
 def in_use(session: Session) -> dict[int, Checkpoint]:
     """The checkpoints of a run with params that may still be needed, by row."""
+    found = named(session)
+    newest = (slot.newest for slot in session.slots)
+    found |= {c.row: c for c in newest if _stands(c)}
+    # What is only in a memory dies with it: what is saved before it is needed too.
+    held = [c for c in found.values() if type(c.params) is Held]
+    for checkpoint in filter(None, (_saved_before(session.graph, c) for c in held)):
+        found[checkpoint.row] = checkpoint
+    return found
+
+
+def named(session: Session) -> dict[int, Checkpoint]:
+    """The same, but for what is only the newest of a slot, and stands by itself."""
     graph, slots, decisions = session.graph, session.slots, session.decisions
-    starts = [slot.newest for slot in slots]
+    starts = [slot.newest for slot in slots if not _stands(slot.newest)]
     starts += map(graph.checkpoint, decisions.refs())
     starts += graph.at_rows(session.leases.handed_out())
-    best = graph.best()
-    starts += [] if best is None else [best]
+    best = slots.best_row
+    starts += [] if best is None else graph.at_rows([best])
     barriers = list(_barriers(slots, decisions))
     found = reachable(graph, starts + barriers)
     # A round may rest on a checkpoint that diverged; it must not lose its params.
     found.update({c.row: c for c in barriers if c.params is not None})
     return found
+
+
+def _stands(checkpoint: Checkpoint) -> bool:
+    """Whether it has params and a finite value: nothing before it is needed."""
+    finite = checkpoint.value is not None and not checkpoint.diverged
+    return finite and checkpoint.params is not None
+
+
+def _saved_before(graph: CheckpointGraph, held: Checkpoint) -> Checkpoint | None:
+    """The nearest ancestor that training can go on from after a kill."""
+    for checkpoint in graph.walk(held):
+        if _stands(checkpoint) and type(checkpoint.params) is not Held:
+            return checkpoint
+    return None
 
 
 def _barriers(slots: Slots, decisions: Decisions) -> Iterator[Checkpoint]:

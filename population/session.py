@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from population import codec, intake, owners, protocol, runs
-from population.base import ActiveWorker, Checkpoint, Mutator, Start
+from population import codec, intake, owners, protocol
+from population.base import ActiveWorker, Checkpoint, Held, Mutator
 from population.catching_up import catch_up
 from population.claims import Claims
 from population.decisions import Decisions
 from population.door import Door
 from population.events import Events
 from population.graph import CheckpointGraph
+from population.held import Holdings
 from population.incoming import Incoming
 from population.journal import Journal
 from population.keeper import Keeper
@@ -47,6 +48,7 @@ class Session:
         rules: What else is fixed while it is open.
 
     Attributes:
+        held: Which weights that this process keeps itself still count.
         graph: All checkpoints.
         slots: What is known of each slot.
         decisions: The mutator at work.
@@ -55,6 +57,7 @@ class Session:
         events: Tells `on_event`.
         news: The lock that guards everything here; notified when something has changed.
         holder: This process, as one that has opened the run.
+        open_s: Seconds that the run was open, up to `watched_at`.
         closed: Whether the run was closed.
     """
 
@@ -68,12 +71,12 @@ class Session:
     ) -> None:
         self.journal = journal
         self.keeper = keeper
+        self.mutator = mutator
+        self.rules = rules
         self.sweeper = Sweeper(keeper, rules.keep or Keep())
         self.log_dir = log_dir
         self.seed = rules.seed
         self.stop = rules.stop
-        self._mutator = mutator
-        self._rules = rules
         self._clock = rules.clock
         self.news = Door()
         self.graph = CheckpointGraph(journal, self.news.lock)
@@ -88,52 +91,12 @@ class Session:
         self.claims = Claims(self)
         self.events = Events(rules.on_event, self.news)
         self.holder = Holder()
+        self.held = Holdings(self, self.holder.owner.token)
         self._stale = False
         self._behind = False
         self.closed = False
-        self._now = 0.0
-        self._open_s = 0.0
-
-    def open(self, starts: Sequence[Start], metas: Sequence[str], space: Any) -> None:
-        """Go on with the run that the journal holds, or make a new one.
-
-        Args:
-            starts: Where each slot begins.
-            metas: The meta_params of `starts`, encoded.
-            space: What the meta_params may be, or None.
-
-        Raises:
-            RunMismatchError: If the journal holds a run under other rules.
-        """
-        self.keeper.begin(self.holder.owner.token)
-        now = self._facts(len(starts))
-        incoming: list[Incoming] = []
-        if not self.journal.facts():
-            runs.check_within(space, starts)
-            run = codec.decode(now["run"])
-            incoming = [
-                self.keeper.prepare(i, f"{run}-{i}-0", start.step, start.params)
-                for i, start in enumerate(starts)
-            ]
-        taken: list[Incoming] = []
-        try:
-            with self.journal:
-                recorded = self.journal.facts()
-                if recorded:
-                    runs.check(recorded, now)
-                    self.reload()
-                    runs.check_host(self.journal, self._clock(), self.leases.timeout)
-                else:
-                    self._create(now, incoming, metas)
-                    taken = self.slots.taken
-                runs.record_space(self.journal, recorded, space)
-                rules = self._rules.keep, self.keeper.store
-                keep = runs.record_params(self.journal, recorded, *rules)
-                self.sweeper = Sweeper(self.keeper, keep)
-                self.sweeper.note(self, taken)
-                self._begin()
-        finally:
-            self.keeper.forget(incoming, taken)
+        self.watched_at = 0.0
+        self.open_s = 0.0
 
     def close(self) -> None:
         """Close the journal, and end every worker."""
@@ -185,13 +148,13 @@ class Session:
             )
         if self.leases.timeout is not None:
             with self.news.lock:
-                self.claims.alive(None, worker_id)
+                self.claims.alive(self.claims.of_all, worker_id)
                 generation = self.slots[worker_id].generation
             self.news.drain()
             if generation_id == generation.generation_id:
                 return None
         kept = None
-        if own and params is not None:
+        if own and params is not None and type(params) is not Held:
             kept = self.keeper.prepare(worker_id, generation_id, step, params)
         return self.resume(worker_id, kept)
 
@@ -211,7 +174,7 @@ class Session:
             def work() -> None:
                 if kept is not None:
                     protocol.keep(self.slots, kept)
-                self.go_back(worker_id)
+                self.go_back(worker_id, own=self.claims.of_all is not None)
 
             self.transact([kept] if kept else [], work)
             found = self.active(worker_id)
@@ -234,13 +197,16 @@ class Session:
 
         Args:
             incoming: The reports.
-            holder: The worker that reports; None in raw loops.
+            holder: The worker that reports; None: who has claimed all slots, or a
+                raw loop.
 
         Returns:
             The slots that were branched, with their work.
         """
+        holder = holder or self.claims.of_all
 
         def record_and_decide() -> Collection[int]:
+            self.held.begin(incoming)
             self.claims.heard_of(incoming, holder)
             reports = [protocol.record(self.slots, new) for new in incoming]
             self.events.reported(reports)
@@ -282,9 +248,9 @@ class Session:
             if self.closed:
                 return True
             self.refresh()
-            before, self._now = self._now, self._clock()
-            self._open_s += max(0.0, self._now - before)  # A clock may go back.
-            if not ended(self.stop, self.slots, self._open_s):
+            before, self.watched_at = self.watched_at, self._clock()
+            self.open_s += max(0.0, self.watched_at - before)  # A clock may go back.
+            if not ended(self.stop, self.slots, self.open_s):
                 return False
             self.events.finished()
         self.news.drain()
@@ -301,7 +267,7 @@ class Session:
     ) -> Result:
         """Run `work`; all that it does and its arrays are recorded, or nothing."""
         fresh = [new for new in incoming if new.bytes is not None]
-        before = None
+        before, held = None, self.held.mark()
         self._stale |= self.journal.abandon()  # What a Ctrl-C has cut short.
         try:
             with self.journal:
@@ -309,6 +275,7 @@ class Session:
                 before = self._mark()
                 self.slots.begin(self._clock())
                 result = work()
+                self.held.settle(incoming)
                 removed = self.sweeper.sweep(self) if self.slots.taken else []
         except BaseException:
             self.journal.abandon()
@@ -316,6 +283,7 @@ class Session:
             self.graph.forget()
             self.events.forget()
             self.sweeper.forget()
+            self.held.restore(held)
             self.keeper.forget_unrecorded(fresh, self.graph)
             raise
         self.events.tell()
@@ -335,6 +303,7 @@ class Session:
             return
         whole, self._stale = self._stale, True  # Should this not come to its end.
         self.sweeper.forget()
+        self.held.forget()
         with self.journal.reading():
             if whole or not catch_up(self.slots, self.decisions, self.leases):
                 self.reload()
@@ -347,13 +316,15 @@ class Session:
         self.leases.load()
         self._stale = False
 
-    def go_back(self, worker_id: int, reason: str = "") -> None:
+    def go_back(self, worker_id: int, reason: str = "", *, own: bool = False) -> None:
         """Open a generation at the slot's resume point if that lies further back.
 
         Args:
             worker_id: The slot.
             reason: Open one in any case, for this reason.
+            own: Whether it may go on from what this process holds.
         """
+        self.held.lapse_at(worker_id, own=own)
         slot = self.slots[worker_id]
         point = self.graph.resume_point(slot.newest)
         if reason or point.row != slot.newest.row:
@@ -372,29 +343,7 @@ class Session:
         wait_at = self.decisions.wait_at(worker_id)
         return self.slots.work(worker_id)._replace(wait_at=wait_at)
 
-    def _facts(self, size: int) -> dict[str, str]:
-        rules, token = self._rules, runs.new_token()
-        return runs.facts(self._mutator, size, rules.mode, rules.seed, token)
-
-    def _create(
-        self, facts: Mapping[str, str], starts: Sequence[Incoming], metas: Sequence[str]
-    ) -> None:
-        for key, text in facts.items():
-            self.journal.add_fact(key, text)
-        self.slots.begin(self._clock())
-        self.slots.create(codec.decode(facts["run"]), starts, metas)
-        self.decisions.begin()
-
-    def _begin(self) -> None:
-        """Record that this process has opened the run."""
-        self.slots.begin(self._clock())
-        self.claims.end_foreign()
-        self._now = self._clock()
-        sessions = self.journal.sessions()
-        self._open_s = sum(end - begin for begin, end in sessions)
-        self.journal.add_session(self.slots.row, self.slots.time, self.holder.text)
-
     def _mark(self) -> tuple[object, ...]:
         """Changes with all that is kept in memory of the journal."""
-        counts = self.decisions.count, self.leases.change
+        counts = self.decisions.count, self.leases.change, self.held.change
         return self.slots.row, self.slots.saved, self.slots.losses, *counts

@@ -47,6 +47,7 @@ class Slots(Sequence[Slot]):
         reports: Reports with a value so far.
         best: The best value so far, as a score; inf without one.
         best_reports: `reports` when it became the best.
+        best_row: The row of its checkpoint; None without one.
         saved: Whether any params were ever recorded.
         taken: Of the present batch, the reports whose saved params were recorded.
         steps: `[N]` step of the newest report with a value on each lineage, or -1.
@@ -80,7 +81,7 @@ class Slots(Sequence[Slot]):
         self.live: Sequence[int] = ()
         self.lost: frozenset[int] = frozenset()
         self.losses = 0
-        self._best_row: int | None = None
+        self.best_row: int | None = None
         self._recent: Recent | None = None  # Kept once a policy looks back.
 
     def __getitem__(self, worker_id: Any) -> Any:
@@ -105,7 +106,7 @@ class Slots(Sequence[Slot]):
         self._resize(size)
         self._slots = [self._load_slot(worker_id) for worker_id in range(size)]
         self.load_losses()
-        self._best_row, self.best = None, math.inf
+        self.best_row, self.best = None, math.inf
         self.end_at(self.journal.tail())
 
     def reload(self, worker_id: int) -> None:
@@ -121,8 +122,8 @@ class Slots(Sequence[Slot]):
     def end_at(self, tail: Tail) -> None:
         """Take over where the journal ends."""
         self.row, self.time, self.reports, best, self.best_reports = tail
-        if best != self._best_row:
-            self._best_row = best
+        if best != self.best_row:
+            self.best_row = best
             row = None if best is None else self.journal.checkpoint(best)
             self.best = math.inf if row is None else self.score(decoded(row))
 
@@ -383,6 +384,7 @@ class Slots(Sequence[Slot]):
         score = self.score(checkpoint)
         if score < self.best:
             self.best = score
+            self.best_row = checkpoint.row
             self.best_reports = self.reports
             self.journal.add_best(self.row, checkpoint.row, self.reports)
         elif checkpoint.diverged:

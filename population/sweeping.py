@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from population import codec, owners
 from population.base import Checkpoint, Saved
 from population.errors import PopulationError
+from population.held import MARK
 from population.incoming import Incoming
 from population.keeper import Keeper, path_of, saved_text
 from population.reachable import in_use
@@ -135,7 +136,8 @@ class Sweeper:
             if not dead:
                 return []
             since = dead[-_SESSIONS:][0][0]
-            removed = map(path_of, journal.removed_since(since))
+            texts = journal.removed_since(since)
+            removed = [path_of(text) for text in texts if not text.startswith(MARK)]
             folders = journal.trained_since(since)
             left = [path for path in removed if saved_text(path) not in known]
         gone = {owner.token for _, owner in dead}
@@ -154,7 +156,8 @@ class Sweeper:
     def _known(self, session: Session) -> dict[str, SaveRow]:
         """All saves."""
         if self._saves is None:
-            self._saves = {save.params: save for save in session.journal.saves()}
+            saves = session.journal.saves()
+            self._saves = {s.params: s for s in saves if not s.params.startswith(MARK)}
             self._bytes = sum(save.bytes for save in self._saves.values())
         return self._saves
 

@@ -376,7 +376,7 @@ def test_a_format_of_the_future_is_refused(tmp_path: pathlib.Path) -> None:
     content = bytearray(path.read_bytes())
     struct.pack_into(">I", content, 60, sqlite_schema.FORMAT + 1)
     path.write_bytes(content)
-    with pytest.raises(JournalError, match=r"has the format 3;.* Install a newer"):
+    with pytest.raises(JournalError, match=r"has the format 4;.* Install a newer"):
         PopulationController([1.0], Scripted(), tmp_path)
     assert path.read_bytes() == content
 

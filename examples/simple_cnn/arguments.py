@@ -52,6 +52,16 @@ def show(
         log: The hyperparameters with logarithmic axes; None: as the run's space says.
     """
     accuracies = model.test_accuracy(controller, functions, dataset)
+    show_results(controller, dataset, accuracies, log)
+
+
+def show_results(
+    controller: PopulationController,
+    dataset: datasets.Dataset,
+    accuracies: Sequence[float],
+    log: Iterable[str] | None,
+) -> None:
+    """The same, of members whose accuracies on the test set are known."""
     title = f"{dataset.name} on {jax.devices()[0]}"
     table.print_workers(
         controller,

@@ -18,23 +18,30 @@ from population import Worker
 Metrics = dict[str, float]
 
 
+def _convolution(features: int, strides: int, name: str) -> nn.Module:
+    return nn.Conv(features, (3, 3), strides=strides, name=name)
+
+
 class CNN(nn.Module):
     """Four convolutions, the mean over all places, one linear layer.
 
     Attributes:
         num_classes: How many classes the images have.
         width: Channels of each convolution.
+        convolution: Makes a layer, from its channels, strides and name.
     """
 
     num_classes: int
     width: int = 32
+    convolution: Callable[..., Any] = _convolution
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Images `[B, H, W, C]` to logits `[B, num_classes]`."""
         x = images
-        for stride in (2, 1, 2, 1):
-            x = nn.relu(nn.Conv(self.width, (3, 3), strides=stride)(x))
+        for layer, stride in enumerate((2, 1, 2, 1)):
+            name = f"Conv_{layer}"
+            x = nn.relu(self.convolution(self.width, strides=stride, name=name)(x))
         return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
 
 

@@ -147,12 +147,15 @@ class SqliteJournal(Journal):
         """The generations that slots were at after a row, present ones included."""
         return [name for (name,) in self._run(queries.TRAINED, (row, row))]
 
-    def remove(self, removals: Sequence[tuple[int, str, str]]) -> None:
+    def remove(
+        self, removals: Sequence[tuple[int, str, str]], *, saved: bool = True
+    ) -> None:
         """Record removals; such saves are kept no more."""
         for row, params, reason in removals:
             values = (params, row, reason)
             self._run("INSERT OR IGNORE INTO removals VALUES (?, ?, ?)", values)
-            self._run("DELETE FROM saves WHERE params = ?", (params,))
+            if saved:
+                self._run("DELETE FROM saves WHERE params = ?", (params,))
 
     def add_loss(self, row: int, lost: str, told: int | None, time: float) -> None:
         """Record, after `row`, which slots are lost."""
@@ -281,9 +284,10 @@ class SqliteJournal(Journal):
         return found and CheckpointRow(*found)
 
     def had_params(self, row: int) -> bool:
-        """Whether the checkpoint ever had params, removed or not."""
+        """Whether the checkpoint ever had params but held ones, removed or not."""
         found = self._run(
-            "SELECT 1 FROM checkpoints WHERE row = ? AND params IS NOT NULL UNION ALL "
+            "SELECT 1 FROM checkpoints WHERE row = ? AND params IS NOT NULL "
+            "AND substr(params, 1, 9) <> '{\"!held\":' UNION ALL "
             "SELECT 1 FROM late WHERE checkpoint = ? AND params IS NOT NULL",
             (row, row),
         ).fetchone()

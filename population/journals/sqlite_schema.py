@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 APPLICATION_ID = 0x504F504A  # "POPJ"
-FORMAT = 2
+FORMAT = 3
 
 _KEPT_SINCE_1 = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -99,14 +99,17 @@ CREATE INDEX losses_by_row ON losses (row);
 CREATE INDEX diverged ON checkpoints (generation)
     WHERE has_value AND (value IS NULL OR abs(value) > 1.7976931348623157e308);
 CREATE INDEX late_diverged ON late (checkpoint)
-    WHERE has_value AND (value IS NULL OR abs(value) > 1.7976931348623157e308);
+    WHERE has_value AND (value IS NULL OR abs(value) > 1.7976931348623157e308);"""
+
+# What came late replaces what only the process had that reported it.
+_SINCE_3 = """
 CREATE VIEW history AS
 SELECT c.row, c.generation, c.step,
     CASE WHEN NOT EXISTS (
         SELECT 1 FROM removals r
-        WHERE r.params = coalesce(c.params, p.params)
+        WHERE r.params = coalesce(p.params, c.params)
         AND r.row >= coalesce(p.row, c.row)
-    ) THEN coalesce(c.params, p.params) END AS params,
+    ) THEN coalesce(p.params, c.params) END AS params,
     c.has_value OR v.row IS NOT NULL AS has_value,
     CASE WHEN c.has_value THEN c.value ELSE v.value END AS value,
     coalesce(c.metrics, v.metrics) AS metrics,
@@ -122,9 +125,9 @@ LEFT JOIN late v ON v.checkpoint = c.row AND v.has_value"""
 
 # Format 1 kept all params on disk, and no removals but of what was in memory.
 _FROM_1_TO_2 = """
-DROP VIEW history;
 DROP TABLE removals;
 ALTER TABLE sessions ADD COLUMN owner TEXT;"""
+_TO_3 = "DROP VIEW history;"
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -132,9 +135,11 @@ def prepare(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if not tables:
-        _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}")
+        _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_3}")
     elif version == 1:
-        _run(connection, f"{_FROM_1_TO_2}{_SINCE_2}")
+        _run(connection, f"{_TO_3}{_FROM_1_TO_2}{_SINCE_2}{_SINCE_3}")
+    elif version == 2:
+        _run(connection, f"{_TO_3}{_SINCE_3}")
     if version != FORMAT:
         connection.execute(f"PRAGMA user_version={FORMAT}")
 

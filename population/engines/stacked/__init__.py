@@ -1,0 +1,1 @@
+"""The parts of the engine that trains a whole population as one program."""

@@ -1,0 +1,116 @@
+"""The arguments of `vectorized.run`: what they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from population.engines.stacked.choice import BATCHINGS
+
+
+class Source(NamedTuple):
+    """Where the batches come from.
+
+    Attributes:
+        kind: "data", "each" or "shared".
+        data: What every step gets, of kind "data".
+        function: The user's function, of the other kinds.
+    """
+
+    kind: str
+    data: Any
+    function: Callable[..., Any]
+
+    def example(self, seed: int, worker_id: int, step: int) -> Any:
+        """The batch of one member at one step."""
+        if self.kind == "data":
+            return self.data
+        place = (step,) if self.kind == "shared" else (worker_id, step)
+        return self.function(seed, *place)
+
+
+class How(NamedTuple):
+    """How the members are trained.
+
+    Attributes:
+        steps_per_report: Steps of a round.
+        save_every: Rounds from one save to the next.
+        batching: "vmap", "map", "loop" or "auto".
+        devices: Where; None: on all local devices.
+    """
+
+    steps_per_report: int
+    save_every: int
+    batching: str
+    devices: Sequence[Any] | None
+
+
+class Asked(NamedTuple):
+    """What a user asks of `vectorized.run`.
+
+    Attributes:
+        functions: `init`, `step` and `evaluate`.
+        source: Where the batches come from.
+        evaluation: What `evaluate` gets as its batch.
+        how: How the members are trained.
+        categories: By name, the values that become codes, or None.
+        max_batch: The largest batch size, or those by name, or None.
+    """
+
+    functions: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+    source: Source
+    evaluation: Any
+    how: How
+    categories: Mapping[str, Sequence[Any]] | None
+    max_batch: int | Mapping[str, int] | None
+
+
+def how(
+    steps_per_report: Any, save_every: Any, batching: Any, devices: Sequence[Any] | None
+) -> How:
+    """How the members are to be trained.
+
+    Raises:
+        ValueError: If an argument is none that can be; it is named.
+    """
+    counts = ("steps_per_report", steps_per_report), ("save_every", save_every)
+    for name, count in counts:
+        if type(count) is not int or count < 1:
+            raise ValueError(f"{name} must be a positive int, got {count!r}.")
+    known = (*BATCHINGS, "auto")
+    if batching not in known:
+        raise ValueError(f"batching must be one of {known}, got {batching!r}.")
+    if devices is not None and not list(devices):
+        raise ValueError(
+            "devices must name at least one device, got none. Leave it out to use all "
+            "local ones."
+        )
+    return How(steps_per_report, save_every, batching, devices)
+
+
+def source(data: Any, batches: Any, shared_batches: Any) -> Source:
+    """The one of the three that is given; without any, steps get None.
+
+    Raises:
+        ValueError: If there are several.
+        TypeError: If what must be a function is none.
+    """
+    given = {"data": data, "batches": batches, "shared_batches": shared_batches}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise ValueError(
+            f"Batches come from one place, got {' and '.join(named)}. Give data= for "
+            "arrays that every step sees, batches= for a function of (seed, worker_id, "
+            "step), or shared_batches= for one of (seed, step)."
+        )
+    for name in ("batches", "shared_batches"):
+        if given[name] is not None and not callable(given[name]):
+            raise TypeError(
+                f"{name} must be a function, got {type(given[name]).__name__}. Arrays "
+                "that every step sees are data=."
+            )
+    if batches is not None:
+        return Source("each", None, batches)
+    if shared_batches is not None:
+        return Source("shared", None, shared_batches)
+    return Source("data", data, lambda *place: data)

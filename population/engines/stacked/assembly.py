@@ -1,0 +1,225 @@
+"""Puts together what trains a stacked population."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from population import codec
+from population.controller import PopulationController
+from population.engines.stacked import choice, feed, programs
+from population.engines.stacked.arguments import Asked
+from population.engines.stacked.bank import Bank, Separate, Stack, on_host
+from population.engines.stacked.member import Flat, Member
+from population.engines.stacked.meta import Columns
+from population.engines.stacked.tenants import Fresh, Sources, Tenants, key_of
+from population.session import Session
+
+logger = logging.getLogger("population")
+
+
+class Parts(NamedTuple):
+    """What trains a stacked population.
+
+    Attributes:
+        member: The user's functions.
+        bank: The states.
+        tenants: Whose they are.
+        feed: Brings the batches of a chunk.
+        size: How many members there are.
+        length: Steps of a chunk.
+        chunks: Chunks of a round.
+        batching: How the members are batched.
+        shared: Whether all members get the same batches.
+    """
+
+    member: Member
+    bank: Bank
+    tenants: Tenants
+    feed: feed.Feed
+    size: int
+    length: int
+    chunks: int
+    batching: str
+    shared: bool
+
+
+def assemble(controller: PopulationController, asked: Asked) -> Parts:
+    """All that a run needs.
+
+    Raises:
+        ValueError: If the functions, the meta_params or the batches do not fit.
+    """
+    session, source = controller.session, asked.source
+    slots, graph = session.slots, session.graph
+    firsts = [graph.root(slots.id_of(w, 0)).meta_params for w in range(len(slots))]
+    columns = Columns.of(firsts, controller.space, asked.categories, asked.max_batch)
+    example = source.example(session.seed, 0, slots[0].newest.step)
+    member = Member(*asked.functions, columns, example, asked.evaluation)
+    workshop = _Workshop(session, member, columns, asked)
+    workshop.measure(example)
+    batching, bank = workshop.bank()
+    return Parts(
+        member,
+        bank,
+        workshop.tenants(bank),
+        workshop.feed(batching, workshop.length),
+        len(slots),
+        workshop.length,
+        asked.how.steps_per_report // workshop.length,
+        batching,
+        source.kind == "shared",
+    )
+
+
+class _Workshop:
+    """Makes the parts, and tries ways of batching.
+
+    Args:
+        session: The run.
+        member: The user's functions.
+        columns: How meta_params become scalars.
+        asked: What the user asks for.
+
+    Attributes:
+        length: Steps of a chunk.
+    """
+
+    def __init__(
+        self, session: Session, member: Member, columns: Columns, asked: Asked
+    ) -> None:
+        self._session, self._member, self._columns = session, member, columns
+        self._source, self._evaluation = asked.source, asked.evaluation
+        self._how = how = asked.how
+        self._newest = [slot.newest for slot in session.slots]
+        self._count = len(self._newest)
+        devices = list(how.devices or jax.local_devices())[: self._count]
+        self._devices = devices
+        self._mesh = programs.mesh_of(devices)
+        self._rows = -(-self._count // len(devices)) * len(devices)
+        self._keys = programs.base_keys(session.seed, self._rows)
+        metas = [newest.meta_params for newest in self._newest]
+        metas += metas[:1] * (self._rows - self._count)
+        self._scalars = columns.stack(metas)
+        self._steps = np.zeros(self._rows, np.int32)
+        self._steps[: self._count] = [newest.step for newest in self._newest]
+        self.length = how.steps_per_report
+
+    def measure(self, batch: Any) -> None:
+        """See how many steps a chunk may have: its batches are all at hand."""
+        if self._source.kind == "data":
+            return
+        size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
+        copies = 1 if self._source.kind == "shared" else self._rows
+        self.length = feed.chunk_length(self._how.steps_per_report, size * copies)
+
+    def bank(self) -> tuple[str, Bank]:
+        """The states as the slots begin, and how they are batched."""
+        session, batching = self._session, self._how.batching
+        fact = f"batching {self._devices[0].platform}"
+        with session.news.lock:
+            recorded = session.journal.facts().get(fact)
+        made: dict[tuple[str, int], Bank] = {}
+        if batching == "auto" and recorded is not None:
+            batching = codec.decode(recorded)
+            logger.info("members are batched by %s, as before", batching)
+        elif batching == "auto":
+            batching = choice.fastest(functools.partial(self._trial, made), self.length)
+        if recorded is None:
+            text = codec.encode(batching)
+            with session.news.lock:
+                session.transact([], lambda: session.journal.add_fact(fact, text))
+        bank = made.pop((batching, self.length), None)
+        made.clear()  # The copies of the others go before the states are made anew.
+        if bank is None:
+            bank = self._empty(batching, self.length)
+        bank.begin(self._fresh())
+        return batching, bank
+
+    def tenants(self, bank: Bank) -> Tenants:
+        """The rows of a bank that has just begun."""
+        sources = Sources(self._load, self._one_fresh)
+        found = Tenants(bank, self._count, self._rows, self._columns, sources)
+        for row, newest in enumerate(self._newest):
+            key = key_of(newest)
+            if isinstance(key, Fresh):
+                found.has(row, key)
+        return found
+
+    def feed(self, batching: str, length: int) -> feed.Feed:
+        """What brings the batches of a chunk."""
+        kind, seed = self._source.kind, self._session.seed
+        here, whole = self._putter(rows=True), self._putter(rows=False)
+        if batching == "loop":  # What Python cuts up stays on the host.
+            here = whole = _as_it_is
+        if kind == "data":
+            return feed.Constant(whole(self._source.data))
+        if kind == "shared":
+            return feed.Shared(self._source.function, seed, length, whole)
+        return feed.Each(
+            self._source.function, seed, self._count, length, here, rows=self._rows
+        )
+
+    def _putter(self, *, rows: bool) -> Callable[[Any], Any]:
+        place = programs.sharding(self._mesh, rows=rows)
+        return lambda tree: jax.device_put(tree, place)
+
+    def _trial(
+        self, made: dict[tuple[str, int], Bank], batching: str, length: int
+    ) -> choice.Round:
+        """Something that trains copies of all members for so many steps."""
+        for other in made.values():
+            other.release()
+        bank = made[batching, length] = self._empty(batching, length)
+        bank.begin(self._fresh())
+        bank.tell(self._steps, self._scalars, np.ones(self._rows, np.bool_))
+        brought = self.feed(batching, length)
+        batches = brought.take(self._steps.tolist())
+        brought.close()
+        return lambda: bank.finish(batches)
+
+    def _empty(self, batching: str, length: int) -> Bank:
+        axes = {"data": (None, None), "each": (0, 0), "shared": (None, 0)}
+        by = axes[self._source.kind]
+        member, evaluation = self._member, self._evaluation
+        if batching == "loop":
+            keys = self._keys[: self._count]
+            return Separate(member, keys, length, self._devices, by, evaluation)
+        mesh = self._mesh
+        return Stack(member, self._keys, batching, length, mesh, by, evaluation)
+
+    def _fresh(self) -> Flat:
+        """Fresh states of all rows, with the slots' meta_params."""
+        place = programs.sharding(self._mesh, rows=True)
+        keys, scalars = jax.device_put((self._keys, self._scalars), place)
+        return self._make_fresh(keys, scalars)
+
+    @functools.cached_property
+    def _make_fresh(self) -> Callable[..., Flat]:
+        return programs.fresh(self._member, self._mesh)
+
+    @functools.cached_property
+    def _fresh_of(self) -> Callable[..., Flat]:
+        return jax.jit(self._member.fresh)
+
+    def _one_fresh(self, row: int, scalars: Sequence[Any]) -> Flat:
+        return self._fresh_of(self._keys[row], tuple(scalars))
+
+    @functools.cached_property
+    def _like(self) -> Any:
+        """What saved params are to look like."""
+        flat = self._one_fresh(0, [column[0] for column in self._scalars])
+        return self._member.saved(tuple(map(on_host, flat)))
+
+    def _load(self, params: Any) -> Flat:
+        tree = self._session.keeper.load(params, self._like)
+        return self._member.restored(tree)
+
+
+def _as_it_is(tree: Any) -> Any:
+    return tree

@@ -1,0 +1,243 @@
+"""One member's three functions, on states that are plain tuples of arrays.
+
+What else a state holds, say the activation function of a module, is the same for all
+members: it is found when `init` is traced, and put back wherever a function is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from population import hyperparams
+from population.engines.stacked.meta import Columns
+from population.errors import ParamsError
+
+Flat = tuple[Any, ...]
+FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets.
+
+
+class Member:
+    """The user's functions, each traced with one member's arrays.
+
+    Args:
+        init: `(key, meta_params) -> state`.
+        step: `(state, meta_params, batch, key) -> state`.
+        evaluate: `(state, meta_params, batch) -> value`, or `(value, metrics)`.
+        columns: How meta_params become scalars.
+        batch: One batch of one member, as `step` gets it.
+        evaluation: What `evaluate` gets as its batch.
+
+    Raises:
+        ValueError: If a shape depends on meta_params, `step` changes the structure of
+            the state, or `evaluate` returns no number.
+    """
+
+    def __init__(
+        self,
+        init: Callable[..., Any],
+        step: Callable[..., Any],
+        evaluate: Callable[..., Any],
+        columns: Columns,
+        batch: Any,
+        evaluation: Any,
+    ) -> None:
+        self._init, self._step, self._evaluate = init, step, evaluate
+        self._columns = columns
+        self._tree: Any = None
+        self._rest: list[Any] = []
+        self._metrics: Any = None
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        scalars = columns.shapes()
+        self.shapes: Flat = self._traced("init", self.fresh, key, scalars)
+        step_at = jax.eval_shape(lambda: jnp.int32(0))
+        batch, evaluation = _shapes(batch), _shapes(evaluation)
+        ends = key, step_at, batch
+        self._traced("step", self._checked_step, self.shapes, scalars, *ends)
+        self._traced("evaluate", self.judge, self.shapes, scalars, evaluation)
+
+    def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
+        """A fresh state; `key` is the member's own."""
+        state = self._init(jax.random.fold_in(key, FRESH), self._columns.tree(scalars))
+        return self.flat(state, learn=True)
+
+    def put(self, flat: Flat, scalars: Sequence[Any], new: Any) -> Flat:
+        """The state with its optimiser's numbers replaced, if `new` is true."""
+        numbers = self._columns.numbers(scalars)
+        state = hyperparams.put_traced(self.state(flat), numbers, new)
+        return self.flat(state)
+
+    def advance(
+        self, flat: Flat, scalars: Sequence[Any], key: Any, step: Any, batch: Any
+    ) -> Flat:
+        """The state after one step."""
+        state = self._step(
+            self.state(flat),
+            self._columns.tree(scalars),
+            batch,
+            jax.random.fold_in(key, step),
+        )
+        return self.flat(state)
+
+    def judge(
+        self, flat: Flat, scalars: Sequence[Any], batch: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """The value of a state, and its metrics as a tuple."""
+        found = self._evaluate(self.state(flat), self._columns.tree(scalars), batch)
+        is_pair = isinstance(found, tuple) and len(found) == 2
+        value, metrics = found if is_pair else (found, None)
+        _check_number(value, "evaluate must return a number")
+        leaves, self._metrics = jax.tree.flatten(metrics)
+        for leaf in leaves:
+            _check_number(leaf, "evaluate's metrics must be a dict of numbers")
+        return _wide(value), tuple(map(_wide, leaves))
+
+    def metrics(self, leaves: Sequence[Any]) -> Any:
+        """The metrics of one member as `evaluate` returned them."""
+        return jax.tree.unflatten(self._metrics, leaves)
+
+    def state(self, flat: Sequence[Any]) -> Any:
+        """The state as the user's functions see it."""
+        arrays = iter(flat)
+        leaves = [next(arrays) if rest is _ARRAY else rest for rest in self._rest]
+        return jax.tree.unflatten(self._tree, leaves)
+
+    def saved(self, flat: Sequence[Any]) -> Any:
+        """A state as it is saved: None stands for what is no array."""
+        arrays = iter(flat)
+        leaves = [next(arrays) if rest is _ARRAY else None for rest in self._rest]
+        return jax.tree.unflatten(self._tree, leaves)
+
+    def restored(self, tree: Any) -> Flat:
+        """The arrays of what `saved` has made.
+
+        Raises:
+            ParamsError: If they are not those of a member of this population.
+        """
+        flat = tuple(_strong(leaf) for leaf in jax.tree.leaves(tree))
+        found = [(x.shape, x.dtype) for x in flat]
+        if found != [(x.shape, x.dtype) for x in self.shapes]:
+            raise ParamsError(
+                "Saved params must have the shapes and dtypes that init gives, "
+                f"{[_told(x) for x in self.shapes]}, got {[_told(x) for x in flat]}. "
+                "Has the model changed since?"
+            )
+        return flat
+
+    def flat(self, state: Any, *, learn: bool = False) -> Flat:
+        """The arrays of a state.
+
+        Args:
+            state: The state.
+            learn: Whether it comes from `init`, and says what states look like.
+
+        Raises:
+            ValueError: If it does not look like that.
+        """
+        leaves, tree = jax.tree.flatten(state)
+        rest = [_ARRAY if _is_array(leaf) else leaf for leaf in leaves]
+        if learn:
+            self._tree, self._rest = tree, rest
+        elif tree != self._tree or not _alike(rest, self._rest):
+            raise ValueError(
+                "A state must keep the structure that init gave it: "
+                f"{self._tree}, got {tree}."
+            )
+        arrays = [leaf for leaf in leaves if _is_array(leaf)]
+        return tuple(_strong(leaf) for leaf in arrays)
+
+    def names(self) -> list[str]:
+        """Where in the state each array is."""
+        places = jax.tree_util.tree_flatten_with_path(
+            jax.tree.unflatten(self._tree, range(len(self._rest)))
+        )[0]
+        keys = [jax.tree_util.keystr(path) or "the state" for path, _ in places]
+        return [k for k, r in zip(keys, self._rest, strict=True) if r is _ARRAY]
+
+    def _checked_step(self, flat: Flat, *rest: Any) -> Flat:
+        scalars, *ends = rest
+        flat = self.put(flat, scalars, True)
+        after = self.advance(flat, scalars, *ends)
+        for name, old, new in zip(self.names(), self.shapes, after, strict=True):
+            if (old.shape, old.dtype) != (new.shape, new.dtype):
+                raise ValueError(
+                    "step must return a state with the shapes and dtypes that it was "
+                    f"given; {name} was {_told(old)} and became {_told(new)}."
+                )
+        return after
+
+    def _traced(
+        self, name: str, function: Callable[..., Any], first: Any, scalars: Any, *a: Any
+    ) -> Any:
+        """The shapes that a function returns; a clear error if they are not fixed."""
+        try:
+            return jax.eval_shape(function, first, scalars, *a)
+        except (TypeError, IndexError) as error:  # What JAX raises for such shapes.
+            for count, names in self._columns.concrete():
+                try:
+                    jax.eval_shape(
+                        lambda f, s, *r, fix=count: function(f, fix(s), *r),
+                        first,
+                        scalars,
+                        *a,
+                    )
+                except (TypeError, IndexError):
+                    continue
+                raise ValueError(
+                    f"{name} must not need {names} as a plain number: all members are "
+                    "one program, so that no shape, range or Python `if` may depend on "
+                    "meta_params. Use a mask, or lax.switch; where shapes must differ, "
+                    "train with population.engines.threads."
+                ) from error
+            raise
+
+
+class _Array:
+    """Stands where a state has an array."""
+
+
+_ARRAY = _Array()
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float)) or (
+        isinstance(leaf, complex)
+    )
+
+
+def _alike(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
+    """Whether what is no array is the same; some of it cannot be compared."""
+    pairs = zip(ours, theirs, strict=True)
+    return all((a is _ARRAY) == (b is _ARRAY) for a, b in pairs)
+
+
+def _strong(leaf: Any) -> Any:
+    """A leaf as an array without a weak type: else each step may have another type."""
+    array = jnp.asarray(leaf)
+    return array.astype(array.dtype) if array.weak_type else array
+
+
+def _wide(number: Any) -> Any:
+    """A number in a type that Python knows: bfloat16 is none."""
+    array = jnp.asarray(number)
+    narrow = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
+    return array.astype(jnp.float32) if narrow else array
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree))
+
+
+def _check_number(value: Any, what: str) -> None:
+    array = jnp.asarray(value)
+    real = not jnp.issubdtype(array.dtype, jnp.complexfloating)
+    if array.shape or not real:
+        raise ValueError(f"{what}, got {_told(array)}. Average over the examples, say.")
+
+
+def _told(array: Any) -> str:
+    return f"{array.dtype}{list(array.shape)}"

@@ -1,0 +1,312 @@
+"""Train the whole population as one program on an accelerator.
+
+`run(controller, init, step, evaluate, 100)` stacks the states of all members and trains
+them together: so many steps in a `lax.scan`, an evaluation of all, one transaction with
+all reports; then the rows of those that branch are copied on the device. The policies,
+the journal and the pictures are those of every other engine.
+
+The three functions are of one member, and are traced. A state is any pytree, of the
+same shapes for all. meta_params are the pytree that the controller knows, with scalars
+for its numbers and codes, from 0 on, for its categories; what
+`optax.inject_hyperparams` keeps under a name of theirs has that value. Where a batch
+size is one of them, batches have the largest size, and
+`mask(meta_params["batch_size"], size)` says which examples count.
+
+Keys and batches depend on the run's seed, the slot and the step alone, as those of a
+`Worker` do. With one batch for all, members that were set back are trained alone until
+they have caught up.
+
+All states are saved every so many rounds, and at the end: after a kill, training goes
+on from the last save. Ctrl-C ends the run after the present round, a second one at
+once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from population.base import Held, Saved
+from population.controller import PopulationController
+from population.engines.stacked import arguments, assembly
+from population.engines.stacked.bank import on_host
+from population.engines.stacked.meta import mask as mask
+from population.engines.stacked.summary import Summary as Summary
+from population.engines.stacked.tenants import Tenants, key_of
+from population.report import progress as progress_module
+
+if TYPE_CHECKING:
+    import jax
+
+    from population.engines.stacked.bank import Bank, Values
+    from population.engines.stacked.member import Member
+    from population.incoming import Incoming
+
+logger = logging.getLogger("population")
+
+
+def run(
+    controller: PopulationController,
+    init: Callable[[Any, Any], Any],
+    step: Callable[[Any, Any, Any, Any], Any],
+    evaluate: Callable[[Any, Any, Any], Any],
+    steps_per_report: int,
+    *,
+    data: Any = None,
+    batches: Callable[[int, int, int], Any] | None = None,
+    shared_batches: Callable[[int, int], Any] | None = None,
+    evaluation: Any = None,
+    save_every: int = 10,
+    batching: str = "auto",
+    devices: Sequence[jax.Device] | None = None,
+    categories: Mapping[str, Sequence[Any]] | None = None,
+    max_batch: int | Mapping[str, int] | None = None,
+    progress: bool = True,
+) -> Summary:
+    """Train all members together until the run has ended.
+
+    Args:
+        controller: The population; all its slots are claimed.
+        init: `(key, meta_params) -> state`.
+        step: `(state, meta_params, batch, key) -> state`, one training step.
+        evaluate: `(state, meta_params, batch) -> value`, a number, or the value and a
+            dict of further numbers.
+        steps_per_report: Steps between two reports of a member.
+        data: What each step gets as its batch: a data set to draw from, say.
+        batches: `(seed, worker_id, step)`, on the host, to a batch of one member.
+        shared_batches: `(seed, step)` to one batch for all members.
+        evaluation: What `evaluate` gets as its batch.
+        save_every: Rounds from one save of all states to the next.
+        batching: "vmap", "map", "loop", or "auto" for the fastest.
+        devices: The members are spread over them; None: all local devices.
+        categories: By name, the values that become codes; else as the space says.
+        max_batch: The largest batch size, or those by name; else as the space says.
+        progress: Whether to show bars.
+
+    Raises:
+        ValueError: If an argument, or a value of meta_params, is none that fits; if a
+            shape depends on meta_params.
+        ClaimError: If somebody else trains a slot.
+        Exception: What the three functions raise.
+    """
+    asked = arguments.Asked(
+        (init, step, evaluate),
+        arguments.source(data, batches, shared_batches),
+        evaluation,
+        arguments.how(steps_per_report, save_every, batching, devices),
+        categories,
+        max_batch,
+    )
+    return _run(controller, asked, progress)
+
+
+def _run(
+    controller: PopulationController, asked: arguments.Asked, progress: bool
+) -> Summary:
+    start = time.perf_counter()
+    controller.claim_all()
+    with contextlib.ExitStack() as stack:
+        stack.callback(controller.session.claims.release_all)
+        parts = assembly.assemble(controller, asked)
+        stack.callback(parts.feed.close)
+        population = _Population(controller, parts, asked.how.save_every)
+        stop = stack.enter_context(_interrupts())
+        if progress:
+            stack.enter_context(progress_module.bars(controller))
+        population.train(stop)
+    return Summary(
+        num_members=parts.size,
+        rounds=population.rounds,
+        batching=parts.batching,
+        wall_s=time.perf_counter() - start,
+        overhead_s=population.overhead_s,
+        interrupted=stop.is_set(),
+    )
+
+
+class _Population:
+    """All members on their way, round by round.
+
+    Args:
+        controller: The population.
+        parts: What trains it.
+        save_every: Rounds from one save to the next.
+
+    Attributes:
+        rounds: Rounds so far.
+        overhead_s: Seconds for reports, decisions and copies, without saving.
+    """
+
+    def __init__(
+        self, controller: PopulationController, parts: assembly.Parts, save_every: int
+    ) -> None:
+        self._controller = controller
+        self._session = controller.session
+        self._parts = parts
+        self._save_every = save_every
+        self._bank: Bank = parts.bank
+        self._member: Member = parts.member
+        self._tenants: Tenants = parts.tenants
+        self._reported: dict[Held, tuple[int, str, int]] = {}
+        self.rounds = 0
+        self.overhead_s = 0.0
+
+    def train(self, stop: threading.Event) -> None:
+        """Round after round until the run has ended; then save what is not yet."""
+        while not (self._controller.finished or stop.is_set()):
+            start = time.perf_counter()
+            active = self._prepare()
+            self.overhead_s += time.perf_counter() - start
+            values = self._round(active)
+            self._report(active, values)
+            self.rounds += 1
+        self._save_rest()
+
+    def _prepare(self) -> list[int]:
+        """Have the rows hold what the slots go on from; say which are trained."""
+        session, tenants = self._session, self._tenants
+        with session.news.lock:
+            session.refresh()
+            self._check_claim()
+            slots = list(session.slots)
+            active = self._active()
+            pinned = set(session.held.pinned)
+        waiting = set(range(len(slots))) - set(active)
+        tenants.keep(pinned | {key_of(slots[w].newest) for w in waiting})
+        tenants.settle([(w, slots[w].generation, slots[w].newest) for w in active])
+        for w in waiting:
+            tenants.lose(w)  # It trains along, but nothing comes of it.
+        live = set(tenants.snapshots) | pinned
+        self._reported = {k: place for k, place in self._reported.items() if k in live}
+        return active
+
+    def _active(self) -> list[int]:
+        """The slots to train: those that do not wait for a decision."""
+        slots, waits = self._session.slots, self._session.waits
+        active = [w for w in range(len(slots)) if not waits(w)]
+        if not active:
+            raise RuntimeError(
+                "Every slot waits for a decision, so that none will ever come. Either "
+                "Stop(steps=) ends a slot before the others' next decision, or wait_at "
+                "of the mutator is wrong: check_mutator finds such a case."
+            )
+        if self._parts.shared:
+            lowest = min(slots[w].newest.step for w in active)
+            active = [w for w in active if slots[w].newest.step == lowest]
+        return active
+
+    def _check_claim(self) -> None:
+        lost = self._session.claims.lost()
+        if lost:
+            raise RuntimeError(
+                f"Slots {lost} were taken over by somebody else, and a stacked "
+                "population trains all of them. Stop the other one, and run this again."
+            )
+
+    def _round(self, active: Sequence[int]) -> Values:
+        """One round of all rows; what is trained along for waiting slots is lost."""
+        parts, steps = self._parts, self._tenants.steps
+        rows = active if parts.shared else slice(None)
+        for chunk in range(1, parts.chunks + 1):
+            batches = parts.feed.take(steps[rows].tolist())
+            steps += parts.length
+            if chunk < parts.chunks:
+                self._bank.train(batches)
+        return self._bank.finish(batches)
+
+    def _report(self, active: Sequence[int], values: Values) -> None:
+        """Report what was trained; if it is time, save it before."""
+        saves = (self.rounds + 1) % self._save_every == 0
+        host = self._bank.host() if saves else None
+        new: list[Incoming] = []
+        with self._forgotten_on_error(new):
+            if saves:
+                self._save(self._tenants.snapshots, new)
+            first = len(new)
+            start = time.perf_counter()
+            for w in active:
+                value, metrics = values[w]
+                params = Held() if host is None else self._member.saved(host(w))
+                new.append(
+                    self._incoming(w, params, value, self._member.metrics(metrics))
+                )
+            self._commit(new)
+        for w, report in zip(active, new[first:], strict=True):
+            self._tenants.has(w, report.params)
+            if isinstance(report.params, Held):
+                self._reported[report.params] = w, report.generation_id, report.step
+        if not saves:
+            self.overhead_s += time.perf_counter() - start
+
+    def _incoming(self, w: int, params: Any, value: float, metrics: Any) -> Incoming:
+        generation_id = self._session.slots[w].generation.generation_id
+        step = int(self._tenants.steps[w])
+        return self._session.incoming(
+            w, generation_id, step, params, value, metrics, plain=False
+        )
+
+    def _save_rest(self) -> None:
+        """Save what only this process has, so that everything can go on from it."""
+        with self._session.news.lock:
+            keys = {slot.newest.params for slot in self._session.slots}
+            keys |= self._session.held.pinned
+        new: list[Incoming] = []
+        with self._forgotten_on_error(new):
+            self._save(keys, new)
+            if new:
+                self._commit(new)
+
+    def _save(self, keys: Iterable[Any], new: list[Incoming]) -> None:
+        """Save what was reported as held, and add that to what is to be reported."""
+        newest = [slot.newest for slot in self._session.slots]
+        for key in sorted(key for key in keys if isinstance(key, Held)):
+            state, place = self._tenants.state(key), self._reported.get(key)
+            if state is None or place is None:
+                continue
+            tree = self._member.saved(tuple(map(on_host, state)))
+            saved = self._session.incoming(*place, tree, None, plain=False)
+            new.append(saved)
+            for root in newest:  # Branches that have not been trained yet have it too.
+                if root.params == key and root.ref != place[1:]:
+                    own = root.worker_id, *root.ref
+                    new.append(self._session.incoming(*own, saved.params, None))
+
+    def _commit(self, new: Sequence[Incoming]) -> None:
+        self._session.commit(new, self._session.claims.of_all)
+
+    @contextlib.contextmanager
+    def _forgotten_on_error(self, new: Sequence[Incoming]) -> Iterator[None]:
+        """What was saved for reports that are then not made is removed again."""
+        try:
+            yield
+        except BaseException:
+            saved = [r for r in new if isinstance(r.params, Saved)]
+            self._session.keeper.forget_unrecorded(saved, self._session.graph)
+            raise
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one raises as ever."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(number: int, frame: Any) -> None:
+        if stop.is_set() and callable(before):
+            before(number, frame)
+        logger.warning("interrupted: the population stops after this round")
+        stop.set()
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

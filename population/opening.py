@@ -1,0 +1,126 @@
+"""Opens a run: goes on with the one that a journal holds, or makes a new one."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from population import codec, durable, runs
+from population.base import Start
+from population.errors import JournalError
+from population.incoming import Incoming
+from population.journal import Journal
+from population.journals import sqlite_file
+from population.journals.sqlite import SqliteJournal
+from population.journals.sqlite_file import JOURNAL_NAME
+from population.keeper import PARAMS_FOLDER
+from population.sweeping import Sweeper
+
+if TYPE_CHECKING:
+    from population.session import Session
+
+
+def open_run(
+    session: Session, starts: Sequence[Start], metas: Sequence[str], space: Any
+) -> None:
+    """Go on with the run that the journal holds, or make a new one.
+
+    Args:
+        session: The run.
+        starts: Where each slot begins.
+        metas: The meta_params of `starts`, encoded.
+        space: What the meta_params may be, or None.
+
+    Raises:
+        RunMismatchError: If the journal holds a run under other rules.
+    """
+    journal, keeper, rules = session.journal, session.keeper, session.rules
+    keeper.begin(session.holder.owner.token)
+    token = runs.new_token()
+    now = runs.facts(session.mutator, len(starts), rules.mode, rules.seed, token)
+    incoming: list[Incoming] = []
+    if not journal.facts():
+        runs.check_within(space, starts)
+        run = codec.decode(now["run"])
+        incoming = [
+            keeper.prepare(i, f"{run}-{i}-0", start.step, start.params)
+            for i, start in enumerate(starts)
+        ]
+    taken: list[Incoming] = []
+    try:
+        with journal:
+            recorded = journal.facts()
+            if recorded:
+                runs.check(recorded, now)
+                session.reload()
+                runs.check_host(journal, rules.clock(), session.leases.timeout)
+            else:
+                _create(session, now, incoming, metas)
+                taken = session.slots.taken
+            runs.record_space(journal, recorded, space)
+            keep = runs.record_params(journal, recorded, rules.keep, keeper.store)
+            session.sweeper = Sweeper(keeper, keep)
+            session.sweeper.note(session, taken)
+            _begin(session)
+    finally:
+        keeper.forget(incoming, taken)
+
+
+def open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
+    """The journal of a run folder, which is made if there is none; else in memory.
+
+    Raises:
+        JournalError: If the folder cannot be used.
+    """
+    if log_dir is None:
+        return SqliteJournal()
+    try:
+        if durability == "power":
+            durable.make_folder(log_dir.absolute())
+        log_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalError(
+            f"log_dir must be a folder that can be written to, got {log_dir}: "
+            f"{error.strerror}. Choose another one."
+        ) from error
+    file = log_dir / JOURNAL_NAME
+    if (
+        file.is_file()
+        and not file.stat().st_size
+        and (log_dir / PARAMS_FOLDER).exists()
+    ):
+        raise JournalError(
+            f"{file} is damaged: it is empty, but params were saved beside it. Restore "
+            "it from a backup, or choose another log_dir."
+        )
+    sqlite_file.warn_of_network(log_dir)
+    journal = SqliteJournal(file, durability=durability)
+    if durability == "power":
+        durable.sync(log_dir)
+    return journal
+
+
+def _create(
+    session: Session,
+    facts: Mapping[str, str],
+    starts: Sequence[Incoming],
+    metas: Sequence[str],
+) -> None:
+    """Record a new run."""
+    for key, text in facts.items():
+        session.journal.add_fact(key, text)
+    session.slots.begin(session.rules.clock())
+    session.slots.create(codec.decode(facts["run"]), starts, metas)
+    session.decisions.begin()
+
+
+def _begin(session: Session) -> None:
+    """Record that this process has opened the run."""
+    slots, journal, clock = session.slots, session.journal, session.rules.clock
+    slots.begin(clock())
+    session.held.lapse_dead()
+    session.claims.end_foreign()
+    session.watched_at = clock()
+    session.open_s = sum(end - begin for begin, end in journal.sessions())
+    journal.add_session(slots.row, slots.time, session.holder.text)

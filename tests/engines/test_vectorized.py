@@ -1,0 +1,322 @@
+"""The stacked engine: equal to threads, resumed after anything, any policy."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import population
+from population import Mutator, PopulationController, Stop
+from population.base import Held, Saved
+from population.engines import vectorized
+from population.engines.stacked.tenants import Tenants
+from population.mutators import (
+    BranchingSingleMachine,
+    FixedSchedule,
+    MultiFrequencyPBT,
+    PopulationBasedTraining,
+    WinnerTakeAllGenetic,
+)
+from tests.engines import regression
+from tests.helpers import assert_is_a_forest
+
+Make = Callable[[], Mutator[Any]]
+
+
+def pbt() -> Mutator[Any]:
+    """Members that copy each other every ten steps."""
+    return PopulationBasedTraining(regression.mutate, 10, synchronous=True)
+
+
+def winner() -> Mutator[Any]:
+    """The best goes to all."""
+    return WinnerTakeAllGenetic(
+        regression.mutate, steps_per_exploit=10, synchronous=True
+    )
+
+
+def schedule() -> Mutator[Any]:
+    """Another learning rate at step 15."""
+    first, second = regression.metas(2)
+    return FixedSchedule({0: first, 15: second})
+
+
+def frequencies() -> Mutator[Any]:
+    """Sub-populations that decide at different times."""
+    return MultiFrequencyPBT(regression.mutate, 5, frequencies=(1, 2))
+
+
+POLICIES: dict[str, tuple[Make, int]] = {
+    "pbt": (pbt, 5),
+    "winner": (winner, 4),
+    "schedule": (schedule, 3),
+    "back": (regression.GoBack, 3),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_it_is_equal_to_threads(name: str) -> None:
+    """Same seeds, data order and decisions: the same run within float tolerance."""
+    make, size = POLICIES[name]
+    ours = regression.controller(make(), size)
+    theirs = regression.controller(make(), size)
+    regression.stacked(ours)
+    regression.by_threads(theirs)
+    regression.assert_alike(ours, theirs)
+    assert len(regression.decisions(ours)) > size
+
+
+@pytest.mark.parametrize("batching", ["map", "loop"])
+def test_each_way_of_batching_is_equal_to_threads(batching: str) -> None:
+    """How members are batched changes nothing but the last digits."""
+    ours = regression.controller(pbt())
+    theirs = regression.controller(pbt())
+    regression.stacked(ours, batching=batching)
+    regression.by_threads(theirs)
+    regression.assert_alike(ours, theirs)
+
+
+def test_with_one_batch_for_all_it_is_equal_to_threads() -> None:
+    """Batches of (seed, step), which all members share."""
+    ours = regression.controller(pbt())
+    theirs = regression.controller(pbt())
+    regression.stacked(ours, shared_batches=regression.shared_batch)
+    regression.by_threads(theirs, shared=True)
+    regression.assert_alike(ours, theirs)
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_members_that_were_set_back_see_the_batches_of_their_own_steps(
+    batching: str,
+) -> None:
+    """With one batch for all, the others wait until they have caught up."""
+    ours = regression.controller(regression.GoBack(), 3)
+    theirs = regression.controller(regression.GoBack(), 3)
+    regression.stacked(ours, shared_batches=regression.shared_batch, batching=batching)
+    regression.by_threads(theirs, shared=True)
+    regression.assert_alike(ours, theirs)
+
+
+def test_one_worker_that_explores_goes_back_to_snapshots() -> None:
+    """Centre, down and up are tried from one checkpoint, then the best goes on."""
+
+    def direction(meta: Any, way: str, cycle: int) -> Any:
+        factor = {"neg": 0.5, "pos": 2.0}[way]
+        return {**meta, "learning_rate": min(meta["learning_rate"] * factor, 0.2)}
+
+    def make() -> Mutator[Any]:
+        return BranchingSingleMachine(direction, 10, 10)
+
+    ours = regression.controller(make(), 1, steps=60)
+    theirs = regression.controller(make(), 1, steps=60)
+    regression.stacked(ours, save_every=1000)
+    regression.by_threads(theirs)
+    regression.assert_alike(ours, theirs)
+    assert any(c.step > 0 and "neg" in c.reason for c in ours.history())
+
+
+def test_multi_frequency_runs_to_its_end() -> None:
+    """A policy whose rounds end at different steps."""
+    ours = regression.controller(frequencies(), 8)
+    regression.stacked(ours)
+    assert ours.finished
+    assert_is_a_forest(ours.graph)
+
+
+def test_snapshots_are_what_may_be_needed_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is named by `reachable()`; what that names is in a row or a snapshot."""
+    found = regression.controller(regression.GoBack(), 3, steps=60)
+    settle, seen = Tenants.settle, []
+
+    def checked(tenants: Tenants, work: Any) -> None:
+        reachable = found.session.reachable().values()
+        named = {c.params for c in reachable if isinstance(c.params, Held)}
+        newest = {slot.newest.params for slot in found.session.slots}
+        assert set(tenants.snapshots) <= named
+        assert named <= set(tenants.snapshots) | newest
+        seen.append(len(tenants.snapshots))
+        settle(tenants, work)
+
+    monkeypatch.setattr(Tenants, "settle", checked)
+    regression.stacked(found, save_every=1000)
+    assert max(seen) >= 3
+    assert min(seen[5:]) < max(seen)
+
+
+def test_a_diverged_member_goes_on_from_the_last_finite_one() -> None:
+    """With a save a round that is the same as in threads."""
+
+    def make() -> PopulationController:
+        starts = regression.metas(4)
+        starts[3]["learning_rate"] = 1e4
+        mutator = PopulationBasedTraining(regression.mutate, 10, synchronous=True)
+        return PopulationController(starts, mutator, stop=Stop(steps=60), seed=3)
+
+    ours, theirs = make(), make()
+    regression.stacked(ours, save_every=1)
+    regression.by_threads(theirs)
+    assert sum(ours.diverged()) > 0
+    assert regression.decisions(ours) == regression.decisions(theirs)
+    assert all(np.isfinite(c.value or 0.0) for c in map(ours.newest, range(4)))
+
+
+class Crash(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("name", ["pbt", "winner", "back"])
+@pytest.mark.parametrize("save_every", [1, 3])
+def test_a_run_that_was_cut_short_anywhere_goes_on(
+    name: str, save_every: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a save a round it ends as if nothing had happened; else it trains on."""
+    make, size = POLICIES[name]
+    whole = regression.controller(make(), size)
+    regression.stacked(whole, save_every=save_every)
+    report = vectorized._Population._report
+    for cut in range(1, 8, 3):
+        for done in (False, True):
+            folder = tmp_path / f"{cut}-{done}"
+            left = [cut]
+
+            def cut_short(
+                self: Any, *a: Any, left: list[int] = left, done: bool = done
+            ) -> None:
+                left[0] -= 1
+                if done:
+                    report(self, *a)
+                if left[0] == 0:
+                    raise Crash
+                if not done:
+                    report(self, *a)
+
+            first = regression.controller(make(), size, folder)
+            with monkeypatch.context() as patch:
+                patch.setattr(vectorized._Population, "_report", cut_short)
+                with pytest.raises(Crash):
+                    regression.stacked(first, save_every=save_every)
+            first.close()
+            again = regression.controller(make(), size, folder)
+            regression.stacked(again, save_every=save_every)
+            assert again.finished
+            assert_is_a_forest(again.graph)
+            if save_every == 1:
+                regression.assert_alike(again, whole)
+            again.close()
+
+
+def test_what_was_saved_is_what_threads_go_on_from(tmp_path: pathlib.Path) -> None:
+    """A run may change its engine, and change back."""
+    first = regression.controller(pbt(), log_dir=tmp_path, steps=20)
+    regression.stacked(first)
+    first.close()
+    second = regression.controller(pbt(), log_dir=tmp_path, steps=40)
+    regression.by_threads(second)
+    second.close()
+    third = regression.controller(pbt(), log_dir=tmp_path, steps=60)
+    regression.stacked(third)
+    whole = regression.controller(pbt(), steps=60)
+    regression.stacked(whole)
+    regression.assert_alike(third, whole)
+
+
+def test_everything_is_saved_at_the_end() -> None:
+    """What the slots stand at, and the best, can be loaded."""
+    found = regression.controller(pbt())
+    regression.stacked(found, save_every=1000)
+    best = found.best()
+    assert best is not None
+    for checkpoint in [best, *map(found.newest, range(5))]:
+        point = found.graph.resume_point(checkpoint)
+        assert isinstance(point.params, Saved)
+        state = found.load(point, regression.init(jax.random.key(0), {}))
+        value, _ = regression.evaluate(state, {}, regression.TARGET)
+        assert point.value is None or abs(float(value) / point.value - 1) < 1e-5
+
+
+def test_ctrl_c_ends_after_the_round_and_saves(tmp_path: pathlib.Path) -> None:
+    """The run then goes on as if nothing had happened."""
+    import signal
+
+    def press(event: population.Event) -> None:
+        if event.kind == "report" and event.checkpoint and event.checkpoint.step == 15:
+            if event.worker_id == 0:
+                signal.raise_signal(signal.SIGINT)
+
+    first = regression.controller(pbt(), log_dir=tmp_path, on_event=press)
+    summary = regression.stacked(first, save_every=1000)
+    assert summary.interrupted
+    assert summary.rounds == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    first.close()
+    again = regression.controller(pbt(), log_dir=tmp_path)
+    regression.stacked(again, save_every=1000)
+    whole = regression.controller(pbt())
+    regression.stacked(whole, save_every=1000)
+    regression.assert_alike(again, whole)
+
+
+def test_given_weights_are_where_members_begin() -> None:
+    """`Start` with a tree of arrays, and with plain data."""
+    weights = np.array([1.0, -2.0, 0.4], np.float32)
+    state = {
+        "weights": weights,
+        "opt_state": regression.optimizer.init(weights),
+    }
+    mutator = FixedSchedule({0: regression.metas(3)[0]})
+    starts: list[Any] = [
+        population.Start(meta, state, 10) for meta in regression.metas(3)[:2]
+    ]
+    starts += regression.metas(3)[2:]
+    found = PopulationController(starts, mutator, stop=Stop(steps=15), seed=3)
+    regression.stacked(found)
+    first, second, last = (
+        min(
+            c.value for c in found.history() if c.worker_id == w and c.value is not None
+        )
+        for w in range(3)
+    )
+    assert max(first, second) < 0.1 < last
+    assert {c.step for c in found.history() if c.worker_id == 0} == {10, 15}
+
+
+def test_given_plain_data_is_where_members_begin() -> None:
+    """`Start` with numbers that the journal itself keeps."""
+    starts = [population.Start({"by": 1.0}, [0.5, float(w)]) for w in range(2)]
+    found = PopulationController(starts, FixedSchedule({0: {"by": 1.0}}), stop=Stop(1))
+    vectorized.run(
+        found,
+        lambda key, meta: [jax.numpy.zeros(()), jax.numpy.zeros(())],
+        lambda state, meta, batch, key: [x + meta["by"] for x in state],
+        lambda state, meta, batch: state[0] + 10 * state[1],
+        1,
+        progress=False,
+        batching="vmap",
+    )
+    assert [found.newest(w).value for w in range(2)] == [11.5, 21.5]
+
+
+def test_a_larger_stop_goes_on() -> None:
+    """`Stop(steps=20)` and then 40 is the run with 40."""
+    whole = regression.controller(pbt(), steps=40)
+    regression.stacked(whole)
+    regression.stacked(whole)  # Nothing is left to do.
+    assert whole.finished
+
+
+def test_reports_are_saved_every_so_many_rounds() -> None:
+    """And in between none is."""
+    found = regression.controller(FixedSchedule({0: regression.metas(1)[0]}), 2)
+    regression.stacked(found, save_every=3)
+    reports = [c for c in found.history() if c.value is not None and c.worker_id == 0]
+    kinds = {c.step: type(c.params) for c in reports}
+    assert kinds[40] is Saved  # At the end.
+    removed_since = {step for step, kind in kinds.items() if kind is type(None)}
+    assert removed_since <= {5, 10, 15, 20, 25, 30, 35}
