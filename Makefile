@@ -9,7 +9,7 @@ EXTRAS := examples,cifar,test,dev
 STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 SOURCES := population mutators examples benchmarks tests
 
-.PHONY: demo test check format soak bench clean
+.PHONY: demo test check format soak bench bench-peers clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMP)
@@ -35,12 +35,23 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.speed.decisions
 	$(RUN) -m benchmarks.speed.processes
 	$(RUN) -m benchmarks.speed.saves
+	$(RUN) -m benchmarks.speed.population
 	$(RUN) -m benchmarks.quality.toy
 	$(RUN) -m benchmarks.quality.complex_cnn
 	$(RUN) -m benchmarks.render
 
+# Ray is for this comparison alone: it has a place of its own.
+bench-peers: .venv-peers/installed
+	.venv-peers/bin/python -m benchmarks.speed.population --peers
+	.venv-peers/bin/python -m benchmarks.render
+
+.venv-peers/installed: setup.cfg
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --editable '.[examples]' 'ray[tune]'
+	touch $@
+
 clean:
-	rm -rf .venv .venv-prepare runs
+	rm -rf .venv .venv-prepare .venv-peers runs
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -47,7 +47,6 @@ class Claims:
             ClaimError: If somebody who may be alive holds one; nothing has changed.
         """
         session, leases = self._session, self._leases
-        session.claim_weights()
         holder = self.of_all or Holder(session.holder)
 
         def work() -> dict[int, ActiveWorker]:
@@ -59,7 +58,8 @@ class Claims:
                     f"{', '.join(leases.holders())}. End these workers first, or give "
                     "this run another log_dir."
                 )
-            session.held.lapse_all()
+            session.note_claim()
+            session.held.lapse_everybodys()
             return {w: self._take_over(holder, w) for w in slots}
 
         with session.news.lock:

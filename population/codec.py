@@ -172,6 +172,11 @@ def _pack(tree: Any, place: str, rules: _Rules) -> Any:
     if kind is Saved:
         return {"!saved": tree.path}
     if kind is Held:
+        if place.endswith("]"):
+            raise ValueError(
+                f"{place} must be a value, got Held(), which stands for all params of "
+                "a report. Report Held() alone, or a tree without it."
+            )
         return {"!held": list(tree)}
     if isinstance(tree, pathlib.PurePath):
         return {"!path": str(tree)}

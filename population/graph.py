@@ -292,6 +292,12 @@ class CheckpointGraph(Mapping[str, Generation]):
         self, checkpoint: Checkpoint, step: int, *, needs_params: bool
     ) -> Checkpoint | None:
         """The lineage's first checkpoint from `step` on with a value (and params)."""
+        complete = checkpoint.value is not None and not (
+            needs_params and checkpoint.params is None
+        )
+        before = checkpoint.parent
+        if complete and before is not None and before.step < step == checkpoint.step:
+            return checkpoint  # The usual case, in no time.
         segments: list[Segment] = []
         for segment in self.segments(checkpoint):
             segments.append(segment)

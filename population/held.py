@@ -134,27 +134,39 @@ class Holdings:
             own: Whether it is handed out to whoever keeps this process's held params.
         """
         slots, graph = self._session.slots, self._session.graph
+        before = self.change
         while True:
             params = graph.resume_point(slots[worker_id].newest).params
             if type(params) is not Held or (own and params in self._live):
-                return
+                break
             self._lapse([params], _LOST)
             slots.reload(worker_id)
+        if self.change != before:
+            self._reload()  # Those of other slots may have been the same.
+
+    def lapse_everybodys(self) -> None:
+        """Who claims all slots needs all weights: what anybody holds is none.
+
+        Called within a transaction.
+        """
+        found = self._live | self._found()
+        if found:
+            self._lapse(found, _LOST)
+            self._reload()
+        self._pinned = None
 
     def lapse_dead(self) -> None:
         """What sessions held that are gone counts no more.
 
-        Called within the transaction that opens the run.
+        Called within the transaction that opens the run. What a session of another
+        host held is gone too, as that was found silent for long enough.
         """
-        journal = self._session.journal
-        texts = (save.params for save in journal.saves())
-        found = {codec.decode(text) for text in texts if text.startswith(MARK)}
-        newest = (slot.newest.params for slot in self._session.slots)
-        found |= {params for params in newest if type(params) is Held}
+        found = self._found()
         if not found:
             return
-        known = [owners.owner_of(text) for _, text in journal.owners()]
-        alive = {owner.token for owner in known if not owners.is_gone(owner)}
+        known = [owners.owner_of(text) for _, text in self._session.journal.owners()]
+        here = [owner for owner in known if not owners.is_foreign(owner)]
+        alive = {owner.token for owner in here if not owners.is_gone(owner)}
         dead = [held for held in found if held.session not in alive]
         if dead:
             self._lapse(dead, _LOST)
@@ -168,6 +180,13 @@ class Holdings:
         """A transaction was rolled back."""
         self._live, self._noted = mark
         self._pinned = None
+
+    def _found(self) -> set[Held]:
+        """What counts of anybody's, between two transactions."""
+        texts = (save.params for save in self._session.journal.saves())
+        found = {codec.decode(text) for text in texts if text.startswith(MARK)}
+        newest = (slot.newest.params for slot in self._session.slots)
+        return found | {params for params in newest if type(params) is Held}
 
     def _own(self, checkpoints: Iterable[Checkpoint]) -> set[Held]:
         """What these checkpoints go on from, as far as it counts and is here."""

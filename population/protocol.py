@@ -145,6 +145,8 @@ def _complete(
     slot: Slot = slots[generation.worker_id]
     if slot.newest.row == merged.row:
         slot.newest = merged
+    if adds_params and type(existing.params) is Held and not adds_value:
+        return None  # It counted before: nobody learns anything new.
     return _spread(slots, merged, value_added=adds_value)
 
 

@@ -126,8 +126,12 @@ class Session:
         """From now on the weights are the library's business."""
         with self.news.lock:
             if not (self.closed or self.graph.keeps_weights):
-                row = codec.encode(self.slots.row)
-                self.transact([], lambda: self.journal.add_fact("claimed", row))
+                self.transact([], self.note_claim)
+
+    def note_claim(self) -> None:
+        """Record that they are, within a transaction."""
+        if not self.graph.keeps_weights:
+            self.journal.add_fact("claimed", codec.encode(self.slots.row))
 
     def poll(
         self, worker_id: Any, generation_id: Any, step: Any, params: Any = None
@@ -167,14 +171,15 @@ class Session:
         """
         with self.news.lock:
             self.refresh()
-            newest = self.slots[worker_id].newest
-            if kept is None and self.graph.resume_point(newest) is newest:
+            newest, mine = self.slots[worker_id].newest, self.claims.of_all is not None
+            there = mine or type(newest.params) is not Held
+            if kept is None and there and self.graph.resume_point(newest) is newest:
                 return self.active(worker_id)
 
             def work() -> None:
                 if kept is not None:
                     protocol.keep(self.slots, kept)
-                self.go_back(worker_id, own=self.claims.of_all is not None)
+                self.go_back(worker_id, own=mine)
 
             self.transact([kept] if kept else [], work)
             found = self.active(worker_id)

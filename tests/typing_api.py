@@ -23,7 +23,9 @@ from population import (
     Start,
     Stop,
 )
+from population.base import Held
 from population.engines import processes
+from population.errors import ClaimError
 from population.mutators import (
     REGISTRY,
     BranchingSingleMachine,
@@ -177,6 +179,24 @@ def by_the_two_calls(controller: PopulationController) -> None:
         del wait_at
     others: dict[int, ActiveWorker] = controller.set_evals([(0, "id", 1, None, 0.5)])
     del others
+
+
+def by_one_loop(controller: PopulationController) -> None:
+    """A loop that trains the whole population, and keeps the weights itself."""
+    try:
+        given: dict[int, ActiveWorker] = controller.claim_all()
+    except ClaimError as error:
+        raise SystemExit(str(error)) from error
+    controller.set_evals(
+        [
+            (worker_id, work.generation_id, work.step + 1, Held(), 0.5)
+            for worker_id, work in given.items()
+        ]
+    )
+    best = controller.best()
+    if best is not None and isinstance(best.params, Held):
+        session: str = best.params.session
+        del session
 
 
 def afterwards(controller: PopulationController) -> Schedule | None:

@@ -42,9 +42,20 @@ class Functions(NamedTuple):
     evaluate: Any
 
 
-def make(dataset: Dataset, width: int, batch_size: int) -> Functions:
-    """The functions of one member."""
-    cnn = model.CNN(dataset.num_classes, width, PatchConv)
+def make(
+    dataset: Dataset, width: int, batch_size: int, *, patches: bool = True
+) -> Functions:
+    """The functions of one member.
+
+    Args:
+        dataset: Its images say what the model looks like.
+        width: Channels of each convolution.
+        batch_size: Images a step.
+        patches: Whether convolutions are matrix products, which stack well on a CPU.
+    """
+    cnn = model.CNN(dataset.num_classes, width)
+    if patches:
+        cnn = cnn.copy(convolution=PatchConv)
     optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
     first_images = dataset.train.images[:1]
 

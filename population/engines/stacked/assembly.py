@@ -129,15 +129,18 @@ class _Workshop:
             batching = codec.decode(recorded)
             logger.info("members are batched by %s, as before", batching)
         elif batching == "auto":
-            batching = choice.fastest(functools.partial(self._trial, made), self.length)
+            steps = min(self.length, choice.SHORT)
+            names = [n for n in choice.BATCHINGS if n != "map" or self._count > 1]
+            make = functools.partial(self._trial, made, length=steps)
+            batching = choice.fastest(make, steps, names)
         if recorded is None:
             text = codec.encode(batching)
             with session.news.lock:
                 session.transact([], lambda: session.journal.add_fact(fact, text))
+        # What was tried for as many steps need not be compiled again.
         bank = made.pop((batching, self.length), None)
         made.clear()  # The copies of the others go before the states are made anew.
-        if bank is None:
-            bank = self._empty(batching, self.length)
+        bank = bank or self._empty(batching, self.length)
         bank.begin(self._fresh())
         return batching, bank
 

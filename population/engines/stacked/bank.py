@@ -222,6 +222,7 @@ class Separate:
             jax.device_put(take(flat, np.int32(row)), device)
             for row, device in enumerate(self._devices)
         ]
+        self._copy(self._flats[0])  # It is compiled before the first round.
 
     def release(self) -> None:
         """Forget the states."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 logger = logging.getLogger("population")
-BATCHINGS = ("vmap", "map", "loop")
+BATCHINGS = ("loop", "vmap", "map")  # Tried in this order: the first is never a trap.
+SHORT = 4  # Steps of a trial: enough to see what a loop in a program costs.
 _GIVE_UP = 3.0  # Slower by this factor than the best: no more time is spent on it.
-_SHORT = 4
 _ROUNDS = 3
 _LEAST_S, _ENOUGH_S = 0.1, 2.0
 
@@ -19,54 +19,41 @@ Round = Callable[[], Any]  # Returns once the values are there.
 
 
 def fastest(
-    make: Callable[[str, int], Round], length: int, names: Sequence[str] = BATCHINGS
+    make: Callable[[str], Round],
+    steps: int,
+    names: Sequence[str] = BATCHINGS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> str:
     """The way of batching that takes the least time.
 
-    Each is compiled and timed for a few steps first. Those within three times the best
-    are then timed for a whole chunk.
-
     Args:
-        make: For a way and a number of steps, a function that trains copies of all
-            members for so many steps and evaluates them.
-        length: The steps of a whole chunk.
-        names: The ways.
+        make: For a way, a function that trains copies of all members for some steps and
+            evaluates them.
+        steps: How many steps that are.
+        names: The ways, in the order in which they are tried.
+        clock: Gives seconds.
     """
-    short = min(length, _SHORT)
-    found = _timed(make, short, names)
-    if length > short:
-        best = min(found.values())
-        near = [name for name in names if found[name] <= _GIVE_UP * best]
-        if len(near) > 1:
-            found = found | _timed(make, length, near)
-            names = near
-    chosen = min(names, key=lambda name: found[name])
-    told = ", ".join(f"{name} {1e3 * s:.3g} ms a step" for name, s in found.items())
-    logger.info("members are batched by %s (%s)", chosen, told)
+    found: dict[str, float] = {}
+    for name in names:
+        run = make(name)
+        run()  # It is compiled now.
+        found[name] = _seconds(run, min(found.values(), default=None), clock)
+    chosen = min(found, key=lambda name: found[name])
+    told = ", ".join(f"{name} {1e3 * s / steps:.3g} ms" for name, s in found.items())
+    logger.info("members are batched by %s (a step of all: %s)", chosen, told)
     return chosen
 
 
-def _timed(
-    make: Callable[[str, int], Round], steps: int, names: Sequence[str]
-) -> dict[str, float]:
-    """Seconds a step of each."""
-    found: dict[str, float] = {}
-    for name in names:
-        run = make(name, steps)
-        run()  # It is compiled now.
-        first = _seconds(run)
-        best = min([*found.values(), first / steps])
-        spent, taken = [first], first
-        while taken < _ENOUGH_S and (len(spent) < _ROUNDS or taken < _LEAST_S):
-            if first / steps > _GIVE_UP * best:
-                break
-            spent.append(_seconds(run))
-            taken += spent[-1]
-        found[name] = statistics.median(spent) / steps
-    return found
-
-
-def _seconds(run: Round) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def _seconds(run: Round, best: float | None, clock: Callable[[], float]) -> float:
+    """Seconds of a run, the median of some; of one if it is much slower than the best."""
+    spent: list[float] = []
+    while True:
+        start = clock()
+        run()
+        spent.append(clock() - start)
+        taken = sum(spent)
+        if best is not None and spent[0] > _GIVE_UP * best:
+            break
+        if taken >= _ENOUGH_S or (len(spent) >= _ROUNDS and taken >= _LEAST_S):
+            break
+    return statistics.median(spent)

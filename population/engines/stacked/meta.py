@@ -75,7 +75,8 @@ class Columns:
         leaves: list[_Leaf] = jax.tree.leaves(tree)
         _check_known("categories", named, leaves)
         sizes = _sizes(leaves, max_batch)
-        members = [_gathered(tree, meta, w) for w, meta in enumerate(metas)]
+        whole = jax.tree.structure(tree)
+        members = [_gathered(whole, tree, meta, w) for w, meta in enumerate(metas)]
         by_leaf = zip(leaves, *members, strict=True)
         columns = [_column(leaf, values, named, sizes) for leaf, *values in by_leaf]
         found = cls(tree, columns, metas[0])
@@ -88,11 +89,8 @@ class Columns:
         Raises:
             ValueError: If a value does not fit; it names the leaf and the worker.
         """
-        try:
-            values = self._tree.flatten_up_to(meta_params)
-        except ValueError:  # Its words are those of JAX.
-            values = _gathered(self._marked, meta_params, worker_id)
         found = []
+        values = _gathered(self._tree, self._marked, meta_params, worker_id)
         for column, value in zip(self._columns, values, strict=True):
             scalar = column.convert(value)
             if scalar is None:
@@ -196,20 +194,20 @@ def _inside(name: str, key: Any, container: Any) -> str:
     return f"{name}.{key}" if name else key
 
 
-def _gathered(marked: Any, tree: Any, worker_id: int) -> list[Any]:
+def _gathered(structure: Any, marked: Any, tree: Any, worker_id: int) -> list[Any]:
     """The values of a tree's leaves, in the order of the columns.
 
     Raises:
         ValueError: If it has another structure than the first member's.
     """
-    structure: Any = jax.tree.structure(marked)
-    wrong = ", ".join(_differences(marked, tree, ""))
-    if wrong:
+    try:
+        return list(structure.flatten_up_to(tree))
+    except ValueError as error:  # Its words are those of JAX.
+        wrong = ", ".join(_differences(marked, tree, ""))
         raise ValueError(
             f"meta_params of worker {worker_id} must have the structure of worker 0's, "
             f"got {tree!r}: {wrong}. {_KEEP}"
-        )
-    return list(structure.flatten_up_to(tree))
+        ) from error
 
 
 def _differences(marked: Any, tree: Any, name: str) -> Iterator[str]:

@@ -1,0 +1,273 @@
+"""One population trained in every way there is: which one is how fast.
+
+The same PBT, on a durable journal, by a Python loop, threads, processes, as one stacked
+program, by that program without a controller, and by Ray Tune.
+
+    python -m benchmarks.speed.population && python -m benchmarks.render
+    make bench-peers    # beside Ray Tune
+
+On another device the results go into a file of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import pathlib
+import random
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+
+from benchmarks.record import (
+    RESULTS,
+    Figure,
+    circumstances,
+    paired,
+    shown,
+    spread,
+    write,
+)
+from benchmarks.speed import tune, ways
+from benchmarks.speed.ways import SEED, Task, Timing
+
+Way = Callable[[Task, pathlib.Path], Timing]
+UNIT = "member-steps/s"
+LOOP, THREADS, PROCESSES = "(a) Python loop", "(b) threads", "(c) processes"
+STACKED, TUNE = "(d) stacked", "(f) Ray Tune"
+LIMITS = ("(e) bare vmap", "(e) bare map")
+WAYS: Mapping[str, Way] = {
+    LOOP: ways.one_by_one,
+    THREADS: ways.by_threads,
+    PROCESSES: ways.by_processes,
+    STACKED: ways.stacked,
+    LIMITS[0]: functools.partial(ways.bare, batching="vmap"),
+    LIMITS[1]: functools.partial(ways.bare, batching="map"),
+    TUNE: tune.by_tune,
+}
+WITHIN = {1: 1.4, 100: 1.05}  # Goals: (d) beside the faster (e), by steps a report.
+TIMES = {1: 100.0, 10: 40.0, 100: 8.0}  # (d) beside (f).
+SLOWER = 1.05
+ABOUT = [
+    "PBT (truncation, every 100 steps) of an MLP 64-64 on digits, batches of 128,",
+    "Adam; the journal is on disk. Training steps of all members a second, between the",
+    "first round's reports and the last; what is before, compiling above all, is the",
+    "start-up. Ratios are seconds beside the faster of the bare programs, which train",
+    "and evaluate all members in one scan with no controller, in the same repetition.",
+    "(b) and (c) save each report; (d) only at its end, but where it is said.",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        repetitions: Of everything.
+        tuned: Reports of each trial under Ray Tune, by steps a report.
+        members: Of the main table.
+        rounds: Reports of each member, by steps a report.
+        population: Sizes of the second table.
+        others: Problems of the third table.
+        seconds: That a row of the second table should take, about.
+    """
+
+    repetitions: int = 3
+    tuned: Mapping[int, int] = dataclasses.field(
+        default_factory=lambda: {1: 110, 10: 50, 100: 25}
+    )
+    members: int = 16
+    rounds: Mapping[int, int] = dataclasses.field(
+        default_factory=lambda: {1: 300, 10: 100, 100: 30}
+    )
+    population: Sequence[int] = (1, 4, 16, 64, 256, 1024)
+    others: Sequence[str] = ("mlp", "cnn", "cnn lax.conv", "toy")
+    seconds: float = 2.0
+
+
+QUICK = Sizes(1, {}, 2, {1: 4, 2: 3}, (1, 2), ("toy",), 0.01)
+Found = dict[str, list[Timing]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few, to try it")
+    parser.add_argument("--peers", action="store_true", help="only beside Ray Tune")
+    parser.add_argument("--out", type=pathlib.Path, help="a JSON file to write")
+    options = parser.parse_args(argv)
+    if options.quick and options.out is None:
+        parser.error("--quick needs --out: its figures are no results")
+    if options.peers and not tune.is_installed():
+        parser.error(tune.MISSING)
+    sizes = QUICK if options.quick else Sizes()
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        given = circumstances(place, ["jax", "jaxlib", "numpy", "optax"])
+        figures = list((_peers if options.peers else _figures)(sizes, place))
+    for figure in figures:
+        print(shown(figure))
+    device = jax.devices()[0]
+    where = "a CPU" if device.platform == "cpu" else f"one {device.device_kind}"
+    peers = " beside Ray Tune" if options.peers else ""
+    flag = " --peers" if options.peers else ""
+    result = {
+        "title": f"A whole population{peers}, on {where}",
+        "about": ABOUT,
+        "command": f"python -m benchmarks.speed.population{flag}",
+        "seed": SEED,
+        "repetitions": sizes.repetitions,
+        "figures": [figure.as_json() for figure in figures],
+        **given,
+    }
+    kind = "cpu" if device.platform == "cpu" else _name(device.device_kind)
+    name = f"population-{kind}{'-peers' if peers else ''}.json"
+    write(options.out or RESULTS / name, result)
+
+
+def _figures(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
+    yield from _each_way(sizes, folder)
+    yield from _by_size(sizes, folder)
+    yield from _never_slower(sizes, folder)
+    if jax.devices()[0].platform == "cpu":
+        yield Figure(
+            "On a GPU", "all of this, and the CNN", note="not measured: none was there"
+        )
+
+
+def _each_way(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
+    """All ways at several numbers of steps a report."""
+    names = [name for name in WAYS if name != TUNE]
+    for every, rounds in sizes.rounds.items():
+        task = Task("mlp", sizes.members, every, rounds)
+        found = _measured(task, names, sizes.repetitions, folder)
+        saving = functools.partial(ways.stacked, save_every=10)
+        saved = [saving(task, _new(folder)) for _ in range(sizes.repetitions)]
+        section = f"{sizes.members} members, {_steps(every)} a report"
+        yield from _beside_limit(section, found, WITHIN.get(every))
+        limit = _limit(found)
+        yield _figure(section, f"{STACKED}, saving every 10th", saved, limit)
+    yield Figure(section, TUNE, note="in the table beside Ray Tune, if it was measured")
+
+
+def _peers(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
+    """Ray Tune beside the stacked program and the loop."""
+    for every, rounds in sizes.rounds.items():
+        task = Task("mlp", sizes.members, every, rounds)
+        found = _measured(task, [LOOP, STACKED, *LIMITS], sizes.repetitions, folder)
+        short = dataclasses.replace(task, rounds=sizes.tuned.get(every, rounds))
+        found |= _measured(short, [TUNE], sizes.repetitions, folder)
+        section = f"{sizes.members} members, {_steps(every)} a report"
+        yield from _beside_limit(section, found, WITHIN.get(every))
+        yield Figure(
+            section,
+            "(d) is so many times (f)",
+            ratio=paired(_rates(found[STACKED]), _rates(found[TUNE])),
+            at_least=TIMES.get(every),
+        )
+
+
+def _by_size(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
+    """The stacked program and the loop with few and with many members."""
+    for size in sizes.population:
+        rounds = max(4, int(sizes.seconds * 1500 / size))
+        task = Task("mlp", size, 10, min(rounds, 150))
+        found = _measured(task, [LOOP, STACKED, *LIMITS], sizes.repetitions, folder)
+        section = "By the number of members, 10 steps a report"
+        limit = _limit(found)
+        for name in (LOOP, STACKED):
+            told = f"N = {size}, {name}"
+            yield _figure(section, told, found[name], limit)
+        yield Figure(
+            section,
+            f"N = {size}, (d) is so many times (a)",
+            ratio=paired(_rates(found[STACKED]), _rates(found[LOOP])),
+        )
+
+
+def _never_slower(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
+    """Seconds of the stacked program beside those of the loop, where it is hard."""
+    section = "Seconds of (d) beside (a), 1 step a report"
+    for problem in sizes.others:
+        for size in (1, sizes.members):
+            rounds = 40 if problem.startswith("cnn") else 300
+            task = Task(problem, size, 1, rounds if sizes.repetitions > 1 else 3)
+            found = _measured(task, [LOOP, STACKED], sizes.repetitions, folder)
+            ratio = paired(_rates(found[LOOP]), _rates(found[STACKED]))
+            yield Figure(
+                section,
+                f"{problem}, N = {size}",
+                UNIT,
+                spread(_rates(found[STACKED])),
+                ratio,
+                SLOWER,
+                note=_batching(found[STACKED]),
+            )
+
+
+def _measured(
+    task: Task, names: Sequence[str], repetitions: int, folder: pathlib.Path
+) -> Found:
+    """Timings of some ways, in another order each time."""
+    found: Found = {name: [] for name in names}
+    order, rng = list(names), random.Random(SEED)
+    for _ in range(repetitions):
+        rng.shuffle(order)
+        for name in order:
+            found[name].append(WAYS[name](task, _new(folder)))
+    return found
+
+
+def _beside_limit(section: str, found: Found, within: float | None) -> Iterator[Figure]:
+    limit = _limit(found)
+    for name, timings in found.items():
+        goal = within if name == STACKED else None
+        yield _figure(section, name, timings, limit, goal)
+
+
+def _figure(
+    section: str,
+    what: str,
+    timings: Sequence[Timing],
+    limit: Sequence[float],
+    goal: float | None = None,
+) -> Figure:
+    startup = spread([timing.startup_s for timing in timings]).median
+    told = f"start-up {startup:.1f} s {_batching(timings)}".strip()
+    rates = _rates(timings)
+    ratio = paired(limit, rates)
+    return Figure(section, what, UNIT, spread(rates), ratio, goal, note=told)
+
+
+def _limit(found: Found) -> list[float]:
+    """The rate of the faster bare program in each repetition."""
+    pairs = zip(*(_rates(found[name]) for name in LIMITS), strict=True)
+    return [max(pair) for pair in pairs]
+
+
+def _rates(timings: Sequence[Timing]) -> list[float]:
+    return [timing.rate for timing in timings]
+
+
+def _batching(timings: Sequence[Timing]) -> str:
+    chosen = sorted({timing.batching for timing in timings} - {""})
+    return f"({' or '.join(chosen)})" if chosen else ""
+
+
+def _steps(every: int) -> str:
+    return "1 step" if every == 1 else f"{every} steps"
+
+
+def _name(kind: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
+
+
+def _new(folder: pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(tempfile.mkdtemp(dir=folder)) / "run"
+
+
+if __name__ == "__main__":
+    main()
