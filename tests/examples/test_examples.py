@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
-from examples.simple_cnn import train, train_processes, train_threads
+from examples.simple_cnn import (
+    model,
+    train,
+    train_processes,
+    train_threads,
+    train_vectorized,
+)
+from examples.simple_cnn.patches import PatchConv
 from examples.synthetic import train as synthetic
+from examples.synthetic import train_vectorized as stacked_toy
 
 TINY = ["--width", "4", "--batch_size", "16"]
 
@@ -93,6 +104,55 @@ def test_processes_improve_and_are_counted(
     shown = capsys.readouterr().out
     assert "with 2 processes, of which 0 died" in shown
     assert (tmp_path / "plots" / "learning_rate.png").exists()
+
+
+def test_a_stack_improves_and_goes_on(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three members as one program reach the end; more steps go on from there."""
+    flags = ["--width", "4", "--batch_size", "16", "--members", "3", "--every", "5"]
+    flags += ["--log_dir", str(tmp_path), "--steps_per_exploit", "10"]
+    flags += ["--batching", "vmap"]
+    train_vectorized.main([*flags, "--steps", "20"]).close()
+    run = train_vectorized.main([*flags, "--steps", "45"])
+    values = [c.value for c in run.history() if c.value is not None]
+    best = run.best()
+    assert best is not None
+    assert best.value is not None
+    assert best.value < values[0]
+    assert [worker.step for worker in run.workers] == [45] * 3
+    assert "5 rounds of 3 members, batched by vmap" in capsys.readouterr().out
+    assert (tmp_path / "plots" / "learning_curves.png").exists()
+
+
+def test_a_stacked_population_wins_where_no_member_can(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Members that see half of the problem get nearly all of it by copying weights."""
+    alone, _ = stacked_toy.train(64, evolve=False, batching="vmap")
+    together, _ = stacked_toy.train(64, batching="vmap")
+    best_alone, best = alone.best(), together.best()
+    assert best_alone is not None
+    assert best is not None
+    assert (best_alone.value or 9) <= 0.4
+    assert (best.value or 0) > 1.0
+    stacked_toy.main(["--members", "8", "--steps", "20"])
+    assert "no PBT  best" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_a_convolution_of_patches_is_a_convolution(size: int) -> None:
+    """The same parameters from the same key, and the same numbers."""
+    images = jax.random.normal(jax.random.key(0), (2, size, size + 1, 3))
+    usual = model.CNN(10, 4)
+    ours = usual.copy(convolution=PatchConv)
+    weights = usual.init(jax.random.key(1), images)
+    jax.tree.map(
+        np.testing.assert_array_equal, weights, ours.init(jax.random.key(1), images)
+    )
+    one: Any = usual.apply(weights, images)
+    other: Any = ours.apply(weights, images)
+    np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_missing_data_end_the_program_with_advice(tmp_path: pathlib.Path) -> None:
