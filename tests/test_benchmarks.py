@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import tempfile
@@ -10,7 +11,15 @@ from typing import Any
 import pytest
 
 from benchmarks import record, render
-from benchmarks.speed import decisions, processes, saves, subjects, ticks
+from benchmarks.speed import (
+    decisions,
+    population,
+    processes,
+    saves,
+    subjects,
+    ticks,
+    tune,
+)
 from population.mutators import REGISTRY
 
 
@@ -190,3 +199,32 @@ def test_a_quick_look_overwrites_no_results(benchmark: Any) -> None:
     """Tiny sizes are no result."""
     with pytest.raises(SystemExit):
         benchmark.main(["--quick"])
+
+
+def test_whole_populations_are_compared_in_one_run(tmp_path: pathlib.Path) -> None:
+    """The loop, the stack and the bare program train the same; each has its figures."""
+    sizes = dataclasses.replace(
+        population.QUICK,
+        ways=(population.LOOP, population.STACKED, *population.LIMITS),
+        rounds={1: 3},
+    )
+    figures = list(population._each_way(sizes, tmp_path))
+    told = {figure.what: figure for figure in figures}
+    assert {*sizes.ways, population.TUNE} <= set(told)
+    assert told[population.STACKED].at_most == population.WITHIN[1]
+    for name in sizes.ways:
+        ratio = told[name].ratio
+        assert ratio is not None
+        assert ratio.low > 0
+    best = min(told[name].ratio or (9.0,) for name in population.LIMITS)
+    assert best[0] == 1.0
+
+
+def test_a_peer_that_is_not_installed_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for the comparison learns how to have it."""
+    monkeypatch.setattr(tune, "is_installed", lambda: False)
+    with pytest.raises(SystemExit):
+        population.main(["--peers"])
+    assert "make bench-peers" in capsys.readouterr().err

@@ -48,6 +48,7 @@ WAYS: Mapping[str, Way] = {
     LIMITS[1]: functools.partial(ways.bare, batching="map"),
     TUNE: tune.by_tune,
 }
+SLOW = (THREADS, PROCESSES)
 WITHIN = {1: 1.4, 100: 1.05}  # Goals: (d) beside the faster (e), by steps a report.
 TIMES = {1: 100.0, 10: 40.0, 100: 8.0}  # (d) beside (f).
 SLOWER = 1.05
@@ -67,6 +68,7 @@ class Sizes:
 
     Attributes:
         repetitions: Of everything.
+        ways: Those of the main table.
         tuned: Reports of each trial under Ray Tune, by steps a report.
         members: Of the main table.
         rounds: Reports of each member, by steps a report.
@@ -76,19 +78,21 @@ class Sizes:
     """
 
     repetitions: int = 3
+    ways: Sequence[str] = tuple(name for name in WAYS if name != TUNE)
     tuned: Mapping[int, int] = dataclasses.field(
         default_factory=lambda: {1: 110, 10: 50, 100: 25}
     )
     members: int = 16
     rounds: Mapping[int, int] = dataclasses.field(
-        default_factory=lambda: {1: 300, 10: 100, 100: 30}
+        default_factory=lambda: {1: 300, 10: 60, 100: 20}
     )
     population: Sequence[int] = (1, 4, 16, 64, 256, 1024)
     others: Sequence[str] = ("mlp", "cnn", "cnn lax.conv", "toy")
-    seconds: float = 2.0
+    seconds: float = 1.0
 
 
-QUICK = Sizes(1, {}, 2, {1: 4, 2: 3}, (1, 2), ("toy",), 0.01)
+_TINY = {1: 4, 2: 3}
+QUICK = Sizes(1, tuned={}, members=2, rounds=_TINY, population=(1, 2), others=("toy",))
 Found = dict[str, list[Timing]]
 
 
@@ -140,10 +144,9 @@ def _figures(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
 
 def _each_way(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
     """All ways at several numbers of steps a report."""
-    names = [name for name in WAYS if name != TUNE]
     for every, rounds in sizes.rounds.items():
         task = Task("mlp", sizes.members, every, rounds)
-        found = _measured(task, names, sizes.repetitions, folder)
+        found = _measured(task, sizes.ways, sizes.repetitions, folder)
         saving = functools.partial(ways.stacked, save_every=10)
         saved = [saving(task, _new(folder)) for _ in range(sizes.repetitions)]
         section = f"{sizes.members} members, {_steps(every)} a report"
@@ -173,8 +176,8 @@ def _peers(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
 def _by_size(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
     """The stacked program and the loop with few and with many members."""
     for size in sizes.population:
-        rounds = max(4, int(sizes.seconds * 1500 / size))
-        task = Task("mlp", size, 10, min(rounds, 150))
+        rounds = min(max(4, int(sizes.seconds * 1500 / size)), 150)
+        task = Task("mlp", size, 10, rounds if sizes.repetitions > 1 else 3)
         found = _measured(task, [LOOP, STACKED, *LIMITS], sizes.repetitions, folder)
         section = "By the number of members, 10 steps a report"
         limit = _limit(found)
@@ -217,7 +220,10 @@ def _measured(
     for _ in range(repetitions):
         rng.shuffle(order)
         for name in order:
-            found[name].append(WAYS[name](task, _new(folder)))
+            # A rate needs no more of the slow ones, which take minutes.
+            rounds = max(3, task.rounds // 5) if name in SLOW else task.rounds
+            given = dataclasses.replace(task, rounds=rounds)
+            found[name].append(WAYS[name](given, _new(folder)))
     return found
 
 

@@ -109,6 +109,9 @@ def _run(
     controller: PopulationController, asked: arguments.Asked, progress: bool
 ) -> Summary:
     start = time.perf_counter()
+    if controller.finished:
+        count = len(controller.session.slots)
+        return Summary(count, 0, asked.how.batching, 0.0, 0.0, False)
     controller.claim_all()
     with contextlib.ExitStack() as stack:
         stack.callback(controller.session.claims.release_all)

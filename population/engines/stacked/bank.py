@@ -133,6 +133,7 @@ class Stack:
 
     def train(self, batches: Any) -> None:
         """One chunk of steps of all members."""
+        self._steps.block_until_ready()  # Else batches of many chunks would pile up.
         self._flat, self._steps = self._train(
             self._flat, self._steps, self._rows, batches, None
         )
