@@ -13,21 +13,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from population import PopulationController, codec
-from population.base import Checkpoint, Saved
+from population import PopulationController, codec, held
+from population.base import Checkpoint, Held, Saved
 from population.retention import Keep
+from population.rows import SaveRow
 from tests.data import make
 from tests.helpers import assert_is_a_forest, work
 
 DATA = pathlib.Path(__file__).parent / "data"
-FORMATS = ["format-1", "format-2"]
+FORMATS = ["format-1", "format-2", "format-3"]
 # Saved arrays are their step and this.
-ADDED = {"format-1": np.arange(3.0), "format-2": np.zeros(2)}
+ADDED = {
+    "format-1": np.arange(3.0),
+    "format-2": np.zeros(2),
+    "format-3": np.zeros(2),
+}
+_PARAMS = 3
 
 
 def expected(name: str) -> list[list[Any]]:
-    """The history that was stored beside a run."""
+    """The history that was stored beside a run, without what died with its process."""
     found: list[list[Any]] = json.loads((DATA / f"{name}.json").read_text())
+    for checkpoint in found:
+        if (checkpoint[_PARAMS] or "").startswith(held.MARK):
+            checkpoint[_PARAMS] = None
     return found
 
 
@@ -37,7 +46,7 @@ def opened(name: str, tmp_path: pathlib.Path, **options: Any) -> PopulationContr
     if not folder.exists():
         shutil.copytree(DATA / name, folder)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The run goes on with other arguments")
+        warnings.filterwarnings("ignore", "The run goes on with (other arg|Keep)")
         return make.opened(folder, **options)
 
 
@@ -110,14 +119,22 @@ def check_forgetting_nothing(controller: PopulationController, name: str) -> Non
 
 def test_the_stored_run_of_this_format_holds_all_that_the_format_can_tell() -> None:
     """A table that is empty there would prove nothing."""
-    path = DATA / "format-2" / "journal.sqlite"
+    path = DATA / "format-3" / "journal.sqlite"
     connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
     for question in (
         "SELECT count(*) FROM removals WHERE reason = 'unreachable'",
         "SELECT count(*) FROM removals WHERE reason = 'rejected: a bad sector'",
         "SELECT count(*) FROM losses WHERE lost = '[2]'",
         "SELECT count(*) FROM leases WHERE owner LIKE '%a-host%'",
-        "SELECT count(*) FROM saves",
+        "SELECT count(*) FROM removals WHERE params LIKE '{\"!held\"%' "
+        "AND reason = 'unreachable'",
+        "SELECT count(*) FROM removals WHERE params LIKE '{\"!held\"%' "
+        "AND reason = 'held in a memory that is gone'",
+        "SELECT count(*) FROM saves WHERE params LIKE '{\"!held\"%'",
+        "SELECT count(*) FROM saves WHERE params LIKE '{\"!saved\"%'",
+        "SELECT count(*) FROM late l JOIN checkpoints c ON c.row = l.checkpoint "
+        "WHERE c.params LIKE '{\"!held\"%' AND l.params LIKE '\"late at%'",
+        "SELECT count(*) FROM history WHERE params LIKE '{\"!held\"%'",
         "SELECT count(*) FROM late",
         "SELECT count(*) FROM checkpoints WHERE has_value AND value IS NULL",
         "SELECT count(*) FROM generations WHERE reason = 'takeover'",
@@ -129,7 +146,7 @@ def test_the_stored_run_of_this_format_holds_all_that_the_format_can_tell() -> N
 
 def test_the_lost_slots_of_a_stored_run_are_still_lost(tmp_path: pathlib.Path) -> None:
     """Until they report again."""
-    controller = opened("format-2", tmp_path)
+    controller = opened("format-3", tmp_path)
     assert controller.session.slots.lost == {2}
     controller.set_eval(2, controller.workers[2].generation_id, 99, "path", 1.0)
     assert not controller.session.slots.lost
@@ -137,11 +154,43 @@ def test_the_lost_slots_of_a_stored_run_are_still_lost(tmp_path: pathlib.Path) -
 
 def test_what_a_host_held_that_was_long_silent_is_free(tmp_path: pathlib.Path) -> None:
     """A run may move on; a worker here gets the slot that one there held, fenced."""
-    controller = opened("format-2", tmp_path)
+    controller = opened("format-3", tmp_path)
     before = controller.newest(0)
     assert before.reason == "takeover"
     workers = [controller.worker() for _ in range(make.SIZE)]
     assert {worker.worker_id for worker in workers} == {0, 1, 2}
     make.tick(controller)
     controller.close()
-    opened("format-2", tmp_path)  # What was reported here is no sign of life of there.
+    opened("format-3", tmp_path)  # What was reported here is no sign of life of there.
+
+
+def test_what_a_stored_run_held_in_memory_is_none(tmp_path: pathlib.Path) -> None:
+    """Its host is long gone: the slot goes on from what was saved; no note stays."""
+    controller = opened("format-3", tmp_path)
+    assert all(type(c.params) is not Held for c in controller.history())
+    assert not any(s.params.startswith(held.MARK) for s in saves_of(controller))
+    assert type(work(controller, 0).params) is not Held
+
+
+def saves_of(controller: PopulationController) -> list[SaveRow]:
+    """What the journal says that the store keeps."""
+    return list(controller.session.journal.saves())
+
+
+@pytest.mark.parametrize("name", FORMATS[:-1])
+def test_a_file_of_an_older_format_lets_late_params_replace_held_ones(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    """Opening it makes the view anew: a path counts that comes after `Held`."""
+    controller = opened(name, tmp_path)
+    at = controller.workers[2]
+    report = 2, at.generation_id, at.step + 1
+    controller.set_eval(*report, Held(), 1e6)
+    assert type(controller.newest(2).params) is Held
+    controller.set_eval(*report, "a path", None)
+    found = controller.graph[at.generation_id][at.step + 1]
+    assert found.params == "a path"
+    controller.close()
+    with sqlite3.connect(tmp_path / name / "journal.sqlite") as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    connection.close()

@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 import population
-from population import Branch, ParamsError, PopulationController, PopulationView, Report
+from population import (
+    Branch,
+    ParamsError,
+    PopulationController,
+    PopulationView,
+    Ref,
+    Report,
+    owners,
+)
 from population.base import Held, Mutator, Saved, Start
 from population.held import MARK, Holdings
 from population.mutators import (
@@ -23,7 +31,9 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
+from population.session import Session
 from tests.helpers import (
+    Clock,
     Scripted,
     branch_at,
     connection,
@@ -128,13 +138,25 @@ def test_they_lapse_when_their_slot_reports_again() -> None:
 def test_a_copy_that_waits_outlives_the_donors_next_report() -> None:
     """The slot that has not trained yet still goes on from them."""
     controller = opened(copy_from(0, 1, 1))
-    report(controller, {0: 5.0})
+    report(controller, {0: 5.0, 2: 0.0})
     copied = controller.newest(1).params
     for _ in range(3):
         report(controller, {0: 1.0})
         assert controller.newest(1).params == copied
     report(controller, {1: 6.0})
     assert copied not in {c.params for c in controller.history()}
+
+
+def test_a_copy_that_was_evaluated_outlives_the_donors_next_report() -> None:
+    """A value at the step that was handed out makes it stand by itself."""
+    controller = opened(copy_from(0, 1, 1))
+    report(controller, {0: 5.0, 2: 0.0})
+    copied = controller.newest(1).params
+    controller.set_eval(1, *controller.newest(1).ref, None, 6.0)
+    assert copied not in controller.session.held.pinned
+    report(controller, {0: 1.0})
+    assert controller.newest(1).params == copied
+    assert (1, 1) in held(controller)
 
 
 def test_the_best_is_pinned_while_it_is_the_best() -> None:
@@ -181,18 +203,18 @@ def test_the_trials_of_a_single_machine_are_pinned() -> None:
         if newest.parent and newest.value is None:
             begun.append(newest.params)
             assert newest.params in before | pins(controller)
+        assert newest.step == 0 or type(newest.params) is Held
     assert len(begun) >= 6
-    assert all(type(params) is Held or params is None for params in begun)
-    assert sum(type(params) is Held for params in begun) >= 4
 
 
 def test_a_member_that_diverged_goes_back_to_a_pinned_one() -> None:
     """The nearest with a finite value stays as long as the newest has none."""
-    controller = opened(size=1)
-    report(controller, {0: 1.0})
-    report(controller, {0: 2.0})
-    report(controller, {0: math.nan})
-    report(controller, {0: math.inf})
+    controller = opened(size=2)
+    report(controller, {0: 1.0, 1: 2.0})
+    report(controller, {0: 2.0, 1: 2.0})
+    report(controller, {0: math.nan, 1: 2.0})
+    report(controller, {0: math.inf, 1: 0.5})  # It is the best one no more.
+    report(controller, {0: math.nan, 1: 2.0})
     newest = controller.newest(0)
     point = controller.graph.resume_point(newest)
     assert (point.step, type(point.params)) == (1, Held)
@@ -208,6 +230,51 @@ def test_a_member_that_diverged_goes_back_to_a_saved_one() -> None:
     report(controller, {0: math.nan, 1: 0.0})
     point = controller.graph.resume_point(controller.newest(0))
     assert point.params == "a path"
+
+
+class Naming(Mutator[tuple[Ref, ...]]):
+    """Its state names the report of slot 0 at step 2, up to the one at step 6."""
+
+    def init(self, view: PopulationView) -> tuple[Ref, ...]:
+        """Nothing is named."""
+        del view
+        return ()
+
+    def update(
+        self, state: tuple[Ref, ...], report: Report, view: PopulationView
+    ) -> tuple[tuple[Ref, ...], Mapping[int, Branch]]:
+        """Name it, and forget it."""
+        del view
+        named = {2: (report.checkpoint.ref,), 6: ()}
+        if report.worker_id:
+            return state, {}
+        return named.get(report.checkpoint.step, state), {}
+
+
+def test_what_the_mutators_state_names_is_pinned() -> None:
+    """A later decision may go back to it, until the state names it no more."""
+    controller = opened(Naming(), size=2)
+    report(controller, {1: 0.0})
+    for step in range(1, 7):
+        report(controller, {0: 5.0})
+        named = {(0, 2)} if 2 <= step < 6 else set()
+        assert set(pinned(controller)) == {(1, 1), *named}
+    assert held(controller) == [(1, 1), (0, 6)]
+
+
+def test_what_an_undecided_round_rests_on_is_pinned() -> None:
+    """A slot ran on beyond its barrier; that is where the others are sent to."""
+    controller = opened(WinnerTakeAllGenetic(add, 3, synchronous=True), size=2)
+    report(controller, {1: 0.0})
+    for value in (7.0, 6.0, 5.0, 8.0, 8.0):
+        report(controller, {0: value})
+    assert (0, 3) in pinned(controller)
+    donor = controller.graph[controller.workers[0].generation_id][3].params
+    report(controller, {1: 9.0})
+    report(controller, {1: 9.0})
+    newest = controller.newest(1)
+    assert (newest.params, newest.step) == (donor, 3)
+    assert type(donor) is Held
 
 
 class Toy:
@@ -232,8 +299,12 @@ class Toy:
         workers, choose = self.controller.workers, self._choose
         reports: list[tuple[Any, ...]] = []
         for w, at in enumerate(workers):
-            waits = at.wait_at is not None and at.step >= at.wait_at
-            if waits or choose.random() < 0.2:
+            newest = self.controller.newest(w)
+            if at.wait_at is not None and at.step >= at.wait_at:
+                if newest.parent and (newest.value is None or newest.params is None):
+                    reports.append((w, *newest.ref, "saved " + self.stack[w], 4.5))
+                continue
+            if choose.random() < 0.2:
                 continue
             name = self.stack[w] = f"{at.generation_id} {at.step + 1}"
             value = choose.choice([*map(float, range(9)), math.nan, None])
@@ -241,7 +312,8 @@ class Toy:
             reports.append((w, at.generation_id, at.step + 1, params, value))
             self._told.append((w, at.generation_id, at.step + 1, name))
         self._commit(reports)
-        for w, generation_id, step, name in choose.sample(self._told[-9:], 2):
+        recent = self._told[-9:]
+        for w, generation_id, step, name in choose.sample(recent, min(2, len(recent))):
             late = choose.choice([(f"saved {name}", None), (None, 4.5), (HELD, None)])
             self._commit([(w, generation_id, step, *late)])
 
@@ -267,10 +339,20 @@ class Toy:
         """Every process sees as held what is kept, and each slot has its weights."""
         seen = {c.params for c in self.controller.history() if type(c.params) is Held}
         assert seen == set(self.kept)
+        before = known(self.session)
+        self.session.reload()
+        assert known(self.session) == before
         for w, slot in enumerate(self.session.slots):
             params = slot.newest.params
             if type(params) is Held:
                 assert self.kept[params] == self.stack[w]
+
+
+def known(session: Session) -> tuple[Any, ...]:
+    """What is kept in memory of the journal."""
+    slots = session.slots
+    newest = [repr(slot.newest) for slot in slots]
+    return newest, slots.ready.tolist(), slots.steps.tolist(), slots.best_row
 
 
 def policies(seed: int) -> Iterator[tuple[Mutator[Any], int]]:
@@ -359,11 +441,31 @@ def test_a_restart_goes_back_to_what_was_saved(tmp_path: pathlib.Path) -> None:
         report(controller, none_at(value, 2.0, 3.0))
     assert noted(controller)
     controller.close()
-    again = opened(folder=tmp_path)
-    assert [(w.params, w.step) for w in again.workers] == 3 * [("a path", 1)]
+    again = PopulationController([0.0, 1.0, 2.0], Scripted(), tmp_path)
     assert held(again) == []
     assert noted(again) == 0
-    assert again.best() is not None
+    assert [(w.params, w.step) for w in again.claim_all().values()] == (
+        3 * [("a path", 1)]
+    )
+
+
+def test_what_a_host_held_that_is_gone_is_none(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """A run may move to another machine: nobody there can ask the first one."""
+    with monkeypatch.context() as there:
+        there.setattr(owners, "_host", lambda: "a-host")
+        there.setattr(owners, "_place", lambda: "/")
+        controller = PopulationController([0.0], Scripted(), tmp_path, clock=clock)
+        report(controller, {0: 1.0}, "a path")
+        report(controller, {0: 0.0})
+        report(controller, {0: 1.0})
+        assert held(controller) == [(0, 2), (0, 3)]
+        controller.close()
+    clock.advance(1e6)
+    again = PopulationController([0.0], Scripted(), tmp_path, clock=clock)
+    assert held(again) == []
+    assert noted(again) == 0
 
 
 def child(folder: str) -> None:
@@ -396,6 +498,7 @@ def test_a_killed_process_goes_on_from_its_last_save(tmp_path: pathlib.Path) -> 
         np.testing.assert_array_equal(again.session.keeper.load(work.params)["w"], 3)
     for _ in range(6):
         report(again, none_at(1.0, 2.0, 3.0))
+    report(again, none_at(1.0, 2.0, 3.0), {"w": np.full(2, 9.0)})  # It tidies up.
     mutator = WinnerTakeAllGenetic(add, 2)
     assert population.replay(tmp_path, mutator).first_difference is None
 
@@ -415,10 +518,11 @@ def test_who_takes_all_over_is_never_sent_to_the_memory_of_another(
     tmp_path: pathlib.Path,
 ) -> None:
     """A decision about the best, or a donor, finds what is saved or nothing."""
-    first = opened(folder=tmp_path)
+    first = opened(copy_from(1, 3, 0), tmp_path)
     report(first, none_at(1.0, 2.0, 3.0), "a path")
     report(first, none_at(-9.0, 2.0, 3.0))
     report(first, none_at(1.0, 2.0, 3.0))
+    assert (0, 2) in pinned(first)  # The best, off every way.
 
     def from_the_best(asked: Report, view: PopulationView) -> Mapping[int, Branch]:
         return {asked.worker_id: Branch(view.graph.best(), 9.0)}
@@ -433,6 +537,22 @@ def test_who_takes_all_over_is_never_sent_to_the_memory_of_another(
     assert found == 3 * ["a path"]
     first.session.refresh()
     assert first.session.claims.lost() == [0, 1, 2]
+
+
+def test_who_takes_a_slot_knows_that_its_donor_has_nothing_more(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Two slots went on from the same weights; a worker elsewhere takes one of them."""
+    first = opened(copy_from(0, 2, 1), tmp_path)
+    report(first, none_at(1.0, 2.0, 3.0), "a path")
+    report(first, none_at(2.0, 2.0, 3.0))
+    second = PopulationController([0.0, 1.0, 2.0], Scripted(), tmp_path)
+    with second.worker(1) as worker:
+        assert worker.poll()
+        assert (worker.load_from, worker.step) == ("a path", 1)
+        before = known(second.session)
+        second.session.reload()
+        assert known(second.session) == before
 
 
 def test_the_last_save_below_what_is_held_is_kept(tmp_path: pathlib.Path) -> None:
@@ -477,6 +597,7 @@ def test_a_mutator_that_raises_changes_nothing(tmp_path: pathlib.Path) -> None:
     report(controller, none_at(-1.0, 2.0, 3.0))
     report(controller, none_at(0.0, 2.0, 3.0))
     assert pinned(controller) == [(0, 4)]
+    assert held(controller) == [(0, 4), (0, 5), (1, 5), (2, 5)]
 
 
 @pytest.mark.parametrize("synchronous", [False, True])

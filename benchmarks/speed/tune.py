@@ -46,7 +46,7 @@ def by_tune(task: Task, folder: pathlib.Path) -> Timing:
         num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False,
         logging_level="ERROR",
     )  # fmt: skip
-    times: list[float] = []
+    times: list[tuple[float, str]] = []
     try:
         share = (os.cpu_count() or 1) / task.size
         trainable = tune.with_resources(_trainable(tune, task), {"cpu": share})
@@ -70,25 +70,33 @@ def by_tune(task: Task, folder: pathlib.Path) -> Timing:
                 callbacks=[_watch(tune, times)],
             ),
         )
-        tuner.fit()
+        results = tuner.fit()
     finally:
         ray.shutdown()
-    times.sort()
-    first, last = times[task.size - 1], times[-1]
-    done = task.every * (len(times) - task.size)
-    return Timing(first - began, last - first, done)
+    if results.errors:
+        raise RuntimeError(f"A trial of Ray Tune has failed: {results.errors[0]!r}.")
+    return _timing(task, times, began)
 
 
-def _watch(tune: Any, times: list[float]) -> Any:
+def _timing(task: Task, times: list[tuple[float, str]], began: float) -> Timing:
+    """From when all trials have reported once to when the first has ended."""
+    firsts = {trial: at for at, trial in reversed(times)}
+    lasts = {trial: at for at, trial in times}
+    begin, end = max(firsts.values()), min(lasts.values())
+    done = task.every * sum(begin < at <= end for at, _ in times)
+    return Timing(begin - began, end - begin, done)
+
+
+def _watch(tune: Any, times: list[tuple[float, str]]) -> Any:
     """Notes when each result reaches the driver."""
 
     class Watch(tune.Callback):  # type: ignore[misc]
         """The callback."""
 
-        def on_trial_result(self, **told: Any) -> None:
+        def on_trial_result(self, *, trial: Any, **told: Any) -> None:
             """A trial has reported."""
             del told
-            times.append(time.time())
+            times.append((time.time(), trial.trial_id))
 
     return Watch()
 

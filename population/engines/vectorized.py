@@ -180,8 +180,10 @@ class _Population:
             active = self._active()
             pinned = set(session.held.pinned)
         waiting = set(range(len(slots))) - set(active)
-        tenants.keep(pinned | {key_of(slots[w].newest) for w in waiting})
+        needed = pinned | {key_of(slots[w].newest) for w in waiting}
+        tenants.keep(needed)
         tenants.settle([(w, slots[w].generation, slots[w].newest) for w in active])
+        tenants.drop_all_but(needed)
         for w in waiting:
             tenants.lose(w)  # It trains along, but nothing comes of it.
         live = set(tenants.snapshots) | pinned

@@ -1,9 +1,10 @@
 """Makes the stored run of the present format; run once, before a format is released.
 
-    python -m tests.data.make tests/data/format-2
+    python -m tests.data.make tests/data/format-3
 
 Beside it goes a JSON file with the history as the journal's own view tells it, for the
-test that reads both for ever. `format-1` was made by the first released code.
+test that reads both for ever. `format-1` was made by the first released code, and
+`format-2` by one that knew no params which are only in the memory of a process.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from population import PopulationController, Start, owners
+from population.base import Held
 from population.mutators import WinnerTakeAllGenetic
 from tests.helpers import Clock
 
@@ -65,6 +67,7 @@ def make(folder: pathlib.Path) -> None:
     owners._place = lambda: "/"  # type: ignore[assignment]
     clock = Clock(_BEGAN)
     controller = opened(folder, clock=clock, worker_timeout=60.0)
+    hold(controller, clock)
     for number in range(40):
         clock.advance(1.0)
         tick(controller)
@@ -74,7 +77,34 @@ def make(folder: pathlib.Path) -> None:
     clock.advance(1.0)
     tick(controller, 3)
     controller.session.lose({2})
+    leave_held(controller)
     controller.close()
+
+
+def hold(controller: PopulationController, clock: Clock) -> None:
+    """A process keeps the weights of all slots itself, and saves them now and then."""
+    controller.claim_all()
+    for number in range(1, 14):
+        clock.advance(1.0)
+        reports: list[Any] = []
+        for slot, at in enumerate(controller.workers):
+            step, saves = at.step + 1, number % 5 == 0
+            params: Any = {"w": np.full(2, float(step))} if saves else Held()
+            diverges = (slot, number) == (2, 7)
+            value = abs(at.meta_params["h"]) + (math.nan if diverges else 100.0 - step)
+            reports.append((slot, at.generation_id, step, params, value))
+        controller.set_evals(reports)
+        if number % 4 == 3:
+            slot, name, step = reports[1][:3]
+            controller.set_eval(slot, name, step, f"late at {step}", None)
+    controller.session.claims.release_all()
+
+
+def leave_held(controller: PopulationController) -> None:
+    """A loop ends with weights in its memory: its newest ones, and the best."""
+    for value in (-1000.0, 50.0):
+        at = controller.workers[0]
+        controller.set_eval(0, at.generation_id, at.step + 1, Held(), value)
 
 
 def report_twice_and_reject(controller: PopulationController) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +26,7 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
-from tests.engines import regression
+from tests.engines import regression, vectorized_child
 from tests.helpers import assert_is_a_forest
 
 Make = Callable[[], Mutator[Any]]
@@ -102,6 +106,30 @@ def test_members_that_were_set_back_see_the_batches_of_their_own_steps(
     regression.assert_alike(ours, theirs)
 
 
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_members_that_begin_apart_wait_and_go_on_from_their_own_weights(
+    batching: str,
+) -> None:
+    """With one batch for all, those ahead train along for nothing, and lose nothing."""
+    metas = regression.metas(4)
+    weights = np.array([1.0, 0.0, 0.0], np.float32)
+    state = {"weights": weights, "opt_state": regression.optimizer.init(weights)}
+    starts: list[Any] = [population.Start(metas[0], state, 10), *metas[1:]]
+
+    def make() -> PopulationController:
+        return PopulationController(starts, pbt(), stop=Stop(steps=40), seed=3)
+
+    ours, theirs = make(), make()
+    regression.stacked(
+        ours,
+        shared_batches=regression.shared_batch,
+        batching=batching,
+        save_every=1000,
+    )
+    regression.by_threads(theirs, shared=True)
+    regression.assert_alike(ours, theirs)
+
+
 def test_one_worker_that_explores_goes_back_to_snapshots() -> None:
     """Centre, down and up are tried from one checkpoint, then the best goes on."""
 
@@ -133,18 +161,18 @@ def test_snapshots_are_what_may_be_needed_and_nothing_else(
 ) -> None:
     """Each is named by `reachable()`; what that names is in a row or a snapshot."""
     found = regression.controller(regression.GoBack(), 3, steps=60)
-    settle, seen = Tenants.settle, []
+    drop, seen = Tenants.drop_all_but, []
 
-    def checked(tenants: Tenants, work: Any) -> None:
+    def checked(tenants: Tenants, keys: Any) -> None:
+        drop(tenants, keys)
         reachable = found.session.reachable().values()
         named = {c.params for c in reachable if isinstance(c.params, Held)}
         newest = {slot.newest.params for slot in found.session.slots}
         assert set(tenants.snapshots) <= named
         assert named <= set(tenants.snapshots) | newest
         seen.append(len(tenants.snapshots))
-        settle(tenants, work)
 
-    monkeypatch.setattr(Tenants, "settle", checked)
+    monkeypatch.setattr(Tenants, "drop_all_but", checked)
     regression.stacked(found, save_every=1000)
     assert max(seen) >= 3
     assert min(seen[5:]) < max(seen)
@@ -212,6 +240,47 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
             again.close()
 
 
+def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
+    """With a save a round nothing is lost, whether or not the reports were recorded.
+
+    Saved less often, it goes on from the last save and reaches the end.
+    """
+    jobs = [(2, "saved", 1), (4, "recorded", 1), (3, "saved", 2), (5, "recorded", 2)]
+    code = "import sys; from tests.engines import vectorized_child as c; c.main("
+    code += "sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / str(i)), *map(str, job)],
+            cwd=pathlib.Path(__file__).parents[2],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        for i, job in enumerate(jobs)
+    ]
+    assert [child.wait() for child in children] == [-signal.SIGKILL] * len(jobs)
+    whole = regression.controller(vectorized_child.policy())
+    regression.stacked(whole)
+    for i, (rounds, place, save_every) in enumerate(jobs):
+        again = regression.controller(
+            vectorized_child.policy(), log_dir=tmp_path / str(i)
+        )
+        done = rounds - (place == "saved")
+        steps = [slot.newest.step for slot in again.session.slots]
+        assert steps == [done * regression.EVERY] * 5
+        regression.stacked(again, save_every=save_every)
+        assert again.finished
+        assert_is_a_forest(again.graph)
+        if save_every == 1:
+            regression.assert_alike(again, whole)
+            files = {p.name for p in (tmp_path / str(i) / "params").rglob("*.msgpack")}
+            named = {
+                pathlib.PurePath(c.params.path).name
+                for c in again.session.reachable().values()
+                if isinstance(c.params, Saved)
+            }
+            assert files == named  # What the kill has left is gone.
+        again.close()
+
+
 def test_what_was_saved_is_what_threads_go_on_from(tmp_path: pathlib.Path) -> None:
     """A run may change its engine, and change back."""
     first = regression.controller(pbt(), log_dir=tmp_path, steps=20)
@@ -243,7 +312,6 @@ def test_everything_is_saved_at_the_end() -> None:
 
 def test_ctrl_c_ends_after_the_round_and_saves(tmp_path: pathlib.Path) -> None:
     """The run then goes on as if nothing had happened."""
-    import signal
 
     def press(event: population.Event) -> None:
         if event.kind == "report" and event.checkpoint and event.checkpoint.step == 15:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from population.engines.stacked.choice import BATCHINGS
 
 
@@ -114,3 +118,20 @@ def source(data: Any, batches: Any, shared_batches: Any) -> Source:
     if shared_batches is not None:
         return Source("shared", None, shared_batches)
     return Source("data", data, lambda *place: data)
+
+
+def check_arrays(name: str, tree: Any) -> None:
+    """Refuse what cannot go to a device.
+
+    Raises:
+        TypeError: If a leaf is no number and no array of numbers; it is named.
+    """
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
+        keys = jnp.issubdtype(dtype, jax.dtypes.prng_key)
+        if not (keys or dtype == np.bool_ or jnp.issubdtype(dtype, np.number)):
+            what = f"an array of {dtype}" if hasattr(leaf, "dtype") else repr(leaf)
+            raise TypeError(
+                f"{name} must hold arrays of numbers or bools, got {what} in "
+                f"{name}{jax.tree_util.keystr(path)}. Make codes of what is none."
+            )

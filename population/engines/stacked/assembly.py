@@ -12,7 +12,7 @@ import numpy as np
 
 from population import codec
 from population.controller import PopulationController
-from population.engines.stacked import choice, feed, programs
+from population.engines.stacked import arguments, choice, feed, programs
 from population.engines.stacked.arguments import Asked
 from population.engines.stacked.bank import Bank, Separate, Stack, on_host
 from population.engines.stacked.member import Flat, Member
@@ -54,12 +54,16 @@ def assemble(controller: PopulationController, asked: Asked) -> Parts:
 
     Raises:
         ValueError: If the functions, the meta_params or the batches do not fit.
+        TypeError: If a function is none, or the batches are no arrays.
     """
     session, source = controller.session, asked.source
     slots, graph = session.slots, session.graph
     firsts = [graph.root(slots.id_of(w, 0)).meta_params for w in range(len(slots))]
     columns = Columns.of(firsts, controller.space, asked.categories, asked.max_batch)
     example = source.example(session.seed, 0, slots[0].newest.step)
+    names = {"data": "data", "each": "batches", "shared": "shared_batches"}
+    arguments.check_arrays(names[source.kind], example)
+    arguments.check_arrays("evaluation", asked.evaluation)
     member = Member(*asked.functions, columns, example, asked.evaluation)
     workshop = _Workshop(session, member, columns, asked)
     workshop.measure(example)
@@ -141,6 +145,7 @@ class _Workshop:
         bank = made.pop((batching, self.length), None)
         made.clear()  # The copies of the others go before the states are made anew.
         bank = bank or self._empty(batching, self.length)
+        bank.release()  # Its own copies, too.
         bank.begin(self._fresh())
         return batching, bank
 

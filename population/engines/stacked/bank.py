@@ -109,7 +109,7 @@ class Stack:
 
     def begin(self, flat: Flat) -> None:
         """Have the rows hold these states."""
-        self._flat = flat
+        self._flat = jax.device_put(flat, self._rows_at)  # `init` may ignore its key.
         self.put(0, self.take(0))  # All is compiled before the first round.
         nowhere = np.full(self._chunk, self._count, np.int32)
         self._flat = self._copies.move(self._flat, np.zeros_like(nowhere), nowhere)

@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 logger = logging.getLogger("population")
 BATCHINGS = ("loop", "vmap", "map")  # Tried in this order: the first is never a trap.
 SHORT = 4  # Steps of a trial: enough to see what a loop in a program costs.
 _GIVE_UP = 3.0  # Slower by this factor than the best: no more time is spent on it.
 _ROUNDS = 3
 _LEAST_S, _ENOUGH_S = 0.1, 2.0
+# What has no rule for a batch, or needs more memory than there is.
+_IMPOSSIBLE = (NotImplementedError, ValueError, jax.errors.JaxRuntimeError)
 
 Round = Callable[[], Any]  # Returns once the values are there.
 
@@ -34,10 +38,18 @@ def fastest(
         clock: Gives seconds.
     """
     found: dict[str, float] = {}
+    failed: Exception | None = None
     for name in names:
-        run = make(name)
-        run()  # It is compiled now.
+        try:
+            run = make(name)
+            run()  # It is compiled now.
+        except _IMPOSSIBLE as error:
+            logger.warning("members cannot be batched by %s: %s", name, error)
+            failed = error
+            continue
         found[name] = _seconds(run, min(found.values(), default=None), clock)
+    if failed is not None and not found:
+        raise failed
     chosen = min(found, key=lambda name: found[name])
     told = ", ".join(f"{name} {1e3 * s / steps:.3g} ms" for name, s in found.items())
     logger.info("members are batched by %s (a step of all: %s)", chosen, told)
@@ -45,7 +57,7 @@ def fastest(
 
 
 def _seconds(run: Round, best: float | None, clock: Callable[[], float]) -> float:
-    """Seconds of a run, the median of some; of one if it is much slower than the best."""
+    """Seconds of a run, the median of some; of one if that is much slower."""
     spent: list[float] = []
     while True:
         start = clock()

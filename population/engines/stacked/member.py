@@ -35,6 +35,7 @@ class Member:
     Raises:
         ValueError: If a shape depends on meta_params, `step` changes the structure of
             the state, or `evaluate` returns no number.
+        TypeError: If one of the three is no function.
     """
 
     def __init__(
@@ -46,6 +47,13 @@ class Member:
         batch: Any,
         evaluation: Any,
     ) -> None:
+        given = {"init": init, "step": step, "evaluate": evaluate}
+        for name, function in given.items():
+            if not callable(function):
+                raise TypeError(
+                    f"{name} must be a function, got {function!r}. It is one of one "
+                    "member; the population is the engine's business."
+                )
         self._init, self._step, self._evaluate = init, step, evaluate
         self._columns = columns
         self._tree: Any = None
@@ -143,9 +151,11 @@ class Member:
         if learn:
             self._tree, self._rest = tree, rest
         elif tree != self._tree or not _alike(rest, self._rest):
+            ours = jax.tree.unflatten(self._tree, map(_kind, self._rest))
+            theirs = jax.tree.unflatten(tree, map(_kind, rest))
             raise ValueError(
-                "A state must keep the structure that init gave it: "
-                f"{self._tree}, got {tree}."
+                "step must return a state of the structure that init gave it; "
+                f"{_difference(ours, theirs)}. Have init make all that step adds."
             )
         arrays = [leaf for leaf in leaves if _is_array(leaf)]
         return tuple(_strong(leaf) for leaf in arrays)
@@ -166,7 +176,8 @@ class Member:
             if (old.shape, old.dtype) != (new.shape, new.dtype):
                 raise ValueError(
                     "step must return a state with the shapes and dtypes that it was "
-                    f"given; {name} was {_told(old)} and became {_told(new)}."
+                    f"given; {name} was {_told(old)} and became {_told(new)}. Cast it, "
+                    "or have init make it so."
                 )
         return after
 
@@ -209,6 +220,24 @@ def _is_array(leaf: Any) -> bool:
     )
 
 
+def _kind(rest: Any) -> str:
+    return "an array" if rest is _ARRAY else f"{rest!r}"
+
+
+def _difference(ours: Any, theirs: Any) -> str:
+    """What a tree has that another one has not, in words."""
+    flatten = jax.tree_util.tree_flatten_with_path
+    sides = [
+        {jax.tree_util.keystr(path): leaf for path, leaf in flatten(tree)[0]}
+        for tree in (ours, theirs)
+    ]
+    for place in [*sides[0], *sides[1]]:
+        before, after = (side.get(place, "missing") for side in sides)
+        if before != after:
+            return f"{place or 'the state'} was {before} and became {after}"
+    return f"it was {ours} and became {theirs}"
+
+
 def _alike(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
     """Whether what is no array is the same; some of it cannot be compared."""
     pairs = zip(ours, theirs, strict=True)
@@ -233,11 +262,16 @@ def _shapes(tree: Any) -> Any:
 
 
 def _check_number(value: Any, what: str) -> None:
-    array = jnp.asarray(value)
-    real = not jnp.issubdtype(array.dtype, jnp.complexfloating)
-    if array.shape or not real:
-        raise ValueError(f"{what}, got {_told(array)}. Average over the examples, say.")
+    dtype = jnp.result_type(value) if _is_array(value) else np.dtype(object)
+    number = dtype == np.bool_ or jnp.issubdtype(dtype, jnp.number)
+    if not number or jnp.issubdtype(dtype, jnp.complexfloating) or jnp.shape(value):
+        raise ValueError(
+            f"{what}, got {_told(value)}. Return a scalar, or a scalar and a dict of "
+            "scalars; average over the examples, say."
+        )
 
 
-def _told(array: Any) -> str:
-    return f"{array.dtype}{list(array.shape)}"
+def _told(leaf: Any) -> str:
+    if not isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
+        return repr(leaf)
+    return f"{leaf.dtype}{list(leaf.shape)}"

@@ -137,7 +137,8 @@ def copies(mesh: Mesh) -> Copies:
     alone = {} if mesh.size == 1 else {"out_shardings": whole}
 
     def take(flat: Flat, row: Any) -> Flat:
-        return tuple(x[row] for x in flat)
+        # A gather, as a slice would bring all rows to each device of a mesh.
+        return tuple(x[jnp.reshape(row, 1)][0] for x in flat)
 
     def put(flat: Flat, row: Any, member: Flat) -> Flat:
         return tuple(x.at[row].set(y) for x, y in zip(flat, member, strict=True))

@@ -103,11 +103,14 @@ class Tenants:
         return None
 
     def keep(self, keys: Collection[Key]) -> None:
-        """Have snapshots of exactly these, as far as their states are here."""
+        """Have snapshots of these, as far as their states are here."""
         holds = {key: row for row, key in enumerate(self._holds) if key is not None}
         for key in keys:
             if key not in self.snapshots and key in holds:
                 self.snapshots[key] = self._bank.take(holds[key])
+
+    def drop_all_but(self, keys: Collection[Key]) -> None:
+        """Have no other snapshots than these."""
         for key in [key for key in self.snapshots if key not in keys]:
             del self.snapshots[key]
 

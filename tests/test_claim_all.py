@@ -1,0 +1,223 @@
+"""Promises about a claim of all slots at once."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from population import PopulationController, Stop
+from population.base import Held, Saved
+from population.errors import ClaimError
+from tests.helpers import Clock, Scripted, branch_at, everything, poll
+
+
+def opened(folder: pathlib.Path | None = None, **options: Any) -> PopulationController:
+    """Three slots."""
+    mutator = options.pop("mutator", None) or Scripted()
+    return PopulationController([0.1, 0.2, 0.3], mutator, folder, **options)
+
+
+def report(controller: PopulationController, params: Any, *values: float) -> None:
+    """All slots report, each a step further."""
+    controller.set_evals(
+        [
+            (w, at.generation_id, at.step + 1, params, value)
+            for (w, at), value in zip(
+                enumerate(controller.workers), values, strict=True
+            )
+        ]
+    )
+
+
+def test_every_slot_is_given_at_its_resume_point() -> None:
+    """Also where its newest checkpoint has no weights to go on from."""
+    controller = opened()
+    report(controller, "a path", 1.0, 2.0, 3.0)
+    at = controller.workers[1]
+    controller.set_eval(1, at.generation_id, 2, None, 0.5)
+    given = controller.claim_all()
+    assert {w: (g.params, g.step) for w, g in given.items()} == dict.fromkeys(
+        range(3), ("a path", 1)
+    )
+    assert given[1].generation_id != at.generation_id
+    assert given[0] == controller.workers[0]
+
+
+def test_the_weights_are_the_librarys_business_then() -> None:
+    """A restart of a run that has never saved begins anew, not at step 5."""
+    controller = opened()
+    report(controller, None, 1.0, 2.0, 3.0)
+    assert not controller.graph.keeps_weights
+    assert [work.step for work in controller.claim_all().values()] == [0, 0, 0]
+    assert controller.graph.keeps_weights
+
+
+def test_saved_arrays_are_not_read() -> None:
+    """Whoever claims a thousand slots reads what it needs, with `load`."""
+    controller = opened()
+    report(controller, {"w": np.ones(2)}, 1.0, 2.0, 3.0)
+    given = controller.claim_all()
+    assert all(type(work.params) is Saved for work in given.values())
+
+
+def test_slots_that_wait_are_claimed_too(tmp_path: pathlib.Path) -> None:
+    """Whoever has all trains none beyond its barrier, but nobody else may either."""
+    from population.mutators import WinnerTakeAllGenetic
+
+    mutator = WinnerTakeAllGenetic(lambda m: m, 1, synchronous=True)
+    controller = opened(tmp_path, mutator=mutator)
+    at = controller.workers[0]
+    controller.set_eval(0, at.generation_id, 1, "path", 1.0)
+    assert controller.workers[0].wait_at == 1
+    assert set(controller.claim_all()) == {0, 1, 2}
+    assert controller.session.claims.lost() == []
+
+
+def test_a_held_slot_is_an_error_that_names_who_has_it(tmp_path: pathlib.Path) -> None:
+    """Nothing has changed then, and nothing is claimed."""
+    controller = opened(tmp_path)
+    worker = controller.worker(1)
+    before = everything(controller)
+    with pytest.raises(ClaimError, match=r"some are held: 1 by .*End these workers"):
+        controller.claim_all()
+    assert everything(controller) == before
+    assert controller.session.claims.of_all is None
+    worker.release()
+    assert len(controller.claim_all()) == 3
+
+
+def test_two_controllers_cannot_both_have_all(tmp_path: pathlib.Path) -> None:
+    """The second one is refused as long as the first one may be alive."""
+    first, second = opened(tmp_path), opened(tmp_path)
+    first.claim_all()
+    with pytest.raises(ClaimError, match="2 by "):
+        second.claim_all()
+    assert first.session.claims.lost() == []
+    first.close()
+    assert len(second.claim_all()) == 3
+
+
+def test_a_second_claim_begins_anew() -> None:
+    """The claim is the same one; what was held before it is none."""
+    controller = opened()
+    controller.claim_all()
+    report(controller, "a path", 1.0, 2.0, 3.0)
+    holder = controller.session.claims.of_all
+    report(controller, Held(), 1.0, 2.0, 3.0)
+    given = controller.claim_all()
+    assert controller.session.claims.of_all is holder
+    assert [(g.params, g.step) for g in given.values()] == 3 * [("a path", 1)]
+    assert controller.session.held.pinned == frozenset()
+
+
+def test_reports_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> None:
+    """Raw reports of a claim's own process renew its leases, for hours."""
+    first = opened(tmp_path, clock=clock, worker_timeout=60.0)
+    second = opened(tmp_path, clock=clock, worker_timeout=60.0)
+    first.claim_all()
+    for _ in range(200):
+        clock.advance(25.0)
+        report(first, Held(), 1.0, 2.0, 3.0)
+        second.session.refresh()
+        assert second.session.leases.free() is None
+    with pytest.raises(ClaimError, match="0 by "):
+        second.claim_all()
+    assert first.session.claims.lost() == []
+
+
+def test_polls_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> None:
+    """A loop that waits for something asks for work, and so says that it is there."""
+    first = opened(tmp_path, clock=clock, worker_timeout=60.0)
+    second = opened(tmp_path, clock=clock, worker_timeout=60.0)
+    names = [work.generation_id for work in first.claim_all().values()]
+    report(first, Held(), 1.0, 2.0, 3.0)
+    for _ in range(20):
+        clock.advance(25.0)
+        assert all(poll(first, w, names[w], 1) is None for w in range(3))
+        second.session.refresh()
+        assert second.session.leases.free() is None
+
+
+def test_a_claim_that_falls_silent_is_lost_and_fenced(
+    tmp_path: pathlib.Path, clock: Clock
+) -> None:
+    """Who was away finds out, and what it reports then is a side branch."""
+    first = opened(tmp_path, clock=clock, worker_timeout=60.0)
+    second = opened(tmp_path, clock=clock, worker_timeout=60.0)
+    first.claim_all()
+    report(first, "a path", 1.0, 2.0, 3.0)
+    report(first, Held(), 1.0, 2.0, 3.0)
+    late = first.workers
+    second.session.refresh()
+    for _ in range(4):
+        clock.advance(30.0)
+        second.session.leases.look()
+    given = second.claim_all()
+    assert [(g.params, g.step) for g in given.values()] == 3 * [("a path", 1)]
+    report_of = [(w, at.generation_id, 3, Held(), 0.0) for w, at in enumerate(late)]
+    first.set_evals(report_of)
+    assert first.session.claims.lost() == [0, 1, 2]
+    assert [work.step for work in second.workers] == [1, 1, 1]
+
+
+def test_a_slot_that_a_worker_takes_by_its_id_is_lost(tmp_path: pathlib.Path) -> None:
+    """And it is handed saved weights, not those in the memory of another."""
+    first, second = opened(tmp_path), opened(tmp_path)
+    first.claim_all()
+    report(first, "a path", 1.0, 2.0, 3.0)
+    report(first, Held(), 1.0, 2.0, 3.0)
+    with second.worker(1) as worker:
+        assert worker.poll()
+        assert (worker.load_from, worker.step) == ("a path", 1)
+        report(first, Held(), 1.0, 2.0, 3.0)
+        assert first.session.claims.lost() == [1]
+
+
+def test_a_loop_that_polls_a_claimed_slot_gets_saved_weights(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A poll of another process hands out nothing that only the first one has."""
+    first, second = opened(tmp_path), opened(tmp_path)
+    first.claim_all()
+    report(first, "a path", 1.0, 2.0, 3.0)
+    report(first, Held(), 1.0, 2.0, 3.0)
+    found = poll(second, 1)
+    assert found is not None
+    assert (found.params, found.step) == ("a path", 1)
+
+
+def test_the_claims_own_polls_go_on_from_what_it_holds() -> None:
+    """A branch to held weights is handed out as it is."""
+    controller = opened(mutator=Scripted(branch_at(1, 0.5)))
+    first = controller.claim_all()[0]
+    controller.set_eval(0, first.generation_id, 1, Held(), 1.0)
+    found = poll(controller, 0, first.generation_id, 1)
+    assert found is not None
+    assert (type(found.params), found.step) == (Held, 1)
+
+
+def test_all_is_free_again_when_it_is_given_back(tmp_path: pathlib.Path) -> None:
+    """Others go on from what was saved, in the same generations."""
+    first, second = opened(tmp_path), opened(tmp_path)
+    first.claim_all()
+    report(first, "a path", 1.0, 2.0, 3.0)
+    report(first, Held(), 1.0, 2.0, 3.0)
+    first.session.claims.release_all()
+    assert first.session.claims.of_all is None
+    assert first.session.claims.lost() == [0, 1, 2]
+    assert all(type(c.params) is not Held for c in second.history())
+    assert [work.params for work in second.claim_all().values()] == 3 * ["a path"]
+    first.session.claims.release_all()  # Nothing is left to be given back.
+    assert second.session.claims.lost() == []
+
+
+def test_a_run_that_has_ended_can_be_claimed() -> None:
+    """An engine looks whether there is anything to do, and finds nothing."""
+    controller = opened(stop=Stop(steps=1))
+    report(controller, "a path", 1.0, 2.0, 3.0)
+    assert controller.finished
+    assert [work.step for work in controller.claim_all().values()] == [1, 1, 1]
+    assert controller.finished
