@@ -223,7 +223,8 @@ class Separate:
             jax.device_put(take(flat, np.int32(row)), device)
             for row, device in enumerate(self._devices)
         ]
-        self._copy(self._flats[0])  # It is compiled before the first round.
+        for flat in self._flats[: len(self._old)]:  # One on each of the devices.
+            self._copy(flat)  # It is compiled before the first round.
 
     def release(self) -> None:
         """Forget the states."""

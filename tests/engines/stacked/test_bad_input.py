@@ -1,0 +1,494 @@
+"""What the stacked engine says to bad input, and what is left when a run fails."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from population import PopulationController, Start, Stop
+from population.base import Saved
+from population.engines import vectorized
+from population.errors import ClaimError, ParamsError
+from population.mutators import FixedSchedule, PopulationBasedTraining
+from population.space import Integer
+from tests.engines.stacked import problems
+from tests.engines.stacked.problems import PLAIN, Functions
+
+
+def refused(
+    functions: Functions,
+    kind: type[BaseException],
+    *parts: str,
+    starts: Any = None,
+    mutator: Any = None,
+    **options: Any,
+) -> str:
+    """The message of a run that fails; nothing of it is claimed afterwards.
+
+    Args:
+        functions: Of one member.
+        kind: The exception.
+        parts: What the message must say.
+        starts: The first population.
+        mutator: The policy.
+        options: Those of `vectorized.run`.
+    """
+    mutator = problems.still() if mutator is None else mutator
+    found = problems.controller(mutator, starts=starts)
+    with pytest.raises(kind) as raised:
+        problems.run(found, functions, **options)
+    assert_free(found)
+    message = str(raised.value)
+    for part in parts:
+        assert part in message, message
+    return message
+
+
+def assert_free(found: PopulationController) -> None:
+    """Nobody holds a slot any more."""
+    assert list(found.session.leases.holders()) == []
+
+
+# What changes shapes.
+
+
+def starts() -> list[dict[str, Any]]:
+    """Two members with a number that is asked for as a plain one."""
+    rates = problems.metas(2)
+    return [{**rates[0], "width": 2, "deep": 0.5}, {**rates[1], "width": 3, "deep": 1}]
+
+
+def _by_zeros(key: Any, meta: Any) -> Any:
+    return {"w": jnp.zeros(meta["width"]), "b": jnp.zeros(())}
+
+
+def _by_range(key: Any, meta: Any) -> Any:
+    return [jnp.zeros(()) for _ in range(meta["width"])]
+
+
+def _by_if(key: Any, meta: Any) -> Any:
+    return jnp.zeros(2) if meta["deep"] > 0 else jnp.ones(2)
+
+
+def _by_index(key: Any, meta: Any) -> Any:
+    return jnp.zeros([4, 8, 16, 32][meta["width"]])
+
+
+def _by_numpy(key: Any, meta: Any) -> Any:
+    return jnp.zeros(2) + np.log(meta["deep"])
+
+
+def _by_float(key: Any, meta: Any) -> Any:
+    return jnp.zeros(2) + float(meta["deep"])
+
+
+def _by_both(key: Any, meta: Any) -> Any:
+    return jnp.zeros(meta["width"]) if meta["deep"] > 0 else jnp.ones(2)
+
+
+NEEDS: dict[str, tuple[Callable[..., Any], str]] = {
+    "zeros": (_by_zeros, "width"),
+    "range": (_by_range, "width"),
+    "if": (_by_if, "deep"),
+    "index": (_by_index, "width"),
+    "numpy": (_by_numpy, "deep"),
+    "float": (_by_float, "deep"),
+}
+
+
+@pytest.mark.parametrize("how", NEEDS)
+@pytest.mark.parametrize("name", Functions._fields)
+def test_a_shape_that_depends_on_meta_params_is_refused(name: str, how: str) -> None:
+    """The message names the function and the key, and says what to do."""
+    needs, key = NEEDS[how]
+
+    def init(k: Any, meta: Any) -> Any:
+        return needs(k, meta) if name == "init" else PLAIN.init(k, meta)
+
+    def step(state: Any, meta: Any, batch: Any, k: Any) -> Any:
+        if name == "step":
+            needs(k, meta)
+        return state
+
+    def evaluate(state: Any, meta: Any, batch: Any) -> Any:
+        if name == "evaluate":
+            needs(None, meta)
+        return 0.0
+
+    functions = Functions(init, step, evaluate)
+    message = refused(functions, ValueError, name, key, starts=starts())
+    assert "mask" in message
+    assert "population.engines.threads" in message
+    assert message.count("width") + message.count("deep") == 1
+
+
+def test_all_names_are_told_where_several_are_needed() -> None:
+    """One by one none explains it; together they do."""
+    functions = PLAIN._replace(init=_by_both)
+    refused(functions, ValueError, "init", "width", "deep", starts=starts())
+
+
+@pytest.mark.parametrize("name", Functions._fields)
+@pytest.mark.parametrize("kind", [TypeError, IndexError, KeyError])
+def test_an_error_of_the_users_own_comes_as_it_is(
+    name: str, kind: type[Exception]
+) -> None:
+    """What is no matter of meta_params is not explained away."""
+
+    def broken(*args: Any) -> Any:
+        raise kind("my own")
+
+    refused(PLAIN._replace(**{name: broken}), kind, "my own")
+
+
+# What functions return.
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (jnp.zeros(3), "float32[3]"),
+        (np.zeros(3), "array([0., 0., 0.])"),
+        ("good", "'good'"),
+        (None, "None"),
+        (jnp.complex64(1), "complex64"),
+        ({"loss": 1.0}, "loss"),
+        ((1.0, {}, {}), "(1.0, {}, {})"),
+        (jax.random.key(0), "key"),
+    ],
+    ids=["vector", "numpy", "string", "None", "complex", "dict", "triple", "key"],
+)
+def test_an_evaluate_that_returns_no_number_is_refused(value: Any, told: str) -> None:
+    """The message says what came instead."""
+    functions = PLAIN._replace(evaluate=lambda state, meta, batch: value)
+    refused(functions, ValueError, "evaluate must return a number", told)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"losses": jnp.zeros(3)}, "float32[3]"),
+        ({"name": "good"}, "'good'"),
+        (jnp.zeros(3), "float32[3]"),
+        ({"none": None, "of": {"it": jnp.complex64(1)}}, "complex64"),
+    ],
+    ids=["vector", "string", "array", "complex"],
+)
+def test_metrics_that_are_no_numbers_are_refused(metrics: Any, told: str) -> None:
+    """The message says what came instead."""
+    functions = PLAIN._replace(evaluate=lambda state, meta, batch: (0.0, metrics))
+    refused(functions, ValueError, "metrics must be a dict of numbers", told)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda s: {**s, "b": s["b"][None]}, ("['b']", "float32[]", "float32[1]")),
+        (lambda s: {**s, "b": s["b"] > 0}, ("['b']", "float32[]", "bool[]")),
+        (lambda s: {**s, "b": jnp.bfloat16(1)}, ("['b']", "float32[]", "bfloat16")),
+        (lambda s: {**s, "c": s["b"]}, ("['c'] was missing and became an array",)),
+        (lambda s: (s["w"], s["b"]), ("['b'] was an array and became missing",)),
+        (lambda s: [*s.values()], ("structure",)),
+        (lambda s: None, ("['b'] was an array and became missing",)),
+        (lambda s: {**s, "b": "text"}, ("['b'] was an array and became 'text'",)),
+    ],
+    ids=["shape", "bool", "dtype", "more", "tuple", "list", "nothing", "text"],
+)
+def test_a_step_that_changes_what_a_state_looks_like_is_refused(
+    change: Callable[[Any], Any], told: tuple[str, ...]
+) -> None:
+    """The message names the place, what was there and what came."""
+
+    def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        return change(state)
+
+    refused(PLAIN._replace(step=step), ValueError, "step", *told)
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 1.5, "2", None])
+def test_steps_are_a_positive_int(count: Any) -> None:
+    """Else nothing begins."""
+    for options in ({"every": count}, {"save_every": count}):
+        name = "save_every" if "save_every" in options else "steps_per_report"
+        refused(PLAIN, ValueError, name, "positive int", repr(count), **options)
+
+
+def test_an_unknown_way_of_batching_is_refused() -> None:
+    """The message lists those that there are."""
+    options: Any = {"batching": "pmap"}
+    refused(PLAIN, ValueError, "batching", "'pmap'", "vmap", "loop", "auto", **options)
+
+
+def test_no_devices_are_refused() -> None:
+    """There must be one at least."""
+    refused(PLAIN, ValueError, "devices", "at least one", devices=[])
+
+
+def test_batches_come_from_one_place() -> None:
+    """Two of the three arguments are one too many."""
+    options: Any = {"data": problems.INPUTS, "batches": lambda seed, w, s: 0}
+    refused(PLAIN, ValueError, "data", "batches", "one place", **options)
+    refused(PLAIN, TypeError, "batches", "function", "data=", batches=problems.INPUTS)
+
+
+def test_what_is_no_function_is_refused() -> None:
+    """The message names it."""
+    for name in Functions._fields:
+        nothing: Any = {name: None}
+        functions = PLAIN._replace(**nothing)
+        refused(functions, TypeError, name, "function", "None")
+
+
+def test_data_that_are_no_arrays_are_refused() -> None:
+    """Texts never reach a device; the message names the argument and the place."""
+    bad = {"x": np.zeros(2), "name": np.array(["a", "b"])}
+    refused(PLAIN, TypeError, "data", "['name']", data=bad)
+    refused(PLAIN, TypeError, "evaluation", "['name']", evaluation=bad)
+    refused(PLAIN, TypeError, "batches[0]", "'a'", batches=lambda seed, w, s: ["a"])
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_batches_that_change_their_shape_are_refused(batching: str) -> None:
+    """The message names worker and step, and what to do with a smaller one."""
+
+    def batches(seed: int, worker_id: int, step: int) -> Any:
+        return np.zeros(3 if (worker_id, step) == (2, 5) else 4)
+
+    told = "worker 2, step 5", "[3]", "[4]", "Pad"
+    refused(PLAIN, ValueError, *told, batches=batches, batching=batching)
+
+
+def test_a_batch_size_needs_a_largest_one() -> None:
+    """From `max_batch`, or a space: with one of them, it trains."""
+    begin = [{**meta, "batch_size": 2} for meta in problems.metas(2)]
+    refused(PLAIN, ValueError, "batch_size", "max_batch=", "mask", starts=begin)
+    found = problems.controller(problems.still(), starts=begin, steps=2)
+    problems.run(found, PLAIN, max_batch=4)
+    assert found.finished
+
+
+def test_a_batch_size_may_be_a_mask() -> None:
+    """Which examples count follows each member's own batch size."""
+
+    def evaluate(state: Any, meta: Any, batch: Any) -> Any:
+        return jnp.sum(vectorized.mask(meta["batch_size"], 4))
+
+    begin = [{"learning_rate": 0.1, "batch_size": size} for size in (1, 4, 3)]
+    found = problems.controller(problems.still(), starts=begin, steps=2)
+    problems.run(found, PLAIN._replace(evaluate=evaluate), max_batch=4)
+    assert [found.newest(w).value for w in range(3)] == [1, 4, 3]
+
+
+def test_a_largest_batch_size_of_an_unknown_name_is_refused() -> None:
+    """The message lists the names that there are."""
+    found = PopulationController.from_space(
+        {"learning_rate": 0.1, "batch_size": Integer(1, 4)}, 2, problems.still()
+    )
+    with pytest.raises(ValueError, match=r"max_batch must name .*'batch_size'"):
+        problems.run(found, PLAIN, max_batch={"batch": 4})
+    assert_free(found)
+
+
+@pytest.mark.parametrize(
+    ("later", "told"),
+    [
+        ({"learning_rate": 0.1, "extra": 1.0}, ("extra", "additional")),
+        ({}, ("learning_rate", "missing")),
+        ({"learning_rate": "fast"}, ("learning_rate", "'fast'")),
+        ({"learning_rate": None}, ("learning_rate", "None")),
+        ([0.1], ("not a dict", "[0.1]")),
+    ],
+    ids=["unknown", "missing", "string", "None", "list"],
+)
+def test_a_policy_that_brings_what_does_not_fit_is_refused(
+    later: Any, told: tuple[str, ...], tmp_path: pathlib.Path
+) -> None:
+    """The message names key and worker; what was trained until then is saved."""
+    mutator = FixedSchedule({0: {"learning_rate": 0.1}, 4: later})
+    found = problems.controller(mutator, starts=problems.metas(2), log_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"worker [01]") as raised:
+        problems.run(found, PLAIN, save_every=1)
+    for part in told:
+        assert part in str(raised.value)
+    assert_free(found)
+    assert max(c.step for c in found.history() if c.value is not None) == 4
+    found.close()
+
+
+def test_weights_of_a_loop_of_its_own_are_refused() -> None:
+    """A path says nothing about a tree; the message says what does."""
+    begin = [Start(meta, params="weights.npz") for meta in problems.metas(2)]
+    told = "Worker 0", "'weights.npz'", "Start(meta_params, params=tree)"
+    refused(PLAIN, ValueError, *told, starts=begin)
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    """Shapes must be those of `init`; both are told."""
+    tree = {"w": np.zeros(5, np.float32), "b": np.zeros((), np.float32)}
+    begin = [Start(meta, params=tree) for meta in problems.metas(2)]
+    refused(PLAIN, ParamsError, "['w']", "(2,)", "(5,)", starts=begin)
+
+
+def test_a_slot_that_somebody_trains_is_left_alone() -> None:
+    """The engine needs all of them; the other one keeps its own, the rest are free."""
+    found = problems.controller(problems.still())
+    worker = found.worker(1)
+    with pytest.raises(ClaimError, match="1 by"):
+        problems.run(found, PLAIN)
+    assert [told[0] for told in found.session.leases.holders()] == ["1"]
+    worker.release()
+    problems.run(found, PLAIN)
+    assert found.finished
+
+
+# Members that diverge, and a population of one.
+
+
+def test_members_that_are_nan_are_never_donors() -> None:
+    """The others go on, and the one that diverged goes on from one of them."""
+
+    def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        after = PLAIN.step(state, meta, batch, key)
+        bad = meta["learning_rate"] > 1e6
+        return jax.tree.map(lambda x: jnp.where(bad, jnp.nan, x), after)
+
+    begin = problems.metas(4)
+    begin[2]["learning_rate"] = 1e7
+    mutator = PopulationBasedTraining(lambda meta, rng: meta, 4, synchronous=True)
+    found = problems.controller(mutator, starts=begin)
+    problems.run(found, PLAIN._replace(step=step))
+    assert found.finished
+    assert found.diverged()[2] > 0
+    history = list(found.history())
+    parents = [found.graph.root(g).parent for g in found.graph]
+    for parent in filter(None, parents):
+        value = found.graph.checkpoint(parent).value
+        assert value is None or np.isfinite(value)
+    assert any(np.isfinite(c.value or 0.0) for c in history if c.worker_id == 2)
+    assert all(np.isfinite(found.newest(w).value or 0.0) for w in range(4))
+
+
+@pytest.mark.parametrize("batching", problems.BATCHINGS)
+def test_a_population_that_is_nan_throughout_comes_to_its_end(batching: str) -> None:
+    """Nobody is a donor: each begins anew, until `Stop` has counted enough reports."""
+    functions = PLAIN._replace(evaluate=lambda state, meta, batch: jnp.nan)
+    stop = Stop(reports=9)
+    found = PopulationController(problems.metas(3), problems.pbt(), stop=stop)
+    problems.run(found, functions, batching=batching)
+    assert found.finished
+    assert found.best() is None
+    assert min(found.diverged()) >= 2
+    parents = [found.graph.root(g).parent for g in found.graph]
+    assert {parent.step for parent in parents if parent is not None} == {0}
+
+
+@pytest.mark.parametrize("batching", problems.BATCHINGS)
+def test_a_population_of_one_trains(batching: str) -> None:
+    """No axis is lost on the way."""
+    found = problems.controller(size=1)
+    summary = problems.run(found, PLAIN, batching=batching)
+    assert summary.num_members == 1
+    assert found.finished
+
+
+# What raises on the way.
+
+
+class Broken(Exception):
+    """What a user's function raises."""
+
+
+def failing_batches(at: int) -> Callable[[int, int, int], Any]:
+    """Batches that end at a step."""
+
+    def batches(seed: int, worker_id: int, step: int) -> Any:
+        if step == at:
+            raise Broken
+        return np.float32(step)
+
+    return batches
+
+
+@pytest.mark.parametrize("batching", problems.BATCHINGS)
+def test_a_step_that_raises_at_run_time_ends_the_run(
+    batching: str, tmp_path: pathlib.Path
+) -> None:
+    """It reaches the caller; slots are free, saves are there, and it goes on mended."""
+    failing = [True]
+
+    def check(batch: Any) -> Any:
+        if failing[0] and batch >= 5:
+            raise Broken("step 5 is broken")
+        return np.float32(batch)
+
+    def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        result = jax.eval_shape(lambda: jnp.float32(0))
+        told = jax.pure_callback(check, result, batch, vmap_method="sequential")
+        after = PLAIN.step(state, meta, batch, key)
+        return jax.tree.map(lambda x: x + 0 * told, after)
+
+    def make() -> PopulationController:
+        return problems.controller(size=3, log_dir=tmp_path)
+
+    functions = PLAIN._replace(step=step)
+    options: Any = {"batching": batching, "batches": failing_batches(-1)}
+    found = make()
+    with pytest.raises(Exception, match="step 5 is broken"):
+        problems.run(found, functions, save_every=1, **options)
+    assert_free(found)
+    assert {type(found.newest(w).params) for w in range(3)} <= {Saved, type(None)}
+    assert min(found.graph.resume_point(found.newest(w)).step for w in range(3)) == 4
+    found.close()
+    failing[0] = False
+    again = make()
+    problems.run(again, functions, save_every=1, **options)
+    whole = problems.controller(size=3)
+    problems.run(whole, functions, save_every=1, **options)
+    problems.assert_alike(again, whole)
+    again.close()
+
+
+def test_batches_that_raise_end_the_run(tmp_path: pathlib.Path) -> None:
+    """The exception is the user's own, with a note; mended, the run goes on."""
+    found = problems.controller(log_dir=tmp_path)
+    with pytest.raises(Broken) as raised:
+        problems.run(found, PLAIN, batches=failing_batches(5), save_every=2)
+    assert "worker 0, step 5" in "".join(raised.value.__notes__)
+    assert_free(found)
+    found.close()
+    again = problems.controller(log_dir=tmp_path)
+    problems.run(again, PLAIN, batches=failing_batches(-1), save_every=2)
+    assert again.finished
+    again.close()
+
+
+def test_a_mutator_that_raises_ends_the_run(tmp_path: pathlib.Path) -> None:
+    """Its round is not reported, what was saved for it is gone, and it goes on."""
+    broken = [True]
+
+    def decide(report: Any, view: Any) -> Any:
+        if broken[0] and report.checkpoint.step == 4:
+            raise Broken
+        return {}
+
+    found = problems.controller(problems.Branching(decide), log_dir=tmp_path)
+    with pytest.raises(Broken):
+        problems.run(found, PLAIN, save_every=1)
+    assert_free(found)
+    reported = [c for c in found.history() if c.value is not None]
+    assert {c.step for c in reported} == {2}
+    files = list((tmp_path / "params").rglob("*.msgpack"))
+    assert len(files) == len(reported)
+    broken[0] = False
+    problems.run(found, PLAIN, save_every=1)
+    assert found.finished
+    found.close()

@@ -1,0 +1,72 @@
+"""Members spread over eight devices train as on one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.engines.stacked import devices_child, test_bank
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the child found: one process for all, since JAX is slow to start."""
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # It is quicker to compile.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, "-m", devices_child.__name__]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found["count"] == 8
+    return found
+
+
+@pytest.mark.parametrize("name", devices_child.CASES)
+def test_eight_devices_are_equal_to_one(name: str, answers: dict[str, Any]) -> None:
+    """The same decisions, and the same values within float tolerance."""
+    case, found = devices_child.CASES[name], answers[name]
+    assert found["difference"] is None
+    assert found["branched"] > 0
+    assert found["devices"] == [min(case.size, case.devices)]
+
+
+@pytest.mark.parametrize("name", devices_child.CASES)
+def test_no_round_but_the_first_compiles_on_any_device(
+    name: str, answers: dict[str, Any]
+) -> None:
+    """Where states are is the same after copies, snapshots and saves."""
+    assert answers[name]["compiled"] == 0
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+@pytest.mark.parametrize("name", test_bank.MOVES)
+def test_rows_are_copied_across_devices(
+    name: str, batching: str, answers: dict[str, Any]
+) -> None:
+    """Chains and cycles, too; and states are put where they are needed."""
+    sources = test_bank.MOVES[name]
+    expected = [sources.get(row, row) for row in range(test_bank.SIZE)]
+    expected[2] = expected[4]
+    assert answers[f"moved {batching}"][name] == expected
+
+
+def test_a_run_goes_on_with_another_number_of_devices(
+    answers: dict[str, Any],
+) -> None:
+    """Saves know nothing of devices."""
+    assert answers["resumed"]["difference"] is None

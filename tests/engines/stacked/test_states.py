@@ -1,0 +1,103 @@
+"""Whole small runs with states of all kinds, batched in all ways."""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from population.base import Saved
+from tests.engines.stacked import problems
+
+META = {"learning_rate": 0.01}
+
+
+@pytest.mark.parametrize("kind", problems.STATES)
+def test_a_state_of_any_kind_trains_alike_however_members_are_batched(
+    kind: str,
+) -> None:
+    """All three give the same decisions and values, with copies between members."""
+    functions = problems.STATES[kind]()
+    runs = []
+    for batching in problems.BATCHINGS:
+        found = problems.controller()
+        problems.run(found, functions, batching=batching)
+        assert found.finished
+        runs.append(found)
+    assert len(runs[0].graph) > 4
+    firsts = [v for (_, step), v in problems.values(runs[0]).items() if step == 2]
+    best = runs[0].best()
+    assert best is not None
+    assert best.value is not None
+    assert best.value < min(firsts)
+    for other in runs[1:]:
+        problems.assert_alike(runs[0], other)
+
+
+@pytest.mark.parametrize("kind", problems.STATES)
+def test_the_best_state_loads_into_a_fresh_one(
+    kind: str, tmp_path: pathlib.Path
+) -> None:
+    """What `controller.load` gives has the best value, for a model of the same kind."""
+    functions = problems.STATES[kind]()
+    found = problems.controller(log_dir=tmp_path)
+    problems.run(found, functions)
+    best = found.best()
+    assert best is not None
+    assert isinstance(best.params, Saved)
+    fresh = functions.init(jax.random.key(9), META)
+    # Functions among the leaves are not saved: as `eqx.filter` and `eqx.combine` do.
+    arrays = jax.tree.map(lambda x: None if callable(x) else x, fresh)
+    loaded = found.load(best, arrays)
+    state = jax.tree.map(lambda x, y: x if callable(x) else y, fresh, loaded)
+    told = functions.evaluate(state, best.meta_params, None)
+    value = told[0] if isinstance(told, tuple) else told
+    np.testing.assert_allclose(value, best.value or 0.0, rtol=1e-5)
+    found.close()
+
+
+def test_the_numbers_of_meta_params_are_in_force_in_injected_optimisers() -> None:
+    """Each report shows the rate that the optimiser had: that of its generation."""
+    found = problems.controller()
+    problems.run(found, problems.STATES["linen and injected"]())
+    told = [c.metrics for c in found.history() if c.value is not None]
+    assert len({metrics["rate"] for metrics in told}) > 4
+    for metrics in told:
+        assert metrics["rate"] == pytest.approx(metrics["assigned"])
+
+
+def test_metrics_are_plain_numbers() -> None:
+    """Narrow floats, ints and bools become what a journal can keep."""
+    found = problems.controller(size=1, steps=4, mutator=problems.still())
+    problems.run(found, problems.STATES["narrow"]())
+    last = found.newest(0).metrics
+    assert last == {"count": 4, "on": True, "half": 0.5}
+    assert [type(last[name]) for name in ("count", "on", "half")] == [int, bool, float]
+
+
+@pytest.mark.parametrize("batching", problems.BATCHINGS)
+def test_python_numbers_of_a_fresh_state_count_and_keep_their_types(
+    batching: str,
+) -> None:
+    """A count that begins as 0 is an int32 that has counted all steps."""
+    found = problems.controller(size=2, steps=4, mutator=problems.still())
+    problems.run(found, problems.STATES["python scalars"](), batching=batching)
+    params = found.newest(1).params
+    assert isinstance(params, Saved)
+    state = found.load(found.newest(1))
+    assert (int(state["count"]), bool(state["seen"])) == (4, True)
+    assert np.asarray(state["count"]).dtype == np.int32
+    np.testing.assert_allclose(state["scale"], 0.9**4, rtol=1e-6)
+
+
+def test_members_with_keys_in_their_states_draw_different_numbers() -> None:
+    """Each begins with a key of its own."""
+    found = problems.controller(size=3, steps=2, mutator=problems.still())
+    problems.run(found, problems.STATES["key"]())
+    keys = [
+        np.asarray(jax.random.key_data(found.load(found.newest(w))["key"]))
+        for w in range(3)
+    ]
+    assert len({key.tobytes() for key in keys}) == 3
