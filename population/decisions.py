@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from population import codec
@@ -35,6 +35,8 @@ class Decisions:
         state: The mutator's state; never changed in place.
         count: How many updates have branched or changed the state. The random numbers
             of the next depend on it, so that a report that is redone shifts nothing.
+        accept: Raises for meta_params of a worker that whoever trains it cannot use,
+            before anything is recorded; None: all can be used.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Decisions:
         self._refs: tuple[Any, list[Ref]] = (None, [])
         self.state: Any = None
         self.count = 0
+        self.accept: Callable[[Any, int], object] | None = None
 
     def begin(self) -> None:
         """Make the state of a new run."""
@@ -161,6 +164,8 @@ class Decisions:
                 f"Branch.reason must be a str, got {type(branch.reason).__name__}."
             )
         meta = codec.encode(branch.meta_params, f"meta_params for worker {worker_id}")
+        if self.accept is not None:
+            self.accept(branch.meta_params, worker_id)
         point = None
         if branch.parent is not None:
             self._check_parent(branch.parent)

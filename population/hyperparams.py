@@ -12,6 +12,7 @@ All functions here but `put_traced` run outside of `jax.jit`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -81,6 +82,9 @@ def put_traced(state: Any, numbers: Mapping[str, Any], when: Any) -> Any:
         state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
         numbers: Traced scalars by name.
         when: A traced bool: whether to put them in, or leave the state as it is.
+
+    Raises:
+        ValueError: If a float would have to go where an int is.
     """
     driven = _scheduled(state)
 
@@ -88,8 +92,10 @@ def put_traced(state: Any, numbers: Mapping[str, Any], when: Any) -> Any:
         if not isinstance(node, _INJECTED):
             return node
         found = {
-            name: jnp.where(when, numbers[name], old).astype(jnp.asarray(old).dtype)
-            if name in numbers and name not in driven and jnp.ndim(old) == 0
+            name: jax.tree.map(
+                functools.partial(_chosen, name, numbers[name], when), old
+            )
+            if name in numbers and name not in driven
             else old
             for name, old in node.hyperparams.items()
         }
@@ -97,6 +103,21 @@ def put_traced(state: Any, numbers: Mapping[str, Any], when: Any) -> Any:
         return node._replace(hyperparams=found, inner_state=inner)
 
     return jax.tree.map(replaced, state, is_leaf=_is_injected)
+
+
+def _chosen(name: str, number: Any, when: Any, old: Any) -> Any:
+    """A traced number in the place of an old one, if `when` is true."""
+    old = jnp.asarray(old)
+    if old.ndim:
+        return old
+    if jnp.issubdtype(old.dtype, jnp.integer) and not jnp.issubdtype(
+        number.dtype, jnp.integer
+    ):
+        raise ValueError(
+            f"{name} must be an int to go where the optimiser has {old.dtype}, got a "
+            f"{number.dtype}. Begin with ints, or have the optimiser take a float."
+        )
+    return jnp.where(when, number, old).astype(old.dtype)
 
 
 def read(state: Any) -> dict[str, Any]:

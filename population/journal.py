@@ -109,7 +109,7 @@ class Journal(abc.ABC):
 
     @abc.abstractmethod
     def count_saves(self) -> tuple[int, int]:
-        """How many saves there are, and their bytes."""
+        """How many saves there are in the store, and their bytes."""
 
     @abc.abstractmethod
     def trained_since(self, row: int) -> list[str]:

@@ -166,7 +166,11 @@ def bare(task: Task, folder: pathlib.Path, *, batching: str = "vmap") -> Timing:
     keys = jnp.stack([_key(w) for w in range(task.size)])
     run = jax.jit(_bare_round(problem, task.every, batching), donate_argnums=(0, 4))
     data, held_out = jax.device_put((problem.data, problem.evaluation))
-    state = jax.jit(jax.vmap(problem.init))(keys, meta)
+
+    def fresh(key: Any, meta: Any) -> Any:
+        return hyperparams.put_traced(problem.init(key, meta), meta, True)
+
+    state = jax.jit(jax.vmap(fresh))(keys, meta)
     counts, first = jnp.zeros(task.size, jnp.int32), 0.0
     for number in range(task.rounds):
         state, counts, values = run(state, meta, data, keys, counts, held_out)

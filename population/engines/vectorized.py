@@ -29,15 +29,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from population.base import Held, Saved
+import numpy as np
+
+from population.base import Checkpoint, Held, Saved
 from population.controller import PopulationController
 from population.engines.stacked import arguments, assembly
-from population.engines.stacked.bank import on_host
 from population.engines.stacked.meta import mask as mask
 from population.engines.stacked.summary import Summary as Summary
 from population.engines.stacked.tenants import Tenants, key_of
+from population.errors import ClaimError
 from population.report import progress as progress_module
 
 if TYPE_CHECKING:
@@ -92,7 +94,8 @@ def run(
         ValueError: If an argument, or a value of meta_params, is none that fits; if a
             shape depends on meta_params.
         ClaimError: If somebody else trains a slot.
-        Exception: What the three functions raise.
+        RuntimeError: If somebody takes a slot meanwhile, or all wait for a decision.
+        Exception: What the functions raise.
     """
     asked = arguments.Asked(
         (init, step, evaluate),
@@ -108,15 +111,23 @@ def run(
 def _run(
     controller: PopulationController, asked: arguments.Asked, progress: bool
 ) -> Summary:
-    start = time.perf_counter()
+    start, claims = time.perf_counter(), controller.session.claims
     if controller.finished:
         count = len(controller.session.slots)
         return Summary(count, 0, asked.how.batching, 0.0, 0.0, False)
+    if claims.of_all is not None:
+        raise ClaimError(
+            "vectorized.run needs all slots, and a loop of this very controller has "
+            "claimed them. End it first: one controller trains one stack at a time."
+        )
     controller.claim_all()
     with contextlib.ExitStack() as stack:
-        stack.callback(controller.session.claims.release_all)
+        stack.callback(claims.release_all)
         parts = assembly.assemble(controller, asked)
         stack.callback(parts.feed.close)
+        # What no program can take is refused before the decision is recorded.
+        stack.callback(setattr, controller.session.decisions, "accept", None)
+        controller.session.decisions.accept = parts.member.columns.encode
         population = _Population(controller, parts, asked.how.save_every)
         stop = stack.enter_context(_interrupts())
         if progress:
@@ -156,18 +167,30 @@ class _Population:
         self._member: Member = parts.member
         self._tenants: Tenants = parts.tenants
         self._reported: dict[Held, tuple[int, str, int]] = {}
+        self._kept: set[Any] = set()  # What outlives the round.
+        self._ids: list[str] = []  # The generations that are being trained.
+        self._whole = True  # Whether the rows hold what was last reported.
         self.rounds = 0
         self.overhead_s = 0.0
 
     def train(self, stop: threading.Event) -> None:
-        """Round after round until the run has ended; then save what is not yet."""
-        while not (self._controller.finished or stop.is_set()):
-            start = time.perf_counter()
-            active = self._prepare()
-            self.overhead_s += time.perf_counter() - start
-            values = self._round(active)
-            self._report(active, values)
-            self.rounds += 1
+        """Round after round until the run has ended; then save what is not yet.
+
+        That is done too if something is raised before a round has begun to change the
+        states: bad batches, a step that cannot be traced.
+        """
+        try:
+            while not (self._controller.finished or stop.is_set()):
+                start = time.perf_counter()
+                active = self._prepare()
+                self.overhead_s += time.perf_counter() - start
+                values = self._round(active)
+                self._report(active, values)
+                self.rounds += 1
+        except BaseException as error:
+            if isinstance(error, Exception) and self._whole:
+                self._save_rest()
+            raise
         self._save_rest()
 
     def _prepare(self) -> list[int]:
@@ -176,19 +199,41 @@ class _Population:
         with session.news.lock:
             session.refresh()
             self._check_claim()
+            self._give_up_lost()
             slots = list(session.slots)
             active = self._active()
             pinned = set(session.held.pinned)
-        waiting = set(range(len(slots))) - set(active)
+        self._ids = [slot.generation.generation_id for slot in slots]
+        waiting = sorted(set(range(len(slots))) - set(active))
         needed = pinned | {key_of(slots[w].newest) for w in waiting}
         tenants.keep(needed)
         tenants.settle([(w, slots[w].generation, slots[w].newest) for w in active])
         tenants.drop_all_but(needed)
         for w in waiting:
             tenants.lose(w)  # It trains along, but nothing comes of it.
-        live = set(tenants.snapshots) | pinned
-        self._reported = {k: place for k, place in self._reported.items() if k in live}
+        self._kept = set(tenants.snapshots) | pinned
+        session.news.drain()
         return active
+
+    def _give_up_lost(self) -> None:
+        """Another process may have decided to go on from what was just overwritten.
+
+        Such a slot goes on from what was saved.
+        """
+        session, known = self._session, self._tenants.keys()
+        newest = [slot.newest.params for slot in session.slots]
+        lost = [
+            w
+            for w, key in enumerate(newest)
+            if isinstance(key, Held) and key not in known
+        ]
+
+        def go_back() -> None:
+            for worker_id in lost:
+                session.go_back(worker_id)
+
+        if lost:
+            session.transact([], go_back)
 
     def _active(self) -> list[int]:
         """The slots to train: those that do not wait for a decision."""
@@ -206,7 +251,11 @@ class _Population:
         return active
 
     def _check_claim(self) -> None:
-        lost = self._session.claims.lost()
+        claims = self._session.claims
+        if self._session.leases.timeout is not None:
+            for w in range(len(self._session.slots)):  # Also those that wait.
+                claims.alive(claims.of_all, w)
+        lost = claims.lost()
         if lost:
             raise RuntimeError(
                 f"Slots {lost} were taken over by somebody else, and a stacked "
@@ -216,10 +265,15 @@ class _Population:
     def _round(self, active: Sequence[int]) -> Values:
         """One round of all rows; what is trained along for waiting slots is lost."""
         parts, steps = self._parts, self._tenants.steps
-        rows = active if parts.shared else slice(None)
+        waits = np.ones(len(steps), np.bool_)
+        waits[active] = False
         for chunk in range(1, parts.chunks + 1):
-            batches = parts.feed.take(steps[rows].tolist())
+            # Nobody asks for batches of steps that no member will make.
+            asked = np.where(waits, steps[active[0]], steps)
+            rows = active[:1] if parts.shared else slice(None)
+            batches = parts.feed.take(asked[rows].tolist())
             steps += parts.length
+            self._whole = False
             if chunk < parts.chunks:
                 self._bank.train(batches)
         return self._bank.finish(batches)
@@ -241,18 +295,19 @@ class _Population:
                     self._incoming(w, params, value, self._member.metrics(metrics))
                 )
             self._commit(new)
+        self._reported = {k: p for k, p in self._reported.items() if k in self._kept}
         for w, report in zip(active, new[first:], strict=True):
             self._tenants.has(w, report.params)
             if isinstance(report.params, Held):
                 self._reported[report.params] = w, report.generation_id, report.step
+        self._whole = True
         if not saves:
             self.overhead_s += time.perf_counter() - start
 
     def _incoming(self, w: int, params: Any, value: float, metrics: Any) -> Incoming:
-        generation_id = self._session.slots[w].generation.generation_id
         step = int(self._tenants.steps[w])
         return self._session.incoming(
-            w, generation_id, step, params, value, metrics, plain=False
+            w, self._ids[w], step, params, value, metrics, plain=False
         )
 
     def _save_rest(self) -> None:
@@ -268,16 +323,18 @@ class _Population:
 
     def _save(self, keys: Iterable[Any], new: list[Incoming]) -> None:
         """Save what was reported as held, and add that to what is to be reported."""
-        newest = [slot.newest for slot in self._session.slots]
-        for key in sorted(key for key in keys if isinstance(key, Held)):
-            state, place = self._tenants.state(key), self._reported.get(key)
-            if state is None or place is None:
-                continue
-            tree = self._member.saved(tuple(map(on_host, state)))
+        roots: dict[Any, list[Checkpoint]] = {}
+        for slot in self._session.slots:
+            if isinstance(slot.newest.params, Held):
+                roots.setdefault(slot.newest.params, []).append(slot.newest)
+        held = [key for key in keys if isinstance(key, Held) and key in self._reported]
+        for key, flat in self._tenants.on_host(sorted(held)):
+            place = self._reported[cast(Held, key)]
+            tree = self._member.saved(flat)
             saved = self._session.incoming(*place, tree, None, plain=False)
             new.append(saved)
-            for root in newest:  # Branches that have not been trained yet have it too.
-                if root.params == key and root.ref != place[1:]:
+            for root in roots.get(key, ()):
+                if root.ref != place[1:]:  # A branch that was not trained yet has it.
                     own = root.worker_id, *root.ref
                     new.append(self._session.incoming(*own, saved.params, None))
 
@@ -303,10 +360,15 @@ def _interrupts() -> Iterator[threading.Event]:
         yield stop
         return
     before = signal.getsignal(signal.SIGINT)
+    if before is None or before is signal.SIG_IGN:  # Not ours to hear.
+        yield stop
+        return
 
     def interrupted(number: int, frame: Any) -> None:
-        if stop.is_set() and callable(before):
-            before(number, frame)
+        del number, frame
+        if stop.is_set():
+            signal.signal(signal.SIGINT, before)
+            signal.raise_signal(signal.SIGINT)
         logger.warning("interrupted: the population stops after this round")
         stop.set()
 

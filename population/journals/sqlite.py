@@ -139,7 +139,9 @@ class SqliteJournal(Journal):
 
     def count_saves(self) -> tuple[int, int]:
         """How many saves there are, and their bytes."""
-        sql = "SELECT count(*), coalesce(sum(bytes), 0) FROM saves"
+        sql = (
+            "SELECT count(*), coalesce(sum(bytes), 0) FROM saves WHERE generation > ''"
+        )
         found: tuple[int, int] = self._run(sql).fetchone()
         return found
 

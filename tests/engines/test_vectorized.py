@@ -19,6 +19,7 @@ from population import Mutator, PopulationController, Stop
 from population.base import Held, Saved
 from population.engines import vectorized
 from population.engines.stacked.tenants import Tenants
+from population.errors import ClaimError
 from population.mutators import (
     BranchingSingleMachine,
     FixedSchedule,
@@ -371,20 +372,105 @@ def test_given_plain_data_is_where_members_begin() -> None:
     assert [found.newest(w).value for w in range(2)] == [11.5, 21.5]
 
 
-def test_a_larger_stop_goes_on() -> None:
-    """`Stop(steps=20)` and then 40 is the run with 40."""
+def test_a_larger_stop_goes_on(tmp_path: pathlib.Path) -> None:
+    """`Stop(steps=20)` and then 40 is the run with 40; nothing is done at the end."""
     whole = regression.controller(pbt(), steps=40)
     regression.stacked(whole)
-    regression.stacked(whole)  # Nothing is left to do.
-    assert whole.finished
+    assert regression.stacked(whole).rounds == 0
+    first = regression.controller(pbt(), log_dir=tmp_path, steps=20)
+    regression.stacked(first)
+    first.close()
+    second = regression.controller(pbt(), log_dir=tmp_path, steps=40)
+    assert regression.stacked(second).rounds == 4
+    regression.assert_alike(second, whole)
 
 
 def test_reports_are_saved_every_so_many_rounds() -> None:
-    """And in between none is."""
-    found = regression.controller(FixedSchedule({0: regression.metas(1)[0]}), 2)
+    """And in between none is: seen as they are made."""
+    saved: list[tuple[int, bool]] = []
+
+    def note(event: population.Event) -> None:
+        if event.kind == "report" and event.checkpoint is not None:
+            params = event.checkpoint.params
+            saved.append((event.checkpoint.step, isinstance(params, Saved)))
+
+    mutator = FixedSchedule({0: regression.metas(1)[0]})
+    found = regression.controller(mutator, 2, steps=35, on_event=note)
     regression.stacked(found, save_every=3)
-    reports = [c for c in found.history() if c.value is not None and c.worker_id == 0]
-    kinds = {c.step: type(c.params) for c in reports}
-    assert kinds[40] is Saved  # At the end.
-    removed_since = {step for step, kind in kinds.items() if kind is type(None)}
-    assert removed_since <= {5, 10, 15, 20, 25, 30, 35}
+    assert {step for step, is_saved in saved if is_saved} == {15, 30}
+    assert {step for step, _ in saved} == set(range(5, 36, 5))
+    assert all(isinstance(found.newest(w).params, Saved) for w in range(2))
+
+
+def test_bad_batches_lose_nothing(tmp_path: pathlib.Path) -> None:
+    """What was trained until the user's function raises is saved."""
+
+    def bad(seed: int, worker_id: int, at: int) -> Any:
+        if at == 25:
+            raise OSError("a bad disk")
+        return regression.batch(seed, worker_id, at)
+
+    first = regression.controller(pbt(), log_dir=tmp_path)
+    with pytest.raises(OSError, match="a bad disk"):
+        regression.stacked(first, batches=bad, save_every=1000)
+    first.close()
+    again = regression.controller(pbt(), log_dir=tmp_path)
+    points = map(again.graph.resume_point, map(again.newest, range(5)))
+    assert [point.step for point in points] == [25] * 5
+    regression.stacked(again)
+    whole = regression.controller(pbt())
+    regression.stacked(whole)
+    regression.assert_alike(again, whole)
+
+
+def test_one_controller_trains_one_stack_at_a_time() -> None:
+    """A second call from within is refused, and the first goes on."""
+    refused: list[str] = []
+
+    def again(event: population.Event) -> None:
+        if event.kind == "report" and not refused:
+            with pytest.raises(ClaimError) as error:
+                regression.stacked(found)
+            refused.append(str(error.value))
+
+    found = regression.controller(pbt(), on_event=again)
+    regression.stacked(found)
+    assert found.finished
+    assert "one stack at a time" in refused[0]
+
+
+def test_a_slot_that_somebody_takes_ends_the_run_and_stays_his() -> None:
+    """Nothing is reported for what others train now."""
+
+    def take(event: population.Event) -> None:
+        if event.kind == "report" and event.checkpoint and event.checkpoint.step == 15:
+            if not taken:
+                taken.append(found.worker(2))
+
+    taken: list[population.Worker] = []
+    found = regression.controller(pbt(), on_event=take)
+    with pytest.raises(RuntimeError, match=r"Slots \[2\] were taken over"):
+        regression.stacked(found)
+    own = found.graph[taken[0].generation_id]
+    assert all(c.value is None for c in own.values())
+    taken[0].release()
+    regression.by_threads(found)
+    assert found.finished
+
+
+def test_a_hyperparameter_without_effect_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever forgets to use it would search for nothing."""
+    mutator = FixedSchedule({0: {"by": 1.0, "idle": 2.0}})
+    found = PopulationController([{"by": 1.0, "idle": 2.0}], mutator, stop=Stop(1))
+    vectorized.run(
+        found,
+        lambda key, meta: jax.numpy.zeros(()),
+        lambda state, meta, batch, key: state + meta["by"],
+        lambda state, meta, batch: state,
+        1,
+        progress=False,
+        batching="vmap",
+    )
+    assert "['idle'] have no effect" in caplog.text

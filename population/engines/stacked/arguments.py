@@ -84,12 +84,17 @@ def how(
     known = (*BATCHINGS, "auto")
     if batching not in known:
         raise ValueError(f"batching must be one of {known}, got {batching!r}.")
-    if devices is not None and not list(devices):
+    if devices is not None and not _are_devices(devices):
         raise ValueError(
-            "devices must name at least one device, got none. Leave it out to use all "
-            "local ones."
+            f"devices must be a list of some of JAX's devices, got {devices!r}. "
+            "Take some of jax.devices(), or leave it out to use all local ones."
         )
     return How(steps_per_report, save_every, batching, devices)
+
+
+def _are_devices(devices: Any) -> bool:
+    listed = isinstance(devices, (list, tuple)) and len(devices) > 0
+    return listed and all(isinstance(device, jax.Device) for device in devices)
 
 
 def source(data: Any, batches: Any, shared_batches: Any) -> Source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +61,7 @@ def assemble(controller: PopulationController, asked: Asked) -> Parts:
     firsts = [graph.root(slots.id_of(w, 0)).meta_params for w in range(len(slots))]
     columns = Columns.of(firsts, controller.space, asked.categories, asked.max_batch)
     example = source.example(session.seed, 0, slots[0].newest.step)
+    _check_categories(session, asked.categories)
     names = {"data": "data", "each": "batches", "shared": "shared_batches"}
     arguments.check_arrays(names[source.kind], example)
     arguments.check_arrays("evaluation", asked.evaluation)
@@ -79,6 +80,27 @@ def assemble(controller: PopulationController, asked: Asked) -> Parts:
         batching,
         source.kind == "shared",
     )
+
+
+def _check_categories(
+    session: Session, categories: Mapping[str, Sequence[Any]] | None
+) -> None:
+    """Refuse other codes than before; record them the first time.
+
+    Raises:
+        ValueError: If the run goes on with other categories than it began with.
+    """
+    given = {name: list(values) for name, values in (categories or {}).items()}
+    text = codec.encode(given)
+    with session.news.lock:
+        recorded = session.journal.facts().get("categories")
+        if recorded is None:
+            session.transact([], lambda: session.journal.add_fact("categories", text))
+        elif codec.decode(recorded) != given:
+            raise ValueError(
+                "categories must be those with which this run began, as their places "
+                f"are the codes: {codec.decode(recorded)!r}, got {given!r}."
+            )
 
 
 class _Workshop:
@@ -136,18 +158,31 @@ class _Workshop:
             steps = min(self.length, choice.SHORT)
             names = [n for n in choice.BATCHINGS if n != "map" or self._count > 1]
             make = functools.partial(self._trial, made, length=steps)
-            batching = choice.fastest(make, steps, names)
-        if recorded is None:
-            text = codec.encode(batching)
-            with session.news.lock:
-                session.transact([], lambda: session.journal.add_fact(fact, text))
+            what = f"{steps} steps of all members"
+            batching = choice.fastest(make, what, names)
+            self._record(fact, batching)
         # What was tried for as many steps need not be compiled again.
         bank = made.pop((batching, self.length), None)
         made.clear()  # The copies of the others go before the states are made anew.
         bank = bank or self._empty(batching, self.length)
         bank.release()  # Its own copies, too.
-        bank.begin(self._fresh())
+        self._begin(bank)
         return batching, bank
+
+    def _record(self, fact: str, batching: str) -> None:
+        session, text = self._session, codec.encode(batching)
+        with session.news.lock:
+            session.transact([], lambda: session.journal.add_fact(fact, text))
+
+    def _begin(self, bank: Bank) -> None:
+        """Have a bank hold fresh states."""
+        if isinstance(bank, Separate):  # Never all of them twice.
+            bank.begin_each(
+                self._one_fresh(row, [column[row] for column in self._scalars])
+                for row in range(self._count)
+            )
+        else:
+            bank.begin(self._fresh())
 
     def tenants(self, bank: Bank) -> Tenants:
         """The rows of a bank that has just begun."""
@@ -184,12 +219,19 @@ class _Workshop:
         for other in made.values():
             other.release()
         bank = made[batching, length] = self._empty(batching, length)
-        bank.begin(self._fresh())
+        self._begin(bank)
         bank.tell(self._steps, self._scalars, np.ones(self._rows, np.bool_))
         brought = self.feed(batching, length)
         batches = brought.take(self._steps.tolist())
         brought.close()
-        return lambda: bank.finish(batches)
+        if length == self._how.steps_per_report:
+            return lambda: bank.finish(batches)  # A whole round.
+
+        def steps() -> None:
+            bank.train(batches)
+            bank.wait()
+
+        return steps
 
     def _empty(self, batching: str, length: int) -> Bank:
         axes = {"data": (None, None), "each": (0, 0), "shared": (None, 0)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -49,6 +49,9 @@ class Bank(Protocol):
 
     def finish(self, batches: Any) -> Values:
         """The last chunk of a round, and all members' values with their metrics."""
+
+    def wait(self) -> None:
+        """Return once all that was asked for is done."""
 
     def take(self, row: int) -> Flat:
         """A copy of a row's state."""
@@ -114,6 +117,10 @@ class Stack:
         nowhere = np.full(self._chunk, self._count, np.int32)
         self._flat = self._copies.move(self._flat, np.zeros_like(nowhere), nowhere)
 
+    def wait(self) -> None:
+        """Return once all that was asked for is done."""
+        self._steps.block_until_ready()
+
     def release(self) -> None:
         """Forget the states."""
         self._flat = ()
@@ -133,7 +140,7 @@ class Stack:
 
     def train(self, batches: Any) -> None:
         """One chunk of steps of all members."""
-        self._steps.block_until_ready()  # Else batches of many chunks would pile up.
+        self.wait()  # Else batches of many chunks would pile up.
         self._flat, self._steps = self._train(
             self._flat, self._steps, self._rows, batches, None
         )
@@ -219,12 +226,19 @@ class Separate:
     def begin(self, flat: Flat) -> None:
         """Have the rows hold these states, `[N, ...]` each."""
         take = jax.jit(lambda arrays, row: tuple(x[row] for x in arrays))
-        self._flats = [
-            jax.device_put(take(flat, np.int32(row)), device)
-            for row, device in enumerate(self._devices)
-        ]
+        self.begin_each(take(flat, np.int32(row)) for row in range(len(self._devices)))
+
+    def begin_each(self, flats: Iterable[Flat]) -> None:
+        """Have the rows hold these states, one after the other."""
+        pairs = zip(flats, self._devices, strict=True)
+        self._flats = [jax.device_put(flat, device) for flat, device in pairs]
         for flat in self._flats[: len(self._old)]:  # One on each of the devices.
             self._copy(flat)  # It is compiled before the first round.
+
+    def wait(self) -> None:
+        """Return once all that was asked for is done."""
+        for step in self._steps:
+            step.block_until_ready()
 
     def release(self) -> None:
         """Forget the states."""

@@ -19,21 +19,20 @@ _LEAST_S, _ENOUGH_S = 0.1, 2.0
 # What has no rule for a batch, or needs more memory than there is.
 _IMPOSSIBLE = (NotImplementedError, ValueError, jax.errors.JaxRuntimeError)
 
-Round = Callable[[], Any]  # Returns once the values are there.
+Round = Callable[[], Any]  # Returns once the device has done it.
 
 
 def fastest(
     make: Callable[[str], Round],
-    steps: int,
+    what: str,
     names: Sequence[str] = BATCHINGS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> str:
     """The way of batching that takes the least time.
 
     Args:
-        make: For a way, a function that trains copies of all members for some steps and
-            evaluates them.
-        steps: How many steps that are.
+        make: For a way, a function that trains copies of all members for a moment.
+        what: What such a moment is, for people.
         names: The ways, in the order in which they are tried.
         clock: Gives seconds.
     """
@@ -51,8 +50,8 @@ def fastest(
     if failed is not None and not found:
         raise failed
     chosen = min(found, key=lambda name: found[name])
-    told = ", ".join(f"{name} {1e3 * s / steps:.3g} ms" for name, s in found.items())
-    logger.info("members are batched by %s (a step of all: %s)", chosen, told)
+    told = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in found.items())
+    logger.info("members are batched by %s (%s: %s)", chosen, what, told)
     return chosen
 
 

@@ -6,7 +6,9 @@ members: it is found when `init` is traced, and put back wherever a function is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ from population import hyperparams
 from population.engines.stacked.meta import Columns
 from population.errors import ParamsError
 
+logger = logging.getLogger("population")
 Flat = tuple[Any, ...]
 FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets.
 
@@ -31,6 +34,10 @@ class Member:
         columns: How meta_params become scalars.
         batch: One batch of one member, as `step` gets it.
         evaluation: What `evaluate` gets as its batch.
+
+    Attributes:
+        columns: The same.
+        shapes: What the arrays of a state look like.
 
     Raises:
         ValueError: If a shape depends on meta_params, `step` changes the structure of
@@ -55,10 +62,11 @@ class Member:
                     "member; the population is the engine's business."
                 )
         self._init, self._step, self._evaluate = init, step, evaluate
-        self._columns = columns
+        self.columns = columns
         self._tree: Any = None
         self._rest: list[Any] = []
         self._metrics: Any = None
+        self._used: set[int] = set()
         key = jax.eval_shape(lambda: jax.random.key(0))
         scalars = columns.shapes()
         self.shapes: Flat = self._traced("init", self.fresh, key, scalars)
@@ -67,15 +75,18 @@ class Member:
         ends = key, step_at, batch
         self._traced("step", self._checked_step, self.shapes, scalars, *ends)
         self._traced("evaluate", self.judge, self.shapes, scalars, evaluation)
+        self._warn_of_unused()
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
         """A fresh state; `key` is the member's own."""
-        state = self._init(jax.random.fold_in(key, FRESH), self._columns.tree(scalars))
+        with _named("init"):
+            own = jax.random.fold_in(key, FRESH)
+            state = self._init(own, self.columns.tree(scalars))
         return self.flat(state, learn=True)
 
     def put(self, flat: Flat, scalars: Sequence[Any], new: Any) -> Flat:
         """The state with its optimiser's numbers replaced, if `new` is true."""
-        numbers = self._columns.numbers(scalars)
+        numbers = self.columns.numbers(scalars)
         state = hyperparams.put_traced(self.state(flat), numbers, new)
         return self.flat(state)
 
@@ -83,22 +94,31 @@ class Member:
         self, flat: Flat, scalars: Sequence[Any], key: Any, step: Any, batch: Any
     ) -> Flat:
         """The state after one step."""
-        state = self._step(
-            self.state(flat),
-            self._columns.tree(scalars),
-            batch,
-            jax.random.fold_in(key, step),
-        )
+        with _named("step"):
+            own = jax.random.fold_in(key, step)
+            state = self._step(self.state(flat), self.columns.tree(scalars), batch, own)
         return self.flat(state)
 
     def judge(
         self, flat: Flat, scalars: Sequence[Any], batch: Any
     ) -> tuple[Any, tuple[Any, ...]]:
         """The value of a state, and its metrics as a tuple."""
-        found = self._evaluate(self.state(flat), self._columns.tree(scalars), batch)
-        is_pair = isinstance(found, tuple) and len(found) == 2
+        with _named("evaluate"):
+            found = self._evaluate(self.state(flat), self.columns.tree(scalars), batch)
+        is_pair = type(found) is tuple and len(found) == 2
         value, metrics = found if is_pair else (found, None)
+        if metrics is not None and not isinstance(metrics, dict):
+            told = _told(metrics) if _is_array(metrics) else type(metrics).__name__
+            raise ValueError(
+                "evaluate's metrics must be a dict of numbers, got a "
+                f"{told} beside the value. Return the value alone, or a tuple of it "
+                "and a dict."
+            )
         _check_number(value, "evaluate must return a number")
+        if jnp.asarray(value).dtype == jnp.bool_:
+            raise ValueError(
+                "evaluate must return a number, got a bool. Make it a float, say."
+            )
         leaves, self._metrics = jax.tree.flatten(metrics)
         for leaf in leaves:
             _check_number(leaf, "evaluate's metrics must be a dict of numbers")
@@ -115,9 +135,9 @@ class Member:
         return jax.tree.unflatten(self._tree, leaves)
 
     def saved(self, flat: Sequence[Any]) -> Any:
-        """A state as it is saved: None stands for what is no array."""
+        """A state as it is saved: None stands for functions and the like."""
         arrays = iter(flat)
-        leaves = [next(arrays) if rest is _ARRAY else None for rest in self._rest]
+        leaves = [next(arrays) if r is _ARRAY else _kept(r) for r in self._rest]
         return jax.tree.unflatten(self._tree, leaves)
 
     def restored(self, tree: Any) -> Flat:
@@ -126,7 +146,7 @@ class Member:
         Raises:
             ParamsError: If they are not those of a member of this population.
         """
-        flat = tuple(_strong(leaf) for leaf in jax.tree.leaves(tree))
+        flat = tuple(_strong(x) for x in jax.tree.leaves(tree) if _is_array(x))
         found = [(x.shape, x.dtype) for x in flat]
         if found != [(x.shape, x.dtype) for x in self.shapes]:
             raise ParamsError(
@@ -155,7 +175,8 @@ class Member:
             theirs = jax.tree.unflatten(tree, map(_kind, rest))
             raise ValueError(
                 "step must return a state of the structure that init gave it; "
-                f"{_difference(ours, theirs)}. Have init make all that step adds."
+                f"{_difference(ours, theirs)}. Have init make all that step adds; True "
+                "and False are fixed switches, what changes is jnp.bool_(True)."
             )
         arrays = [leaf for leaf in leaves if _is_array(leaf)]
         return tuple(_strong(leaf) for leaf in arrays)
@@ -167,6 +188,21 @@ class Member:
         )[0]
         keys = [jax.tree_util.keystr(path) or "the state" for path, _ in places]
         return [k for k, r in zip(keys, self._rest, strict=True) if r is _ARRAY]
+
+    def _warn_of_unused(self) -> None:
+        """Say which hyperparameters have no effect: nothing that is computed uses them.
+
+        A state of `nnx.split`, say, hides from the engine what is in its optimiser.
+        """
+        names = enumerate(self.columns.names)
+        unused = [name for place, name in names if place not in self._used]
+        if unused:
+            logger.warning(
+                "%s have no effect: neither init, step nor evaluate uses them, and no "
+                "state of optax.inject_hyperparams within the state has their names. "
+                "Pass them on in step, from meta_params.",
+                unused,
+            )
 
     def _checked_step(self, flat: Flat, *rest: Any) -> Flat:
         scalars, *ends = rest
@@ -181,14 +217,25 @@ class Member:
                 )
         return after
 
+    def _note_used(self, jaxpr: Any, start: int) -> None:
+        """Note which scalars, the inputs from `start` on, something is made of."""
+        used = {id(var) for equation in jaxpr.eqns for var in equation.invars}
+        used |= {id(var) for var in jaxpr.outvars}
+        inputs = jaxpr.invars[start : start + len(self.columns.names)]
+        self._used |= {place for place, var in enumerate(inputs) if id(var) in used}
+
     def _traced(
         self, name: str, function: Callable[..., Any], first: Any, scalars: Any, *a: Any
     ) -> Any:
         """The shapes that a function returns; a clear error if they are not fixed."""
         try:
-            return jax.eval_shape(function, first, scalars, *a)
+            traced, shapes = jax.make_jaxpr(function, return_shape=True)(
+                first, scalars, *a
+            )
+            self._note_used(traced.jaxpr, len(jax.tree.leaves(first)))
+            return shapes
         except (TypeError, IndexError) as error:  # What JAX raises for such shapes.
-            for count, names in self._columns.concrete():
+            for count, names in self.columns.concrete():
                 try:
                     jax.eval_shape(
                         lambda f, s, *r, fix=count: function(f, fix(s), *r),
@@ -207,6 +254,16 @@ class Member:
             raise
 
 
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Have what a user's function raises say which one it was."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"This was raised by {name}, while JAX traced it.")
+        raise
+
+
 class _Array:
     """Stands where a state has an array."""
 
@@ -215,9 +272,14 @@ _ARRAY = _Array()
 
 
 def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float)) or (
-        isinstance(leaf, complex)
-    )
+    if isinstance(leaf, bool):
+        return False  # A switch that Python looks at, like a module's `training`.
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex))
+
+
+def _kept(rest: Any) -> bool | None:
+    """What is saved in the place of no array: a fresh state is then like it."""
+    return rest if isinstance(rest, bool) else None
 
 
 def _kind(rest: Any) -> str:
@@ -240,14 +302,16 @@ def _difference(ours: Any, theirs: Any) -> str:
 
 def _alike(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
     """Whether what is no array is the same; some of it cannot be compared."""
-    pairs = zip(ours, theirs, strict=True)
-    return all((a is _ARRAY) == (b is _ARRAY) for a, b in pairs)
+    pairs = list(zip(ours, theirs, strict=True))
+    switches = all(a == b for a, b in pairs if isinstance(b, (bool, str, bytes)))
+    return switches and all((a is _ARRAY) == (b is _ARRAY) for a, b in pairs)
 
 
 def _strong(leaf: Any) -> Any:
     """A leaf as an array without a weak type: else each step may have another type."""
     array = jnp.asarray(leaf)
-    return array.astype(array.dtype) if array.weak_type else array
+    weak = getattr(array, "weak_type", False)  # PRNG keys do not have it.
+    return array.astype(array.dtype) if weak else array
 
 
 def _wide(number: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from population import codec
+from population.engines.stacked import fits
 from population.space.choices import Categorical, Ordinal
 from population.space.domain import Domain
 from population.space.numbers import Integer
@@ -32,7 +33,6 @@ def mask(batch_size: Any, size: int) -> jax.Array:
 
 
 _Named = Mapping[str, Any]
-_Convert = Callable[[Any], np.generic | None]
 
 
 class Columns:
@@ -70,7 +70,12 @@ class Columns:
             ValueError: If a value does not fit, a name is unknown, or the values or the
                 largest batch size of a leaf are not known.
         """
-        named = {} if categories is None else dict(categories)
+        if not isinstance(categories, Mapping | None):
+            raise ValueError(
+                "categories must map names to lists of values, got "
+                f"{categories!r}, as in {{'activation': ['tanh', 'relu']}}."
+            )
+        named = dict(categories or {})
         tree = _marked(metas[0], space, named)
         leaves: list[_Leaf] = jax.tree.leaves(tree)
         _check_known("categories", named, leaves)
@@ -232,7 +237,7 @@ class _Column(NamedTuple):
 
     name: str
     dtype: np.dtype[Any]
-    convert: _Convert
+    convert: fits.Convert
     needed: str
     advice: str
     is_code: bool = False
@@ -248,22 +253,24 @@ def _column(
         known = _listed(name, named[name]) if name in named else leaf.domain.values
         needed = f"be one of {list(known)}"
         advice = f"Name all its values: categories={{{name!r}: [...]}}."
-        codes = _codes(known, np.int32)
+        codes = fits.codes(known, np.int32)
         return _Column(name, np.dtype(np.int32), codes, needed, advice, is_code=True)
     if kind is bool:
-        codes = _codes((False, True), np.bool_)
+        codes = fits.codes((False, True), np.bool_)
         return _Column(name, np.dtype(np.bool_), codes, "be True or False", _KEEP)
     sized = name in sizes or leaf.key == _BATCH_SIZE
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(int if sized else kind))
     if kind is float and not sized:
-        return _Column(name, dtype, _floats(dtype), f"be a number of {dtype}", _KEEP)
+        return _Column(
+            name, dtype, fits.floats(dtype), f"be a number of {dtype}", _KEEP
+        )
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     advice = "Have mutate_fn round it, or begin with floats to have it be a float."
     if sized:
         low, high = 1, _largest(leaf, sizes)
         advice = "Have mutate_fn keep to that, or raise it: max_batch=."
     needed = f"be a whole number from {low} to {high}"
-    return _Column(name, dtype, _wholes(dtype, low, high), needed, advice)
+    return _Column(name, dtype, fits.wholes(dtype, low, high), needed, advice)
 
 
 def _kind(leaf: _Leaf, values: Sequence[Any]) -> type | None:
@@ -288,56 +295,10 @@ def _kind(leaf: _Leaf, values: Sequence[Any]) -> type | None:
 
 def _common(values: Sequence[Any]) -> type | None:
     """The kind that all values are of: float, int or bool; None if there is none."""
-    kinds = {type(_plain(value)) for value in values}
+    kinds = {type(fits.plain(value)) for value in values}
     if kinds == {float, int}:
         return float
     return kinds.pop() if kinds in ({float}, {int}, {bool}) else None
-
-
-def _floats(dtype: np.dtype[Any]) -> _Convert:
-    kind, largest = dtype.type, float(np.finfo(dtype).max)
-
-    def convert(value: Any) -> Any:
-        number = value if type(value) is float else _plain(value)
-        fits = type(number) in (float, int) and not largest < abs(number) < np.inf
-        return kind(number) if fits else None
-
-    return convert
-
-
-def _wholes(dtype: np.dtype[Any], low: int, high: int) -> _Convert:
-    kind = dtype.type
-
-    def convert(value: Any) -> Any:
-        number = value if type(value) is int else _plain(value)
-        if type(number) is float and number.is_integer():
-            number = int(number)
-        return kind(number) if type(number) is int and low <= number <= high else None
-
-    return convert
-
-
-def _codes(values: Sequence[Any], kind: Callable[[int], np.generic]) -> _Convert:
-    codes = {codec.digest(value): kind(i) for i, value in enumerate(values)}
-    # Most are of these types, and a digest would take longer than all the rest.
-    quick = {v: codes[codec.digest(v)] for v in values if type(v) in (str, bool)}
-
-    def convert(value: Any) -> Any:
-        if type(value) in (str, bool):
-            return quick.get(value)
-        try:
-            return codes.get(codec.digest(value))
-        except TypeError:  # It is nothing that a journal could keep.
-            return None
-
-    return convert
-
-
-def _plain(value: Any) -> Any:
-    """NumPy and JAX scalars as Python's."""
-    if codec.is_array(value) and value.shape == ():
-        return np.asarray(value).item()
-    return value
 
 
 def _listed(name: str, given: Any) -> Sequence[Any]:

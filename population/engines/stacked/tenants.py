@@ -10,13 +10,13 @@ overwrites it.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from population.base import Checkpoint, Held, Ref, Saved
-from population.engines.stacked.bank import Bank
+from population.engines.stacked.bank import Bank, on_host
 from population.engines.stacked.member import Flat
 from population.engines.stacked.meta import Columns
 from population.rows import GenerationRow
@@ -94,13 +94,20 @@ class Tenants:
         """Say that what a row holds is of no use."""
         self._holds[row] = None
 
-    def state(self, key: Key) -> Flat | None:
-        """A copy of a state, if it is here."""
-        if key in self.snapshots:
-            return self.snapshots[key]
-        if key in self._holds:
-            return self._bank.take(self._holds.index(key))
-        return None
+    def keys(self) -> set[Key]:
+        """The states that are here."""
+        return {key for key in self._holds if key is not None} | self.snapshots.keys()
+
+    def on_host(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Flat]]:
+        """Those of these states that are here, as NumPy arrays."""
+        rows = {key: row for row, key in enumerate(self._holds) if key is not None}
+        whole = None
+        for key in keys:
+            if key in self.snapshots:
+                yield key, tuple(map(on_host, self.snapshots[key]))
+            elif key in rows:
+                whole = whole or self._bank.host()
+                yield key, whole(rows[key])
 
     def keep(self, keys: Collection[Key]) -> None:
         """Have snapshots of these, as far as their states are here."""

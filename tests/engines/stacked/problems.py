@@ -320,7 +320,8 @@ class Module:
     @classmethod
     def tree_unflatten(cls, width: int, leaves: Any) -> Module:
         """The module of these leaves."""
-        return cls(*leaves, width)
+        weight, bias, activation = leaves
+        return cls(weight, bias, activation, width)
 
 
 jax.tree_util.register_pytree_with_keys_class(Module)
@@ -332,7 +333,8 @@ def _module() -> Functions:
         return Module(weights["w"], weights["b"], lambda x: jnp.arcsinh(x) + x, 2)
 
     def score(arrays: Any, activation: Any) -> Any:
-        return _loss(Module(*arrays, activation, 2)(INPUTS))
+        weight, bias = arrays
+        return _loss(Module(weight, bias, activation, 2)(INPUTS))
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         arrays = state.weight, state.bias
@@ -361,14 +363,15 @@ def _narrow() -> Functions:
     def init(key: Any, meta: Any) -> Any:
         weights = _weights(key)
         small = jax.tree.map(lambda x: x.astype(jnp.bfloat16), weights)
-        return {"weights": weights, "mean": small, "count": jnp.int8(0), "on": True}
+        on = jnp.bool_(True)
+        return {"weights": weights, "mean": small, "count": jnp.int8(0), "on": on}
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         weights = _descended(state["weights"], meta["learning_rate"])
         mean = jax.tree.map(
             lambda m, w: (m + w.astype(m.dtype)) / 2, state["mean"], weights
         )
-        count, on = state["count"] + jnp.int8(1), ~jnp.asarray(state["on"])
+        count, on = state["count"] + jnp.int8(1), ~state["on"]
         return {"weights": weights, "mean": mean, "count": count, "on": on}
 
     def evaluate(state: Any, meta: Any, batch: Any) -> Any:
@@ -381,13 +384,14 @@ def _narrow() -> Functions:
 
 def _python_scalars() -> Functions:
     def init(key: Any, meta: Any) -> Any:
-        return {"weights": _weights(key), "count": 0, "scale": 1.0, "seen": False}
+        return {"weights": _weights(key), "count": 0, "scale": 1.0, "fixed": True}
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         rate = meta["learning_rate"] * state["scale"]
         weights = _descended(state["weights"], rate)
         count, scale = state["count"] + 1, state["scale"] * 0.9
-        return {"weights": weights, "count": count, "scale": scale, "seen": True}
+        assert state["fixed"] is True
+        return {**state, "weights": weights, "count": count, "scale": scale}
 
     return Functions(init, step, lambda state, meta, batch: _score(state["weights"]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -229,8 +230,9 @@ def test_an_unknown_way_of_batching_is_refused() -> None:
 
 
 def test_no_devices_are_refused() -> None:
-    """There must be one at least."""
-    refused(PLAIN, ValueError, "devices", "at least one", devices=[])
+    """There must be one at least, and all must be devices."""
+    refused(PLAIN, ValueError, "devices", "['cpu']", devices=["cpu"])
+    refused(PLAIN, ValueError, "devices", "jax.devices()", devices=[])
 
 
 def test_batches_come_from_one_place() -> None:
@@ -312,7 +314,7 @@ def test_a_largest_batch_size_of_an_unknown_name_is_refused() -> None:
 def test_a_policy_that_brings_what_does_not_fit_is_refused(
     later: Any, told: tuple[str, ...], tmp_path: pathlib.Path
 ) -> None:
-    """The message names key and worker; what was trained until then is saved."""
+    """The message names key and worker; nothing is recorded, and the run goes on."""
     mutator = FixedSchedule({0: {"learning_rate": 0.1}, 4: later})
     found = problems.controller(mutator, starts=problems.metas(2), log_dir=tmp_path)
     with pytest.raises(ValueError, match=r"worker [01]") as raised:
@@ -320,8 +322,41 @@ def test_a_policy_that_brings_what_does_not_fit_is_refused(
     for part in told:
         assert part in str(raised.value)
     assert_free(found)
-    assert max(c.step for c in found.history() if c.value is not None) == 4
+    assert max(c.step for c in found.history() if c.value is not None) == 2
     found.close()
+    mended = FixedSchedule({0: {"learning_rate": 0.1}, 4: {"learning_rate": 0.2}})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The run goes on with other arguments")
+        again = problems.controller(mended, starts=problems.metas(2), log_dir=tmp_path)
+    problems.run(again, PLAIN)
+    assert again.finished
+    assert all(w.meta_params == {"learning_rate": 0.2} for w in again.workers)
+
+
+def test_categories_are_the_same_for_ever(tmp_path: pathlib.Path) -> None:
+    """Another order would be other codes: a member would train with something else."""
+    functions = PLAIN._replace(
+        step=lambda state, meta, batch, key: {
+            "w": state["w"] * jax.lax.switch(meta["kind"], [lambda: 0.9, lambda: 0.8]),
+            "b": state["b"],
+        }
+    )
+
+    def run(kinds: list[str], steps: int) -> None:
+        mutator = FixedSchedule({0: {"kind": "a"}})
+        starts = [{"kind": "a"}, {"kind": "b"}]
+        found = problems.controller(
+            mutator, starts=starts, log_dir=tmp_path, steps=steps
+        )
+        try:
+            problems.run(found, functions, categories={"kind": kinds})
+        finally:
+            found.close()
+
+    run(["a", "b"], 4)
+    with pytest.raises(ValueError, match="categories must be those"):
+        run(["b", "a"], 8)
+    run(["a", "b"], 8)
 
 
 def test_weights_of_a_loop_of_its_own_are_refused() -> None:

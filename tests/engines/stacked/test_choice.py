@@ -42,7 +42,7 @@ class Bench:
 
     def fastest(self) -> str:
         """The choice."""
-        return choice.fastest(self.make, 4, tuple(self._seconds), self.clock)
+        return choice.fastest(self.make, "a moment", tuple(self._seconds), self.clock)
 
 
 @pytest.mark.parametrize("best", problems.BATCHINGS)
@@ -74,7 +74,7 @@ def test_a_single_hiccup_decides_nothing() -> None:
 
         return slow_once
 
-    assert choice.fastest(make, 4, ("map", "vmap"), bench.clock) == "vmap"
+    assert choice.fastest(make, "", ("map", "vmap"), bench.clock) == "vmap"
 
 
 def test_short_rounds_are_repeated_until_they_say_something() -> None:
@@ -88,12 +88,12 @@ def test_short_rounds_are_repeated_until_they_say_something() -> None:
 
 
 def test_the_choice_is_logged_with_its_times(caplog: pytest.LogCaptureFixture) -> None:
-    """Milliseconds a step of each way."""
+    """Milliseconds of each way, and of what."""
     with caplog.at_level(logging.INFO, "population"):
         Bench({"vmap": 0.4, "loop": 0.8}).fastest()
     assert "batched by vmap" in caplog.text
-    assert "vmap 100 ms" in caplog.text
-    assert "loop 200 ms" in caplog.text
+    assert "a moment: vmap 400 ms" in caplog.text
+    assert "loop 800 ms" in caplog.text
 
 
 def favour(monkeypatch: pytest.MonkeyPatch, best: str) -> list[str]:

@@ -87,7 +87,7 @@ def test_python_numbers_of_a_fresh_state_count_and_keep_their_types(
     params = found.newest(1).params
     assert isinstance(params, Saved)
     state = found.load(found.newest(1))
-    assert (int(state["count"]), bool(state["seen"])) == (4, True)
+    assert int(state["count"]) == 4
     assert np.asarray(state["count"]).dtype == np.int32
     np.testing.assert_allclose(state["scale"], 0.9**4, rtol=1e-6)
 
@@ -101,3 +101,25 @@ def test_members_with_keys_in_their_states_draw_different_numbers() -> None:
         for w in range(3)
     ]
     assert len({key.tobytes() for key in keys}) == 3
+
+
+@pytest.mark.parametrize("name", problems.STATES)
+def test_a_state_of_any_kind_is_gone_on_from(name: str, tmp_path: pathlib.Path) -> None:
+    """Saved, loaded by a later run and trained on: as if it had never stopped."""
+
+    def values(steps: int, log_dir: pathlib.Path | None) -> list[float | None]:
+        mutator = problems.still()
+        found = problems.controller(
+            mutator, size=2, steps=steps, log_dir=log_dir, starts=[META] * 2
+        )
+        problems.run(found, problems.STATES[name](), batching="vmap")
+        told = [found.newest(w).value for w in range(2)]
+        found.close()
+        return told
+
+    values(4, tmp_path)
+    np.testing.assert_allclose(
+        np.array(values(8, tmp_path), float),
+        np.array(values(8, None), float),
+        rtol=1e-5,
+    )
