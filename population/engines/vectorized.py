@@ -313,7 +313,8 @@ class _Population:
     def _save_rest(self) -> None:
         """Save what only this process has, so that everything can go on from it."""
         with self._session.news.lock:
-            keys = {slot.newest.params for slot in self._session.slots}
+            newest = [slot.newest.params for slot in self._session.slots]
+            keys = {key for key in newest if isinstance(key, Held)}
             keys |= self._session.held.pinned
         new: list[Incoming] = []
         with self._forgotten_on_error(new):

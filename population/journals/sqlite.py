@@ -153,10 +153,15 @@ class SqliteJournal(Journal):
         self, removals: Sequence[tuple[int, str, str]], *, saved: bool = True
     ) -> None:
         """Record removals; such saves are kept no more."""
-        for row, params, reason in removals:
-            values = (params, row, reason)
-            self._run("INSERT OR IGNORE INTO removals VALUES (?, ?, ?)", values)
-            if saved:
+        for start in range(0, len(removals), _PAGE):
+            some = removals[
+                start : start + _PAGE
+            ]  # In one statement, as it is quicker.
+            places = ", ".join(["(?, ?, ?)"] * len(some))
+            values = [x for row, params, reason in some for x in (params, row, reason)]
+            self._run(f"INSERT OR IGNORE INTO removals VALUES {places}", tuple(values))
+        if saved:
+            for _, params, _ in removals:
                 self._run("DELETE FROM saves WHERE params = ?", (params,))
 
     def add_loss(self, row: int, lost: str, told: int | None, time: float) -> None:

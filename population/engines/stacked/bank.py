@@ -187,6 +187,8 @@ class Stack:
 class Separate:
     """States by themselves, each trained by a compiled step that Python calls.
 
+    No step takes over the memory of a state: so a copy of one costs nothing.
+
     Args:
         member: The user's functions.
         keys: `[N]` the slots' PRNG keys.
@@ -207,13 +209,12 @@ class Separate:
     ) -> None:
         def compiled(judges: bool) -> Callable[..., tuple[Any, ...]]:
             train = programs.trainer(member, 1, judges=judges, per_step=None)
-            return jax.jit(train, donate_argnums=(0, 1))
+            return jax.jit(train)
 
         self._devices = [devices[i % len(devices)] for i in range(len(keys))]
         self._flats: list[Flat] = []
         self._keys = [jax.device_put(keys[i], d) for i, d in enumerate(self._devices)]
         self._train, self._finish = compiled(False), compiled(True)
-        self._copy = jax.jit(_copied)
         self._length = length
         self._by_row, self._by_step = axes
         used = set(self._devices)
@@ -232,8 +233,6 @@ class Separate:
         """Have the rows hold these states, one after the other."""
         pairs = zip(flats, self._devices, strict=True)
         self._flats = [jax.device_put(flat, device) for flat, device in pairs]
-        for flat in self._flats[: len(self._old)]:  # One on each of the devices.
-            self._copy(flat)  # It is compiled before the first round.
 
     def wait(self) -> None:
         """Return once all that was asked for is done."""
@@ -287,12 +286,11 @@ class Separate:
 
     def take(self, row: int) -> Flat:
         """A copy of a row's state."""
-        copied: Flat = self._copy(self._flats[row])
-        return copied
+        return self._flats[row]
 
     def put(self, row: int, flat: Flat) -> None:
         """Have a row hold a copy of this state."""
-        self._flats[row] = self._copy(jax.device_put(flat, self._devices[row]))
+        self._flats[row] = jax.device_put(flat, self._devices[row])
 
     def move(self, sources: Mapping[int, int]) -> None:
         """Have each of these rows hold what another one held."""
@@ -332,10 +330,6 @@ class Separate:
 
 def _by_step(batches: Any, length: int) -> list[Any]:
     return [jax.tree.map(lambda x, at=at: x[at], batches) for at in range(length)]
-
-
-def _copied(flat: Flat) -> Flat:
-    return tuple(x.copy() for x in flat)
 
 
 def on_host(array: Any) -> Any:

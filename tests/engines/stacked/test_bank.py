@@ -201,16 +201,15 @@ def test_all_states_are_read_at_once_for_saving(batching: str) -> None:
         np.testing.assert_array_equal(total, [row, row])
 
 
-@every_way
+@pytest.mark.parametrize("batching", ["vmap", "map"])
 def test_the_states_of_the_last_chunk_are_reused(batching: str) -> None:
-    """There is one copy of all states, not two."""
+    """There is one copy of all states in a stack, not two."""
     found = bank(batching)
     change: list[Callable[[], Any]] = [
         lambda: found.train(np.float32(1)),
         lambda: found.finish(np.float32(1)),
     ]
-    if isinstance(found, Stack):
-        change += [lambda: found.move({0: 1}), lambda: found.put(0, found.take(1))]
+    change += [lambda: found.move({0: 1}), lambda: found.put(0, found.take(1))]
     for work in change:
         before = _buffers(found)
         work()
