@@ -162,7 +162,8 @@ def _peers(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
         task = Task("mlp", sizes.members, every, rounds)
         found = _measured(task, [LOOP, STACKED, *LIMITS], sizes.repetitions, folder)
         short = dataclasses.replace(task, rounds=sizes.tuned.get(every, rounds))
-        found |= _measured(short, [TUNE], sizes.repetitions, folder)
+        # Once: starting it takes a minute each time, and its rate hardly varies.
+        found[TUNE] = _measured(short, [TUNE], 1, folder)[TUNE] * sizes.repetitions
         section = f"{sizes.members} members, {_steps(every)} a report"
         yield from _beside_limit(section, found, WITHIN.get(every))
         yield Figure(
