@@ -80,7 +80,7 @@ class Sizes:
     repetitions: int = 3
     ways: Sequence[str] = tuple(name for name in WAYS if name != TUNE)
     tuned: Mapping[int, int] = dataclasses.field(
-        default_factory=lambda: {1: 110, 10: 50, 100: 25}
+        default_factory=lambda: {1: 250, 10: 150, 100: 80}
     )
     members: int = 16
     rounds: Mapping[int, int] = dataclasses.field(

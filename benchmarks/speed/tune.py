@@ -79,10 +79,14 @@ def by_tune(task: Task, folder: pathlib.Path) -> Timing:
 
 
 def _timing(task: Task, times: list[tuple[float, str]], began: float) -> Timing:
-    """From when all trials have reported once to when the first has ended."""
+    """From when all trials have reported once to when the first has ended.
+
+    If it has ended before the last one began, to the last report of all.
+    """
     firsts = {trial: at for at, trial in reversed(times)}
     lasts = {trial: at for at, trial in times}
     begin, end = max(firsts.values()), min(lasts.values())
+    end = end if end > begin else max(lasts.values())
     done = task.every * sum(begin < at <= end for at, _ in times)
     return Timing(begin - began, end - begin, done)
 
