@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import hypothesis
+import jax
 import pytest
 
 from tests.helpers import Clock
@@ -11,9 +14,26 @@ hypothesis.settings.register_profile(
     "fixed", derandomize=True, deadline=None, database=None
 )
 hypothesis.settings.load_profile("fixed")
+_OPTIONS = {
+    "jax_compilation_cache_dir": None,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
 
 
 @pytest.fixture
 def clock() -> Clock:
     """A clock that only moves when told."""
     return Clock()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that several tests need are compiled once: else most time goes there."""
+    before = {name: getattr(jax.config, name) for name in _OPTIONS}
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    for name, value in (_OPTIONS | {"jax_compilation_cache_dir": folder}).items():
+        jax.config.update(name, value)  # type: ignore[no-untyped-call]
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)  # type: ignore[no-untyped-call]
