@@ -80,7 +80,7 @@ class Sizes:
     repetitions: int = 3
     ways: Sequence[str] = tuple(name for name in WAYS if name != TUNE)
     tuned: Mapping[int, int] = dataclasses.field(
-        default_factory=lambda: {1: 250, 10: 150, 100: 80}
+        default_factory=lambda: {1: 200, 10: 120, 100: 40}
     )
     members: int = 16
     rounds: Mapping[int, int] = dataclasses.field(
@@ -111,9 +111,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         given = circumstances(place, ["jax", "jaxlib", "numpy", "optax"])
-        figures = list((_peers if options.peers else _figures)(sizes, place))
-    for figure in figures:
-        print(shown(figure))
+        figures = []
+        for figure in (_peers if options.peers else _figures)(sizes, place):
+            print(shown(figure), flush=True)
+            figures.append(figure)
     device = jax.devices()[0]
     where = "a CPU" if device.platform == "cpu" else f"one {device.device_kind}"
     peers = " beside Ray Tune" if options.peers else ""
