@@ -69,6 +69,22 @@ class Claims:
         session.news.drain()
         return found
 
+    def renew_all(self) -> None:
+        """Renew what `claim_all` has claimed, where that is due."""
+        leases, holder = self._leases, self.of_all
+        if holder is None or leases.timeout is None:
+            return
+        due = [w for w in range(len(self._session.slots)) if leases.due(w)]
+
+        def work() -> None:
+            for worker_id in due:
+                if leases.holds(holder, worker_id):
+                    handed = leases.handed(worker_id)
+                    leases.write(worker_id, holder.text, handed=handed)
+
+        if due:
+            self._session.transact([], work)
+
     def lost(self) -> list[int]:
         """The slots that `claim_all` has claimed and somebody else has taken since."""
         holder, slots = self.of_all, range(len(self._session.slots))

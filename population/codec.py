@@ -24,6 +24,7 @@ from population.base import Held, Ref, Saved
 
 _PLAIN = frozenset({type(None), bool, int, str})
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+HELD = '{"!held":'  # How held params begin in a journal.
 _LARGEST = 2**63 - 1  # What a journal's column holds.
 _dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -49,6 +50,13 @@ def encode(
     if kind is str or kind is int:
         return _dumps(tree)
     return _dumps(_pack(tree, what, _Rules(scalars, records)))
+
+
+def encode_params(params: Any) -> str:
+    """The same for the params of a checkpoint, which as a whole may be `Held`."""
+    if type(params) is Held:
+        return f'{HELD}["{params.session}",{params.number}]}}'
+    return encode(params, "params")
 
 
 def decode(text: str, like: object = None) -> Any:
@@ -172,12 +180,10 @@ def _pack(tree: Any, place: str, rules: _Rules) -> Any:
     if kind is Saved:
         return {"!saved": tree.path}
     if kind is Held:
-        if place.endswith("]"):
-            raise ValueError(
-                f"{place} must be a value, got Held(), which stands for all params of "
-                "a report. Report Held() alone, or a tree without it."
-            )
-        return {"!held": list(tree)}
+        raise ValueError(
+            f"{place} must be a value, got Held(), which stands for all params of a "
+            "report. Report Held() alone, as params, or a tree without it."
+        )
     if isinstance(tree, pathlib.PurePath):
         return {"!path": str(tree)}
     if rules.records and dataclasses.is_dataclass(tree) and not isinstance(tree, type):

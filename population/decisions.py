@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -60,7 +61,7 @@ class Decisions:
         self._refs: tuple[Any, list[Ref]] = (None, [])
         self.state: Any = None
         self.count = 0
-        self.accept: Callable[[Any, int], object] | None = None
+        self._check: Callable[[Any, int], object] | None = None
 
     def begin(self) -> None:
         """Make the state of a new run."""
@@ -128,6 +129,19 @@ class Decisions:
             self.count += 1
         return branches
 
+    @contextlib.contextmanager
+    def checked_by(self, check: Callable[[Any, int], object]) -> Iterator[None]:
+        """Have branches refused that whoever trains all slots could not train.
+
+        Args:
+            check: Gets a branch's meta_params and the worker id, and raises.
+        """
+        self._check = check
+        try:
+            yield
+        finally:
+            self._check = None
+
     def remind(self, worker_id: int, newest: Checkpoint) -> Collection[int]:
         """Ask again, with a report that is known, as fewer slots are waited for now."""
         return self.decide([Report(worker_id, newest)])
@@ -164,8 +178,8 @@ class Decisions:
                 f"Branch.reason must be a str, got {type(branch.reason).__name__}."
             )
         meta = codec.encode(branch.meta_params, f"meta_params for worker {worker_id}")
-        if self.accept is not None:
-            self.accept(branch.meta_params, worker_id)
+        if self._check is not None:
+            self._check(branch.meta_params, worker_id)
         point = None
         if branch.parent is not None:
             self._check_parent(branch.parent)

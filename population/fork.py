@@ -16,7 +16,6 @@ from population.controller import PopulationController
 from population.decisions import Decisions
 from population.errors import JournalError, ParamsError
 from population.graph import CheckpointGraph, decode
-from population.held import MARK
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
 from population.journals.sqlite_file import JOURNAL_NAME
@@ -250,7 +249,7 @@ class _Copy:
     def finish(self) -> None:
         """Share the params that are left; what is gone by now is gone here too."""
         for removal in self._removals:
-            if removal.params.startswith(MARK):
+            if removal.params.startswith(codec.HELD):
                 continue
             row = min(removal.row, self.end)
             self._journal.remove([(row, removal.params, removal.reason)])
@@ -265,7 +264,7 @@ class _Copy:
                 self._share(text, params.path, named)
 
     def _checkpoint(self, record: CheckpointRecord) -> None:
-        if record.params is not None and record.params.startswith(MARK):
+        if record.params is not None and record.params.startswith(codec.HELD):
             record = record._replace(params=None)  # Weights in a memory stay there.
         self._journal.add_checkpoint(*record)
         self._name(record.params, record.row)

@@ -23,14 +23,8 @@ if TYPE_CHECKING:
     from population.session import Session
 
 Mark = tuple[set[Held], set[Held]]
-MARK = '{"!held":'  # How such params begin in a journal.
 _NEW = Held()
 _LOST = "held in a memory that is gone"  # Others must look at their slots again.
-
-
-def text_of(held: Held) -> str:
-    """Held params as a journal keeps them."""
-    return f'{MARK}["{held.session}",{held.number}]}}'
 
 
 class Holdings:
@@ -184,7 +178,7 @@ class Holdings:
     def _found(self) -> set[Held]:
         """What counts of anybody's, between two transactions."""
         texts = (save.params for save in self._session.journal.saves())
-        found = {codec.decode(text) for text in texts if text.startswith(MARK)}
+        found = {codec.decode(text) for text in texts if text.startswith(codec.HELD)}
         newest = (slot.newest.params for slot in self._session.slots)
         return found | {params for params in newest if type(params) is Held}
 
@@ -197,8 +191,9 @@ class Holdings:
         if not lapsed:
             return
         self.change += 1
+        self._session.slots.best.forget(lapsed)
         row = self._session.slots.row
-        removals = [(row, text_of(held), reason) for held in sorted(lapsed)]
+        removals = [(row, codec.encode_params(held), reason) for held in sorted(lapsed)]
         noted = reason != UNREACHABLE or not self._noted.isdisjoint(lapsed)
         self._session.journal.remove(removals, saved=noted)
         self._live.difference_update(lapsed)
@@ -208,7 +203,9 @@ class Holdings:
         """Have a later session find them without looking through the history."""
         row = self._session.slots.row
         for held in sorted(pinned):
-            self._session.journal.add_save(SaveRow(text_of(held), row, "", 0, 0))
+            self._session.journal.add_save(
+                SaveRow(codec.encode_params(held), row, "", 0, 0)
+            )
         self._noted.update(pinned)
 
     def _reload(self) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from population import codec, protocol
 from population.base import Held, Ref
-from population.held import text_of
 from population.incoming import Incoming
 
 if TYPE_CHECKING:
@@ -33,8 +32,9 @@ def check_and_save(
     metrics = None if text is None else codec.decode(text)
     if type(params) is Held:
         held = session.held.made(params)
+        name = codec.encode_params(held)
         return Incoming(
-            worker_id, generation_id, step, held, text_of(held), value, metrics, text
+            worker_id, generation_id, step, held, name, value, metrics, text
         )
     if params is not None and type(params) is not str:
         with session.news.lock:

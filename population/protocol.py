@@ -124,6 +124,7 @@ def _complete(
     adds_metrics = adds_value and existing.metrics is None
     if adds_params:
         slots.took(new)
+        slots.best.forget()
     slots.row += 1
     slots.reports += adds_value
     slots.journal.add_late(

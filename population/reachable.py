@@ -62,9 +62,7 @@ def named(session: Session) -> dict[int, Checkpoint]:
     starts = [slot.newest for slot in slots if not _stands(slot.newest)]
     starts += map(graph.checkpoint, decisions.refs())
     starts += graph.at_rows(session.leases.handed_out())
-    if slots.best_row is not None:
-        at_hand = [s.newest for s in slots if s.newest.row == slots.best_row]
-        starts += at_hand or graph.at_rows([slots.best_row])
+    starts += filter(None, [slots.best.checkpoint()])
     barriers = list(_barriers(slots, decisions))
     found = reachable(graph, starts + barriers)
     # A round may rest on a checkpoint that diverged; it must not lose its params.

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from population import codec
 from population.base import ActiveWorker, Checkpoint
+from population.best import Best
 from population.errors import damaged
-from population.graph import CheckpointGraph, decode, decoded
+from population.graph import CheckpointGraph, decode
 from population.incoming import Incoming
 from population.journal import Journal
 from population.once import Once
@@ -45,9 +46,7 @@ class Slots(Sequence[Slot]):
         batch: The first row of the present batch.
         time: Time of the newest report.
         reports: Reports with a value so far.
-        best: The best value so far, as a score; inf without one.
-        best_reports: `reports` when it became the best.
-        best_row: The row of its checkpoint; None without one.
+        best: The best checkpoint so far.
         saved: Whether any params were ever recorded.
         taken: Of the present batch, the reports whose saved params were recorded.
         steps: `[N]` step of the newest report with a value on each lineage, or -1.
@@ -69,8 +68,7 @@ class Slots(Sequence[Slot]):
         self.row = 0
         self.time = 0.0
         self.reports = 0
-        self.best = math.inf
-        self.best_reports = 0
+        self.best = Best(journal, graph, self.score)
         self.saved = False
         self.taken: list[Incoming] = []
         self.batch = 0
@@ -81,7 +79,6 @@ class Slots(Sequence[Slot]):
         self.live: Sequence[int] = ()
         self.lost: frozenset[int] = frozenset()
         self.losses = 0
-        self.best_row: int | None = None
         self._recent: Recent | None = None  # Kept once a policy looks back.
 
     def __getitem__(self, worker_id: Any) -> Any:
@@ -106,7 +103,7 @@ class Slots(Sequence[Slot]):
         self._resize(size)
         self._slots = [self._load_slot(worker_id) for worker_id in range(size)]
         self.load_losses()
-        self.best_row, self.best = None, math.inf
+        self.best.begin()
         self.end_at(self.journal.tail())
 
     def reload(self, worker_id: int) -> None:
@@ -121,11 +118,8 @@ class Slots(Sequence[Slot]):
 
     def end_at(self, tail: Tail) -> None:
         """Take over where the journal ends."""
-        self.row, self.time, self.reports, best, self.best_reports = tail
-        if best != self.best_row:
-            self.best_row = best
-            row = None if best is None else self.journal.checkpoint(best)
-            self.best = math.inf if row is None else self.score(decoded(row))
+        self.row, self.time, self.reports = tail.row, tail.time, tail.reports
+        self.best.end_at(tail)
 
     def load_losses(self) -> None:
         """Read which slots are lost."""
@@ -198,7 +192,7 @@ class Slots(Sequence[Slot]):
         step = 0 if parent is None else parent.step
         generation = self._add_generation(worker_id, number, step, meta_text, reason)
         params = None if parent is None else parent.params
-        text = None if params is None else codec.encode(params)
+        text = None if params is None else codec.encode_params(params)
         start = Incoming(
             worker_id, generation.generation_id, step, params, text, None, None, None
         )
@@ -382,12 +376,8 @@ class Slots(Sequence[Slot]):
     def rank(self, checkpoint: Checkpoint) -> float:
         """The score of a checkpoint whose value has just come; keeps the best."""
         score = self.score(checkpoint)
-        if score < self.best:
-            self.best = score
-            self.best_row = checkpoint.row
-            self.best_reports = self.reports
-            self.journal.add_best(self.row, checkpoint.row, self.reports)
-        elif checkpoint.diverged:
+        self.best.offer(checkpoint, score, self.row, self.reports)
+        if checkpoint.diverged:
             self.once(
                 checkpoint.generation_id,
                 "diverged",

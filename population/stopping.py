@@ -12,9 +12,9 @@ def ended(stop: Stop, slots: Slots, open_s: float) -> bool:
         return True
     if stop.reports is not None and slots.reports >= stop.reports:
         return True
-    if stop.value is not None and slots.best <= slots.as_score(stop.value):
+    if stop.value is not None and slots.best.score <= slots.as_score(stop.value):
         return True
-    since_best = slots.reports - slots.best_reports
+    since_best = slots.reports - slots.best.reports
     if stop.patience is not None and since_best >= stop.patience:
         return True
     return stop.seconds is not None and open_s >= stop.seconds

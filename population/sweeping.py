@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from population import codec, owners
 from population.base import Checkpoint, Saved
 from population.errors import PopulationError
-from population.held import MARK
 from population.incoming import Incoming
 from population.keeper import Keeper, path_of, saved_text
 from population.reachable import in_use
@@ -109,7 +108,7 @@ class Sweeper:
 
     def reject(self, session: Session, checkpoint: Checkpoint, reason: str) -> None:
         """Record that params are damaged; the store keeps them to be looked at."""
-        text = codec.encode(checkpoint.params)
+        text = codec.encode_params(checkpoint.params)
         session.journal.remove([(session.slots.row, text, f"rejected: {reason}")])
         self.forget()
 
@@ -137,7 +136,9 @@ class Sweeper:
                 return []
             since = dead[-_SESSIONS:][0][0]
             texts = journal.removed_since(since)
-            removed = [path_of(text) for text in texts if not text.startswith(MARK)]
+            removed = [
+                path_of(text) for text in texts if not text.startswith(codec.HELD)
+            ]
             folders = journal.trained_since(since)
             left = [path for path in removed if saved_text(path) not in known]
         gone = {owner.token for _, owner in dead}
@@ -157,7 +158,9 @@ class Sweeper:
         """All saves."""
         if self._saves is None:
             saves = session.journal.saves()
-            self._saves = {s.params: s for s in saves if not s.params.startswith(MARK)}
+            self._saves = {
+                s.params: s for s in saves if not s.params.startswith(codec.HELD)
+            }
             self._bytes = sum(save.bytes for save in self._saves.values())
         return self._saves
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from population import PopulationController, codec, held
+from population import PopulationController, codec
 from population.base import Checkpoint, Held, Saved
 from population.retention import Keep
 from population.rows import SaveRow
@@ -35,7 +35,7 @@ def expected(name: str) -> list[list[Any]]:
     """The history that was stored beside a run, without what died with its process."""
     found: list[list[Any]] = json.loads((DATA / f"{name}.json").read_text())
     for checkpoint in found:
-        if (checkpoint[_PARAMS] or "").startswith(held.MARK):
+        if (checkpoint[_PARAMS] or "").startswith(codec.HELD):
             checkpoint[_PARAMS] = None
     return found
 
@@ -168,7 +168,7 @@ def test_what_a_stored_run_held_in_memory_is_none(tmp_path: pathlib.Path) -> Non
     """Its host is long gone: the slot goes on from what was saved; no note stays."""
     controller = opened("format-3", tmp_path)
     assert all(type(c.params) is not Held for c in controller.history())
-    assert not any(s.params.startswith(held.MARK) for s in saves_of(controller))
+    assert not any(s.params.startswith(codec.HELD) for s in saves_of(controller))
     assert type(work(controller, 0).params) is not Held
 
 

@@ -25,7 +25,8 @@ from population import (
     owners,
 )
 from population.base import Held, Mutator, Saved, Start
-from population.held import MARK, Holdings
+from population.codec import HELD as MARK
+from population.held import Holdings
 from population.mutators import (
     BranchingSingleMachine,
     PopulationBasedTraining,
@@ -352,7 +353,7 @@ def known(session: Session) -> tuple[Any, ...]:
     """What is kept in memory of the journal."""
     slots = session.slots
     newest = [repr(slot.newest) for slot in slots]
-    return newest, slots.ready.tolist(), slots.steps.tolist(), slots.best_row
+    return newest, slots.ready.tolist(), slots.steps.tolist(), slots.best.row
 
 
 def policies(seed: int) -> Iterator[tuple[Mutator[Any], int]]:

@@ -677,7 +677,7 @@ def test_a_late_value_of_the_donor_does_not_hide_that_of_the_branch() -> None:
 def remembered(controller: PopulationController) -> str:
     """All that is kept in memory of the journal."""
     slots = controller.session.slots
-    tail = (slots.row, slots.reports, slots.best, slots.best_reports, slots.saved)
+    tail = (slots.row, slots.reports, slots.best.score, slots.best.reports, slots.saved)
     arrays = (slots.steps.tolist(), slots.scores.tolist(), slots.ready.tolist())
     newest = [(s.generation, s.meta_params, s.newest) for s in slots]
     return repr((tail, arrays, newest, controller.session.decisions.count))

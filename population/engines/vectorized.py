@@ -39,7 +39,7 @@ from population.engines.stacked import arguments, assembly
 from population.engines.stacked.meta import mask as mask
 from population.engines.stacked.summary import Summary as Summary
 from population.engines.stacked.tenants import Tenants, key_of
-from population.errors import ClaimError
+from population.errors import ClaimError, PopulationError
 from population.report import progress as progress_module
 
 if TYPE_CHECKING:
@@ -113,21 +113,22 @@ def _run(
 ) -> Summary:
     start, claims = time.perf_counter(), controller.session.claims
     if controller.finished:
-        count = len(controller.session.slots)
-        return Summary(count, 0, asked.how.batching, 0.0, 0.0, False)
-    if claims.of_all is not None:
-        raise ClaimError(
-            "vectorized.run needs all slots, and a loop of this very controller has "
-            "claimed them. End it first: one controller trains one stack at a time."
-        )
-    controller.claim_all()
+        return Summary(len(controller.session.slots), 0, "", 0.0, 0.0, False)
+    with controller.session.news.lock:  # Two threads may ask at once.
+        if claims.of_all is not None:
+            raise ClaimError(
+                "vectorized.run needs all slots, and a loop of this very controller "
+                "has claimed them. End it first: one controller trains one stack at a "
+                "time."
+            )
+        controller.claim_all()
     with contextlib.ExitStack() as stack:
         stack.callback(claims.release_all)
         parts = assembly.assemble(controller, asked)
         stack.callback(parts.feed.close)
         # What no program can take is refused before the decision is recorded.
-        stack.callback(setattr, controller.session.decisions, "accept", None)
-        controller.session.decisions.accept = parts.member.columns.encode
+        check = parts.member.columns.encode
+        stack.enter_context(controller.session.decisions.checked_by(check))
         population = _Population(controller, parts, asked.how.save_every)
         stop = stack.enter_context(_interrupts())
         if progress:
@@ -176,8 +177,8 @@ class _Population:
     def train(self, stop: threading.Event) -> None:
         """Round after round until the run has ended; then save what is not yet.
 
-        That is done too if something is raised before a round has begun to change the
-        states: bad batches, a step that cannot be traced.
+        That is done too if something is raised while the rows hold what was last
+        reported: by the first batches of a round, by a step that cannot be traced.
         """
         try:
             while not (self._controller.finished or stop.is_set()):
@@ -189,9 +190,17 @@ class _Population:
                 self.rounds += 1
         except BaseException as error:
             if isinstance(error, Exception) and self._whole:
-                self._save_rest()
+                self._rescue(error)
             raise
         self._save_rest()
+
+    def _rescue(self, error: BaseException) -> None:
+        """Save what can be saved; should that fail, the error says so too."""
+        try:
+            self._save_rest()
+        except (OSError, RuntimeError, PopulationError) as second:
+            told = f"{type(second).__name__}: {second}"
+            error.add_note(f"What was trained since the last save is lost, too: {told}")
 
     def _prepare(self) -> list[int]:
         """Have the rows hold what the slots go on from; say which are trained."""
@@ -207,7 +216,9 @@ class _Population:
         waiting = sorted(set(range(len(slots))) - set(active))
         needed = pinned | {key_of(slots[w].newest) for w in waiting}
         tenants.keep(needed)
+        self._whole = False  # Should a copy fail.
         tenants.settle([(w, slots[w].generation, slots[w].newest) for w in active])
+        self._whole = True
         tenants.drop_all_but(needed)
         for w in waiting:
             tenants.lose(w)  # It trains along, but nothing comes of it.
@@ -252,9 +263,8 @@ class _Population:
 
     def _check_claim(self) -> None:
         claims = self._session.claims
-        if self._session.leases.timeout is not None:
-            for w in range(len(self._session.slots)):  # Also those that wait.
-                claims.alive(claims.of_all, w)
+        if self.rounds:  # The first one may take long: it compiles.
+            claims.renew_all()
         lost = claims.lost()
         if lost:
             raise RuntimeError(
@@ -286,14 +296,14 @@ class _Population:
         with self._forgotten_on_error(new):
             if saves:
                 self._save(self._tenants.snapshots, new)
-            first = len(new)
-            start = time.perf_counter()
+            first, start = len(new), time.perf_counter()
             for w in active:
                 value, metrics = values[w]
                 params = Held() if host is None else self._member.saved(host(w))
                 new.append(
                     self._incoming(w, params, value, self._member.metrics(metrics))
                 )
+            start = time.perf_counter() if saves else start
             self._commit(new)
         self._reported = {k: p for k, p in self._reported.items() if k in self._kept}
         for w, report in zip(active, new[first:], strict=True):
@@ -301,8 +311,7 @@ class _Population:
             if isinstance(report.params, Held):
                 self._reported[report.params] = w, report.generation_id, report.step
         self._whole = True
-        if not saves:
-            self.overhead_s += time.perf_counter() - start
+        self.overhead_s += time.perf_counter() - start
 
     def _incoming(self, w: int, params: Any, value: float, metrics: Any) -> Incoming:
         step = int(self._tenants.steps[w])

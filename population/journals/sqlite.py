@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from population.codec import HELD
 from population.journal import Journal
 from population.journals import sqlite_queries as queries
 from population.journals.sqlite_connection import SYNCHRONOUS, Connection
@@ -29,6 +30,7 @@ from population.rows import (
 
 _LARGEST = "1.7976931348623157e308"  # What is not finite is larger, or NULL.
 _PAGE = 1000
+_AT_ONCE = 300  # Rows of three columns: SQLite may allow no more than 999 values.
 
 
 class SqliteJournal(Journal):
@@ -153,10 +155,8 @@ class SqliteJournal(Journal):
         self, removals: Sequence[tuple[int, str, str]], *, saved: bool = True
     ) -> None:
         """Record removals; such saves are kept no more."""
-        for start in range(0, len(removals), _PAGE):
-            some = removals[
-                start : start + _PAGE
-            ]  # In one statement, as it is quicker.
+        for start in range(0, len(removals), _AT_ONCE):
+            some = removals[start : start + _AT_ONCE]
             places = ", ".join(["(?, ?, ?)"] * len(some))
             values = [x for row, params, reason in some for x in (params, row, reason)]
             self._run(f"INSERT OR IGNORE INTO removals VALUES {places}", tuple(values))
@@ -294,9 +294,9 @@ class SqliteJournal(Journal):
         """Whether the checkpoint ever had params but held ones, removed or not."""
         found = self._run(
             "SELECT 1 FROM checkpoints WHERE row = ? AND params IS NOT NULL "
-            "AND substr(params, 1, 9) <> '{\"!held\":' UNION ALL "
+            "AND substr(params, 1, ?) <> ? UNION ALL "
             "SELECT 1 FROM late WHERE checkpoint = ? AND params IS NOT NULL",
-            (row, row),
+            (row, len(HELD), HELD, row),
         ).fetchone()
         return found is not None
 

@@ -196,8 +196,8 @@ def test_a_diverged_member_goes_on_from_the_last_finite_one() -> None:
     assert all(np.isfinite(c.value or 0.0) for c in map(ours.newest, range(4)))
 
 
-class Crash(Exception):
-    """Stands for whatever ends a process."""
+class Crash(BaseException):
+    """Stands for what ends a process: nothing is saved on the way out."""
 
 
 @pytest.mark.parametrize("name", ["pbt", "winner", "back"])
@@ -231,8 +231,15 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
                 patch.setattr(vectorized._Population, "_report", cut_short)
                 with pytest.raises(Crash):
                     regression.stacked(first, save_every=save_every)
+            metas = [active.meta_params for active in first.workers]
             first.close()
             again = regression.controller(make(), size, folder)
+            assert [active.meta_params for active in again.workers] == metas
+            if name != "back":  # There slots stand at different steps.
+                rounds = cut if done else cut - 1
+                saved = rounds // save_every * save_every * regression.EVERY
+                points = map(again.graph.resume_point, map(again.newest, range(size)))
+                assert [point.step for point in points] == [saved] * size
             regression.stacked(again, save_every=save_every)
             assert again.finished
             assert_is_a_forest(again.graph)

@@ -134,6 +134,12 @@ def check_arrays(name: str, tree: Any) -> None:
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
         keys = jnp.issubdtype(dtype, jax.dtypes.prng_key)
+        if keys and name in ("batches", "shared_batches"):
+            raise TypeError(
+                f"{name} must return arrays that NumPy knows, got PRNG keys in "
+                f"{name}{jax.tree_util.keystr(path)}. Each step gets a key of its own; "
+                "for others return jax.random.key_data(key), and wrap it in step."
+            )
         if not (keys or dtype == np.bool_ or jnp.issubdtype(dtype, np.number)):
             what = f"an array of {dtype}" if hasattr(leaf, "dtype") else repr(leaf)
             raise TypeError(

@@ -21,6 +21,7 @@ from population.engines.stacked.tenants import Fresh, Sources, Tenants, key_of
 from population.session import Session
 
 logger = logging.getLogger("population")
+Made = Stack | Separate
 
 
 class Parts(NamedTuple):
@@ -61,7 +62,7 @@ def assemble(controller: PopulationController, asked: Asked) -> Parts:
     firsts = [graph.root(slots.id_of(w, 0)).meta_params for w in range(len(slots))]
     columns = Columns.of(firsts, controller.space, asked.categories, asked.max_batch)
     example = source.example(session.seed, 0, slots[0].newest.step)
-    _check_categories(session, asked.categories)
+    categories = _checked_categories(session, asked.categories)
     names = {"data": "data", "each": "batches", "shared": "shared_batches"}
     arguments.check_arrays(names[source.kind], example)
     arguments.check_arrays("evaluation", asked.evaluation)
@@ -69,6 +70,7 @@ def assemble(controller: PopulationController, asked: Asked) -> Parts:
     workshop = _Workshop(session, member, columns, asked)
     workshop.measure(example)
     batching, bank = workshop.bank()
+    _record(session, "categories", categories)  # Only what can be trained is recorded.
     return Parts(
         member,
         bank,
@@ -82,25 +84,36 @@ def assemble(controller: PopulationController, asked: Asked) -> Parts:
     )
 
 
-def _check_categories(
+def _checked_categories(
     session: Session, categories: Mapping[str, Sequence[Any]] | None
-) -> None:
-    """Refuse other codes than before; record them the first time.
+) -> dict[str, list[Any]]:
+    """The values that become codes, by name; none has another code than before.
 
     Raises:
         ValueError: If the run goes on with other categories than it began with.
     """
     given = {name: list(values) for name, values in (categories or {}).items()}
-    text = codec.encode(given)
     with session.news.lock:
         recorded = session.journal.facts().get("categories")
-        if recorded is None:
-            session.transact([], lambda: session.journal.add_fact("categories", text))
-        elif codec.decode(recorded) != given:
-            raise ValueError(
-                "categories must be those with which this run began, as their places "
-                f"are the codes: {codec.decode(recorded)!r}, got {given!r}."
-            )
+    known = given if recorded is None else codec.decode(recorded)
+    # Values may be added at the end: no code changes.
+    same = known.keys() == given.keys()
+    if not same or any(
+        given[name][: len(known[name])] != known[name] for name in known
+    ):
+        raise ValueError(
+            "categories must be those with which this run began, as their places are "
+            f"the codes: {known!r}, got {given!r}. Add new values at the end of a list."
+        )
+    return given
+
+
+def _record(session: Session, fact: str, value: Any) -> None:
+    """Record a fact of the run, if it is not recorded."""
+    text = codec.encode(value)
+    with session.news.lock:
+        if fact not in session.journal.facts():
+            session.transact([], lambda: session.journal.add_fact(fact, text))
 
 
 class _Workshop:
@@ -147,20 +160,22 @@ class _Workshop:
     def bank(self) -> tuple[str, Bank]:
         """The states as the slots begin, and how they are batched."""
         session, batching = self._session, self._how.batching
-        fact = f"batching {self._devices[0].platform}"
+        where = f"{len(self._devices)} {self._devices[0].platform}"
+        fact = f"batching on {where}, {self._how.steps_per_report} steps a report"
         with session.news.lock:
             recorded = session.journal.facts().get(fact)
-        made: dict[tuple[str, int], Bank] = {}
+        made: dict[tuple[str, int], Made] = {}
         if batching == "auto" and recorded is not None:
             batching = codec.decode(recorded)
             logger.info("members are batched by %s, as before", batching)
         elif batching == "auto":
             steps = min(self.length, choice.SHORT)
-            names = [n for n in choice.BATCHINGS if n != "map" or self._count > 1]
+            names = choice.worth_trying(self._count, self._how.steps_per_report)
             make = functools.partial(self._trial, made, length=steps)
             what = f"{steps} steps of all members"
-            batching = choice.fastest(make, what, names)
-            self._record(fact, batching)
+            batching, for_good = choice.fastest(make, what, names)
+            if for_good:
+                _record(session, fact, batching)
         # What was tried for as many steps need not be compiled again.
         bank = made.pop((batching, self.length), None)
         made.clear()  # The copies of the others go before the states are made anew.
@@ -169,15 +184,10 @@ class _Workshop:
         self._begin(bank)
         return batching, bank
 
-    def _record(self, fact: str, batching: str) -> None:
-        session, text = self._session, codec.encode(batching)
-        with session.news.lock:
-            session.transact([], lambda: session.journal.add_fact(fact, text))
-
-    def _begin(self, bank: Bank) -> None:
+    def _begin(self, bank: Made) -> None:
         """Have a bank hold fresh states."""
         if isinstance(bank, Separate):  # Never all of them twice.
-            bank.begin_each(
+            bank.begin(
                 self._one_fresh(row, [column[row] for column in self._scalars])
                 for row in range(self._count)
             )
@@ -197,23 +207,33 @@ class _Workshop:
     def feed(self, batching: str, length: int) -> feed.Feed:
         """What brings the batches of a chunk."""
         kind, seed = self._source.kind, self._session.seed
+        if kind == "data":
+            return feed.Constant(self._data)
         here, whole = self._putter(rows=True), self._putter(rows=False)
         if batching == "loop":  # What Python cuts up stays on the host.
             here = whole = _as_it_is
-        if kind == "data":
-            return feed.Constant(whole(self._source.data))
         if kind == "shared":
             return feed.Shared(self._source.function, seed, length, whole)
         return feed.Each(
             self._source.function, seed, self._count, length, here, rows=self._rows
         )
 
+    @functools.cached_property
+    def _data(self) -> Any:
+        """The data on all devices: once, however many ways of batching are tried."""
+        return self._putter(rows=False)(self._source.data)
+
+    @functools.cached_property
+    def _held_out(self) -> Any:
+        """The same of what `evaluate` gets."""
+        return self._putter(rows=False)(self._evaluation)
+
     def _putter(self, *, rows: bool) -> Callable[[Any], Any]:
         place = programs.sharding(self._mesh, rows=rows)
         return lambda tree: jax.device_put(tree, place)
 
     def _trial(
-        self, made: dict[tuple[str, int], Bank], batching: str, length: int
+        self, made: dict[tuple[str, int], Made], batching: str, length: int
     ) -> choice.Round:
         """Something that trains copies of all members for so many steps."""
         for other in made.values():
@@ -233,10 +253,10 @@ class _Workshop:
 
         return steps
 
-    def _empty(self, batching: str, length: int) -> Bank:
+    def _empty(self, batching: str, length: int) -> Made:
         axes = {"data": (None, None), "each": (0, 0), "shared": (None, 0)}
         by = axes[self._source.kind]
-        member, evaluation = self._member, self._evaluation
+        member, evaluation = self._member, self._held_out
         if batching == "loop":
             keys = self._keys[: self._count]
             return Separate(member, keys, length, self._devices, by, evaluation)

@@ -6,7 +6,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -22,12 +22,33 @@ _IMPOSSIBLE = (NotImplementedError, ValueError, jax.errors.JaxRuntimeError)
 Round = Callable[[], Any]  # Returns once the device has done it.
 
 
+class Choice(NamedTuple):
+    """The way of batching that is taken.
+
+    Attributes:
+        batching: It.
+        for_good: Whether it may be kept: there were others, and none of them failed
+            for want of memory, which somebody else may have used.
+    """
+
+    batching: str
+    for_good: bool
+
+
+def worth_trying(num_members: int, steps_per_report: int) -> list[str]:
+    """The ways of batching that differ, in the order in which they are tried."""
+    if num_members > 1:
+        return list(BATCHINGS)
+    # One member that makes one step: the same program, and copies cost nothing.
+    return ["loop"] if steps_per_report == 1 else ["loop", "vmap"]
+
+
 def fastest(
     make: Callable[[str], Round],
     what: str,
     names: Sequence[str] = BATCHINGS,
     clock: Callable[[], float] = time.perf_counter,
-) -> str:
+) -> Choice:
     """The way of batching that takes the least time.
 
     Args:
@@ -36,23 +57,31 @@ def fastest(
         names: The ways, in the order in which they are tried.
         clock: Gives seconds.
     """
+    if len(names) == 1:
+        logger.info("members are batched by %s, as there is no other way", *names)
+        return Choice(names[0], for_good=False)
     found: dict[str, float] = {}
-    failed: Exception | None = None
+    failed: list[Exception] = []
     for name in names:
+        run = None  # What the last one needs is free before the next one is made.
         try:
             run = make(name)
             run()  # It is compiled now.
         except _IMPOSSIBLE as error:
             logger.warning("members cannot be batched by %s: %s", name, error)
-            failed = error
+            failed.append(error)
             continue
         found[name] = _seconds(run, min(found.values(), default=None), clock)
-    if failed is not None and not found:
-        raise failed
+    if failed and not found:
+        raise failed[-1]
     chosen = min(found, key=lambda name: found[name])
     told = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in found.items())
     logger.info("members are batched by %s (%s: %s)", chosen, what, told)
-    return chosen
+    return Choice(chosen, not any(_is_memory(error) for error in failed))
+
+
+def _is_memory(error: Exception) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
 
 
 def _seconds(run: Round, best: float | None, clock: Callable[[], float]) -> float:

@@ -7,6 +7,7 @@ made anew.
 
 from __future__ import annotations
 
+import logging
 import math
 import queue
 import threading
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+logger = logging.getLogger("population")
 Put = Callable[[Any], Any]
 _HANDING_OVER_S = 2e-4  # What is made sooner is not worth a thread.
 
@@ -156,14 +158,26 @@ def chunk_length(
 ) -> int:
     """The largest divisor of `steps_per_report` whose batches fit the limit, or 1.
 
+    That a round is cut into much smaller pieces than need be is a warning.
+
     Args:
         steps_per_report: Steps of a round.
         bytes_per_step: Bytes of the batches of all members at one step.
         limit: Bytes that a chunk may have.
     """
-    lengths = range(steps_per_report, 1, -1)
-    fitting = (k for k in lengths if k * bytes_per_step <= limit)
-    return next((k for k in fitting if steps_per_report % k == 0), 1)
+    fitting = limit // bytes_per_step if bytes_per_step else steps_per_report
+    most = min(max(1, fitting), steps_per_report)
+    found = next(k for k in range(most, 0, -1) if steps_per_report % k == 0)
+    if 4 * found < most:
+        logger.warning(
+            "Batches of %d steps fit at a time, but the %d steps of a round can only "
+            "be cut into pieces of %d, which takes more calls. A steps_per_report with "
+            "more divisors is quicker.",
+            most,
+            steps_per_report,
+            found,
+        )
+    return found
 
 
 class _Look(NamedTuple):

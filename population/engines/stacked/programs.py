@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -130,6 +131,7 @@ class Copies(NamedTuple):
     move: Callable[..., Flat]
 
 
+@functools.lru_cache(maxsize=8)  # They are the same whatever is tried and trained.
 def copies(mesh: Mesh) -> Copies:
     """The functions for stacks on these devices; those that change one reuse it."""
     rows, whole = sharding(mesh, rows=True), sharding(mesh, rows=False)

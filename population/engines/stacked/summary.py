@@ -12,7 +12,8 @@ class Summary:
     Attributes:
         num_members: The size of the population.
         rounds: Rounds that were trained.
-        batching: How the members were batched: "vmap", "map" or "loop".
+        batching: How the members were batched: "vmap", "map" or "loop"; "" if the run
+            had ended before.
         wall_s: Seconds from beginning to end, with compiling.
         overhead_s: Seconds for reports, decisions and copies between rows, without
             saving.

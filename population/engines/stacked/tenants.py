@@ -9,6 +9,7 @@ overwrites it.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ from population.engines.stacked.meta import Columns
 from population.rows import GenerationRow
 
 
-class Fresh(NamedTuple):
+@dataclasses.dataclass(frozen=True)  # A tuple would equal another of one text.
+class Fresh:
     """A state as `init` makes it.
 
     Attributes:
@@ -32,7 +34,8 @@ class Fresh(NamedTuple):
     generation_id: str
 
 
-class Given(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Given:
     """Params that the journal itself keeps, as those of a `Start` may be.
 
     Attributes:

@@ -63,11 +63,20 @@ def bank(
     else:
         mesh = programs.mesh_of(devices)
         found = Stack(one, KEYS[:size], batching, LENGTH, mesh, *rest)
-    rows = jnp.arange(size, dtype=jnp.float32)
-    found.begin((jnp.zeros(size), jnp.stack([rows, rows], 1)))  # By name: draw, sum.
+    begin(found, np.arange(size, dtype=np.float32))
     by = np.arange(1, size + 1, dtype=np.float32)
     found.tell(np.zeros(size, np.int32), [by], np.ones(size, np.bool_))
     return found
+
+
+def begin(found: Bank, numbers: Any) -> None:
+    """Have row i hold number i twice, as its sum."""
+    rows = [(jnp.zeros(()), jnp.array([x, x])) for x in numbers]  # Draw, sum.
+    if isinstance(found, Separate):
+        found.begin(rows)
+    else:
+        assert isinstance(found, Stack)
+        found.begin(tuple(map(jnp.stack, zip(*rows, strict=True))))
 
 
 def sums(found: Bank, size: int = SIZE) -> list[float]:
@@ -223,7 +232,7 @@ def test_a_released_bank_holds_nothing_and_can_begin_again(batching: str) -> Non
     found = bank(batching)
     found.release()
     assert _buffers(found) == []
-    found.begin((jnp.zeros(SIZE), jnp.ones((SIZE, 2))))
+    begin(found, np.ones(SIZE, np.float32))
     assert sums(found) == [1] * SIZE
 
 

@@ -42,7 +42,8 @@ class Bench:
 
     def fastest(self) -> str:
         """The choice."""
-        return choice.fastest(self.make, "a moment", tuple(self._seconds), self.clock)
+        ways = tuple(self._seconds)
+        return choice.fastest(self.make, "a moment", ways, self.clock).batching
 
 
 @pytest.mark.parametrize("best", problems.BATCHINGS)
@@ -74,7 +75,8 @@ def test_a_single_hiccup_decides_nothing() -> None:
 
         return slow_once
 
-    assert choice.fastest(make, "", ("map", "vmap"), bench.clock) == "vmap"
+    chosen = choice.fastest(make, "", ("map", "vmap"), bench.clock)
+    assert chosen == ("vmap", True)
 
 
 def test_short_rounds_are_repeated_until_they_say_something() -> None:
@@ -100,11 +102,11 @@ def favour(monkeypatch: pytest.MonkeyPatch, best: str) -> list[str]:
     """Have the trials run, and this one win; the list of those that were tried."""
     tried: list[str] = []
 
-    def fastest(make: Callable[[str], Callable[[], Any]], *rest: Any) -> str:
+    def fastest(make: Callable[[str], Callable[[], Any]], *rest: Any) -> Any:
         for name in problems.BATCHINGS:
             tried.append(name)
             make(name)()
-        return best
+        return choice.Choice(best, for_good=True)
 
     monkeypatch.setattr(choice, "fastest", fastest)
     return tried
@@ -132,7 +134,8 @@ def test_the_choice_is_recorded_and_kept(
     found = problems.controller(log_dir=tmp_path, steps=4)
     assert problems.run(found, PLAIN, batching="auto").batching == "map"
     facts = found.session.journal.facts()
-    assert codec.decode(facts["batching cpu"]) == "map"
+    fact = facts["batching on 1 cpu, 2 steps a report"]
+    assert codec.decode(fact) == "map"
     found.close()
     tried.clear()
     again = problems.controller(log_dir=tmp_path, steps=6)

@@ -1,0 +1,334 @@
+"""What a fault costs a stacked population, and what it does not."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from population import PopulationController, Stop
+from population.base import Held
+from population.engines import vectorized
+from population.engines.stacked import choice, feed
+from population.engines.stacked.bank import Stack
+from population.mutators import FixedSchedule
+from population.session import Session
+from tests.engines import regression
+from tests.engines.stacked import problems
+from tests.engines.stacked.problems import PLAIN
+from tests.helpers import Clock
+
+
+def points(found: PopulationController) -> list[int]:
+    """The steps that the slots go on from."""
+    size = range(len(found.workers))
+    return [found.graph.resume_point(found.newest(w)).step for w in size]
+
+
+def schedule() -> FixedSchedule:
+    """No member ever branches."""
+    return FixedSchedule({0: regression.metas(1)[0]})
+
+
+# Bad batches.
+
+
+def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the batches of one step fit at a time."""
+    monkeypatch.setattr(feed, "chunk_length", lambda steps, size: 1)
+
+
+@pytest.mark.parametrize(("at", "left"), [(25, 25), (28, 20)])
+def test_batches_that_fail_within_a_round_cost_the_rounds_since_the_last_save(
+    at: int, left: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ones of a round cost nothing; the run goes on as if killed."""
+    in_small_chunks(monkeypatch)
+
+    def bad(seed: int, worker_id: int, step: int) -> Any:
+        if step == at:
+            raise OSError("a bad disk")
+        return regression.batch(seed, worker_id, step)
+
+    first = regression.controller(schedule(), 3, tmp_path)
+    with pytest.raises(OSError, match="a bad disk"):
+        regression.stacked(first, batches=bad, save_every=2)
+    first.close()
+    again = regression.controller(schedule(), 3, tmp_path)
+    assert points(again) == [left] * 3
+    regression.stacked(again, save_every=2)
+    whole = regression.controller(schedule(), 3)
+    regression.stacked(whole)
+    best, expected = again.best(), whole.best()
+    assert best is not None
+    assert expected is not None
+    assert best.value == pytest.approx(expected.value, rel=1e-4)
+
+
+def test_what_cannot_be_saved_then_is_said_beside_what_was_raised(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk that is full does not hide the disk that cannot be read."""
+
+    def bad(seed: int, worker_id: int, step: int) -> Any:
+        if step == 10:
+            raise OSError("a bad disk")
+        return regression.batch(seed, worker_id, step)
+
+    def full(*a: Any, **k: Any) -> Any:
+        raise OSError("no space left")
+
+    found = regression.controller(schedule(), 2, tmp_path)
+    monkeypatch.setattr(found.session.keeper, "prepare", full)
+    with pytest.raises(OSError, match="a bad disk") as error:
+        regression.stacked(found, batches=bad, save_every=1000)
+    assert any("no space left" in note for note in error.value.__notes__)
+
+
+def test_a_copy_that_fails_is_what_the_caller_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is saved from rows that may hold anything."""
+
+    def failing(bank: Stack, sources: Any) -> None:
+        del sources
+        bank._flat = ()
+        raise MemoryError("no memory for a copy")
+
+    monkeypatch.setattr(Stack, "move", failing)
+    found = regression.controller(problems.pbt(10))
+    with pytest.raises(MemoryError, match="no memory for a copy"):
+        regression.stacked(found, save_every=1000)
+    assert found.session.claims.of_all is None
+
+
+# Leases.
+
+
+def seconds_a_round(
+    clock: Clock, seconds: list[float], monkeypatch: pytest.MonkeyPatch
+) -> list[list[int]]:
+    """Have rounds take so long; the slots that were free at the end of each."""
+    free: list[list[int]] = []
+    whole = vectorized._Population._round
+
+    def slow(self: Any, active: Any) -> Any:
+        values = whole(self, active)
+        leases = self._session.leases
+        for _ in range(20):  # As others see it, who look now and then.
+            clock.advance(seconds[self.rounds] / 20)
+            leases.look()
+        free.append([w for w in range(len(active)) if leases.is_free(w)])
+        return values
+
+    monkeypatch.setattr(vectorized._Population, "_round", slow)
+    return free
+
+
+def test_the_first_round_may_take_longer_than_the_time_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It compiles: nobody takes a slot meanwhile. A later one may not take as long."""
+    clock = Clock()
+    free = seconds_a_round(clock, [300.0, 1.0, 100.0, 1.0], monkeypatch)
+    options: Any = {"clock": clock, "worker_timeout": 60.0}
+    found = regression.controller(schedule(), 2, steps=20, **options)
+    regression.stacked(found)
+    assert found.finished
+    assert free == [[], [], [0, 1], []]
+
+
+def test_leases_are_renewed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One transaction for all slots, also for those that wait."""
+    clock, alone = Clock(), [0]
+    transact = Session.transact
+
+    def counted(session: Session, incoming: Any, work: Any) -> Any:
+        alone[0] += not incoming
+        return transact(session, incoming, work)
+
+    options: Any = {"clock": clock, "worker_timeout": 60.0}
+    found = regression.controller(problems.still(), 4, steps=20, **options)
+    monkeypatch.setattr(Session, "transact", counted)
+    monkeypatch.setattr(found.session.claims, "heard_of", lambda *a: None)
+    seconds_a_round(clock, [30.0] * 4, monkeypatch)
+    regression.stacked(found, save_every=1000)
+    # The claim, its end and the categories; before each round but the first.
+    assert alone == [3 + 3]
+
+
+# What is counted and recorded.
+
+
+@pytest.mark.parametrize("save_every", [1, 3, 1000])
+def test_the_controllers_share_counts_rounds_that_save(
+    save_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each report takes a second here, saving a minute: only the former counts."""
+    clock = Clock(0.0)
+    commit, incoming = Session.commit, Session.incoming
+
+    def committed(session: Session, *a: Any) -> Any:
+        clock.advance(1.0)
+        return commit(session, *a)
+
+    def saved(session: Session, *a: Any, **k: Any) -> Any:
+        clock.advance(0.0 if isinstance(a[3], Held) else 60.0)
+        return incoming(session, *a, **k)
+
+    monkeypatch.setattr(Session, "commit", committed)
+    monkeypatch.setattr(Session, "incoming", saved)
+    monkeypatch.setattr(time, "perf_counter", clock)
+    found = regression.controller(schedule(), 2)
+    summary = regression.stacked(found, save_every=save_every)
+    assert summary.overhead_s == summary.rounds == 8
+
+
+def categories(**given: list[str]) -> dict[str, Any]:
+    """A run's arguments: one category."""
+    return {"categories": given, "every": 1}
+
+
+def category_run(log_dir: pathlib.Path, steps: int, value: str) -> PopulationController:
+    """A population whose only hyperparameter is a word."""
+    schedule = FixedSchedule({0: {"a": "x"}, 3: {"a": value}})
+    return PopulationController(
+        [{"a": "x"}, {"a": "x"}], schedule, log_dir, stop=Stop(steps)
+    )
+
+
+WORDS = problems.Functions(
+    lambda key, meta: jnp.zeros(()),
+    lambda state, meta, batch, key: state + 1.0 + meta["a"],
+    lambda state, meta, batch: state,
+)
+
+
+def test_what_was_not_trained_with_is_not_recorded(tmp_path: pathlib.Path) -> None:
+    """A typo in `step` does not fix the codes for ever."""
+
+    def typo(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        return state + meta["b"]
+
+    found = category_run(tmp_path, 2, "x")
+    with pytest.raises(KeyError):
+        problems.run(found, WORDS._replace(step=typo), **categories(a=["y", "x"]))
+    problems.run(found, WORDS, **categories(a=["x", "y"]))
+    assert [found.newest(w).value for w in range(2)] == [2.0, 2.0]
+
+
+def test_values_may_be_added_at_the_end_of_categories(tmp_path: pathlib.Path) -> None:
+    """No code changes by that; what changes one is refused and named."""
+    first = category_run(tmp_path, 2, "z")
+    problems.run(first, WORDS, **categories(a=["x", "y"]))
+    first.close()
+    again = category_run(tmp_path, 4, "z")
+    for given in (categories(a=["y", "x"]), categories(a=["x"])):
+        with pytest.raises(ValueError, match="categories must be those with which"):
+            problems.run(again, WORDS, **given)
+    problems.run(again, WORDS, **categories(a=["x", "y", "z"]))
+    assert again.newest(0).value == 3 * 1.0 + 3.0
+
+
+@pytest.mark.parametrize(
+    ("error", "for_good"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), False),
+        (NotImplementedError("no rule for a batch"), True),
+    ],
+)
+def test_a_choice_for_want_of_memory_is_made_again(
+    error: Exception, for_good: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody else may have used it; the next start looks again."""
+    clock = Clock()
+
+    def make(name: str) -> Any:
+        if name == "vmap":
+            raise error
+        return lambda: clock.advance(1.0)
+
+    found = choice.fastest(make, "", ("loop", "vmap"), clock)
+    assert found == ("loop", for_good)
+    assert "cannot be batched by vmap" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "steps", "ways"),
+    [(1, 1, ["loop"]), (1, 2, ["loop", "vmap"]), (2, 1, ["loop", "vmap", "map"])],
+)
+def test_what_cannot_differ_is_not_tried(
+    size: int, steps: int, ways: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One member that makes one step is the same program however it is batched."""
+    caplog.set_level(logging.INFO)
+    assert choice.worth_trying(size, steps) == ways
+    if len(ways) == 1:
+        found = problems.controller(size=1, steps=2)
+        assert problems.run(found, PLAIN, 1, batching="auto").batching == "loop"
+        assert "no other way" in caplog.text
+        assert not [f for f in found.session.journal.facts() if "batching" in f]
+
+
+def test_the_data_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while ways of batching are tried: they may fill most of its memory."""
+    data = np.ones((1234, 7), np.float32)
+    counts: list[int] = []
+
+    def copies() -> int:
+        arrays: list[Any] = jax.live_arrays()  # type: ignore[no-untyped-call]
+        alike = [x for x in arrays if x.shape == data.shape]
+        return len({x.unsafe_buffer_pointer() for x in alike})
+
+    def fastest(make: Any, what: str, names: Any) -> Any:
+        del what
+        for name in names:
+            make(name)()
+            counts.append(copies())
+        return choice.Choice("loop", for_good=True)
+
+    monkeypatch.setattr(choice, "fastest", fastest)
+    problems.run(problems.controller(), PLAIN, data=data, batching="auto")
+    assert counts == [1, 1, 1]
+
+
+def test_held_stands_for_all_params_and_nothing_else() -> None:
+    """As a metric it would be read back as weights."""
+    found = PopulationController([1.0], FixedSchedule({0: 1.0}))
+    at = found.workers[0]
+    with pytest.raises(ValueError, match="metrics must be a value, got Held"):
+        found.set_eval(0, at.generation_id, 1, None, 1.0, Held())
+
+
+def test_a_round_that_can_only_be_cut_into_crumbs_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A prime number of steps takes a call for each."""
+    assert feed.chunk_length(101, 10, 500) == 1
+    assert "50 steps fit" in caplog.text
+    caplog.clear()
+    assert feed.chunk_length(100, 10, 500) == 50
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["batches", "shared_batches"])
+def test_keys_among_host_batches_are_refused(name: str) -> None:
+    """The message says what NumPy can hold instead."""
+    found = problems.controller()
+    given: Any = {name: lambda *place: jax.random.key(place[-1])}
+    with pytest.raises(TypeError, match=f"{name} must return .*key_data"):
+        problems.run(found, PLAIN, **given)
+
+
+def test_a_run_that_has_ended_says_so() -> None:
+    """Nothing is tried, compiled or trained."""
+    found = problems.controller()
+    problems.run(found, PLAIN)
+    summary = problems.run(found, PLAIN, batching="auto")
+    assert (summary.rounds, summary.batching) == (0, "")
