@@ -23,9 +23,9 @@ from population.mutators.exploit import Truncation
 
 
 def init(key: jax.Array, meta_params: Any) -> jax.Array:
-    """Theta, the same for all."""
-    del key, meta_params
-    return jnp.full(2, 0.9)
+    """Theta, about the same for all: of equals none would be the better one."""
+    del meta_params
+    return 0.9 + 0.01 * jax.random.normal(key, (2,))
 
 
 def step(theta: jax.Array, meta_params: Any, batch: None, key: jax.Array) -> jax.Array:

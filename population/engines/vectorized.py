@@ -24,8 +24,6 @@ once.
 from __future__ import annotations
 
 import contextlib
-import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,7 +33,8 @@ import numpy as np
 
 from population.base import Checkpoint, Held, Saved
 from population.controller import PopulationController
-from population.engines.stacked import arguments, assembly
+from population.engines.stacked import arguments, assembly, interrupts
+from population.engines.stacked.headway import Headway
 from population.engines.stacked.meta import mask as mask
 from population.engines.stacked.summary import Summary as Summary
 from population.engines.stacked.tenants import Tenants, key_of
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from population.engines.stacked.bank import Bank, Values
     from population.engines.stacked.member import Member
     from population.incoming import Incoming
-
-logger = logging.getLogger("population")
 
 
 def run(
@@ -93,8 +90,10 @@ def run(
     Raises:
         ValueError: If an argument, or a value of meta_params, is none that fits; if a
             shape depends on meta_params.
+        TypeError: If an argument is none of the kind.
         ClaimError: If somebody else trains a slot.
-        RuntimeError: If somebody takes a slot meanwhile, or all wait for a decision.
+        RuntimeError: If somebody takes a slot meanwhile, all wait for a decision, or
+            whatever the members try they diverge.
         Exception: What the functions raise.
     """
     asked = arguments.Asked(
@@ -111,6 +110,11 @@ def run(
 def _run(
     controller: PopulationController, asked: arguments.Asked, progress: bool
 ) -> Summary:
+    if not isinstance(controller, PopulationController):
+        raise TypeError(
+            "vectorized.run needs a PopulationController as its first argument, got "
+            f"{type(controller).__name__}."
+        )
     start, claims = time.perf_counter(), controller.session.claims
     if controller.finished:
         return Summary(len(controller.session.slots), 0, "", 0.0, 0.0, False)
@@ -130,7 +134,7 @@ def _run(
         check = parts.member.columns.encode
         stack.enter_context(controller.session.decisions.checked_by(check))
         population = _Population(controller, parts, asked.how.save_every)
-        stop = stack.enter_context(_interrupts())
+        stop = stack.enter_context(interrupts.first_is_told())
         if progress:
             stack.enter_context(progress_module.bars(controller))
         population.train(stop)
@@ -171,6 +175,7 @@ class _Population:
         self._kept: set[Any] = set()  # What outlives the round.
         self._ids: list[str] = []  # The generations that are being trained.
         self._whole = True  # Whether the rows hold what was last reported.
+        self._headway = Headway(parts.size)
         self.rounds = 0
         self.overhead_s = 0.0
 
@@ -188,6 +193,7 @@ class _Population:
                 values = self._round(active)
                 self._report(active, values)
                 self.rounds += 1
+                self._headway.check()
         except BaseException as error:
             if isinstance(error, Exception) and self._whole:
                 self._rescue(error)
@@ -349,7 +355,8 @@ class _Population:
                     new.append(self._session.incoming(*own, saved.params, None))
 
     def _commit(self, new: Sequence[Incoming]) -> None:
-        self._session.commit(new, self._session.claims.of_all)
+        branched = self._session.commit(new, self._session.claims.of_all)
+        self._headway.note(new, len(branched))
 
     @contextlib.contextmanager
     def _forgotten_on_error(self, new: Sequence[Incoming]) -> Iterator[None]:
@@ -360,30 +367,3 @@ class _Population:
             saved = [r for r in new if isinstance(r.params, Saved)]
             self._session.keeper.forget_unrecorded(saved, self._session.graph)
             raise
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one raises as ever."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT)
-    if before is None or before is signal.SIG_IGN:  # Not ours to hear.
-        yield stop
-        return
-
-    def interrupted(number: int, frame: Any) -> None:
-        del number, frame
-        if stop.is_set():
-            signal.signal(signal.SIGINT, before)
-            signal.raise_signal(signal.SIGINT)
-        logger.warning("interrupted: the population stops after this round")
-        stop.set()
-
-    signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)

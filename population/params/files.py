@@ -35,7 +35,7 @@ class FileParams:
             The path of the file within the folder; no two saves share one.
 
         Raises:
-            TypeError: If a leaf is neither an array, a scalar nor a string.
+            TypeError: If a leaf is neither an array, a scalar, a string nor a function.
             OSError: If it cannot be written; nothing that looks like a save is left.
         """
         trees.check(tree, plain=False)

@@ -61,8 +61,8 @@ class OrbaxParams:
             The path of the save within the directory; no two saves share one.
 
         Raises:
-            TypeError: If a leaf is neither an array, a scalar nor a string, or lies on
-                the devices of other processes.
+            TypeError: If a leaf is neither an array, a scalar, a string nor a function,
+                or lies on the devices of other processes.
             OSError: If it cannot be written; nothing that looks like a save is left.
         """
         trees.check(tree, plain=False)

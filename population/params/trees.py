@@ -2,21 +2,35 @@
 
 A store keeps the leaves of any pytree by their path within it, and the layout of those
 that are dicts, lists and tuples. A tree of the same structure takes the leaves back.
+Functions among the leaves, a module's activation say, are not kept: they are those of
+that tree.
 """
 
 from __future__ import annotations
 
+import types
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr
 
 from population import codec
 from population.errors import ParamsError
 
 _PLAIN_LEAVES = (bool, int, float, str, bytes)
+# No bound methods, no partials: they may hold weights.
+_FUNCTIONS = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    type,
+    np.ufunc,
+    jax.custom_jvp,
+    jax.custom_vjp,
+    type(jax.jit(abs)),
+)
 
 
 def check(tree: Any, *, plain: bool) -> None:
@@ -29,6 +43,14 @@ def check(tree: Any, *, plain: bool) -> None:
     Raises:
         TypeError: Naming the place of what does not fit.
     """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for place in [keystr(path) for path, leaf in leaves if is_function(leaf)]:
+        if plain:
+            raise TypeError(
+                f"params{place} cannot be stored: a function is not kept, and without "
+                "a tree that has it, it cannot come back. Use controller.worker(), "
+                "whose restore(init) makes one."
+            )
     for place, leaf in by_path(tree).items():
         if not _is_storable(leaf):
             what = getattr(leaf, "dtype", "")
@@ -53,6 +75,8 @@ def check(tree: Any, *, plain: bool) -> None:
 
 def layout(tree: Any) -> str | None:
     """The containers of a tree with its kinds of leaves; None if there are others."""
+    if any(map(is_function, jax.tree.leaves(tree))):
+        return None
     try:
         text = codec.encode(jax.tree.map(kind, tree))
         codec.decode(text)  # Refuses dataclasses: their types are not in the text.
@@ -93,6 +117,11 @@ def to_host(leaf: Any) -> Any:
     return copy.astype(copy.dtype.newbyteorder("="), copy=False)
 
 
+def _is_data(leaf: Any) -> bool:
+    """Whether something could have been kept of a leaf; else it is the tree's own."""
+    return hasattr(leaf, "dtype") or isinstance(leaf, _PLAIN_LEAVES)
+
+
 def _is_storable(leaf: Any) -> bool:
     if not codec.is_array(leaf):
         limited = type(leaf) is not int or -(2**63) <= leaf < 2**64
@@ -113,10 +142,18 @@ def is_key(leaf: Any) -> bool:
     )
 
 
+def is_function(leaf: Any) -> bool:
+    """Whether a leaf is a function that holds no weights."""
+    bound = isinstance(leaf, types.BuiltinFunctionType) and not isinstance(
+        leaf.__self__, types.ModuleType
+    )
+    return isinstance(leaf, _FUNCTIONS) and not bound
+
+
 def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their path within it."""
+    """The leaves of a tree that are no functions, by their path within it."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+    return {keystr(path): leaf for path, leaf in leaves if not is_function(leaf)}
 
 
 def rebuilt(leaves: Mapping[str, Any], plain: str | None, path: str) -> Any:
@@ -137,7 +174,7 @@ def rebuilt(leaves: Mapping[str, Any], plain: str | None, path: str) -> Any:
             "controller.load(checkpoint, like)."
         )
     return jax.tree_util.tree_map_with_path(
-        lambda place, what: as_kind(leaves[jax.tree_util.keystr(place)], what),
+        lambda place, what: as_kind(leaves[keystr(place)], what),
         codec.decode(plain),
     )
 
@@ -149,11 +186,13 @@ def fitted(leaves: Mapping[str, Any], like: Any, path: str) -> Any:
         ParamsError: If they do not fit; the message names the place.
     """
     models = matched(leaves.keys(), like, path)
-    fit = [
-        _fit_leaf(leaves[place], model, f"{path}, {place}")
+    fit = {
+        place: _fit_leaf(leaves[place], model, f"{path}, {place}")
         for place, model in models.items()
-    ]
-    return jax.tree.unflatten(jax.tree.structure(like), fit)
+    }
+    return jax.tree_util.tree_map_with_path(
+        lambda place, model: fit.get(keystr(place), model), like
+    )
 
 
 def matched(places: Collection[str], like: Any, path: str) -> dict[str, Any]:
@@ -162,7 +201,8 @@ def matched(places: Collection[str], like: Any, path: str) -> dict[str, Any]:
     Raises:
         ParamsError: If one of the two has places that the other has not.
     """
-    models = by_path(like)
+    whole = by_path(like)
+    models = {k: leaf for k, leaf in whole.items() if k in places or _is_data(leaf)}
     if models.keys() != set(places):
         differ = sorted(models.keys() ^ set(places))
         raise ParamsError(

@@ -23,6 +23,7 @@ from population import (
     Report,
     Stop,
     Worker,
+    hyperparams,
 )
 from population.engines import threads, vectorized
 from population.engines.stacked.member import FRESH
@@ -166,6 +167,24 @@ def assert_alike(one: PopulationController, other: PopulationController) -> None
     assert ours.keys() == theirs.keys()
     for place, pair in ours.items():
         np.testing.assert_allclose(pair, theirs[place], rtol=2e-4, atol=1e-6)
+
+
+def trained_again(found: PopulationController, checkpoint: Checkpoint) -> float:
+    """The value of a checkpoint when its lineage alone is trained once more."""
+    root, *rest = found.lineage(checkpoint)
+    base = jax.random.fold_in(jax.random.key(found.seed), root.worker_id)
+    state = init(jax.random.fold_in(base, FRESH), root.meta_params)
+    at = root.step
+    for point in rest:
+        base = jax.random.fold_in(jax.random.key(found.seed), point.worker_id)
+        state = hyperparams.put_known(state, point.meta_params)
+        for now in range(at, point.step):
+            given = batch(found.seed, point.worker_id, now)
+            key = jax.random.fold_in(base, now)
+            state = _step(state, point.meta_params, given, key)
+        at = point.step
+    value, _ = _evaluate(state, checkpoint.meta_params, TARGET)
+    return float(value)
 
 
 @dataclasses.dataclass(frozen=True)

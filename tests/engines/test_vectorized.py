@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,14 +22,15 @@ from population.engines import vectorized
 from population.engines.stacked.tenants import Tenants
 from population.errors import ClaimError
 from population.mutators import (
+    REGISTRY,
     BranchingSingleMachine,
     FixedSchedule,
-    MultiFrequencyPBT,
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
 from tests.engines import regression, vectorized_child
 from tests.helpers import assert_is_a_forest
+from tests.mutators.factories import FACTORIES
 
 Make = Callable[[], Mutator[Any]]
 
@@ -49,11 +51,6 @@ def schedule() -> Mutator[Any]:
     """Another learning rate at step 15."""
     first, second = regression.metas(2)
     return FixedSchedule({0: first, 15: second})
-
-
-def frequencies() -> Mutator[Any]:
-    """Sub-populations that decide at different times."""
-    return MultiFrequencyPBT(regression.mutate, 5, frequencies=(1, 2))
 
 
 POLICIES: dict[str, tuple[Make, int]] = {
@@ -134,10 +131,6 @@ def test_members_that_begin_apart_wait_and_go_on_from_their_own_weights(
 def test_one_worker_that_explores_goes_back_to_snapshots() -> None:
     """Centre, down and up are tried from one checkpoint, then the best goes on."""
 
-    def direction(meta: Any, way: str, cycle: int) -> Any:
-        factor = {"neg": 0.5, "pos": 2.0}[way]
-        return {**meta, "learning_rate": min(meta["learning_rate"] * factor, 0.2)}
-
     def make() -> Mutator[Any]:
         return BranchingSingleMachine(direction, 10, 10)
 
@@ -149,12 +142,41 @@ def test_one_worker_that_explores_goes_back_to_snapshots() -> None:
     assert any(c.step > 0 and "neg" in c.reason for c in ours.history())
 
 
-def test_multi_frequency_runs_to_its_end() -> None:
-    """A policy whose rounds end at different steps."""
-    ours = regression.controller(frequencies(), 8)
-    regression.stacked(ours)
-    assert ours.finished
-    assert_is_a_forest(ours.graph)
+def direction(meta: Any, way: str, cycle: int) -> Any:
+    """Half or twice the learning rate."""
+    factor = {"neg": 0.5, "pos": 2.0}[way]
+    return {**meta, "learning_rate": min(meta["learning_rate"] * factor, 0.2)}
+
+
+def every_policy() -> Iterator[Any]:
+    """Those of the registry with all their arguments, and one that goes far back."""
+    for name in REGISTRY:
+        for number, (make, size) in enumerate(FACTORIES[name]):
+            fn = direction if name == "explore" else regression.mutate
+            mutator = schedule() if name == "fixed" else make(fn)
+            yield pytest.param(mutator, size, id=f"{name}-{number}")
+    yield pytest.param(regression.GoBack(), 3, id="back")
+
+
+@pytest.mark.parametrize(("mutator", "size"), list(every_policy()))
+@pytest.mark.parametrize("save_every", [3, 1000])
+def test_any_policy_trains_each_member_from_the_weights_that_it_was_given(
+    mutator: Mutator[Any], size: int, save_every: int
+) -> None:
+    """Waiting for each other or not: each lineage, trained again, has its values."""
+    ticks = itertools.count()
+    clock: Any = {"clock": lambda: float(next(ticks))}
+    found = regression.controller(mutator, size, **clock)
+    regression.stacked(found, save_every=save_every)
+    assert found.finished
+    assert_is_a_forest(found.graph)
+    assert len(found.graph) > size
+    best = found.best()
+    assert best is not None
+    for checkpoint in [best, *map(found.newest, range(size))]:
+        if checkpoint.value is not None:
+            again = regression.trained_again(found, checkpoint)
+            np.testing.assert_allclose(checkpoint.value, again, rtol=2e-4, atol=1e-6)
 
 
 def test_snapshots_are_what_may_be_needed_and_nothing_else(

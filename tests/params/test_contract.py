@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import pathlib
 import pkgutil
 from collections.abc import Callable
@@ -204,7 +205,8 @@ REFUSED: list[Any] = [
     pytest.param(np.array([b"a", b"bc"]), id="bytes"),
     pytest.param(np.str_("a"), id="np.str_"),
     pytest.param(object(), id="object"),
-    pytest.param(len, id="function"),
+    pytest.param(functools.partial(len, "ab"), id="partial"),
+    pytest.param(np.ones(1).sum, id="method"),
     pytest.param(2**64, id="long int"),
     pytest.param(1j, id="complex"),
 ]
@@ -216,6 +218,43 @@ def test_what_cannot_come_back_is_refused_by_its_place(store: Any, leaf: Any) ->
     with pytest.raises(TypeError, match=r"params\['deep'\]\[1\] cannot be stored"):
         store.save("g/1", {"deep": (np.ones(1), leaf)})
     assert store.names("g") == []
+
+
+FUNCTIONS = [len, jax.nn.relu, jax.jit(jnp.sin), jax.custom_jvp(abs), np.exp]
+FUNCTIONS += [lambda x: x, jnp.exp, jax.nn.gelu, dict]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions_come_back_from_the_model(store: Any, function: Any) -> None:
+    """A module's activation holds no weights: it is not kept, and is the model's."""
+    saved = store.save("g/1", Pair({"w": np.ones(2)}, function))
+    found = store.load(saved, Pair({"w": np.zeros(2)}, function))
+    assert found.right is function
+    np.testing.assert_array_equal(found.left["w"], np.ones(2))
+    # So does what a store could never keep, and was None when it was saved.
+    saved = store.save("g/1", Pair({"w": np.ones(2)}, None))
+    thing = functools.partial(len)
+    assert store.load(saved, Pair({"w": np.zeros(2)}, thing)).right is thing
+
+
+def test_without_a_model_a_tree_with_a_function_is_refused(
+    tmp_path: pathlib.Path,
+) -> None:
+    """At the report, where something can be done about it, and by its place."""
+    controller = PopulationController([0.1], FixedSchedule({0: 0.1}), tmp_path)
+    generation_id = controller.workers[0].generation_id
+    tree = {"w": np.ones(1), "act": jax.nn.relu}
+    with pytest.raises(TypeError, match=r"params\['act'\] .*restore\(init\)"):
+        controller.set_eval(0, generation_id, 1, tree, 1.0)
+    with controller.worker() as worker:
+        worker.poll()
+        worker.report(1.0, tree)
+        point = controller.newest(0)
+    with pytest.raises(ParamsError, match="Pass a tree of their structure"):
+        controller.load(point)
+    found = controller.load(point, {"w": np.zeros(1), "act": jax.nn.relu})
+    assert found["act"] is jax.nn.relu
+    controller.close()
 
 
 @pytest.mark.parametrize("leaf", REFUSED)

@@ -29,8 +29,17 @@ class Source(NamedTuple):
         """The batch of one member at one step."""
         if self.kind == "data":
             return self.data
-        place = (step,) if self.kind == "shared" else (worker_id, step)
-        return self.function(seed, *place)
+        shared = self.kind == "shared"
+        try:
+            if shared:
+                return self.function(seed, step)
+            return self.function(seed, worker_id, step)
+        except BaseException as error:
+            told = f"shared_batches for step {step}"
+            if not shared:
+                told = f"batches for worker {worker_id}, step {step}"
+            error.add_note(f"This was raised by {told}.")
+            raise
 
 
 class How(NamedTuple):
@@ -84,17 +93,21 @@ def how(
     known = (*BATCHINGS, "auto")
     if batching not in known:
         raise ValueError(f"batching must be one of {known}, got {batching!r}.")
+    if isinstance(devices, np.ndarray):  # Those of a mesh.
+        devices = devices.flatten().tolist()
     if devices is not None and not _are_devices(devices):
         raise ValueError(
-            f"devices must be a list of some of JAX's devices, got {devices!r}. "
-            "Take some of jax.devices(), or leave it out to use all local ones."
+            "devices must be a list of some of JAX's devices, each once, got "
+            f"{devices!r}. Take some of jax.devices(), or leave it out to use all "
+            "local ones."
         )
     return How(steps_per_report, save_every, batching, devices)
 
 
 def _are_devices(devices: Any) -> bool:
     listed = isinstance(devices, (list, tuple)) and len(devices) > 0
-    return listed and all(isinstance(device, jax.Device) for device in devices)
+    known = listed and all(isinstance(device, jax.Device) for device in devices)
+    return known and len(set(devices)) == len(devices)
 
 
 def source(data: Any, batches: Any, shared_batches: Any) -> Source:

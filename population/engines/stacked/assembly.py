@@ -15,7 +15,8 @@ from population.controller import PopulationController
 from population.engines.stacked import arguments, choice, feed, programs
 from population.engines.stacked.arguments import Asked
 from population.engines.stacked.bank import Bank, Separate, Stack, on_host
-from population.engines.stacked.member import Flat, Member
+from population.engines.stacked.layout import Flat
+from population.engines.stacked.member import Member
 from population.engines.stacked.meta import Columns
 from population.engines.stacked.tenants import Fresh, Sources, Tenants, key_of
 from population.session import Session
@@ -176,6 +177,8 @@ class _Workshop:
             batching, for_good = choice.fastest(make, what, names)
             if for_good:
                 _record(session, fact, batching)
+        else:
+            _record(session, fact, batching)
         # What was tried for as many steps need not be compiled again.
         bank = made.pop((batching, self.length), None)
         made.clear()  # The copies of the others go before the states are made anew.

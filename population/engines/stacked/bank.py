@@ -13,7 +13,8 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 
 from population.engines.stacked import moves, programs
-from population.engines.stacked.member import Flat, Member
+from population.engines.stacked.layout import Flat
+from population.engines.stacked.member import Member
 from population.engines.stacked.programs import Rows
 
 Values = list[tuple[float, list[Any]]]

@@ -41,6 +41,7 @@ class Columns:
     Attributes:
         names: Where each column's leaf is: "learning_rate", "optimizer.beta",
             "layers[0]".
+        codes: Those that are places of values.
     """
 
     def __init__(self, tree: Any, columns: Sequence[_Column], first: Any) -> None:
@@ -49,6 +50,7 @@ class Columns:
         self._columns = tuple(columns)
         self._first = self.encode(first, 0)
         self.names = tuple(column.name for column in columns)
+        self.codes = [column.name for column in columns if column.is_code]
 
     @classmethod
     def of(
@@ -316,10 +318,10 @@ def _sizes(
 ) -> dict[str, Any]:
     """What `max_batch` says of the leaves, by name."""
     if max_batch is None or isinstance(max_batch, Mapping):
-        found = dict(max_batch or {})
+        found = {name: fits.plain(size) for name, size in (max_batch or {}).items()}
     else:
         names = [leaf.name for leaf in leaves if leaf.key == _BATCH_SIZE]
-        found = dict.fromkeys(names or [_BATCH_SIZE], max_batch)
+        found = dict.fromkeys(names or [_BATCH_SIZE], fits.plain(max_batch))
     _check_known("max_batch", found, leaves)
     return found
 
@@ -328,8 +330,11 @@ def _largest(leaf: _Leaf, sizes: _Named) -> int:
     """The largest batch size of a leaf; a ValueError if nobody says it."""
     most: Any = leaf.domain
     if leaf.name in sizes:
-        given = sizes[leaf.name]
-        most = given if type(given) is int else repr(given)
+        most = sizes[leaf.name]
+        if type(most) is not int or not 1 <= most <= np.iinfo(np.int32).max:
+            raise ValueError(
+                f"max_batch must be an int from 1 on, got {most!r} for {leaf.name}."
+            )
     elif isinstance(most, (Categorical, Ordinal)):
         most = max(most.values)
     elif isinstance(most, Domain):  # A constant is its own largest value.

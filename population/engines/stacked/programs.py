@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from population.engines.stacked.member import Flat, Member
+from population.engines.stacked.layout import Flat
+from population.engines.stacked.member import Member
 
 AXIS = "members"
 _ROWS: Any = PartitionSpec(AXIS)  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ import numpy as np
 
 from population.base import Checkpoint, Held, Ref, Saved
 from population.engines.stacked.bank import Bank, on_host
-from population.engines.stacked.member import Flat
+from population.engines.stacked.layout import Flat
 from population.engines.stacked.meta import Columns
 from population.rows import GenerationRow
 

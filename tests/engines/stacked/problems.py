@@ -346,6 +346,33 @@ def _module() -> Functions:
     return Functions(init, step, lambda state, meta, batch: _loss(state(INPUTS)))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Numbered:
+    """A module whose sizes and rates are leaves, as Equinox has those of its layers."""
+
+    weights: Any
+    heads: int
+    rate: float
+
+
+def _numbered() -> Functions:
+    def init(key: Any, meta: Any) -> Any:
+        return Numbered(_weights(key), 1, 0.5)
+
+    def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        shape = (state.heads, 2)  # It must be a plain number.
+        assert jnp.reshape(state.weights["w"], shape).shape == (1, 2)
+        rate = meta["learning_rate"] * state.rate
+        return dataclasses.replace(state, weights=_descended(state.weights, rate))
+
+    def evaluate(state: Any, meta: Any, batch: Any) -> Any:
+        told = {"heads": state.heads, "rate": state.rate}
+        return _score(state.weights), told
+
+    return Functions(init, step, evaluate)
+
+
 def _with_key() -> Functions:
     def init(key: Any, meta: Any) -> Any:
         weights, rest = jax.random.split(key)
@@ -419,6 +446,7 @@ STATES: dict[str, Callable[[], Functions]] = {
     "nnx module": _nnx_module,
     "nnx optimizer": _nnx_optimizer,
     "module": _module,
+    "module with numbers": _numbered,
     "key": _with_key,
     "narrow": _narrow,
     "python scalars": _python_scalars,

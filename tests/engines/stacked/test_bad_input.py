@@ -194,12 +194,14 @@ def test_metrics_that_are_no_numbers_are_refused(metrics: Any, told: str) -> Non
         (lambda s: {**s, "b": s["b"] > 0}, ("['b']", "float32[]", "bool[]")),
         (lambda s: {**s, "b": jnp.bfloat16(1)}, ("['b']", "float32[]", "bfloat16")),
         (lambda s: {**s, "c": s["b"]}, ("['c'] was missing and became an array",)),
-        (lambda s: (s["w"], s["b"]), ("['b'] was an array and became missing",)),
-        (lambda s: [*s.values()], ("structure",)),
-        (lambda s: None, ("['b'] was an array and became missing",)),
+        (lambda s: {"w": s["w"]}, ("['b'] was an array and became missing",)),
+        (lambda s: (s["w"], s["b"]), ("a dict of 2 and became a tuple of 2",)),
+        (lambda s: (s, s["b"]), ("does step return more than the state?",)),
+        (lambda s: [*s.values()], ("a dict of 2 and became a list of 2",)),
+        (lambda s: None, ("a dict of 2 and became None",)),
         (lambda s: {**s, "b": "text"}, ("['b'] was an array and became 'text'",)),
     ],
-    ids=["shape", "bool", "dtype", "more", "tuple", "list", "nothing", "text"],
+    ids="shape bool dtype more less tuple loss list nothing text".split(),
 )
 def test_a_step_that_changes_what_a_state_looks_like_is_refused(
     change: Callable[[Any], Any], told: tuple[str, ...]
@@ -527,3 +529,50 @@ def test_a_mutator_that_raises_ends_the_run(tmp_path: pathlib.Path) -> None:
     problems.run(found, PLAIN, save_every=1)
     assert found.finished
     found.close()
+
+
+def test_what_is_no_controller_is_said() -> None:
+    """The three functions come after it."""
+    nothing: Any = None
+    with pytest.raises(TypeError, match=r"needs a PopulationController .* NoneType"):
+        problems.run(nothing, PLAIN)
+
+
+@pytest.mark.parametrize("name", ["batches", "shared_batches"])
+def test_the_very_first_batch_is_told_by_its_place(name: str) -> None:
+    """A function with other arguments, say, fails before anything is compiled."""
+
+    def bad(seed: int) -> None:
+        del seed
+
+    given: Any = {name: bad}
+    found = problems.controller()
+    with pytest.raises(TypeError) as error:
+        problems.run(found, PLAIN, **given)
+    assert any(f"{name} for" in note for note in error.value.__notes__)
+
+
+def test_devices_are_named_once_and_may_be_those_of_a_mesh() -> None:
+    """An array of devices is what `Mesh.devices` is."""
+    device = jax.devices()[0]
+    with pytest.raises(ValueError, match="each once"):
+        problems.run(problems.controller(), PLAIN, devices=[device, device])
+    found = problems.controller()
+    problems.run(found, PLAIN, devices=np.array([[device]]))
+    assert found.finished
+
+
+def test_who_looks_a_code_up_as_a_value_is_told_that_it_is_a_code() -> None:
+    """A dict of functions by name is what people write first."""
+
+    def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        return {"tanh": jnp.tanh, "relu": jax.nn.relu}[meta["act"]](state)
+
+    starts = [{"act": "tanh"}, {"act": "relu"}]
+    found = problems.controller(problems.still(), starts=starts)
+    functions = Functions(
+        lambda key, meta: jnp.zeros(()), step, lambda state, meta, batch: state
+    )
+    with pytest.raises(TypeError) as error:
+        problems.run(found, functions, categories={"act": ["tanh", "relu"]})
+    assert any("arrive as codes" in note for note in error.value.__notes__)

@@ -147,6 +147,20 @@ def test_the_choice_is_recorded_and_kept(
     named.close()
 
 
+def test_a_choice_by_name_is_kept_too(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who goes on without naming it gets what the run began with."""
+    tried = favour(monkeypatch, "vmap")
+    found = problems.controller(log_dir=tmp_path, steps=4)
+    problems.run(found, PLAIN, batching="map")
+    found.close()
+    again = problems.controller(log_dir=tmp_path, steps=6)
+    assert problems.run(again, PLAIN, batching="auto").batching == "map"
+    assert tried == []
+    again.close()
+
+
 def test_the_choice_is_left_to_the_clock_by_default() -> None:
     """Without an argument all are tried, and one is taken."""
     found = problems.controller(size=2, steps=2)

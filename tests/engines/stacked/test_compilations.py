@@ -99,6 +99,19 @@ def test_nothing_is_compiled_after_the_first_round(
     assert rounds[-1] == rounds[6 if name == "explorer" else 1]
 
 
+@pytest.mark.parametrize("name", [name for name in POLICIES if name != "explorer"])
+def test_nothing_is_compiled_after_the_first_round_of_a_run_that_has_chosen(
+    name: str, rounds: list[Counter[str]]
+) -> None:
+    """What was tried for fewer steps is compiled once more, and no more."""
+    make, size = POLICIES[name]
+    found = problems.controller(make(), size, steps=60)
+    options: Any = {"batching": "auto", "save_every": 1000}
+    problems.run(found, problems.STATES["linen and injected"](), EVERY, **options)
+    assert len(found.graph) > size
+    assert rounds[-1] == rounds[1]
+
+
 @pytest.mark.parametrize("batching", ["vmap", "loop"])
 def test_what_is_loaded_is_compiled_once(
     batching: str, rounds: list[Counter[str]]
@@ -111,6 +124,7 @@ def test_what_is_loaded_is_compiled_once(
     alone = batching == "loop"
     inits = 2 if alone else 3
     assert traced.counts == {"init": inits, "step": 2 + alone, "evaluate": 2}
+    # By then they have begun anew, and gone on from saves.
     assert rounds[-1] == rounds[len(rounds) // 2]
 
 

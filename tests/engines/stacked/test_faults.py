@@ -17,7 +17,11 @@ from population.base import Held
 from population.engines import vectorized
 from population.engines.stacked import choice, feed
 from population.engines.stacked.bank import Stack
-from population.mutators import FixedSchedule
+from population.mutators import (
+    FixedSchedule,
+    PopulationBasedTraining,
+    WinnerTakeAllGenetic,
+)
 from population.session import Session
 from tests.engines import regression
 from tests.engines.stacked import problems
@@ -159,8 +163,8 @@ def test_leases_are_renewed_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(found.session.claims, "heard_of", lambda *a: None)
     seconds_a_round(clock, [30.0] * 4, monkeypatch)
     regression.stacked(found, save_every=1000)
-    # The claim, its end and the categories; before each round but the first.
-    assert alone == [3 + 3]
+    # The claim, its end and two facts; before each round but the first.
+    assert alone == [4 + 3]
 
 
 # What is counted and recorded.
@@ -332,3 +336,48 @@ def test_a_run_that_has_ended_says_so() -> None:
     problems.run(found, PLAIN)
     summary = problems.run(found, PLAIN, batching="auto")
     assert (summary.rounds, summary.batching) == (0, "")
+
+
+# Members that diverge.
+
+
+def nan(state: Any, meta: Any, batch: Any) -> Any:
+    """An `evaluate` that is broken."""
+    return jnp.float32(jnp.nan)
+
+
+@pytest.mark.parametrize("kind", ["pbt", "asynchronous", "winner"])
+def test_a_population_that_only_diverges_ends(kind: str) -> None:
+    """Going back for ever is no training; what was recorded stays."""
+    policies: dict[str, Any] = {
+        "pbt": problems.pbt(2),
+        "asynchronous": PopulationBasedTraining(problems.mutate, 2),
+        "winner": WinnerTakeAllGenetic(problems.mutate, 2, synchronous=True),
+    }
+    found = problems.controller(policies[kind], 3, steps=20)
+    with pytest.raises(RuntimeError, match="begun anew 20 times without a finite"):
+        problems.run(found, PLAIN._replace(evaluate=nan))
+    assert sum(found.diverged()) > 20
+    assert found.session.claims.of_all is None
+
+
+def test_a_policy_that_never_goes_back_ends_as_ever() -> None:
+    """A schedule goes on as it is, also with other numbers at each report."""
+    metas = problems.metas(21)
+    mutator = FixedSchedule({2 * i: meta for i, meta in enumerate(metas)})
+    found = problems.controller(mutator, 3, steps=42)
+    problems.run(found, PLAIN._replace(evaluate=nan))
+    assert found.finished
+    assert found.best() is None
+
+
+def test_one_member_with_a_finite_value_keeps_a_population_going() -> None:
+    """The others begin anew as often as it takes."""
+
+    def evaluate(state: Any, meta: Any, batch: Any) -> Any:
+        good = meta["learning_rate"] < 0.002
+        return jnp.where(good, PLAIN.evaluate(state, meta, batch), jnp.nan)
+
+    found = problems.controller(problems.pbt(1), 3, steps=60)
+    problems.run(found, PLAIN._replace(evaluate=evaluate), 1)
+    assert found.finished

@@ -186,10 +186,11 @@ def test_a_batch_size_needs_its_maximum() -> None:
     """Else it would change the shape of batches; the error says what to do."""
     with pytest.raises(ValueError, match=r"net.batch_size .* max_batch=.* mask"):
         columns({"net": {"batch_size": 32}})
-    with pytest.raises(ValueError, match="must be known"):
+    with pytest.raises(ValueError, match="an int from 1 on, got 64"):
         columns({"batch_size": 32}, max_batch=64.5)
-    with pytest.raises(ValueError, match="must be known"):
+    with pytest.raises(ValueError, match="an int from 1 on, got 0"):
         columns({"batch_size": 32}, max_batch={"batch_size": 0})
+    assert columns({"batch_size": 32}, max_batch=np.int64(64)).names == ("batch_size",)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""Ctrl-C while a stacked population trains."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+logger = logging.getLogger("population")
+
+
+@contextlib.contextmanager
+def first_is_told() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one raises as ever."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or before is signal.SIG_IGN:  # Not ours to hear.
+        yield stop
+        return
+
+    def interrupted(number: int, frame: Any) -> None:
+        del number, frame
+        if stop.is_set():
+            signal.signal(signal.SIGINT, before)
+            signal.raise_signal(signal.SIGINT)
+        logger.warning("interrupted: the population stops after this round")
+        stop.set()
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

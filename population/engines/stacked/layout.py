@@ -1,0 +1,213 @@
+"""What states look like: which of their leaves are arrays, and what the others are.
+
+Programs train tuples of arrays. What else a state holds, say the activation function
+of a module or its rate of dropout, is the same for all members and stays as it is: it
+is found when `init` is traced, and put back wherever a function is called. A Python
+number is such a constant as long as no step changes it; else it is an array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from population.errors import ParamsError
+from population.params import trees
+
+Flat = tuple[Any, ...]
+_LONGEST = 200
+
+
+class Moved(Exception):
+    """A Python number of a state is changed by training: it must become an array."""
+
+
+class Layout:
+    """What all states of a population have in common; learned from `init`."""
+
+    def __init__(self) -> None:
+        self._tree: Any = None
+        self._rest: list[Any] = []  # By leaf: `_ARRAY`, or what is there instead.
+        self._moving: set[int] = set()  # The numbers that are arrays all the same.
+
+    def learn(self, state: Any) -> Flat:
+        """The arrays of a fresh state, which says what all look like."""
+        leaves, self._tree = jax.tree.flatten(state)
+        self._rest = [
+            _ARRAY if is_array(leaf) or place in self._moving else leaf
+            for place, leaf in enumerate(leaves)
+        ]
+        return self._arrays(leaves)
+
+    def flat(self, state: Any) -> Flat:
+        """The arrays of a state.
+
+        Raises:
+            Moved: If a number has changed that was a constant; it is an array as soon
+                as `learn` is called again.
+            ValueError: If the state looks otherwise than a fresh one.
+        """
+        leaves, tree = jax.tree.flatten(state)
+        if tree != self._tree:
+            raise self._unlike(tree, leaves)
+        pairs = list(zip(self._rest, leaves, strict=True))
+        moved = {i for i, (ours, leaf) in enumerate(pairs) if _has_moved(ours, leaf)}
+        if moved:
+            self._moving |= moved
+            raise Moved
+        if not all(_alike(ours, leaf) for ours, leaf in pairs):
+            raise self._unlike(tree, leaves)
+        return self._arrays(leaves)
+
+    def state(self, flat: Sequence[Any]) -> Any:
+        """The state as the user's functions see it."""
+        return self._filled(flat, self._rest)
+
+    def saved(self, flat: Sequence[Any]) -> Any:
+        """The state as a params store takes it: None for what it could not keep."""
+        return self._filled(flat, [r if _is_kept(r) else None for r in self._rest])
+
+    def restored(self, tree: Any, shapes: Flat) -> Flat:
+        """The arrays of what `saved` has made.
+
+        Args:
+            tree: It, as the params store brings it.
+            shapes: What the arrays of a state look like.
+
+        Raises:
+            ParamsError: If they are not those of a member of this population.
+        """
+        leaves = self._tree.flatten_up_to(tree)
+        flat = self._arrays(leaves)
+        found = [(x.shape, x.dtype) for x in flat]
+        if found != [(x.shape, x.dtype) for x in shapes]:
+            raise ParamsError(
+                "Saved params must have the shapes and dtypes that init gives, "
+                f"{[told(x) for x in shapes]}, got {[told(x) for x in flat]}. "
+                "Has the model changed since?"
+            )
+        return flat
+
+    def names(self) -> list[str]:
+        """Where in the state each array is."""
+        places = jax.tree_util.tree_flatten_with_path(
+            jax.tree.unflatten(self._tree, range(len(self._rest)))
+        )[0]
+        keys = [jax.tree_util.keystr(path) or "the state" for path, _ in places]
+        return [k for k, r in zip(keys, self._rest, strict=True) if r is _ARRAY]
+
+    def _arrays(self, leaves: Sequence[Any]) -> Flat:
+        pairs = zip(leaves, self._rest, strict=True)
+        return tuple(_strong(leaf) for leaf, rest in pairs if rest is _ARRAY)
+
+    def _filled(self, flat: Sequence[Any], rest: Sequence[Any]) -> Any:
+        arrays = iter(flat)
+        leaves = [
+            next(arrays) if ours is _ARRAY else other
+            for ours, other in zip(self._rest, rest, strict=True)
+        ]
+        return jax.tree.unflatten(self._tree, leaves)
+
+    def _unlike(self, tree: Any, leaves: Sequence[Any]) -> ValueError:
+        ours = jax.tree.unflatten(self._tree, map(_kind, self._rest))
+        kinds = [_kind(_ARRAY if is_array(leaf) else leaf) for leaf in leaves]
+        theirs = jax.tree.unflatten(tree, kinds)
+        return ValueError(
+            "step must return a state of the structure that init gave it; "
+            f"{_difference(ours, theirs)}. Have init make all that step adds; True "
+            "and False are fixed switches, what changes is jnp.bool_(True)."
+        )
+
+
+class _Array:
+    """Stands where a state has an array."""
+
+
+_ARRAY = _Array()
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array, 0-d ones and NumPy's scalars included."""
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
+
+
+def told(leaf: Any) -> str:
+    """What an array looks like, in words; anything else as it is."""
+    if not isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
+        return repr(leaf)
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _is_number(leaf: Any) -> bool:
+    return type(leaf) in (int, float, complex)
+
+
+def _has_moved(ours: Any, leaf: Any) -> bool:
+    """Whether a number is another one now, or was computed."""
+    if not _is_number(ours):
+        return False
+    same = type(leaf) is type(ours) and (leaf == ours or leaf != leaf)
+    return not same and (_is_number(leaf) or is_array(leaf))
+
+
+def _alike(ours: Any, leaf: Any) -> bool:
+    """Whether a leaf is what was there; some of what is no array has no equality."""
+    if ours is _ARRAY:
+        return is_array(leaf) or _is_number(leaf)
+    if is_array(leaf):
+        return False
+    return bool(leaf == ours) if isinstance(leaf, (bool, str, bytes)) else True
+
+
+def _is_kept(rest: Any) -> bool:
+    """Whether a params store takes it, or knows to leave it out."""
+    return isinstance(rest, (bool, int, float, str, bytes)) or trees.is_function(rest)
+
+
+def _strong(leaf: Any) -> Any:
+    """A leaf as an array without a weak type: else each step may have another type."""
+    array = jnp.asarray(leaf)
+    weak = getattr(array, "weak_type", False)  # PRNG keys do not have it.
+    return array.astype(array.dtype) if weak else array
+
+
+def _kind(rest: Any) -> str:
+    return "an array" if rest is _ARRAY else _shortly(repr(rest))
+
+
+def _difference(ours: Any, theirs: Any) -> str:
+    """What a tree has that another one has not, in words."""
+    if type(ours) is not type(theirs):
+        hint = ""
+        if type(theirs) is tuple and theirs and type(theirs[0]) is type(ours):
+            hint = " (does step return more than the state?)"
+        return f"it was {_container(ours)} and became {_container(theirs)}{hint}"
+    flatten = jax.tree_util.tree_flatten_with_path
+    sides = [
+        {jax.tree_util.keystr(path): leaf for path, leaf in flatten(tree)[0]}
+        for tree in (ours, theirs)
+    ]
+    for place in [*sides[0], *sides[1]]:
+        before, after = (side.get(place, "missing") for side in sides)
+        if before != after:
+            return f"{place or 'the state'} was {before} and became {after}"
+    return (
+        "what in it is no leaf has changed, a module's switch or size say: it was "
+        f"{_shortly(repr(ours))} and became {_shortly(repr(theirs))}"
+    )
+
+
+def _container(tree: Any) -> str:
+    if isinstance(tree, str):
+        return tree  # A leaf, in words already.
+    if type(tree) in (tuple, list, dict):
+        return f"a {type(tree).__name__} of {len(tree)}"
+    return "None" if tree is None else f"a {type(tree).__name__}"
+
+
+def _shortly(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
