@@ -40,7 +40,8 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.quality.complex_cnn
 	$(RUN) -m benchmarks.render
 
-# Ray is for this comparison alone: it has a place of its own.
+# The same as `python -m benchmarks.speed.population`, with Ray Tune in the table: Ray is
+# for this alone, and has a place of its own.
 bench-peers: .venv-peers/installed
 	.venv-peers/bin/python -m benchmarks.speed.population --peers
 	.venv-peers/bin/python -m benchmarks.render

@@ -13,12 +13,14 @@ import pytest
 from benchmarks import record, render
 from benchmarks.speed import (
     decisions,
+    filling,
     population,
     processes,
     saves,
     subjects,
     ticks,
     tune,
+    ways,
 )
 from population.mutators import REGISTRY
 
@@ -206,11 +208,11 @@ def test_whole_populations_are_compared_in_one_run(tmp_path: pathlib.Path) -> No
     sizes = dataclasses.replace(
         population.QUICK,
         ways=(population.LOOP, population.STACKED, *population.LIMITS),
-        rounds={1: 3},
+        rounds={1: 4},
     )
     figures = list(population._each_way(sizes, tmp_path))
     told = {figure.what: figure for figure in figures}
-    assert {*sizes.ways, population.TUNE} <= set(told)
+    assert {*sizes.ways, *population.PEERS} <= set(told)
     assert told[population.STACKED].at_most == population.WITHIN[1]
     for name in sizes.ways:
         ratio = told[name].ratio
@@ -218,6 +220,39 @@ def test_whole_populations_are_compared_in_one_run(tmp_path: pathlib.Path) -> No
         assert ratio.low > 0
     best = min(told[name].ratio or (9.0,) for name in population.LIMITS)
     assert best[0] == 1.0
+
+
+def test_a_run_without_a_copy_is_no_measurement(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is called PBT has decided while it was timed."""
+    task = ways.Task("toy", 2, 1, 4)
+    monkeypatch.setattr(ways.Task, "exploit_steps", 100)
+    with pytest.raises(RuntimeError, match="No member has copied"):
+        ways.one_by_one(task, tmp_path / "run")
+
+
+def test_the_time_under_ray_tune_is_that_of_all_trials_at_once() -> None:
+    """From the last one's first report to the first one's last."""
+    task = ways.Task("mlp", 2, 10, 3)
+    times = [(1.0, "a"), (2.0, "b"), (3.0, "a"), (4.0, "b"), (5.0, "a"), (9.0, "b")]
+    timing = tune.timing(task, times, 0.5)
+    assert (timing.startup_s, timing.seconds, timing.member_steps) == (1.5, 3.0, 30)
+    one_after_the_other = [(1.0, "a"), (2.0, "a"), (3.0, "b"), (4.0, "b")]
+    with pytest.raises(RuntimeError, match="too few"):
+        tune.timing(task, one_after_the_other, 0.5)
+
+
+def test_how_a_stack_fills_the_device_is_measured(tmp_path: pathlib.Path) -> None:
+    """The curve over N beside one big batch, bytes, members and the round's parts."""
+    rows = list(filling.figures(filling.QUICK, tmp_path))
+    fractions = [row for row in rows if "fraction" in row.what]
+    assert len(fractions) == len(filling.QUICK.members)
+    assert all(row.ratio is not None and row.ratio.low > 0 for row in fractions)
+    shares = [row.value[0] for row in rows if row.unit == "%" and row.value]
+    assert len(shares) == 4
+    assert sum(shares) == pytest.approx(100)
+    assert {"state of a member", "members that fit"} <= {row.what for row in rows}
 
 
 def test_a_peer_that_is_not_installed_is_named(

@@ -14,7 +14,7 @@ import optax
 
 from examples import datasets
 from examples.datasets import Split
-from examples.simple_cnn import train_vectorized as cnn
+from examples.simple_cnn import train_vectorized as simple_cnn
 from examples.synthetic import train_vectorized as toy
 from population.space import LogUniform, Uniform
 
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 def named(name: str) -> Problem:
     """The problem of that name: "mlp", "cnn", "cnn lax.conv" or "toy"."""
     if name.startswith("cnn"):
-        return _cnn(patches=name == "cnn")
+        return cnn(16, 64, patches=name == "cnn")
     return _toy() if name == "toy" else _mlp()
 
 
@@ -90,10 +90,10 @@ def _mlp() -> Problem:
     return Problem(init, step, evaluate, data.train, data.validation, RATES)
 
 
-def _cnn(*, patches: bool) -> Problem:
-    """Four convolutions of 16 channels on digits, batches of 64."""
+def cnn(width: int, batch_size: int, *, patches: bool) -> Problem:
+    """Four convolutions on digits."""
     data = datasets.digits()
-    functions = cnn.make(data, 16, 64, patches=patches)
+    functions = simple_cnn.make(data, width, batch_size, patches=patches)
 
     def evaluate(state: Any, meta_params: Any, held_out: Split) -> jax.Array:
         value: jax.Array = functions.evaluate(state, meta_params, held_out)[0]

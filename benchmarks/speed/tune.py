@@ -1,7 +1,9 @@
 """The same population under Ray Tune's `PopulationBasedTraining`, if it is there.
 
-`make bench-peers` installs it. A trial's state is a checkpoint in memory-backed files,
-as Tune wants them; results bring the value and nothing else.
+`make bench-peers` installs it. Both ways in which Tune takes a training loop are
+measured: a class with a method for a step, and a function that reports. A trial's state
+is saved, to a temporary folder, when Tune asks for it: at each perturbation. Results
+bring the value and nothing else.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ import importlib.util
 import os
 import pathlib
 import pickle
+import tempfile
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks.speed import problems
-from benchmarks.speed.ways import EXPLOIT_STEPS, SEED, Task, Timing, compiled
+from benchmarks.speed.ways import SEED, Task, Timing, compiled
+from population import hyperparams
 
 MISSING = "not measured: ray[tune] is not installed (make bench-peers)"
 _QUIET = {
@@ -35,8 +40,19 @@ def is_installed() -> bool:
     return importlib.util.find_spec("ray") is not None
 
 
-def by_tune(task: Task, folder: pathlib.Path) -> Timing:
-    """A trial for each member, as many at a time as members."""
+def by_class(task: Task, folder: pathlib.Path) -> Timing:
+    """A trial for each member, as many at a time as members; each is a class."""
+    return _by_tune(task, folder, _class)
+
+
+def by_function(task: Task, folder: pathlib.Path) -> Timing:
+    """The same, each a function that reports."""
+    return _by_tune(task, folder, _function)
+
+
+def _by_tune(
+    task: Task, folder: pathlib.Path, trainable: Callable[[Any, Task], Any]
+) -> Timing:
     os.environ.update(_QUIET)
     ray: Any = importlib.import_module("ray")
     tune: Any = importlib.import_module("ray.tune")
@@ -49,16 +65,16 @@ def by_tune(task: Task, folder: pathlib.Path) -> Timing:
     times: list[tuple[float, str]] = []
     try:
         share = (os.cpu_count() or 1) / task.size
-        trainable = tune.with_resources(_trainable(tune, task), {"cpu": share})
         scheduler = schedulers.PopulationBasedTraining(
             time_attr="training_iteration",
-            perturbation_interval=max(1, EXPLOIT_STEPS // task.every),
+            perturbation_interval=max(1, task.exploit_steps // task.every),
             hyperparam_mutations={"learning_rate": tune.loguniform(1e-4, 1e-1)},
+            quantile_fraction=0.2,
             metric="value",
             mode="min",
         )
         tuner = tune.Tuner(
-            trainable,
+            tune.with_resources(trainable(tune, task), {"cpu": share}),
             param_space={"learning_rate": tune.loguniform(1e-4, 1e-1)},
             tune_config=tune.TuneConfig(
                 scheduler=scheduler, num_samples=task.size, reuse_actors=True
@@ -75,20 +91,31 @@ def by_tune(task: Task, folder: pathlib.Path) -> Timing:
         ray.shutdown()
     if results.errors:
         raise RuntimeError(f"A trial of Ray Tune has failed: {results.errors[0]!r}.")
-    return _timing(task, times, began)
+    return timing(task, times, began)
 
 
-def _timing(task: Task, times: list[tuple[float, str]], began: float) -> Timing:
+def timing(task: Task, times: Sequence[tuple[float, str]], began: float) -> Timing:
     """From when all trials have reported once to when the first has ended.
 
-    If it has ended before the last one began, to the last report of all.
+    Args:
+        task: What was trained.
+        times: When each result came, and whose it was.
+        began: When all began.
+
+    Raises:
+        RuntimeError: If a trial had ended before all reported: nothing was measured
+            with all of them at work.
     """
     firsts = {trial: at for at, trial in reversed(times)}
     lasts = {trial: at for at, trial in times}
     begin, end = max(firsts.values()), min(lasts.values())
-    end = end if end > begin else max(lasts.values())
-    done = task.every * sum(begin < at <= end for at, _ in times)
-    return Timing(begin - began, end - begin, done)
+    done = sum(begin < at <= end for at, _ in times)
+    if not done:
+        raise RuntimeError(
+            f"{task.rounds} reports of each trial are too few: the first trial ended "
+            f"{begin - end:.1f} s before the last one began. Give each more."
+        )
+    return Timing(begin - began, end - begin, task.every * done)
 
 
 def _watch(tune: Any, times: list[tuple[float, str]]) -> Any:
@@ -105,7 +132,46 @@ def _watch(tune: Any, times: list[tuple[float, str]]) -> Any:
     return Watch()
 
 
-def _trainable(tune: Any, task: Task) -> Any:
+def _function(tune: Any, task: Task) -> Any:
+    """One member: a function that reports, and goes on from what Tune hands it."""
+    apart = max(1, task.exploit_steps // task.every)
+
+    def train(config: dict[str, Any]) -> None:
+        problem = problems.named(task.problem)
+        step, evaluate = compiled(task.problem)
+        data, held_out = jax.device_put((problem.data, problem.evaluation))
+        key, meta = jax.random.key(SEED), _meta(config)
+        state, count = jax.jit(problem.init)(key, meta), jnp.int32(0)
+        if checkpoint := tune.get_checkpoint():
+            with checkpoint.as_directory() as place:
+                text = (pathlib.Path(place) / "state").read_bytes()
+            state, count = jax.device_put(pickle.loads(text))
+        state = _with_rate(state, meta)
+        for done in range(int(count) // task.every, task.rounds):
+            for _ in range(task.every):
+                state, count = step(state, meta, data, key, count)
+            told = {"value": float(evaluate(state, meta, held_out))}
+            if (done + 1) % apart:
+                tune.report(told)
+                continue
+            with tempfile.TemporaryDirectory() as place:
+                text = pickle.dumps(jax.device_get((state, count)))
+                (pathlib.Path(place) / "state").write_bytes(text)
+                tune.report(told, checkpoint=tune.Checkpoint.from_directory(place))
+
+    return train
+
+
+def _meta(config: dict[str, Any]) -> Any:
+    return {"learning_rate": jnp.float32(config["learning_rate"])}
+
+
+def _with_rate(state: Any, meta: Any) -> Any:
+    rate = float(meta["learning_rate"])
+    return hyperparams.put_known(state, {"learning_rate": rate})
+
+
+def _class(tune: Any, task: Task) -> Any:
     """One member: a step of Tune is one report's worth of training."""
 
     class Member(tune.Trainable):  # type: ignore[misc]
@@ -121,11 +187,11 @@ def _trainable(tune: Any, task: Task) -> Any:
             self._key, self._count = jax.random.key(SEED), jnp.int32(0)
             self.reset_config(config)
             self._state = jax.jit(problem.init)(self._key, self._meta)
-            self._state = self._with_rate()
+            self._state = _with_rate(self._state, self._meta)
 
         def reset_config(self, config: dict[str, Any]) -> bool:
             """Other hyperparameters, in the same actor."""
-            self._meta = {"learning_rate": jnp.float32(config["learning_rate"])}
+            self._meta = _meta(config)
             return True
 
         def step(self) -> dict[str, float]:
@@ -147,12 +213,6 @@ def _trainable(tune: Any, task: Task) -> Any:
             """Read it, with the hyperparameters of this trial."""
             text = (pathlib.Path(checkpoint_dir) / "state").read_bytes()
             self._state, self._count = jax.device_put(pickle.loads(text))
-            self._state = self._with_rate()
-
-        def _with_rate(self) -> Any:
-            from population import hyperparams
-
-            rate = float(self._meta["learning_rate"])
-            return hyperparams.put_known(self._state, {"learning_rate": rate})
+            self._state = _with_rate(self._state, self._meta)
 
     return Member

@@ -45,6 +45,11 @@ class Task:
         """Training steps of each member."""
         return self.every * self.rounds
 
+    @property
+    def exploit_steps(self) -> int:
+        """Training steps between two decisions: there are at least three in a run."""
+        return min(EXPLOIT_STEPS, max(1, self.rounds // 4) * self.every)
+
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
@@ -71,19 +76,27 @@ class Timing:
 def controller(task: Task, folder: pathlib.Path) -> PopulationController:
     """The run that all ways but the bare one train."""
     space = problems.named(task.problem).space
-    mutator = PopulationBasedTraining(Perturb(space), EXPLOIT_STEPS, synchronous=True)
+    every = task.exploit_steps
+    mutator = PopulationBasedTraining(Perturb(space), every, synchronous=True)
     return PopulationController.from_space(
         space, task.size, mutator, folder, seed=SEED, stop=Stop(steps=task.steps)
     )
 
 
 def measured(task: Task, found: PopulationController, began: float) -> Timing:
-    """The timing that a run's journal tells."""
-    times = sorted(c.time for c in found.history() if c.value is not None)
+    """The timing that a run's journal tells: from when each member has reported.
+
+    Raises:
+        RuntimeError: If nobody has copied anybody.
+    """
+    copies = sum("copied" in found.graph.root(name).reason for name in found.graph)
+    reports = [(c.time, c.worker_id) for c in found.history() if c.value is not None]
     found.close()
-    first, last = times[task.size - 1], times[-1]
-    done = task.size * task.every * (task.rounds - 1)
-    return Timing(first - began, last - first, done)
+    if task.size > 1 and not copies:
+        raise RuntimeError(f"No member has copied another one: {task} is no PBT.")
+    begin = max({w: at for at, w in reversed(sorted(reports))}.values())
+    done = task.every * sum(at > begin for at, _ in reports)
+    return Timing(begin - began, max(reports)[0] - begin, done)
 
 
 def one_by_one(task: Task, folder: pathlib.Path) -> Timing:
@@ -123,6 +136,7 @@ def one_by_one(task: Task, folder: pathlib.Path) -> Timing:
 
 def by_threads(task: Task, folder: pathlib.Path) -> Timing:
     """A thread for each member."""
+    compiled.cache_clear()  # The start-up is that of a first run.
     began, found = time.time(), controller(task, folder)
     threads.run(functools.partial(train, task), found, progress=False)
     return measured(task, found, began)
