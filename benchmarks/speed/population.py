@@ -67,7 +67,7 @@ ABOUT = [
     "the faster of the bare programs, which train and evaluate all members in one scan",
     "with no controller, in the same repetition. (b) and (c) save each report; (d)",
     "only at its end, but where it is said; (f) at each perturbation. Ray Tune is",
-    "measured once for each row, as each start takes a minute: from when all its trials",
+    "measured once for each row, as each start takes a minute: from when all trials",
     "have reported to when the first one ends. A stack of CNNs is compared without its",
     "evaluations; where its time goes is told of a round of 10 steps that saves.",
 ]

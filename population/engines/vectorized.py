@@ -7,7 +7,7 @@ the journal and the pictures are those of every other engine.
 
 The three functions are of one member, and are traced. A state is any pytree, of the
 same shapes for all. meta_params are the pytree that the controller knows, with scalars
-for its numbers and codes, from 0 on, for its categories; what
+for its numbers and bools, and codes, from 0 on, for what is neither; what
 `optax.inject_hyperparams` keeps under a name of theirs has that value. Where a batch
 size is one of them, batches have the largest size, and
 `mask(meta_params["batch_size"], size)` says which examples count.
