@@ -79,7 +79,7 @@ def _beside_big_batch(
         sizes.width, size * sizes.batch, patches=section.endswith("products)")
     )
     # Without the evaluations: a stack makes N of them, and the big batch one.
-    stack, one = (_Bare(p, n, judges=False) for p, n in ((problem, size), (big, 1)))
+    stack, one = (_Bare(p, n, evaluates=False) for p, n in ((problem, size), (big, 1)))
     images = size * sizes.batch * EVERY
     stacked, whole = [], []
     for _ in range(sizes.repetitions):
@@ -128,7 +128,7 @@ def _time(
 ) -> Iterator[Figure]:
     """Where the time of a round goes: steps, evaluation, the controller, saving."""
     whole = [_Bare(problem, size).seconds(sizes.rounds) for _ in range(2)][1:]
-    steps = [_Bare(problem, size, judges=False).seconds(sizes.rounds)]
+    steps = [_Bare(problem, size, evaluates=False).seconds(sizes.rounds)]
     rounds = max(4, sizes.rounds)
     task = Task("cnn", size, EVERY, rounds)
     shares: dict[str, float] = {
@@ -169,11 +169,11 @@ class _Bare:
     Args:
         problem: What they train.
         size: N.
-        judges: Whether a round ends with an evaluation.
+        evaluates: Whether a round ends with an evaluation.
     """
 
     def __init__(
-        self, problem: problems.Problem, size: int, *, judges: bool = True
+        self, problem: problems.Problem, size: int, *, evaluates: bool = True
     ) -> None:
         rates = np.geomspace(1e-4, 1e-2, size).astype(np.float32)
         self._meta = {"learning_rate": jnp.array(rates)}
@@ -191,7 +191,7 @@ class _Bare:
                 return problem.step(carry, meta, data, own), None
 
             state, _ = jax.lax.scan(advance, state, jnp.arange(EVERY))
-            value = problem.evaluate(state, meta, to) if judges else jnp.float32(0)
+            value = problem.evaluate(state, meta, to) if evaluates else jnp.float32(0)
             return state, value
 
         every = jax.vmap(member, (0, 0, 0, None, None))

@@ -96,19 +96,19 @@ def run(
             whatever the members try they diverge.
         Exception: What the functions raise.
     """
-    asked = arguments.Asked(
+    request = arguments.Request(
         (init, step, evaluate),
         arguments.source(data, batches, shared_batches),
         evaluation,
-        arguments.how(steps_per_report, save_every, batching, devices),
+        arguments.options(steps_per_report, save_every, batching, devices),
         categories,
         max_batch,
     )
-    return _run(controller, asked, progress)
+    return _run(controller, request, progress)
 
 
 def _run(
-    controller: PopulationController, asked: arguments.Asked, progress: bool
+    controller: PopulationController, request: arguments.Request, progress: bool
 ) -> Summary:
     if not isinstance(controller, PopulationController):
         raise TypeError(
@@ -128,12 +128,12 @@ def _run(
         controller.claim_all()
     with contextlib.ExitStack() as stack:
         stack.callback(claims.release_all)
-        parts = assembly.assemble(controller, asked)
+        parts = assembly.assemble(controller, request)
         stack.callback(parts.feed.close)
         # What no program can take is refused before the decision is recorded.
         check = parts.member.columns.encode
         stack.enter_context(controller.session.decisions.checked_by(check))
-        population = _Population(controller, parts, asked.how.save_every)
+        population = _Population(controller, parts, request.options.save_every)
         stop = stack.enter_context(interrupts.first_is_told())
         if progress:
             stack.enter_context(progress_module.bars(controller))

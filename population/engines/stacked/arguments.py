@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from population.engines.stacked.choice import BATCHINGS
 
@@ -42,7 +43,7 @@ class Source(NamedTuple):
             raise
 
 
-class How(NamedTuple):
+class Options(NamedTuple):
     """How the members are trained.
 
     Attributes:
@@ -58,14 +59,14 @@ class How(NamedTuple):
     devices: Sequence[Any] | None
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """What a user asks of `vectorized.run`.
 
     Attributes:
         functions: `init`, `step` and `evaluate`.
         source: Where the batches come from.
         evaluation: What `evaluate` gets as its batch.
-        how: How the members are trained.
+        options: How the members are trained.
         categories: By name, the values that become codes, or None.
         max_batch: The largest batch size, or those by name, or None.
     """
@@ -73,14 +74,14 @@ class Asked(NamedTuple):
     functions: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
     source: Source
     evaluation: Any
-    how: How
+    options: Options
     categories: Mapping[str, Sequence[Any]] | None
     max_batch: int | Mapping[str, int] | None
 
 
-def how(
+def options(
     steps_per_report: Any, save_every: Any, batching: Any, devices: Sequence[Any] | None
-) -> How:
+) -> Options:
     """How the members are to be trained.
 
     Raises:
@@ -101,7 +102,7 @@ def how(
             f"{devices!r}. Take some of jax.devices(), or leave it out to use all "
             "local ones."
         )
-    return How(steps_per_report, save_every, batching, devices)
+    return Options(steps_per_report, save_every, batching, devices)
 
 
 def _are_devices(devices: Any) -> bool:
@@ -143,6 +144,7 @@ def check_arrays(name: str, tree: Any) -> None:
 
     Raises:
         TypeError: If a leaf is no number and no array of numbers; it is named.
+        ValueError: If a whole number is larger than those of the device.
     """
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
@@ -159,3 +161,18 @@ def check_arrays(name: str, tree: Any) -> None:
                 f"{name} must hold arrays of numbers or bools, got {what} in "
                 f"{name}{jax.tree_util.keystr(path)}. Make codes of what is none."
             )
+        if not keys and not isinstance(leaf, jax.Array):
+            _check_whole(np.asarray(leaf), f"{name}{jax.tree_util.keystr(path)}")
+
+
+def _check_whole(array: npt.NDArray[Any], place: str) -> None:
+    """Refuse whole numbers that the device would cut off."""
+    if not np.issubdtype(array.dtype, np.integer) or not array.size:
+        return
+    kind = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
+    limits, low, high = np.iinfo(kind), int(array.min()), int(array.max())
+    if not limits.min <= low <= high <= limits.max:
+        raise ValueError(
+            f"{place} must fit {kind}, as JAX has it, got numbers from {low} to "
+            f"{high}. Make them smaller, or set jax_enable_x64."
+        )

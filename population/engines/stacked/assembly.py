@@ -13,7 +13,7 @@ import numpy as np
 from population import codec
 from population.controller import PopulationController
 from population.engines.stacked import arguments, choice, feed, programs
-from population.engines.stacked.arguments import Asked
+from population.engines.stacked.arguments import Request
 from population.engines.stacked.bank import Bank, Separate, Stack, on_host
 from population.engines.stacked.layout import Flat
 from population.engines.stacked.member import Member
@@ -51,35 +51,37 @@ class Parts(NamedTuple):
     shared: bool
 
 
-def assemble(controller: PopulationController, asked: Asked) -> Parts:
+def assemble(controller: PopulationController, request: Request) -> Parts:
     """All that a run needs.
 
     Raises:
         ValueError: If the functions, the meta_params or the batches do not fit.
         TypeError: If a function is none, or the batches are no arrays.
     """
-    session, source = controller.session, asked.source
+    session, source = controller.session, request.source
     slots, graph = session.slots, session.graph
     firsts = [graph.root(slots.id_of(w, 0)).meta_params for w in range(len(slots))]
-    columns = Columns.of(firsts, controller.space, asked.categories, asked.max_batch)
+    columns = Columns.of(
+        firsts, controller.space, request.categories, request.max_batch
+    )
     example = source.example(session.seed, 0, slots[0].newest.step)
-    categories = _checked_categories(session, asked.categories)
+    categories = _checked_categories(session, request.categories)
     names = {"data": "data", "each": "batches", "shared": "shared_batches"}
     arguments.check_arrays(names[source.kind], example)
-    arguments.check_arrays("evaluation", asked.evaluation)
-    member = Member(*asked.functions, columns, example, asked.evaluation)
-    workshop = _Workshop(session, member, columns, asked)
-    workshop.measure(example)
-    batching, bank = workshop.bank()
+    arguments.check_arrays("evaluation", request.evaluation)
+    member = Member(*request.functions, columns, example, request.evaluation)
+    builder = _Builder(session, member, columns, request)
+    builder.measure(example)
+    batching, bank = builder.bank()
     _record(session, "categories", categories)  # Only what can be trained is recorded.
     return Parts(
         member,
         bank,
-        workshop.tenants(bank),
-        workshop.feed(batching, workshop.length),
+        builder.tenants(bank),
+        builder.feed(batching, builder.length),
         len(slots),
-        workshop.length,
-        asked.how.steps_per_report // workshop.length,
+        builder.length,
+        request.options.steps_per_report // builder.length,
         batching,
         source.kind == "shared",
     )
@@ -117,28 +119,28 @@ def _record(session: Session, fact: str, value: Any) -> None:
             session.transact([], lambda: session.journal.add_fact(fact, text))
 
 
-class _Workshop:
+class _Builder:
     """Makes the parts, and tries ways of batching.
 
     Args:
         session: The run.
         member: The user's functions.
         columns: How meta_params become scalars.
-        asked: What the user asks for.
+        request: What the user asks for.
 
     Attributes:
         length: Steps of a chunk.
     """
 
     def __init__(
-        self, session: Session, member: Member, columns: Columns, asked: Asked
+        self, session: Session, member: Member, columns: Columns, request: Request
     ) -> None:
         self._session, self._member, self._columns = session, member, columns
-        self._source, self._evaluation = asked.source, asked.evaluation
-        self._how = how = asked.how
+        self._source, self._evaluation = request.source, request.evaluation
+        self._options = options = request.options
         self._newest = [slot.newest for slot in session.slots]
         self._count = len(self._newest)
-        devices = list(how.devices or jax.local_devices())[: self._count]
+        devices = list(options.devices or jax.local_devices())[: self._count]
         self._devices = devices
         self._mesh = programs.mesh_of(devices)
         self._rows = -(-self._count // len(devices)) * len(devices)
@@ -148,7 +150,7 @@ class _Workshop:
         self._scalars = columns.stack(metas)
         self._steps = np.zeros(self._rows, np.int32)
         self._steps[: self._count] = [newest.step for newest in self._newest]
-        self.length = how.steps_per_report
+        self.length = options.steps_per_report
 
     def measure(self, batch: Any) -> None:
         """See how many steps a chunk may have: its batches are all at hand."""
@@ -156,13 +158,13 @@ class _Workshop:
             return
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
         copies = 1 if self._source.kind == "shared" else self._rows
-        self.length = feed.chunk_length(self._how.steps_per_report, size * copies)
+        self.length = feed.chunk_length(self._options.steps_per_report, size * copies)
 
     def bank(self) -> tuple[str, Bank]:
         """The states as the slots begin, and how they are batched."""
-        session, batching = self._session, self._how.batching
+        session, batching = self._session, self._options.batching
         where = f"{len(self._devices)} {self._devices[0].platform}"
-        fact = f"batching on {where}, {self._how.steps_per_report} steps a report"
+        fact = f"batching on {where}, {self._options.steps_per_report} steps a report"
         with session.news.lock:
             recorded = session.journal.facts().get(fact)
         made: dict[tuple[str, int], Made] = {}
@@ -171,7 +173,7 @@ class _Workshop:
             logger.info("members are batched by %s, as before", batching)
         elif batching == "auto":
             steps = min(self.length, choice.SHORT)
-            names = choice.worth_trying(self._count, self._how.steps_per_report)
+            names = choice.worth_trying(self._count, self._options.steps_per_report)
             make = functools.partial(self._trial, made, length=steps)
             what = f"{steps} steps of all members"
             batching, for_good = choice.fastest(make, what, names)
@@ -247,7 +249,7 @@ class _Workshop:
         brought = self.feed(batching, length)
         batches = brought.take(self._steps.tolist())
         brought.close()
-        if length == self._how.steps_per_report:
+        if length == self._options.steps_per_report:
             return lambda: bank.finish(batches)  # A whole round.
 
         def steps() -> None:

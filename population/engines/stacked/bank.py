@@ -89,8 +89,10 @@ class Stack:
     ) -> None:
         by_row, by_step = axes
 
-        def compiled(judges: bool) -> Callable[..., tuple[Any, ...]]:
-            train = programs.trainer(member, length, judges=judges, per_step=by_step)
+        def compiled(evaluates: bool) -> Callable[..., tuple[Any, ...]]:
+            train = programs.trainer(
+                member, length, evaluates=evaluates, per_step=by_step
+            )
             return programs.batched(train, batching, mesh, by_row)
 
         self._flat: Flat = ()
@@ -205,8 +207,8 @@ class Separate:
         axes: tuple[int | None, int | None],
         evaluation: Any,
     ) -> None:
-        def compiled(judges: bool) -> Callable[..., tuple[Any, ...]]:
-            train = programs.trainer(member, 1, judges=judges, per_step=None)
+        def compiled(evaluates: bool) -> Callable[..., tuple[Any, ...]]:
+            train = programs.trainer(member, 1, evaluates=evaluates, per_step=None)
             return jax.jit(train)
 
         self._devices = [devices[i % len(devices)] for i in range(len(keys))]

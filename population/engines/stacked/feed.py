@@ -91,7 +91,7 @@ class Each:
         def call(worker_id: int, step: int) -> Any:
             return batches(seed, worker_id, step)
 
-        self._ahead = _Ahead(_Kitchen(call, "batches", rows, length), put, ahead_s)
+        self._ahead = _Ahead(_Batcher(call, "batches", rows, length), put, ahead_s)
 
     def take(self, steps: Sequence[int]) -> Any:
         """The batches that start at these steps; those of padding do not count."""
@@ -129,8 +129,8 @@ class Shared:
         def put_first(tree: Any) -> Any:
             return put(jax.tree.map(lambda array: array[0], tree))
 
-        kitchen = _Kitchen(call, "shared_batches", 1, length)
-        self._ahead = _Ahead(kitchen, put_first, ahead_s)
+        batcher = _Batcher(call, "shared_batches", 1, length)
+        self._ahead = _Ahead(batcher, put_first, ahead_s)
 
     def take(self, steps: Sequence[int]) -> Any:
         """The batches of all rows that train.
@@ -191,7 +191,7 @@ class _Look(NamedTuple):
         return str(jax.tree.unflatten(self.tree, named))
 
 
-class _Kitchen:
+class _Batcher:
     """Makes batches, and stacks them in arrays.
 
     Args:
@@ -255,18 +255,18 @@ class _Kitchen:
 
 
 class _Ahead:
-    """Takes chunks from a kitchen, and has the next one made by a thread.
+    """Takes chunks from a batcher, and has the next one made by a thread.
 
     At most two are on their way: the one that was taken, and the next.
 
     Args:
-        kitchen: Makes the batches.
+        batcher: Makes the batches.
         put: Brings a chunk to the devices; called by the thread, too.
         ahead_s: Chunks that are made in fewer seconds are not made ahead.
     """
 
-    def __init__(self, kitchen: _Kitchen, put: Put, ahead_s: float) -> None:
-        self._kitchen, self._put, self._ahead_s = kitchen, put, ahead_s
+    def __init__(self, batcher: _Batcher, put: Put, ahead_s: float) -> None:
+        self._batcher, self._put, self._ahead_s = batcher, put, ahead_s
         self._next: _Chunk | None = None
         self._orders: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -276,7 +276,7 @@ class _Ahead:
         """The chunk that starts at these steps, one a row."""
         chunk = self._next
         if chunk is None:
-            chunk = _Chunk(self._kitchen, self._put, steps)
+            chunk = _Chunk(self._batcher, self._put, steps)
             chunk.make()
         try:
             batches = chunk.serve(steps)
@@ -284,8 +284,8 @@ class _Ahead:
             self._next = None
             chunk.stop()  # If it was interrupted, the thread may still be at it.
         if chunk.took_s >= self._ahead_s and not self._closed:
-            later = tuple(step + self._kitchen.length for step in steps)
-            self._next = _Chunk(self._kitchen, self._put, later)
+            later = tuple(step + self._batcher.length for step in steps)
+            self._next = _Chunk(self._batcher, self._put, later)
             self._start()
             self._orders.put(self._next)
         return batches
@@ -313,7 +313,7 @@ class _Chunk:
     """The batches of one chunk, in the making.
 
     Args:
-        kitchen: Makes them.
+        batcher: Makes them.
         put: Brings them to the devices.
         steps: Where the rows are guessed to stand.
 
@@ -321,8 +321,8 @@ class _Chunk:
         took_s: Seconds that making it took; infinite if it was not finished.
     """
 
-    def __init__(self, kitchen: _Kitchen, put: Put, steps: tuple[int, ...]) -> None:
-        self._kitchen, self._put, self._steps = kitchen, put, steps
+    def __init__(self, batcher: _Batcher, put: Put, steps: tuple[int, ...]) -> None:
+        self._batcher, self._put, self._steps = batcher, put, steps
         self._arrays: list[npt.NDArray[Any]] = []
         self._made = 0  # Rows.
         self.took_s = math.inf
@@ -336,10 +336,10 @@ class _Chunk:
         start_s = time.perf_counter()
         try:
             for row, start in enumerate(self._steps):
-                for place in range(self._kitchen.length):
+                for place in range(self._batcher.length):
                     if self._stop.is_set():
                         return
-                    self._kitchen.add(self._arrays, row, place, start + place)
+                    self._batcher.add(self._arrays, row, place, start + place)
                 self._made += 1
             self._placed = self._put_all()
             self.took_s = time.perf_counter() - start_s
@@ -365,12 +365,12 @@ class _Chunk:
         self._placed = None
         for row, (start, guess) in enumerate(zip(steps, self._steps, strict=True)):
             if start != guess or row >= self._made:
-                for place in range(self._kitchen.length):
-                    self._kitchen.add(self._arrays, row, place, start + place)
+                for place in range(self._batcher.length):
+                    self._batcher.add(self._arrays, row, place, start + place)
         return self._put_all()
 
     def _put_all(self) -> Any:
-        return self._put(self._kitchen.tree(self._arrays, len(self._steps)))
+        return self._put(self._batcher.tree(self._arrays, len(self._steps)))
 
 
 def _work(orders: queue.SimpleQueue[_Chunk | None]) -> None:

@@ -74,7 +74,7 @@ class Member:
             except Moved:  # A number of the state is an array after all.
                 continue
             break
-        self._traced("evaluate", self.judge, self.shapes, scalars, evaluation)
+        self._traced("evaluate", self.evaluate, self.shapes, scalars, evaluation)
         self._warn_of_unused()
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
@@ -101,7 +101,7 @@ class Member:
             )
         return self._layout.flat(state)
 
-    def judge(
+    def evaluate(
         self, flat: Flat, scalars: Sequence[Any], batch: Any
     ) -> tuple[Any, tuple[Any, ...]]:
         """The value of a state, and its metrics as a tuple."""

@@ -34,14 +34,14 @@ class Rows(NamedTuple):
 
 
 def trainer(
-    member: Member, length: int, *, judges: bool, per_step: int | None
+    member: Member, length: int, *, evaluates: bool, per_step: int | None
 ) -> Callable[..., tuple[Any, ...]]:
-    """A function of one row: `length` steps, then an evaluation if `judges`.
+    """A function of one row: `length` steps, then an evaluation if `evaluates`.
 
     Args:
         member: The user's functions.
         length: Steps of a call.
-        judges: Whether it evaluates the state at its end.
+        evaluates: Whether it evaluates the state at its end.
         per_step: Axis of the batches that runs over the steps; None: each step gets
             the same.
     """
@@ -63,9 +63,9 @@ def trainer(
             (flat, step), _ = advance((flat, step), first)
         else:
             (flat, step), _ = jax.lax.scan(advance, (flat, step), steps, length)
-        if not judges:
+        if not evaluates:
             return flat, step
-        return flat, step, *member.judge(flat, rows.scalars, evaluation)
+        return flat, step, *member.evaluate(flat, rows.scalars, evaluation)
 
     return train
 

@@ -576,3 +576,13 @@ def test_who_looks_a_code_up_as_a_value_is_told_that_it_is_a_code() -> None:
     with pytest.raises(TypeError) as error:
         problems.run(found, functions, categories={"act": ["tanh", "relu"]})
     assert any("arrive as codes" in note for note in error.value.__notes__)
+
+
+@pytest.mark.parametrize("name", ["data", "batches", "shared_batches", "evaluation"])
+def test_whole_numbers_that_the_device_would_cut_off_are_refused(name: str) -> None:
+    """JAX makes 32 bits of 64 without a word."""
+    large = {"ids": np.array([3, 2**40])}
+    given: Any = {name: (lambda *place: large) if "batches" in name else large}
+    found = problems.controller()
+    with pytest.raises(ValueError, match=rf"{name}\['ids'\] must fit int32"):
+        problems.run(found, PLAIN, **given)
