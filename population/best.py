@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from typing import Any
 
-from population.base import Checkpoint
+from population.base import Checkpoint, Held
 from population.graph import CheckpointGraph
 from population.journal import Journal
 from population.rows import Tail
@@ -76,11 +75,12 @@ class Best:
             self._known = next(iter(self._graph.at_rows([self.row])), None)
         return self._known
 
-    def forget(self, lost: Collection[Any] | None = None) -> None:
+    def forget(self, lost: Collection[Held] | None = None) -> None:
         """Its params may be others now; if `lost` is given, only where they are lost.
 
         Args:
-            lost: Params that count no more.
+            lost: Held params that count no more.
         """
-        if lost is None or (self._known is not None and self._known.params in lost):
+        params = None if self._known is None else self._known.params
+        if lost is None or (type(params) is Held and params in lost):
             self._known = None

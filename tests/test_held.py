@@ -175,6 +175,19 @@ def test_the_best_is_pinned_while_it_is_the_best() -> None:
     assert noted(controller) == 1
 
 
+def test_the_best_may_have_params_that_cannot_be_hashed() -> None:
+    """A raw loop has reported it: plain data, which the journal itself keeps."""
+    controller = PopulationController([0.0], Scripted())
+    controller.set_eval(0, controller.workers[0].generation_id, 1, [1.0, {}], 0.1)
+    controller.claim_all()
+    for value in (3.0, 2.0, 1.0):
+        report(controller, {0: value})
+    assert held(controller) == [(0, 4)]
+    best = controller.best()
+    assert best is not None
+    assert best.params == [1.0, {}]
+
+
 def test_the_starts_of_a_round_are_pinned() -> None:
     """Losers go back to them: `WinnerTakeAllGenetic` names them in its state."""
     controller = opened(WinnerTakeAllGenetic(lambda m: m + 1, 3, keep_winner=True))
