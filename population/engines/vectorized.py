@@ -24,6 +24,7 @@ once.
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -218,13 +219,15 @@ class _Population:
             slots = list(session.slots)
             active = self._active()
             pinned = set(session.held.pinned)
+        before = self._ids
         self._ids = [slot.generation.generation_id for slot in slots]
         waiting = sorted(set(range(len(slots))) - set(active))
         needed = pinned | {key_of(slots[w].newest) for w in waiting}
         tenants.keep(needed)
-        self._whole = False  # Should a copy fail.
-        tenants.settle([(w, slots[w].generation, slots[w].newest) for w in active])
-        self._whole = True
+        if waiting or before != self._ids or self._moved():
+            self._whole = False  # Should a copy fail.
+            tenants.settle([(w, slots[w].generation, slots[w].newest) for w in active])
+            self._whole = True
         tenants.drop_all_but(needed)
         for w in waiting:
             tenants.lose(w)  # It trains along, but nothing comes of it.
@@ -232,11 +235,18 @@ class _Population:
         session.news.drain()
         return active
 
+    def _moved(self) -> bool:
+        """Whether a slot goes on from anything else than what its row has reported."""
+        newest = (slot.newest.params for slot in self._session.slots)
+        return not all(map(operator.is_, newest, self._tenants.holds))
+
     def _give_up_lost(self) -> None:
         """Another process may have decided to go on from what was just overwritten.
 
         Such a slot goes on from what was saved.
         """
+        if not self._moved():
+            return
         session, known = self._session, self._tenants.keys()
         newest = [slot.newest.params for slot in session.slots]
         lost = [

@@ -71,6 +71,7 @@ class Tenants:
         sources: Where other states come from.
 
     Attributes:
+        holds: By row, whose state it is; None if it is of no use.
         steps: `[R]` the steps of the rows' states.
         snapshots: States that are kept beside the rows.
     """
@@ -81,7 +82,7 @@ class Tenants:
         self._bank = bank
         self._columns = columns
         self._sources = sources
-        self._holds: list[Key | None] = [None] * count
+        self.holds: list[Key | None] = [None] * count
         self._generations = [""] * count
         self.steps = np.zeros(rows, np.int32)
         self._scalars = columns.blank(rows)
@@ -91,19 +92,19 @@ class Tenants:
 
     def has(self, row: int, key: Key) -> None:
         """Say what a row holds: after training, say."""
-        self._holds[row] = key
+        self.holds[row] = key
 
     def lose(self, row: int) -> None:
         """Say that what a row holds is of no use."""
-        self._holds[row] = None
+        self.holds[row] = None
 
     def keys(self) -> set[Key]:
         """The states that are here."""
-        return {key for key in self._holds if key is not None} | self.snapshots.keys()
+        return {key for key in self.holds if key is not None} | self.snapshots.keys()
 
     def on_host(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Flat]]:
         """Those of these states that are here, as NumPy arrays."""
-        rows = {key: row for row, key in enumerate(self._holds) if key is not None}
+        rows = {key: row for row, key in enumerate(self.holds) if key is not None}
         whole = None
         for key in keys:
             if key in self.snapshots:
@@ -114,9 +115,12 @@ class Tenants:
 
     def keep(self, keys: Collection[Key]) -> None:
         """Have snapshots of these, as far as their states are here."""
-        holds = {key: row for row, key in enumerate(self._holds) if key is not None}
-        for key in keys:
-            if key not in self.snapshots and key in holds:
+        new = [key for key in keys if key not in self.snapshots]
+        if not new:
+            return
+        holds = {key: row for row, key in enumerate(self.holds) if key is not None}
+        for key in new:
+            if key in holds:
                 self.snapshots[key] = self._bank.take(holds[key])
 
     def drop_all_but(self, keys: Collection[Key]) -> None:
@@ -130,7 +134,7 @@ class Tenants:
         Args:
             work: The slots, each with its present generation and newest checkpoint.
         """
-        holds = {key: row for row, key in enumerate(self._holds) if key is not None}
+        holds = {key: row for row, key in enumerate(self.holds) if key is not None}
         moves: dict[int, int] = {}
         firsts: dict[Key, int] = {}  # What is not in any row is brought once.
         repeats: dict[int, int] = {}
@@ -138,7 +142,7 @@ class Tenants:
         for row, generation, newest in work:
             self._begin(row, generation, newest)
             key = key_of(newest)
-            if self._holds[row] == key:
+            if self.holds[row] == key:
                 continue
             if key in holds:
                 moves[row] = holds[key]
@@ -149,7 +153,7 @@ class Tenants:
         self._move(moves)
         for key, row in firsts.items():
             self._bank.put(row, self._brought(key, row, params[row]))
-            self._holds[row] = key
+            self.holds[row] = key
         self._move(repeats)
         if self._stale:
             self._tell()
@@ -171,9 +175,9 @@ class Tenants:
     def _move(self, sources: dict[int, int]) -> None:
         if sources:
             self._bank.move(sources)
-            held = {row: self._holds[source] for row, source in sources.items()}
+            held = {row: self.holds[source] for row, source in sources.items()}
             for row, key in held.items():
-                self._holds[row] = key
+                self.holds[row] = key
 
     def _brought(self, key: Key, row: int, params: Any) -> Flat:
         """A state that no row holds."""
@@ -191,7 +195,7 @@ class Tenants:
         )
 
     def _tell(self) -> None:
-        count = len(self._holds)
+        count = len(self.holds)
         for column in self._scalars:
             column[count:] = column[0]  # The padding trains along with the first.
         self._bank.tell(self.steps, self._scalars, self._new)
