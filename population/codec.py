@@ -140,7 +140,8 @@ def integer(value: Any, what: str, low: int = 0) -> int:
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf is an array or an array scalar, of NumPy or of JAX."""
-    return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+    typed = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+    return typed and not isinstance(leaf, type)  # np.float32 itself is none.
 
 
 class _Rules(NamedTuple):

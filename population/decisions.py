@@ -36,8 +36,6 @@ class Decisions:
         state: The mutator's state; never changed in place.
         count: How many updates have branched or changed the state. The random numbers
             of the next depend on it, so that a report that is redone shifts nothing.
-        accept: Raises for meta_params of a worker that whoever trains it cannot use,
-            before anything is recorded; None: all can be used.
     """
 
     def __init__(

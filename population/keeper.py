@@ -202,7 +202,8 @@ class Keeper:
 def _size(tree: Any) -> int:
     import jax
 
-    return sum(int(getattr(leaf, "nbytes", 0)) for leaf in jax.tree.leaves(tree))
+    arrays = filter(codec.is_array, jax.tree.leaves(tree))
+    return sum(int(getattr(leaf, "nbytes", 0)) for leaf in arrays)
 
 
 @functools.lru_cache(maxsize=16384)

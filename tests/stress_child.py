@@ -202,8 +202,10 @@ def known(controller: PopulationController) -> dict[str, str]:
     """All that is kept of the run in memory, after catching up."""
     workers, slots = controller.workers, controller.session.slots
     decisions = controller.session.decisions
-    names = ("row", "reports", "best", "best_reports", "saved", "live")
+    names = ("row", "reports", "saved", "live")
+    best = slots.best
     return {
+        "best": repr((best.row, best.score, best.reports)),
         **{name: repr(getattr(slots, name)) for name in names},
         **{
             name: repr(getattr(slots, name).tolist())

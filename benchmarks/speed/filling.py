@@ -61,30 +61,35 @@ QUICK = Sizes((1, 2), 1, 1, 4, 4, ("cnn",))
 
 def figures(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
     """The curve over N of each model, then memory and time at the largest N."""
+    most = max(sizes.members)
     for name in sizes.convolutions:
-        patches = name == "cnn"
-        told = "matrix products" if patches else "lax.conv"
+        told = "matrix products" if name == "cnn" else "lax.conv"
         section = f"A stack of CNNs ({sizes.width} channels, {told})"
-        problem = problems.cnn(sizes.width, sizes.batch, patches=patches)
+        model = functools.partial(problems.cnn, sizes.width, patches=name == "cnn")
+        problem = model(sizes.batch)
         for size in sizes.members:
-            yield from _beside_big_batch(section, problem, size, sizes)
-        yield from _memory(section, problem, max(sizes.members), sizes)
-        yield from _time(section, problem, max(sizes.members), sizes, folder)
+            big = model(size * sizes.batch)
+            yield from _beside_big_batch(section, problem, big, size, sizes)
+        whole = _Bare(problem, most)
+        yield from _memory(section, whole)
+        yield from _time(section, problem, whole, sizes, folder)
 
 
 def _beside_big_batch(
-    section: str, problem: problems.Problem, size: int, sizes: Sizes
+    section: str,
+    problem: problems.Problem,
+    big: problems.Problem,
+    size: int,
+    sizes: Sizes,
 ) -> Iterator[Figure]:
-    big = problems.cnn(
-        sizes.width, size * sizes.batch, patches=section.endswith("products)")
-    )
     # Without the evaluations: a stack makes N of them, and the big batch one.
-    stack, one = (_Bare(p, n, evaluates=False) for p, n in ((problem, size), (big, 1)))
-    images = size * sizes.batch * EVERY
-    stacked, whole = [], []
-    for _ in range(sizes.repetitions):
-        stacked.append(images / stack.seconds(sizes.rounds))
-        whole.append(images / one.seconds(sizes.rounds))
+    ways = [_Bare(problem, size, evaluates=False), _Bare(big, None, evaluates=False)]
+    rates: list[list[float]] = [[], []]
+    for repetition in range(sizes.repetitions):
+        for which in (0, 1) if repetition % 2 else (1, 0):
+            images = size * sizes.batch * EVERY
+            rates[which].append(images / ways[which].seconds(sizes.rounds))
+    stacked, whole = rates
     what = f"N = {size}"
     yield Figure(section, f"{what}, stacked", UNIT, spread(stacked))
     yield Figure(
@@ -96,15 +101,11 @@ def _beside_big_batch(
     yield Figure(section, f"{what}, fraction of that", ratio=ratio, at_least=goal)
 
 
-def _memory(
-    section: str, problem: problems.Problem, size: int, sizes: Sizes
-) -> Iterator[Figure]:
+def _memory(section: str, bare: _Bare) -> Iterator[Figure]:
     """Bytes of a member as the compiler reckons them, and how many fit."""
-    del sizes
-    bare = _Bare(problem, size)
-    state = sum(x.nbytes for x in jax.tree.leaves(bare.state)) / size
+    state = sum(x.nbytes for x in jax.tree.leaves(bare.state)) / bare.size
     needed: Any = bare.compiled.memory_analysis()
-    scratch = needed.temp_size_in_bytes / size
+    scratch = needed.temp_size_in_bytes / bare.size
     yield Figure(section, "state of a member", "kB", _exactly(state / 1e3))
     yield Figure(
         section, "what a step needs beside it, a member", "kB", _exactly(scratch / 1e3)
@@ -122,37 +123,33 @@ def _memory(
 def _time(
     section: str,
     problem: problems.Problem,
-    size: int,
+    whole: _Bare,
     sizes: Sizes,
     folder: pathlib.Path,
 ) -> Iterator[Figure]:
-    """Where the time of a round goes: steps, evaluation, the controller, saving."""
-    whole = [_Bare(problem, size).seconds(sizes.rounds) for _ in range(2)][1:]
-    steps = [_Bare(problem, size, evaluates=False).seconds(sizes.rounds)]
-    rounds = max(4, sizes.rounds)
-    task = Task("cnn", size, EVERY, rounds)
-    shares: dict[str, float] = {
-        "training steps": steps[0],
-        "evaluation of 300 images": max(0.0, whole[0] - steps[0]),
+    """Where the time of a round that saves goes, as parts of what it takes."""
+    steps = _Bare(problem, whole.size, evaluates=False).seconds(sizes.rounds)
+    bare = whole.seconds(sizes.rounds)
+    task = Task("cnn", whole.size, EVERY, max(8, sizes.rounds), 4 * EVERY)
+    plain, overhead = _run(task, problem, folder, 10**9)
+    saving, _ = _run(task, problem, folder, 1)
+    parts = {
+        "training steps": steps,
+        "evaluation of 300 images": bare - steps,
+        "reports, decisions and copies": overhead,
+        "saving all states": saving - plain,
     }
-    for label, save_every in (("", 10**9), ("saving all states", 1)):
-        place = pathlib.Path(tempfile.mkdtemp(dir=folder)) / "run"
-        seconds, overhead = _run(task, problem, place, save_every)
-        if not label:
-            shares["reports, decisions and copies"] = overhead
-            plain = seconds
-        else:
-            shares[label] = max(0.0, seconds - plain)
-    total = sum(shares.values())
-    for what, share in shares.items():
-        told = f"of a round that saves: {what}"
-        yield Figure(section, told, "%", _exactly(100 * share / total))
+    parts["all else"] = saving - sum(parts.values())
+    for what, seconds in parts.items():
+        told = f"of a round of {EVERY} steps that saves: {what}"
+        yield Figure(section, told, "%", _exactly(100 * seconds / saving))
 
 
 def _run(
-    task: Task, problem: problems.Problem, place: pathlib.Path, save_every: int
+    task: Task, problem: problems.Problem, folder: pathlib.Path, save_every: int
 ) -> tuple[float, float]:
     """Seconds of a round of the engine, and those of its controller."""
+    place = pathlib.Path(tempfile.mkdtemp(dir=folder)) / "run"
     controller = ways.controller(task, place)
     summary = vectorized.run(
         controller, *problem[:3], task.every, data=problem.data,
@@ -168,13 +165,23 @@ class _Bare:
 
     Args:
         problem: What they train.
-        size: N.
+        members: N; None: one model, which is not stacked.
         evaluates: Whether a round ends with an evaluation.
+
+    Attributes:
+        size: N.
+        state: Their states.
+        compiled: The program.
     """
 
     def __init__(
-        self, problem: problems.Problem, size: int, *, evaluates: bool = True
+        self,
+        problem: problems.Problem,
+        members: int | None,
+        *,
+        evaluates: bool = True,
     ) -> None:
+        self.size = size = members or 1
         rates = np.geomspace(1e-4, 1e-2, size).astype(np.float32)
         self._meta = {"learning_rate": jnp.array(rates)}
         self._keys = jax.random.split(jax.random.key(SEED), size)
@@ -194,8 +201,13 @@ class _Bare:
             value = problem.evaluate(state, meta, to) if evaluates else jnp.float32(0)
             return state, value
 
-        every = jax.vmap(member, (0, 0, 0, None, None))
-        run = functools.partial(jax.jit, donate_argnums=0)(every)
+        def alone(state: Any, meta: Any, keys: Any, data: Any, to: Any) -> Any:
+            first, rates, key = jax.tree.map(lambda x: x[0], (state, meta, keys))
+            state, value = member(first, rates, key, data, to)
+            return jax.tree.map(lambda x: x[None], state), value
+
+        every = jax.vmap(member, (0, 0, 0, None, None)) if members else alone
+        run = jax.jit(every, donate_argnums=0)
         given = self.state, self._meta, self._keys, self._data, held_out
         self.compiled = run.lower(*given).compile()
         self._call: Callable[[], Any] = lambda: self.compiled(

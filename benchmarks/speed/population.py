@@ -21,6 +21,7 @@ import re
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -34,7 +35,7 @@ from benchmarks.record import (
     write,
 )
 from benchmarks.speed import filling, tune, ways
-from benchmarks.speed.ways import SEED, Task, Timing
+from benchmarks.speed.ways import EXPLOIT_STEPS, SEED, Task, Timing
 
 Way = Callable[[Task, pathlib.Path], Timing]
 UNIT = "member-steps/s"
@@ -60,17 +61,18 @@ TIMES = {1: 100.0, 10: 40.0, 100: 8.0}  # (d) beside (f).
 SLOWER = 1.05
 ON_GPU = 50.0  # (d) beside (a), with 1,024 members.
 ABOUT = [
-    "PBT (truncation, every 100 steps, in shorter runs three times a run) of an MLP",
-    "64-64 on digits, batches of 128, Adam; the journal is on disk. Training steps of",
-    "all members a second, from when each member has reported once to the last report;",
-    "what is before, compiling above all, is the start-up. Ratios are seconds beside",
-    "the faster of the bare programs, which train and evaluate all members in one scan",
-    "with no controller, in the same repetition. (b) and (c) save each report; (d)",
-    "only at its end, but where it is said; (f) at each perturbation. Ray Tune is",
-    "measured once for each row, as each start takes a minute, and at its best: the",
-    "quarter of its results that came the fastest; its start-up is that to the first",
-    "result. A stack of CNNs is compared without its evaluations; where its time goes",
-    "is told of a round of 10 steps that saves.",
+    "PBT (truncation, every 100 steps or, where few are trained, twice in all;",
+    "synchronous but under Ray Tune) of an MLP 64-64 on digits, batches of 128, Adam;",
+    "the journal is on disk. Training steps of all members a second, from when each",
+    "member has reported once to the last report; what is before, compiling above",
+    "all, is the start-up. Ratios are seconds beside the faster of the bare programs,",
+    "which train and evaluate all members in one scan with no controller, in the same",
+    "repetition. (b) and (c) save each report; (d) only at its end, but where it is",
+    "said; (f) at each perturbation. Ray Tune is measured once for each row, as each",
+    "start takes a minute, and at its best: the quarter of its results that came the",
+    "fastest; its start-up is that to the first result. A stack of CNNs is compared",
+    "without its evaluations; where its time goes is told of a round of 10 steps that",
+    "saves.",
 ]
 
 
@@ -122,29 +124,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(tune.MISSING)
     sizes = QUICK if options.quick else Sizes()
     sizes = dataclasses.replace(sizes, peers=PEERS if options.peers else ())
-    with tempfile.TemporaryDirectory() as folder:
-        place = pathlib.Path(folder)
-        packages = ["jax", "jaxlib", "numpy", "optax"]
-        packages += ["ray"] if options.peers else []
-        given = circumstances(place, packages)
-        figures = []
-        for figure in _figures(sizes, place, quick=options.quick):
-            print(shown(figure), flush=True)
-            figures.append(figure)
     device = jax.devices()[0]
     is_cpu = device.platform == "cpu"
+    kind = "cpu" if is_cpu else _name(device.device_kind)
+    out = options.out or RESULTS / f"population-{kind}.json"
+    if not options.peers and out.exists() and "--peers" in out.read_text():
+        parser.error(f"{out.name} has Ray Tune's figures: make bench-peers, or --out")
     flag = " --peers" if options.peers else ""
-    result = {
+    head = {
         "title": f"A whole population, on {'a CPU' if is_cpu else device.device_kind}",
         "about": ABOUT,
         "command": f"python -m benchmarks.speed.population{flag}",
         "seed": SEED,
         "repetitions": sizes.repetitions,
-        "figures": [figure.as_json() for figure in figures],
-        **given,
     }
-    kind = "cpu" if is_cpu else _name(device.device_kind)
-    write(options.out or RESULTS / f"population-{kind}.json", result)
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        packages = ["jax", "jaxlib", "numpy", "optax"]
+        packages += ["ray"] if options.peers else []
+        given = circumstances(place, packages)
+        figures: list[dict[str, Any]] = []
+        for figure in _figures(sizes, place, quick=options.quick):
+            print(shown(figure), flush=True)
+            figures.append(figure.as_json())
+            # Each time: whatever happens to the rest, this is measured.
+            write(out, {**head, "figures": figures, **given})
 
 
 def _figures(sizes: Sizes, folder: pathlib.Path, *, quick: bool) -> Iterator[Figure]:
@@ -165,13 +169,14 @@ def _figures(sizes: Sizes, folder: pathlib.Path, *, quick: bool) -> Iterator[Fig
 def _each_way(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
     """All ways at several numbers of steps a report."""
     for every, rounds in sizes.rounds.items():
-        task = Task("mlp", sizes.members, every, rounds)
+        task = Task("mlp", sizes.members, every, rounds, _apart(every, rounds))
         found = _measured(task, sizes.ways, sizes.repetitions, folder)
         tuned = dataclasses.replace(task, rounds=sizes.tuned.get(every, rounds))
         # A function is no faster: it is shown where each report counts most.
         for name in sizes.peers if every == 1 else sizes.peers[:1]:
             # Once: starting it takes a minute each time, and its rate hardly varies.
-            found |= _measured(tuned, [name], 1, folder)
+            timings = _measured(tuned, [name], 1, folder)
+            found |= timings if timings[name][0].member_steps else {}
         section = f"{sizes.members} members, {_steps(every)} a report"
         yield from _beside_limit(section, found, WITHIN.get(every))
         yield from _beside_tune(section, found, TIMES.get(every))
@@ -181,8 +186,8 @@ def _beside_tune(section: str, found: Found, goal: float | None) -> Iterator[Fig
     """How many times as fast as Ray Tune the stack is."""
     for name in PEERS:
         if name not in found:
-            if not tune.is_installed():
-                yield Figure(section, name, note=tune.MISSING)
+            if name == TUNE:
+                yield Figure(section, "(f) Ray Tune", note=tune.MISSING)
             continue
         (once,) = _rates(found[name])
         rates = _rates(found[STACKED])
@@ -196,7 +201,8 @@ def _by_size(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
     """The stacked program and the loop with few and with many members."""
     for size in sizes.population:
         rounds = min(max(8, int(sizes.seconds * 1500 / size)), 150)
-        task = Task("mlp", size, 10, rounds if sizes.repetitions > 1 else 4)
+        rounds = rounds if sizes.repetitions > 1 else 4
+        task = Task("mlp", size, 10, rounds, _apart(10, rounds))
         found = _measured(task, [LOOP, STACKED, *LIMITS], sizes.repetitions, folder)
         section = "By the number of members, 10 steps a report"
         limit = _limit(found)
@@ -218,7 +224,8 @@ def _never_slower(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
     for problem in sizes.others:
         for size in (1, sizes.members):
             rounds = 40 if problem.startswith("cnn") else 300
-            task = Task(problem, size, 1, rounds if sizes.repetitions > 1 else 4)
+            rounds = rounds if sizes.repetitions > 1 else 4
+            task = Task(problem, size, 1, rounds, _apart(1, rounds))
             found = _measured(task, [LOOP, STACKED], sizes.repetitions, folder)
             ratio = paired(_rates(found[LOOP]), _rates(found[STACKED]))
             yield Figure(
@@ -232,6 +239,11 @@ def _never_slower(sizes: Sizes, folder: pathlib.Path) -> Iterator[Figure]:
             )
 
 
+def _apart(every: int, rounds: int) -> int:
+    """Steps between two decisions: there are two at least in a run."""
+    return min(EXPLOIT_STEPS, max(1, rounds // 2 - 1) * every)
+
+
 def _measured(
     task: Task, names: Sequence[str], repetitions: int, folder: pathlib.Path
 ) -> Found:
@@ -242,7 +254,8 @@ def _measured(
         rng.shuffle(order)
         for name in order:
             # A rate needs no more of the slow ones, which take minutes.
-            rounds = max(3, task.rounds // 5) if name in SLOW else task.rounds
+            least = task.exploit_steps // task.every + 2
+            rounds = max(least, task.rounds // 5) if name in SLOW else task.rounds
             given = dataclasses.replace(task, rounds=rounds)
             found[name].append(WAYS[name](given, _new(folder)))
     return found

@@ -33,22 +33,19 @@ class Task:
         size: Members.
         every: Training steps a report.
         rounds: Reports of each member.
+        exploit_steps: Training steps between two decisions.
     """
 
     problem: str
     size: int
     every: int
     rounds: int
+    exploit_steps: int = EXPLOIT_STEPS
 
     @property
     def steps(self) -> int:
         """Training steps of each member."""
         return self.every * self.rounds
-
-    @property
-    def exploit_steps(self) -> int:
-        """Training steps between two decisions: there are at least three in a run."""
-        return min(EXPLOIT_STEPS, max(1, self.rounds // 4) * self.every)
 
 
 @dataclasses.dataclass(frozen=True)

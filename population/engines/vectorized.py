@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from population.incoming import Incoming
 
 
+_SAVING = (OSError, RuntimeError, MemoryError, TypeError, ValueError)
+
+
 def run(
     controller: PopulationController,
     init: Callable[[Any, Any], Any],
@@ -159,7 +162,7 @@ class _Population:
 
     Attributes:
         rounds: Rounds so far.
-        overhead_s: Seconds for reports, decisions and copies, without saving.
+        overhead_s: Seconds for recording, decisions and copies, without saving.
     """
 
     def __init__(
@@ -176,7 +179,7 @@ class _Population:
         self._kept: set[Any] = set()  # What outlives the round.
         self._ids: list[str] = []  # The generations that are being trained.
         self._whole = True  # Whether the rows hold what was last reported.
-        self._headway = Headway(parts.size)
+        self._headway = Headway()
         self.rounds = 0
         self.overhead_s = 0.0
 
@@ -205,7 +208,7 @@ class _Population:
         """Save what can be saved; should that fail, the error says so too."""
         try:
             self._save_rest()
-        except (OSError, RuntimeError, PopulationError) as second:
+        except (*_SAVING, PopulationError) as second:
             told = f"{type(second).__name__}: {second}"
             error.add_note(f"What was trained since the last save is lost, too: {told}")
 
@@ -312,14 +315,14 @@ class _Population:
         with self._forgotten_on_error(new):
             if saves:
                 self._save(self._tenants.snapshots, new)
-            first, start = len(new), time.perf_counter()
+            first = len(new)
             for w in active:
                 value, metrics = values[w]
                 params = Held() if host is None else self._member.saved(host(w))
                 new.append(
                     self._incoming(w, params, value, self._member.metrics(metrics))
                 )
-            start = time.perf_counter() if saves else start
+            start = time.perf_counter()
             self._commit(new)
         self._reported = {k: p for k, p in self._reported.items() if k in self._kept}
         for w, report in zip(active, new[first:], strict=True):
@@ -366,7 +369,7 @@ class _Population:
 
     def _commit(self, new: Sequence[Incoming]) -> None:
         branched = self._session.commit(new, self._session.claims.of_all)
-        self._headway.note(new, len(branched))
+        self._headway.note(new, branched)
 
     @contextlib.contextmanager
     def _forgotten_on_error(self, new: Sequence[Incoming]) -> Iterator[None]:

@@ -23,8 +23,6 @@ from population.errors import ParamsError
 _PLAIN_LEAVES = (bool, int, float, str, bytes)
 # No bound methods, no partials: they may hold weights.
 _FUNCTIONS = (
-    types.FunctionType,
-    types.BuiltinFunctionType,
     type,
     np.ufunc,
     jax.custom_jvp,
@@ -52,7 +50,7 @@ def check(tree: Any, *, plain: bool) -> None:
                 "whose restore(init) makes one."
             )
     for place, leaf in by_path(tree).items():
-        if not _is_storable(leaf):
+        if not is_storable(leaf):
             what = getattr(leaf, "dtype", "")
             raise TypeError(
                 f"params{place} cannot be stored: got {type(leaf).__name__} {what}. "
@@ -122,7 +120,8 @@ def _is_data(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") or isinstance(leaf, _PLAIN_LEAVES)
 
 
-def _is_storable(leaf: Any) -> bool:
+def is_storable(leaf: Any) -> bool:
+    """Whether a store keeps a leaf."""
     if not codec.is_array(leaf):
         limited = type(leaf) is not int or -(2**63) <= leaf < 2**64
         return type(leaf) in _PLAIN_LEAVES and limited
@@ -143,11 +142,21 @@ def is_key(leaf: Any) -> bool:
 
 
 def is_function(leaf: Any) -> bool:
-    """Whether a leaf is a function that holds no weights."""
-    bound = isinstance(leaf, types.BuiltinFunctionType) and not isinstance(
-        leaf.__self__, types.ModuleType
-    )
-    return isinstance(leaf, _FUNCTIONS) and not bound
+    """Whether a leaf is a function, and as far as one can see holds no weights."""
+    if isinstance(leaf, types.BuiltinFunctionType):
+        return isinstance(leaf.__self__, types.ModuleType)
+    if isinstance(leaf, types.FunctionType):
+        cells = [cell for cell in leaf.__closure__ or () if _is_filled(cell)]
+        held = [cell.cell_contents for cell in cells] + [*(leaf.__defaults__ or ())]
+        return not any(map(codec.is_array, jax.tree.leaves(held)))
+    return isinstance(leaf, _FUNCTIONS)
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:  # A name that gets its value later.
+        return False
 
 
 def by_path(tree: Any) -> dict[str, Any]:

@@ -197,6 +197,7 @@ def test_the_model_may_be_shapes_alone(store: Any) -> None:
     np.testing.assert_array_equal(np.asarray(found["w"]), np.asarray(tree["w"]))
 
 
+WEIGHTS = np.ones(2)
 REFUSED: list[Any] = [
     pytest.param(np.array([object()]), id="objects"),
     pytest.param(np.array([{"a": 1}, None], dtype=object), id="dicts"),
@@ -207,6 +208,8 @@ REFUSED: list[Any] = [
     pytest.param(object(), id="object"),
     pytest.param(functools.partial(len, "ab"), id="partial"),
     pytest.param(np.ones(1).sum, id="method"),
+    pytest.param((lambda w: lambda x: x @ w)(np.ones(2)), id="closure"),
+    pytest.param(lambda x, w=WEIGHTS: x @ w, id="default"),
     pytest.param(2**64, id="long int"),
     pytest.param(1j, id="complex"),
 ]
@@ -221,7 +224,7 @@ def test_what_cannot_come_back_is_refused_by_its_place(store: Any, leaf: Any) ->
 
 
 FUNCTIONS = [len, jax.nn.relu, jax.jit(jnp.sin), jax.custom_jvp(abs), np.exp]
-FUNCTIONS += [lambda x: x, jnp.exp, jax.nn.gelu, dict]
+FUNCTIONS += [lambda x: x, jnp.exp, jax.nn.gelu, dict, np.float32, jnp.bfloat16]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -162,14 +162,20 @@ def check_arrays(name: str, tree: Any) -> None:
                 f"{name}{jax.tree_util.keystr(path)}. Make codes of what is none."
             )
         if not keys and not isinstance(leaf, jax.Array):
-            _check_whole(np.asarray(leaf), f"{name}{jax.tree_util.keystr(path)}")
+            check_whole(np.asarray(leaf), f"{name}{jax.tree_util.keystr(path)}")
 
 
-def _check_whole(array: npt.NDArray[Any], place: str) -> None:
-    """Refuse whole numbers that the device would cut off."""
-    if not np.issubdtype(array.dtype, np.integer) or not array.size:
-        return
+def check_whole(array: npt.NDArray[Any], place: str) -> None:
+    """Refuse whole numbers that the device would cut off.
+
+    Raises:
+        ValueError: Naming their place.
+    """
+    if array.dtype == np.dtype(object):  # An int beyond 64 bits.
+        raise ValueError(f"{place} must fit 64 bits, got {array!r}.")
     kind = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
+    if kind == array.dtype or not np.issubdtype(kind, np.integer) or not array.size:
+        return
     limits, low, high = np.iinfo(kind), int(array.min()), int(array.max())
     if not limits.min <= low <= high <= limits.max:
         raise ValueError(

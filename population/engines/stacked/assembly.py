@@ -73,7 +73,10 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
     builder = _Builder(session, member, columns, request)
     builder.measure(example)
     batching, bank = builder.bank()
-    _record(session, "categories", categories)  # Only what can be trained is recorded.
+    # Only what can be trained is recorded.
+    _record_categories(session, categories)
+    if builder.for_good:
+        _record(session, builder.fact, batching)
     return Parts(
         member,
         bank,
@@ -96,9 +99,7 @@ def _checked_categories(
         ValueError: If the run goes on with other categories than it began with.
     """
     given = {name: list(values) for name, values in (categories or {}).items()}
-    with session.news.lock:
-        recorded = session.journal.facts().get("categories")
-    known = given if recorded is None else codec.decode(recorded)
+    known = (_recorded_categories(session) or [given])[-1]
     # Values may be added at the end: no code changes.
     same = known.keys() == given.keys()
     if not same or any(
@@ -109,6 +110,23 @@ def _checked_categories(
             f"the codes: {known!r}, got {given!r}. Add new values at the end of a list."
         )
     return given
+
+
+def _recorded_categories(session: Session) -> list[dict[str, list[Any]]]:
+    """The categories with which the run was trained: each longer than the last."""
+    with session.news.lock:
+        facts = session.journal.facts()
+    texts = [text for key, text in facts.items() if key.startswith("categories")]
+    found = map(codec.decode, texts)
+    return sorted(found, key=lambda known: sum(map(len, known.values())))
+
+
+def _record_categories(session: Session, given: dict[str, list[Any]]) -> None:
+    """Record them, if they are new: values once added keep their codes."""
+    known = _recorded_categories(session)
+    if given not in known:
+        number = f" {len(known) + 1}" if known else ""
+        _record(session, f"categories{number}", given)
 
 
 def _record(session: Session, fact: str, value: Any) -> None:
@@ -130,6 +148,8 @@ class _Builder:
 
     Attributes:
         length: Steps of a chunk.
+        fact: Under which name the way of batching is recorded.
+        for_good: Whether it is to be recorded.
     """
 
     def __init__(
@@ -151,6 +171,9 @@ class _Builder:
         self._steps = np.zeros(self._rows, np.int32)
         self._steps[: self._count] = [newest.step for newest in self._newest]
         self.length = options.steps_per_report
+        where = f"{len(devices)} {devices[0].platform}"
+        self.fact = f"batching on {where}, {self.length} steps a report"
+        self.for_good = True
 
     def measure(self, batch: Any) -> None:
         """See how many steps a chunk may have: its batches are all at hand."""
@@ -163,10 +186,8 @@ class _Builder:
     def bank(self) -> tuple[str, Bank]:
         """The states as the slots begin, and how they are batched."""
         session, batching = self._session, self._options.batching
-        where = f"{len(self._devices)} {self._devices[0].platform}"
-        fact = f"batching on {where}, {self._options.steps_per_report} steps a report"
         with session.news.lock:
-            recorded = session.journal.facts().get(fact)
+            recorded = session.journal.facts().get(self.fact)
         made: dict[tuple[str, int], Made] = {}
         if batching == "auto" and recorded is not None:
             batching = codec.decode(recorded)
@@ -176,11 +197,7 @@ class _Builder:
             names = choice.worth_trying(self._count, self._options.steps_per_report)
             make = functools.partial(self._trial, made, length=steps)
             what = f"{steps} steps of all members"
-            batching, for_good = choice.fastest(make, what, names)
-            if for_good:
-                _record(session, fact, batching)
-        else:
-            _record(session, fact, batching)
+            batching, self.for_good = choice.fastest(make, what, names)
         # What was tried for as many steps need not be compiled again.
         bank = made.pop((batching, self.length), None)
         made.clear()  # The copies of the others go before the states are made anew.

@@ -61,7 +61,8 @@ def fastest(
         logger.info("members are batched by %s, as there is no other way", *names)
         return Choice(names[0], for_good=False)
     found: dict[str, float] = {}
-    failed: list[Exception] = []
+    failed: Exception | None = None
+    short_of_memory = False
     for name in names:
         run = None  # What the last one needs is free before the next one is made.
         try:
@@ -69,15 +70,18 @@ def fastest(
             run()  # It is compiled now.
         except _IMPOSSIBLE as error:
             logger.warning("members cannot be batched by %s: %s", name, error)
-            failed.append(error)
+            short_of_memory |= _is_memory(error)
+            # Its frames hold the states that did not fit, and others need the room.
+            failed = error.with_traceback(None)
+            failed.__context__ = failed.__cause__ = None
             continue
         found[name] = _seconds(run, min(found.values(), default=None), clock)
-    if failed and not found:
-        raise failed[-1]
+    if failed is not None and not found:
+        raise failed
     chosen = min(found, key=lambda name: found[name])
     told = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in found.items())
     logger.info("members are batched by %s (%s: %s)", chosen, what, told)
-    return Choice(chosen, not any(_is_memory(error) for error in failed))
+    return Choice(chosen, not short_of_memory)
 
 
 def _is_memory(error: Exception) -> bool:

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from population.engines.stacked.arguments import check_whole
+
 logger = logging.getLogger("population")
 Put = Callable[[Any], Any]
 _HANDING_OVER_S = 2e-4  # What is made sooner is not worth a thread.
@@ -223,6 +225,8 @@ class _Batcher:
             shape = self._rows, self.length
             arrays += [np.empty((*shape, *x.shape), _dtype(x)) for x in leaves]
         for array, leaf in zip(arrays, leaves, strict=True):
+            if array.dtype != leaf.dtype:
+                check_whole(leaf, self._place(row, step))
             array[row, place] = leaf
 
     def tree(self, arrays: Sequence[npt.NDArray[Any]], count: int) -> Any:

@@ -81,7 +81,15 @@ class Layout:
         Raises:
             ParamsError: If they are not those of a member of this population.
         """
-        leaves = self._tree.flatten_up_to(tree)
+        try:
+            leaves = self._tree.flatten_up_to(tree)
+        except ValueError as error:  # Its words are those of JAX.
+            raise ParamsError(
+                "Saved params must have the structure that init gives a state: "
+                f"{error}. Has the model changed since?"
+            ) from error
+        for place, leaf, ours in zip(self._places(), leaves, self._rest, strict=True):
+            self._check_same(place, leaf, ours)
         flat = self._arrays(leaves)
         found = [(x.shape, x.dtype) for x in flat]
         if found != [(x.shape, x.dtype) for x in shapes]:
@@ -94,11 +102,29 @@ class Layout:
 
     def names(self) -> list[str]:
         """Where in the state each array is."""
+        pairs = zip(self._places(), self._rest, strict=True)
+        return [place for place, rest in pairs if rest is _ARRAY]
+
+    def _places(self) -> list[str]:
+        """Where in the state each leaf is."""
         places = jax.tree_util.tree_flatten_with_path(
             jax.tree.unflatten(self._tree, range(len(self._rest)))
         )[0]
-        keys = [jax.tree_util.keystr(path) or "the state" for path, _ in places]
-        return [k for k, r in zip(keys, self._rest, strict=True) if r is _ARRAY]
+        return [jax.tree_util.keystr(path) or "the state" for path, _ in places]
+
+    def _check_same(self, place: str, leaf: Any, ours: Any) -> None:
+        """Refuse a constant of what was saved that is another one now."""
+        if ours is _ARRAY:
+            fits = is_array(leaf) or _is_number(leaf)
+        else:
+            fits = leaf is None or not trees.is_storable(ours) or _is_same(leaf, ours)
+        if not fits:
+            what = "an array" if ours is _ARRAY else repr(ours)
+            raise ParamsError(
+                f"Saved params must have what init gives a state, {what} at {place}, "
+                f"got {leaf!r}. What is no array is the same for all members, and "
+                "fixed: make it jnp.asarray(...) in init, or have init give the other."
+            )
 
     def _arrays(self, leaves: Sequence[Any]) -> Flat:
         pairs = zip(leaves, self._rest, strict=True)
@@ -150,8 +176,13 @@ def _has_moved(ours: Any, leaf: Any) -> bool:
     """Whether a number is another one now, or was computed."""
     if not _is_number(ours):
         return False
-    same = type(leaf) is type(ours) and (leaf == ours or leaf != leaf)
-    return not same and (_is_number(leaf) or is_array(leaf))
+    return not _is_same(leaf, ours) and (_is_number(leaf) or is_array(leaf))
+
+
+def _is_same(leaf: Any, ours: Any) -> bool:
+    """Whether two constants are equal, NaN and NaN included."""
+    both_nan = leaf != leaf and ours != ours
+    return type(leaf) is type(ours) and bool(leaf == ours or both_nan)
 
 
 def _alike(ours: Any, leaf: Any) -> bool:
@@ -160,12 +191,14 @@ def _alike(ours: Any, leaf: Any) -> bool:
         return is_array(leaf) or _is_number(leaf)
     if is_array(leaf):
         return False
+    if trees.is_function(ours):
+        return leaf is ours
     return bool(leaf == ours) if isinstance(leaf, (bool, str, bytes)) else True
 
 
 def _is_kept(rest: Any) -> bool:
     """Whether a params store takes it, or knows to leave it out."""
-    return isinstance(rest, (bool, int, float, str, bytes)) or trees.is_function(rest)
+    return rest is not _ARRAY and (trees.is_storable(rest) or trees.is_function(rest))
 
 
 def _strong(leaf: Any) -> Any:

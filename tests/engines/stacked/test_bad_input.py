@@ -578,6 +578,19 @@ def test_who_looks_a_code_up_as_a_value_is_told_that_it_is_a_code() -> None:
     assert any("arrive as codes" in note for note in error.value.__notes__)
 
 
+@pytest.mark.parametrize("name", ["batches", "shared_batches"])
+def test_a_later_batch_with_too_large_numbers_is_refused(name: str) -> None:
+    """Not only the first one is looked at."""
+
+    def batch(*place: int) -> Any:
+        return np.array([2**40 if place[-1] == 3 else 1])
+
+    found = problems.controller()
+    given: Any = {name: batch}
+    with pytest.raises(ValueError, match=rf"{name} for .*step 3 must fit int32"):
+        problems.run(found, PLAIN, **given)
+
+
 @pytest.mark.parametrize("name", ["data", "batches", "shared_batches", "evaluation"])
 def test_whole_numbers_that_the_device_would_cut_off_are_refused(name: str) -> None:
     """JAX makes 32 bits of 64 without a word."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from population import PopulationController, Stop
+from population import Branch, PopulationController, Stop
 from population.base import Held
 from population.engines import vectorized
 from population.engines.stacked import choice, feed
@@ -75,8 +75,9 @@ def test_batches_that_fail_within_a_round_cost_the_rounds_since_the_last_save(
     assert best.value == pytest.approx(expected.value, rel=1e-4)
 
 
+@pytest.mark.parametrize("second", [OSError, MemoryError, TypeError, ValueError])
 def test_what_cannot_be_saved_then_is_said_beside_what_was_raised(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    second: type[Exception], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk that is full does not hide the disk that cannot be read."""
 
@@ -86,7 +87,7 @@ def test_what_cannot_be_saved_then_is_said_beside_what_was_raised(
         return regression.batch(seed, worker_id, step)
 
     def full(*a: Any, **k: Any) -> Any:
-        raise OSError("no space left")
+        raise second("no space left")
 
     found = regression.controller(schedule(), 2, tmp_path)
     monkeypatch.setattr(found.session.keeper, "prepare", full)
@@ -238,6 +239,12 @@ def test_values_may_be_added_at_the_end_of_categories(tmp_path: pathlib.Path) ->
             problems.run(again, WORDS, **given)
     problems.run(again, WORDS, **categories(a=["x", "y", "z"]))
     assert again.newest(0).value == 3 * 1.0 + 3.0
+    again.close()
+    third = category_run(tmp_path, 6, "z")  # What was added is fixed, too.
+    with pytest.raises(ValueError, match="categories must be those with which"):
+        problems.run(third, WORDS, **categories(a=["x", "y", "w", "z"]))
+    problems.run(third, WORDS, **categories(a=["x", "y", "z", "w"]))
+    assert third.newest(0).value == 6.0 + 2 * 3.0
 
 
 @pytest.mark.parametrize(
@@ -355,7 +362,7 @@ def test_a_population_that_only_diverges_ends(kind: str) -> None:
         "winner": WinnerTakeAllGenetic(problems.mutate, 2, synchronous=True),
     }
     found = problems.controller(policies[kind], 3, steps=20)
-    with pytest.raises(RuntimeError, match="begun anew 20 times without a finite"):
+    with pytest.raises(RuntimeError, match="begun anew 20 times, and nobody"):
         problems.run(found, PLAIN._replace(evaluate=nan))
     assert sum(found.diverged()) > 20
     assert found.session.claims.of_all is None
@@ -381,3 +388,26 @@ def test_one_member_with_a_finite_value_keeps_a_population_going() -> None:
     found = problems.controller(problems.pbt(1), 3, steps=60)
     problems.run(found, PLAIN._replace(evaluate=evaluate), 1)
     assert found.finished
+
+
+def test_a_member_that_alone_goes_back_for_ever_ends_the_run() -> None:
+    """The others wait for it, so that nobody can bring a finite value."""
+
+    def evaluate(state: Any, meta: Any, batch: Any) -> Any:
+        return jnp.where(meta["bad"] > 0, jnp.nan, PLAIN.evaluate(state, meta, batch))
+
+    def decide(report: Any, view: Any) -> Any:
+        if not report.checkpoint.diverged:
+            return {}
+        return {report.worker_id: Branch(None, report.checkpoint.meta_params)}
+
+    class Waiting(problems.Branching):
+        """Those that are finite wait after their first report."""
+
+        def wait_at(self, state: None, worker_id: int, view: Any) -> int | None:
+            return 2
+
+    metas = [{**meta, "bad": float(i == 1)} for i, meta in enumerate(problems.metas(5))]
+    found = problems.controller(Waiting(decide), starts=metas, steps=20)
+    with pytest.raises(RuntimeError, match="Worker 1 has diverged and begun anew 20"):
+        problems.run(found, PLAIN._replace(evaluate=evaluate))
