@@ -147,10 +147,11 @@ def main(argv: list[str] | None = None) -> PopulationController:
         batching=options.batching,
     )
     print_test_table(controller, functions, dataset)
+    how = f"batched by {summary.batching}; " if summary.rounds else ""
     print(
         f"{summary.wall_s:.1f} s for {summary.rounds} rounds of "
-        f"{summary.num_members} members, batched by {summary.batching}; the "
-        f"controller took {summary.overhead:.2%} of the time"
+        f"{summary.num_members} members, {how}the controller took "
+        f"{summary.overhead:.2%} of the time"
     )
     return controller
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -65,7 +65,7 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
         firsts, controller.space, request.categories, request.max_batch
     )
     example = source.example(session.seed, 0, slots[0].newest.step)
-    categories = _checked_categories(session, request.categories)
+    _check_categories(session, columns.codes)
     names = {"data": "data", "each": "batches", "shared": "shared_batches"}
     arguments.check_arrays(names[source.kind], example)
     arguments.check_arrays("evaluation", request.evaluation)
@@ -74,7 +74,7 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
     builder.measure(example)
     batching, bank = builder.bank()
     # Only what can be trained is recorded.
-    _record_categories(session, categories)
+    _record_categories(session, columns.codes)
     if builder.for_good:
         _record(session, builder.fact, batching)
     return Parts(
@@ -90,17 +90,13 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
     )
 
 
-def _checked_categories(
-    session: Session, categories: Mapping[str, Sequence[Any]] | None
-) -> dict[str, list[Any]]:
-    """The values that become codes, by name; none has another code than before.
+def _check_categories(session: Session, given: dict[str, list[Any]]) -> None:
+    """Refuse other codes than before; values may be added at the end of a list.
 
     Raises:
         ValueError: If the run goes on with other categories than it began with.
     """
-    given = {name: list(values) for name, values in (categories or {}).items()}
     known = (_recorded_categories(session) or [given])[-1]
-    # Values may be added at the end: no code changes.
     same = known.keys() == given.keys()
     if not same or any(
         given[name][: len(known[name])] != known[name] for name in known
@@ -109,7 +105,6 @@ def _checked_categories(
             "categories must be those with which this run began, as their places are "
             f"the codes: {known!r}, got {given!r}. Add new values at the end of a list."
         )
-    return given
 
 
 def _recorded_categories(session: Session) -> list[dict[str, list[Any]]]:

@@ -181,8 +181,9 @@ def _has_moved(ours: Any, leaf: Any) -> bool:
 
 def _is_same(leaf: Any, ours: Any) -> bool:
     """Whether two constants are equal, NaN and NaN included."""
-    both_nan = leaf != leaf and ours != ours
-    return type(leaf) is type(ours) and bool(leaf == ours or both_nan)
+    if type(leaf) is not type(ours):  # A traced one can be asked nothing.
+        return False
+    return bool(leaf == ours or (leaf != leaf and ours != ours))
 
 
 def _alike(ours: Any, leaf: Any) -> bool:

@@ -210,8 +210,8 @@ class Member:
                 ) from error
             if self.columns.codes:
                 error.add_note(
-                    f"{self.columns.codes} arrive as codes, from 0 on: choose with "
-                    "lax.switch, or take an array at the code."
+                    f"{list(self.columns.codes)} arrive as codes, from 0 on: choose "
+                    "with lax.switch, or take an array at the code."
                 )
             raise
 

@@ -41,7 +41,7 @@ class Columns:
     Attributes:
         names: Where each column's leaf is: "learning_rate", "optimizer.beta",
             "layers[0]".
-        codes: Those that are places of values.
+        codes: By name, the values of those columns that hold their places.
     """
 
     def __init__(self, tree: Any, columns: Sequence[_Column], first: Any) -> None:
@@ -50,7 +50,7 @@ class Columns:
         self._columns = tuple(columns)
         self._first = self.encode(first, 0)
         self.names = tuple(column.name for column in columns)
-        self.codes = [column.name for column in columns if column.is_code]
+        self.codes = {c.name: list(c.values) for c in columns if c.is_code}
 
     @classmethod
     def of(
@@ -243,6 +243,7 @@ class _Column(NamedTuple):
     needed: str
     advice: str
     is_code: bool = False
+    values: Sequence[Any] = ()
 
 
 def _column(
@@ -256,7 +257,8 @@ def _column(
         needed = f"be one of {list(known)}"
         advice = f"Name all its values: categories={{{name!r}: [...]}}."
         codes = fits.codes(known, np.int32)
-        return _Column(name, np.dtype(np.int32), codes, needed, advice, is_code=True)
+        dtype = np.dtype(np.int32)
+        return _Column(name, dtype, codes, needed, advice, is_code=True, values=known)
     if kind is bool:
         codes = fits.codes((False, True), np.bool_)
         return _Column(name, np.dtype(np.bool_), codes, "be True or False", _KEEP)

@@ -23,6 +23,7 @@ from population.mutators import (
     WinnerTakeAllGenetic,
 )
 from population.session import Session
+from population.space import Categorical
 from tests.engines import regression
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import PLAIN
@@ -411,3 +412,24 @@ def test_a_member_that_alone_goes_back_for_ever_ends_the_run() -> None:
     found = problems.controller(Waiting(decide), starts=metas, steps=20)
     with pytest.raises(RuntimeError, match="Worker 1 has diverged and begun anew 20"):
         problems.run(found, PLAIN._replace(evaluate=evaluate))
+
+
+def test_values_may_be_added_to_those_of_a_space(tmp_path: pathlib.Path) -> None:
+    """As the error says that asks for them; another order is refused."""
+    space = {"a": Categorical(["x", "y"])}
+
+    def opened(steps: int) -> PopulationController:
+        schedule = FixedSchedule({0: {"a": "x"}, 3: {"a": "z"}})
+        metas = [{"a": "x"}, {"a": "x"}]
+        return PopulationController(
+            metas, schedule, tmp_path, stop=Stop(steps), space=space
+        )
+
+    first = opened(2)
+    problems.run(first, WORDS, 1)
+    first.close()
+    again = opened(5)
+    with pytest.raises(ValueError, match="categories must be those with which"):
+        problems.run(again, WORDS, **categories(a=["y", "x", "z"]))
+    problems.run(again, WORDS, **categories(a=["x", "y", "z"]))
+    assert again.newest(0).value == 3 * 1.0 + 2 * 3.0

@@ -13,6 +13,8 @@ import pytest
 
 from population import ParamsError
 from population.engines.stacked.layout import Layout, Moved
+from tests.engines.stacked import problems
+from tests.engines.stacked.problems import PLAIN, Functions
 
 
 class Colour(enum.IntEnum):
@@ -80,3 +82,40 @@ def test_params_of_another_structure_are_refused(tree: Any) -> None:
     layout, shapes = learned({"w": jnp.ones(2)})
     with pytest.raises(ParamsError, match="structure that init gives"):
         layout.restored(tree, shapes)
+
+
+@pytest.mark.parametrize("first", [0, 0.0, math.inf, math.nan])
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_a_number_that_is_computed_from_the_weights_is_trained(
+    first: float, batching: str
+) -> None:
+    """A running loss, the best so far: what is traced can be asked nothing."""
+
+    def init(key: Any, meta: Any) -> Any:
+        return {"weights": PLAIN.init(key, meta), "best": first}
+
+    def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        weights = PLAIN.step(state["weights"], meta, batch, key)
+        loss = PLAIN.evaluate(weights, meta, batch)
+        best = jnp.where(first == 0, state["best"] + 1, jnp.fmin(state["best"], loss))
+        return {"weights": weights, "best": best.astype(type(first))}
+
+    def evaluate(state: Any, meta: Any, batch: Any) -> Any:
+        return PLAIN.evaluate(state["weights"], meta, batch), {"best": state["best"]}
+
+    found = problems.controller(problems.still(), steps=4)
+    problems.run(found, Functions(init, step, evaluate), batching=batching)
+    newest = found.newest(0)
+    best = newest.metrics["best"]
+    assert best == (4 if first == 0 else pytest.approx(newest.value, rel=1e-5))
+
+
+def test_a_number_that_becomes_a_vector_is_refused() -> None:
+    """By its place, as every other change of a shape."""
+
+    def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        return {"n": jnp.ones(2)}
+
+    functions = Functions(lambda k, m: {"n": 1.0}, step, lambda s, m, b: 0.0)
+    with pytest.raises(ValueError, match=r"\['n'\] was float32\[\] and became"):
+        problems.run(problems.controller(), functions)
