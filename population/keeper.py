@@ -173,7 +173,8 @@ class Keeper:
     ) -> tuple[Saved, int]:
         from population import params as params_module
 
-        params_module.check(params, plain=plain and not self._in_memory)
+        kept_as_it_is = plain and not self._in_memory
+        params_module.check(params, plain=kept_as_it_is, functions=not plain)
         self._remover.settle()  # Else a slow disk would fill up all the same.
         name = f"{generation_id}/{step}-{self._token}"
         path = self._need_store().save(name, params)

@@ -31,19 +31,20 @@ _FUNCTIONS = (
 )
 
 
-def check(tree: Any, *, plain: bool) -> None:
+def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
     """Refuse params that a store cannot keep, or cannot give back.
 
     Args:
         tree: The params.
         plain: Whether they must be dicts, lists and tuples of arrays.
+        functions: Whether there may be functions, which are not kept.
 
     Raises:
         TypeError: Naming the place of what does not fit.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     for place in [keystr(path) for path, leaf in leaves if is_function(leaf)]:
-        if plain:
+        if not functions:
             raise TypeError(
                 f"params{place} cannot be stored: a function is not kept, and without "
                 "a tree that has it, it cannot come back. Use controller.worker(), "
