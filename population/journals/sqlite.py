@@ -62,7 +62,7 @@ class SqliteJournal(Journal):
         self._path = None if path is None else pathlib.Path(path)
         self._link = Connection(self._path, durability)
         self._connection = self._link.raw
-        self._run = self._link.run
+        self._run, self._one = self._link.run, self._link.one
         self._version = self._link.version()
 
     def __enter__(self) -> object:
@@ -104,7 +104,7 @@ class SqliteJournal(Journal):
         """Whether another connection has committed since the last call."""
         if self._path is None:
             return False  # Nobody else can reach this memory.
-        (version,) = self._run("PRAGMA data_version").fetchone()
+        (version,) = self._one("PRAGMA data_version")
         if version == self._version:
             return False
         self._version = version
@@ -112,7 +112,7 @@ class SqliteJournal(Journal):
 
     def facts(self) -> dict[str, str]:
         """What is fixed about the run, encoded; empty for a new one."""
-        return dict(self._run("SELECT key, value FROM facts").fetchall())
+        return dict(self._run("SELECT key, value FROM facts"))
 
     def add_fact(self, key: str, value: str) -> None:
         """Record a fact; a second time is ignored."""
@@ -144,7 +144,7 @@ class SqliteJournal(Journal):
         sql = (
             "SELECT count(*), coalesce(sum(bytes), 0) FROM saves WHERE generation > ''"
         )
-        found: tuple[int, int] = self._run(sql).fetchone()
+        found: tuple[int, int] = self._one(sql)
         return found
 
     def trained_since(self, row: int) -> list[str]:
@@ -170,9 +170,7 @@ class SqliteJournal(Journal):
 
     def lost(self) -> tuple[str | None, int]:
         """Which slots are lost, encoded, and how often that has changed."""
-        found = self._run(
-            "SELECT lost, rowid FROM losses ORDER BY rowid DESC LIMIT 1"
-        ).fetchone()
+        found = self._one("SELECT lost, rowid FROM losses ORDER BY rowid DESC LIMIT 1")
         return found or (None, 0)
 
     def records(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
@@ -189,11 +187,11 @@ class SqliteJournal(Journal):
 
     def pulse(self, after: int) -> Pulse:
         """What has changed beside checkpoints, at or after a row."""
-        return Pulse(*self._run(queries.PULSE, (after, UNREACHABLE)).fetchone())
+        return Pulse(*self._one(queries.PULSE, (after, UNREACHABLE)))
 
     def touched(self, after: int) -> list[tuple[int, int]]:
         """Slots and generations (their rows) with checkpoints recorded after a row."""
-        return self._run(queries.TOUCHED, (after,)).fetchall()
+        return self._run(queries.TOUCHED, (after,))
 
     def late_since(self, after: int) -> list[int]:
         """Rows of the checkpoints that came late, in part or whole, after a row."""
@@ -206,7 +204,7 @@ class SqliteJournal(Journal):
 
     def diverged(self) -> list[tuple[int, int]]:
         """Slots with how many values were NaN or infinite, where there are any."""
-        return self._run(queries.DIVERGED).fetchall()
+        return self._run(queries.DIVERGED)
 
     def leases(self, after: int = -1) -> list[LeaseRow]:
         """The leases that have changed since a change, in the order of changes."""
@@ -237,21 +235,19 @@ class SqliteJournal(Journal):
     def owners(self) -> list[tuple[int, str]]:
         """The row and the owner of each session, oldest first."""
         sql = "SELECT row, owner FROM sessions WHERE owner NOTNULL ORDER BY rowid"
-        return self._run(sql).fetchall()
+        return self._run(sql)
 
     def sessions(self) -> list[tuple[float, float]]:
         """When each session began and when its last checkpoint was recorded."""
-        return self._run(queries.SESSIONS).fetchall()
+        return self._run(queries.SESSIONS)
 
     def tail(self) -> Tail:
         """Where the journal ends."""
-        return Tail(*self._run(queries.TAIL).fetchone())
+        return Tail(*self._one(queries.TAIL))
 
     def state(self) -> tuple[str, int] | None:
         """The mutator's state, encoded, and how many decisions were made."""
-        row: tuple[str, int] | None = self._run(
-            "SELECT state, decisions FROM state"
-        ).fetchone()
+        row: tuple[str, int] | None = self._one("SELECT state, decisions FROM state")
         return row
 
     def set_state(self, state: str, decisions: int) -> None:
@@ -260,18 +256,18 @@ class SqliteJournal(Journal):
 
     def generation(self, generation_id: str) -> GenerationRow | None:
         """The generation of that id."""
-        row = self._run(
+        row = self._one(
             "SELECT * FROM generations WHERE generation_id = ?", (generation_id,)
-        ).fetchone()
+        )
         return row and GenerationRow(*row)
 
     def newest_generation(self, worker_id: int) -> GenerationRow | None:
         """The slot's present generation."""
-        row = self._run(
+        row = self._one(
             "SELECT * FROM generations WHERE worker_id = ? "
             "ORDER BY number DESC LIMIT 1",
             (worker_id,),
-        ).fetchone()
+        )
         return row and GenerationRow(*row)
 
     def generation_ids(self, digest: str | None = None) -> list[str]:
@@ -287,17 +283,17 @@ class SqliteJournal(Journal):
 
     def checkpoint(self, row: int) -> CheckpointRow | None:
         """The checkpoint of that row."""
-        found = self._run("SELECT * FROM history WHERE row = ?", (row,)).fetchone()
+        found = self._one("SELECT * FROM history WHERE row = ?", (row,))
         return found and CheckpointRow(*found)
 
     def had_params(self, row: int) -> bool:
         """Whether the checkpoint ever had params but held ones, removed or not."""
-        found = self._run(
+        found = self._one(
             "SELECT 1 FROM checkpoints WHERE row = ? AND params IS NOT NULL "
             "AND substr(params, 1, ?) <> ? UNION ALL "
             "SELECT 1 FROM late WHERE checkpoint = ? AND params IS NOT NULL",
             (row, len(HELD), HELD, row),
-        ).fetchone()
+        )
         return found is not None
 
     def checkpoints(
@@ -323,7 +319,7 @@ class SqliteJournal(Journal):
         self, generation_id: str, high: int, *, value: bool, params: bool, finite: bool
     ) -> CheckpointRow | None:
         """A generation's newest checkpoint with `step <= high` that fits."""
-        found = self._run(
+        found = self._one(
             "SELECT * FROM history WHERE generation = "
             "(SELECT row FROM generations WHERE generation_id = ?) AND step <= ?"
             + (" AND has_value" if value else "")
@@ -331,7 +327,7 @@ class SqliteJournal(Journal):
             + (f" AND (NOT has_value OR abs(value) <= {_LARGEST})" if finite else "")
             + " ORDER BY step DESC LIMIT 1",
             (generation_id, high),
-        ).fetchone()
+        )
         return found and CheckpointRow(*found)
 
     def history(self, after: int, limit: int) -> list[CheckpointRow]:

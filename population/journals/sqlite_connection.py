@@ -72,19 +72,27 @@ class Connection:
             self._identity = None if path is None else _identity(path)
             _OPEN[self._identity] += 1
 
-    def run(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        """Execute a statement, once nobody else holds the lock that it needs."""
+    def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Execute a statement, once nobody else holds the lock that it needs.
+
+        Returns:
+            All its rows: what is damaged shows itself only when it is fetched.
+        """
         try:
-            return self.raw.execute(sql, values)
+            return self.raw.execute(sql, values).fetchall()
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise sqlite_file.explained(self.path, error) from error
         except sqlite3.Error as error:
             raise sqlite_file.explained(self.path, error) from error
         try:
-            return self._waiting(lambda: self.raw.execute(sql, values))
+            return self._waiting(lambda: self.raw.execute(sql, values).fetchall())
         except sqlite3.Error as error:
             raise sqlite_file.explained(self.path, error) from error
+
+    def one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
+        """The first row of a statement's result; None without one."""
+        return next(iter(self.run(sql, values)), None)
 
     def end(self, *, commit: bool) -> None:
         """End a transaction."""
@@ -108,13 +116,13 @@ class Connection:
 
     def merge_all(self) -> None:
         """Merge the whole log into the file, so that this holds everything."""
-        busy, *_ = self.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        busy, *_ = self.one("PRAGMA wal_checkpoint(TRUNCATE)")
         if busy:
             raise JournalError(f"The log of {self.path} is in use by somebody else.")
 
     def version(self) -> int:
         """Another number whenever another connection has committed."""
-        (version,) = self.run("PRAGMA data_version").fetchone()
+        (version,) = self.one("PRAGMA data_version")
         return int(version)
 
     def _merge(self) -> None:
