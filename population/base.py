@@ -40,6 +40,21 @@ class Saved(NamedTuple):
     path: str
 
 
+class RunPath(NamedTuple):
+    """A path in the run folder as the journal keeps it: the run may be moved.
+
+    Workers and graphs show the whole path; this is seen only where no run folder is
+    known.
+
+    Attributes:
+        path: Relative to the folder of what loops save themselves.
+        kind: "text" for a str, "path" for a `pathlib.Path`.
+    """
+
+    path: str
+    kind: str
+
+
 class Held(NamedTuple):
     """Params that the process which reported them keeps itself, in its memory.
 

@@ -46,7 +46,7 @@ def _catch_up_with_checkpoints(slots: Slots) -> None:
         found = journal.checkpoint(row)
         if found is None:
             continue
-        checkpoint = decoded(found)
+        checkpoint = decoded(found, slots.graph.log_dir)
         if slots[checkpoint.worker_id].newest.row == row:
             slots.reload(checkpoint.worker_id)
         slots.forget_recent(checkpoint.step)

@@ -2,7 +2,8 @@
 
 Plain JSON carries None, bool, int, float, str, lists and dicts with string keys. What
 JSON would change is written as an object with a single key that begins with "!":
-tuples, other dict keys, NaN and infinities, paths, `Ref`, `Saved`, `Held`, dataclasses.
+tuples, other dict keys, NaN and infinities, paths, `Ref`, `Saved`, `RunPath`, `Held`,
+dataclasses.
 Decoding builds plain data and the records named here; it never imports or runs code.
 """
 
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from population.base import Held, Ref, Saved
+from population.base import Held, Ref, RunPath, Saved
 
 _PLAIN = frozenset({type(None), bool, int, str})
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -138,6 +139,11 @@ def integer(value: Any, what: str, low: int = 0) -> int:
     return typing.cast(int, value)
 
 
+def readable(text: str) -> str:
+    """Text that a journal can keep: what is no Unicode is written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def is_array(leaf: Any) -> bool:
     """Whether a leaf is an array or an array scalar, of NumPy or of JAX."""
     typed = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
@@ -180,6 +186,8 @@ def _pack(tree: Any, place: str, rules: _Rules) -> Any:
         return {"!ref": [tree.generation_id, tree.step]}
     if kind is Saved:
         return {"!saved": tree.path}
+    if kind is RunPath:
+        return {"!own": [*tree]}
     if kind is Held:
         raise ValueError(
             f"{place} must be a value, got Held(), which stands for all params of a "
@@ -269,6 +277,8 @@ def _unpack_tag(tag: str, body: Any, like: object) -> Any:
         return _NON_FINITE[body]
     if tag == "!saved":
         return Saved(body)
+    if tag == "!own":
+        return _run_path(*body)
     if tag == "!held":
         return Held(*body)
     if tag == "!path":
@@ -276,6 +286,13 @@ def _unpack_tag(tag: str, body: Any, like: object) -> Any:
     if tag == "!data":
         return _unpack_dataclass(body, like)
     raise ValueError(f"Not a tag of this codec: {tag!r}.")
+
+
+def _run_path(path: Any, kind: Any) -> RunPath:
+    inside = type(path) is str and not path.startswith("/")
+    if not inside or ".." in path.split("/") or kind not in ("text", "path"):
+        raise ValueError(f"Not a path of a run: {path!r}, {kind!r}.")
+    return RunPath(path, kind)
 
 
 def _unpack_dataclass(body: Mapping[str, Any], like: object) -> Any:

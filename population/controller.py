@@ -27,6 +27,7 @@ from population.journal import Journal
 from population.keeper import Keeper
 from population.retention import Keep
 from population.rules import Rules
+from population.run_paths import run_folder
 from population.session import Session
 from population.worker import Worker
 
@@ -99,7 +100,7 @@ class PopulationController:
             codec.encode(start.meta_params, f"initial_population[{i}]")
             for i, start in enumerate(starts)
         ]
-        folder = None if log_dir is None else pathlib.Path(log_dir)
+        folder = None if log_dir is None else run_folder(log_dir)
         in_memory = journal is None and folder is None
         keeper = Keeper(folder, params, in_memory)
         opened = journal or opening.open_journal(folder, durability)
@@ -335,6 +336,7 @@ class PopulationController:
         Raises:
             ParamsError: If they are missing, damaged, or do not fit `like`.
         """
+        self.session.check_open()
         return self.session.keeper.load(checkpoint.params, like)
 
     def reachable(self) -> set[Ref]:
@@ -358,7 +360,7 @@ class PopulationController:
                 "Several processes need a run folder to share, and this controller has "
                 "none, or a journal= of its own. Give it log_dir= alone."
             )
-        return {**self._arguments, "log_dir": str(self.log_dir.absolute())}
+        return {**self._arguments, "log_dir": str(self.log_dir)}
 
     def close(self) -> None:
         """Close the journal. Everything is recorded already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from population.slots import Slots
 from population.view import View
 
 logger = logging.getLogger("population")
+_SLOW_S = 1.0
 
 
 class Decisions:
@@ -54,6 +56,7 @@ class Decisions:
         self._stop = stop
         self._view = View(slots, graph, seed)
         self._warned = False
+        self._is_slow = False
         self._known_row = -1
         self._type: type = type(None)
         self._refs: tuple[Any, list[Ref]] = (None, [])
@@ -121,7 +124,17 @@ class Decisions:
     def ask(self, report: Report) -> Mapping[int, Branch]:
         """The mutator's branches after a report; its state is kept in memory only."""
         self._view.begin(self.count + 1)
+        start = time.perf_counter()
         state, branches = self._mutator.update(self.state, report, self._view)
+        took = time.perf_counter() - start
+        if took > _SLOW_S and not self._is_slow:
+            self._is_slow = True
+            logger.warning(
+                "%s took %.1f s for a decision, during which no worker can report. "
+                "Keep what is slow out of mutate_fn.",
+                type(self._mutator).__name__,
+                took,
+            )
         if branches or state is not self.state:
             self.state = state
             self.count += 1
@@ -188,7 +201,7 @@ class Decisions:
                 "A branch begins with fresh weights: no worker has saved any. Pass the "
                 "training state to worker.report(value, state)."
             )
-        self._slots.open(worker_id, point, meta, branch.reason)
+        self._slots.open(worker_id, point, meta, codec.readable(branch.reason))
 
     def _check_parent(self, parent: Checkpoint) -> None:
         """Refuse to branch from what was never recorded; ask once for equal parents."""

@@ -21,6 +21,14 @@ class ParamsError(PopulationError):
     """Saved params are missing, damaged, or do not fit what they are loaded into."""
 
 
+def closed(place: object) -> JournalError:
+    """The error of a call on a run that was closed."""
+    return JournalError(
+        f"This run is closed; it is in {place or 'memory, and gone'}. Construct the "
+        "controller again to go on."
+    )
+
+
 def damaged(what: str) -> JournalError:
     """The error of a journal whose rows do not fit together."""
     return JournalError(

@@ -8,9 +8,10 @@ import os
 import pathlib
 import shutil
 import threading
+from collections.abc import Callable
 from typing import Any
 
-from population import codec, durable, recorded, runs
+from population import codec, durable, recorded, run_paths, runs
 from population.base import Checkpoint, Mutator, Saved, Stop
 from population.controller import PopulationController
 from population.decisions import Decisions
@@ -29,6 +30,7 @@ from population.rows import (
     RemovalRecord,
     SaveRow,
 )
+from population.run_paths import OWN_FOLDER, run_folder
 from population.slots import Slots
 
 logger = logging.getLogger("population")
@@ -67,7 +69,7 @@ def fork(
         JournalError: If there is no run, or `new_dir` holds one.
     """
     _check_options(options, mutator)
-    source_folder, folder = recorded.folder_of(run), pathlib.Path(new_dir)
+    source_folder, folder = recorded.folder_of(run), run_folder(new_dir, "new_dir")
     source = recorded.open_journal(source_folder)
     try:
         with source.reading():
@@ -184,7 +186,7 @@ def _make(
                 facts.pop(key, None)
             for key, value in facts.items():
                 journal.add_fact(key, codec.encode(value))
-            _begin(journal, mutator, facts)
+            _begin(journal, mutator, facts, folder)
         journal.merge()
     finally:
         journal.close()
@@ -192,9 +194,14 @@ def _make(
     durable.sync(folder)
 
 
-def _begin(journal: Journal, mutator: Mutator[Any], facts: dict[str, Any]) -> None:
+def _begin(
+    journal: Journal,
+    mutator: Mutator[Any],
+    facts: dict[str, Any],
+    folder: pathlib.Path,
+) -> None:
     """Record the new mutator's first state."""
-    graph = CheckpointGraph(journal, threading.RLock())
+    graph = CheckpointGraph(journal, threading.RLock(), folder)
     slots = Slots(journal, graph, facts["mode"])
     slots.load()
     Decisions(mutator, journal, graph, slots, facts["seed"], Stop()).begin()
@@ -220,6 +227,7 @@ class _Copy:
     ) -> None:
         self._journal = journal
         self._old, self._new = (folder / PARAMS_FOLDER for folder in folders)
+        self._old_own, self._new_own = (folder / OWN_FOLDER for folder in folders)
         self._own_store = own_store
         self._removals: list[RemovalRecord] = []
         self._named: dict[str, CheckpointRow] = {}
@@ -258,9 +266,11 @@ class _Copy:
             self._journal.add_fact("saved", codec.encode(True))
         for text, named in self._named.items():
             params = decode(text)
-            if text in gone or not self._own_store:
+            if text in gone:
                 continue
-            if isinstance(params, Saved):
+            if not isinstance(params, Saved):
+                self._copy_own(params)
+            elif self._own_store:
                 self._share(text, params.path, named)
 
     def _checkpoint(self, record: CheckpointRecord) -> None:
@@ -275,15 +285,21 @@ class _Copy:
             if found is not None:
                 self._named[params] = found
 
+    def _copy_own(self, params: Any) -> None:
+        """Copy what the loop has saved itself: it may write to such a file again."""
+        for path in run_paths.paths_of(params):
+            old, new = self._old_own / path, self._new_own / path
+            if not old.parent.is_dir():
+                continue
+            for entry in old.parent.iterdir():  # Some savers add a suffix of their own.
+                if entry.name == old.name or entry.name.startswith(f"{old.name}."):
+                    _each_file(entry, new.with_name(entry.name), shutil.copyfile)
+
     def _share(self, text: str, path: str, named: CheckpointRow) -> None:
         """Link a file, or copy it; if it has been removed meanwhile, say so."""
         old, new = self._old / path, self._new / path
-        new.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if old.is_dir():
-                shutil.copytree(old, new, copy_function=_link, dirs_exist_ok=True)
-            else:
-                _link(old, new)
+            _each_file(old, new, _link)
         except FileNotFoundError:
             if not self._old.is_dir():
                 raise ParamsError(
@@ -297,11 +313,30 @@ class _Copy:
         self._journal.add_save(save)
 
 
-def _link(old: str | pathlib.Path, new: str | pathlib.Path) -> None:
-    pathlib.Path(new).unlink(missing_ok=True)  # Of a fork that was killed.
+def _each_file(
+    old: pathlib.Path,
+    new: pathlib.Path,
+    share: Callable[[pathlib.Path, pathlib.Path], object],
+) -> None:
+    """Share a file, or all in a folder; modes are not copied, as old may be protected.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if old.is_dir():
+        new.mkdir(parents=True, exist_ok=True)
+        for entry in old.iterdir():
+            _each_file(entry, new / entry.name, share)
+    else:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        share(old, new)
+
+
+def _link(old: pathlib.Path, new: pathlib.Path) -> None:
+    new.unlink(missing_ok=True)  # Of a fork that was killed.
     try:
         os.link(old, new)
     except FileNotFoundError:
         raise
     except OSError:  # Another file system, or one without links.
-        shutil.copy2(old, new)
+        shutil.copyfile(old, new)

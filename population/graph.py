@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from population import codec
-from population.base import Checkpoint, Ref, Schedule
+from population import codec, run_paths
+from population.base import Checkpoint, Ref, Saved, Schedule
 from population.errors import damaged
 from population.journal import Journal
 from population.rows import CheckpointRow
@@ -69,11 +70,19 @@ class CheckpointGraph(Mapping[str, Generation]):
     Args:
         journal: Where they are recorded.
         lock: Held while the journal is read; the controller's.
+        log_dir: The run folder; None: paths within it stay `RunPath`.
+
+    Attributes:
+        log_dir: The same.
     """
 
     def __init__(
-        self, journal: Journal, lock: contextlib.AbstractContextManager[object]
+        self,
+        journal: Journal,
+        lock: contextlib.AbstractContextManager[object],
+        log_dir: pathlib.Path | None = None,
     ) -> None:
+        self.log_dir = log_dir
         self._journal = journal
         self._lock = lock
         self._keeps_weights = False
@@ -129,7 +138,7 @@ class CheckpointGraph(Mapping[str, Generation]):
         """The checkpoints of these rows of the journal."""
         with self._lock:
             found = [self._journal.checkpoint(row) for row in rows]
-        return [decoded(row) for row in found if row is not None]
+        return [decoded(row, self.log_dir) for row in found if row is not None]
 
     def span(
         self,
@@ -147,7 +156,7 @@ class CheckpointGraph(Mapping[str, Generation]):
                     generation_id, low, high, descending=descending, limit=size
                 )
             for row in rows:
-                yield decoded(row)
+                yield decoded(row, self.log_dir)
             if len(rows) < size:
                 return
             if descending:
@@ -163,7 +172,7 @@ class CheckpointGraph(Mapping[str, Generation]):
             with self._lock:
                 rows = self._journal.history(after, _PAGE)
             for row in rows:
-                yield decoded(row)
+                yield decoded(row, self.log_dir)
             if len(rows) < _PAGE:
                 return
             after = rows[-1].row
@@ -173,7 +182,7 @@ class CheckpointGraph(Mapping[str, Generation]):
         with self._lock:
             row = self._journal.tail().best
             found = None if row is None else self._journal.checkpoint(row)
-        return None if found is None else decoded(found)
+        return None if found is None else decoded(found, self.log_dir)
 
     def root(self, generation_id: str) -> Checkpoint:
         """A generation's first checkpoint.
@@ -317,7 +326,7 @@ class CheckpointGraph(Mapping[str, Generation]):
     def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
         with self._lock:
             row = self._journal.newest(segment.generation_id, segment.last, **needs)
-        return None if row is None else decoded(row)
+        return None if row is None else decoded(row, self.log_dir)
 
     def _origin(self, generation_id: str) -> tuple[int, Ref | None]:
         """Where a generation began, and from what; neither ever changes."""
@@ -342,16 +351,19 @@ def decode(text: str, like: object = None) -> Any:
         raise damaged(f"{error} in {text[:60]!r}") from error
 
 
-def decoded(row: CheckpointRow) -> Checkpoint:
-    """The record of a journal's row."""
+def decoded(row: CheckpointRow, log_dir: pathlib.Path | None = None) -> Checkpoint:
+    """The record of a journal's row, its paths as they are in this run folder."""
     parent = None
     if row.parent_generation_id is not None and row.parent_step is not None:
         parent = Ref(row.parent_generation_id, row.parent_step)
+    params = None if row.params is None else decode(row.params)
+    if params is not None and type(params) is not Saved:
+        params = run_paths.absolute(params, log_dir)
     value = row.value
     if row.has_value and value is None:
         value = math.nan  # SQLite keeps NaN as NULL.
     return Checkpoint(
-        params=None if row.params is None else decode(row.params),
+        params=params,
         meta_params=decode(row.meta_params),
         generation_id=row.generation_id,
         value=value,

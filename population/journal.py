@@ -31,9 +31,14 @@ class Journal(abc.ABC):
     is called inside one. Rows are numbered by the caller, under the lock, through all
     tables. What is read is plain text and numbers; nothing in it is ever executed.
 
+    Attributes:
+        read_only: Whether the run can only be looked at; a transaction then raises.
+
     Raises:
         JournalError: From any method, if the store is damaged or cannot be reached.
     """
+
+    read_only: bool = False
 
     @abc.abstractmethod
     def __enter__(self) -> object:

@@ -8,19 +8,25 @@ report that is then not recorded is removed again.
 from __future__ import annotations
 
 import functools
+import json
+import logging
 import pathlib
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from population import codec, remover
+from population import codec, remover, run_paths
 from population.base import Held, ParamsStore, Ref, Saved
 from population.errors import JournalError, ParamsError
 from population.graph import CheckpointGraph
 from population.incoming import Incoming
+from population.journals import sqlite_file
+from population.journals.sqlite_file import JOURNAL_NAME
+from population.owners import Owner, is_foreign, owner_of
 from population.remover import Remover
 
 PARAMS_FOLDER = "params"
+logger = logging.getLogger("population")
 
 
 class Keeper:
@@ -50,6 +56,48 @@ class Keeper:
     def begin(self, token: str) -> None:
         """What is saved from now on is of the session with this token."""
         self._token = token
+
+    def check_not_shared(self, run: str, holder: Owner) -> None:
+        """Refuse a store in which another copy of this run keeps its params.
+
+        Both would remove what only the other needs. A store that can (`claim` and
+        `claimed`, see `FileParams`) keeps which journal it serves.
+
+        Args:
+            run: The run's token.
+            holder: This process.
+
+        Raises:
+            JournalError: If the journal that it serves is still where it was.
+        """
+        store: Any = self.store
+        if self._log_dir is None or not hasattr(store, "claimed"):
+            return
+        file = str((self._log_dir / JOURNAL_NAME).resolve())
+        known = store.claimed(run)
+        try:
+            other, owner = (None, None) if known is None else json.loads(known)
+            before = None if owner is None else owner_of(owner)
+        except (ValueError, TypeError):
+            other = before = None
+        if other is not None and other != file:
+            if sqlite_file.run_at(pathlib.Path(other)) == run:
+                raise JournalError(
+                    f"{file} is a copy of {other}, and both keep their params in the "
+                    "same store: each would remove what the other needs. Give this one "
+                    "a store of its own, or make it by population.fork. If the other "
+                    "is needed no more, remove it."
+                )
+            if before is not None and is_foreign(before):
+                logger.warning(
+                    "the params store of %s served %s on %s before. If that run is "
+                    "still used, stop: each removes what the other needs.",
+                    file,
+                    other,
+                    before.host,
+                )
+        if other != file:
+            store.claim(run, json.dumps([file, holder.text]))
 
     def prepare(
         self,
@@ -82,12 +130,13 @@ class Keeper:
         """
         text, size = None, None
         if params is not None:
-            text = None if self._must_save(params, plain) else _encoded(params)
+            text = None if self._must_save(params, plain) else self._encoded(params)
             if text is None:
                 params, size = self._save(generation_id, step, params, plain)
                 text = saved_text(params.path)
             elif type(params) is not str:
-                params = codec.decode(text)  # A copy: the caller may change its own.
+                # A copy: the caller may change its own.
+                params = run_paths.absolute(codec.decode(text), self._log_dir)
         return Incoming(
             worker_id,
             generation_id,
@@ -165,6 +214,13 @@ class Keeper:
         """Remove what is left to be removed."""
         self._remover.close()
 
+    def _encoded(self, params: Any) -> str | None:
+        """Params as text; None if there is something that only a store may keep."""
+        try:
+            return run_paths.encode(params, self._log_dir, scalars=False)
+        except TypeError:
+            return None
+
     def _must_save(self, params: Any, plain: bool) -> bool:
         return not (plain or isinstance(params, (str, pathlib.PurePath, Saved)))
 
@@ -217,14 +273,6 @@ def path_of(text: str) -> str:
     """The path that a journal's text names."""
     saved: Saved = codec.decode(text)
     return saved.path
-
-
-def _encoded(params: Any) -> str | None:
-    """Params as text; None if there is something that only a store may keep."""
-    try:
-        return codec.encode(params, "params", scalars=False)
-    except TypeError:
-        return None
 
 
 def _is_recorded(new: Incoming, graph: CheckpointGraph) -> bool:

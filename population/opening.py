@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from population.journals import sqlite_file
 from population.journals.sqlite import SqliteJournal
 from population.journals.sqlite_file import JOURNAL_NAME
 from population.keeper import PARAMS_FOLDER
+from population.run_paths import OWN_FOLDER
 from population.sweeping import Sweeper
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ def open_run(
         RunMismatchError: If the journal holds a run under other rules.
     """
     journal, keeper, rules = session.journal, session.keeper, session.rules
+    if journal.read_only:
+        return _open_to_look(session, len(starts))
     keeper.begin(session.holder.owner.token)
     token = runs.new_token()
     now = runs.facts(session.mutator, len(starts), rules.mode, rules.seed, token)
@@ -60,11 +64,29 @@ def open_run(
                 taken = session.slots.taken
             runs.record_space(journal, recorded, space)
             keep = runs.record_params(journal, recorded, rules.keep, keeper.store)
+            keeper.check_not_shared(session.slots.run, session.holder.owner)
             session.sweeper = Sweeper(keeper, keep)
             session.sweeper.note(session, taken)
             _begin(session)
     finally:
         keeper.forget(incoming, taken)
+
+
+def _open_to_look(session: Session, size: int) -> None:
+    """Show a run that this user may not write to."""
+    journal, rules = session.journal, session.rules
+    with journal.reading():
+        recorded = journal.facts()
+        if not recorded:
+            raise JournalError(
+                f"{session.log_dir} holds no run yet, and this user may not make one "
+                "there. Choose another log_dir."
+            )
+        token = runs.new_token()
+        now = runs.facts(session.mutator, size, rules.mode, rules.seed, token)
+        runs.check(recorded, now)
+        session.reload()
+        _note_open_time(session)
 
 
 def open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
@@ -77,28 +99,44 @@ def open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
         return SqliteJournal()
     try:
         if durability == "power":
-            durable.make_folder(log_dir.absolute())
+            durable.make_folder(log_dir)
         log_dir.mkdir(parents=True, exist_ok=True)
+        file = log_dir / JOURNAL_NAME
+        _check_complete(file)
     except OSError as error:
         raise JournalError(
             f"log_dir must be a folder that can be written to, got {log_dir}: "
             f"{error.strerror}. Choose another one."
         ) from error
-    file = log_dir / JOURNAL_NAME
-    if (
-        file.is_file()
-        and not file.stat().st_size
-        and (log_dir / PARAMS_FOLDER).exists()
-    ):
-        raise JournalError(
-            f"{file} is damaged: it is empty, but params were saved beside it. Restore "
-            "it from a backup, or choose another log_dir."
-        )
     sqlite_file.warn_of_network(log_dir)
     journal = SqliteJournal(file, durability=durability)
-    if durability == "power":
+    if durability == "power" and not journal.read_only:
         durable.sync(log_dir)
     return journal
+
+
+def _check_complete(file: pathlib.Path) -> None:
+    """Refuse a run folder whose journal is gone while the rest of the run is there.
+
+    Raises:
+        JournalError: Naming what is left.
+    """
+    # In this order: another process may be making the run just now.
+    left = [
+        folder
+        for folder in (file.with_name(PARAMS_FOLDER), file.with_name(OWN_FOLDER))
+        if folder.is_dir() and any(folder.iterdir())
+    ]
+    real = pathlib.Path(os.path.realpath(file))
+    log = real.with_name(f"{real.name}-wal")
+    left += [log] if log.is_file() and log.stat().st_size else []
+    empty = real.is_file() and not real.stat().st_size
+    if left and (empty or not real.exists()):
+        raise JournalError(
+            f"{file} is {'empty' if empty else 'missing'}, but a run was recorded "
+            f"there: {left[0]} is left of it. Restore the journal from a backup, or "
+            "choose another log_dir."
+        )
 
 
 def _create(
@@ -121,6 +159,11 @@ def _begin(session: Session) -> None:
     slots.begin(clock())
     session.held.lapse_dead()
     session.claims.end_foreign()
-    session.watched_at = clock()
-    session.open_s = sum(end - begin for begin, end in journal.sessions())
+    _note_open_time(session)
     journal.add_session(slots.row, slots.time, session.holder.text)
+
+
+def _note_open_time(session: Session) -> None:
+    """For how long the run was open so far."""
+    session.watched_at = session.rules.clock()
+    session.open_s = sum(end - begin for begin, end in session.journal.sessions())

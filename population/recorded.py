@@ -19,6 +19,7 @@ from population.rows import (
     LateRecord,
     Record,
 )
+from population.run_paths import run_folder
 
 if TYPE_CHECKING:
     from population.controller import PopulationController
@@ -49,10 +50,10 @@ def folder_of(run: PopulationController | str | os.PathLike[str]) -> pathlib.Pat
     """The run folder of a controller, or of a path.
 
     Raises:
-        ValueError: If the controller has none.
+        ValueError: If the controller has none, or the path is of a bucket.
     """
     if isinstance(run, (str, os.PathLike)):
-        return pathlib.Path(run)
+        return run_folder(run, "run")
     if run.log_dir is None:
         raise ValueError(
             "This needs a run that is on disk, and the controller has no log_dir. "
@@ -84,11 +85,16 @@ def facts_of(journal: Journal) -> dict[str, Any]:
     return {key: decode(text) for key, text in journal.facts().items()}
 
 
-def transactions(journal: Journal) -> Iterator[Transaction]:
-    """All transactions of a run, oldest first; the first one made it."""
+def transactions(journal: Journal, upto: int | None = None) -> Iterator[Transaction]:
+    """All transactions of a run, oldest first; the first one made it.
+
+    Args:
+        journal: Where they are recorded.
+        upto: The last row of the last one; None: as far as there are any.
+    """
     present = Transaction(1)
     generation: GenerationRow | None = None
-    for record in journal.records():
+    for record in journal.records(upto=upto):
         if isinstance(record, GenerationRow):
             generation = record  # Its first checkpoint says when it was opened.
         elif isinstance(record, CheckpointRecord | LateRecord):

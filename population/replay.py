@@ -121,7 +121,8 @@ def replay(
     journal = recorded.open_journal(recorded.folder_of(run))
     try:
         with journal.reading():
-            return _Replayer(journal, mutator).run()
+            replayer = _Replayer(journal, mutator)
+        return replayer.run()
     finally:
         journal.close()
 
@@ -136,6 +137,9 @@ class _Replayer:
 
     def __init__(self, source: Journal, mutator: Mutator[Any]) -> None:
         facts = recorded.facts_of(source)
+        # What is recorded up to here never changes: a run that goes on meanwhile need
+        # not keep its log for this reader.
+        self._end = source.tail().row
         self._source = source
         self._forked = int(facts.get("forked", {"row": 0})["row"])
         self._claimed = int(facts.get("claimed", -1))
@@ -157,7 +161,7 @@ class _Replayer:
 
     def run(self) -> Replay:
         """Follow all transactions."""
-        for transaction in recorded.transactions(self._source):
+        for transaction in recorded.transactions(self._source, self._end):
             if not self._slots.run:
                 self._create(transaction)
             elif transaction.first <= self._forked:

@@ -19,6 +19,7 @@ from population.catching_up import catch_up
 from population.claims import Claims
 from population.decisions import Decisions
 from population.door import Door
+from population.errors import closed
 from population.events import Events
 from population.graph import CheckpointGraph
 from population.held import Holdings
@@ -79,7 +80,7 @@ class Session:
         self.stop = rules.stop
         self._clock = rules.clock
         self.news = Door()
-        self.graph = CheckpointGraph(journal, self.news.lock)
+        self.graph = CheckpointGraph(journal, self.news.lock, log_dir)
         self.slots = Slots(journal, self.graph, rules.mode)
         self.decisions = Decisions(
             mutator, journal, self.graph, self.slots, rules.seed, rules.stop
@@ -106,6 +107,18 @@ class Session:
             self.news.notify_all()
         self.keeper.close()
 
+    def check_open(self, *, to_train: bool = False) -> None:
+        """Refuse a call on a run that was closed, or can only be looked at.
+
+        Raises:
+            JournalError: Saying what to do.
+        """
+        if self.closed:
+            raise closed(self.log_dir)
+        if to_train and self.journal.read_only:
+            with self.journal:
+                pass  # It says why not.
+
     def wake(self) -> None:
         """Have every waiting worker look again."""
         with self.news.lock:
@@ -125,7 +138,8 @@ class Session:
     def claim_weights(self) -> None:
         """From now on the weights are the library's business."""
         with self.news.lock:
-            if not (self.closed or self.graph.keeps_weights):
+            self.check_open(to_train=True)
+            if not self.graph.keeps_weights:
                 self.transact([], self.note_claim)
 
     def note_claim(self) -> None:
@@ -137,6 +151,7 @@ class Session:
         self, worker_id: Any, generation_id: Any, step: Any, params: Any = None
     ) -> ActiveWorker | None:
         """The slot's work if it is not this generation; None to carry on."""
+        self.check_open(to_train=True)
         worker_id = self.slots.check_id(worker_id)
         step = codec.integer(step, "step")
         with self.news.lock:
@@ -193,6 +208,7 @@ class Session:
             *report: In the argument order of `set_eval`.
             plain: Whether params must come back without a tree to compare them with.
         """
+        self.check_open(to_train=True)
         return intake.check_and_save(self, *report, plain=plain)
 
     def commit(
@@ -237,12 +253,14 @@ class Session:
 
     def workers(self) -> list[ActiveWorker]:
         """What each slot works on."""
+        self.check_open()
         with self.news.lock:
             self.refresh()
             return [self.active(worker_id) for worker_id in range(len(self.slots))]
 
     def newest(self, worker_id: int) -> Checkpoint:
         """A slot's newest checkpoint."""
+        self.check_open()
         with self.news.lock:
             self.refresh()
             return self.slots.newest(worker_id)
@@ -263,6 +281,7 @@ class Session:
 
     def reachable(self) -> dict[int, Checkpoint]:
         """The checkpoints whose params may still be needed, by row."""
+        self.check_open()
         with self.news.lock:
             self.refresh()
             return in_use(self)
@@ -271,6 +290,7 @@ class Session:
         self, incoming: Sequence[Incoming], work: Callable[[], Result]
     ) -> Result:
         """Run `work`; all that it does and its arrays are recorded, or nothing."""
+        self.check_open()
         fresh = [new for new in incoming if new.bytes is not None]
         before, held = None, self.held.mark()
         self._stale |= self.journal.abandon()  # What a Ctrl-C has cut short.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from population import codec
+from population import codec, run_paths
 from population.base import ActiveWorker, Checkpoint
 from population.best import Best
 from population.errors import damaged
@@ -192,7 +192,9 @@ class Slots(Sequence[Slot]):
         step = 0 if parent is None else parent.step
         generation = self._add_generation(worker_id, number, step, meta_text, reason)
         params = None if parent is None else parent.params
-        text = None if params is None else codec.encode_params(params)
+        text = None
+        if params is not None:
+            text = run_paths.encode(params, self.graph.log_dir)
         start = Incoming(
             worker_id, generation.generation_id, step, params, text, None, None, None
         )

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from population import protocol
+from population import codec, protocol
 from population.base import ActiveWorker, Checkpoint, Ref, Saved
 from population.errors import ParamsError
 from population.owners import Holder
+from population.run_paths import OWN_FOLDER
 
 if TYPE_CHECKING:
     import jax
@@ -57,6 +58,7 @@ class Worker:
         self._stopped = stopped or threading.Event()
         self._adopted = False
         self._reclaimed = False
+        self._has_dropped = False
         self._own: int | None = None  # The slot that this worker believes it has.
         self._reports = 0  # Saved ones of this turn.
         self._handed_out = 0
@@ -92,6 +94,9 @@ class Worker:
         start = time.perf_counter()
         waited = 0.0
         with self._session.news.lock:
+            if self._session.closed:
+                self._own = None
+                return False
             self._session.refresh()
             if self._own is not None and not self._holds(self._own):
                 self._own = None
@@ -141,8 +146,8 @@ class Worker:
         Raises:
             As `PopulationController.set_eval`.
         """
-        if self._own is None:
-            logger.debug("a report without a slot was dropped (the run has ended)")
+        if self._own is None or self._session.closed:
+            self._say_dropped()
             return
         if state is not None:
             self._check_applied(state)
@@ -191,10 +196,10 @@ class Worker:
                 "reject needs params that poll has handed out, and there are none: "
                 "this worker begins afresh. What failed is not what was saved."
             )
-        rejected = self._checkpoint()
+        rejected, reason = self._checkpoint(), codec.readable(str(reason))
         with self._session.news.lock:
             self._session.refresh()
-            self._claims.reject(self._own, rejected, str(reason))
+            self._claims.reject(self._own, rejected, reason)
         self._session.news.drain()
         logger.warning(
             "worker %d rejected the params of step %d: %s",
@@ -234,7 +239,7 @@ class Worker:
         """
         if self._session.log_dir is None:
             return None
-        folder = self._session.log_dir / "own" / self.generation_id
+        folder = self._session.log_dir / OWN_FOLDER / self.generation_id
         folder.mkdir(parents=True, exist_ok=True)
         return str(folder / str(self.step))
 
@@ -244,6 +249,17 @@ class Worker:
         if self.params is None or isinstance(self.params, Saved):
             return None
         return str(self.params)
+
+    def _say_dropped(self) -> None:
+        """Say once that a report came when there was nothing to train any more."""
+        if not self._has_dropped:
+            self._has_dropped = True
+            logger.warning(
+                "step %d of worker %d was not recorded: the run has ended, or its slot "
+                "was given back. Report while worker.running, and before `with` ends.",
+                self.step,
+                self.worker_id,
+            )
 
     def _loaded(self, init: Callable[[Any], Any]) -> Any:
         """A fresh state, or the saved one in its structure."""

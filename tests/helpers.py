@@ -128,6 +128,18 @@ def work(controller: PopulationController, worker_id: int = 0) -> ActiveWorker:
     return found
 
 
+def reporter(
+    controller: PopulationController, worker_id: int = 0
+) -> Callable[..., None]:
+    """Reports the next step of a slot with a given value."""
+
+    def report(value: float | None, params: Any = "p") -> None:
+        slot = controller.workers[worker_id]
+        controller.set_eval(worker_id, slot.generation_id, slot.step + 1, params, value)
+
+    return report
+
+
 def generation(controller: PopulationController, worker_id: int = 0) -> str:
     """The slot's present generation."""
     return controller.workers[worker_id].generation_id

@@ -9,7 +9,6 @@ import re
 import sqlite3
 import struct
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,15 @@ from population.journals import (
 )
 from population.journals.sqlite import SqliteJournal
 from population.mutators import BranchingSingleMachine, WinnerTakeAllGenetic
-from tests.helpers import Scripted, branch_at, connection, generation, poll, work
+from tests.helpers import (
+    Scripted,
+    branch_at,
+    connection,
+    generation,
+    poll,
+    reporter,
+    work,
+)
 
 
 def statements(
@@ -49,18 +56,6 @@ def kinds(found: list[str]) -> list[str]:
 def winner(h: float, rng: np.random.Generator) -> float:
     """A mutation."""
     return float(h + rng.normal())
-
-
-def reporter(
-    controller: PopulationController, worker_id: int = 0
-) -> Callable[..., None]:
-    """Reports the next step of a slot with a given value."""
-
-    def report(value: float | None, params: Any = "p") -> None:
-        slot = controller.workers[worker_id]
-        controller.set_eval(worker_id, slot.generation_id, slot.step + 1, params, value)
-
-    return report
 
 
 # What a tick costs.

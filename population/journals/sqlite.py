@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from population.rows import (
     SaveRow,
     Tail,
 )
+from population.run_paths import run_folder
 
 _LARGEST = "1.7976931348623157e308"  # What is not finite is larger, or NULL.
 _PAGE = 1000
@@ -59,14 +59,16 @@ class SqliteJournal(Journal):
             raise ValueError(
                 f"durability must be one of {tuple(SYNCHRONOUS)}, got {durability!r}."
             )
-        self._path = None if path is None else pathlib.Path(path)
+        folder = None if path is None else run_folder(os.path.dirname(path), "path")
+        self._path = folder and folder / os.path.basename(path or "")
         self._link = Connection(self._path, durability)
+        self.read_only = self._link.read_only
         self._connection = self._link.raw
         self._run, self._one = self._link.run, self._link.one
         self._version = self._link.version()
 
     def __enter__(self) -> object:
-        self._run("BEGIN IMMEDIATE")
+        self._link.begin()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -74,10 +76,7 @@ class SqliteJournal(Journal):
 
     def abandon(self) -> bool:
         """Roll back what an interrupted call has left open; whether there was any."""
-        if not self._connection.in_transaction:
-            return False
-        self._run("ROLLBACK")
-        return True
+        return self._link.abandon()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -104,7 +103,7 @@ class SqliteJournal(Journal):
         """Whether another connection has committed since the last call."""
         if self._path is None:
             return False  # Nobody else can reach this memory.
-        (version,) = self._one("PRAGMA data_version")
+        version = self._link.version()
         if version == self._version:
             return False
         self._version = version

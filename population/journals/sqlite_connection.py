@@ -2,75 +2,81 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import logging
+import os
 import pathlib
+import shutil
 import sqlite3
 import sys
+import tempfile
 import threading
 import time
+import urllib.parse
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from population.errors import JournalError
-from population.journals import sqlite_file, sqlite_schema
+from population import codec
+from population.errors import JournalError, closed
+from population.journals import sqlite_file, sqlite_open, sqlite_schema
+from population.journals.sqlite_open import OpenFile
 
 logger = logging.getLogger("population")
 Result = TypeVar("Result")
-BUSY_TIMEOUT_S = 60.0
 SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 _PAUSE_S = 0.001
+_SAY_AFTER_S = 30.0  # Whom this process waits for; again each time it is twice as long.
+_CONFUSED_S = 60.0  # SQLite asks for another try; that long, something else is wrong.
 _PAGE_SIZE = 1024
-_COMMITS_BEFORE_LOOK = 64
+_LOOK_EVERY_S = 0.0001  # Whether the file is still there: a twentieth of a commit.
+_COMMITS_BEFORE_MERGE = _ASKED_BEFORE_LOOK = 64
 _BYTES_BEFORE_MERGE = 4_000_000
 _MERGE_TIMEOUT_MS = 50
-
-# Whoever opens a database beside SQLite, and closes it, takes from the whole process
-# the locks that SQLite holds on it: others would delete the log under our feet.
-_OPEN: collections.Counter[object] = collections.Counter()
-_OPENING = threading.Lock()
-
-
-def _identity(path: pathlib.Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+_MERGE_EVERY_S = 1.0  # While a reader is in the way: each try costs a sync.
 
 
 class Connection:
     """Executes SQL on a journal's file, or in memory.
+
+    A file that this user may not write to is opened to look, in a private copy if it
+    cannot be read where it lies: then nothing is written to it or beside it.
 
     Args:
         path: The file; it is made if it does not exist. None: memory.
         durability: A key of `SYNCHRONOUS`.
 
     Attributes:
-        path: The same.
+        path: The file itself, where a link leads; None: memory.
+        read_only: Whether the file is only looked at.
         raw: SQLite's own connection.
 
     Raises:
-        JournalError: Here and from any method, if SQLite refuses.
+        JournalError: Here and from any method, if SQLite refuses, or this is closed.
     """
 
     raw: sqlite3.Connection
 
     def __init__(self, path: pathlib.Path | None, durability: str) -> None:
-        self.path = path
+        self.path = None if path is None else pathlib.Path(os.path.realpath(path))
+        self.read_only = self.path is not None and sqlite_file.is_protected(self.path)
         self._durability = durability
-        self._commits = 0
-        self._closed = False
-        self._log = path and path.with_name(f"{path.name}-wal")
-        with _OPENING:
-            if path is not None and not _OPEN.get(_identity(path)):
-                sqlite_file.check(path)
-            try:
-                self._waiting(self._connect)
-            except sqlite3.Error as error:
-                raise sqlite_file.explained(path, error) from error
-            self._identity = None if path is None else _identity(path)
-            _OPEN[self._identity] += 1
+        self._commits = self._asked = 0
+        self._writes = False  # Whether this connection's transaction has the lock.
+        self._looked = self._merge_after = 0.0
+        self._file: OpenFile | None = None
+        self._copy: str | None = None
+        try:
+            self._open()
+        except BaseException as error:
+            _let_go(getattr(self, "raw", None), self._file, self._copy)
+            if isinstance(error, sqlite3.Error):
+                raise sqlite_file.explained(self.path, error) from error
+            raise
+        # What is dropped without `close` is closed all the same.
+        self._closing = weakref.finalize(
+            self, _let_go, self.raw, self._file, self._copy
+        )
 
     def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Execute a statement, once nobody else holds the lock that it needs.
@@ -81,123 +87,267 @@ class Connection:
         try:
             return self.raw.execute(sql, values).fetchall()
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise sqlite_file.explained(self.path, error) from error
+            if not _is_busy(error):
+                raise self._explained(error) from error
         except sqlite3.Error as error:
-            raise sqlite_file.explained(self.path, error) from error
+            raise self._explained(error) from error
+        except UnicodeEncodeError:  # An id, say, that cannot be any of this journal.
+            values = tuple(
+                codec.readable(value) if isinstance(value, str) else value
+                for value in values
+            )
         try:
             return self._waiting(lambda: self.raw.execute(sql, values).fetchall())
         except sqlite3.Error as error:
-            raise sqlite_file.explained(self.path, error) from error
+            raise self._explained(error) from error
 
     def one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
         """The first row of a statement's result; None without one."""
         return next(iter(self.run(sql, values)), None)
 
+    def begin(self) -> None:
+        """Begin a transaction that may write; waits for the write lock."""
+        if self.read_only:
+            raise JournalError(
+                f"{self.path} cannot be written by this user: the run was opened to "
+                "look. To train, give this user write access to its folder, or go on "
+                "in a folder of your own: population.fork(run, new_dir, mutator=...)."
+            )
+        self.run("BEGIN IMMEDIATE")
+        self._writes = True
+        if self._file is not None:
+            self._file.writer = threading.get_ident()
+
     def end(self, *, commit: bool) -> None:
         """End a transaction."""
         try:
             if commit:
+                self._check_is_there()
                 self.run("COMMIT")
                 self._commits += 1
-                if self._commits % _COMMITS_BEFORE_LOOK == 0:
-                    self._merge()
         finally:
-            if self.raw.in_transaction:  # Also when the commit itself failed.
-                self.run("ROLLBACK")
+            self.abandon()  # Also when the commit itself failed.
+        if commit and self._commits % _COMMITS_BEFORE_MERGE == 0:
+            self._merge()
+
+    def abandon(self) -> bool:
+        """Roll back a transaction that is still open; whether there was any."""
+        was_open = self._closing.alive and self.raw.in_transaction
+        if was_open:
+            self.run("ROLLBACK")
+        if self._file is not None and self._writes:
+            self._file.writer = None
+        self._writes = False
+        return was_open
 
     def close(self) -> None:
         """Close the file; a second time is nothing."""
-        with _OPENING:
-            if self._identity in _OPEN and not self._closed:
-                self._closed = True
-                _OPEN[self._identity] -= 1
-            self.raw.close()
+        self._closing()
 
     def merge_all(self) -> None:
         """Merge the whole log into the file, so that this holds everything."""
         busy, *_ = self.one("PRAGMA wal_checkpoint(TRUNCATE)")
         if busy:
-            raise JournalError(f"The log of {self.path} is in use by somebody else.")
+            raise JournalError(f"The log of {self.path} is in use by another program.")
 
     def version(self) -> int:
         """Another number whenever another connection has committed."""
+        self._asked += 1
+        if self._asked % _ASKED_BEFORE_LOOK == 0:
+            self.check_is_there()  # A worker that waits does not write.
         (version,) = self.one("PRAGMA data_version")
         return int(version)
+
+    def check_is_there(self) -> None:
+        """Refuse to go on if the run was removed, moved or replaced meanwhile.
+
+        What is written to the open file would be lost, or parted from its params.
+
+        Raises:
+            JournalError: Saying what has become of it.
+        """
+        if self._file is None or self._copy is not None:
+            return
+        found = sqlite_open.identity(str(self.path))
+        if found == self._file.identity:
+            return
+        what = "removed or moved" if found is None else "replaced by another file"
+        raise JournalError(
+            f"{self.path} was {what} while the run was open, so nothing more is "
+            "recorded. Stop this process; start the run again where its journal is "
+            "now."
+        )
+
+    def _check_is_there(self) -> None:
+        now = time.monotonic()
+        if now - self._looked > _LOOK_EVERY_S:
+            self.check_is_there()
+            self._looked = now
+
+    def _explained(self, error: sqlite3.Error) -> JournalError:
+        if not self._closing.alive:
+            return closed(self.path)
+        return sqlite_file.explained(self.path, error)
 
     def _merge(self) -> None:
         """Merge a log that has grown long into the file, and begin it anew.
 
         SQLite by itself merges at each commit from some length on, but does not begin
         anew while others read or write: with several busy processes the log only grows,
-        and each commit waits for the disk.
+        and each commit waits for the disk. While a program reads in one long
+        transaction the log cannot begin anew at all.
         """
-        if self._log is None:
+        if self.path is None:
             return
+        log = self.path.with_name(f"{self.path.name}-wal")
         try:
-            size = self._log.stat().st_size
+            size = log.stat().st_size
         except FileNotFoundError:
             raise JournalError(
-                f"{self._log} was removed while the run was open. What was reported "
+                f"{log} was removed while the run was open. What was reported "
                 "since may be lost: stop, and start the run again."
             ) from None
-        if size < _BYTES_BEFORE_MERGE:
+        if size < _BYTES_BEFORE_MERGE or time.monotonic() < self._merge_after:
             return
         try:
             self.raw.execute(f"PRAGMA busy_timeout={_MERGE_TIMEOUT_MS}")
-            self.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy, *_ = self.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
+            busy = True
+            if not _is_busy(error):
                 logger.warning("the journal's log could not be merged: %s", error)
         finally:
             self.raw.execute("PRAGMA busy_timeout=0")
+        if busy:
+            self._merge_after = time.monotonic() + _MERGE_EVERY_S
 
     def _waiting(self, call: Callable[[], Result]) -> Result:
         """The result of a call, once nobody else holds the lock that it needs.
 
-        SQLite itself would look again at longer and longer intervals: with several busy
-        processes the lock is then idle most of the time.
+        A process that holds it is waited for as long as it lives: when it dies, the
+        kernel gives the lock back. SQLite itself would look again at longer and longer
+        intervals: with several busy processes the lock is then idle most of the time.
         """
-        until = time.monotonic() + BUSY_TIMEOUT_S
+        start, say_after = time.monotonic(), _SAY_AFTER_S
         while True:
             try:
                 return call()
             except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
+                waited = time.monotonic() - start
+                is_endless = _code(error) == sqlite3.SQLITE_BUSY
+                if not _is_busy(error) or not (is_endless or waited < _CONFUSED_S):
                     raise
+            self._check_not_own()
+            if waited > say_after:
+                say_after *= 2
+                self._say_who_is_waited_for(waited)
             time.sleep(_PAUSE_S)
 
-    def _connect(self) -> None:
+    def _check_not_own(self) -> None:
+        """Refuse to wait for oneself.
+
+        Raises:
+            JournalError: Saying how that comes about.
+        """
+        if self._file is not None and self._file.writer == threading.get_ident():
+            raise JournalError(
+                f"{self.path} is being written by this very thread: mutate_fn, or "
+                "another part of a mutator, has opened the run a second time. Use the "
+                "view that the mutator is given."
+            )
+
+    def _say_who_is_waited_for(self, waited: float) -> None:
+        logger.warning(
+            "this process has waited %d s for the write lock of %s. %s holds it, and "
+            "is waited for as long as it lives: continue or end it.",
+            waited,
+            self.path,
+            sqlite_open.lock_holder(self.path) if self.path else "This process",
+        )
+
+    def _open(self) -> None:
+        """Check the file and connect to it."""
+        if self.path is None:
+            return self._connect(":memory:")
+        try:
+            self._file = sqlite_open.take(self.path, create=not self.read_only)
+        except OSError as error:
+            raise sqlite_file.unusable(self.path, error) from error
+        version = sqlite_file.check(self.path, self._file)
+        if not self.read_only:
+            return self._waiting(lambda: self._connect(str(self.path)))
+        way = sqlite_file.way_to_look(self.path, version)
+        if way is not None:
+            place = f"file:{urllib.parse.quote(str(self.path))}?{way}"
+            with contextlib.suppress(sqlite3.OperationalError):
+                return self._waiting(lambda: self._connect(place))
+        self._copy = tempfile.mkdtemp(prefix="population-")
+        target = pathlib.Path(self._copy, self.path.name)
+        sqlite_file.copy(self.path, target)
+        return self._waiting(lambda: self._connect(str(target)))
+
+    def _connect(self, place: str) -> None:
         if hasattr(self, "raw"):
             self.raw.close()  # Of a try that failed.
+        looks = place.startswith("file:")
         self.raw = sqlite3.connect(
-            ":memory:" if self.path is None else self.path,
-            timeout=0.0,
-            isolation_level=None,
-            check_same_thread=False,
+            place, timeout=0.0, isolation_level=None, check_same_thread=False, uri=looks
         )
         execute = self.raw.execute
-        if self.path is not None:
-            if execute("PRAGMA application_id").fetchone() == (0,):
-                # Before WAL, so that the file itself says whose it is from the start.
-                # Small pages: a commit writes each page that it touched as a whole.
-                execute(f"PRAGMA page_size={_PAGE_SIZE}")
-                execute(f"PRAGMA application_id={sqlite_schema.APPLICATION_ID}")
-            execute("PRAGMA journal_mode=WAL")
-            execute(f"PRAGMA synchronous={SYNCHRONOUS[self._durability]}")
-            if sys.platform == "darwin" and self._durability == "power":
-                execute("PRAGMA fullfsync=ON")  # There an fsync may stay in the disk.
-            execute("PRAGMA wal_autocheckpoint=0")  # `_merge` does it.
+        execute("PRAGMA trusted_schema=OFF")
         execute("PRAGMA cache_size=-32000")  # 32 MB at most, whatever the history
+        if looks:
+            return sqlite_schema.check(self.raw, self.path)
+        if place != ":memory:":
+            self._choose_settings()
         if execute("PRAGMA user_version").fetchone() != (sqlite_schema.FORMAT,):
             self._prepare()
+        if place != ":memory:":
+            sqlite_schema.check(self.raw, self.path)
+
+    def _choose_settings(self) -> None:
+        """Say how the file is written."""
+        execute = self.raw.execute
+        if execute("PRAGMA application_id").fetchone() == (0,):
+            # Before WAL, so that the file itself says whose it is from the start.
+            # Small pages: a commit writes each page that it touched as a whole.
+            execute(f"PRAGMA page_size={_PAGE_SIZE}")
+            execute(f"PRAGMA application_id={sqlite_schema.APPLICATION_ID}")
+        execute("PRAGMA journal_mode=WAL")
+        execute(f"PRAGMA synchronous={SYNCHRONOUS[self._durability]}")
+        if sys.platform == "darwin" and self._durability == "power":
+            execute("PRAGMA fullfsync=ON")  # There an fsync may stay in the disk.
+        execute("PRAGMA wal_autocheckpoint=0")  # `_merge` does it.
 
     def _prepare(self) -> None:
         """Make the tables, or bring an older format up to this one."""
         self.raw.execute("BEGIN IMMEDIATE")
         try:
-            sqlite_schema.prepare(self.raw)
+            sqlite_schema.prepare(self.raw, self.path)
         except BaseException:
             self.raw.execute("ROLLBACK")
             raise
         self.raw.execute("COMMIT")
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    """Whether SQLite asks to try again, as another connection is at work."""
+    busy = sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL
+    return _code(error) in busy
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 for what Python itself refuses."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _let_go(
+    raw: sqlite3.Connection | None, file: OpenFile | None, copy: str | None
+) -> None:
+    """Close a connection, then the file that it was on."""
+    if raw is not None:
+        raw.close()
+    if file is not None:
+        file.release()
+    if copy is not None:
+        shutil.rmtree(copy, ignore_errors=True)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
+import shutil
 import sqlite3
 import struct
 import time
+import urllib.parse
 import warnings
 
 from population.errors import JournalError
+from population.journals.sqlite_open import OpenFile
 from population.journals.sqlite_schema import APPLICATION_ID, FORMAT
 
 JOURNAL_NAME = "journal.sqlite"
 _HEADER_BYTES = 100
 _LOOKS, _PAUSE_S = 2, 0.02
+_DAMAGE = "malformed", "not a database", "decode to UTF-8", "no such"
 _MOUNTS = pathlib.Path("/proc/mounts")
 _NETWORK = {
     "afs",
@@ -33,38 +38,37 @@ _NETWORK = {
 }
 
 
-def check(path: pathlib.Path) -> None:
+def is_protected(path: pathlib.Path) -> bool:
+    """Whether there is a file that this user may not write to, or not beside it."""
+    return path.exists() and not (
+        os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    )
+
+
+def check(path: pathlib.Path, file: OpenFile) -> int:
     """Refuse a foreign or damaged file, and leave it and its side files as they are.
 
-    Never to be called while this process has the file open.
+    Returns:
+        The version of its format; 0 of an empty file.
 
     Raises:
         JournalError: Saying what is wrong with it.
     """
     for _ in range(_LOOKS):
         try:
-            return _check(path)
+            return _check(path, file)
         except JournalError:
             time.sleep(_PAUSE_S)  # Another process may be merging its log just now.
-    _check(path)
+    return _check(path, file)
 
 
-def _check(path: pathlib.Path) -> None:
+def _check(path: pathlib.Path, file: OpenFile) -> int:
     try:
-        if path.is_dir():
-            raise JournalError(f"The journal must be a file; {path} is a folder.")
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-            size = file.seek(0, os.SEEK_END)
-    except FileNotFoundError:
-        return
+        header, size = file.read(_HEADER_BYTES)
     except OSError as error:
-        raise JournalError(
-            f"The journal {path} cannot be read: {error.strerror}. Give this user "
-            "access to it."
-        ) from error
+        raise unusable(path, error) from error
     if not header:
-        return
+        return 0
     if not header.startswith(b"SQLite format 3\0") or len(header) < _HEADER_BYTES:
         raise JournalError(
             f"{path} is not a journal of this library, or it is damaged; it was left "
@@ -83,6 +87,61 @@ def _check(path: pathlib.Path) -> None:
             f"{FORMAT}. Install a newer version."
         )
     _check_size(path, header, size)
+    return int(version)
+
+
+def way_to_look(path: pathlib.Path, version: int) -> str | None:
+    """How SQLite is to open a file where it lies that it must not write.
+
+    Returns:
+        The parameters of its URI; None if it takes a copy, as the file must be brought
+        up to this format, or its log can only be read by writing beside it.
+    """
+    if version != FORMAT:
+        return None
+    if path.with_name(f"{path.name}-shm").exists():
+        return "mode=ro"  # Another process may be writing to it.
+    log = path.with_name(f"{path.name}-wal")
+    return None if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+
+
+def run_at(path: pathlib.Path) -> str | None:
+    """The token of the run that a journal holds; None if there is none to be read."""
+    if not path.is_file():
+        return None
+    place = f"file:{urllib.parse.quote(str(path))}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(place, uri=True)) as connection:
+            sql = "SELECT value FROM facts WHERE key = 'run'"
+            found = connection.execute(sql).fetchone()
+            return None if found is None else str(json.loads(found[0]))
+    except (sqlite3.Error, ValueError, TypeError):
+        return None
+
+
+def copy(path: pathlib.Path, target: pathlib.Path) -> None:
+    """Copy a journal with its log.
+
+    Raises:
+        JournalError: If it cannot be read.
+    """
+    try:
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                source = path.with_name(path.name + suffix)
+                shutil.copyfile(source, target.with_name(target.name + suffix))
+    except OSError as error:
+        raise unusable(path, error) from error
+
+
+def unusable(path: pathlib.Path, error: OSError) -> JournalError:
+    """The error of a file that the system does not let this process use."""
+    if path.is_dir():
+        return JournalError(f"The journal must be a file; {path} is a folder.")
+    return JournalError(
+        f"The journal {path} cannot be used: {error.strerror}. Give this user access "
+        "to it and its folder, or choose another log_dir."
+    )
 
 
 def explained(path: pathlib.Path | None, error: sqlite3.Error) -> JournalError:
@@ -91,13 +150,13 @@ def explained(path: pathlib.Path | None, error: sqlite3.Error) -> JournalError:
     text = str(error)
     if "readonly" in text or "unable to open" in text:
         advice = "Give the run a folder that this user may write to."
-    elif "malformed" in text or "not a database" in text:
+    elif any(sign in text for sign in _DAMAGE):
         advice = (
             "The file is damaged and was left as it is. Restore it from a backup, "
             "or start a new run in another log_dir."
         )
-    elif "locked" in text:
-        advice = "Another program holds its write lock; end that program first."
+    elif "locked" in text or "locking" in text:
+        advice = "Another program locks it in a way of its own; end that program first."
     elif "full" in text:
         advice = "Free some space and go on; nothing that was recorded is lost."
     else:

@@ -5,10 +5,17 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import pathlib
+import re
 import sqlite3
+from typing import Any
+
+from population.errors import JournalError
 
 APPLICATION_ID = 0x504F504A  # "POPJ"
-FORMAT = 3
+FORMAT = 4
 
 _KEPT_SINCE_1 = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -128,20 +135,121 @@ _FROM_1_TO_2 = """
 DROP TABLE removals;
 ALTER TABLE sessions ADD COLUMN owner TEXT;"""
 _TO_3 = "DROP VIEW history;"
+_WITH_PARAMS = ("checkpoints", "row"), ("late", "row"), ("removals", "params, row")
 
 
-def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables that are missing. Called inside a transaction."""
+def prepare(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
+    """Make the tables that are missing. Called inside a transaction.
+
+    Raises:
+        JournalError: If there is something that no format has; nothing is executed.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if not tables:
+    present = _schema(connection)
+    unknown = {name: sql for name, sql in present.items() if name not in _expected()}
+    if unknown:
+        raise _foreign(path, next(iter(unknown)))
+    if not present:
         _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_3}")
     elif version == 1:
         _run(connection, f"{_TO_3}{_FROM_1_TO_2}{_SINCE_2}{_SINCE_3}")
     elif version == 2:
         _run(connection, f"{_TO_3}{_SINCE_3}")
+    if present and version < 4:
+        _make_own_paths_relative(connection)
     if version != FORMAT:
         connection.execute(f"PRAGMA user_version={FORMAT}")
+
+
+def check(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
+    """Refuse a file whose tables, indexes and views are not exactly this format's.
+
+    A trigger, a view or a default value is SQL that a file brings along.
+
+    Raises:
+        JournalError: Naming the first that is not as it should be.
+    """
+    present = _schema(connection)
+    for name in (*present, *_expected()):
+        if present.get(name) != _expected().get(name):
+            raise _foreign(path, name)
+
+
+Name = tuple[str, str]
+
+
+def _schema(connection: sqlite3.Connection) -> dict[Name, str]:
+    """The SQL of what a file holds, by kind and name; without statistics."""
+    rows = connection.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql NOTNULL"
+    ).fetchall()
+    return {
+        (str(kind), str(name)): f"{table}: {' '.join(str(sql).split())}"
+        for kind, name, table, sql in rows
+        if not (kind == "table" and str(name).startswith("sqlite_stat"))
+    }
+
+
+@functools.cache
+def _expected() -> dict[Name, str]:
+    """The schema of this format."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_3}")
+        return _schema(connection)
+    finally:
+        connection.close()
+
+
+def _foreign(path: pathlib.Path | None, name: Name) -> JournalError:
+    return JournalError(
+        f"{path} was changed by another program: its {' '.join(name)!r} is not what "
+        "this library makes, and might be executed. It was left as it is. Restore the "
+        "file from a backup, or undo the change with a SQLite shell."
+    )
+
+
+def _make_own_paths_relative(connection: sqlite3.Connection) -> None:
+    """Keep the paths that `Worker.save_to` made up relative to the run folder.
+
+    Until format 3 they were kept as they were handed out: they named the folder where
+    the run was then, or even a folder of the process.
+    """
+    found = connection.execute("SELECT value FROM facts WHERE key = 'run'").fetchone()
+    if found is None:
+        return
+    run = re.escape(str(found[0]).strip('"'))
+    own = re.compile(rf"(?:.*/)?own/({run}-\d+-\d+/.+)", re.DOTALL)
+    for table, key in _WITH_PARAMS:
+        rows = connection.execute(
+            f"SELECT {key}, params FROM {table} WHERE params LIKE '%own/%'"
+        ).fetchall()
+        where = " AND ".join(f"{column} = ?" for column in key.split(", "))
+        for *place, text in rows:
+            try:
+                new = _relative(json.loads(text), own)
+            except (ValueError, RecursionError, TypeError):
+                continue  # Whoever needs this row will find that it is damaged.
+            changed = json.dumps(new, separators=(",", ":"))
+            if changed != text:
+                connection.execute(
+                    f"UPDATE {table} SET params = ? WHERE {where}", (changed, *place)
+                )
+
+
+def _relative(tree: Any, own: re.Pattern[str]) -> Any:
+    """A packed tree whose paths of the library's own are relative."""
+    if isinstance(tree, str):
+        found = own.fullmatch(tree)
+        return tree if found is None else {"!own": [found[1], "text"]}
+    if isinstance(tree, list):
+        return [_relative(inner, own) for inner in tree]
+    if not isinstance(tree, dict):
+        return tree
+    found = own.fullmatch(str(tree.get("!path")))
+    if found is not None:
+        return {"!own": [found[1], "path"]}
+    return {key: _relative(inner, own) for key, inner in tree.items()}
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:

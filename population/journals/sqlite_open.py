@@ -1,0 +1,178 @@
+"""The journals' files that this process has open, and who writes to them.
+
+Whoever opens a file beside SQLite, and closes it, takes from the whole process the
+locks that SQLite holds on it: other processes would delete the log while it is in use.
+So a file is read through one handle, which stays open as long as any connection to it;
+while it is open no other file can have its device and inode.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import pathlib
+import stat
+import threading
+from typing import NamedTuple
+
+from population.errors import JournalError
+
+_LOCKS = pathlib.Path("/proc/locks")
+_PROC = pathlib.Path("/proc")
+# Where SQLite locks: bytes of the shared memory, or of the file itself (in WAL mode
+# only while it is opened or closed).
+_WRITE_LOCK, _RECOVERY_LOCK = 120, 122
+_LONGEST_COMMAND = 100
+
+Identity = tuple[int, int]
+
+
+class OpenFile:
+    """A file that connections of this process share.
+
+    Attributes:
+        identity: Its device and inode.
+        writer: The thread whose transaction has its write lock; None: no thread of
+            this process.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.writer: int | None = None
+        self._handles: list[int] = []
+        self._users = 0
+
+    def read(self, count: int) -> tuple[bytes, int]:
+        """The first bytes, and the size."""
+        handle = self._handles[0]
+        return os.pread(handle, count, 0), os.fstat(handle).st_size
+
+    def release(self) -> None:
+        """End one use; safe in a finalizer, which may interrupt anything."""
+        _RELEASED.append(self)
+        if _GUARD.acquire(blocking=False):
+            try:
+                _close_released()
+            finally:
+                _GUARD.release()
+
+
+_FILES: dict[Identity, OpenFile] = {}
+_RELEASED: collections.deque[OpenFile] = collections.deque()
+_GUARD = threading.Lock()
+
+
+def identity(path: str | os.PathLike[str]) -> Identity | None:
+    """Device and inode of what is at a path; None if there is nothing."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def take(path: pathlib.Path, *, create: bool) -> OpenFile:
+    """The file at a path, open until it is released.
+
+    Args:
+        path: The file.
+        create: Whether it is to be written to, and made if it does not exist.
+
+    Raises:
+        OSError: If it cannot be opened.
+        JournalError: If it is no regular file.
+    """
+    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    with _GUARD:
+        _close_released()
+        known = _FILES.get(identity(path) or (0, 0))
+        if known is None:
+            handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                os.close(handle)
+                raise JournalError(f"The journal must be a file; {path} is none.")
+            place = found.st_dev, found.st_ino
+            known = _FILES.setdefault(place, OpenFile(place))
+            known._handles.append(handle)
+        known._users += 1
+        return known
+
+
+def _begin_anew() -> None:
+    """In a forked child, the thread that held the guard does not exist."""
+    global _GUARD
+    _GUARD = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
+def _close_released() -> None:
+    """Close the files that nothing uses any more; called under the guard."""
+    while _RELEASED:
+        file = _RELEASED.popleft()
+        file._users -= 1
+        if not file._users:
+            del _FILES[file.identity]
+            while file._handles:
+                os.close(file._handles.pop())
+
+
+class Lock(NamedTuple):
+    """A lock that the kernel knows.
+
+    Attributes:
+        pid: Whose it is.
+        inode: Of the file.
+        first: The first byte that is locked.
+        last: The last one.
+    """
+
+    pid: int
+    inode: int
+    first: int
+    last: int
+
+
+def lock_holder(path: pathlib.Path) -> str:
+    """Who holds a journal's write lock, as far as the kernel tells."""
+    memory = path.with_name(f"{path.name}-shm")
+    inodes = {path: identity(path), memory: identity(memory)}
+    for lock in _locks():
+        for file, known in inodes.items():
+            if known is None or known[1] != lock.inode:
+                continue
+            writes = lock.first <= _RECOVERY_LOCK and lock.last >= _WRITE_LOCK
+            if file == path or writes:
+                return _described(lock.pid)
+    return "another process"
+
+
+def _locks() -> list[Lock]:
+    """All write locks on files that are held, where the kernel lists them."""
+    try:
+        lines = _LOCKS.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        fields = line.split()
+        if len(fields) == 8 and fields[1] == "POSIX" and fields[3] == "WRITE":
+            last = 2**63 - 1 if fields[7] == "EOF" else int(fields[7])
+            inode = int(fields[5].rpartition(":")[2])
+            found.append(Lock(int(fields[4]), inode, int(fields[6]), last))
+    return found
+
+
+def _described(pid: int) -> str:
+    if pid == os.getpid():
+        return "this process"
+    try:
+        command = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ")
+        state = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return f"process {pid}"
+    text = command.decode(errors="replace").strip()[:_LONGEST_COMMAND]
+    stopped = ", which is stopped," if state in "Tt" else ""
+    return f"process {pid} ({text}){stopped}"

@@ -1,0 +1,199 @@
+"""A process that stalls inside a transaction is waited for, and named."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from population import JournalError, PopulationController, decisions
+from population.journals import sqlite_connection
+from population.mutators import WinnerTakeAllGenetic
+from tests.helpers import Scripted, poll, reporter
+
+WITHIN: list[Callable[[], object]] = []  # What is done in the midst of decisions.
+CHILD = """
+import os, signal, sys
+from tests import test_stalls
+within = test_stalls.WITHIN
+within.append(lambda: within.clear() or os.kill(os.getpid(), signal.SIGSTOP))
+controller = test_stalls.opened(sys.argv[1])
+for worker_id in range(2):
+    reporter(controller, worker_id)(1.0)
+controller.close()
+"""
+
+
+def mutate(meta_params: float) -> float:
+    """No change; but the decision may take long."""
+    for call in WITHIN:
+        call()
+    return meta_params
+
+
+def opened(log_dir: str | os.PathLike[str]) -> PopulationController:
+    """Two workers that compare each report."""
+    return PopulationController([1.0, 2.0], WinnerTakeAllGenetic(mutate, 1), log_dir)
+
+
+@pytest.fixture(autouse=True)
+def only_one_test() -> Iterator[None]:
+    """What one test does within decisions, no other one does."""
+    yield
+    WITHIN.clear()
+
+
+@contextlib.contextmanager
+def stalled(log_dir: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has stopped itself in the midst of a decision."""
+    code = f"from tests.helpers import reporter{CHILD}"
+    with subprocess.Popen([sys.executable, "-c", code, str(log_dir)]) as child:
+        try:
+            _, status = os.waitpid(child.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            yield child
+        finally:
+            child.kill()
+
+
+class Watch:
+    """Lets the test see each look at the lock, and the time go by at each."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.looks = 0
+        self.then: Any = None
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Half a minute, instead of so long."""
+        del seconds
+        self.now += 31.0
+        self.looks += 1
+        if self.looks == 40:
+            self.then()
+
+
+def test_a_stopped_process_is_waited_for_and_named(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However long it takes: its report and this one are both recorded."""
+    opened(tmp_path).close()
+    watch = Watch()
+    monkeypatch.setattr(sqlite_connection, "time", watch)
+    with stalled(tmp_path) as child:
+
+        def go_on() -> None:
+            child.send_signal(signal.SIGCONT)
+            assert child.wait() == 0
+
+        watch.then = go_on
+        controller = opened(tmp_path)
+    assert controller.session.slots.reports == 2
+    assert watch.looks >= 40
+    said = [r.getMessage() for r in caplog.records if "has waited" in r.getMessage()]
+    assert 3 <= len(said) <= 8  # After 30 s, 60 s, 120 s ...
+    assert f"process {child.pid} (" in said[0]
+    assert "stopped" in said[0]
+    controller.close()
+
+
+def test_a_killed_process_is_not_waited_for(tmp_path: pathlib.Path) -> None:
+    """The kernel gives its lock back; nothing of its transaction is there."""
+    opened(tmp_path).close()
+    with stalled(tmp_path) as child:
+        child.kill()
+        controller = opened(tmp_path)
+    assert controller.session.slots.reports == 1
+    controller.close()
+
+
+def test_polls_do_not_wait_for_a_stalled_process(tmp_path: pathlib.Path) -> None:
+    """Whoever has no news goes on training."""
+    controller = opened(tmp_path)
+    at = controller.workers[0]
+    with stalled(tmp_path):
+        assert poll(controller, 0, at.generation_id) is None
+    controller.close()
+
+
+def test_a_mutator_that_writes_to_its_own_run_is_told_so(
+    tmp_path: pathlib.Path,
+) -> None:
+    """It would wait for itself."""
+    controller, same = opened(tmp_path), opened(tmp_path)
+    other = PopulationController([1.0], Scripted(), tmp_path / "other")
+    reporter(controller, 0)(3.0)
+    WITHIN.append(lambda: reporter(other)(1.0))  # Another run has another lock.
+    WITHIN.append(lambda: reporter(same, 0)(2.0))
+    with pytest.raises(JournalError, match="by this very thread"):
+        reporter(controller, 1)(3.0)
+    assert other.workers[0].step == 1
+    WITHIN.clear()
+    reporter(same, 1)(4.0)
+    assert controller.workers[1].step == 1
+    for run in (controller, same, other):
+        run.close()
+
+
+def test_another_thread_of_this_process_is_waited_for(tmp_path: pathlib.Path) -> None:
+    """Two controllers of one process take turns like two processes."""
+    first, second = opened(tmp_path), opened(tmp_path)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        inside.set()
+        assert go_on.wait(60)
+
+    WITHIN.append(wait)
+    reporter(first, 0)(1.0)
+    thread = threading.Thread(target=reporter(first, 1), args=[1.0])
+    thread.start()
+    assert inside.wait(60)
+    late = threading.Thread(target=reporter(second, 0), args=[1.0])
+    late.start()
+    go_on.set()
+    thread.join(60)
+    late.join(60)
+    assert second.session.slots.reports == 3
+    first.close()
+    second.close()
+
+
+def test_a_slow_decision_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It names the mutator: all others wait meanwhile."""
+
+    class Slow:
+        now = 0.0
+
+        @classmethod
+        def perf_counter(cls) -> float:
+            """Each look a second and a half later."""
+            cls.now += 1.5
+            return cls.now
+
+    monkeypatch.setattr(decisions, "time", Slow)
+    controller = PopulationController([1.0], Scripted())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            reporter(controller)(1.0)
+    assert [r.getMessage() for r in caplog.records] == [
+        "Scripted took 1.5 s for a decision, during which no worker can report. "
+        "Keep what is slow out of mutate_fn."
+    ]
