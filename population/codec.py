@@ -5,6 +5,8 @@ JSON would change is written as an object with a single key that begins with "!"
 tuples, other dict keys, NaN and infinities, paths, `Ref`, `Saved`, `RunPath`, `Held`,
 dataclasses.
 Decoding builds plain data and the records named here; it never imports or runs code.
+Trees are at most `DEEPEST` containers deep, so that whatever was written can be read by
+a program that is deep in its own calls.
 """
 
 from __future__ import annotations
@@ -16,18 +18,29 @@ import operator
 import pathlib
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from population.base import Held, Ref, RunPath, Saved
+from population.refusals import (
+    DEEPEST,
+    refusal,
+    refuse_long,
+    refuse_lossy,
+    shortly,
+    too_deep,
+)
+from population.refusals import is_array as is_array
 
 _PLAIN = frozenset({type(None), bool, int, str})
+_LEAVES = _PLAIN | {float}
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 HELD = '{"!held":'  # How held params begin in a journal.
 _LARGEST = 2**63 - 1  # What a journal's column holds.
 _dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_dumps_sorted = json.JSONEncoder(sort_keys=True).encode
 
 
 def encode(
@@ -45,12 +58,18 @@ def encode(
         One line of JSON; equal trees give equal text but for the order of dict keys.
 
     Raises:
-        TypeError: If something cannot be stored; the message names its place.
+        TypeError: If something cannot be stored, or is nested deeper than `DEEPEST`
+            containers; the message names its place.
+        ValueError: If there is a `Held` within the tree.
     """
-    kind = type(tree)
-    if kind is str or kind is int:
+    if type(tree) is str:
         return _dumps(tree)
-    return _dumps(_pack(tree, what, _Rules(scalars, records)))
+    rules = _Rules(scalars, records) if records or not scalars else _USUAL
+    packed = _pack(tree, what, rules, 0)
+    try:
+        return _dumps(packed)
+    except ValueError:
+        refuse_long(packed, what)
 
 
 def encode_params(params: Any) -> str:
@@ -69,9 +88,14 @@ def decode(text: str, like: object = None) -> Any:
             of nested ones are read from the field annotations.
 
     Raises:
-        ValueError: If the text is not the codec's, or a dataclass has no known type.
+        ValueError: If the text is not the codec's, is nested too deeply for what is
+            left of Python's stack, or a dataclass has no known type.
+        TypeError: If a dataclass does not take the fields that are stored.
     """
-    return _unpack(json.loads(text), like)
+    try:
+        return _unpack(_loads(text), like)
+    except RecursionError as error:
+        raise ValueError("The text is nested too deeply to be read.") from error
 
 
 def normalized(tree: Any, what: str) -> Any:
@@ -80,8 +104,17 @@ def normalized(tree: Any, what: str) -> Any:
 
 
 def digest(tree: Any) -> str:
-    """The same text for equal trees, whatever the order of their dict keys."""
-    return json.dumps(_pack(tree, "meta_params", _Rules(in_order=True)), sort_keys=True)
+    """The same text for equal trees, whatever the order of their dict keys.
+
+    Raises:
+        TypeError: If something cannot be stored; the message names its place.
+        ValueError: If there is a `Held` within the tree.
+    """
+    packed = _pack(tree, "meta_params", _IN_ORDER, 0)
+    try:
+        return _dumps_sorted(packed)
+    except ValueError:
+        refuse_long(packed, "meta_params")
 
 
 def number(value: Any, what: str = "value") -> float | None:
@@ -90,7 +123,7 @@ def number(value: Any, what: str = "value") -> float | None:
     Waits for the device if the value is still being computed.
 
     Raises:
-        TypeError: If it is no real number; a bool is none.
+        TypeError: If it is no real number; a bool is none, nor is a masked array.
         ValueError: If it is an array of more than one element.
     """
     kind = type(value)
@@ -102,13 +135,14 @@ def number(value: Any, what: str = "value") -> float | None:
                 f"{what} must be one number, got an array of shape "
                 f"{tuple(value.shape)}. Reduce it first, say by its mean."
             )
+        refuse_lossy(value, what)
         value = np.asarray(value).reshape(()).item()
         if isinstance(value, np.floating):
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(
             f"{what} must be a real number or None, got {type(value).__name__} "
-            f"{_shortly(value)}."
+            f"{shortly(value)}."
         )
     try:
         return float(value)
@@ -127,27 +161,23 @@ def integer(value: Any, what: str, low: int = 0) -> int:
     """
     kind = type(value)
     if kind is not int:
+        if is_array(value):
+            refuse_lossy(value, what)
         if kind is bool or isinstance(value, np.bool_) or not _is_index(value):
             raise TypeError(
-                f"{what} must be an int, got {kind.__name__} {_shortly(value)}."
+                f"{what} must be an int, got {kind.__name__} {shortly(value)}."
             )
         value = operator.index(value)
     if value < low:
-        raise ValueError(f"{what} must be {low} or more, got {value}.")
+        raise ValueError(f"{what} must be {low} or more, got {shortly(value)}.")
     if value > _LARGEST:
-        raise ValueError(f"{what} must be at most {_LARGEST}, got {value}.")
+        raise ValueError(f"{what} must be at most {_LARGEST}, got {shortly(value)}.")
     return typing.cast(int, value)
 
 
 def readable(text: str) -> str:
     """Text that a journal can keep: what is no Unicode is written as an escape."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array or an array scalar, of NumPy or of JAX."""
-    typed = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
-    return typed and not isinstance(leaf, type)  # np.float32 itself is none.
 
 
 class _Rules(NamedTuple):
@@ -158,6 +188,10 @@ class _Rules(NamedTuple):
     in_order: bool = False
 
 
+_USUAL = _Rules()
+_IN_ORDER = _Rules(in_order=True)
+
+
 def _is_index(value: Any) -> bool:
     try:
         operator.index(value)
@@ -166,25 +200,63 @@ def _is_index(value: Any) -> bool:
     return True
 
 
-def _pack(tree: Any, place: str, rules: _Rules) -> Any:
+def _pack(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
+    """What JSON carries of a tree that lies within so many containers."""
     kind = type(tree)
     if kind in _PLAIN:
         return tree
     if kind is float:
         return tree if math.isfinite(tree) else {"!float": repr(tree)}
-    if kind is dict:
-        return _pack_dict(tree, place, rules)
-    if kind is list:
+    if kind is dict or kind is list or kind is tuple:
+        if depth >= DEEPEST:
+            raise TypeError(too_deep(place))
+        if kind is dict:
+            return _pack_dict(tree, place, rules, depth + 1)
         if _PLAIN.issuperset(map(type, tree)):  # A state may be a long list of ints.
-            return tree
-        return [_pack(x, f"{place}[{i}]", rules) for i, x in enumerate(tree)]
-    if kind is tuple:
+            return tree if kind is list else {"!tuple": list(tree)}
+        depth += 1
+        packed = [_pack(x, f"{place}[{i}]", rules, depth) for i, x in enumerate(tree)]
+        return packed if kind is list else {"!tuple": packed}
+    return _pack_other(tree, place, rules, depth)
+
+
+def _pack_dict(tree: dict[Any, Any], place: str, rules: _Rules, depth: int) -> Any:
+    if all(type(key) is str and not key.startswith("!") for key in tree):
         return {
-            "!tuple": [_pack(x, f"{place}[{i}]", rules) for i, x in enumerate(tree)]
+            k: v if type(v) in _PLAIN else _pack(v, f"{place}[{k!r}]", rules, depth)
+            for k, v in tree.items()
         }
+    pairs = []
+    for key, value in tree.items():
+        # The key first: what passes is not too deep to be written into the place.
+        packed = _pack(key, f"{place} key", rules, depth)
+        pairs.append([packed, _pack(value, _at(place, key), rules, depth)])
+    if rules.in_order:
+        try:
+            pairs.sort(key=_dumps_sorted)
+        except ValueError:
+            refuse_long({"!dict": pairs}, place)
+    return {"!dict": pairs}
+
+
+def _at(place: str, key: Any) -> str:
+    try:
+        return f"{place}[{key!r}]"
+    except ValueError:  # An int that is too long to be written.
+        return f"{place}[{shortly(key)}]"
+
+
+def _pack_other(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
+    kind = type(tree)
     if kind is Ref:
+        if type(tree.generation_id) is not str or type(tree.step) is not int:
+            raise TypeError(
+                f"{place} must be a Ref of a str and an int, got {shortly(tree)}."
+            )
         return {"!ref": [tree.generation_id, tree.step]}
     if kind is Saved:
+        if type(tree.path) is not str:
+            raise TypeError(f"{place} must be a Saved of a str, got {shortly(tree)}.")
         return {"!saved": tree.path}
     if kind is RunPath:
         return {"!own": [*tree]}
@@ -196,102 +268,113 @@ def _pack(tree: Any, place: str, rules: _Rules) -> Any:
     if isinstance(tree, pathlib.PurePath):
         return {"!path": str(tree)}
     if rules.records and dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        fields = [field.name for field in dataclasses.fields(tree)]
-        return {
-            "!data": {f: _pack(getattr(tree, f), f"{place}.{f}", rules) for f in fields}
-        }
+        if depth >= DEEPEST:
+            raise TypeError(too_deep(place))
+        fields = [(f.name, getattr(tree, f.name)) for f in dataclasses.fields(tree)]
+        packed = [(f, _pack(v, f"{place}.{f}", rules, depth + 1)) for f, v in fields]
+        return {"!data": dict(packed)}
     if rules.scalars and is_array(tree) and tree.shape == ():
-        return _pack_scalar(tree, place, rules)
-    raise TypeError(_refusal(tree, place))
+        return _pack_scalar(tree, place, rules, depth)
+    raise TypeError(refusal(tree, place))
 
 
-def _pack_dict(tree: dict[Any, Any], place: str, rules: _Rules) -> Any:
-    packed = [(k, _pack(v, f"{place}[{k!r}]", rules)) for k, v in tree.items()]
-    if all(type(key) is str and not key.startswith("!") for key, _ in packed):
-        return dict(packed)
-    pairs = [[_pack(k, f"{place} key", rules), v] for k, v in packed]
-    return {"!dict": sorted(pairs, key=json.dumps) if rules.in_order else pairs}
-
-
-def _pack_scalar(tree: Any, place: str, rules: _Rules) -> Any:
+def _pack_scalar(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
+    refuse_lossy(tree, place)
     try:
         value = np.asarray(tree).item()
     except TypeError as error:  # A PRNG key, say.
-        raise TypeError(_refusal(tree, place)) from error
+        raise TypeError(refusal(tree, place)) from error
     if isinstance(value, np.floating):
         value = float(value)  # The long floats have no item of Python's own.
     if is_array(value):
-        raise TypeError(_refusal(tree, place))
-    return _pack(value, place, rules)
+        raise TypeError(refusal(tree, place))
+    return _pack(value, place, rules, depth)
 
 
-def _refusal(tree: Any, place: str) -> str:
-    if is_array(tree) and tree.shape != ():
-        return (
-            f"{place} is an array of shape {tuple(tree.shape)}; arrays are allowed in "
-            "params only. Write it as a list of numbers."
-        )
-    if isinstance(tree, (dict, list, tuple, str, int, float)):
-        base = next(
-            t for t in (dict, list, tuple, str, int, float) if isinstance(tree, t)
-        )
-        return (
-            f"{place} is a {type(tree).__name__}, which would come back as a plain "
-            f"{base.__name__}. Convert it with {base.__name__}(...) first."
-        )
-    return (
-        f"{place} cannot be stored: got {type(tree).__name__} {_shortly(tree)}. Use "
-        "None, bool, int, float, str, lists, tuples and dicts."
-    )
+def _refuse_literal(name: str) -> NoReturn:
+    raise ValueError(f"Not written by this codec: a bare {name}.")
 
 
-def _shortly(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+_loads = json.JSONDecoder(parse_constant=_refuse_literal).decode
 
 
 def _unpack(tree: Any, like: object) -> Any:
-    if type(tree) is list:
+    kind = type(tree)
+    if kind is list:
+        _refuse_infinite(tree)
         item = _arguments(like, list, 1)[0]
-        return [_unpack(x, item) for x in tree]
-    if type(tree) is not dict:
+        return [x if type(x) in _LEAVES else _unpack(x, item) for x in tree]
+    if kind is not dict:
+        if kind is float:
+            _refuse_infinite((tree,))
         return tree
     if len(tree) == 1:
         key, body = next(iter(tree.items()))
         if key.startswith("!"):
             return _unpack_tag(key, body, like)
+    _refuse_infinite(tree.values())
     item = _arguments(like, dict, 2)[1]
-    return {key: _unpack(value, item) for key, value in tree.items()}
+    return {
+        key: value if type(value) in _LEAVES else _unpack(value, item)
+        for key, value in tree.items()
+    }
+
+
+def _refuse_infinite(numbers: Collection[Any]) -> None:
+    """Refuse a literal such as 1e999: infinities have a tag."""
+    if math.inf in numbers or -math.inf in numbers:
+        raise ValueError("Not written by this codec: a number that no float can hold.")
 
 
 def _unpack_tag(tag: str, body: Any, like: object) -> Any:
-    if tag == "!ref":
-        return Ref(body[0], body[1])
-    if tag == "!tuple":
+    if tag == "!tuple" and type(body) is list:
         kinds = _tuple_kinds(like, len(body))
-        return tuple(_unpack(x, kind) for x, kind in zip(body, kinds, strict=True))
-    if tag == "!dict":
-        key_kind, kind = _arguments(like, dict, 2)
-        return {_unpack(k, key_kind): _unpack(v, kind) for k, v in body}
-    if tag == "!float":
-        return _NON_FINITE[body]
-    if tag == "!saved":
-        return Saved(body)
-    if tag == "!own":
-        return _run_path(*body)
-    if tag == "!held":
-        return Held(*body)
-    if tag == "!path":
-        return pathlib.Path(body)
-    if tag == "!data":
+        return tuple([_unpack(x, kind) for x, kind in zip(body, kinds, strict=True)])
+    if tag == "!dict" and _is_pairs(body):
+        return _unpack_pairs(body, like)
+    if tag == "!data" and type(body) is dict:
         return _unpack_dataclass(body, like)
-    raise ValueError(f"Not a tag of this codec: {tag!r}.")
+    if tag in ("!ref", "!held") and _is_of(body, (str, int)):
+        return Ref(*body) if tag == "!ref" else Held(*body)
+    if tag == "!own" and _is_of(body, (str, str)):
+        return _run_path(*body)
+    if type(body) is str:
+        if tag == "!float" and body in _NON_FINITE:
+            return _NON_FINITE[body]
+        if tag == "!saved":
+            return Saved(body)
+        if tag == "!path":
+            return pathlib.Path(body)
+    raise ValueError(f"Not written by this codec: {tag!r} with {shortly(body)}.")
 
 
-def _run_path(path: Any, kind: Any) -> RunPath:
-    inside = type(path) is str and not path.startswith("/")
-    if not inside or ".." in path.split("/") or kind not in ("text", "path"):
-        raise ValueError(f"Not a path of a run: {path!r}, {kind!r}.")
+def _is_of(body: Any, kinds: tuple[type, ...]) -> bool:
+    return type(body) is list and tuple(map(type, body)) == kinds
+
+
+def _is_pairs(body: Any) -> bool:
+    return type(body) is list and all(type(x) is list and len(x) == 2 for x in body)
+
+
+def _unpack_pairs(body: list[list[Any]], like: object) -> dict[Any, Any]:
+    key_kind, kind = _arguments(like, dict, 2)
+    found = {}
+    for packed, value in body:
+        key = _unpack(packed, key_kind)
+        try:
+            hash(key)
+        except TypeError as error:
+            raise ValueError(
+                f"Not written by this codec: the key {shortly(key)}."
+            ) from error
+        found[key] = _unpack(value, kind)
+    return found
+
+
+def _run_path(path: str, kind: str) -> RunPath:
+    leads_out = path.startswith("/") or ".." in path.split("/")
+    if leads_out or kind not in ("text", "path"):
+        raise ValueError(f"Not a path within a run: {shortly(path)}, {kind!r}.")
     return RunPath(path, kind)
 
 

@@ -9,7 +9,7 @@ that tree.
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from jax.tree_util import keystr
 
 from population import codec
 from population.errors import ParamsError
+from population.refusals import DEEPEST, refuse_lossy, shortly, too_deep
 
 _PLAIN_LEAVES = (bool, int, float, str, bytes)
 # No bound methods, no partials: they may hold weights.
@@ -42,6 +43,7 @@ def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
     Raises:
         TypeError: Naming the place of what does not fit.
     """
+    _refuse_deep(tree)
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     for place in [keystr(path) for path, leaf in leaves if is_function(leaf)]:
         if not functions:
@@ -51,6 +53,8 @@ def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
                 "whose restore(init) makes one."
             )
     for place, leaf in by_path(tree).items():
+        if codec.is_array(leaf):
+            refuse_lossy(leaf, f"params{place}")
         if not is_storable(leaf):
             what = getattr(leaf, "dtype", "")
             raise TypeError(
@@ -70,6 +74,26 @@ def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
             "flax.serialization.to_state_dict(params), save them yourself and report "
             "the path, or use controller.worker(): its restore(init) rebuilds any tree."
         )
+
+
+def _refuse_deep(tree: Any) -> None:
+    """Refuse what JAX would answer with an internal error."""
+    rest = [(tree, "params", 0)]
+    while rest:
+        node, place, depth = rest.pop()
+        if isinstance(node, dict):
+            below: Iterable[tuple[Any, Any]] = node.items()
+        elif isinstance(node, (list, tuple)):
+            below = enumerate(node)
+        else:
+            continue
+        if depth >= DEEPEST:
+            raise TypeError(too_deep(place))
+        rest += [
+            (child, f"{place}[{shortly(key)}]", depth + 1)
+            for key, child in below
+            if isinstance(child, (dict, list, tuple))
+        ]
 
 
 def layout(tree: Any) -> str | None:

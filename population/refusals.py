@@ -1,0 +1,138 @@
+"""Why a value cannot be stored, in words that name its place and say what to do."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import numpy as np
+
+DEEPEST = 100  # Reading takes up to four frames a container, and Python gives 1,000.
+_brief = reprlib.Repr()  # Bounded in depth, and proof against a failing `__repr__`.
+_brief.maxstring = _brief.maxother = _brief.maxlong = 60
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array or an array scalar, of NumPy or of JAX."""
+    typed = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+    return typed and not isinstance(leaf, type)  # np.float32 itself is none.
+
+
+def refuse_lossy(array: Any, place: str) -> None:
+    """Refuse an array whose bare numbers would say something else than it does.
+
+    Args:
+        array: What `is_array` is true of.
+        place: How an error calls it.
+
+    Raises:
+        TypeError: If it is masked, holds dates or time spans, or has fields.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{place} cannot be stored: a masked array would lose its mask. Fill the masked "
+            "places first: array.filled(fill_value)."
+        )
+    kind = getattr(array.dtype, "kind", "")  # Keys of JAX have none.
+    if kind == "M":
+        raise TypeError(
+            f"{place} cannot be stored: got a datetime64. Convert it to seconds since "
+            "the epoch: (date - np.datetime64(0, 's')) / np.timedelta64(1, 's')."
+        )
+    if kind == "m":
+        raise TypeError(
+            f"{place} cannot be stored: got a timedelta64. Convert it to seconds as a "
+            "float: span / np.timedelta64(1, 's')."
+        )
+    if getattr(array.dtype, "names", None) is not None:  # bfloat16 is of kind V, too.
+        raise TypeError(
+            f"{place} cannot be stored: a structured dtype would lose the names of "
+            "its fields. Write it as a dict: {name: array[name] for name in array.dtype.names}."
+        )
+
+
+def refusal(tree: Any, place: str) -> str:
+    """What to do about a value that is of no kind that can be stored."""
+    if is_array(tree) and tree.shape != ():
+        refuse_lossy(tree, place)
+        return (
+            f"{place} is an array of shape {tuple(tree.shape)}; arrays are allowed in "
+            "params only. Write it as a list of numbers."
+        )
+    if isinstance(tree, (dict, list, tuple, str, int, float)):
+        base = next(
+            t for t in (dict, list, tuple, str, int, float) if isinstance(tree, t)
+        )
+        return (
+            f"{place} is a {type(tree).__name__}, which would come back as a plain "
+            f"{base.__name__}. Convert it with {base.__name__}(...) first."
+        )
+    return (
+        f"{place} cannot be stored: got {type(tree).__name__} {shortly(tree)}. Use "
+        "None, bool, int, float, str, lists, tuples and dicts."
+    )
+
+
+def too_deep(place: str) -> str:
+    """What to do about a tree that has a container too deep within it."""
+    return (
+        f"{_within(place)} is nested too deeply: at most {DEEPEST} containers may lie "
+        "within each other, and none within itself. Make the tree flatter."
+    )
+
+
+def _within(place: str) -> str:
+    return place if len(place) <= 100 else f"{place[:60]}...{place[-30:]}"
+
+
+def refuse_long(packed: Any, place: str) -> NoReturn:
+    """Raise for the int that has too many digits for JSON.
+
+    Args:
+        packed: What JSON refused.
+        place: How an error calls it.
+
+    Raises:
+        TypeError: Always; the message names the place of the int.
+    """
+    for inner, child in _children(packed, place):
+        try:
+            json.dumps(child)
+        except ValueError:
+            refuse_long(child, inner)
+    raise TypeError(
+        f"{_within(place)} is an int of more than {sys.get_int_max_str_digits()} "
+        "digits, which Python does not write. Store it as a str, in hex say."
+    )
+
+
+def _children(packed: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """What lies right within a packed container, and where it was in the tree."""
+    if type(packed) is dict and len(packed) == 1:
+        ((tag, body),) = packed.items()
+        if tag == "!dict":
+            for key, value in body:
+                yield f"{place} key", key
+                yield f"{place}[{shortly(key)}]", value
+            return
+        if tag == "!tuple":
+            packed = body
+        elif tag == "!data":
+            yield from ((f"{place}.{field}", value) for field, value in body.items())
+            return
+    if type(packed) is dict:
+        yield from ((f"{place}[{key!r}]", value) for key, value in packed.items())
+    elif type(packed) is list:
+        yield from ((f"{place}[{i}]", value) for i, value in enumerate(packed))
+
+
+def shortly(value: Any) -> str:
+    """A value as one short line, however long, deep or broken it is."""
+    try:
+        text = _brief.repr(value)
+    except ValueError:
+        return "an int with too many digits to write"
+    return text if len(text) <= 60 else text[:57] + "..."
