@@ -33,8 +33,8 @@ def refuse_lossy(array: Any, place: str) -> None:
     """
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
-            f"{place} cannot be stored: a masked array would lose its mask. Fill the masked "
-            "places first: array.filled(fill_value)."
+            f"{place} cannot be stored: a masked array would lose its mask. Fill "
+            "the masked places first: array.filled(fill_value)."
         )
     kind = getattr(array.dtype, "kind", "")  # Keys of JAX have none.
     if kind == "M":
@@ -50,7 +50,8 @@ def refuse_lossy(array: Any, place: str) -> None:
     if getattr(array.dtype, "names", None) is not None:  # bfloat16 is of kind V, too.
         raise TypeError(
             f"{place} cannot be stored: a structured dtype would lose the names of "
-            "its fields. Write it as a dict: {name: array[name] for name in array.dtype.names}."
+            "its fields. Write it as a dict: "
+            "{name: array[name] for name in array.dtype.names}."
         )
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
 import secrets
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flax import serialization
 
 from population.errors import ParamsError
+from population.params import folders, trees
+from population.refusals import shortly
 
+RUNS = ".runs"  # The folder of `population.params.marks`.
 _MAGIC = b"POPP"
 
 
@@ -21,12 +26,12 @@ def new_path(name: str, suffix: str) -> str:
     """A path of its own for a save: no two share one, not even of two processes.
 
     Raises:
-        ValueError: If the name leads out of the folder.
+        ValueError: If the name leads out of the folder, or is no name of a file.
     """
     if _escapes(name):
         raise ValueError(
-            f"name must stay within the folder, got {name!r}. Leave out '..' and a "
-            "leading '/'."
+            f"name must stay within the folder, got {name!r}. Leave out '..', a "
+            f"leading '/' or {RUNS!r}, and what UTF-8 or a file's name cannot hold."
         )
     return f"{name}-{secrets.token_hex(4)}{suffix}"
 
@@ -61,20 +66,45 @@ def is_own(path: str, suffix: str) -> bool:
     )
 
 
-def names(root: Any, folder: str, suffix: str) -> list[str]:
-    """The paths of the saves and drafts right under `root / folder`.
+def names(root: pathlib.Path, folder: str, suffix: str, *, whole: bool) -> list[str]:
+    """The paths of the saves and drafts right under a local folder.
 
     Args:
-        root: The store's folder, a path of `pathlib` or of `epath`.
-        folder: A folder within it.
+        root: The store's folder.
+        folder: A folder within it; if a link to it leads out, there are none.
         suffix: How the store's saves end.
+        whole: Whether a save is one file, so that no folder is one.
     """
+    place = None if _escapes(folder) else folders.inside(root, folder)
+    if place is None:
+        return []
     try:
-        found = [entry.name for entry in (root / folder).iterdir()]
+        with os.scandir(place) as entries:
+            found = [
+                entry.name
+                for entry in entries
+                if not (whole and entry.is_dir(follow_symlinks=False))
+            ]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return own(folder, found, suffix)
+
+
+def own(folder: str, found: list[str], suffix: str) -> list[str]:
+    """The paths of those in a folder that a store with this suffix may have written."""
     paths = (str(pathlib.PurePosixPath(folder, name)) for name in sorted(found))
     return [path for path in paths if is_own(path, suffix)]
+
+
+def split(root: pathlib.Path, path: str) -> tuple[pathlib.Path | None, str]:
+    """The folder in which a save really lies, None if that is elsewhere, and its name.
+
+    Args:
+        root: The store's folder.
+        path: A path for which `is_own` is true.
+    """
+    parts = pathlib.PurePosixPath(path)
+    return folders.inside(root, str(parts.parent)), parts.name
 
 
 def packed(content: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -83,11 +113,16 @@ def packed(content: dict[str, Any]) -> tuple[bytes, bytes]:
     return _MAGIC + struct.pack(">I", zlib.crc32(body)), body
 
 
-def unpacked(content: bytes, place: str) -> dict[str, Any]:
+def unpacked(content: bytes, path: str, place: str) -> dict[str, Any]:
     """What `packed` was given.
 
+    Args:
+        content: What was read.
+        path: The save's own path, which must be the one that it was written for.
+        place: How an error calls the save.
+
     Raises:
-        ParamsError: If it is not as it was written.
+        ParamsError: If it is not as it was written, or is another save's.
     """
     start = len(_MAGIC) + 4
     intact = content.startswith(_MAGIC) and len(content) >= start
@@ -97,7 +132,52 @@ def unpacked(content: bytes, place: str) -> dict[str, Any]:
     if not intact:
         raise damaged(place)
     found: dict[str, Any] = serialization.msgpack_restore(content[start:])
+    layout, leaves = found["layout"], found["leaves"]
+    if not (layout is None or type(layout) is str):
+        raise TypeError(f"its layout is {shortly(layout)}")
+    for leaf, array in leaves.items():
+        if type(leaf) is not str or not trees.is_storable(array):
+            raise TypeError(f"its leaf {shortly(leaf)} is {shortly(array)}")
+    _check_own(found.get("path", path), path, place)
     return found
+
+
+def _check_own(written: Any, path: str, place: str) -> None:
+    """Refuse another save's content. Only names count: a folder of saves may move."""
+    if pathlib.PurePosixPath(written).name != pathlib.PurePosixPath(path).name:
+        raise ParamsError(
+            f"The params {place} are not those that were saved there but those of "
+            f"{written!r}. Put the right ones back, or go on from an older checkpoint."
+        )
+
+
+@contextlib.contextmanager
+def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[None]:
+    """Makes a ParamsError of whatever goes wrong while params are read.
+
+    Args:
+        place: How the error calls them.
+        again: Looks at them once more after a failure, for a better error.
+
+    Raises:
+        ParamsError: If they cannot be read, from the error that says why.
+    """
+    try:
+        yield
+    except ParamsError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ParamsError(f"The params {place} are missing.") from error
+    # The readers of Flax, msgpack, Orbax and TensorStore raise what they like, for a
+    # file of something else as for a full memory.
+    except Exception as error:
+        if again is not None:
+            again()
+        why = str(error) or type(error).__name__
+        raise ParamsError(
+            f"The params {place} cannot be read: {why}. They were left as they are. "
+            "Fix the cause and try again, or go on from an older checkpoint."
+        ) from error
 
 
 def damaged(place: str) -> ParamsError:
@@ -118,7 +198,7 @@ def cut_off(place: str) -> ParamsError:
 
 def write(file: pathlib.Path, *parts: bytes) -> None:
     """Write a file and wait until the disk has it."""
-    with file.open("wb") as stream:
+    with file.open("xb") as stream:  # Never what another process writes.
         stream.writelines(parts)
         stream.flush()
         os.fsync(stream.fileno())
@@ -129,4 +209,12 @@ def _is_draft(name: str) -> bool:
 
 
 def _escapes(path: str) -> bool:
-    return os.path.isabs(path) or ".." in pathlib.PurePath(path).parts
+    """Whether a path is none of those within a store where saves may be."""
+    parts = pathlib.PurePosixPath(path).parts
+    if os.path.isabs(path) or ".." in parts or "\0" in path:
+        return True
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return True
+    return parts[:1] == (RUNS,)

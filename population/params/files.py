@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pathlib
 from typing import Any
 
 import jax
 
 from population import durable
-from population.errors import ParamsError
-from population.params import disk, trees
+from population.params import disk, folders, marks, trees
 
 _SUFFIX = ".msgpack"
 
@@ -23,10 +22,18 @@ class FileParams:
 
     Args:
         folder: Where the files go; made when it is first needed.
+
+    Raises:
+        ValueError: If the folder is a URL.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = pathlib.Path(folder)
+        if folders.is_url(os.fspath(folder)):
+            raise ValueError(
+                f"folder must be a local folder, got {os.fspath(folder)!r}. For a "
+                f"bucket use OrbaxParams({folders.whole_url(os.fspath(folder))!r})."
+            )
+        self._folder = folders.fixed(folder)
 
     def save(self, name: str, tree: Any) -> str:
         """Write the leaves of any pytree, each under its path within the tree.
@@ -36,13 +43,17 @@ class FileParams:
 
         Raises:
             TypeError: If a leaf is neither an array, a scalar, a string nor a function.
+            ParamsError: If a link leads from the file's place out of the folder.
             OSError: If it cannot be written; nothing that looks like a save is left.
         """
         trees.check(tree, plain=False)
         path = disk.new_path(name, _SUFFIX)
+        parent, _, own_name = path.rpartition("/")
+        file = folders.to_write_in(self._folder, parent) / own_name
         leaves = trees.by_path(jax.tree.map(trees.to_host, tree))
-        parts = disk.packed({"layout": trees.layout(tree), "leaves": leaves})
-        file = self._folder / path
+        parts = disk.packed(
+            {"path": path, "layout": trees.layout(tree), "leaves": leaves}
+        )
         durable.make_folder(file.parent)
         draft = file.with_name(disk.draft_name(file.name))
         try:
@@ -64,26 +75,61 @@ class FileParams:
                 and tuples of arrays come back as they were.
 
         Raises:
-            ParamsError: If the file is missing or damaged, or does not fit `like`.
+            ParamsError: If the file cannot be read, is damaged or another save's, or
+                does not fit `like`.
         """
         file = self._folder / disk.loadable(path)
-        try:
-            body = file.read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise ParamsError(f"The params {file} are missing.") from None
-        content = disk.unpacked(body, str(file))
-        if like is not None:
-            return trees.fitted(content["leaves"], like, str(file))
-        return trees.rebuilt(content["leaves"], content["layout"], str(file))
+        with disk.reading(str(file)):
+            with folders.opened(file) as stream:
+                body = stream.read()
+            content = disk.unpacked(body, path, str(file))
+            if like is None:
+                return trees.rebuilt(content["leaves"], content["layout"], str(file))
+        return trees.fitted(content["leaves"], like, str(file))
 
     def remove(self, path: str) -> None:
-        """Remove the file; nothing if it is gone already, or is none of this store."""
-        if disk.is_own(path, _SUFFIX):
-            (self._folder / path).unlink(missing_ok=True)
+        """Remove the file; nothing if it is gone already, or is none of this store.
+
+        A link that lies in its place is removed, never what it leads to.
+        """
+        if not disk.is_own(path, _SUFFIX):
+            return
+        folder, name = disk.split(self._folder, path)
+        if folder is not None:
+            with contextlib.suppress(
+                FileNotFoundError, NotADirectoryError, IsADirectoryError
+            ):
+                (folder / name).unlink()
 
     def names(self, folder: str) -> list[str]:
         """The paths of the saves right under a folder, finished or killed.
 
-        `remove` takes each of them. None if there is no such folder.
+        `remove` takes each of them. None if there is no such folder, or if a link to it
+        leads out of the store.
         """
-        return disk.names(self._folder, folder, _SUFFIX)
+        return disk.names(self._folder, folder, _SUFFIX, whole=True)
+
+    def claim(self, run: str, text: str) -> None:
+        """Note in which journal a run is recorded, in place of what was noted before.
+
+        Args:
+            run: The run's token.
+            text: What describes the journal; kept as it is.
+
+        Raises:
+            ValueError: If `run` is no token.
+            ParamsError: If a link leads from the place of the note out of the store.
+            OSError: If it cannot be written.
+        """
+        marks.claim(self._folder, run, text)
+
+    def claimed(self, run: str) -> str | None:
+        """The text that `claim` noted last for a run.
+
+        None if there is none that can be read, or if the folder is a copy of the one
+        where it was noted.
+
+        Raises:
+            ValueError: If `run` is no token.
+        """
+        return marks.claimed(self._folder, run)

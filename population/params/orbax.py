@@ -22,8 +22,7 @@ import tensorstore
 from etils import epath
 
 from population import durable
-from population.errors import ParamsError
-from population.params import disk, trees
+from population.params import disk, folders, marks, trees
 
 _SUFFIX = ".orbax"
 _HEAD = "head.msgpack"
@@ -50,9 +49,9 @@ class OrbaxParams:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         path = os.fspath(directory)
-        self._in_bucket = "://" in path
-        # Orbax needs a whole path; the process may change its folder later.
-        self._root = epath.Path(path if self._in_bucket else os.path.abspath(path))
+        self._in_bucket = folders.is_url(path)
+        place = folders.whole_url(path) if self._in_bucket else folders.fixed(path)
+        self._root = epath.Path(place)
 
     def save(self, name: str, tree: Any) -> str:
         """Write any pytree, and return when all of it is written.
@@ -63,21 +62,25 @@ class OrbaxParams:
         Raises:
             TypeError: If a leaf is neither an array, a scalar, a string nor a function,
                 or lies on the devices of other processes.
+            ParamsError: If a link leads from the save's place out of the directory.
             OSError: If it cannot be written; nothing that looks like a save is left.
         """
         trees.check(tree, plain=False)
         path = disk.new_path(name, _SUFFIX)
-        place = self._root / path
         if self._in_bucket:
+            place = self._root / path
             with _undone(place):
-                self._write(place, tree)
+                self._write(place, path, tree)
             return path
-        durable.make_folder(pathlib.Path(place.parent))
+        parent, _, own_name = path.rpartition("/")
+        folder = folders.to_write_in(self._folder, parent)
+        durable.make_folder(folder)
+        place = epath.Path(folder / own_name)
         draft = place.parent / disk.draft_name(place.name)
         with _undone(draft, place):
-            self._write(draft, tree)
+            self._write(draft, path, tree)
             os.replace(draft, place)
-            durable.sync(pathlib.Path(place.parent))
+            durable.sync(folder)
         return path
 
     def load(self, path: str, like: Any = None) -> Any:
@@ -91,37 +94,84 @@ class OrbaxParams:
                 whole on one device.
 
         Raises:
-            ParamsError: If the save is missing or damaged, or does not fit `like`.
+            ParamsError: If the save cannot be read, is damaged or another one, or does
+                not fit `like`.
         """
         place = self._root / disk.loadable(path)
-        head = _head(place)
+        head = self._head(place, path)
         arrays, others = head["arrays"], head["leaves"]
         models: Mapping[str, Any] = {}
         if like is not None:
             models = trees.matched([*arrays, *others], like, str(place))
         self._check(place, head["files"])
-        try:
+
+        def look_again() -> None:  # Was it removed, or changed, meanwhile?
+            self._check(place, self._head(place, path)["files"])
+
+        with disk.reading(str(place), look_again):
             leaves = {**others, **_read(place, arrays, models)}
-        except (OSError, ValueError, KeyError):  # TensorStore's are ValueErrors.
-            self._check(place, _head(place)["files"])  # Was it removed meanwhile?
-            raise
-        if like is not None:
-            return trees.fitted(leaves, like, str(place))
-        return trees.rebuilt(leaves, head["layout"], str(place))
+            if like is None:
+                return trees.rebuilt(leaves, head["layout"], str(place))
+        return trees.fitted(leaves, like, str(place))
 
     def remove(self, path: str) -> None:
-        """Remove the save; nothing if it is gone already, or is none of this store."""
-        if disk.is_own(path, _SUFFIX):
+        """Remove the save; nothing if it is gone already, or is none of this store.
+
+        A link that lies in its place, or within, is removed, never what it leads to.
+        """
+        if not disk.is_own(path, _SUFFIX):
+            return
+        if self._in_bucket:
             _erase(self._root / path)
+            return
+        folder, name = disk.split(self._folder, path)
+        if folder is not None:
+            _erase(epath.Path(folder / name))
 
     def names(self, folder: str) -> list[str]:
         """The paths of the saves right under a folder, finished or killed.
 
-        `remove` takes each of them. None if there is no such folder.
+        `remove` takes each of them. None if there is no such folder, or if a link to it
+        leads out of the store.
         """
-        return disk.names(self._root, folder, _SUFFIX)
+        if not self._in_bucket:
+            return disk.names(self._folder, folder, _SUFFIX, whole=False)
+        try:
+            found = [entry.name for entry in (self._root / folder).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return disk.own(folder, found, _SUFFIX)
 
-    def _write(self, place: epath.Path, tree: Any) -> None:
+    def claim(self, run: str, text: str) -> None:
+        """Note in which journal a run is recorded, in place of what was noted before.
+
+        Args:
+            run: The run's token.
+            text: What describes the journal; kept as it is.
+
+        Raises:
+            ValueError: If `run` is no token.
+            ParamsError: If a link leads from the place of the note out of the store.
+            OSError: If it cannot be written.
+        """
+        marks.claim(self._root, run, text, in_bucket=self._in_bucket)
+
+    def claimed(self, run: str) -> str | None:
+        """The text that `claim` noted last for a run.
+
+        None if there is none that can be read, or if the directory is a copy of the one
+        where it was noted.
+
+        Raises:
+            ValueError: If `run` is no token.
+        """
+        return marks.claimed(self._root, run, in_bucket=self._in_bucket)
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        return pathlib.Path(self._root)
+
+    def _write(self, place: epath.Path, path: str, tree: Any) -> None:
         leaves = trees.by_path(tree)
         chosen = [leaf for leaf in leaves if _is_for_orbax(leaves[leaf])]
         arrays = {str(i): _numbers(leaves[leaf]) for i, leaf in enumerate(chosen)}
@@ -130,6 +180,7 @@ class OrbaxParams:
             _write_arrays(place / _ARRAYS, arrays)
         parts = disk.packed(
             {
+                "path": path,
                 "layout": trees.layout(tree),
                 "leaves": {
                     leaf: trees.to_host(leaves[leaf])
@@ -157,23 +208,46 @@ class OrbaxParams:
         files = [entry for entry in entries if entry.is_file()]
         return {str(file.relative_to(place)): self._traits(file) for file in files}
 
+    def _head(self, place: epath.Path, path: str) -> dict[str, Any]:
+        with disk.reading(str(place)):
+            try:
+                content = self._content(place / _HEAD)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if not place.is_dir():
+                    raise
+                raise disk.cut_off(str(place)) from error
+            head = disk.unpacked(content, path, str(place))
+            if not (type(head["arrays"]) is type(head["files"]) is dict):
+                raise TypeError("its head does not say which arrays and files it has")
+            if not all(type(leaf) is str for leaf in head["arrays"]):
+                raise TypeError("its head has arrays at places that are no text")
+            return head
+
+    def _content(self, file: epath.Path) -> bytes:
+        if self._in_bucket:
+            found: bytes = file.read_bytes()
+            return found
+        with folders.opened(file) as stream:
+            return stream.read()
+
     def _check(self, place: epath.Path, files: Mapping[str, list[int]]) -> None:
         """Refuse a save whose files are not as they were written."""
-        try:
-            intact = all(self._traits(place / file) == files[file] for file in files)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            intact = False
-        if not intact:
-            raise disk.damaged(str(place))
+        with disk.reading(str(place)):
+            try:
+                intact = all(self._traits(place / f) == files[f] for f in files)
+            except (FileNotFoundError, NotADirectoryError):
+                intact = False
+            if not intact:
+                raise disk.damaged(str(place))
 
     def _traits(self, file: epath.Path) -> list[int]:
         """The size of a file, and its checksum; a bucket has checksums of its own."""
-        size = file.stat().length
         if self._in_bucket:
-            return [size]
-        checksum = 0
-        with file.open("rb") as stream:
+            return [file.stat().length]
+        size = checksum = 0
+        with folders.opened(file) as stream:
             while chunk := stream.read(_CHUNK):
+                size += len(chunk)
                 checksum = zlib.crc32(chunk, checksum)
         return [size, checksum]
 
@@ -198,21 +272,15 @@ def _below(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _erase(place: epath.Path) -> None:
     """Remove a folder, head first: what is half removed is no save."""
-    (place / _HEAD).unlink(missing_ok=True)
+    if os.path.islink(place) or (os.path.lexists(place) and not os.path.isdir(place)):
+        place.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(IsADirectoryError):
+        (place / _HEAD).unlink(missing_ok=True)
     while place.exists():
         # Another process may be removing it, too.
         with contextlib.suppress(FileNotFoundError):
             place.rmtree()
-
-
-def _head(place: epath.Path) -> dict[str, Any]:
-    try:
-        content = (place / _HEAD).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        if not place.is_dir():
-            raise ParamsError(f"The params {place} are missing.") from None
-        raise disk.cut_off(str(place)) from None
-    return disk.unpacked(content, str(place))
 
 
 def _is_for_orbax(leaf: Any) -> bool:

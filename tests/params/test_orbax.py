@@ -114,7 +114,7 @@ def test_a_save_that_vanishes_under_a_reader_is_a_params_error(
 def test_a_reader_without_memory_calls_nothing_damaged(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The save is whole: the error is what it was, and no checkpoint is given up."""
+    """The save is whole: the error says what it was, from the one that was raised."""
     store = OrbaxParams(tmp_path)
     saved = store.save("g/1", {"w": jnp.ones(2)})
 
@@ -122,9 +122,10 @@ def test_a_reader_without_memory_calls_nothing_damaged(
         raise ValueError("too many open files")
 
     monkeypatch.setattr(orbax, "_read", fail)
-    with pytest.raises(ValueError, match="too many open files") as raised:
+    with pytest.raises(ParamsError, match="cannot be read: too many open") as raised:
         store.load(saved)
-    assert not isinstance(raised.value, ParamsError)
+    assert "damaged" not in str(raised.value)
+    assert isinstance(raised.value.__cause__, ValueError)
 
 
 def test_two_may_remove_at_once(
