@@ -173,7 +173,7 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
     except Exception as error:
         if again is not None:
             again()
-        why = str(error) or type(error).__name__
+        why = (str(error) or type(error).__name__)[:300]
         raise ParamsError(
             f"The params {place} cannot be read: {why}. They were left as they are. "
             "Fix the cause and try again, or go on from an older checkpoint."

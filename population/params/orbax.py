@@ -23,6 +23,7 @@ from etils import epath
 
 from population import durable
 from population.params import disk, folders, marks, trees
+from population.refusals import shortly
 
 _SUFFIX = ".orbax"
 _HEAD = "head.msgpack"
@@ -109,7 +110,7 @@ class OrbaxParams:
             self._check(place, self._head(place, path)["files"])
 
         with disk.reading(str(place), look_again):
-            leaves = {**others, **_read(place, arrays, models)}
+            leaves = {**others, **_read(self._real(place), arrays, models)}
             if like is None:
                 return trees.rebuilt(leaves, head["layout"], str(place))
         return trees.fitted(leaves, like, str(place))
@@ -167,6 +168,10 @@ class OrbaxParams:
         """
         return marks.claimed(self._root, run, in_bucket=self._in_bucket)
 
+    def _real(self, place: epath.Path) -> epath.Path:
+        """A place as TensorStore may have it, which takes `link/..` for nothing."""
+        return place if self._in_bucket else epath.Path(os.path.realpath(place))
+
     @property
     def _folder(self) -> pathlib.Path:
         return pathlib.Path(self._root)
@@ -219,8 +224,10 @@ class OrbaxParams:
             head = disk.unpacked(content, path, str(place))
             if not (type(head["arrays"]) is type(head["files"]) is dict):
                 raise TypeError("its head does not say which arrays and files it has")
-            if not all(type(leaf) is str for leaf in head["arrays"]):
-                raise TypeError("its head has arrays at places that are no text")
+            for leaf, entry in head["arrays"].items():
+                kinds = type(leaf), type(entry["name"]), type(entry["shape"])
+                if kinds != (str, str, list):
+                    raise TypeError(f"its head has an array {shortly(entry)}")
             return head
 
     def _content(self, file: epath.Path) -> bytes:

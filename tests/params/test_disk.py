@@ -89,6 +89,30 @@ def test_a_relative_folder_is_where_the_process_began(
     assert (tmp_path / "params" / saved).exists()
 
 
+@pytest.mark.parametrize("folder", ["params", "./a/../params", "a/link/../params"])
+def test_the_folder_stays_when_the_process_changes_its_own(
+    folder: str, on_disk: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that was made with a relative path saves, loads and removes there."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "other" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "other" / "deep")
+    monkeypatch.chdir(tmp_path)
+    store = type(on_disk)(folder)
+    real = (tmp_path / folder).resolve()
+    saved = store.save("g/1", tree_of(1))
+    monkeypatch.chdir(tmp_path / "other" / "deep")
+    assert (real / saved).exists()
+    other = store.save("g/2", tree_of(2))
+    store.claim("ab", "x")
+    assert store.names("g") == sorted([saved, other])
+    assert store.claimed("ab") == "x"
+    store.load(saved)
+    store.remove(saved)
+    assert store.names("g") == [other]
+    assert not list((tmp_path / "other" / "deep").iterdir())
+
+
 def test_a_file_that_was_cut_or_lost_is_damage(
     on_disk: Any, tmp_path: pathlib.Path
 ) -> None:

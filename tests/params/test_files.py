@@ -24,6 +24,31 @@ def test_one_save_is_one_file(tmp_path: pathlib.Path) -> None:
     assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 1
 
 
+@pytest.mark.parametrize(
+    "url", ["gs://bucket/x", "s3://bucket/x", "file:///tmp/x", pathlib.Path("gs:/b/x")]
+)
+def test_a_bucket_is_no_folder_of_files(
+    url: str | pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local folder `gs:` would be made; the message names the store to use."""
+    monkeypatch.chdir(tmp_path)
+    whole = "gs://b/x" if isinstance(url, pathlib.Path) else url
+    with pytest.raises(ValueError, match=f"OrbaxParams\\('{whole}'\\)"):
+        FileParams(url)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a:b", "C:/x", "g:/x", "a:/x", "1gs:/x", "x:y/z"])
+def test_a_colon_alone_makes_no_url(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders may have any name."""
+    monkeypatch.chdir(tmp_path)
+    store = FileParams(name)
+    store.load(store.save("g/1", {"a": 1}))
+    assert (tmp_path / name / "g").is_dir()
+
+
 @pytest.mark.parametrize("cut", [0, 1, 10, 0.25, 0.5, 0.9, -1])
 def test_a_truncated_file_is_damaged(tmp_path: pathlib.Path, cut: float) -> None:
     """A short file is never a short tree."""

@@ -175,6 +175,10 @@ def test_a_url_is_kept_as_it_is() -> None:
     store = pickle.loads(pickle.dumps(OrbaxParams("gs://bucket/run")))
     assert os.fspath(store._root) == "gs://bucket/run"
     assert store._in_bucket
+    # What pathlib has made of it means the same, and no folder named `gs:`.
+    assert os.fspath(OrbaxParams(pathlib.Path("gs://bucket/run"))._root) == (
+        "gs://bucket/run"
+    )
 
 
 @pytest.mark.parametrize("name", ["linen", "python", "keys", "nothing"])
