@@ -30,7 +30,12 @@ GROUND = {
     "population.rows",
 }
 
-ISOLATES = {"population.testing.play", "population.events", "population.remover"}
+ISOLATES = {
+    "population.events",
+    "population.params.disk",
+    "population.remover",
+    "population.testing.play",
+}
 SHARED_BY_MUTATORS = {
     f"population.mutators.{helper}"
     for helper in ("explore", "exploit", "rounds", "standings")
@@ -88,7 +93,8 @@ def test_the_ground_floor_stands_on_nothing() -> None:
     assert own("population.errors") == set()
     assert own("population.rows") == set()
     assert own("population.journal") == {"population.rows"}
-    assert own("population.codec") <= {"population.base", "population.errors"}
+    assert own("population.refusals") == set()
+    assert own("population.codec") <= {"population.base", "population.refusals"}
 
 
 @pytest.mark.parametrize(
@@ -282,5 +288,6 @@ def test_errors_are_not_asserted_and_not_swallowed(name: str) -> None:
             caught = "" if node.type is None else ast.unparse(node.type)
             where = f"{name}:{node.lineno} catches {caught or 'everything'}"
             # The kit turns what a mutator raises into a broken promise; what a user's
-            # on_event or store raises beside the training is logged.
+            # on_event or store raises beside the training is logged; what the readers of
+            # other packages raise at a file of params is a ParamsError.
             assert caught not in {"", "Exception"} or name in ISOLATES, where
