@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
@@ -16,6 +17,7 @@ from population.base import Checkpoint, Mutator, Saved, Stop
 from population.controller import PopulationController
 from population.decisions import Decisions
 from population.errors import JournalError, ParamsError
+from population.forking import only_fork
 from population.graph import CheckpointGraph, decode
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
@@ -158,40 +160,81 @@ def _make(
 ) -> None:
     """Write the new run as a whole, or nothing that looks like one."""
     folder = folders[1]
-    file = folder / JOURNAL_NAME
-    if folder.is_file() or file.exists():
+    if folder.is_file() or (folder / JOURNAL_NAME).exists():
+        raise _taken(folder)
+    old, new = ((f / PARAMS_FOLDER).resolve() for f in folders)
+    if old == new:  # By a symbolic link.
         raise JournalError(
-            f"new_dir must be a folder without a run, got {folder}. Choose another one."
+            f"new_dir must keep its params in a folder of its own, and {new} is that "
+            "of the run. Choose another one."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{JOURNAL_NAME}.fork"
-    for left in folder.glob(f"{draft.name}*"):
-        left.unlink()  # Of a fork that was killed.
-    journal = SqliteJournal(draft)
+    with only_fork(folder):
+        draft = folder / f".{JOURNAL_NAME}.fork"
+        for left in folder.glob(f"{draft.name}*"):
+            left.unlink()  # Of a fork that was killed: no other one is at work here.
+        journal = SqliteJournal(draft)
+        copy = _Copy(journal, folders, own_store)
+        try:
+            try:
+                _write(source, journal, copy, mutator, last)
+                journal.merge()
+            finally:
+                journal.close()
+            _publish(draft, folder)
+        except BaseException:
+            copy.undo()
+            raise
+        finally:
+            for left in folder.glob(f"{draft.name}*"):
+                left.unlink()
+        durable.sync(folder)
+
+
+def _write(
+    source: Journal, journal: Journal, copy: _Copy, mutator: Mutator[Any], last: int
+) -> None:
+    """Write all of the new run in one transaction."""
+    with journal:
+        for transaction in recorded.transactions(source):
+            copy.follow(transaction, beyond=transaction.first > last)
+        copy.finish()
+        facts = recorded.facts_of(source)
+        facts |= {
+            "mutator": runs.name_of(type(mutator)),
+            "settings": runs.settings(mutator),
+        }
+        facts["forked"] = {"from": str(copy.source), "row": copy.end}
+        if int(facts.get("claimed", 0)) > last:
+            del facts["claimed"]
+        for key in ("saved", "keep", "store"):
+            facts.pop(key, None)
+        for key, value in facts.items():
+            journal.add_fact(key, codec.encode(value))
+        _begin(journal, mutator, facts, copy.target)
+
+
+def _publish(draft: pathlib.Path, folder: pathlib.Path) -> None:
+    """Give the whole journal its name, unless another run has got it meanwhile.
+
+    Raises:
+        JournalError: If so: a controller was opened there, say.
+    """
+    file = folder / JOURNAL_NAME
     try:
-        with journal:
-            copy = _Copy(journal, folders, own_store)
-            for transaction in recorded.transactions(source):
-                copy.follow(transaction, beyond=transaction.first > last)
-            copy.finish()
-            facts = recorded.facts_of(source)
-            facts |= {
-                "mutator": runs.name_of(type(mutator)),
-                "settings": runs.settings(mutator),
-            }
-            facts["forked"] = {"from": str(folders[0].absolute()), "row": copy.end}
-            if int(facts.get("claimed", 0)) > last:
-                del facts["claimed"]
-            for key in ("saved", "keep", "store"):
-                facts.pop(key, None)
-            for key, value in facts.items():
-                journal.add_fact(key, codec.encode(value))
-            _begin(journal, mutator, facts, folder)
-        journal.merge()
-    finally:
-        journal.close()
-    os.replace(draft, file)
-    durable.sync(folder)
+        os.link(draft, file)  # Unlike a rename, this never takes the place of a run.
+    except FileExistsError:
+        raise _taken(folder) from None
+    except OSError:  # A file system without links.
+        if file.exists():
+            raise _taken(folder) from None
+        os.replace(draft, file)
+
+
+def _taken(folder: pathlib.Path) -> JournalError:
+    return JournalError(
+        f"new_dir must be a folder without a run, got {folder}. Choose another one."
+    )
 
 
 def _begin(
@@ -216,6 +259,7 @@ class _Copy:
         own_store: Whether the new run keeps its params in its folder.
 
     Attributes:
+        source: The old run's folder.
         end: The last row that was copied.
     """
 
@@ -226,8 +270,10 @@ class _Copy:
         own_store: bool,
     ) -> None:
         self._journal = journal
+        self.source, self.target = folders
         self._old, self._new = (folder / PARAMS_FOLDER for folder in folders)
         self._old_own, self._new_own = (folder / OWN_FOLDER for folder in folders)
+        self._shared: list[pathlib.Path] = []
         self._own_store = own_store
         self._removals: list[RemovalRecord] = []
         self._named: dict[str, CheckpointRow] = {}
@@ -273,6 +319,17 @@ class _Copy:
             elif self._own_store:
                 self._share(text, params.path, named)
 
+    def undo(self) -> None:
+        """Remove what was shared: there is no new run."""
+        for path in self._shared:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            for folder in (path.parent, self._new, self._new_own):
+                with contextlib.suppress(OSError):  # Others are in it.
+                    folder.rmdir()
+
     def _checkpoint(self, record: CheckpointRecord) -> None:
         if record.params is not None and record.params.startswith(codec.HELD):
             record = record._replace(params=None)  # Weights in a memory stay there.
@@ -293,11 +350,13 @@ class _Copy:
                 continue
             for entry in old.parent.iterdir():  # Some savers add a suffix of their own.
                 if entry.name == old.name or entry.name.startswith(f"{old.name}."):
-                    _each_file(entry, new.with_name(entry.name), shutil.copyfile)
+                    self._shared.append(new.with_name(entry.name))
+                    _each_file(entry, self._shared[-1], shutil.copyfile)
 
     def _share(self, text: str, path: str, named: CheckpointRow) -> None:
         """Link a file, or copy it; if it has been removed meanwhile, say so."""
         old, new = self._old / path, self._new / path
+        self._shared.append(new)
         try:
             _each_file(old, new, _link)
         except FileNotFoundError:

@@ -44,32 +44,47 @@ def open_run(
     token = runs.new_token()
     now = runs.facts(session.mutator, len(starts), rules.mode, rules.seed, token)
     incoming: list[Incoming] = []
-    if not journal.facts():
-        runs.check_within(space, starts)
-        run = codec.decode(now["run"])
-        incoming = [
-            keeper.prepare(i, f"{run}-{i}-0", start.step, start.params)
-            for i, start in enumerate(starts)
-        ]
-    taken: list[Incoming] = []
     try:
+        if not journal.facts():
+            runs.check_within(space, starts)
+            run = codec.decode(now["run"])
+            for i, start in enumerate(starts):
+                saved = keeper.prepare(i, f"{run}-{i}-0", start.step, start.params)
+                incoming.append(saved)
         with journal:
-            recorded = journal.facts()
-            if recorded:
-                runs.check(recorded, now)
-                session.reload()
-                runs.check_host(journal, rules.clock(), session.leases.timeout)
-            else:
-                _create(session, now, incoming, metas)
-                taken = session.slots.taken
-            runs.record_space(journal, recorded, space)
-            keep = runs.record_params(journal, recorded, rules.keep, keeper.store)
-            keeper.check_not_shared(session.slots.run, session.holder.owner)
-            session.sweeper = Sweeper(keeper, keep)
-            session.sweeper.note(session, taken)
-            _begin(session)
-    finally:
-        keeper.forget(incoming, taken)
+            taken = _recorded(session, now, incoming, metas, space)
+    except BaseException:
+        fresh = [new for new in incoming if new.fresh]
+        keeper.forget_unrecorded(fresh, session.graph)
+        raise
+    keeper.forget(incoming, taken)
+
+
+def _recorded(
+    session: Session,
+    now: dict[str, str],
+    incoming: Sequence[Incoming],
+    metas: Sequence[str],
+    space: Any,
+) -> list[Incoming]:
+    """Record the opening; say which of the first params were recorded with it."""
+    journal, keeper, rules = session.journal, session.keeper, session.rules
+    taken: list[Incoming] = []
+    recorded = journal.facts()
+    if recorded:
+        runs.check(recorded, now)
+        session.reload()
+        runs.check_host(journal, rules.clock(), session.leases.timeout)
+    else:
+        _create(session, now, incoming, metas)
+        taken = session.slots.taken
+    runs.record_space(journal, recorded, space)
+    keep = runs.record_params(journal, recorded, rules.keep, keeper.store)
+    keeper.check_not_shared(session.slots.run, session.holder.owner)
+    session.sweeper = Sweeper(keeper, keep)
+    session.sweeper.note(session, taken)
+    _begin(session)
+    return taken
 
 
 def _open_to_look(session: Session, size: int) -> None:

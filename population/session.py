@@ -282,7 +282,7 @@ class Session:
     def reachable(self) -> dict[int, Checkpoint]:
         """The checkpoints whose params may still be needed, by row."""
         self.check_open()
-        with self.news.lock:
+        with self.news.lock, self.journal.reading():
             self.refresh()
             return in_use(self)
 

@@ -127,20 +127,22 @@ class Sweeper:
 
     def _left(self, session: Session) -> list[str]:
         """The paths that sessions which are gone have not removed, or never named."""
+        journal = session.journal
         with session.news.lock:
-            journal = session.journal
-            known = {save.params for save in journal.saves()} | {*journal.rejected()}
+            # In this order: who is dead has recorded all that it ever will, so what is
+            # read after that names every save of theirs that counts.
             found = [(row, owners.owner_of(text)) for row, text in journal.owners()]
             dead = [(row, owner) for row, owner in found if owners.is_gone(owner)]
             if not dead:
                 return []
             since = dead[-_SESSIONS:][0][0]
-            texts = journal.removed_since(since)
-            removed = [
-                path_of(text) for text in texts if not text.startswith(codec.HELD)
-            ]
-            folders = journal.trained_since(since)
-            left = [path for path in removed if saved_text(path) not in known]
+            with journal.reading():
+                known = {save.params for save in journal.saves()}
+                known.update(journal.rejected())
+                texts = journal.removed_since(since)
+                folders = journal.trained_since(since)
+        removed = [path_of(text) for text in texts if not text.startswith(codec.HELD)]
+        left = [path for path in removed if saved_text(path) not in known]
         gone = {owner.token for _, owner in dead}
         for path in self._keeper.names(folders):
             saved_by = _SAVED_BY.match(path.rpartition("/")[2])

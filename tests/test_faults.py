@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from population import JournalError, Mutator, PopulationController
+from population import JournalError, Mutator, PopulationController, Start
 from population.journals import sqlite_connection
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.params import FileParams
@@ -446,3 +446,27 @@ def test_processes_that_open_a_new_run_at_the_same_moment_share_it(
         assert [(c.worker_id, c.meta_params) for c in roots] == [(0, 1.0), (1, 2.0)]
         assert_is_a_forest(controller.graph)
         controller.close()
+
+
+def test_an_opening_that_fails_leaves_no_params_behind(tmp_path: pathlib.Path) -> None:
+    """Neither when one of them cannot be saved, nor when the run cannot be recorded."""
+    store = Full(tmp_path / "run" / "params")
+    saves = store.save
+
+    def second(name: str, tree: Any) -> str:
+        store.full = "-1-0" in name
+        return saves(name, tree)
+
+    starts = [Start(1.0, {"w": np.ones(2)}), Start(2.0, {"w": np.ones(2)})]
+    store.save = second  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="No space left"):
+        PopulationController(starts, Scripted(), tmp_path / "run", params=store)
+    assert not list((tmp_path / "run").rglob("*.msgpack"))
+    refuses = Scripted()
+    refuses.init = lambda view: object()  # type: ignore[method-assign, assignment]
+    with pytest.raises(TypeError):
+        PopulationController(starts, refuses, tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.msgpack"))
+    controller = PopulationController(starts, Scripted(), tmp_path / "run")
+    np.testing.assert_array_equal(work(controller, 1).params["w"], np.ones(2))
+    controller.close()

@@ -250,3 +250,83 @@ def test_bad_options_of_a_fork_are_refused_before_anything_is_written(
         population.fork(run, folders[1], mutator=3)  # type: ignore[arg-type]
     assert not folders[1].exists()
     run.close()
+
+
+def meanwhile(act: Any) -> Scripted:
+    """A mutator in whose `init`, amid a fork, something else happens once."""
+    mutator = Scripted()
+    left = [act]
+
+    def init(view: Any) -> None:
+        del view
+        if left:
+            left.pop()()
+
+    mutator.init = init  # type: ignore[method-assign]
+    return mutator
+
+
+def test_of_two_forks_into_one_folder_the_second_is_refused(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """It leaves the draft of the first one alone."""
+    old = trained(folders[0])
+
+    def second() -> None:
+        with pytest.raises(population.JournalError, match="another fork is being"):
+            population.fork(folders[0], folders[1], mutator=winner())
+
+    new = population.fork(old, folders[1], mutator=meanwhile(second))
+    assert told(new) == told(old)
+    assert {path.name for path in folders[1].iterdir()} >= {"journal.sqlite", "params"}
+    assert not list(folders[1].glob(".journal*"))
+    old.close()
+    new.close()
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_a_run_that_is_made_in_the_folder_of_a_fork_is_not_overwritten(
+    can_link: bool,
+    folders: tuple[pathlib.Path, pathlib.Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it has acknowledged stays; the fork is refused and leaves nothing."""
+    old = trained(folders[0])
+    made: list[PopulationController] = []
+
+    def other() -> None:
+        made.append(PopulationController([1.0] * 3, winner(), folders[1]))
+        train(made[0], 2)
+
+    if not can_link:
+
+        def link(*paths: Any) -> None:
+            raise OSError("no links here")
+
+        monkeypatch.setattr("os.link", link)
+    with pytest.raises(population.JournalError, match="a folder without a run"):
+        population.fork(old, folders[1], mutator=meanwhile(other))
+    before = told(made[0])
+    made[0].close()
+    again = PopulationController([1.0] * 3, winner(), folders[1])
+    assert told(again) == before
+    train(again, 1)
+    files = {p.parent.name for p in folders[1].rglob("*.msgpack")}
+    assert files == {generation(again, worker_id) for worker_id in range(3)}
+    assert not list(folders[1].glob(".journal*"))
+    again.close()
+    old.close()
+
+
+def test_a_fork_whose_params_would_be_those_of_the_run_is_refused(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """By a symbolic link, say: nothing of the run is removed."""
+    old = trained(folders[0])
+    files = sorted(folders[0].rglob("*.msgpack"))
+    folders[1].mkdir()
+    (folders[1] / "params").symlink_to(folders[0] / "params")
+    with pytest.raises(population.JournalError, match="in a folder of its own"):
+        population.fork(old, folders[1], mutator=winner())
+    assert sorted(folders[0].rglob("*.msgpack")) == files
+    old.close()
