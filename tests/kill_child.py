@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 import pathlib
+import random
+import select
 import signal
+import time
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +24,8 @@ from population.journals.sqlite import SqliteJournal
 from population.mutators import WinnerTakeAllGenetic
 
 SLOTS = 4
+_PATIENCE_S = 60.0
+_LONGEST_DELAY_S = 0.002
 
 
 def mutate(h: float, rng: np.random.Generator) -> float:
@@ -39,9 +45,8 @@ def report(controller: PopulationController, worker_id: int, value: float) -> No
     """Train a slot for a step, and report it."""
     work = controller.maybe_get_worker_data(worker_id, None, 0, None, None)
     assert work is not None
-    step = work.step + 1
-    params = {"w": np.full(3, step)}
-    controller.set_eval(worker_id, work.generation_id, step, params, value)
+    params = {"w": np.full(3, value)}
+    controller.set_eval(worker_id, work.generation_id, work.step + 1, params, value)
 
 
 class Looks(SqliteJournal):
@@ -132,3 +137,104 @@ def _raced(log_dir: pathlib.Path, count: int, how: str) -> bool:
     controller.close()
     journal.close()
     return passed
+
+
+class Loops:
+    """Raw loops, one a slot, each in a process of its own that may be killed.
+
+    Args:
+        log_dir: The run.
+        choose: Gives the seeds of their weights.
+
+    Attributes:
+        acknowledged: What each report that was acknowledged had, a line each:
+            `generation_id step w`.
+    """
+
+    def __init__(self, log_dir: pathlib.Path, choose: random.Random) -> None:
+        self.acknowledged: list[str] = []
+        self._log_dir = log_dir
+        self._choose = choose
+        self._told, self._tells = os.pipe()
+        self._rest = ""
+        self._pids = [self._begun(slot) for slot in range(SLOTS)]
+
+    def kill(self, slot: int, *, replace: bool = True) -> None:
+        """Kill a loop; begin another one in its place."""
+        pid = self._pids[slot]
+        os.kill(pid, signal.SIGKILL)
+        status = os.waitpid(pid, 0)[1]
+        if not os.WIFSIGNALED(status):
+            raise RuntimeError(f"the loop of slot {slot} has failed")
+        if replace:
+            self._pids[slot] = self._begun(slot)
+
+    def listen(self, count: int) -> None:
+        """Wait until so many more reports were acknowledged."""
+        enough = len(self.acknowledged) + count
+        while len(self.acknowledged) < enough:
+            self._read(_PATIENCE_S)
+
+    def end(self) -> None:
+        """Kill all; hear what they still had to say."""
+        for slot in range(SLOTS):
+            self.kill(slot, replace=False)
+        os.close(self._tells)
+        while self._read(0.0):
+            pass
+        os.close(self._told)
+
+    def _read(self, patience_s: float) -> bool:
+        if not select.select([self._told], [], [], patience_s)[0]:
+            raise RuntimeError("no report was acknowledged for a long time")
+        found = os.read(self._told, 1 << 16).decode()
+        *lines, self._rest = (self._rest + found).split("\n")
+        self.acknowledged += lines
+        return bool(found)
+
+    def _begun(self, slot: int) -> int:
+        seed = self._choose.random()
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            self._train(slot, random.Random(seed))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def _train(self, slot: int, weights: random.Random) -> None:
+        controller = opened(self._log_dir)
+        generation_id, step = None, 0
+        while True:
+            found = controller.maybe_get_worker_data(
+                slot, generation_id, step, None, None
+            )
+            if found is not None:
+                generation_id, step = found.generation_id, found.step
+            assert generation_id is not None
+            step, w = step + 1, weights.random()
+            params = {"w": np.full(3, w)}
+            controller.set_eval(slot, generation_id, step, params, w)
+            os.write(self._tells, f"{generation_id} {step} {w!r}\n".encode())
+
+
+def kill_often(parent: str, seed: int, kills: int) -> None:
+    """Kill the loops of one run again and again, at moments drawn at random.
+
+    `parent/acknowledged` says what they have been told was recorded.
+    """
+    warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
+    import population.params  # noqa: F401  (Once for all children.)
+
+    choose = random.Random(seed)
+    loops = Loops(pathlib.Path(parent, "run"), choose)
+    for _ in range(kills):
+        loops.listen(choose.randrange(1, 8))
+        until = time.perf_counter() + choose.random() * _LONGEST_DELAY_S
+        while time.perf_counter() < until:
+            pass
+        loops.kill(choose.randrange(SLOTS))
+    loops.end()
+    pathlib.Path(parent, "acknowledged").write_text("\n".join(loops.acknowledged))

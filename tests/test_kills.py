@@ -11,9 +11,15 @@ import sys
 
 import pytest
 
+import population
+from population import Checkpoint, PopulationController
+from population.base import Saved
+from population.mutators import WinnerTakeAllGenetic
 from tests import kill_child
+from tests.helpers import assert_is_a_forest
 
 ROOT = pathlib.Path(__file__).parent.parent
+LEFT_OVER = 0
 
 
 def in_a_process(call: str, timeout_s: float = 600) -> None:
@@ -43,3 +49,66 @@ def test_who_reports_and_is_gone_between_two_looks_of_a_tidying_loses_nothing(
             controller.load(controller.graph.checkpoint(ref))
         assert best.ref in controller.reachable()
         controller.close()
+
+
+# At random moments.
+
+
+def check_kills(folder: pathlib.Path, seed: int, kills: int) -> None:
+    """Whatever was promised about a run whose loops were killed so often."""
+    in_a_process(f"kill_often({str(folder)!r}, {seed}, {kills})")
+    lines = (folder / "acknowledged").read_text().splitlines()
+    assert len(lines) > kills
+    controller = kill_child.opened(folder / "run")
+    recorded = {tuple(c.ref): c.value for c in controller.history()}
+    for line in lines:
+        generation_id, step, w = line.split()
+        assert recorded[generation_id, int(step)] == float(w)
+    assert_is_a_forest(controller.graph)
+    check_weights(controller)
+    kill_child.report(controller, 0, 1.0)  # It tidies up.
+    check_weights(controller)
+    saved = {c.params for c in controller.history() if isinstance(c.params, Saved)}
+    controller.close()
+    files = {f for f in (folder / "run" / "params").rglob("*") if f.is_file()}
+    named = {folder / "run" / "params" / params.path for params in saved}
+    assert named <= files
+    assert len(files - named) <= LEFT_OVER, f'{len(files)} {len(files - named)} left over'
+    found = population.replay(
+        folder / "run", WinnerTakeAllGenetic(kill_child.mutate, 3)
+    )
+    assert found.updates > kills
+    assert found.first_difference is None, found
+
+
+def check_weights(controller: PopulationController) -> None:
+    """What may still be needed can be loaded, and is what was reported."""
+    reachable = controller.reachable()
+    assert len(reachable) >= kill_child.SLOTS
+    for ref in reachable:
+        checkpoint = controller.graph.checkpoint(ref)
+        arrays = controller.load(checkpoint)
+        assert arrays["w"].tolist() == [source(controller, checkpoint).value] * 3
+
+
+def source(controller: PopulationController, checkpoint: Checkpoint) -> Checkpoint:
+    """The report that brought a checkpoint's params: a root copies its parent's."""
+    while checkpoint.value is None and checkpoint.parent is not None:
+        checkpoint = controller.graph.checkpoint(checkpoint.parent)
+    return checkpoint
+
+
+def test_loops_that_are_killed_at_any_moments_lose_nothing(
+    tmp_path: pathlib.Path,
+) -> None:
+    """300 kills of four processes that share a run, while they open it too."""
+    check_kills(tmp_path, 0, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_loops_that_are_killed_very_often_lose_nothing(
+    seed: int, tmp_path: pathlib.Path
+) -> None:
+    """The same, for longer."""
+    check_kills(tmp_path, seed, 500)
