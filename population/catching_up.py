@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from population import protocol
 from population.decisions import Decisions
-from population.graph import decoded
+from population.errors import damaged
 from population.leases import Leases
 from population.slots import Slots
 
@@ -35,6 +35,8 @@ def _catch_up_with_checkpoints(slots: Slots) -> None:
         return
     touched: dict[int, list[int]] = {}
     for worker_id, generation in journal.touched(before):
+        if worker_id >= len(slots):
+            raise damaged(f"row {generation} is of worker {worker_id}")
         touched.setdefault(worker_id, []).append(generation)
     for worker_id, generations in touched.items():
         if generations == [slots[worker_id].generation.row]:
@@ -43,10 +45,7 @@ def _catch_up_with_checkpoints(slots: Slots) -> None:
             slots.reload(worker_id)
     slots.end_at(tail)
     for row in journal.late_since(before):
-        found = journal.checkpoint(row)
-        if found is None:
-            continue
-        checkpoint = decoded(found, slots.graph.log_dir)
+        (checkpoint,) = slots.graph.at_rows([row])
         if slots[checkpoint.worker_id].newest.row == row:
             slots.reload(checkpoint.worker_id)
         slots.forget_recent(checkpoint.step)

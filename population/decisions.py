@@ -11,11 +11,13 @@ from typing import Any
 from population import codec
 from population.base import Branch, Checkpoint, Mutator, Ref, Report, Stop
 from population.errors import damaged
+from population.fitting import fits
 from population.graph import CheckpointGraph, decode
 from population.journal import Journal
 from population.slots import Slots
 from population.view import View
 
+_MAY_BE_DAMAGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 logger = logging.getLogger("population")
 _SLOW_S = 1.0
 
@@ -61,6 +63,7 @@ class Decisions:
         self._type: type = type(None)
         self._refs: tuple[Any, list[Ref]] = (None, [])
         self.state: Any = None
+        self._loaded: Any = None
         self.count = 0
         self._check: Callable[[Any, int], object] | None = None
 
@@ -89,14 +92,15 @@ class Decisions:
         self._view.begin(0)
         self._known_row = -1
         self._type = type(self._mutator.init(self._view))
-        self.state = decode(text, self._type)
+        self._read(text)
+        self.named()
 
     def catch_up(self) -> None:
         """Read the state from the journal if another process has decided."""
         recorded = self._journal.state()
         if recorded is not None and recorded[1] != self.count:
             text, self.count = recorded
-            self.state = decode(text, self._type)
+            self._read(text)
 
     def decide(self, reports: Sequence[Report | None]) -> Collection[int]:
         """Show the mutator each report, in worker order, and apply its branches.
@@ -125,7 +129,11 @@ class Decisions:
         """The mutator's branches after a report; its state is kept in memory only."""
         self._view.begin(self.count + 1)
         start = time.perf_counter()
-        state, branches = self._mutator.update(self.state, report, self._view)
+        try:
+            state, branches = self._mutator.update(self.state, report, self._view)
+        except _MAY_BE_DAMAGE as error:
+            self._check_state(error)
+            raise
         took = time.perf_counter() - start
         if took > _SLOW_S and not self._is_slow:
             self._is_slow = True
@@ -163,19 +171,60 @@ class Decisions:
             self._refs = (self.state, list(_refs(self.state)))
         return self._refs[1]
 
+    def named(self) -> list[Checkpoint]:
+        """The same, as checkpoints.
+
+        Raises:
+            JournalError: If one is missing.
+        """
+        found = []
+        for ref in self.refs():
+            checkpoint = self._graph.get_checkpoint(ref)
+            if checkpoint is None:
+                raise damaged(
+                    f"the mutator's state names {tuple(ref)}, which is missing"
+                )
+            found.append(checkpoint)
+        return found
+
     def wait_at(self, worker_id: int) -> int | None:
         """The step at which a slot waits, for a decision or for the end of the run."""
         return min(self.limits(worker_id), default=None)
 
     def limits(self, worker_id: int) -> list[int]:
         """The steps at which a slot waits: the mutator's, and the end of the run."""
-        limit = self._mutator.wait_at(self.state, worker_id, self._view)
+        try:
+            limit = self._mutator.wait_at(self.state, worker_id, self._view)
+        except _MAY_BE_DAMAGE as error:
+            self._check_state(error)
+            raise
         return [step for step in (limit, self._stop.steps) if step is not None]
 
     def waits(self, worker_id: int) -> bool:
         """Whether a slot waits."""
         limit = self.wait_at(worker_id)
         return limit is not None and bool(self._slots.ready[worker_id] >= limit)
+
+    def _read(self, text: str) -> None:
+        """Take over the state that the journal holds."""
+        state = decode(text, self._type)
+        if type(state) is not self._type:
+            raise damaged(
+                f"the mutator's state is a {type(state).__name__}, not a "
+                f"{self._type.__name__}"
+            )
+        self.state = self._loaded = state
+
+    def _check_state(self, error: Exception) -> None:
+        """Tell a mutator's own error from that of a state that is damaged.
+
+        Raises:
+            JournalError: If the state is as it was read, and is not of the types that
+                its class says.
+        """
+        loaded = self.state is self._loaded and self.state is not None
+        if loaded and not fits(self.state, self._type):
+            raise damaged(f"the mutator's state does not fit: {error}") from error
 
     def _apply(self, worker_id: Any, branch: Branch) -> None:
         worker_id = self._slots.check_id(worker_id)

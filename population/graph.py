@@ -86,7 +86,7 @@ class CheckpointGraph(Mapping[str, Generation]):
         self._journal = journal
         self._lock = lock
         self._keeps_weights = False
-        self._origins: dict[str, tuple[int, Ref | None]] = {}
+        self._origins: dict[str, tuple[int, int, Ref | None]] = {}
 
     def __getitem__(self, generation_id: str) -> Generation:
         with self._lock:
@@ -135,10 +135,13 @@ class CheckpointGraph(Mapping[str, Generation]):
         return self[ref.generation_id][ref.step]
 
     def at_rows(self, rows: Iterable[int]) -> list[Checkpoint]:
-        """The checkpoints of these rows of the journal."""
+        """The checkpoints of these rows of the journal.
+
+        Raises:
+            JournalError: If one is missing.
+        """
         with self._lock:
-            found = [self._journal.checkpoint(row) for row in rows]
-        return [decoded(row, self.log_dir) for row in found if row is not None]
+            return [self._at(row) for row in rows]
 
     def span(
         self,
@@ -156,13 +159,15 @@ class CheckpointGraph(Mapping[str, Generation]):
                     generation_id, low, high, descending=descending, limit=size
                 )
             for row in rows:
+                if row.generation_id != generation_id or not low <= row.step <= high:
+                    raise damaged(f"row {row.row} is not where its step belongs")
+                if descending:
+                    high = row.step - 1
+                else:
+                    low = row.step + 1
                 yield decoded(row, self.log_dir)
             if len(rows) < size:
                 return
-            if descending:
-                high = rows[-1].step - 1
-            else:
-                low = rows[-1].step + 1
             size = min(8 * size, _PAGE)
 
     def history(self) -> Iterator[Checkpoint]:
@@ -172,17 +177,18 @@ class CheckpointGraph(Mapping[str, Generation]):
             with self._lock:
                 rows = self._journal.history(after, _PAGE)
             for row in rows:
+                if row.row <= after:
+                    raise damaged(f"row {row.row} comes after row {after}")
+                after = row.row
                 yield decoded(row, self.log_dir)
             if len(rows) < _PAGE:
                 return
-            after = rows[-1].row
 
     def best(self) -> Checkpoint | None:
         """The checkpoint with the best finite value; the first one on ties."""
         with self._lock:
             row = self._journal.tail().best
-            found = None if row is None else self._journal.checkpoint(row)
-        return None if found is None else decoded(found, self.log_dir)
+            return None if row is None else self._at(row)
 
     def root(self, generation_id: str) -> Checkpoint:
         """A generation's first checkpoint.
@@ -196,14 +202,22 @@ class CheckpointGraph(Mapping[str, Generation]):
         return found
 
     def segments(self, checkpoint: Checkpoint) -> Iterator[Segment]:
-        """The generations of a lineage, newest first."""
+        """The generations of a lineage, newest first.
+
+        Raises:
+            JournalError: If they do not descend: a lineage would have no end.
+        """
         generation_id, last = checkpoint.ref
+        below = _END
         while True:
-            first, parent = self._origin(generation_id)
+            row, first, parent = self._origin(generation_id)
+            if row >= below or first > last:
+                raise damaged(f"{generation_id} is its own ancestor, or begins late")
             yield Segment(generation_id, first, last, parent)
             if parent is None:
                 return
             generation_id, last = parent
+            below = row
 
     def walk(self, checkpoint: Checkpoint) -> Iterator[Checkpoint]:
         """All checkpoints of a lineage, newest first; begins with `checkpoint`."""
@@ -328,14 +342,26 @@ class CheckpointGraph(Mapping[str, Generation]):
             row = self._journal.newest(segment.generation_id, segment.last, **needs)
         return None if row is None else decoded(row, self.log_dir)
 
-    def _origin(self, generation_id: str) -> tuple[int, Ref | None]:
-        """Where a generation began, and from what; neither ever changes."""
+    def _at(self, row: int) -> Checkpoint:
+        found = self._journal.checkpoint(row)
+        if found is None:
+            raise damaged(f"the checkpoint of row {row} is missing")
+        return decoded(found, self.log_dir)
+
+    def _origin(self, generation_id: str) -> tuple[int, int, Ref | None]:
+        """Its first row, and where a generation began, and from what: for ever."""
         found = self._origins.get(generation_id)
         if found is None:
-            root = self.root(generation_id)
+            root = next(self.span(generation_id), None)
+            if root is None:
+                raise damaged(f"{generation_id} has no checkpoint")
             if len(self._origins) >= _REMEMBERED:
                 self._origins.clear()
-            found = self._origins[generation_id] = (root.step, root.parent)
+            found = self._origins[generation_id] = (
+                root.row,
+                root.step,
+                root.parent,
+            )
         return found
 
 
@@ -347,7 +373,13 @@ def decode(text: str, like: object = None) -> Any:
     """
     try:
         return codec.decode(text, like)
-    except (ValueError, TypeError, KeyError, LookupError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise damaged(f"{error} in {text[:60]!r}") from error
 
 

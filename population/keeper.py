@@ -17,8 +17,8 @@ from typing import Any
 
 from population import codec, remover, run_paths
 from population.base import Held, ParamsStore, Ref, Saved
-from population.errors import JournalError, ParamsError
-from population.graph import CheckpointGraph
+from population.errors import JournalError, ParamsError, damaged
+from population.graph import CheckpointGraph, decode
 from population.incoming import Incoming
 from population.journals import sqlite_file
 from population.journals.sqlite_file import JOURNAL_NAME
@@ -271,7 +271,9 @@ def saved_text(path: str) -> str:
 
 def path_of(text: str) -> str:
     """The path that a journal's text names."""
-    saved: Saved = codec.decode(text)
+    saved = decode(text)
+    if type(saved) is not Saved:
+        raise damaged(f"{text[:60]!r} names nothing that was saved")
     return saved.path
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from population import owners
+from population.errors import damaged
 from population.journal import Journal
 from population.owners import Holder
 from population.rows import LeaseRow
@@ -70,6 +71,10 @@ class Leases:
     def _read(self, before: dict[int, LeaseRow]) -> None:
         self.look()  # What passed before this is not the silence of who was heard of.
         for row in self._journal.leases(self.change):
+            if row.worker_id >= len(self._slots) or row.change <= self.change:
+                raise damaged(f"it holds a lease of worker {row.worker_id}")
+            if row.owner:
+                owners.owner_of(row.owner)
             known = before.get(row.worker_id)
             if known is None or known.change != row.change:
                 self._seen[row.worker_id] = self._elapsed

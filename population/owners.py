@@ -15,6 +15,8 @@ import socket
 import weakref
 from typing import NamedTuple
 
+from population.errors import damaged
+
 _PROC = pathlib.Path("/proc")
 _START_TIME = 19  # Field 22 of /proc/PID/stat, counted behind the name.
 
@@ -76,8 +78,19 @@ _HOLDERS: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary
 
 @functools.lru_cache(maxsize=4096)
 def owner_of(text: str) -> Owner:
-    """The owner that a journal's text names."""
-    return Owner(*json.loads(text))
+    """The owner that a journal's text names.
+
+    Raises:
+        JournalError: If it names none.
+    """
+    try:
+        host, place, pid, started, token = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged(f"{error} in the owner {text[:60]!r}") from error
+    texts = (host, place, started, token)
+    if type(pid) is not int or pid < 0 or any(type(x) is not str for x in texts):
+        raise damaged(f"{text[:60]!r} is no owner")
+    return Owner(host, place, pid, started, token)
 
 
 def is_gone(owner: Owner) -> bool:

@@ -60,7 +60,7 @@ def named(session: Session) -> dict[int, Checkpoint]:
     """The same, but for what is only the newest of a slot, and stands by itself."""
     graph, slots, decisions = session.graph, session.slots, session.decisions
     starts = [slot.newest for slot in slots if not _stands(slot.newest)]
-    starts += map(graph.checkpoint, decisions.refs())
+    starts += decisions.named()
     starts += graph.at_rows(session.leases.handed_out())
     starts += filter(None, [slots.best.checkpoint()])
     barriers = list(_barriers(slots, decisions))

@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from population import facts
 from population.errors import JournalError
-from population.graph import decode
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
 from population.journals.sqlite_file import JOURNAL_NAME
@@ -82,7 +82,7 @@ def open_journal(folder: pathlib.Path) -> SqliteJournal:
 
 def facts_of(journal: Journal) -> dict[str, Any]:
     """What is fixed about a run, decoded."""
-    return {key: decode(text) for key, text in journal.facts().items()}
+    return facts.read_all(journal)
 
 
 def transactions(journal: Journal, upto: int | None = None) -> Iterator[Transaction]:

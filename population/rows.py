@@ -197,6 +197,9 @@ Record = (
 )
 
 
+NUMBERED = (GenerationRow, CheckpointRecord, LateRecord)  # One after the other.
+
+
 class LeaseRow(NamedTuple):
     """Who trains a slot. The one of a slot is replaced by the next.
 

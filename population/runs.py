@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from population import codec, owners
+from population import facts as facts_module
 from population.base import MODES, Mutator, Start, Stop
 from population.errors import JournalError, RunMismatchError, damaged
 from population.graph import decode
@@ -52,7 +53,11 @@ def check(recorded: dict[str, str], now: dict[str, str]) -> None:
     Raises:
         RunMismatchError: If the size, mode, seed or the class of the mutator differ.
     """
-    before = {key: decode(recorded.get(key, "")) for key in now}
+    known = facts_module.read(recorded)
+    missing = {*now} - {*known}
+    if missing:
+        raise damaged(f"it does not say the run's {', '.join(sorted(missing))}")
+    before = {key: known[key] for key in now}
     given = {key: codec.decode(text) for key, text in now.items()}
     for key, what in (
         ("size", "workers"),
@@ -70,7 +75,7 @@ def check(recorded: dict[str, str], now: dict[str, str]) -> None:
         warnings.warn(
             "The run goes on with other arguments of its mutator: it began with "
             f"{before['settings']}, now has {given['settings']}.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -227,7 +232,7 @@ def record_space(journal: Journal, recorded: Mapping[str, str], space: Any) -> N
         warnings.warn(
             "The run goes on with another space; the one that it began with stays "
             "recorded.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -246,17 +251,23 @@ def record_params(
         journal.add_fact("keep", codec.encode(dataclasses.asdict(kept)))
         journal.add_fact("store", codec.encode(name))
         return kept
-    before = decode(recorded["store"])
+    known = facts_module.read(recorded)
+    if "store" not in known:
+        raise damaged("it does not say which store keeps the params")
+    before = known["store"]
     if name != before:
         warnings.warn(
             f"The run's params were saved by {before}, now they are read by {name}. "
             "Pass the same params= as before, else they will be missing.",
-            stacklevel=4,
+            stacklevel=5,
         )
-    kept = Keep(**decode(recorded["keep"]))
+    try:
+        kept = Keep(**known["keep"])
+    except (TypeError, ValueError) as error:
+        raise damaged(f"what it keeps of the params is unknown: {error}") from error
     if keep is not None and keep != kept:
         warnings.warn(
-            f"The run goes on with {keep}; it began with {kept}.", stacklevel=4
+            f"The run goes on with {keep}; it began with {kept}.", stacklevel=5
         )
     return keep or kept
 
@@ -267,7 +278,7 @@ def recorded_space(recorded: Mapping[str, str]) -> Any:
         return None
     try:
         return from_data(decode(recorded["space"]))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise damaged(f"its space cannot be read: {error}") from error
 
 

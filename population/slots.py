@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from population import codec, run_paths
+from population import codec, facts, run_paths
 from population.base import ActiveWorker, Checkpoint
 from population.best import Best
 from population.errors import damaged
@@ -94,12 +94,10 @@ class Slots(Sequence[Slot]):
 
     def load(self) -> None:
         """Read everything from the journal. O(slots), whatever the history."""
-        facts = self.journal.facts()
-        if not {"size", "run"} <= facts.keys():
-            raise damaged("it does not say how many workers there are")
-        size = decode(facts["size"])
-        self.run = decode(facts["run"])
-        self.saved = "saved" in facts
+        known = facts.read_all(self.journal)
+        size = known["size"]
+        self.run = known["run"]
+        self.saved = "saved" in known
         self._resize(size)
         self._slots = [self._load_slot(worker_id) for worker_id in range(size)]
         self.load_losses()
@@ -124,7 +122,7 @@ class Slots(Sequence[Slot]):
     def load_losses(self) -> None:
         """Read which slots are lost."""
         text, self.losses = self.journal.lost()
-        self.lose([] if text is None else decode(text))
+        self.lose([] if text is None else self._lost(decode(text)))
 
     def begin(self, now: float) -> None:
         """Begin a batch of reports: its time, never before the last one's."""
@@ -258,6 +256,16 @@ class Slots(Sequence[Slot]):
             branched_later = np.flatnonzero(self.begins >= step)
             self._recent.forget_older(branched_later.tolist())
 
+    def _lost(self, worker_ids: Any) -> list[int]:
+        """What the journal says of lost slots, if it can be."""
+        ids = range(len(self.steps))
+        known = type(worker_ids) is list and all(
+            type(w) is int and w in ids for w in worker_ids
+        )
+        if not known:
+            raise damaged(f"its lost slots are {repr(worker_ids)[:60]}")
+        return list(worker_ids)
+
     def _resize(self, size: int) -> None:
         self.steps = np.full(size, -1, np.int64)
         self.scores = np.full(size, math.inf)
@@ -272,6 +280,8 @@ class Slots(Sequence[Slot]):
         if generation is None:
             raise damaged(f"it holds no generation of worker {worker_id}")
         newest = self._newest_of(generation)
+        if newest.step < generation.step or newest.worker_id != worker_id:
+            raise damaged(f"{generation.generation_id} does not begin with its step")
         self.look_back(worker_id, newest)
         self.begins[worker_id] = generation.step
         return Slot(generation, newest.meta_params, newest)

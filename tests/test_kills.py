@@ -73,7 +73,9 @@ def check_kills(folder: pathlib.Path, seed: int, kills: int) -> None:
     files = {f for f in (folder / "run" / "params").rglob("*") if f.is_file()}
     named = {folder / "run" / "params" / params.path for params in saved}
     assert named <= files
-    assert len(files - named) <= LEFT_OVER, f'{len(files)} {len(files - named)} left over'
+    assert len(files - named) <= LEFT_OVER, (
+        f"{len(files)} {len(files - named)} left over"
+    )
     found = population.replay(
         folder / "run", WinnerTakeAllGenetic(kill_child.mutate, 3)
     )

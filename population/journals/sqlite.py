@@ -13,10 +13,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from population.codec import HELD
+from population.errors import damaged
 from population.journal import Journal
 from population.journals import sqlite_queries as queries
+from population.journals import sqlite_rows
 from population.journals.sqlite_connection import SYNCHRONOUS, Connection
+from population.journals.sqlite_rows import checked
 from population.rows import (
+    NUMBERED,
     UNREACHABLE,
     CheckpointRow,
     GenerationRow,
@@ -111,7 +115,11 @@ class SqliteJournal(Journal):
 
     def facts(self) -> dict[str, str]:
         """What is fixed about the run, encoded; empty for a new one."""
-        return dict(self._run("SELECT key, value FROM facts"))
+        rows = self._run("SELECT key, value FROM facts")
+        return {
+            sqlite_rows.text(key, "a fact"): sqlite_rows.text(value, f"the fact {key}")
+            for key, value in rows
+        }
 
     def add_fact(self, key: str, value: str) -> None:
         """Record a fact; a second time is ignored."""
@@ -136,19 +144,20 @@ class SqliteJournal(Journal):
     def rejected(self) -> list[str]:
         """The params, encoded, that workers have rejected."""
         sql = "SELECT params FROM removals WHERE reason <> ?"
-        return [params for (params,) in self._run(sql, (UNREACHABLE,))]
+        return self._texts(sql, (UNREACHABLE,))
 
     def count_saves(self) -> tuple[int, int]:
         """How many saves there are, and their bytes."""
         sql = (
             "SELECT count(*), coalesce(sum(bytes), 0) FROM saves WHERE generation > ''"
         )
-        found: tuple[int, int] = self._one(sql)
-        return found
+        count, size = sqlite_rows.numbers(self._one(sql), "the sizes of the saves")
+        return count, size
 
     def trained_since(self, row: int) -> list[str]:
         """The generations that slots were at after a row, present ones included."""
-        return [name for (name,) in self._run(queries.TRAINED, (row, row))]
+        rows = self._run(queries.TRAINED, (row, row))
+        return [sqlite_rows.generation_id(name) for (name,) in rows]
 
     def remove(
         self, removals: Sequence[tuple[int, str, str]], *, saved: bool = True
@@ -170,7 +179,9 @@ class SqliteJournal(Journal):
     def lost(self) -> tuple[str | None, int]:
         """Which slots are lost, encoded, and how often that has changed."""
         found = self._one("SELECT lost, rowid FROM losses ORDER BY rowid DESC LIMIT 1")
-        return found or (None, 0)
+        if found is None:
+            return None, 0
+        return sqlite_rows.text(found[0], "which slots are lost"), found[1]
 
     def records(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
         """All that was recorded after a row, in its order."""
@@ -178,38 +189,47 @@ class SqliteJournal(Journal):
         while after < last:
             page = min(after + _PAGE, last)
             tables = [
-                [kind(*row) for row in self._run(sql, (after, page))]
+                [checked(kind, row) for row in self._run(sql, (after, page))]
                 for kind, sql in queries.RECORDS
             ]
-            yield from heapq.merge(*tables, key=lambda record: record.row)
-            after = page
+            for record in heapq.merge(*tables, key=lambda record: record.row):
+                if isinstance(record, NUMBERED):
+                    after += 1
+                    if record.row != after:
+                        raise damaged(f"row {after} is missing or there twice")
+                yield record
+            if after != page:
+                raise damaged(f"row {after + 1} is missing")
 
     def pulse(self, after: int) -> Pulse:
         """What has changed beside checkpoints, at or after a row."""
-        return Pulse(*self._one(queries.PULSE, (after, UNREACHABLE)))
+        return checked(Pulse, self._one(queries.PULSE, (after, UNREACHABLE)))
 
     def touched(self, after: int) -> list[tuple[int, int]]:
         """Slots and generations (their rows) with checkpoints recorded after a row."""
-        return self._run(queries.TOUCHED, (after,))
+        rows = self._run(queries.TOUCHED, (after,))
+        return [(w, g) for w, g in (sqlite_rows.numbers(r, "slots") for r in rows)]
 
     def late_since(self, after: int) -> list[int]:
         """Rows of the checkpoints that came late, in part or whole, after a row."""
-        return [row for (row,) in self._run(queries.LATE, (after, after))]
+        rows = self._run(queries.LATE, (after, after))
+        return [row for r in rows for row in sqlite_rows.numbers(r, "late rows")]
 
     def removed_since(self, after: int) -> list[str]:
         """The params, encoded, that were found unreachable at or after a row."""
         sql = "SELECT params FROM removals WHERE row >= ? AND reason = ?"
-        return [params for (params,) in self._run(sql, (after, UNREACHABLE))]
+        return self._texts(sql, (after, UNREACHABLE))
 
     def diverged(self) -> list[tuple[int, int]]:
         """Slots with how many values were NaN or infinite, where there are any."""
-        return self._run(queries.DIVERGED)
+        rows = self._run(queries.DIVERGED)
+        return [(w, n) for w, n in (sqlite_rows.numbers(r, "slots") for r in rows)]
 
     def leases(self, after: int = -1) -> list[LeaseRow]:
         """The leases that have changed since a change, in the order of changes."""
         sql = "SELECT * FROM leases WHERE change > ? ORDER BY change"
         rows = self._run(sql, (after,))
-        return [LeaseRow(*row) for row in rows]
+        return [checked(LeaseRow, row) for row in rows]
 
     def set_lease(self, lease: LeaseRow) -> None:
         """Replace the lease of a slot."""
@@ -217,7 +237,8 @@ class SqliteJournal(Journal):
 
     def saves(self) -> list[SaveRow]:
         """The params that the store keeps, oldest first."""
-        return [SaveRow(*row) for row in self._run("SELECT * FROM saves ORDER BY row")]
+        rows = self._run("SELECT * FROM saves ORDER BY row")
+        return [checked(SaveRow, row) for row in rows]
 
     def add_save(self, save: SaveRow) -> None:
         """Note that the store keeps these params."""
@@ -234,20 +255,28 @@ class SqliteJournal(Journal):
     def owners(self) -> list[tuple[int, str]]:
         """The row and the owner of each session, oldest first."""
         sql = "SELECT row, owner FROM sessions WHERE owner NOTNULL ORDER BY rowid"
-        return self._run(sql)
+        rows = self._run(sql)
+        places = sqlite_rows.numbers((row for row, _ in rows), "rows of sessions")
+        texts = [sqlite_rows.text(owner, "an owner") for _, owner in rows]
+        return list(zip(places, texts, strict=True))
 
     def sessions(self) -> list[tuple[float, float]]:
         """When each session began and when its last checkpoint was recorded."""
-        return self._run(queries.SESSIONS)
+        rows = self._run(queries.SESSIONS)
+        times = (sqlite_rows.seconds(row, "times of sessions") for row in rows)
+        return [(begin, end) for begin, end in times]
 
     def tail(self) -> Tail:
         """Where the journal ends."""
-        return Tail(*self._one(queries.TAIL))
+        return checked(Tail, self._one(queries.TAIL))
 
     def state(self) -> tuple[str, int] | None:
         """The mutator's state, encoded, and how many decisions were made."""
-        row: tuple[str, int] | None = self._one("SELECT state, decisions FROM state")
-        return row
+        row = self._one("SELECT state, decisions FROM state")
+        if row is None:
+            return None
+        (decisions,) = sqlite_rows.numbers(row[1:], "the decisions")
+        return sqlite_rows.text(row[0], "the mutator's state"), decisions
 
     def set_state(self, state: str, decisions: int) -> None:
         """Replace the mutator's state."""
@@ -258,7 +287,7 @@ class SqliteJournal(Journal):
         row = self._one(
             "SELECT * FROM generations WHERE generation_id = ?", (generation_id,)
         )
-        return row and GenerationRow(*row)
+        return row and checked(GenerationRow, row)
 
     def newest_generation(self, worker_id: int) -> GenerationRow | None:
         """The slot's present generation."""
@@ -267,7 +296,7 @@ class SqliteJournal(Journal):
             "ORDER BY number DESC LIMIT 1",
             (worker_id,),
         )
-        return row and GenerationRow(*row)
+        return row and checked(GenerationRow, row)
 
     def generation_ids(self, digest: str | None = None) -> list[str]:
         """All generations in order, or those with equal meta_params."""
@@ -278,12 +307,12 @@ class SqliteJournal(Journal):
                 "SELECT generation_id FROM generations WHERE digest = ? ORDER BY row",
                 (digest,),
             )
-        return [generation_id for (generation_id,) in rows]
+        return [sqlite_rows.generation_id(name) for (name,) in rows]
 
     def checkpoint(self, row: int) -> CheckpointRow | None:
         """The checkpoint of that row."""
-        found = self._one("SELECT * FROM history WHERE row = ?", (row,))
-        return found and CheckpointRow(*found)
+        found = self._one(f"{queries.HISTORY} WHERE row = ?", (row,))
+        return found and sqlite_rows.checkpoint(found)
 
     def had_params(self, row: int) -> bool:
         """Whether the checkpoint ever had params but held ones, removed or not."""
@@ -307,19 +336,19 @@ class SqliteJournal(Journal):
         """A generation's checkpoints with `low <= step <= high`, by step."""
         order = "DESC" if descending else "ASC"
         rows = self._run(
-            "SELECT * FROM history WHERE generation = "
+            f"{queries.HISTORY} WHERE generation = "
             "(SELECT row FROM generations WHERE generation_id = ?) "
             f"AND step BETWEEN ? AND ? ORDER BY step {order} LIMIT ?",
             (generation_id, low, high, limit),
         )
-        return [CheckpointRow(*row) for row in rows]
+        return [sqlite_rows.checkpoint(row) for row in rows]
 
     def newest(
         self, generation_id: str, high: int, *, value: bool, params: bool, finite: bool
     ) -> CheckpointRow | None:
         """A generation's newest checkpoint with `step <= high` that fits."""
         found = self._one(
-            "SELECT * FROM history WHERE generation = "
+            f"{queries.HISTORY} WHERE generation = "
             "(SELECT row FROM generations WHERE generation_id = ?) AND step <= ?"
             + (" AND has_value" if value else "")
             + (" AND params IS NOT NULL" if params else "")
@@ -327,11 +356,16 @@ class SqliteJournal(Journal):
             + " ORDER BY step DESC LIMIT 1",
             (generation_id, high),
         )
-        return found and CheckpointRow(*found)
+        return found and sqlite_rows.checkpoint(found)
 
     def history(self, after: int, limit: int) -> list[CheckpointRow]:
         """The next checkpoints after a row, in the order in which they came."""
         rows = self._run(
-            "SELECT * FROM history WHERE row > ? ORDER BY row LIMIT ?", (after, limit)
+            f"{queries.HISTORY} WHERE row > ? ORDER BY row LIMIT ?", (after, limit)
         )
-        return [CheckpointRow(*row) for row in rows]
+        return [sqlite_rows.checkpoint(row) for row in rows]
+
+    def _texts(self, sql: str, values: tuple[Any, ...]) -> list[str]:
+        """The only column of the rows that a statement finds."""
+        rows = self._run(sql, values)
+        return [sqlite_rows.text(value, "the name of params") for (value,) in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import pathlib
@@ -24,6 +25,8 @@ from population.journals.sqlite_open import OpenFile
 
 logger = logging.getLogger("population")
 Result = TypeVar("Result")
+# Of what is damaged even SQLite's own message may be no text.
+_REFUSALS = (sqlite3.Error, UnicodeDecodeError)
 SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 _PAUSE_S = 0.001
 _SAY_AFTER_S = 30.0  # Whom this process waits for; again each time it is twice as long.
@@ -64,19 +67,16 @@ class Connection:
         self._commits = self._asked = 0
         self._writes = False  # Whether this connection's transaction has the lock.
         self._looked = self._merge_after = 0.0
-        self._file: OpenFile | None = None
-        self._copy: str | None = None
+        self._held = _Held(self.path)
         try:
             self._open()
         except BaseException as error:
-            _let_go(getattr(self, "raw", None), self._file, self._copy)
-            if isinstance(error, sqlite3.Error):
+            self._held.close()
+            if isinstance(error, _REFUSALS):
                 raise sqlite_file.explained(self.path, error) from error
             raise
         # What is dropped without `close` is closed all the same.
-        self._closing = weakref.finalize(
-            self, _let_go, self.raw, self._file, self._copy
-        )
+        self._closing = weakref.finalize(self, self._held.close)
 
     def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Execute a statement, once nobody else holds the lock that it needs.
@@ -89,7 +89,7 @@ class Connection:
         except sqlite3.OperationalError as error:
             if not _is_busy(error):
                 raise self._explained(error) from error
-        except sqlite3.Error as error:
+        except _REFUSALS as error:
             raise self._explained(error) from error
         except UnicodeEncodeError:  # An id, say, that cannot be any of this journal.
             values = tuple(
@@ -98,7 +98,7 @@ class Connection:
             )
         try:
             return self._waiting(lambda: self.raw.execute(sql, values).fetchall())
-        except sqlite3.Error as error:
+        except _REFUSALS as error:
             raise self._explained(error) from error
 
     def one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
@@ -115,8 +115,8 @@ class Connection:
             )
         self.run("BEGIN IMMEDIATE")
         self._writes = True
-        if self._file is not None:
-            self._file.writer = threading.get_ident()
+        if self._held.file is not None:
+            self._held.file.writer = threading.get_ident()
 
     def end(self, *, commit: bool) -> None:
         """End a transaction."""
@@ -125,6 +125,7 @@ class Connection:
                 self._check_is_there()
                 self.run("COMMIT")
                 self._commits += 1
+                self._held.has_written = True
         finally:
             self.abandon()  # Also when the commit itself failed.
         if commit and self._commits % _COMMITS_BEFORE_MERGE == 0:
@@ -135,8 +136,8 @@ class Connection:
         was_open = self._closing.alive and self.raw.in_transaction
         if was_open:
             self.run("ROLLBACK")
-        if self._file is not None and self._writes:
-            self._file.writer = None
+        if self._held.file is not None and self._writes:
+            self._held.file.writer = None
         self._writes = False
         return was_open
 
@@ -166,10 +167,11 @@ class Connection:
         Raises:
             JournalError: Saying what has become of it.
         """
-        if self._file is None or self._copy is not None:
+        file = self._held.file
+        if file is None or self._held.copy is not None:
             return
         found = sqlite_open.identity(str(self.path))
-        if found == self._file.identity:
+        if found == file.identity:
             return
         what = "removed or moved" if found is None else "replaced by another file"
         raise JournalError(
@@ -184,7 +186,7 @@ class Connection:
             self.check_is_there()
             self._looked = now
 
-    def _explained(self, error: sqlite3.Error) -> JournalError:
+    def _explained(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
         if not self._closing.alive:
             return closed(self.path)
         return sqlite_file.explained(self.path, error)
@@ -212,7 +214,7 @@ class Connection:
         try:
             self.raw.execute(f"PRAGMA busy_timeout={_MERGE_TIMEOUT_MS}")
             busy, *_ = self.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:  # The commit itself is done.
             busy = True
             if not _is_busy(error):
                 logger.warning("the journal's log could not be merged: %s", error)
@@ -249,7 +251,8 @@ class Connection:
         Raises:
             JournalError: Saying how that comes about.
         """
-        if self._file is not None and self._file.writer == threading.get_ident():
+        file = self._held.file
+        if file is not None and file.writer == threading.get_ident():
             raise JournalError(
                 f"{self.path} is being written by this very thread: mutate_fn, or "
                 "another part of a mutator, has opened the run a second time. Use the "
@@ -270,10 +273,11 @@ class Connection:
         if self.path is None:
             return self._connect(":memory:")
         try:
-            self._file = sqlite_open.take(self.path, create=not self.read_only)
+            file = sqlite_open.take(self.path, create=not self.read_only)
         except OSError as error:
             raise sqlite_file.unusable(self.path, error) from error
-        version = sqlite_file.check(self.path, self._file)
+        self._held.file = file
+        version = sqlite_file.check(self.path, file)
         if not self.read_only:
             return self._waiting(lambda: self._connect(str(self.path)))
         way = sqlite_file.way_to_look(self.path, version)
@@ -281,16 +285,16 @@ class Connection:
             place = f"file:{urllib.parse.quote(str(self.path))}?{way}"
             with contextlib.suppress(sqlite3.OperationalError):
                 return self._waiting(lambda: self._connect(place))
-        self._copy = tempfile.mkdtemp(prefix="population-")
-        target = pathlib.Path(self._copy, self.path.name)
+        self._held.copy = tempfile.mkdtemp(prefix="population-")
+        target = pathlib.Path(self._held.copy, self.path.name)
         sqlite_file.copy(self.path, target)
         return self._waiting(lambda: self._connect(str(target)))
 
     def _connect(self, place: str) -> None:
-        if hasattr(self, "raw"):
-            self.raw.close()  # Of a try that failed.
+        if self._held.raw is not None:
+            self._held.raw.close()  # Of a try that failed.
         looks = place.startswith("file:")
-        self.raw = sqlite3.connect(
+        self.raw = self._held.raw = sqlite3.connect(
             place, timeout=0.0, isolation_level=None, check_same_thread=False, uri=looks
         )
         execute = self.raw.execute
@@ -328,9 +332,54 @@ class Connection:
             self.raw.execute("ROLLBACK")
             raise
         self.raw.execute("COMMIT")
+        self._held.has_written = True
 
 
-def _is_busy(error: sqlite3.OperationalError) -> bool:
+@dataclasses.dataclass
+class _Held:
+    """What a connection has open, so that it can be closed without the connection.
+
+    Attributes:
+        path: The file, or None.
+        raw: SQLite's own connection.
+        file: The file, as this process has it open.
+        copy: The folder of a private copy.
+        has_written: Whether anything was committed.
+    """
+
+    path: pathlib.Path | None
+    raw: sqlite3.Connection | None = None
+    file: OpenFile | None = None
+    copy: str | None = None
+    has_written: bool = False
+
+    def close(self) -> None:
+        """Close all. What was only read, as it is damaged say, is left as it is."""
+        reader = None if self.has_written else self._reader()
+        if self.raw is not None:
+            self.raw.close()
+        if reader is not None:
+            reader.close()
+        if self.file is not None:
+            self.file.release()
+        if self.copy is not None:
+            shutil.rmtree(self.copy, ignore_errors=True)
+
+    def _reader(self) -> sqlite3.Connection | None:
+        """A connection that cannot write: the last to close a file merges its log."""
+        if self.path is None or self.copy is not None:
+            return None
+        log = self.path.with_name(f"{self.path.name}-wal")
+        with contextlib.suppress(OSError, *_REFUSALS):
+            if log.stat().st_size:
+                place = f"file:{urllib.parse.quote(str(self.path))}?mode=ro"
+                reader = sqlite3.connect(place, uri=True, timeout=0.0)
+                reader.execute("PRAGMA user_version").fetchone()
+                return reader
+        return None
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
     """Whether SQLite asks to try again, as another connection is at work."""
     busy = sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL
     return _code(error) in busy
@@ -339,15 +388,3 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
 def _code(error: sqlite3.Error) -> int:
     """SQLite's primary result code; 0 for what Python itself refuses."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _let_go(
-    raw: sqlite3.Connection | None, file: OpenFile | None, copy: str | None
-) -> None:
-    """Close a connection, then the file that it was on."""
-    if raw is not None:
-        raw.close()
-    if file is not None:
-        file.release()
-    if copy is not None:
-        shutil.rmtree(copy, ignore_errors=True)

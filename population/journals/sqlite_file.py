@@ -20,7 +20,7 @@ from population.journals.sqlite_schema import APPLICATION_ID, FORMAT
 JOURNAL_NAME = "journal.sqlite"
 _HEADER_BYTES = 100
 _LOOKS, _PAUSE_S = 2, 0.02
-_DAMAGE = "malformed", "not a database", "decode to UTF-8", "no such"
+_DAMAGED = "malformed", "not a database", "Could not decode", "overflow", "no such"
 _MOUNTS = pathlib.Path("/proc/mounts")
 _NETWORK = {
     "afs",
@@ -144,13 +144,15 @@ def unusable(path: pathlib.Path, error: OSError) -> JournalError:
     )
 
 
-def explained(path: pathlib.Path | None, error: sqlite3.Error) -> JournalError:
+def explained(
+    path: pathlib.Path | None, error: sqlite3.Error | UnicodeDecodeError
+) -> JournalError:
     """What SQLite has refused, and what to do about it."""
     place = "in memory" if path is None else str(path)
     text = str(error)
     if "readonly" in text or "unable to open" in text:
         advice = "Give the run a folder that this user may write to."
-    elif any(sign in text for sign in _DAMAGE):
+    elif isinstance(error, UnicodeDecodeError) or any(w in text for w in _DAMAGED):
         advice = (
             "The file is damaged and was left as it is. Restore it from a backup, "
             "or start a new run in another log_dir."

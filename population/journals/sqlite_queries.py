@@ -13,6 +13,11 @@ from population.rows import (
     RemovalRecord,
 )
 
+# The view says of a parent that is missing what it says of none.
+HISTORY = """
+SELECT *, (SELECT c.parent FROM checkpoints c WHERE c.row = history.row) FROM history
+"""
+
 TAIL = """
 SELECT max(
         coalesce((SELECT max(row) FROM checkpoints), 0),

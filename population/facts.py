@@ -1,0 +1,68 @@
+"""What is fixed about a run, as its journal says it: read and checked in one place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from population.base import MODES
+from population.errors import damaged
+from population.graph import decode
+from population.journal import Journal
+
+_TOKEN = re.compile(r"[0-9A-Za-z_]+")
+
+
+def read(recorded: Mapping[str, str]) -> dict[str, Any]:
+    """The facts of a journal, decoded.
+
+    Raises:
+        JournalError: If one is none that a run can have.
+    """
+    found = {key: decode(text) for key, text in recorded.items()}
+    for key, value in found.items():
+        fits = _CHECKS.get(key)
+        if fits is not None and not fits(value):
+            raise damaged(f"its {key} is {repr(value)[:60]}")
+    return found
+
+
+def read_all(journal: Journal) -> dict[str, Any]:
+    """The same of a whole run, whose slots are as many as it says.
+
+    Raises:
+        JournalError: Also if they are not.
+    """
+    found = read(journal.facts())
+    missing = {"size", "run", "mode", "seed"} - {*found}
+    if missing:
+        raise damaged(f"it does not say the run's {', '.join(sorted(missing))}")
+    size = found["size"]
+    fits = journal.newest_generation(size) is None
+    if not fits or journal.newest_generation(size - 1) is None:
+        raise damaged(f"it does not hold the generations of {size} workers")
+    return found
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _is_origin(value: Any) -> bool:
+    return type(value) is dict and _is_count(value.get("row"))
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "run": lambda value: type(value) is str and bool(_TOKEN.fullmatch(value)),
+    "size": lambda value: _is_count(value) and value > 0,
+    "mode": lambda value: type(value) is str and value in MODES,
+    "seed": lambda value: type(value) is int and value >= 0,
+    "mutator": lambda value: type(value) is str,
+    "settings": lambda value: type(value) is dict,
+    "keep": lambda value: type(value) is dict,
+    "store": lambda value: type(value) is str,
+    "claimed": _is_count,
+    "saved": lambda value: value is True,
+    "forked": _is_origin,
+}
