@@ -2,11 +2,9 @@
 
 Plain JSON carries None, bool, int, float, str, lists and dicts with string keys. What
 JSON would change is written as an object with a single key that begins with "!":
-tuples, other dict keys, NaN and infinities, paths, `Ref`, `Saved`, `RunPath`, `Held`,
-dataclasses.
-Decoding builds plain data and the records named here; it never imports or runs code.
-Trees are at most `DEEPEST` containers deep, so that whatever was written can be read by
-a program that is deep in its own calls.
+tuples, other dict keys, NaN and infinities, paths, dataclasses, `Ref`, `Saved`,
+`RunPath` and `Held`. Decoding builds plain data and these records; it never runs code.
+Trees are at most `DEEPEST` containers deep: what was written can be read at any depth.
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from population.refusals import (
     too_deep,
 )
 from population.refusals import is_array as is_array
+from population.refusals import readable as readable
 
 _PLAIN = frozenset({type(None), bool, int, str})
 _LEAVES = _PLAIN | {float}
@@ -173,11 +172,6 @@ def integer(value: Any, what: str, low: int = 0) -> int:
     if value > _LARGEST:
         raise ValueError(f"{what} must be at most {_LARGEST}, got {shortly(value)}.")
     return typing.cast(int, value)
-
-
-def readable(text: str) -> str:
-    """Text that a journal can keep: what is no Unicode is written as an escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class _Rules(NamedTuple):
@@ -337,7 +331,9 @@ def _unpack_tag(tag: str, body: Any, like: object) -> Any:
     if tag in ("!ref", "!held") and _is_of(body, (str, int)):
         return Ref(*body) if tag == "!ref" else Held(*body)
     if tag == "!own" and _is_of(body, (str, str)):
-        return _run_path(*body)
+        if body[0].startswith("/") or ".." in body[0].split("/"):
+            raise ValueError(f"Not a path within a run: {shortly(body[0])}.")
+        return RunPath(*body)
     if type(body) is str:
         if tag == "!float" and body in _NON_FINITE:
             return _NON_FINITE[body]
@@ -369,13 +365,6 @@ def _unpack_pairs(body: list[list[Any]], like: object) -> dict[Any, Any]:
             ) from error
         found[key] = _unpack(value, kind)
     return found
-
-
-def _run_path(path: str, kind: str) -> RunPath:
-    leads_out = path.startswith("/") or ".." in path.split("/")
-    if leads_out or kind not in ("text", "path"):
-        raise ValueError(f"Not a path within a run: {shortly(path)}, {kind!r}.")
-    return RunPath(path, kind)
 
 
 def _unpack_dataclass(body: Mapping[str, Any], like: object) -> Any:

@@ -10,9 +10,10 @@ from typing import Any
 
 from population import codec
 from population.base import Branch, Checkpoint, Mutator, Ref, Report, Stop
+from population.decoding import decode
 from population.errors import damaged
 from population.fitting import fits
-from population.graph import CheckpointGraph, decode
+from population.graph import CheckpointGraph
 from population.journal import Journal
 from population.slots import Slots
 from population.view import View

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from population.base import MODES
+from population.decoding import decode
 from population.errors import damaged
-from population.graph import decode
 from population.journal import Journal
 
 _TOKEN = re.compile(r"[0-9A-Za-z_]+")
@@ -43,6 +43,19 @@ def read_all(journal: Journal) -> dict[str, Any]:
     if not fits or journal.newest_generation(size - 1) is None:
         raise damaged(f"it does not hold the generations of {size} workers")
     return found
+
+
+def store_key(recorded: Mapping[str, str]) -> str | None:
+    """The name by which a params store knows a run; None without one.
+
+    A fork has another one than the run whose token it goes on with: each removes only
+    what it has saved itself.
+    """
+    found = read(recorded)
+    if "forked" in found:
+        token = found["forked"].get("token")
+        return token if type(token) is str and _TOKEN.fullmatch(token) else None
+    return found.get("run")
 
 
 def _is_count(value: Any) -> bool:

@@ -9,16 +9,16 @@ import os
 import pathlib
 import shutil
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from population import codec, durable, recorded, run_paths, runs
 from population.base import Checkpoint, Mutator, Saved, Stop
 from population.controller import PopulationController
 from population.decisions import Decisions
+from population.decoding import decode
 from population.errors import JournalError, ParamsError
-from population.forking import only_fork
-from population.graph import CheckpointGraph, decode
+from population.forking import each_file, link, only_fork
+from population.graph import CheckpointGraph
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
 from population.journals.sqlite_file import JOURNAL_NAME
@@ -205,6 +205,7 @@ def _write(
             "settings": runs.settings(mutator),
         }
         facts["forked"] = {"from": str(copy.source), "row": copy.end}
+        facts["forked"]["token"] = runs.new_token()
         if int(facts.get("claimed", 0)) > last:
             del facts["claimed"]
         for key in ("saved", "keep", "store"):
@@ -351,14 +352,14 @@ class _Copy:
             for entry in old.parent.iterdir():  # Some savers add a suffix of their own.
                 if entry.name == old.name or entry.name.startswith(f"{old.name}."):
                     self._shared.append(new.with_name(entry.name))
-                    _each_file(entry, self._shared[-1], shutil.copyfile)
+                    each_file(entry, self._shared[-1], shutil.copyfile)
 
     def _share(self, text: str, path: str, named: CheckpointRow) -> None:
         """Link a file, or copy it; if it has been removed meanwhile, say so."""
         old, new = self._old / path, self._new / path
         self._shared.append(new)
         try:
-            _each_file(old, new, _link)
+            each_file(old, new, link)
         except FileNotFoundError:
             if not self._old.is_dir():
                 raise ParamsError(
@@ -370,32 +371,3 @@ class _Copy:
         size = sum(f.stat().st_size for f in [new, *new.rglob("*")] if f.is_file())
         save = SaveRow(text, self.end, named.generation_id, named.step, size)
         self._journal.add_save(save)
-
-
-def _each_file(
-    old: pathlib.Path,
-    new: pathlib.Path,
-    share: Callable[[pathlib.Path, pathlib.Path], object],
-) -> None:
-    """Share a file, or all in a folder; modes are not copied, as old may be protected.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
-    if old.is_dir():
-        new.mkdir(parents=True, exist_ok=True)
-        for entry in old.iterdir():
-            _each_file(entry, new / entry.name, share)
-    else:
-        new.parent.mkdir(parents=True, exist_ok=True)
-        share(old, new)
-
-
-def _link(old: pathlib.Path, new: pathlib.Path) -> None:
-    new.unlink(missing_ok=True)  # Of a fork that was killed.
-    try:
-        os.link(old, new)
-    except FileNotFoundError:
-        raise
-    except OSError:  # Another file system, or one without links.
-        shutil.copyfile(old, new)

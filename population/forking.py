@@ -1,11 +1,12 @@
-"""Lets one fork at a time be written into a folder."""
+"""What a fork does to folders: one at a time, sharing files with the old run."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 
 from population.errors import JournalError
 
@@ -36,3 +37,33 @@ def only_fork(folder: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def each_file(
+    old: pathlib.Path,
+    new: pathlib.Path,
+    share: Callable[[pathlib.Path, pathlib.Path], object],
+) -> None:
+    """Share a file, or all in a folder; modes are not copied, as old may be protected.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if old.is_dir():
+        new.mkdir(parents=True, exist_ok=True)
+        for entry in old.iterdir():
+            each_file(entry, new / entry.name, share)
+    else:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        share(old, new)
+
+
+def link(old: pathlib.Path, new: pathlib.Path) -> None:
+    """Share a file by a hard link, or copy it where that is not possible."""
+    new.unlink(missing_ok=True)  # Of a fork that was killed.
+    try:
+        os.link(old, new)
+    except FileNotFoundError:
+        raise
+    except OSError:  # Another file system, or one without links.
+        shutil.copyfile(old, new)

@@ -9,16 +9,15 @@ generation before all up to the checkpoint where it branched off, and so on.
 from __future__ import annotations
 
 import contextlib
-import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from population import codec, run_paths
-from population.base import Checkpoint, Ref, Saved, Schedule
+from population import codec
+from population.base import Checkpoint, Ref, Schedule
+from population.decoding import decoded
 from population.errors import damaged
 from population.journal import Journal
-from population.rows import CheckpointRow
 
 _PAGE = 256
 _END = 2**63 - 1
@@ -363,47 +362,3 @@ class CheckpointGraph(Mapping[str, Generation]):
                 root.parent,
             )
         return found
-
-
-def decode(text: str, like: object = None) -> Any:
-    """What a text of the journal says.
-
-    Raises:
-        JournalError: If it says nothing.
-    """
-    try:
-        return codec.decode(text, like)
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        raise damaged(f"{error} in {text[:60]!r}") from error
-
-
-def decoded(row: CheckpointRow, log_dir: pathlib.Path | None = None) -> Checkpoint:
-    """The record of a journal's row, its paths as they are in this run folder."""
-    parent = None
-    if row.parent_generation_id is not None and row.parent_step is not None:
-        parent = Ref(row.parent_generation_id, row.parent_step)
-    params = None if row.params is None else decode(row.params)
-    if params is not None and type(params) is not Saved:
-        params = run_paths.absolute(params, log_dir)
-    value = row.value
-    if row.has_value and value is None:
-        value = math.nan  # SQLite keeps NaN as NULL.
-    return Checkpoint(
-        params=params,
-        meta_params=decode(row.meta_params),
-        generation_id=row.generation_id,
-        value=value,
-        parent=parent,
-        step=row.step,
-        time=row.time,
-        worker_id=row.worker_id,
-        metrics=None if row.metrics is None else decode(row.metrics),
-        reason=row.reason,
-        row=row.row,
-    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from population import codec, owners, reachable
 from population.base import Checkpoint, Held
-from population.graph import decode
+from population.decoding import decode
 from population.incoming import Incoming
 from population.rows import UNREACHABLE, SaveRow
 from population.slots import Slots

@@ -12,13 +12,15 @@ import json
 import logging
 import pathlib
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from population import codec, remover, run_paths
 from population.base import Held, ParamsStore, Ref, Saved
+from population.decoding import decode
 from population.errors import JournalError, ParamsError, damaged
-from population.graph import CheckpointGraph, decode
+from population.facts import store_key
+from population.graph import CheckpointGraph
 from population.incoming import Incoming
 from population.journals import sqlite_file
 from population.journals.sqlite_file import JOURNAL_NAME
@@ -57,21 +59,22 @@ class Keeper:
         """What is saved from now on is of the session with this token."""
         self._token = token
 
-    def check_not_shared(self, run: str, holder: Owner) -> None:
+    def check_not_shared(self, recorded: Mapping[str, str], holder: Owner) -> None:
         """Refuse a store in which another copy of this run keeps its params.
 
         Both would remove what only the other needs. A store that can (`claim` and
         `claimed`, see `FileParams`) keeps which journal it serves.
 
         Args:
-            run: The run's token.
+            recorded: The run's facts.
             holder: This process.
 
         Raises:
             JournalError: If the journal that it serves is still where it was.
         """
         store: Any = self.store
-        if self._log_dir is None or not hasattr(store, "claimed"):
+        run = store_key(recorded)
+        if self._log_dir is None or run is None or not hasattr(store, "claimed"):
             return
         file = str((self._log_dir / JOURNAL_NAME).resolve())
         known = store.claimed(run)
@@ -81,7 +84,7 @@ class Keeper:
         except (ValueError, TypeError):
             other = before = None
         if other is not None and other != file:
-            if sqlite_file.run_at(pathlib.Path(other)) == run:
+            if _key_at(other) == run:
                 raise JournalError(
                     f"{file} is a copy of {other}, and both keep their params in the "
                     "same store: each would remove what the other needs. Give this one "
@@ -254,6 +257,14 @@ class Keeper:
                     "none. Give the controller log_dir=, or params=FileParams(folder)."
                 )
         return self._store
+
+
+def _key_at(file: str) -> str | None:
+    """The name by which a store knows the run in a journal's file."""
+    try:
+        return store_key(sqlite_file.facts_at(pathlib.Path(file)))
+    except JournalError:
+        return None
 
 
 def _size(tree: Any) -> int:

@@ -21,6 +21,11 @@ def is_array(leaf: Any) -> bool:
     return typed and not isinstance(leaf, type)  # np.float32 itself is none.
 
 
+def readable(text: str) -> str:
+    """Text that a journal can keep: what is no Unicode is written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def refuse_lossy(array: Any, place: str) -> None:
     """Refuse an array whose bare numbers would say something else than it does.
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from population import codec, protocol, recorded
 from population.base import Branch, Mutator, Ref, Report, Stop
 from population.decisions import Decisions
+from population.decoding import decode, decoded
 from population.errors import damaged
-from population.graph import CheckpointGraph, decode, decoded
+from population.graph import CheckpointGraph
 from population.incoming import Incoming
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal

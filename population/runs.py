@@ -15,8 +15,8 @@ import numpy as np
 from population import codec, owners
 from population import facts as facts_module
 from population.base import MODES, Mutator, Start, Stop
+from population.decoding import decode
 from population.errors import JournalError, RunMismatchError, damaged
-from population.graph import decode
 from population.journal import Journal
 from population.retention import Keep
 from population.space import domains, from_data, grid, misfit, sample, to_data

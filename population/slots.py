@@ -19,8 +19,9 @@ import numpy.typing as npt
 from population import codec, facts, run_paths
 from population.base import ActiveWorker, Checkpoint
 from population.best import Best
+from population.decoding import decode
 from population.errors import damaged
-from population.graph import CheckpointGraph, decode
+from population.graph import CheckpointGraph
 from population.incoming import Incoming
 from population.journal import Journal
 from population.once import Once
@@ -95,8 +96,7 @@ class Slots(Sequence[Slot]):
     def load(self) -> None:
         """Read everything from the journal. O(slots), whatever the history."""
         known = facts.read_all(self.journal)
-        size = known["size"]
-        self.run = known["run"]
+        size, self.run = known["size"], known["run"]
         self.saved = "saved" in known
         self._resize(size)
         self._slots = [self._load_slot(worker_id) for worker_id in range(size)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import sys
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from population import codec, protocol
+from population import codec, keys, protocol
 from population.base import ActiveWorker, Checkpoint, Ref, Saved
 from population.errors import ParamsError
 from population.owners import Holder
@@ -224,7 +223,7 @@ class Worker:
     @property
     def key(self) -> jax.Array:
         """A PRNG key that depends on the run's seed, the slot and the step alone."""
-        return _key(self._session.seed, self.worker_id, self.step)
+        return keys.key(self._session.seed, self.worker_id, self.step)
 
     @property
     def lineage(self) -> list[Checkpoint]:
@@ -383,23 +382,3 @@ class Worker:
         self.meta_params = found.meta_params
         self.generation_id = found.generation_id
         self.step = self._handed_out = found.step
-
-
-@functools.lru_cache(maxsize=1024)
-def _base_key(seed: int, worker_id: int) -> jax.Array:
-    import jax
-
-    return jax.random.fold_in(jax.random.key(seed), worker_id)
-
-
-def _key(seed: int, worker_id: int, step: int) -> jax.Array:
-    import numpy as np
-
-    return _fold_in()(_base_key(seed, worker_id), np.uint32(step))
-
-
-@functools.cache
-def _fold_in() -> Callable[..., jax.Array]:
-    import jax
-
-    return jax.jit(jax.random.fold_in)

@@ -291,7 +291,9 @@ def test_a_run_that_is_made_in_the_folder_of_a_fork_is_not_overwritten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What it has acknowledged stays; the fork is refused and leaves nothing."""
-    old = trained(folders[0])
+    old = PopulationController(
+        [1.0] * 3, winner(), folders[0]
+    )  # Nothing is shared yet.
     made: list[PopulationController] = []
 
     def other() -> None:

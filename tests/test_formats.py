@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from population import PopulationController, codec
+from population import PopulationController, codec, run_paths
 from population.base import Checkpoint, Held, Saved
 from population.retention import Keep
 from population.rows import SaveRow
@@ -21,12 +21,13 @@ from tests.data import make
 from tests.helpers import assert_is_a_forest, work
 
 DATA = pathlib.Path(__file__).parent / "data"
-FORMATS = ["format-1", "format-2", "format-3"]
+FORMATS = ["format-1", "format-2", "format-3", "format-4"]
 # Saved arrays are their step and this.
 ADDED = {
     "format-1": np.arange(3.0),
     "format-2": np.zeros(2),
     "format-3": np.zeros(2),
+    "format-4": np.zeros(2),
 }
 _PARAMS = 3
 
@@ -50,18 +51,20 @@ def opened(name: str, tmp_path: pathlib.Path, **options: Any) -> PopulationContr
         return make.opened(folder, **options)
 
 
-def as_stored(checkpoint: Checkpoint) -> list[Any]:
+def as_stored(controller: PopulationController, checkpoint: Checkpoint) -> list[Any]:
     """A checkpoint in the form of the stored history."""
 
     def text(value: Any) -> str | None:
         return None if value is None else codec.encode(value)
 
-    value, parent = checkpoint.value, checkpoint.parent
+    value, parent, params = checkpoint.value, checkpoint.parent, None
+    if checkpoint.params is not None:
+        params = run_paths.encode(checkpoint.params, controller.log_dir)
     return [
         checkpoint.generation_id,
         checkpoint.step,
         checkpoint.worker_id,
-        text(checkpoint.params),
+        params,
         codec.encode(checkpoint.meta_params),
         int(value is not None),
         None if value is None or math.isnan(value) else value,
@@ -111,7 +114,7 @@ def test_a_run_of_each_released_format_goes_on(
 
 def check_forgetting_nothing(controller: PopulationController, name: str) -> None:
     """What was stored comes first, and the rest follows."""
-    history = [as_stored(checkpoint) for checkpoint in controller.history()]
+    history = [as_stored(controller, checkpoint) for checkpoint in controller.history()]
     before = expected(name)
     assert history[: len(before)] == before
     assert_is_a_forest(controller.graph)
@@ -192,5 +195,5 @@ def test_a_file_of_an_older_format_lets_late_params_replace_held_ones(
     assert found.params == "a path"
     controller.close()
     with sqlite3.connect(tmp_path / name / "journal.sqlite") as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
     connection.close()

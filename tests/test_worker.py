@@ -627,7 +627,7 @@ def test_restoring_into_another_model_names_the_place(make: Make) -> None:
 def test_a_report_after_the_end_is_dropped(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A worker that lost its slot to the end of the run says so at debug level."""
+    """A worker that lost its slot to the end of the run says so, once."""
     controller = make([0.1] * 2, alone(), stop=Stop(reports=1))
     with controller.worker() as worker:
         count_up(worker)
@@ -637,7 +637,7 @@ def test_a_report_after_the_end_is_dropped(
         with caplog.at_level(logging.DEBUG, "population"):
             worker.report(0.0, "late")
         assert list(controller.history()) == before
-        assert [record.levelname for record in caplog.records] == ["DEBUG"]
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_a_finished_run_gives_no_slot(make: Make) -> None:

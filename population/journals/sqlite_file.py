@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -105,18 +104,16 @@ def way_to_look(path: pathlib.Path, version: int) -> str | None:
     return None if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
 
 
-def run_at(path: pathlib.Path) -> str | None:
-    """The token of the run that a journal holds; None if there is none to be read."""
+def facts_at(path: pathlib.Path) -> dict[str, str]:
+    """The facts of the journal in a file; empty if there is none to be read."""
     if not path.is_file():
-        return None
+        return {}
     place = f"file:{urllib.parse.quote(str(path))}?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(place, uri=True)) as connection:
-            sql = "SELECT value FROM facts WHERE key = 'run'"
-            found = connection.execute(sql).fetchone()
-            return None if found is None else str(json.loads(found[0]))
-    except (sqlite3.Error, ValueError, TypeError):
-        return None
+            return dict(connection.execute("SELECT key, value FROM facts").fetchall())
+    except (sqlite3.Error, UnicodeDecodeError):
+        return {}
 
 
 def copy(path: pathlib.Path, target: pathlib.Path) -> None:

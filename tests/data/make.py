@@ -1,10 +1,11 @@
 """Makes the stored run of the present format; run once, before a format is released.
 
-    python -m tests.data.make tests/data/format-3
+    python -m tests.data.make tests/data/format-4
 
 Beside it goes a JSON file with the history as the journal's own view tells it, for the
 test that reads both for ever. `format-1` was made by the first released code, and
-`format-2` by one that knew no params which are only in the memory of a process.
+`format-2` by one that knew no params which are only in the memory of a process, and
+`format-3` by one that kept paths in the run folder as they were handed out.
 """
 
 from __future__ import annotations
@@ -119,6 +120,8 @@ def report_twice_and_reject(controller: PopulationController) -> None:
     second.poll()
     second.reject("a bad sector")
     second.poll()
+    second.step += 1
+    second.report(3.0, second.save_to)  # Only where it would be saved.
 
 
 def history(folder: pathlib.Path) -> list[list[Any]]:

@@ -1,0 +1,56 @@
+"""What the texts and rows of a journal say; damage in them is a `JournalError`."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from typing import Any
+
+from population import codec, run_paths
+from population.base import Checkpoint, Ref, Saved
+from population.errors import damaged
+from population.rows import CheckpointRow
+
+
+def decode(text: str, like: object = None) -> Any:
+    """What a text of the journal says.
+
+    Raises:
+        JournalError: If it says nothing.
+    """
+    try:
+        return codec.decode(text, like)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise damaged(f"{error} in {text[:60]!r}") from error
+
+
+def decoded(row: CheckpointRow, log_dir: pathlib.Path | None = None) -> Checkpoint:
+    """The record of a journal's row, its paths as they are in this run folder."""
+    parent = None
+    if row.parent_generation_id is not None and row.parent_step is not None:
+        parent = Ref(row.parent_generation_id, row.parent_step)
+    params = None if row.params is None else decode(row.params)
+    if params is not None and type(params) is not Saved:
+        params = run_paths.absolute(params, log_dir)
+    value = row.value
+    if row.has_value and value is None:
+        value = math.nan  # SQLite keeps NaN as NULL.
+    return Checkpoint(
+        params=params,
+        meta_params=decode(row.meta_params),
+        generation_id=row.generation_id,
+        value=value,
+        parent=parent,
+        step=row.step,
+        time=row.time,
+        worker_id=row.worker_id,
+        metrics=None if row.metrics is None else decode(row.metrics),
+        reason=row.reason,
+        row=row.row,
+    )
