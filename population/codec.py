@@ -14,13 +14,13 @@ import json
 import math
 import operator
 import pathlib
-import types
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from population import hints
 from population.base import Held, Ref, RunPath, Saved
 from population.refusals import (
     DEEPEST,
@@ -296,7 +296,7 @@ def _unpack(tree: Any, like: object) -> Any:
     kind = type(tree)
     if kind is list:
         _refuse_infinite(tree)
-        item = _arguments(like, list, 1)[0]
+        item = hints.of_items(like)
         return [x if type(x) in _LEAVES else _unpack(x, item) for x in tree]
     if kind is not dict:
         if kind is float:
@@ -307,7 +307,7 @@ def _unpack(tree: Any, like: object) -> Any:
         if key.startswith("!"):
             return _unpack_tag(key, body, like)
     _refuse_infinite(tree.values())
-    item = _arguments(like, dict, 2)[1]
+    item = hints.of_pairs(like)[1]
     return {
         key: value if type(value) in _LEAVES else _unpack(value, item)
         for key, value in tree.items()
@@ -322,7 +322,7 @@ def _refuse_infinite(numbers: Collection[Any]) -> None:
 
 def _unpack_tag(tag: str, body: Any, like: object) -> Any:
     if tag == "!tuple" and type(body) is list:
-        kinds = _tuple_kinds(like, len(body))
+        kinds = hints.of_tuple(like, len(body))
         return tuple([_unpack(x, kind) for x, kind in zip(body, kinds, strict=True)])
     if tag == "!dict" and _is_pairs(body):
         return _unpack_pairs(body, like)
@@ -353,7 +353,7 @@ def _is_pairs(body: Any) -> bool:
 
 
 def _unpack_pairs(body: list[list[Any]], like: object) -> dict[Any, Any]:
-    key_kind, kind = _arguments(like, dict, 2)
+    key_kind, kind = hints.of_pairs(like)
     found = {}
     for packed, value in body:
         key = _unpack(packed, key_kind)
@@ -368,33 +368,13 @@ def _unpack_pairs(body: list[list[Any]], like: object) -> dict[Any, Any]:
 
 
 def _unpack_dataclass(body: Mapping[str, Any], like: object) -> Any:
-    options = typing.get_args(like) if _is_union(like) else (like,)
-    for kind in options:
+    for kind in hints.options(like):
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             names = {field.name for field in dataclasses.fields(kind)}
             if names == set(body):
-                hints = typing.get_type_hints(kind)
-                return kind(**{k: _unpack(v, hints[k]) for k, v in body.items()})
+                types = typing.get_type_hints(kind)
+                return kind(**{k: _unpack(v, types[k]) for k, v in body.items()})
     raise ValueError(
         f"A dataclass with the fields {sorted(body)} is stored here, but its type is "
         f"not known: {like!r} was expected. Annotate the field that holds it."
     )
-
-
-def _is_union(like: object) -> bool:
-    return isinstance(like, types.UnionType) or typing.get_origin(like) is typing.Union
-
-
-def _arguments(like: object, container: type, count: int) -> tuple[object, ...]:
-    for kind in typing.get_args(like) if _is_union(like) else (like,):
-        origin = typing.get_origin(kind)
-        if isinstance(origin, type) and issubclass(container, origin):
-            return typing.get_args(kind)
-    return (None,) * count
-
-
-def _tuple_kinds(like: object, length: int) -> tuple[object, ...]:
-    kinds = _arguments(like, tuple, length)
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return (kinds[0],) * length
-    return kinds if len(kinds) == length else (None,) * length

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -131,7 +132,11 @@ def test_a_damaged_text_never_raises_anything_else() -> None:
     assert others == []
 
 
-@pytest.mark.parametrize("like", [list, dict[str, int], "int", int | None, list[Any]])
+LIKES = [list, dict[str, int], "int", int | None, list[Any], Iterable[int], tuple[()]]
+LIKES += [Collection[str] | None, typing.List, typing.Dict, Sequence[Any]]  # noqa: UP006
+
+
+@pytest.mark.parametrize("like", LIKES, ids=str)
 def test_a_type_that_does_not_fit_is_no_other_error(like: Any) -> None:
     """Where the annotation is bare or another one, plain data come back as they are."""
     for tree in ([1, [2]], {"a": {"b": 1}}, (1, (2,)), {1: 2}):

@@ -96,8 +96,9 @@ def test_the_ground_floor_stands_on_nothing() -> None:
     assert own("population.errors") == set()
     assert own("population.rows") == set()
     assert own("population.journal") == {"population.rows"}
-    assert own("population.refusals") == set()
-    assert own("population.codec") <= {"population.base", "population.refusals"}
+    assert own("population.refusals") == own("population.hints") == set()
+    below = {"population.base", "population.hints", "population.refusals"}
+    assert own("population.codec") <= below
 
 
 @pytest.mark.parametrize(
@@ -291,6 +292,6 @@ def test_errors_are_not_asserted_and_not_swallowed(name: str) -> None:
             caught = "" if node.type is None else ast.unparse(node.type)
             where = f"{name}:{node.lineno} catches {caught or 'everything'}"
             # The kit turns what a mutator raises into a broken promise; what a user's
-            # on_event or store raises beside the training is logged; what the readers
-            # of other packages raise at a file of params is a ParamsError.
+            # on_event or store raises beside the training is logged; what readers of
+            # other packages raise at a file of params is a ParamsError.
             assert caught not in {"", "Exception"} or name in ISOLATES, where

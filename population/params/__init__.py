@@ -2,7 +2,7 @@
 
 A store has three methods: `save`, `load`, `remove` (`population.base.ParamsStore`).
 These have a fourth one, `names`, which lists what they keep, killed saves included.
-Those that outlive the process have `claim` and `claimed`, too: a note in the store of
+Those that outlive the process have `claim` and `claimed`, too: a note, in the store, of
 the journal in which a run is recorded.
 """
 
