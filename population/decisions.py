@@ -180,7 +180,10 @@ class Decisions:
         """
         found = []
         for ref in self.refs():
-            checkpoint = self._graph.get_checkpoint(ref)
+            fits_column = type(ref.step) is int and 0 <= ref.step < 2**63
+            checkpoint = None
+            if type(ref.generation_id) is str and fits_column:
+                checkpoint = self._graph.get_checkpoint(ref)
             if checkpoint is None:
                 raise damaged(
                     f"the mutator's state names {tuple(ref)}, which is missing"

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from population import codec, run_paths
-from population.base import Checkpoint, Ref, Saved
+from population.base import Checkpoint, Held, Ref, Saved
 from population.errors import damaged
 from population.rows import CheckpointRow
 
@@ -30,12 +30,25 @@ def decode(text: str, like: object = None) -> Any:
         raise damaged(f"{error} in {text[:60]!r}") from error
 
 
+def decode_params(text: str) -> Any:
+    """What a text of the journal says of params.
+
+    Raises:
+        JournalError: If it says nothing, or names what no store and no process keeps.
+    """
+    found = decode(text)
+    kinds = {Saved: [str], Held: [str, int]}.get(type(found))
+    if kinds is not None and [*map(type, found)] != kinds:
+        raise damaged(f"{text[:60]!r} names no params")
+    return found
+
+
 def decoded(row: CheckpointRow, log_dir: pathlib.Path | None = None) -> Checkpoint:
     """The record of a journal's row, its paths as they are in this run folder."""
     parent = None
     if row.parent_generation_id is not None and row.parent_step is not None:
         parent = Ref(row.parent_generation_id, row.parent_step)
-    params = None if row.params is None else decode(row.params)
+    params = None if row.params is None else decode_params(row.params)
     if params is not None and type(params) is not Saved:
         params = run_paths.absolute(params, log_dir)
     value = row.value

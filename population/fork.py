@@ -15,8 +15,8 @@ from population import codec, durable, recorded, run_paths, runs
 from population.base import Checkpoint, Mutator, Saved, Stop
 from population.controller import PopulationController
 from population.decisions import Decisions
-from population.decoding import decode
-from population.errors import JournalError, ParamsError
+from population.decoding import decode_params
+from population.errors import JournalError, ParamsError, damaged
 from population.forking import each_file, link, only_fork
 from population.graph import CheckpointGraph
 from population.journal import Journal
@@ -248,6 +248,8 @@ def _begin(
     graph = CheckpointGraph(journal, threading.RLock(), folder)
     slots = Slots(journal, graph, facts["mode"])
     slots.load()
+    for _ in graph.history():
+        pass  # What is damaged shows itself before there is a new run.
     Decisions(mutator, journal, graph, slots, facts["seed"], Stop()).begin()
 
 
@@ -312,7 +314,7 @@ class _Copy:
         if self._named:
             self._journal.add_fact("saved", codec.encode(True))
         for text, named in self._named.items():
-            params = decode(text)
+            params = decode_params(text)
             if text in gone:
                 continue
             if not isinstance(params, Saved):
@@ -356,6 +358,8 @@ class _Copy:
 
     def _share(self, text: str, path: str, named: CheckpointRow) -> None:
         """Link a file, or copy it; if it has been removed meanwhile, say so."""
+        if pathlib.PurePath(path).is_absolute() or ".." in pathlib.PurePath(path).parts:
+            raise damaged(f"the params {path[:60]!r} are not in its folder")
         old, new = self._old / path, self._new / path
         self._shared.append(new)
         try:

@@ -356,9 +356,6 @@ class CheckpointGraph(Mapping[str, Generation]):
                 raise damaged(f"{generation_id} has no checkpoint")
             if len(self._origins) >= _REMEMBERED:
                 self._origins.clear()
-            found = self._origins[generation_id] = (
-                root.row,
-                root.step,
-                root.parent,
-            )
+            found = root.row, root.step, root.parent
+            self._origins[generation_id] = found
         return found

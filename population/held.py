@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from population import codec, owners, reachable
 from population.base import Checkpoint, Held
-from population.decoding import decode
+from population.decoding import decode_params
 from population.incoming import Incoming
 from population.rows import UNREACHABLE, SaveRow
 from population.slots import Slots
@@ -179,7 +179,7 @@ class Holdings:
     def _found(self) -> set[Held]:
         """What counts of anybody's, between two transactions."""
         texts = (save.params for save in self._session.journal.saves())
-        found = {decode(text) for text in texts if text.startswith(codec.HELD)}
+        found = {decode_params(text) for text in texts if text.startswith(codec.HELD)}
         newest = (slot.newest.params for slot in self._session.slots)
         return found | {params for params in newest if type(params) is Held}
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from population import codec, remover, run_paths
 from population.base import Held, ParamsStore, Ref, Saved
-from population.decoding import decode
+from population.decoding import decode_params
 from population.errors import JournalError, ParamsError, damaged
 from population.facts import store_key
 from population.graph import CheckpointGraph
@@ -282,7 +282,7 @@ def saved_text(path: str) -> str:
 
 def path_of(text: str) -> str:
     """The path that a journal's text names."""
-    saved = decode(text)
+    saved = decode_params(text)
     if type(saved) is not Saved:
         raise damaged(f"{text[:60]!r} names nothing that was saved")
     return saved.path

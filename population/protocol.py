@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from population.base import Checkpoint, Held, Ref, Report, Saved
+from population.errors import damaged
 from population.incoming import Incoming
 from population.rows import GenerationRow
 from population.slot import Slot
@@ -94,7 +95,10 @@ def _insert_older(
     slots: Slots, generation: GenerationRow, new: Incoming
 ) -> Report | None:
     """A new step of a superseded generation, or an older one of the present."""
-    parent = next(slots.graph.span(new.generation_id, 0, new.step, descending=True))
+    earlier = slots.graph.span(new.generation_id, 0, new.step, descending=True)
+    parent = next(earlier, None)
+    if parent is None:
+        raise damaged(f"{new.generation_id} has no checkpoint before step {new.step}")
     checkpoint = slots.insert(generation, parent.meta_params, parent, new)
     if generation.row != slots[generation.worker_id].generation.row:
         slots.once(

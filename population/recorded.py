@@ -73,10 +73,13 @@ def open_journal(folder: pathlib.Path) -> SqliteJournal:
         raise JournalError(
             f"{folder} must be the log_dir of a run; it holds no {JOURNAL_NAME}."
         )
-    journal = SqliteJournal(file)
-    if not {"size", "run"} <= journal.facts().keys():
+    journal = SqliteJournal(file, must_exist=True)
+    try:
+        if not {"size", "run"} <= journal.facts().keys():
+            raise JournalError(f"{file} holds no run yet.")
+    except BaseException:
         journal.close()
-        raise JournalError(f"{file} holds no run yet.")
+        raise
     return journal
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from population import codec, protocol, recorded
 from population.base import Branch, Mutator, Ref, Report, Stop
 from population.decisions import Decisions
-from population.decoding import decode, decoded
+from population.decoding import decode, decode_params, decoded
 from population.errors import damaged
 from population.graph import CheckpointGraph
 from population.incoming import Incoming
@@ -276,14 +276,14 @@ class _Replayer:
 
     def _report(self, record: CheckpointRecord | LateRecord) -> Report | None:
         if isinstance(record, CheckpointRecord):
-            found, step = self._generations[record.generation], record.step
+            found, step = self._generation(record.generation), record.step
         else:
             checkpoint = self._journal.checkpoint(record.checkpoint)
             if checkpoint is None:
                 raise damaged(
                     f"row {record.row} completes a checkpoint that is missing"
                 )
-            found, step = self._generations[checkpoint.generation], checkpoint.step
+            found, step = self._generation(checkpoint.generation), checkpoint.step
         value = record.value
         if record.has_value and value is None:
             value = float("nan")
@@ -291,13 +291,19 @@ class _Replayer:
             found.worker_id,
             found.generation_id,
             step,
-            None if record.params is None else decode(record.params),
+            None if record.params is None else decode_params(record.params),
             record.params,
             value if record.has_value else None,
             None if record.metrics is None else decode(record.metrics),
             record.metrics,
         )
         return protocol.record(self._slots, new)
+
+    def _generation(self, row: int) -> GenerationRow:
+        found = self._generations.get(row)
+        if found is None:
+            raise damaged(f"the generation of row {row} is missing")
+        return found
 
     def _put(self, opened: Opened) -> None:
         """Put in force what the run did."""

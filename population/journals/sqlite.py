@@ -46,6 +46,7 @@ class SqliteJournal(Journal):
         path: The file; it is made if it does not exist. Its folder must exist.
         durability: What a commit survives: "process", the death of the process, or
             "power", a power cut too, at the price of a sync.
+        must_exist: Whether a file without a run is refused, and left as it is.
 
     Raises:
         ValueError: If the durability is none of these.
@@ -58,6 +59,7 @@ class SqliteJournal(Journal):
         path: str | os.PathLike[str] | None = None,
         *,
         durability: str = "process",
+        must_exist: bool = False,
     ) -> None:
         if durability not in SYNCHRONOUS:
             raise ValueError(
@@ -65,7 +67,7 @@ class SqliteJournal(Journal):
             )
         folder = None if path is None else run_folder(os.path.dirname(path), "path")
         self._path = folder and folder / os.path.basename(path or "")
-        self._link = Connection(self._path, durability)
+        self._link = Connection(self._path, durability, must_exist)
         self.read_only = self._link.read_only
         self._connection = self._link.raw
         self._run, self._one = self._link.run, self._link.one

@@ -31,7 +31,6 @@ SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 _PAUSE_S = 0.001
 _SAY_AFTER_S = 30.0  # Whom this process waits for; again each time it is twice as long.
 _CONFUSED_S = 60.0  # SQLite asks for another try; that long, something else is wrong.
-_PAGE_SIZE = 1024
 _LOOK_EVERY_S = 0.0001  # Whether the file is still there: a twentieth of a commit.
 _COMMITS_BEFORE_MERGE = _ASKED_BEFORE_LOOK = 64
 _BYTES_BEFORE_MERGE = 4_000_000
@@ -48,6 +47,7 @@ class Connection:
     Args:
         path: The file; it is made if it does not exist. None: memory.
         durability: A key of `SYNCHRONOUS`.
+        must_exist: Whether a file without tables is refused.
 
     Attributes:
         path: The file itself, where a link leads; None: memory.
@@ -60,9 +60,12 @@ class Connection:
 
     raw: sqlite3.Connection
 
-    def __init__(self, path: pathlib.Path | None, durability: str) -> None:
+    def __init__(
+        self, path: pathlib.Path | None, durability: str, must_exist: bool = False
+    ) -> None:
         self.path = None if path is None else pathlib.Path(os.path.realpath(path))
         self.read_only = self.path is not None and sqlite_file.is_protected(self.path)
+        self._must_exist = must_exist
         self._durability = durability
         self._commits = self._asked = 0
         self._writes = False  # Whether this connection's transaction has the lock.
@@ -201,7 +204,7 @@ class Connection:
         """
         if self.path is None:
             return
-        log = self.path.with_name(f"{self.path.name}-wal")
+        log = sqlite_file.log_of(self.path)
         try:
             size = log.stat().st_size
         except FileNotFoundError:
@@ -315,7 +318,7 @@ class Connection:
         if execute("PRAGMA application_id").fetchone() == (0,):
             # Before WAL, so that the file itself says whose it is from the start.
             # Small pages: a commit writes each page that it touched as a whole.
-            execute(f"PRAGMA page_size={_PAGE_SIZE}")
+            execute(f"PRAGMA page_size={sqlite_file.PAGE_SIZE}")
             execute(f"PRAGMA application_id={sqlite_schema.APPLICATION_ID}")
         execute("PRAGMA journal_mode=WAL")
         execute(f"PRAGMA synchronous={SYNCHRONOUS[self._durability]}")
@@ -327,6 +330,14 @@ class Connection:
         """Make the tables, or bring an older format up to this one."""
         self.raw.execute("BEGIN IMMEDIATE")
         try:
+            if self.path is not None:
+                (parts,) = self.raw.execute(
+                    "SELECT count(*) FROM sqlite_master"
+                ).fetchone()
+                if not parts:
+                    sqlite_file.check_log(self.path, sqlite_file.log_of(self.path))
+                    if self._must_exist:
+                        raise JournalError(f"{self.path} holds no run yet.")
             sqlite_schema.prepare(self.raw, self.path)
         except BaseException:
             self.raw.execute("ROLLBACK")
@@ -369,7 +380,7 @@ class _Held:
         """A connection that cannot write: the last to close a file merges its log."""
         if self.path is None or self.copy is not None:
             return None
-        log = self.path.with_name(f"{self.path.name}-wal")
+        log = sqlite_file.log_of(self.path)
         with contextlib.suppress(OSError, *_REFUSALS):
             if log.stat().st_size:
                 place = f"file:{urllib.parse.quote(str(self.path))}?mode=ro"

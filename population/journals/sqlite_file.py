@@ -18,6 +18,8 @@ from population.journals.sqlite_schema import APPLICATION_ID, FORMAT
 
 JOURNAL_NAME = "journal.sqlite"
 _HEADER_BYTES = 100
+_LOG_HEAD, _FRAME_HEAD = 32, 24
+PAGE_SIZE = 1024  # Small: a commit writes each page that it touched as a whole.
 _LOOKS, _PAUSE_S = 2, 0.02
 _DAMAGED = "malformed", "not a database", "Could not decode", "overflow", "no such"
 _MOUNTS = pathlib.Path("/proc/mounts")
@@ -35,6 +37,11 @@ _NETWORK = {
     "smb3",
     "smbfs",
 }
+
+
+def log_of(path: pathlib.Path) -> pathlib.Path:
+    """SQLite's log of a file."""
+    return path.with_name(f"{path.name}-wal")
 
 
 def is_protected(path: pathlib.Path) -> bool:
@@ -100,7 +107,7 @@ def way_to_look(path: pathlib.Path, version: int) -> str | None:
         return None
     if path.with_name(f"{path.name}-shm").exists():
         return "mode=ro"  # Another process may be writing to it.
-    log = path.with_name(f"{path.name}-wal")
+    log = log_of(path)
     return None if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
 
 
@@ -141,6 +148,28 @@ def unusable(path: pathlib.Path, error: OSError) -> JournalError:
     )
 
 
+def check_log(path: pathlib.Path, log: pathlib.Path) -> None:
+    """Refuse a file without tables whose log had some that SQLite cannot read.
+
+    Each page in a log has a head of 24 bytes; that of a commit's last page says so. A
+    process that was killed while it made the tables leaves one such head at most.
+
+    Raises:
+        JournalError: If so.
+    """
+    try:
+        content = log.read_bytes()
+    except FileNotFoundError:
+        return
+    starts = range(_LOG_HEAD, len(content) - _FRAME_HEAD, _FRAME_HEAD + PAGE_SIZE)
+    commits = sum(any(content[start + 4 : start + 8]) for start in starts)
+    if commits > 1:
+        raise JournalError(
+            f"{log} is damaged, and {path} holds nothing without it; both were left as "
+            "they are. Restore them from a backup, or choose another log_dir."
+        )
+
+
 def explained(
     path: pathlib.Path | None, error: sqlite3.Error | UnicodeDecodeError
 ) -> JournalError:
@@ -164,7 +193,7 @@ def explained(
 
 
 def _check_size(path: pathlib.Path, header: bytes, size: int) -> None:
-    wal = path.with_name(path.name + "-wal")
+    wal = log_of(path)
     with contextlib.suppress(FileNotFoundError):
         if wal.stat().st_size:
             return  # Pages may still be on their way into the file.

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from population.errors import damaged
-from population.rows import CheckpointRow, GenerationRow
+from population.rows import CheckpointRecord, CheckpointRow, GenerationRow
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _LARGEST = 2**62  # A row or a count that is larger leaves no room for the next ones.
@@ -40,6 +40,8 @@ def checked(kind: type[Row], row: tuple[Any, ...]) -> Row:
         _is_id(row[1], row[2]) and row[1].endswith(f"-{row[3]}")
     ):
         raise _wrong(kind, row, f"its generation_id is {row[1]!r}")
+    if kind is CheckpointRecord and (row[3] or 0) >= row[0]:
+        raise _wrong(kind, row, f"its parent is row {row[3]}")
     for index in _times(kind):
         if not math.isfinite(row[index]):
             raise _wrong(kind, row, f"its time is {row[index]}")
