@@ -9,10 +9,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from population.testing.loop import dependence
 from population.testing.loop.dependence import BESIDE, KEY, META, Flow, flow
 from population.testing.loop.trial import Loop
 
+Step = Callable[..., Any]
+
 STATE = {"a": 1.0, "b": 2.0, "c": 3.0}
+# Older releases do not declare the name.
+CHECKPOINT: Callable[[Step], Step] = vars(jax)["checkpoint"]
 A, B, C = "['a']", "['b']", "['c']"
 
 
@@ -114,3 +119,13 @@ def test_a_step_that_looks_at_values_cannot_be_traced() -> None:
     """Then nothing is said, instead of something wrong."""
     loop = Loop(lambda meta: dict(STATE), lambda s: {**s, "a": float(s["a"])}, 1, 0)
     assert flow(loop, loop.start(0.5), 0.5) is None
+
+
+def test_a_scan_that_cannot_be_read_depends_on_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A later JAX may describe it otherwise: nothing is then said to be independent."""
+    monkeypatch.setattr(dependence, "_carry", lambda params: None)
+    everything = {A, B, C}
+    uses_of_all = {A: everything, B: everything, BESIDE: everything}
+    assert uses(of(in_a_scan)) == {**uses_of_all, C: {META}}

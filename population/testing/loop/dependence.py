@@ -141,9 +141,9 @@ def _through(
     inner = list(_jaxprs(equation.params.values()))
     count = len(equation.outvars)
     everything = _NOTHING.union(*given)
-    if equation.primitive.name == "scan":
-        return _scan(equation.params, inner[0], given, draws, where)
-    if len(inner) == 1 and equation.primitive.name != "while":
+    if equation.primitive.name == "scan" and (carry := _carry(equation.params)):
+        return _scan(carry, inner[0], given, draws, where)
+    if len(inner) == 1 and equation.primitive.name not in {"scan", "while"}:
         if len(inner[0].invars) == len(given) and len(inner[0].outvars) == count:
             return _walk(inner[0], given, draws, where)
     for jaxpr in inner:
@@ -151,12 +151,26 @@ def _through(
     return [everything] * count
 
 
+def _carry(params: Any) -> tuple[int, int] | None:
+    """Where among the inputs of a scan those that it carries begin and end."""
+    if "num_carry" in params:
+        first = params["num_consts"]
+        return first, first + params["num_carry"]
+    if "ft_in" in params:  # Since JAX 0.12: trees of constants, of carried, of others.
+        constants, carried, _ = map(list, params["ft_in"].unpack())
+        return len(constants), len(constants) + len(carried)
+    return None
+
+
 def _scan(
-    params: Any, body: Any, given: list[Names], draws: list[Draw], where: str
+    carry: tuple[int, int],
+    body: Any,
+    given: list[Names],
+    draws: list[Draw],
+    where: str,
 ) -> list[Names]:
     """Go round until what is carried depends on nothing new."""
-    first = params["num_consts"]
-    last = first + params["num_carry"]
+    first, last = carry
     while True:
         seen: list[Draw] = []
         results = _walk(body, given, seen, where)
