@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import time
@@ -30,6 +31,8 @@ from population.rules import Rules
 from population.run_paths import run_folder
 from population.session import Session
 from population.worker import Worker
+
+logger = logging.getLogger("population")
 
 
 class PopulationController:
@@ -225,7 +228,8 @@ class PopulationController:
             reports: Tuples in the argument order of `set_eval`.
 
         Returns:
-            The slots that now have other work, by worker id.
+            The slots that now have other work, by worker id, but for those whose
+            params cannot be read, which is logged: their next poll raises.
         """
         incoming: list[Incoming] = []
         try:
@@ -235,7 +239,13 @@ class PopulationController:
             self.session.keeper.forget(incoming, ())
             raise
         branched = self.session.commit(incoming)
-        return {w: self._with_arrays(w, branched[w]) for w in sorted(branched)}
+        found = {}
+        for worker_id, work in sorted(branched.items()):
+            try:
+                found[worker_id] = self._with_arrays(worker_id, work)
+            except ParamsError as error:  # The reports are recorded all the same.
+                logger.warning("worker %d has other work: %s", worker_id, error)
+        return found
 
     def claim_all(self) -> dict[int, ActiveWorker]:
         """Claim every slot for one loop that trains the whole population.

@@ -22,6 +22,7 @@ from population.journal import Journal
 _PAGE = 256
 _END = 2**63 - 1
 _REMEMBERED = 20_000
+_REFUSALS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 class Segment(NamedTuple):
@@ -134,11 +135,7 @@ class CheckpointGraph(Mapping[str, Generation]):
         return self[ref.generation_id][ref.step]
 
     def at_rows(self, rows: Iterable[int]) -> list[Checkpoint]:
-        """The checkpoints of these rows of the journal.
-
-        Raises:
-            JournalError: If one is missing.
-        """
+        """The checkpoints of these rows of the journal, all of which must be there."""
         with self._lock:
             return [self._at(row) for row in rows]
 
@@ -201,11 +198,7 @@ class CheckpointGraph(Mapping[str, Generation]):
         return found
 
     def segments(self, checkpoint: Checkpoint) -> Iterator[Segment]:
-        """The generations of a lineage, newest first.
-
-        Raises:
-            JournalError: If they do not descend: a lineage would have no end.
-        """
+        """The generations of a lineage, newest first; that they descend is checked."""
         generation_id, last = checkpoint.ref
         below = _END
         while True:

@@ -9,11 +9,15 @@ import collections
 import pathlib
 import random
 import shutil
+import sqlite3
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 
+from population import ParamsError, PopulationController, PopulationError
 from tests import damaging
+from tests.helpers import Scripted, branch_at, generation, work
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +64,84 @@ def test_journals_that_are_damaged_very_often_are_refused_or_not_read(
 ) -> None:
     """The same, for longer."""
     check_damages(runs, tmp_path, range(part * 1000, part * 1000 + 200))
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+NEWEST = "WHERE row = (SELECT max(row) FROM checkpoints)"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"UPDATE checkpoints SET step = 1.5 {NEWEST}",
+        f"UPDATE checkpoints SET params = '{DEEP}' {NEWEST}",
+        f"UPDATE checkpoints SET value = 'high' {NEWEST}",
+        f"UPDATE checkpoints SET parent = 10000 {NEWEST}",
+        f"UPDATE checkpoints SET time = 9e999 {NEWEST}",
+        "UPDATE checkpoints SET parent = row WHERE row < 20",
+        "UPDATE generations SET reason = CAST(x'ff41' AS TEXT)",
+        "UPDATE generations SET generation_id = '../' || generation_id",
+        "UPDATE generations SET generation_id = '/tmp/' || row",
+        "UPDATE generations SET meta_params = '\"one\"'",
+        "UPDATE generations SET meta_params = '2.5'",
+        "UPDATE facts SET value = '1000000000000' WHERE key = 'size'",
+        "UPDATE facts SET value = '2' WHERE key = 'size'",
+        "UPDATE facts SET value = '-3' WHERE key = 'size'",
+        "UPDATE facts SET value = '[3]' WHERE key = 'run'",
+        "UPDATE facts SET value = '{\"other\":1}' WHERE key = 'keep'",
+        f"UPDATE facts SET value = '{DEEP}' WHERE key = 'settings'",
+        "UPDATE facts SET value = x'00' WHERE key = 'mode'",
+        "UPDATE facts SET value = '1.5' WHERE key = 'claimed'",
+        "UPDATE sessions SET time = 'noon'",
+        "UPDATE leases SET owner = '{'",
+        "UPDATE leases SET owner = '[1,2,3,4,5]'",
+        "UPDATE leases SET worker_id = 70 WHERE worker_id = 2",
+        "UPDATE leases SET change = 'x' WHERE worker_id = 2",
+        "UPDATE state SET state = '[1]'",
+        "UPDATE state SET decisions = -1",
+        "UPDATE best SET checkpoint = 10000",
+        "DELETE FROM checkpoints WHERE row = "
+        "(SELECT row FROM checkpoints ORDER BY row DESC LIMIT 1 OFFSET 3)",
+    ],
+    ids=lambda sql: sql[:60],
+)
+def test_a_damage_that_opening_reads_is_refused(
+    sql: str, runs: dict[str, damaging.Run], tmp_path: pathlib.Path
+) -> None:
+    """The file is left byte for byte, and nobody holds its lock."""
+    run, folder = runs["workers"], tmp_path / "run"
+    shutil.copytree(run.folder / "closed", folder)
+    other = sqlite3.connect(folder / "journal.sqlite", isolation_level=None)
+    assert other.execute(sql).rowcount > 0
+    other.close()
+    before = (folder / "journal.sqlite").read_bytes()
+    with pytest.raises(PopulationError, match=r"damaged|holds a run with workers"):
+        damaging.opened(folder, run.mutator)
+    assert (folder / "journal.sqlite").read_bytes() == before
+    other = sqlite3.connect(folder / "journal.sqlite", timeout=0.0)
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+def test_a_report_that_is_recorded_returns_though_its_donor_cannot_be_read(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next poll of the branched slot says what is wrong."""
+    mutator = Scripted(branch_at(1, 5.0))
+    controller = PopulationController([1.0], mutator, tmp_path)
+    (tmp_path / "params").mkdir()
+    load = controller.session.keeper.load
+
+    def damaged(params: object, like: object = None) -> object:
+        for file in tmp_path.rglob("*.msgpack"):
+            file.write_bytes(b"damaged")
+        return load(params, like)
+
+    controller.session.keeper.load = damaged  # type: ignore[method-assign]
+    report = (0, generation(controller), 1, {"w": np.ones(2)}, 1.0)
+    assert controller.set_evals([report]) == {}
+    assert "worker 0 has other work: The params" in caplog.text
+    assert controller.newest(0).meta_params == 5.0
+    with pytest.raises(ParamsError, match="checksum"):
+        work(controller)
+    controller.close()

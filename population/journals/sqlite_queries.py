@@ -13,9 +13,12 @@ from population.rows import (
     RemovalRecord,
 )
 
-# The view says of a parent that is missing what it says of none.
+# With the row of the parent, as the view says of one that is missing what it says of
+# none, and the digest of the meta_params.
 HISTORY = """
-SELECT *, (SELECT c.parent FROM checkpoints c WHERE c.row = history.row) FROM history
+SELECT *, (SELECT c.parent FROM checkpoints c WHERE c.row = history.row),
+    (SELECT g.digest FROM generations g WHERE g.row = history.generation)
+FROM history
 """
 
 TAIL = """

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from population import codec
 from population.errors import damaged
 from population.rows import CheckpointRecord, CheckpointRow, GenerationRow
 
@@ -40,6 +41,8 @@ def checked(kind: type[Row], row: tuple[Any, ...]) -> Row:
         _is_id(row[1], row[2]) and row[1].endswith(f"-{row[3]}")
     ):
         raise _wrong(kind, row, f"its generation_id is {row[1]!r}")
+    if kind is GenerationRow and not _is_digest(row[5], row[6]):
+        raise _wrong(kind, row, "its meta_params are not as recorded")
     if kind is CheckpointRecord and (row[3] or 0) >= row[0]:
         raise _wrong(kind, row, f"its parent is row {row[3]}")
     for index in _times(kind):
@@ -49,16 +52,18 @@ def checked(kind: type[Row], row: tuple[Any, ...]) -> Row:
 
 
 def checkpoint(row: tuple[Any, ...]) -> CheckpointRow:
-    """The record of a row of `history`, with the row of its parent behind it.
+    """The record of a row of `history`; its parent's row and its digest come last.
 
     Raises:
         JournalError: If it has a value that no row can have, or its parent is missing,
             or cannot be its parent.
     """
-    *columns, parent = row
+    *columns, parent, digest = row
     found = checked(CheckpointRow, tuple(columns))
     if not _is_id(found.generation_id, found.worker_id):
         raise _wrong(CheckpointRow, row, f"its generation is {found.generation_id!r}")
+    if not _is_digest(found.meta_params, digest):
+        raise _wrong(CheckpointRow, row, "its meta_params are not as recorded")
     if parent is None and found.parent_generation_id is None:
         return found
     if found.parent_generation_id is None or found.parent_step is None:
@@ -149,6 +154,15 @@ def _is_id(generation_id: str, worker_id: int) -> bool:
     """Whether it is the id of a generation of this worker, and so no path either."""
     found = _ID.fullmatch(generation_id)
     return found is not None and found[1] == str(worker_id)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_digest(meta_params: str, digest: str) -> bool:
+    """Whether meta_params are those that a digest was made of."""
+    try:
+        return codec.digest(codec.decode(meta_params)) == digest
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return False
 
 
 def _wrong(kind: type[Any], row: tuple[Any, ...], what: str) -> Exception:
