@@ -22,7 +22,6 @@ from population.journal import Journal
 _PAGE = 256
 _END = 2**63 - 1
 _REMEMBERED = 20_000
-_REFUSALS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 class Segment(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from population.base import ActiveWorker, Checkpoint
 from population.graph import CheckpointGraph
 from population.slots import Slots
 
-Array = TypeVar("Array", bound=np.ndarray)
+Array = TypeVar("Array", bound=npt.NDArray[Any])
 
 
 class View:

@@ -33,7 +33,7 @@ def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = {name: getattr(jax.config, name) for name in _OPTIONS}
     folder = str(tmp_path_factory.mktemp("compiled"))
     for name, value in (_OPTIONS | {"jax_compilation_cache_dir": folder}).items():
-        jax.config.update(name, value)  # type: ignore[no-untyped-call]
+        jax.config.update(name, value)
     yield
     for name, value in before.items():
-        jax.config.update(name, value)  # type: ignore[no-untyped-call]
+        jax.config.update(name, value)

@@ -762,7 +762,7 @@ def test_what_is_reported_is_a_copy(make: Make) -> None:
         state["w"][:] = -1
         jax.jit(lambda x: x + 1, donate_argnums=0)(state["j"])
         assert worker.poll()
-        found = worker.restore(lambda meta: {"w": np.zeros(2), "j": jnp.zeros(2)})
+        found: Any = worker.restore(lambda meta: {"w": np.zeros(2), "j": jnp.zeros(2)})
         np.testing.assert_array_equal(found["w"], np.ones(2))
         np.testing.assert_array_equal(found["j"], np.ones(2))
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 import population
 from population import (
@@ -223,7 +224,7 @@ class Luck:
         self, me: int, standings: Standings, rng: np.random.Generator
     ) -> int | None:
         """Somebody, now and then."""
-        best: np.ndarray = standings.best(0.5)
+        best: npt.NDArray[Any] = standings.best(0.5)
         return int(best[0]) if rng.random() < 0.1 and best[0] != me else None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 
@@ -184,15 +185,16 @@ def test_down_undoes_up(domain: Any) -> None:
 # What is drawn.
 
 
-def shares(domain: Any, edges: list[float], count: int = 5000) -> np.ndarray:
+def shares(domain: Any, edges: list[float], count: int = 5000) -> npt.NDArray[Any]:
     """How often a sample falls between the edges."""
     rng = generator(7)
     found = [domain.sample(rng) for _ in range(count)]
     assert all(domain.contains(value) for value in found)
-    return np.histogram(found, edges)[0]
+    counts: npt.NDArray[Any] = np.histogram(found, edges)[0]
+    return counts
 
 
-def assert_as_expected(found: np.ndarray, expected: Any) -> None:
+def assert_as_expected(found: npt.NDArray[Any], expected: Any) -> None:
     """A loose chi-square test: one seed in some thousands would fail it."""
     wanted = np.asarray(expected) / np.sum(expected) * found.sum()
     freedom = len(found) - 1

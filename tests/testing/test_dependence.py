@@ -64,7 +64,7 @@ def in_a_branch(s: Any, m: Any) -> Any:
 def in_a_function(s: Any, m: Any) -> Any:
     """Nested `jit`, `checkpoint` and derivatives are looked through."""
 
-    @jax.checkpoint
+    @CHECKPOINT
     def inner(a: Any, b: Any) -> Any:
         return jnp.sin(a), b
 

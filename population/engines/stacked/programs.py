@@ -15,8 +15,8 @@ from population.engines.stacked.layout import Flat
 from population.engines.stacked.member import Member
 
 AXIS = "members"
-_ROWS: Any = PartitionSpec(AXIS)  # type: ignore[no-untyped-call]
-_ALL: Any = PartitionSpec()  # type: ignore[no-untyped-call]
+_ROWS: Any = PartitionSpec(AXIS)
+_ALL: Any = PartitionSpec()
 
 
 class Rows(NamedTuple):

@@ -566,7 +566,8 @@ def test_who_looks_a_code_up_as_a_value_is_told_that_it_is_a_code() -> None:
     """A dict of functions by name is what people write first."""
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
-        return {"tanh": jnp.tanh, "relu": jax.nn.relu}[meta["act"]](state)
+        by_name: dict[str, Any] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+        return by_name[meta["act"]](state)
 
     starts = [{"act": "tanh"}, {"act": "relu"}]
     found = problems.controller(problems.still(), starts=starts)

@@ -294,7 +294,7 @@ def test_the_data_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> Non
     counts: list[int] = []
 
     def copies() -> int:
-        arrays: list[Any] = jax.live_arrays()  # type: ignore[no-untyped-call]
+        arrays: list[Any] = jax.live_arrays()
         alike = [x for x in arrays if x.shape == data.shape]
         return len({x.unsafe_buffer_pointer() for x in alike})
 
