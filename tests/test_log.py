@@ -1,0 +1,108 @@
+"""The log of a journal is merged into the file, whoever reads meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+import population
+from population import PopulationController
+from population.journals import sqlite_connection
+from population.mutators import FixedSchedule
+from tests.helpers import connection, generation
+
+MANY = 200  # Reports of 50 kB: more than twice the length at which a log is merged.
+
+
+class Time:
+    """A clock that only moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self.now
+
+
+def opened(log_dir: pathlib.Path) -> PopulationController:
+    """A run of one worker."""
+    return PopulationController([1.0], FixedSchedule({0: 1.0}), log_dir)
+
+
+def report(controller: PopulationController, count: int = MANY) -> None:
+    """Report long params."""
+    name, step = generation(controller), controller.workers[0].step
+    for number in range(step + 1, step + 1 + count):
+        controller.set_eval(0, name, number, "x" * 50_000, 1.0)
+
+
+def length(log_dir: pathlib.Path) -> int:
+    """Bytes of the log."""
+    return (log_dir / "journal.sqlite-wal").stat().st_size
+
+
+@contextlib.contextmanager
+def reader(log_dir: pathlib.Path) -> Iterator[None]:
+    """Another program that reads in one long transaction."""
+    person = sqlite3.connect(log_dir / "journal.sqlite", isolation_level=None)
+    person.execute("BEGIN")
+    person.execute("SELECT count(*) FROM checkpoints").fetchone()
+    yield
+    person.execute("ROLLBACK")
+    person.close()
+
+
+def test_a_log_that_nobody_reads_stays_short(tmp_path: pathlib.Path) -> None:
+    """It is begun anew once it has four megabytes."""
+    controller = opened(tmp_path)
+    report(controller)
+    assert length(tmp_path) < 8_000_000
+    controller.close()
+
+
+def test_merging_is_not_tried_at_each_turn_while_a_reader_is_in_the_way(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try waits and syncs: once a second, and reports are not slower for it."""
+    controller, time = opened(tmp_path), Time()
+    monkeypatch.setattr(sqlite_connection, "time", time)
+    tries: list[str] = []
+    connection(controller).set_trace_callback(
+        lambda sql: tries.append(sql) if "wal_checkpoint" in sql else None
+    )
+    with reader(tmp_path):
+        for second in range(1, 4):
+            time.now = 2.0 * second
+            report(controller)
+            assert len(tries) == second
+        assert length(tmp_path) > 20_000_000
+    time.now = 100.0
+    report(controller)
+    assert length(tmp_path) < 8_000_000
+    assert len(tries) <= 6
+    controller.close()
+
+
+def test_a_replay_does_not_hold_up_the_log_of_a_run_that_goes_on(
+    tmp_path: pathlib.Path,
+) -> None:
+    """However long the mutator takes, it reads page by page."""
+    controller = opened(tmp_path)
+    report(controller, 5)
+
+    class Meanwhile(FixedSchedule):
+        def update(self, state, report_, view):  # type: ignore[no-untyped-def]
+            if report_.checkpoint.step == 3:
+                report(controller)
+            return super().update(state, report_, view)
+
+    found = population.replay(tmp_path, Meanwhile({0: 1.0}))
+    assert found.updates == 5
+    assert length(tmp_path) < 8_000_000
+    assert controller.workers[0].step == 5 + MANY
+    controller.close()
