@@ -126,7 +126,8 @@ class Slots(Sequence[Slot]):
 
     def begin(self, now: float) -> None:
         """Begin a batch of reports: its time, never before the last one's."""
-        self.time = max(self.time, now)
+        if self.time < now < math.inf:
+            self.time = now
         self.batch = self.row + 1
         if self.taken:
             self.taken = []
