@@ -163,7 +163,7 @@ def test_the_first_decision_that_differs_is_named(tmp_path: pathlib.Path) -> Non
     tampered = controller.session.journal
     with tampered:
         tampered._run(  # type: ignore[attr-defined]
-            "UPDATE generations SET meta_params = '0.125', digest = 'other' "
+            "UPDATE generations SET meta_params = '0.125', digest = '0.125' "
             "WHERE worker_id = 1 AND number = 2"
         )
     found = population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4))
