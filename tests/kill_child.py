@@ -197,6 +197,7 @@ class Loops:
         pid = os.fork()
         if pid:
             return pid
+        os.close(self._told)  # So that it ends when nobody listens any more.
         try:
             self._train(slot, random.Random(seed))
         except BaseException:
