@@ -38,7 +38,8 @@ def decode_params(text: str) -> Any:
     """
     found = decode(text)
     kinds = {Saved: [str], Held: [str, int]}.get(type(found))
-    if kinds is not None and [*map(type, found)] != kinds:
+    fits = kinds is None or [*map(type, found)] == kinds
+    if not fits or (type(found) is Held and codec.encode_params(found) != text):
         raise damaged(f"{text[:60]!r} names no params")
     return found
 

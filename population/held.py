@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from population import codec, owners, reachable
 from population.base import Checkpoint, Held
 from population.decoding import decode_params
+from population.errors import damaged
 from population.incoming import Incoming
 from population.rows import UNREACHABLE, SaveRow
 from population.slots import Slots
@@ -136,6 +137,8 @@ class Holdings:
                 break
             self._lapse([params], _LOST)
             slots.reload(worker_id)
+            if graph.resume_point(slots[worker_id].newest).params == params:
+                raise damaged(f"the removal of {params} has no effect")
         if self.change != before:
             self._reload()  # Those of other slots may have been the same.
 

@@ -75,6 +75,8 @@ NEWEST = "WHERE row = (SELECT max(row) FROM checkpoints)"
     [
         f"UPDATE checkpoints SET step = 1.5 {NEWEST}",
         f"UPDATE checkpoints SET params = '{DEEP}' {NEWEST}",
+        f'UPDATE checkpoints SET params = \'{{"!held":["x"]}}\' {NEWEST}',
+        f"UPDATE checkpoints SET params = '{{\"!saved\":5}}' {NEWEST}",
         f"UPDATE checkpoints SET value = 'high' {NEWEST}",
         f"UPDATE checkpoints SET parent = 10000 {NEWEST}",
         f"UPDATE checkpoints SET time = 9e999 {NEWEST}",
