@@ -191,9 +191,8 @@ class Slots(Sequence[Slot]):
         step = 0 if parent is None else parent.step
         generation = self._add_generation(worker_id, number, step, meta_text, reason)
         params = None if parent is None else parent.params
-        text = None
-        if params is not None:
-            text = run_paths.encode(params, self.graph.log_dir)
+        folder = self.graph.log_dir
+        text = None if params is None else run_paths.encode(params, folder)
         start = Incoming(
             worker_id, generation.generation_id, step, params, text, None, None, None
         )

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from population import JournalError, Mutator, PopulationController, Start
-from population.journals import sqlite_connection
+from population.journals import sqlite_waiting
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.params import FileParams
 from tests.helpers import (
@@ -296,7 +296,7 @@ def test_a_report_waits_while_another_program_holds_the_lock(
             cls.waits.release()
             time.sleep(seconds)
 
-    monkeypatch.setattr(sqlite_connection, "time", Watched)
+    monkeypatch.setattr(sqlite_waiting, "time", Watched)
     controller = opened(tmp_path / "run")
     tick(controller, 7)
     other = foreign(tmp_path / "run")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from population import JournalError, PopulationController, decisions
-from population.journals import sqlite_connection
+from population.journals import sqlite_waiting
 from population.mutators import WinnerTakeAllGenetic
 from tests.helpers import Scripted, poll, reporter
 
@@ -94,7 +94,7 @@ def test_a_stopped_process_is_waited_for_and_named(
     """However long it takes: its report and this one are both recorded."""
     opened(tmp_path).close()
     watch = Watch()
-    monkeypatch.setattr(sqlite_connection, "time", watch)
+    monkeypatch.setattr(sqlite_waiting, "time", watch)
     with stalled(tmp_path) as child:
 
         def go_on() -> None:

@@ -20,17 +20,20 @@ from typing import Any, TypeVar
 
 from population import codec
 from population.errors import JournalError, closed
-from population.journals import sqlite_file, sqlite_open, sqlite_schema
+from population.journals import (
+    sqlite_file,
+    sqlite_open,
+    sqlite_schema,
+    sqlite_waiting,
+)
 from population.journals.sqlite_open import OpenFile
+from population.journals.sqlite_waiting import is_busy
 
 logger = logging.getLogger("population")
 Result = TypeVar("Result")
 # Of what is damaged even SQLite's own message may be no text.
 _REFUSALS = (sqlite3.Error, UnicodeDecodeError)
 SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
-_PAUSE_S = 0.001
-_SAY_AFTER_S = 30.0  # Whom this process waits for; again each time it is twice as long.
-_CONFUSED_S = 60.0  # SQLite asks for another try; that long, something else is wrong.
 _LOOK_EVERY_S = 0.0001  # Whether the file is still there: a twentieth of a commit.
 _COMMITS_BEFORE_MERGE = _ASKED_BEFORE_LOOK = 64
 _BYTES_BEFORE_MERGE = 4_000_000
@@ -90,7 +93,7 @@ class Connection:
         try:
             return self.raw.execute(sql, values).fetchall()
         except sqlite3.OperationalError as error:
-            if not _is_busy(error):
+            if not is_busy(error):
                 raise self._explained(error) from error
         except _REFUSALS as error:
             raise self._explained(error) from error
@@ -219,7 +222,7 @@ class Connection:
             busy, *_ = self.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:  # The commit itself is done.
             busy = True
-            if not _is_busy(error):
+            if not is_busy(error):
                 logger.warning("the journal's log could not be merged: %s", error)
         finally:
             self.raw.execute("PRAGMA busy_timeout=0")
@@ -227,49 +230,8 @@ class Connection:
             self._merge_after = time.monotonic() + _MERGE_EVERY_S
 
     def _waiting(self, call: Callable[[], Result]) -> Result:
-        """The result of a call, once nobody else holds the lock that it needs.
-
-        A process that holds it is waited for as long as it lives: when it dies, the
-        kernel gives the lock back. SQLite itself would look again at longer and longer
-        intervals: with several busy processes the lock is then idle most of the time.
-        """
-        start, say_after = time.monotonic(), _SAY_AFTER_S
-        while True:
-            try:
-                return call()
-            except sqlite3.OperationalError as error:
-                waited = time.monotonic() - start
-                is_endless = _code(error) == sqlite3.SQLITE_BUSY
-                if not _is_busy(error) or not (is_endless or waited < _CONFUSED_S):
-                    raise
-            self._check_not_own()
-            if waited > say_after:
-                say_after *= 2
-                self._say_who_is_waited_for(waited)
-            time.sleep(_PAUSE_S)
-
-    def _check_not_own(self) -> None:
-        """Refuse to wait for oneself.
-
-        Raises:
-            JournalError: Saying how that comes about.
-        """
-        file = self._held.file
-        if file is not None and file.writer == threading.get_ident():
-            raise JournalError(
-                f"{self.path} is being written by this very thread: mutate_fn, or "
-                "another part of a mutator, has opened the run a second time. Use the "
-                "view that the mutator is given."
-            )
-
-    def _say_who_is_waited_for(self, waited: float) -> None:
-        logger.warning(
-            "this process has waited %d s for the write lock of %s. %s holds it, and "
-            "is waited for as long as it lives: continue or end it.",
-            waited,
-            self.path,
-            sqlite_open.lock_holder(self.path) if self.path else "This process",
-        )
+        """The result of a call, once nobody else holds the lock that it needs."""
+        return sqlite_waiting.result(call, self.path, self._held.file)
 
     def _open(self) -> None:
         """Check the file and connect to it."""
@@ -388,14 +350,3 @@ class _Held:
                 reader.execute("PRAGMA user_version").fetchone()
                 return reader
         return None
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    """Whether SQLite asks to try again, as another connection is at work."""
-    busy = sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL
-    return _code(error) in busy
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 for what Python itself refuses."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -13,16 +13,8 @@ import os
 import pathlib
 import stat
 import threading
-from typing import NamedTuple
 
 from population.errors import JournalError
-
-_LOCKS = pathlib.Path("/proc/locks")
-_PROC = pathlib.Path("/proc")
-# Where SQLite locks: bytes of the shared memory, or of the file itself (in WAL mode
-# only while it is opened or closed).
-_WRITE_LOCK, _RECOVERY_LOCK = 120, 122
-_LONGEST_COMMAND = 100
 
 Identity = tuple[int, int]
 
@@ -117,62 +109,3 @@ def _close_released() -> None:
             del _FILES[file.identity]
             while file._handles:
                 os.close(file._handles.pop())
-
-
-class Lock(NamedTuple):
-    """A lock that the kernel knows.
-
-    Attributes:
-        pid: Whose it is.
-        inode: Of the file.
-        first: The first byte that is locked.
-        last: The last one.
-    """
-
-    pid: int
-    inode: int
-    first: int
-    last: int
-
-
-def lock_holder(path: pathlib.Path) -> str:
-    """Who holds a journal's write lock, as far as the kernel tells."""
-    memory = path.with_name(f"{path.name}-shm")
-    inodes = {path: identity(path), memory: identity(memory)}
-    for lock in _locks():
-        for file, known in inodes.items():
-            if known is None or known[1] != lock.inode:
-                continue
-            writes = lock.first <= _RECOVERY_LOCK and lock.last >= _WRITE_LOCK
-            if file == path or writes:
-                return _described(lock.pid)
-    return "another process"
-
-
-def _locks() -> list[Lock]:
-    """All write locks on files that are held, where the kernel lists them."""
-    try:
-        lines = _LOCKS.read_text().splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        fields = line.split()
-        if len(fields) == 8 and fields[1] == "POSIX" and fields[3] == "WRITE":
-            last = 2**63 - 1 if fields[7] == "EOF" else int(fields[7])
-            inode = int(fields[5].rpartition(":")[2])
-            found.append(Lock(int(fields[4]), inode, int(fields[6]), last))
-    return found
-
-
-def _described(pid: int) -> str:
-    if pid == os.getpid():
-        return "this process"
-    try:
-        command = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ")
-        state = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return f"process {pid}"
-    text = command.decode(errors="replace").strip()[:_LONGEST_COMMAND]
-    stopped = ", which is stopped," if state in "Tt" else ""
-    return f"process {pid} ({text}){stopped}"
