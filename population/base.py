@@ -372,7 +372,8 @@ class ParamsStore(Protocol):
 
     A save is atomic: after a kill there is the whole of it or nothing that looks so. A
     store may have a fourth method, `names(folder)`, the paths that it keeps there: then
-    what a kill has left, saved but never reported, is removed by a later session.
+    what a kill has left, saved but never reported, is removed by a later session. With
+    `claim` and `claimed`, as `FileParams` has them, it serves one copy of a run only.
     """
 
     def save(self, name: str, tree: Any) -> str:

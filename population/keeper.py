@@ -8,27 +8,23 @@ report that is then not recorded is removed again.
 from __future__ import annotations
 
 import functools
-import json
-import logging
 import pathlib
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from population import codec, remover, run_paths
+from population import codec, remover, run_paths, sharing
 from population.base import Held, ParamsStore, Ref, Saved
 from population.decoding import decode_params
 from population.errors import JournalError, ParamsError, damaged
 from population.facts import store_key
 from population.graph import CheckpointGraph
 from population.incoming import Incoming
-from population.journals import sqlite_file
 from population.journals.sqlite_file import JOURNAL_NAME
-from population.owners import Owner, is_foreign, owner_of
+from population.owners import Owner
 from population.remover import Remover
 
 PARAMS_FOLDER = "params"
-logger = logging.getLogger("population")
 
 
 class Keeper:
@@ -52,6 +48,7 @@ class Keeper:
         self._in_memory = in_memory
         self._token = ""
         self._lock = threading.Lock()
+        self._before_first_save: Callable[[], object] | None = None
         self._vanishes = in_memory and store is None
         self._remover = Remover()
 
@@ -59,48 +56,27 @@ class Keeper:
         """What is saved from now on is of the session with this token."""
         self._token = token
 
-    def check_not_shared(self, recorded: Mapping[str, str], holder: Owner) -> None:
+    def guard(self, recorded: Mapping[str, str], holder: Owner) -> None:
         """Refuse a store in which another copy of this run keeps its params.
 
-        Both would remove what only the other needs. A store that can (`claim` and
-        `claimed`, see `FileParams`) keeps which journal it serves.
+        A bucket is asked when it is needed first: it may be slow, or out of reach.
 
         Args:
             recorded: The run's facts.
             holder: This process.
 
         Raises:
-            JournalError: If the journal that it serves is still where it was.
+            JournalError: If there is another copy; see `sharing.check`.
         """
-        store: Any = self.store
         run = store_key(recorded)
-        if self._log_dir is None or run is None or not hasattr(store, "claimed"):
+        if self._log_dir is None or run is None or not hasattr(self.store, "claimed"):
             return
-        file = str((self._log_dir / JOURNAL_NAME).resolve())
-        known = store.claimed(run)
-        try:
-            other, owner = (None, None) if known is None else json.loads(known)
-            before = None if owner is None else owner_of(owner)
-        except (ValueError, TypeError):
-            other = before = None
-        if other is not None and other != file:
-            if _key_at(other) == run:
-                raise JournalError(
-                    f"{file} is a copy of {other}, and both keep their params in the "
-                    "same store: each would remove what the other needs. Give this one "
-                    "a store of its own, or make it by population.fork. If the other "
-                    "is needed no more, remove it."
-                )
-            if before is not None and is_foreign(before):
-                logger.warning(
-                    "the params store of %s served %s on %s before. If that run is "
-                    "still used, stop: each removes what the other needs.",
-                    file,
-                    other,
-                    before.host,
-                )
-        if other != file:
-            store.claim(run, json.dumps([file, holder.text]))
+        file = self._log_dir / JOURNAL_NAME
+        check = functools.partial(sharing.check, self.store, run, file, holder)
+        if getattr(self.store, "in_bucket", False):
+            self._before_first_save = check
+        else:
+            check()
 
     def prepare(
         self,
@@ -234,6 +210,9 @@ class Keeper:
 
         kept_as_it_is = plain and not self._in_memory
         params_module.check(params, plain=kept_as_it_is, functions=not plain)
+        if self._before_first_save is not None:
+            self._before_first_save()
+            self._before_first_save = None
         self._remover.settle()  # Else a slow disk would fill up all the same.
         name = f"{generation_id}/{step}-{self._token}"
         path = self._need_store().save(name, params)
@@ -257,14 +236,6 @@ class Keeper:
                     "none. Give the controller log_dir=, or params=FileParams(folder)."
                 )
         return self._store
-
-
-def _key_at(file: str) -> str | None:
-    """The name by which a store knows the run in a journal's file."""
-    try:
-        return store_key(sqlite_file.facts_at(pathlib.Path(file)))
-    except JournalError:
-        return None
 
 
 def _size(tree: Any) -> int:

@@ -85,7 +85,7 @@ def _recorded(
         taken = session.slots.taken
     runs.record_space(journal, recorded, space)
     keep = runs.record_params(journal, recorded, rules.keep, keeper.store)
-    keeper.check_not_shared(journal.facts(), session.holder.owner)
+    keeper.guard(journal.facts(), session.holder.owner)
     session.sweeper = Sweeper(keeper, keep)
     session.sweeper.note(session, taken)
     _begin(session)

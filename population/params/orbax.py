@@ -46,12 +46,15 @@ class OrbaxParams:
     Args:
         directory: A local folder, made when it is first needed, or the URL of a
             bucket (`gs://bucket/folder`).
+
+    Attributes:
+        in_bucket: Whether it is the URL of a bucket.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         path = os.fspath(directory)
-        self._in_bucket = folders.is_url(path)
-        place = folders.whole_url(path) if self._in_bucket else folders.fixed(path)
+        self.in_bucket = folders.is_url(path)
+        place = folders.whole_url(path) if self.in_bucket else folders.fixed(path)
         self._root = epath.Path(place)
 
     def save(self, name: str, tree: Any) -> str:
@@ -68,7 +71,7 @@ class OrbaxParams:
         """
         trees.check(tree, plain=False)
         path = disk.new_path(name, _SUFFIX)
-        if self._in_bucket:
+        if self.in_bucket:
             place = self._root / path
             with _undone(place):
                 self._write(place, path, tree)
@@ -122,7 +125,7 @@ class OrbaxParams:
         """
         if not disk.is_own(path, _SUFFIX):
             return
-        if self._in_bucket:
+        if self.in_bucket:
             _erase(self._root / path)
             return
         folder, name = disk.split(self._folder, path)
@@ -135,7 +138,7 @@ class OrbaxParams:
         `remove` takes each of them. None if there is no such folder, or if a link to it
         leads out of the store.
         """
-        if not self._in_bucket:
+        if not self.in_bucket:
             return disk.names(self._folder, folder, _SUFFIX, whole=False)
         try:
             found = [entry.name for entry in (self._root / folder).iterdir()]
@@ -155,7 +158,7 @@ class OrbaxParams:
             ParamsError: If a link leads from the place of the note out of the store.
             OSError: If it cannot be written.
         """
-        marks.claim(self._root, run, text, in_bucket=self._in_bucket)
+        marks.claim(self._root, run, text, in_bucket=self.in_bucket)
 
     def claimed(self, run: str) -> str | None:
         """The text that `claim` noted last for a run.
@@ -166,11 +169,11 @@ class OrbaxParams:
         Raises:
             ValueError: If `run` is no token.
         """
-        return marks.claimed(self._root, run, in_bucket=self._in_bucket)
+        return marks.claimed(self._root, run, in_bucket=self.in_bucket)
 
     def _real(self, place: epath.Path) -> epath.Path:
         """A place as TensorStore may have it, which takes `link/..` for nothing."""
-        return place if self._in_bucket else epath.Path(os.path.realpath(place))
+        return place if self.in_bucket else epath.Path(os.path.realpath(place))
 
     @property
     def _folder(self) -> pathlib.Path:
@@ -198,7 +201,7 @@ class OrbaxParams:
                 "files": self._sealed(place),
             }
         )
-        if self._in_bucket:
+        if self.in_bucket:
             (place / _HEAD).write_bytes(b"".join(parts))
         else:
             disk.write(pathlib.Path(place / _HEAD), *parts)
@@ -207,7 +210,7 @@ class OrbaxParams:
     def _sealed(self, place: epath.Path) -> dict[str, list[int]]:
         """What is to be found at each file of a save, once the disk has it."""
         entries = list(_below(place))
-        if not self._in_bucket:
+        if not self.in_bucket:
             for entry in entries:
                 durable.sync(pathlib.Path(entry))
         files = [entry for entry in entries if entry.is_file()]
@@ -231,7 +234,7 @@ class OrbaxParams:
             return head
 
     def _content(self, file: epath.Path) -> bytes:
-        if self._in_bucket:
+        if self.in_bucket:
             found: bytes = file.read_bytes()
             return found
         with folders.opened(file) as stream:
@@ -249,7 +252,7 @@ class OrbaxParams:
 
     def _traits(self, file: epath.Path) -> list[int]:
         """The size of a file, and its checksum; a bucket has checksums of its own."""
-        if self._in_bucket:
+        if self.in_bucket:
             return [file.stat().length]
         size = checksum = 0
         with folders.opened(file) as stream:

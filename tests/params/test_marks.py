@@ -179,7 +179,7 @@ def test_in_a_bucket_the_mark_keeps_its_url(
 ) -> None:
     """It has no inode; the bucket is a folder here, in which nothing is renamed."""
     store = OrbaxParams(tmp_path / "bucket")
-    monkeypatch.setattr(store, "_in_bucket", True)
+    monkeypatch.setattr(store, "in_bucket", True)
     monkeypatch.setattr(os, "replace", None)
     monkeypatch.setattr(durable, "sync", None)
     assert store.claimed("ab") is None
@@ -187,6 +187,6 @@ def test_in_a_bucket_the_mark_keeps_its_url(
     assert store.claimed("ab") == "x"
     shutil.copytree(tmp_path / "bucket", tmp_path / "copy")
     copy = OrbaxParams(tmp_path / "copy")
-    monkeypatch.setattr(copy, "_in_bucket", True)
+    monkeypatch.setattr(copy, "in_bucket", True)
     assert copy.claimed("ab") is None
     assert store.names(".runs") == store.names("") == []

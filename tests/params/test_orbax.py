@@ -165,7 +165,7 @@ def test_orbax_itself_can_read_the_arrays(tmp_path: pathlib.Path) -> None:
 def bucket(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> OrbaxParams:
     """A store that may not rename, as in a bucket; the bucket is a folder here."""
     store = OrbaxParams(tmp_path)
-    monkeypatch.setattr(store, "_in_bucket", True)
+    monkeypatch.setattr(store, "in_bucket", True)
     monkeypatch.setattr(os, "replace", None)
     return store
 
@@ -174,7 +174,7 @@ def test_a_url_is_kept_as_it_is() -> None:
     """A bucket is no folder of this machine, and its store can travel too."""
     store = pickle.loads(pickle.dumps(OrbaxParams("gs://bucket/run")))
     assert os.fspath(store._root) == "gs://bucket/run"
-    assert store._in_bucket
+    assert store.in_bucket
     # What pathlib has made of it means the same, and no folder named `gs:`.
     assert os.fspath(OrbaxParams(pathlib.Path("gs://bucket/run"))._root) == (
         "gs://bucket/run"
