@@ -19,6 +19,8 @@ from population.base import Held, Ref, Saved
 from population.params import FileParams, MemoryParams, trees
 from population.refusals import DEEPEST
 
+MA: Any = np.ma  # Older releases of NumPy do not declare its types.
+
 
 @dataclasses.dataclass
 class Node:
@@ -142,10 +144,10 @@ def test_an_older_text_that_is_deeper_is_read_as_far_as_python_can() -> None:
 
 MASKED = [
     np.ma.masked,
-    np.ma.array(1.5),
-    np.ma.array(1.5, mask=True),
-    np.ma.array([1.5], mask=[True]),
-    np.ma.array([1.5, 2.0], mask=[True, False]),
+    MA.array(1.5),
+    MA.array(1.5, mask=True),
+    MA.array([1.5], mask=[True]),
+    MA.array([1.5, 2.0], mask=[True, False]),
 ]
 TIMES = [
     (np.datetime64("2020-01-01"), "datetime64"),

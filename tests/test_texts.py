@@ -13,6 +13,8 @@ from population import PopulationController
 from population.mutators import FixedSchedule
 from tests.helpers import Scripted, branch_at, everything, generation, poll
 
+MA: Any = np.ma  # Older releases of NumPy do not declare its types.
+
 UNDECODABLE = "weights-\udcff.npz: no such file"
 
 
@@ -127,7 +129,7 @@ def test_what_is_accepted_can_be_read_from_deep_within_a_program(
 
 @pytest.mark.parametrize(
     "value",
-    [np.ma.masked, np.ma.array(1.0, mask=True), np.datetime64("2026-01-01", "ns")],
+    [np.ma.masked, MA.array(1.0, mask=True), np.datetime64("2026-01-01", "ns")],
 )
 def test_numbers_that_mean_something_else_are_refused(
     value: Any, tmp_path: pathlib.Path
@@ -139,6 +141,6 @@ def test_numbers_that_mean_something_else_are_refused(
         with pytest.raises(TypeError, match=r"mask|date"):
             controller.set_eval(0, name, 1, "x", *report)
     with pytest.raises(TypeError, match=r"mask|date"):
-        controller.set_eval(0, name, 1, {"w": np.ma.array([1.0], mask=[True])}, 1.0)
+        controller.set_eval(0, name, 1, {"w": MA.array([1.0], mask=[True])}, 1.0)
     assert everything(controller) == before
     controller.close()
