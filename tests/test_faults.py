@@ -275,6 +275,7 @@ def hold_up(
     assert writer.is_alive()
     assert other.execute(count).fetchone() == before
     other.execute("ROLLBACK")
+    other.close()
     writer.join(60)
     assert not writer.is_alive()
 
