@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -83,3 +84,14 @@ def test_only_the_library_is_shipped() -> None:
 def test_the_changelog_knows_the_version() -> None:
     """The version of the code has an entry."""
     assert f"## {population.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_what_the_tests_need_has_a_floor() -> None:
+    """The oldest lane installs these; what has none would come in its newest version."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    needed = [setup["options"]["install_requires"]]
+    needed += [extras[name] for name in ("examples", "cifar", "test", "dev")]
+    for line in "\n".join(needed).split():
+        assert re.fullmatch(r"[A-Za-z0-9_-]+>=[0-9.]+", line), line
