@@ -87,7 +87,7 @@ def test_the_changelog_knows_the_version() -> None:
 
 
 def test_what_the_tests_need_has_a_floor() -> None:
-    """The oldest lane installs these; what has none would come in its newest version."""
+    """The oldest lane installs these; what has none comes in its newest one."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = setup["options.extras_require"]
