@@ -24,6 +24,7 @@ from population import hints
 from population.base import Held, Ref, RunPath, Saved
 from population.refusals import (
     DEEPEST,
+    leads_out,
     refusal,
     refuse_long,
     refuse_lossy,
@@ -331,7 +332,7 @@ def _unpack_tag(tag: str, body: Any, like: object) -> Any:
     if tag in ("!ref", "!held") and _is_of(body, (str, int)):
         return Ref(*body) if tag == "!ref" else Held(*body)
     if tag == "!own" and _is_of(body, (str, str)):
-        if body[0].startswith("/") or ".." in body[0].split("/"):
+        if leads_out(body[0]):
             raise ValueError(f"Not a path within a run: {shortly(body[0])}.")
         return RunPath(*body)
     if type(body) is str:

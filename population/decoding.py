@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pathlib
 from typing import Any
 
 from population import codec, run_paths
@@ -44,14 +43,14 @@ def decode_params(text: str) -> Any:
     return found
 
 
-def decoded(row: CheckpointRow, log_dir: pathlib.Path | None = None) -> Checkpoint:
+def decoded(row: CheckpointRow, own: str | None = None) -> Checkpoint:
     """The record of a journal's row, its paths as they are in this run folder."""
     parent = None
     if row.parent_generation_id is not None and row.parent_step is not None:
         parent = Ref(row.parent_generation_id, row.parent_step)
     params = None if row.params is None else decode_params(row.params)
     if params is not None and type(params) is not Saved:
-        params = run_paths.absolute(params, log_dir)
+        params = run_paths.absolute(params, own)
     value = row.value
     if row.has_value and value is None:
         value = math.nan  # SQLite keeps NaN as NULL.

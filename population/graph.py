@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from population import codec
+from population import codec, run_paths
 from population.base import Checkpoint, Ref, Schedule
 from population.decoding import decoded
 from population.errors import damaged
@@ -72,7 +72,7 @@ class CheckpointGraph(Mapping[str, Generation]):
         log_dir: The run folder; None: paths within it stay `RunPath`.
 
     Attributes:
-        log_dir: The same.
+        own: How paths of the library's own begin; see `run_paths`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class CheckpointGraph(Mapping[str, Generation]):
         lock: contextlib.AbstractContextManager[object],
         log_dir: pathlib.Path | None = None,
     ) -> None:
-        self.log_dir = log_dir
+        self.own = run_paths.own_folder(log_dir)
         self._journal = journal
         self._lock = lock
         self._keeps_weights = False
@@ -160,7 +160,7 @@ class CheckpointGraph(Mapping[str, Generation]):
                     high = row.step - 1
                 else:
                     low = row.step + 1
-                yield decoded(row, self.log_dir)
+                yield decoded(row, self.own)
             if len(rows) < size:
                 return
             size = min(8 * size, _PAGE)
@@ -175,7 +175,7 @@ class CheckpointGraph(Mapping[str, Generation]):
                 if row.row <= after:
                     raise damaged(f"row {row.row} comes after row {after}")
                 after = row.row
-                yield decoded(row, self.log_dir)
+                yield decoded(row, self.own)
             if len(rows) < _PAGE:
                 return
 
@@ -331,13 +331,13 @@ class CheckpointGraph(Mapping[str, Generation]):
     def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
         with self._lock:
             row = self._journal.newest(segment.generation_id, segment.last, **needs)
-        return None if row is None else decoded(row, self.log_dir)
+        return None if row is None else decoded(row, self.own)
 
     def _at(self, row: int) -> Checkpoint:
         found = self._journal.checkpoint(row)
         if found is None:
             raise damaged(f"the checkpoint of row {row} is missing")
-        return decoded(found, self.log_dir)
+        return decoded(found, self.own)
 
     def _origin(self, generation_id: str) -> tuple[int, int, Ref | None]:
         """Its first row, and where a generation began, and from what: for ever."""

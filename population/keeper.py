@@ -43,6 +43,7 @@ class Keeper:
         self, log_dir: pathlib.Path | None, store: ParamsStore | None, in_memory: bool
     ) -> None:
         self._log_dir = log_dir
+        self._own = run_paths.own_folder(log_dir)
         self.store = store
         self._store = store
         self._in_memory = in_memory
@@ -115,7 +116,7 @@ class Keeper:
                 text = saved_text(params.path)
             elif type(params) is not str:
                 # A copy: the caller may change its own.
-                params = run_paths.absolute(codec.decode(text), self._log_dir)
+                params = run_paths.absolute(codec.decode(text), self._own)
         return Incoming(
             worker_id,
             generation_id,
@@ -196,7 +197,7 @@ class Keeper:
     def _encoded(self, params: Any) -> str | None:
         """Params as text; None if there is something that only a store may keep."""
         try:
-            return run_paths.encode(params, self._log_dir, scalars=False)
+            return run_paths.encode(params, self._own, scalars=False)
         except TypeError:
             return None
 

@@ -26,6 +26,11 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def leads_out(path: str) -> bool:
+    """Whether a path leads out of the folder that it is relative to."""
+    return path.startswith("/") or ".." in path.split("/")
+
+
 def refuse_lossy(array: Any, place: str) -> None:
     """Refuse an array whose bare numbers would say something else than it does.
 

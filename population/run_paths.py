@@ -14,6 +14,7 @@ from typing import Any
 
 from population import codec
 from population.base import Held, RunPath, Saved
+from population.refusals import leads_out
 
 OWN_FOLDER = "own"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Longer than a drive's letter.
@@ -40,55 +41,57 @@ def run_folder(log_dir: str | os.PathLike[str], what: str = "log_dir") -> pathli
     return pathlib.Path(os.path.abspath(text))
 
 
-def encode(params: Any, log_dir: pathlib.Path | None, *, scalars: bool = True) -> str:
+def own_folder(log_dir: pathlib.Path | None) -> str | None:
+    """How whole paths of the library's own begin in a run folder; None without one."""
+    return None if log_dir is None else str(log_dir / OWN_FOLDER) + os.sep
+
+
+def encode(params: Any, own: str | None, *, scalars: bool = True) -> str:
     """Params as the journal keeps them.
 
     Args:
         params: Any storable value.
-        log_dir: The run folder; None: there is none.
+        own: Where paths are the library's own, as `own_folder` says.
         scalars: Whether NumPy and JAX scalars become Python scalars, or are refused.
 
     Raises:
         TypeError, ValueError: If they cannot be stored; the message names the place.
     """
-    if type(params) in (Saved, Held):
+    kind = type(params)
+    if kind is Saved or kind is Held:
         return codec.encode_params(params)
     text = codec.encode(params, "params", scalars=scalars)
-    kept = params if log_dir is None else relative(params, log_dir)
-    return text if kept is params else codec.encode(kept, "params", scalars=scalars)
+    if own is None or (kind is str and not params.startswith(own)):
+        return text
+    return codec.encode(relative(params, own), "params", scalars=scalars)
 
 
-def relative(params: Any, log_dir: pathlib.Path) -> Any:
-    """Params with the paths in the run folder as `RunPath`.
-
-    Args:
-        params: Any storable value; paths in dicts, lists and tuples are found too.
-        log_dir: The run folder.
-    """
-    folder = str(log_dir / OWN_FOLDER) + os.sep
+def relative(params: Any, own: str) -> Any:
+    """Params with the library's own paths as `RunPath`, also within containers."""
 
     def convert(leaf: Any) -> Any:
-        if type(leaf) is str and leaf.startswith(folder):
-            return RunPath(leaf[len(folder) :], "text")
-        if isinstance(leaf, pathlib.PurePath) and str(leaf).startswith(folder):
-            return RunPath(str(leaf)[len(folder) :], "path")
-        return leaf
+        is_text = type(leaf) is str
+        if not is_text and not isinstance(leaf, pathlib.PurePath):
+            return leaf
+        path = str(leaf)
+        rest = path.removeprefix(own)
+        if rest == path or leads_out(rest):
+            return leaf
+        return RunPath(rest, "text" if is_text else "path")
 
     return _mapped(params, convert)
 
 
-def absolute(params: Any, log_dir: pathlib.Path | None) -> Any:
+def absolute(params: Any, own: str | None) -> Any:
     """Params as they were reported, for where the run folder is now."""
-    if log_dir is None:
-        return params
-    folder = log_dir / OWN_FOLDER
 
     def convert(leaf: Any) -> Any:
         if type(leaf) is not RunPath:
             return leaf
-        return str(folder / leaf.path) if leaf.kind == "text" else folder / leaf.path
+        path = f"{own}{leaf.path}"
+        return path if leaf.kind == "text" else pathlib.Path(path)
 
-    return _mapped(params, convert)
+    return params if own is None else _mapped(params, convert)
 
 
 def paths_of(params: Any) -> list[str]:

@@ -151,7 +151,8 @@ class Session:
         self, worker_id: Any, generation_id: Any, step: Any, params: Any = None
     ) -> ActiveWorker | None:
         """The slot's work if it is not this generation; None to carry on."""
-        self.check_open(to_train=True)
+        if self.closed or self.journal.read_only:
+            self.check_open(to_train=True)
         worker_id = self.slots.check_id(worker_id)
         step = codec.integer(step, "step")
         with self.news.lock:
@@ -208,7 +209,8 @@ class Session:
             *report: In the argument order of `set_eval`.
             plain: Whether params must come back without a tree to compare them with.
         """
-        self.check_open(to_train=True)
+        if self.closed or self.journal.read_only:
+            self.check_open(to_train=True)
         return intake.check_and_save(self, *report, plain=plain)
 
     def commit(
@@ -290,7 +292,8 @@ class Session:
         self, incoming: Sequence[Incoming], work: Callable[[], Result]
     ) -> Result:
         """Run `work`; all that it does and its arrays are recorded, or nothing."""
-        self.check_open()
+        if self.closed:
+            self.check_open()
         fresh = [new for new in incoming if new.bytes is not None]
         before, held = None, self.held.mark()
         self._stale |= self.journal.abandon()  # What a Ctrl-C has cut short.

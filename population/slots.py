@@ -191,8 +191,8 @@ class Slots(Sequence[Slot]):
         step = 0 if parent is None else parent.step
         generation = self._add_generation(worker_id, number, step, meta_text, reason)
         params = None if parent is None else parent.params
-        folder = self.graph.log_dir
-        text = None if params is None else run_paths.encode(params, folder)
+        own = self.graph.own
+        text = None if params is None else run_paths.encode(params, own)
         start = Incoming(
             worker_id, generation.generation_id, step, params, text, None, None, None
         )

@@ -108,7 +108,7 @@ class Sweeper:
 
     def reject(self, session: Session, checkpoint: Checkpoint, reason: str) -> None:
         """Record that params are damaged; the store keeps them to be looked at."""
-        text = run_paths.encode(checkpoint.params, session.log_dir)
+        text = run_paths.encode(checkpoint.params, session.graph.own)
         session.journal.remove([(session.slots.row, text, f"rejected: {reason}")])
         self.forget()
 

@@ -59,7 +59,7 @@ def as_stored(controller: PopulationController, checkpoint: Checkpoint) -> list[
 
     value, parent, params = checkpoint.value, checkpoint.parent, None
     if checkpoint.params is not None:
-        params = run_paths.encode(checkpoint.params, controller.log_dir)
+        params = run_paths.encode(checkpoint.params, controller.graph.own)
     return [
         checkpoint.generation_id,
         checkpoint.step,

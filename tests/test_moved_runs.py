@@ -167,6 +167,21 @@ def test_suffixes_that_a_saver_adds_are_forked_too(tmp_path: pathlib.Path) -> No
     new.close()
 
 
+@pytest.mark.parametrize("odd", ["{own}/../../else", "{own}//twice", "{own}/", "{own}"])
+def test_odd_paths_within_the_run_folder_come_back_as_they_were(
+    odd: str, tmp_path: pathlib.Path
+) -> None:
+    """Whether they lead out of it again or not."""
+    mutator = FixedSchedule({0: 1.0})
+    path = odd.format(own=tmp_path / "own")
+    controller = PopulationController([1.0], mutator, tmp_path)
+    controller.set_eval(0, generation(controller), 1, path, 1.0)
+    controller.close()
+    again = PopulationController([1.0], mutator, tmp_path)
+    assert again.newest(0).params == path
+    again.close()
+
+
 @pytest.mark.parametrize("way", ["arrays", "paths"])
 def test_the_process_may_go_to_another_folder_while_it_trains(
     way: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 # Of what is damaged even SQLite's own message may be no text.
 _REFUSALS = (sqlite3.Error, UnicodeDecodeError)
 SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
-_LOOK_EVERY_S = 0.0001  # Whether the file is still there: a twentieth of a commit.
+_LOOK_EVERY_S = 0.0005  # Whether the file is still there.
 _COMMITS_BEFORE_MERGE = _ASKED_BEFORE_LOOK = 64
 _BYTES_BEFORE_MERGE = 4_000_000
 _MERGE_TIMEOUT_MS = 50
@@ -68,9 +68,11 @@ class Connection:
     ) -> None:
         self.path = None if path is None else pathlib.Path(os.path.realpath(path))
         self.read_only = self.path is not None and sqlite_file.is_protected(self.path)
+        self._place = str(self.path)
         self._must_exist = must_exist
         self._durability = durability
         self._commits = self._asked = 0
+        self._closed = False
         self._writes = False  # Whether this connection's transaction has the lock.
         self._looked = self._merge_after = 0.0
         self._held = _Held(self.path)
@@ -133,22 +135,24 @@ class Connection:
                 self._commits += 1
                 self._held.has_written = True
         finally:
-            self.abandon()  # Also when the commit itself failed.
+            if self.raw.in_transaction:  # Also when the commit itself failed.
+                self.run("ROLLBACK")
+            self._end_writing()
         if commit and self._commits % _COMMITS_BEFORE_MERGE == 0:
             self._merge()
 
     def abandon(self) -> bool:
         """Roll back a transaction that is still open; whether there was any."""
-        was_open = self._closing.alive and self.raw.in_transaction
+        was_open = not self._closed and self.raw.in_transaction
         if was_open:
             self.run("ROLLBACK")
-        if self._held.file is not None and self._writes:
-            self._held.file.writer = None
-        self._writes = False
+        if self._writes:
+            self._end_writing()
         return was_open
 
     def close(self) -> None:
         """Close the file; a second time is nothing."""
+        self._closed = True
         self._closing()
 
     def merge_all(self) -> None:
@@ -157,13 +161,18 @@ class Connection:
         if busy:
             raise JournalError(f"The log of {self.path} is in use by another program.")
 
-    def version(self) -> int:
+    def version(self) -> Any:
         """Another number whenever another connection has committed."""
         self._asked += 1
         if self._asked % _ASKED_BEFORE_LOOK == 0:
             self.check_is_there()  # A worker that waits does not write.
-        (version,) = self.one("PRAGMA data_version")
-        return int(version)
+        ((version,),) = self.run("PRAGMA data_version")
+        return version
+
+    def _end_writing(self) -> None:
+        self._writes = False
+        if self._held.file is not None:
+            self._held.file.writer = None
 
     def check_is_there(self) -> None:
         """Refuse to go on if the run was removed, moved or replaced meanwhile.
@@ -176,7 +185,7 @@ class Connection:
         file = self._held.file
         if file is None or self._held.copy is not None:
             return
-        found = sqlite_open.identity(str(self.path))
+        found = sqlite_open.identity(self._place)
         if found == file.identity:
             return
         what = "removed or moved" if found is None else "replaced by another file"
@@ -193,7 +202,7 @@ class Connection:
             self._looked = now
 
     def _explained(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
-        if not self._closing.alive:
+        if self._closed:
             return closed(self.path)
         return sqlite_file.explained(self.path, error)
 
