@@ -12,13 +12,11 @@ from population import codec
 from population.base import Branch, Checkpoint, Mutator, Ref, Report, Stop
 from population.decoding import decode
 from population.errors import damaged
-from population.fitting import fits
 from population.graph import CheckpointGraph
 from population.journal import Journal
 from population.slots import Slots
 from population.view import View
 
-_MAY_BE_DAMAGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 logger = logging.getLogger("population")
 _SLOW_S = 1.0
 
@@ -64,7 +62,6 @@ class Decisions:
         self._type: type = type(None)
         self._refs: tuple[Any, list[Ref]] = (None, [])
         self.state: Any = None
-        self._loaded: Any = None
         self.count = 0
         self._check: Callable[[Any, int], object] | None = None
 
@@ -130,11 +127,7 @@ class Decisions:
         """The mutator's branches after a report; its state is kept in memory only."""
         self._view.begin(self.count + 1)
         start = time.perf_counter()
-        try:
-            state, branches = self._mutator.update(self.state, report, self._view)
-        except _MAY_BE_DAMAGE as error:
-            self._check_state(error)
-            raise
+        state, branches = self._mutator.update(self.state, report, self._view)
         took = time.perf_counter() - start
         if took > _SLOW_S and not self._is_slow:
             self._is_slow = True
@@ -197,11 +190,7 @@ class Decisions:
 
     def limits(self, worker_id: int) -> list[int]:
         """The steps at which a slot waits: the mutator's, and the end of the run."""
-        try:
-            limit = self._mutator.wait_at(self.state, worker_id, self._view)
-        except _MAY_BE_DAMAGE as error:
-            self._check_state(error)
-            raise
+        limit = self._mutator.wait_at(self.state, worker_id, self._view)
         return [step for step in (limit, self._stop.steps) if step is not None]
 
     def waits(self, worker_id: int) -> bool:
@@ -217,18 +206,7 @@ class Decisions:
                 f"the mutator's state is a {type(state).__name__}, not a "
                 f"{self._type.__name__}"
             )
-        self.state = self._loaded = state
-
-    def _check_state(self, error: Exception) -> None:
-        """Tell a mutator's own error from that of a state that is damaged.
-
-        Raises:
-            JournalError: If the state is as it was read, and is not of the types that
-                its class says.
-        """
-        loaded = self.state is self._loaded and self.state is not None
-        if loaded and not fits(self.state, self._type):
-            raise damaged(f"the mutator's state does not fit: {error}") from error
+        self.state = state
 
     def _apply(self, worker_id: Any, branch: Branch) -> None:
         worker_id = self._slots.check_id(worker_id)

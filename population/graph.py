@@ -323,6 +323,17 @@ class CheckpointGraph(Mapping[str, Generation]):
                     return c
         return None
 
+    def params_text(self, checkpoint: Checkpoint) -> str:
+        """A checkpoint's params as the journal keeps them."""
+        try:
+            return run_paths.encode(checkpoint.params, self.own)
+        except TypeError:  # An older version has kept what is too deep for this one.
+            with self._lock:
+                found = self._journal.checkpoint(checkpoint.row)
+            if found is None or found.params is None:
+                raise damaged(f"row {checkpoint.row} has no params") from None
+            return found.params
+
     def forget(self) -> None:
         """Forget what was read: a transaction was rolled back."""
         self._origins.clear()

@@ -56,6 +56,9 @@ class Journal(abc.ABC):
     def reading(self) -> contextlib.AbstractContextManager[object]:
         """All that is read within sees the same; nothing inside a transaction."""
 
+    def check_writable(self) -> None:  # noqa: B027
+        """Refuse, by a `JournalError`, to write to what can only be looked at."""
+
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the store."""

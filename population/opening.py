@@ -122,41 +122,40 @@ def open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
             durable.make_folder(log_dir)
         log_dir.mkdir(parents=True, exist_ok=True)
         file = log_dir / JOURNAL_NAME
-        _check_complete(file)
+        left = _left_of_a_run(file)
     except OSError as error:
         raise JournalError(
             f"log_dir must be a folder that can be written to, got {log_dir}: "
             f"{error.strerror}. Choose another one."
         ) from error
     sqlite_file.warn_of_network(log_dir)
-    journal = SqliteJournal(file, durability=durability)
+    journal = SqliteJournal(file, durability=durability, left=left)
     if durability == "power" and not journal.read_only:
         durable.sync(log_dir)
     return journal
 
 
-def _check_complete(file: pathlib.Path) -> None:
-    """Refuse a run folder whose journal is gone while the rest of the run is there.
+def _left_of_a_run(file: pathlib.Path) -> pathlib.Path | None:
+    """What was recorded with a journal, if there is something; None if not.
+
+    To be looked at before the journal: another process may be making the run just now.
 
     Raises:
-        JournalError: Naming what is left.
+        JournalError: If the file is missing or empty: SQLite would remove its log.
     """
-    # In this order: another process may be making the run just now.
     left = [
         folder
         for folder in (file.with_name(PARAMS_FOLDER), file.with_name(OWN_FOLDER))
         if folder.is_dir() and any(folder.iterdir())
     ]
     real = pathlib.Path(os.path.realpath(file))
-    log = real.with_name(f"{real.name}-wal")
+    log = sqlite_file.log_of(real)
     left += [log] if log.is_file() and log.stat().st_size else []
-    empty = real.is_file() and not real.stat().st_size
-    if left and (empty or not real.exists()):
-        raise JournalError(
-            f"{file} is {'empty' if empty else 'missing'}, but a run was recorded "
-            f"there: {left[0]} is left of it. Restore the journal from a backup, or "
-            "choose another log_dir."
-        )
+    is_empty = real.is_file() and not real.stat().st_size
+    if left and (is_empty or not real.exists()):
+        what = "empty" if is_empty else "missing"
+        raise sqlite_file.incomplete(file, what, left[0])
+    return left[0] if left else None
 
 
 def _create(

@@ -20,6 +20,16 @@ OWN_FOLDER = "own"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Longer than a drive's letter.
 
 
+def is_url(place: str) -> bool:
+    """Whether a place begins as a URL does: a scheme of two letters or more."""
+    return _URL.match(place) is not None
+
+
+def absolute_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """The folder as a whole path, which stays when the process changes its own."""
+    return pathlib.Path(folder).absolute()  # Not resolved: `link/..` is elsewhere.
+
+
 def run_folder(log_dir: str | os.PathLike[str], what: str = "log_dir") -> pathlib.Path:
     """The whole path of a run folder: the process may change its own folder later.
 
@@ -32,13 +42,13 @@ def run_folder(log_dir: str | os.PathLike[str], what: str = "log_dir") -> pathli
             f"{what} must be the path of a folder, got {type(log_dir).__name__}."
         )
     text = os.fsdecode(log_dir)
-    if _URL.match(text):
+    if is_url(text):
         raise ValueError(
             f"{what} must be a folder of this machine, where the journal's locks work, "
             f"got {text!r}. Keep only the weights in the bucket: "
             f"params=OrbaxParams({text!r}) beside a local {what}."
         )
-    return pathlib.Path(os.path.abspath(text))
+    return absolute_folder(text)
 
 
 def own_folder(log_dir: pathlib.Path | None) -> str | None:

@@ -115,9 +115,8 @@ class Session:
         """
         if self.closed:
             raise closed(self.log_dir)
-        if to_train and self.journal.read_only:
-            with self.journal:
-                pass  # It says why not.
+        if to_train:
+            self.journal.check_writable()
 
     def wake(self) -> None:
         """Have every waiting worker look again."""

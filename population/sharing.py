@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import pathlib
 from typing import Any
 
-from population.errors import JournalError
+from population.errors import JournalError, ParamsError
 from population.facts import store_key
-from population.journals import sqlite_file
+from population.journals.sqlite import SqliteJournal
 from population.journals.sqlite_open import identity
 from population.owners import Owner, is_foreign, owner_of
 
@@ -32,13 +34,7 @@ def check(store: Any, run: str, file: pathlib.Path, holder: Owner) -> None:
     real = str(file.resolve())
     other, before = _claimed(store, run)
     if other is not None and other != real and identity(other) != identity(real):
-        if _run_at(other) == run:
-            raise JournalError(
-                f"{real} is a copy of {other}, and both keep their params in the same "
-                "store: each would remove what the other needs. Give this one a store "
-                "of its own, or make it by population.fork. If the other is needed no "
-                "more, remove it."
-            )
+        _check_is_gone(other, run, real)
         if before is not None and is_foreign(before):
             logger.warning(
                 "the params store of %s served %s on %s before. If that run is still "
@@ -50,13 +46,23 @@ def check(store: Any, run: str, file: pathlib.Path, holder: Owner) -> None:
     if other != real:
         try:
             store.claim(run, json.dumps([real, holder.text]))
-        except OSError as error:  # A save will say so, if there is ever one.
+        except (OSError, ParamsError) as error:  # A save will say so, if there is one.
             logger.warning("the params store of %s cannot be written: %s", real, error)
 
 
 def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
-    """The journal that a store serves, and who has said so."""
-    text = store.claimed(run)
+    """The journal that a store serves, and who has said so.
+
+    Raises:
+        JournalError: If that cannot be read.
+    """
+    try:
+        text = store.claimed(run)
+    except (OSError, ParamsError) as error:
+        raise JournalError(
+            f"The run's params store cannot be read: {error}. Give this user access to "
+            "it."
+        ) from error
     if text is None:
         return None, None
     try:
@@ -66,9 +72,29 @@ def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
         return None, None
 
 
-def _run_at(file: str) -> str | None:
-    """The name by which a store knows the run in a journal's file."""
+def _check_is_gone(other: str, run: str, real: str) -> None:
+    """Refuse to go on if another copy of a run may still be there.
+
+    Raises:
+        JournalError: If it is, or if that cannot be told.
+    """
+    advice = (
+        "Give this one a store of its own, or make it by population.fork. If the other "
+        "is needed no more, remove it."
+    )
     try:
-        return store_key(sqlite_file.facts_at(pathlib.Path(file)))
-    except JournalError:
-        return None
+        os.stat(other)
+        with contextlib.closing(SqliteJournal(other, look=True)) as journal:
+            found = store_key(journal.facts())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, JournalError) as error:
+        raise JournalError(
+            f"{real} may be a copy of {other}, whose params are in the same store; "
+            f"that cannot be told: {error} {advice}"
+        ) from error
+    if found == run:
+        raise JournalError(
+            f"{real} is a copy of {other}, and both keep their params in the same "
+            f"store: each would remove what the other needs. {advice}"
+        )

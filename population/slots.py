@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from population import codec, facts, run_paths
+from population import codec, facts
 from population.base import ActiveWorker, Checkpoint
 from population.best import Best
 from population.decoding import decode
@@ -190,9 +190,9 @@ class Slots(Sequence[Slot]):
         number = self._slots[worker_id].generation.number + 1
         step = 0 if parent is None else parent.step
         generation = self._add_generation(worker_id, number, step, meta_text, reason)
-        params = None if parent is None else parent.params
-        own = self.graph.own
-        text = None if params is None else run_paths.encode(params, own)
+        params = text = None
+        if parent is not None and parent.params is not None:
+            params, text = parent.params, self.graph.params_text(parent)
         start = Incoming(
             worker_id, generation.generation_id, step, params, text, None, None, None
         )

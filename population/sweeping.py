@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from population import codec, owners, run_paths
+from population import codec, owners
 from population.base import Checkpoint, Saved
 from population.errors import PopulationError
 from population.incoming import Incoming
@@ -108,7 +108,7 @@ class Sweeper:
 
     def reject(self, session: Session, checkpoint: Checkpoint, reason: str) -> None:
         """Record that params are damaged; the store keeps them to be looked at."""
-        text = run_paths.encode(checkpoint.params, session.graph.own)
+        text = session.graph.params_text(checkpoint)
         session.journal.remove([(session.slots.row, text, f"rejected: {reason}")])
         self.forget()
 

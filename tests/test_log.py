@@ -68,7 +68,7 @@ def test_a_log_that_nobody_reads_stays_short(tmp_path: pathlib.Path) -> None:
 def test_merging_is_not_tried_at_each_turn_while_a_reader_is_in_the_way(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each try waits and syncs: once a second, and reports are not slower for it."""
+    """Each try syncs: once a second, and none waits while it holds the write lock."""
     controller, time = opened(tmp_path), Time()
     monkeypatch.setattr(sqlite_connection, "time", time)
     tries: list[str] = []
@@ -79,12 +79,12 @@ def test_merging_is_not_tried_at_each_turn_while_a_reader_is_in_the_way(
         for second in range(1, 4):
             time.now = 2.0 * second
             report(controller)
-            assert len(tries) == second
+            assert tries == ["PRAGMA wal_checkpoint(PASSIVE)"] * second
         assert length(tmp_path) > 20_000_000
     time.now = 100.0
     report(controller)
     assert length(tmp_path) < 8_000_000
-    assert len(tries) <= 6
+    assert 2 <= len(tries[3:]) <= 6
     controller.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from population.codec import HELD
 from population.errors import damaged
 from population.journal import Journal
 from population.journals import sqlite_queries as queries
-from population.journals import sqlite_rows
+from population.journals import sqlite_rows, sqlite_schema
 from population.journals.sqlite_connection import SYNCHRONOUS, Connection
 from population.journals.sqlite_rows import checked
 from population.rows import (
@@ -47,6 +48,9 @@ class SqliteJournal(Journal):
         durability: What a commit survives: "process", the death of the process, or
             "power", a power cut too, at the price of a sync.
         must_exist: Whether a file without a run is refused, and left as it is.
+        left: What is left of a run that was recorded in a file which is gone: a new run
+            is then not begun.
+        look: Whether the file is only looked at, as if it could not be written.
 
     Raises:
         ValueError: If the durability is none of these.
@@ -60,6 +64,8 @@ class SqliteJournal(Journal):
         *,
         durability: str = "process",
         must_exist: bool = False,
+        left: pathlib.Path | None = None,
+        look: bool = False,
     ) -> None:
         if durability not in SYNCHRONOUS:
             raise ValueError(
@@ -67,7 +73,7 @@ class SqliteJournal(Journal):
             )
         folder = None if path is None else run_folder(os.path.dirname(path), "path")
         self._path = folder and folder / os.path.basename(path or "")
-        self._link = Connection(self._path, durability, must_exist)
+        self._link = Connection(self._path, durability, must_exist, left, look)
         self.read_only = self._link.read_only
         self._connection = self._link.raw
         self._run, self._one = self._link.run, self._link.one
@@ -96,6 +102,10 @@ class SqliteJournal(Journal):
         finally:
             if self._connection.in_transaction:
                 self._run("ROLLBACK")  # It has only read.
+
+    def check_writable(self) -> None:
+        """Refuse to write to what was opened to look."""
+        self._link.check_writable()
 
     def close(self) -> None:
         """Close the file."""
@@ -274,15 +284,19 @@ class SqliteJournal(Journal):
 
     def state(self) -> tuple[str, int] | None:
         """The mutator's state, encoded, and how many decisions were made."""
-        row = self._one("SELECT state, decisions FROM state")
+        row = self._one("SELECT state, decisions, checksum FROM state")
         if row is None:
             return None
-        (decisions,) = sqlite_rows.numbers(row[1:], "the decisions")
-        return sqlite_rows.text(row[0], "the mutator's state"), decisions
+        decisions, checksum = sqlite_rows.numbers(row[1:], "the decisions")
+        state = sqlite_rows.text(row[0], "the mutator's state")
+        if checksum != sqlite_schema.checksum(state, decisions):
+            raise damaged("the mutator's state is not as it was recorded")
+        return state, decisions
 
     def set_state(self, state: str, decisions: int) -> None:
         """Replace the mutator's state."""
-        self._run("REPLACE INTO state VALUES (0, ?, ?)", (state, decisions))
+        row = state, decisions, sqlite_schema.checksum(state, decisions)
+        self._run("REPLACE INTO state VALUES (0, ?, ?, ?)", row)
 
     def generation(self, generation_id: str) -> GenerationRow | None:
         """The generation of that id."""
@@ -313,7 +327,7 @@ class SqliteJournal(Journal):
 
     def checkpoint(self, row: int) -> CheckpointRow | None:
         """The checkpoint of that row."""
-        found = self._one(f"{queries.HISTORY} WHERE row = ?", (row,))
+        found = self._one("SELECT * FROM history WHERE row = ?", (row,))
         return found and sqlite_rows.checkpoint(found)
 
     def had_params(self, row: int) -> bool:
@@ -338,7 +352,7 @@ class SqliteJournal(Journal):
         """A generation's checkpoints with `low <= step <= high`, by step."""
         order = "DESC" if descending else "ASC"
         rows = self._run(
-            f"{queries.HISTORY} WHERE generation = "
+            "SELECT * FROM history WHERE generation = "
             "(SELECT row FROM generations WHERE generation_id = ?) "
             f"AND step BETWEEN ? AND ? ORDER BY step {order} LIMIT ?",
             (generation_id, low, high, limit),
@@ -350,7 +364,7 @@ class SqliteJournal(Journal):
     ) -> CheckpointRow | None:
         """A generation's newest checkpoint with `step <= high` that fits."""
         found = self._one(
-            f"{queries.HISTORY} WHERE generation = "
+            "SELECT * FROM history WHERE generation = "
             "(SELECT row FROM generations WHERE generation_id = ?) AND step <= ?"
             + (" AND has_value" if value else "")
             + (" AND params IS NOT NULL" if params else "")
@@ -363,7 +377,7 @@ class SqliteJournal(Journal):
     def history(self, after: int, limit: int) -> list[CheckpointRow]:
         """The next checkpoints after a row, in the order in which they came."""
         rows = self._run(
-            f"{queries.HISTORY} WHERE row > ? ORDER BY row LIMIT ?", (after, limit)
+            "SELECT * FROM history WHERE row > ? ORDER BY row LIMIT ?", (after, limit)
         )
         return [sqlite_rows.checkpoint(row) for row in rows]
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import logging
 import os
 import pathlib
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -26,15 +23,12 @@ from population.journals import (
     sqlite_schema,
     sqlite_waiting,
 )
-from population.journals.sqlite_open import OpenFile
+from population.journals.sqlite_handles import REFUSALS, Handles
 from population.journals.sqlite_waiting import is_busy
 
 logger = logging.getLogger("population")
 Result = TypeVar("Result")
-# Of what is damaged even SQLite's own message may be no text.
-_REFUSALS = (sqlite3.Error, UnicodeDecodeError)
 SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
-_LOOK_EVERY_S = 0.0005  # Whether the file is still there.
 _COMMITS_BEFORE_MERGE = _ASKED_BEFORE_LOOK = 64
 _BYTES_BEFORE_MERGE = 4_000_000
 _MERGE_TIMEOUT_MS = 50
@@ -51,6 +45,8 @@ class Connection:
         path: The file; it is made if it does not exist. None: memory.
         durability: A key of `SYNCHRONOUS`.
         must_exist: Whether a file without tables is refused.
+        left: What is left of a run that was recorded there; then it is refused, too.
+        look: Whether it is only looked at in any case.
 
     Attributes:
         path: The file itself, where a link leads; None: memory.
@@ -64,27 +60,34 @@ class Connection:
     raw: sqlite3.Connection
 
     def __init__(
-        self, path: pathlib.Path | None, durability: str, must_exist: bool = False
+        self,
+        path: pathlib.Path | None,
+        durability: str,
+        must_exist: bool = False,
+        left: pathlib.Path | None = None,
+        look: bool = False,
     ) -> None:
         self.path = None if path is None else pathlib.Path(os.path.realpath(path))
-        self.read_only = self.path is not None and sqlite_file.is_protected(self.path)
+        self.read_only = self.path is not None and (
+            look or sqlite_file.is_protected(self.path)
+        )
         self._place = str(self.path)
-        self._must_exist = must_exist
+        self._must_exist, self._left = must_exist, left
         self._durability = durability
         self._commits = self._asked = 0
         self._closed = False
         self._writes = False  # Whether this connection's transaction has the lock.
-        self._looked = self._merge_after = 0.0
-        self._held = _Held(self.path)
+        self._merge_after = 0.0
+        self._held = Handles(self.path)
+        # What is dropped without `close` is closed all the same.
+        self._closing = weakref.finalize(self, self._held.close)
         try:
             self._open()
         except BaseException as error:
-            self._held.close()
-            if isinstance(error, _REFUSALS):
+            self._closing()
+            if isinstance(error, REFUSALS):
                 raise sqlite_file.explained(self.path, error) from error
             raise
-        # What is dropped without `close` is closed all the same.
-        self._closing = weakref.finalize(self, self._held.close)
 
     def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Execute a statement, once nobody else holds the lock that it needs.
@@ -97,7 +100,7 @@ class Connection:
         except sqlite3.OperationalError as error:
             if not is_busy(error):
                 raise self._explained(error) from error
-        except _REFUSALS as error:
+        except REFUSALS as error:
             raise self._explained(error) from error
         except UnicodeEncodeError:  # An id, say, that cannot be any of this journal.
             values = tuple(
@@ -106,21 +109,29 @@ class Connection:
             )
         try:
             return self._waiting(lambda: self.raw.execute(sql, values).fetchall())
-        except _REFUSALS as error:
+        except REFUSALS as error:
             raise self._explained(error) from error
 
     def one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
         """The first row of a statement's result; None without one."""
         return next(iter(self.run(sql, values)), None)
 
-    def begin(self) -> None:
-        """Begin a transaction that may write; waits for the write lock."""
+    def check_writable(self) -> None:
+        """Refuse to write to what was opened to look.
+
+        Raises:
+            JournalError: Saying what to do.
+        """
         if self.read_only:
             raise JournalError(
                 f"{self.path} cannot be written by this user: the run was opened to "
                 "look. To train, give this user write access to its folder, or go on "
                 "in a folder of your own: population.fork(run, new_dir, mutator=...)."
             )
+
+    def begin(self) -> None:
+        """Begin a transaction that may write; waits for the write lock."""
+        self.check_writable()
         self.run("BEGIN IMMEDIATE")
         self._writes = True
         if self._held.file is not None:
@@ -130,24 +141,28 @@ class Connection:
         """End a transaction."""
         try:
             if commit:
-                self._check_is_there()
+                self.check_is_there()
                 self.run("COMMIT")
                 self._commits += 1
                 self._held.has_written = True
         finally:
-            if self.raw.in_transaction:  # Also when the commit itself failed.
-                self.run("ROLLBACK")
-            self._end_writing()
+            try:
+                if self.raw.in_transaction:  # Also when the commit itself failed.
+                    self.run("ROLLBACK")
+            finally:
+                self._end_writing()
         if commit and self._commits % _COMMITS_BEFORE_MERGE == 0:
             self._merge()
 
     def abandon(self) -> bool:
         """Roll back a transaction that is still open; whether there was any."""
         was_open = not self._closed and self.raw.in_transaction
-        if was_open:
-            self.run("ROLLBACK")
-        if self._writes:
-            self._end_writing()
+        try:
+            if was_open:
+                self.run("ROLLBACK")
+        finally:
+            if self._writes:
+                self._end_writing()
         return was_open
 
     def close(self) -> None:
@@ -185,21 +200,21 @@ class Connection:
         file = self._held.file
         if file is None or self._held.copy is not None:
             return
-        found = sqlite_open.identity(self._place)
-        if found == file.identity:
-            return
-        what = "removed or moved" if found is None else "replaced by another file"
+        try:
+            found = os.stat(self._place)
+        except FileNotFoundError:
+            what = "removed or moved"
+        except OSError as error:
+            raise sqlite_file.unusable(pathlib.Path(self._place), error) from error
+        else:
+            if (found.st_dev, found.st_ino) == file.identity:
+                return
+            what = "replaced by another file"
         raise JournalError(
             f"{self.path} was {what} while the run was open, so nothing more is "
             "recorded. Stop this process; start the run again where its journal is "
             "now."
         )
-
-    def _check_is_there(self) -> None:
-        now = time.monotonic()
-        if now - self._looked > _LOOK_EVERY_S:
-            self.check_is_there()
-            self._looked = now
 
     def _explained(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
         if self._closed:
@@ -226,11 +241,15 @@ class Connection:
             ) from None
         if size < _BYTES_BEFORE_MERGE or time.monotonic() < self._merge_after:
             return
+        busy = True
         try:
-            self.raw.execute(f"PRAGMA busy_timeout={_MERGE_TIMEOUT_MS}")
-            busy, *_ = self.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            # This one waits for nobody; the next holds the write lock while it waits.
+            checkpoint = "PRAGMA wal_checkpoint"
+            _, frames, merged = self.raw.execute(f"{checkpoint}(PASSIVE)").fetchone()
+            if merged >= frames:
+                self.raw.execute(f"PRAGMA busy_timeout={_MERGE_TIMEOUT_MS}")
+                busy, *_ = self.raw.execute(f"{checkpoint}(TRUNCATE)").fetchone()
         except sqlite3.Error as error:  # The commit itself is done.
-            busy = True
             if not is_busy(error):
                 logger.warning("the journal's log could not be merged: %s", error)
         finally:
@@ -251,37 +270,83 @@ class Connection:
         except OSError as error:
             raise sqlite_file.unusable(self.path, error) from error
         self._held.file = file
-        version = sqlite_file.check(self.path, file)
+        sqlite_file.check(self.path, file)
         if not self.read_only:
             return self._waiting(lambda: self._connect(str(self.path)))
-        way = sqlite_file.way_to_look(self.path, version)
-        if way is not None:
-            place = f"file:{urllib.parse.quote(str(self.path))}?{way}"
-            with contextlib.suppress(sqlite3.OperationalError):
-                return self._waiting(lambda: self._connect(place))
+        if self._looks_in_place(self.path):
+            return None
         self._held.copy = tempfile.mkdtemp(prefix="population-")
         target = pathlib.Path(self._held.copy, self.path.name)
-        sqlite_file.copy(self.path, target)
+        sqlite_file.copy(self.path, file, self._held.raw, target)
         return self._waiting(lambda: self._connect(str(target)))
 
-    def _connect(self, place: str) -> None:
+    def _looks_in_place(self, path: pathlib.Path) -> bool:
+        """Whether a file that must not be written can be read where it lies.
+
+        If its log cannot be read without a file beside it, or if its format is an older
+        one, it takes a copy.
+        """
+        way = sqlite_file.way_to_look(path)
+        if way is None:
+            return False
+        place = f"file:{urllib.parse.quote(str(path))}?{way}"
+        try:
+            self._waiting(lambda: self._link(place))
+            (version,) = self.raw.execute("PRAGMA user_version").fetchone()
+            (parts,) = self.raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            if self._held.raw is not None:
+                self._held.raw.close()
+                self._held.raw = None
+            return False
+        self._check_not_empty(parts)
+        if version != sqlite_schema.FORMAT:
+            return False
+        sqlite_schema.check(self.raw, path)
+        return True
+
+    def _link(self, place: str) -> None:
         if self._held.raw is not None:
             self._held.raw.close()  # Of a try that failed.
-        looks = place.startswith("file:")
         self.raw = self._held.raw = sqlite3.connect(
-            place, timeout=0.0, isolation_level=None, check_same_thread=False, uri=looks
+            place,
+            timeout=0.0,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=place.startswith("file:"),
         )
+        self.raw.execute("PRAGMA trusted_schema=OFF")
+        self.raw.execute("PRAGMA cache_size=-32000")  # 32 MB, whatever the history
+
+    def _connect(self, place: str) -> None:
+        """Connect to a file that may be written, and bring it up to this format."""
+        self._link(place)
         execute = self.raw.execute
-        execute("PRAGMA trusted_schema=OFF")
-        execute("PRAGMA cache_size=-32000")  # 32 MB at most, whatever the history
-        if looks:
-            return sqlite_schema.check(self.raw, self.path)
-        if place != ":memory:":
+        if self.path is not None:
+            self._check_not_empty(
+                *execute("SELECT count(*) FROM sqlite_master").fetchone()
+            )
             self._choose_settings()
         if execute("PRAGMA user_version").fetchone() != (sqlite_schema.FORMAT,):
             self._prepare()
-        if place != ":memory:":
+        if self.path is not None:
             sqlite_schema.check(self.raw, self.path)
+
+    def _check_not_empty(self, parts: int) -> None:
+        """Refuse a file without tables that must have some, before it is written to.
+
+        Raises:
+            JournalError: If so.
+        """
+        if parts:
+            return
+        if self._left is not None:
+            raise sqlite_file.incomplete(self.path, "empty", self._left)
+        if self._must_exist or self.read_only:
+            raise JournalError(
+                f"{self.path} holds no run yet. Name the log_dir of a run that was "
+                "begun."
+            )
 
     def _choose_settings(self) -> None:
         """Say how the file is written."""
@@ -307,55 +372,9 @@ class Connection:
                 ).fetchone()
                 if not parts:
                     sqlite_file.check_log(self.path, sqlite_file.log_of(self.path))
-                    if self._must_exist:
-                        raise JournalError(f"{self.path} holds no run yet.")
             sqlite_schema.prepare(self.raw, self.path)
         except BaseException:
             self.raw.execute("ROLLBACK")
             raise
         self.raw.execute("COMMIT")
         self._held.has_written = True
-
-
-@dataclasses.dataclass
-class _Held:
-    """What a connection has open, so that it can be closed without the connection.
-
-    Attributes:
-        path: The file, or None.
-        raw: SQLite's own connection.
-        file: The file, as this process has it open.
-        copy: The folder of a private copy.
-        has_written: Whether anything was committed.
-    """
-
-    path: pathlib.Path | None
-    raw: sqlite3.Connection | None = None
-    file: OpenFile | None = None
-    copy: str | None = None
-    has_written: bool = False
-
-    def close(self) -> None:
-        """Close all. What was only read, as it is damaged say, is left as it is."""
-        reader = None if self.has_written else self._reader()
-        if self.raw is not None:
-            self.raw.close()
-        if reader is not None:
-            reader.close()
-        if self.file is not None:
-            self.file.release()
-        if self.copy is not None:
-            shutil.rmtree(self.copy, ignore_errors=True)
-
-    def _reader(self) -> sqlite3.Connection | None:
-        """A connection that cannot write: the last to close a file merges its log."""
-        if self.path is None or self.copy is not None:
-            return None
-        log = sqlite_file.log_of(self.path)
-        with contextlib.suppress(OSError, *_REFUSALS):
-            if log.stat().st_size:
-                place = f"file:{urllib.parse.quote(str(self.path))}?mode=ro"
-                reader = sqlite3.connect(place, uri=True, timeout=0.0)
-                reader.execute("PRAGMA user_version").fetchone()
-                return reader
-        return None

@@ -8,19 +8,16 @@ import pathlib
 import shutil
 import sqlite3
 import struct
-import time
-import urllib.parse
 import warnings
 
 from population.errors import JournalError
 from population.journals.sqlite_open import OpenFile
-from population.journals.sqlite_schema import APPLICATION_ID, FORMAT
+from population.journals.sqlite_schema import APPLICATION_ID, FORMAT, too_new
 
 JOURNAL_NAME = "journal.sqlite"
 _HEADER_BYTES = 100
 _LOG_HEAD, _FRAME_HEAD = 32, 24
 PAGE_SIZE = 1024  # Small: a commit writes each page that it touched as a whole.
-_LOOKS, _PAUSE_S = 2, 0.02
 _DAMAGED = "malformed", "not a database", "Could not decode", "overflow", "no such"
 _MOUNTS = pathlib.Path("/proc/mounts")
 _NETWORK = {
@@ -45,36 +42,41 @@ def log_of(path: pathlib.Path) -> pathlib.Path:
 
 
 def is_protected(path: pathlib.Path) -> bool:
-    """Whether there is a file that this user may not write to, or not beside it."""
-    return path.exists() and not (
-        os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    )
+    """Whether there is a file that this user may not write to, or not beside it.
+
+    Raises:
+        JournalError: If its folder may not be looked into.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unusable(path, error) from error
+    return not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
-def check(path: pathlib.Path, file: OpenFile) -> int:
+def check(path: pathlib.Path, file: OpenFile) -> None:
     """Refuse a foreign or damaged file, and leave it and its side files as they are.
-
-    Returns:
-        The version of its format; 0 of an empty file.
 
     Raises:
         JournalError: Saying what is wrong with it.
     """
-    for _ in range(_LOOKS):
-        try:
-            return _check(path, file)
-        except JournalError:
-            time.sleep(_PAUSE_S)  # Another process may be merging its log just now.
-    return _check(path, file)
+    try:
+        _check(path, file)
+    except JournalError:
+        _check(path, file)  # Another process may have merged its log just then.
 
 
-def _check(path: pathlib.Path, file: OpenFile) -> int:
+def _check(path: pathlib.Path, file: OpenFile) -> None:
+    # In this order: pages that are on their way into the file are in the log before.
+    in_log = _has_log(path)
     try:
         header, size = file.read(_HEADER_BYTES)
     except OSError as error:
         raise unusable(path, error) from error
     if not header:
-        return 0
+        return
     if not header.startswith(b"SQLite format 3\0") or len(header) < _HEADER_BYTES:
         raise JournalError(
             f"{path} is not a journal of this library, or it is damaged; it was left "
@@ -88,54 +90,62 @@ def _check(path: pathlib.Path, file: OpenFile) -> int:
             "another log_dir."
         )
     if version > FORMAT:
-        raise JournalError(
-            f"{path} has the format {version}; this version of the library reads up to "
-            f"{FORMAT}. Install a newer version."
-        )
-    _check_size(path, header, size)
-    return int(version)
+        raise too_new(path, version)
+    if not in_log and not _has_log(path):
+        _check_size(path, header, size)
 
 
-def way_to_look(path: pathlib.Path, version: int) -> str | None:
+def way_to_look(path: pathlib.Path) -> str | None:
     """How SQLite is to open a file where it lies that it must not write.
 
     Returns:
-        The parameters of its URI; None if it takes a copy, as the file must be brought
-        up to this format, or its log can only be read by writing beside it.
+        The parameters of its URI; None if its log can only be read by writing beside
+        it.
     """
-    if version != FORMAT:
-        return None
     if path.with_name(f"{path.name}-shm").exists():
         return "mode=ro"  # Another process may be writing to it.
-    log = log_of(path)
-    return None if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    return None if _has_log(path) else "mode=ro&immutable=1"
 
 
-def facts_at(path: pathlib.Path) -> dict[str, str]:
-    """The facts of the journal in a file; empty if there is none to be read."""
-    if not path.is_file():
-        return {}
-    place = f"file:{urllib.parse.quote(str(path))}?mode=ro"
-    try:
-        with contextlib.closing(sqlite3.connect(place, uri=True)) as connection:
-            return dict(connection.execute("SELECT key, value FROM facts").fetchall())
-    except (sqlite3.Error, UnicodeDecodeError):
-        return {}
+def copy(
+    path: pathlib.Path,
+    file: OpenFile,
+    raw: sqlite3.Connection | None,
+    target: pathlib.Path,
+) -> None:
+    """Copy a journal with what is in its log.
 
-
-def copy(path: pathlib.Path, target: pathlib.Path) -> None:
-    """Copy a journal with its log.
+    Args:
+        path: The file.
+        file: The same, open.
+        raw: A connection that can read it as it is now; None: its log lies there
+            without what SQLite keeps beside it, so nobody has it open.
+        target: The copy.
 
     Raises:
         JournalError: If it cannot be read.
     """
+    if raw is not None:
+        with contextlib.closing(sqlite3.connect(target)) as other:
+            raw.backup(other)
+        return
     try:
-        for suffix in ("", "-wal"):
-            with contextlib.suppress(FileNotFoundError):
-                source = path.with_name(path.name + suffix)
-                shutil.copyfile(source, target.with_name(target.name + suffix))
+        file.copy_to(target)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(log_of(path), log_of(target))
     except OSError as error:
         raise unusable(path, error) from error
+
+
+def incomplete(
+    path: pathlib.Path | None, what: str, left: pathlib.Path
+) -> JournalError:
+    """The error of a run folder whose journal is gone while the rest is there."""
+    return JournalError(
+        f"{path} is {what}, but a run was recorded there: {left} is left of it. "
+        "Restore the journal from a backup, its -wal included, or choose another "
+        "log_dir."
+    )
 
 
 def unusable(path: pathlib.Path, error: OSError) -> JournalError:
@@ -161,7 +171,11 @@ def check_log(path: pathlib.Path, log: pathlib.Path) -> None:
         content = log.read_bytes()
     except FileNotFoundError:
         return
-    starts = range(_LOG_HEAD, len(content) - _FRAME_HEAD, _FRAME_HEAD + PAGE_SIZE)
+    if len(content) < _LOG_HEAD:
+        return
+    (page_size,) = struct.unpack_from(">I", content, 8)
+    size = _FRAME_HEAD + min(page_size, 65536)
+    starts = range(_LOG_HEAD, len(content) - _FRAME_HEAD, size)
     commits = sum(any(content[start + 4 : start + 8]) for start in starts)
     if commits > 1:
         raise JournalError(
@@ -192,11 +206,14 @@ def explained(
     return JournalError(f"The journal {place} cannot be used: {text}. {advice}")
 
 
+def _has_log(path: pathlib.Path) -> bool:
+    try:
+        return log_of(path).stat().st_size > 0
+    except OSError:
+        return False
+
+
 def _check_size(path: pathlib.Path, header: bytes, size: int) -> None:
-    wal = log_of(path)
-    with contextlib.suppress(FileNotFoundError):
-        if wal.stat().st_size:
-            return  # Pages may still be on their way into the file.
     page_size, pages = (
         struct.unpack_from(">H", header, 16)[0],
         struct.unpack_from(">I", header, 28)[0],

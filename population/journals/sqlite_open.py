@@ -13,10 +13,12 @@ import os
 import pathlib
 import stat
 import threading
+from typing import Any
 
 from population.errors import JournalError
 
 Identity = tuple[int, int]
+_CHUNK = 1 << 20
 
 
 class OpenFile:
@@ -39,19 +41,26 @@ class OpenFile:
         handle = self._handles[0]
         return os.pread(handle, count, 0), os.fstat(handle).st_size
 
+    def copy_to(self, target: pathlib.Path) -> None:
+        """Copy the content."""
+        with target.open("wb") as stream:
+            place = 0
+            while chunk := os.pread(self._handles[0], _CHUNK, place):
+                stream.write(chunk)
+                place += len(chunk)
+
     def release(self) -> None:
         """End one use; safe in a finalizer, which may interrupt anything."""
         _RELEASED.append(self)
-        if _GUARD.acquire(blocking=False):
-            try:
+        if not _GUARD._is_owned():  # Else `take` was interrupted, and closes it.
+            with _GUARD:
                 _close_released()
-            finally:
-                _GUARD.release()
 
 
 _FILES: dict[Identity, OpenFile] = {}
 _RELEASED: collections.deque[OpenFile] = collections.deque()
-_GUARD = threading.Lock()
+_GUARD: Any = threading.RLock()
+_INHERITED: set[Identity] = set()
 
 
 def identity(path: str | os.PathLike[str]) -> Identity | None:
@@ -76,25 +85,44 @@ def take(path: pathlib.Path, *, create: bool) -> OpenFile:
     """
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
     with _GUARD:
-        _close_released()
-        known = _FILES.get(identity(path) or (0, 0))
-        if known is None:
-            handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                os.close(handle)
-                raise JournalError(f"The journal must be a file; {path} is none.")
-            place = found.st_dev, found.st_ino
-            known = _FILES.setdefault(place, OpenFile(place))
-            known._handles.append(handle)
-        known._users += 1
-        return known
+        try:
+            place = identity(path) or (0, 0)
+            if place in _INHERITED:
+                raise JournalError(
+                    f"{path} was open in the process from which this one was forked, "
+                    "so SQLite's locks do not hold here: what is reported could be "
+                    "lost. Begin the process with spawn, or fork it before the run is "
+                    "opened."
+                )
+            known = _FILES.get(place)
+            if known is None:
+                known = _opened(path, flags)
+            known._users += 1
+            return known
+        finally:
+            _close_released()
+
+
+def _opened(path: pathlib.Path, flags: int) -> OpenFile:
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise JournalError(f"The journal must be a file; {path} is none.")
+        place = found.st_dev, found.st_ino
+        known = _FILES.setdefault(place, OpenFile(place))
+        known._handles.append(handle)
+    except BaseException:
+        os.close(handle)
+        raise
+    return known
 
 
 def _begin_anew() -> None:
-    """In a forked child, the thread that held the guard does not exist."""
+    """In a forked child: SQLite believes that it holds the locks of its parent."""
     global _GUARD
-    _GUARD = threading.Lock()
+    _GUARD = threading.RLock()  # The thread that held it does not exist here.
+    _INHERITED.update(_FILES)
 
 
 os.register_at_fork(after_in_child=_begin_anew)

@@ -13,14 +13,6 @@ from population.rows import (
     RemovalRecord,
 )
 
-# With the row of the parent, as the view says of one that is missing what it says of
-# none, and the digest of the meta_params.
-HISTORY = """
-SELECT *, (SELECT c.parent FROM checkpoints c WHERE c.row = history.row),
-    (SELECT g.digest FROM generations g WHERE g.row = history.generation)
-FROM history
-"""
-
 TAIL = """
 SELECT max(
         coalesce((SELECT max(row) FROM checkpoints), 0),

@@ -10,9 +10,11 @@ import json
 import pathlib
 import re
 import sqlite3
+import zlib
 from typing import Any
 
 from population.errors import JournalError
+from population.refusals import leads_out
 
 APPLICATION_ID = 0x504F504A  # "POPJ"
 FORMAT = 4
@@ -69,7 +71,8 @@ CREATE TABLE best (
 CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     state TEXT NOT NULL,
-    decisions INTEGER NOT NULL
+    decisions INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 )"""
 
 _SINCE_2 = """
@@ -122,7 +125,8 @@ SELECT c.row, c.generation, c.step,
     coalesce(c.metrics, v.metrics) AS metrics,
     c.time,
     pg.generation_id AS parent_generation_id, pc.step AS parent_step,
-    g.generation_id, g.worker_id, g.meta_params, g.reason
+    g.generation_id, g.worker_id, g.meta_params, g.reason,
+    c.parent
 FROM checkpoints c
 JOIN generations g ON g.row = c.generation
 LEFT JOIN checkpoints pc ON pc.row = c.parent
@@ -145,6 +149,8 @@ def prepare(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
         JournalError: If there is something that no format has; nothing is executed.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > FORMAT:
+        raise too_new(path, version)
     present = _schema(connection)
     unknown = {name: sql for name, sql in present.items() if name not in _expected()}
     if unknown:
@@ -155,8 +161,11 @@ def prepare(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
         _run(connection, f"{_TO_3}{_FROM_1_TO_2}{_SINCE_2}{_SINCE_3}")
     elif version == 2:
         _run(connection, f"{_TO_3}{_SINCE_3}")
+    elif version == 3:
+        _run(connection, f"{_TO_3}{_SINCE_3}")
     if present and version < 4:
         _make_own_paths_relative(connection)
+        _add_checksum(connection)
     if version != FORMAT:
         connection.execute(f"PRAGMA user_version={FORMAT}")
 
@@ -209,6 +218,31 @@ def _foreign(path: pathlib.Path | None, name: Name) -> JournalError:
     )
 
 
+def too_new(path: pathlib.Path | None, version: int) -> JournalError:
+    """The error of a journal that a newer version of the library has written."""
+    return JournalError(
+        f"{path} has the format {version}; this version of the library reads up to "
+        f"{FORMAT}. Install a newer version."
+    )
+
+
+def checksum(state: str, decisions: int) -> int:
+    """What tells a mutator's state from one that was changed by accident."""
+    return zlib.crc32(f"{decisions} {state}".encode())
+
+
+def _add_checksum(connection: sqlite3.Connection) -> None:
+    """Keep a checksum beside the mutator's state."""
+    rows = connection.execute("SELECT state, decisions FROM state").fetchall()
+    connection.execute("DROP TABLE state")
+    connection.execute(_KEPT_SINCE_1.rpartition(";")[2])
+    for state, decisions in rows:
+        connection.execute(
+            "INSERT INTO state VALUES (0, ?, ?, ?)",
+            (state, decisions, checksum(str(state), decisions)),
+        )
+
+
 def _make_own_paths_relative(connection: sqlite3.Connection) -> None:
     """Keep the paths that `Worker.save_to` made up relative to the run folder.
 
@@ -240,16 +274,21 @@ def _make_own_paths_relative(connection: sqlite3.Connection) -> None:
 def _relative(tree: Any, own: re.Pattern[str]) -> Any:
     """A packed tree whose paths of the library's own are relative."""
     if isinstance(tree, str):
-        found = own.fullmatch(tree)
-        return tree if found is None else {"!own": [found[1], "text"]}
+        path = _own_path(tree, own)
+        return tree if path is None else {"!own": [path, "text"]}
     if isinstance(tree, list):
         return [_relative(inner, own) for inner in tree]
     if not isinstance(tree, dict):
         return tree
-    found = own.fullmatch(str(tree.get("!path")))
-    if found is not None:
-        return {"!own": [found[1], "path"]}
+    path = _own_path(str(tree.get("!path")), own)
+    if path is not None:
+        return {"!own": [path, "path"]}
     return {key: _relative(inner, own) for key, inner in tree.items()}
+
+
+def _own_path(text: str, own: re.Pattern[str]) -> str | None:
+    found = own.fullmatch(text)
+    return None if found is None or leads_out(found[1]) else found[1]
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from population import durable
+from population import durable, run_paths
 from population.params import disk, folders, marks, trees
 
 _SUFFIX = ".msgpack"
@@ -28,12 +28,12 @@ class FileParams:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        if folders.is_url(os.fspath(folder)):
+        if run_paths.is_url(os.fspath(folder)):
             raise ValueError(
                 f"folder must be a local folder, got {os.fspath(folder)!r}. For a "
                 f"bucket use OrbaxParams({folders.whole_url(os.fspath(folder))!r})."
             )
-        self._folder = folders.fixed(folder)
+        self._folder = run_paths.absolute_folder(folder)
 
     def save(self, name: str, tree: Any) -> str:
         """Write the leaves of any pytree, each under its path within the tree.

@@ -8,28 +8,15 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
 import stat
 from typing import BinaryIO
 
 from population.errors import ParamsError
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-
-
-def is_url(place: str) -> bool:
-    """Whether a place begins as a URL does: a scheme of two letters or more."""
-    return _URL.match(place) is not None
-
 
 def whole_url(place: str) -> str:
     """A URL with two slashes after its scheme, of which pathlib leaves one."""
     return place if "://" in place else place.replace(":/", "://", 1)
-
-
-def fixed(folder: str | os.PathLike[str]) -> pathlib.Path:
-    """The folder as an absolute path, which stays when the process changes its own."""
-    return pathlib.Path(folder).absolute()
 
 
 def inside(root: pathlib.Path, folder: str) -> pathlib.Path | None:

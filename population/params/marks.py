@@ -14,7 +14,6 @@ import secrets
 from typing import Any
 
 from population import durable
-from population.errors import ParamsError
 from population.params import disk, folders
 
 _TOKEN = re.compile(r"[0-9A-Za-z_-]+")
@@ -70,7 +69,7 @@ def claimed(root: Any, run: str, *, in_bucket: bool = False) -> str | None:
         found = json.loads(content)
         text = found["text"]
         here = found["root"] == _identity(root, in_bucket)
-    except (OSError, ParamsError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, LookupError, RecursionError):  # It is no mark.
         return None

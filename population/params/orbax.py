@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from etils import epath
 
-from population import durable
+from population import durable, run_paths
 from population.params import disk, folders, marks, trees
 from population.refusals import shortly
 
@@ -53,8 +53,12 @@ class OrbaxParams:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         path = os.fspath(directory)
-        self.in_bucket = folders.is_url(path)
-        place = folders.whole_url(path) if self.in_bucket else folders.fixed(path)
+        self.in_bucket = run_paths.is_url(path)
+        place = (
+            folders.whole_url(path)
+            if self.in_bucket
+            else run_paths.absolute_folder(path)
+        )
         self._root = epath.Path(place)
 
     def save(self, name: str, tree: Any) -> str:

@@ -1,0 +1,68 @@
+"""What a connection to a SQLite journal has open, and how it is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import sqlite3
+import urllib.parse
+
+from population.journals import sqlite_file
+from population.journals.sqlite_open import OpenFile
+
+# Of what is damaged even SQLite's own message may be no text.
+REFUSALS = (sqlite3.Error, UnicodeDecodeError)
+
+
+@dataclasses.dataclass
+class Handles:
+    """What a connection has open, so that it can be closed without the connection.
+
+    Attributes:
+        path: The file, or None.
+        raw: SQLite's own connection.
+        file: The file, as this process has it open.
+        copy: The folder of a private copy.
+        has_written: Whether anything was committed.
+        pid: The process that has opened all this.
+    """
+
+    path: pathlib.Path | None
+    raw: sqlite3.Connection | None = None
+    file: OpenFile | None = None
+    copy: str | None = None
+    has_written: bool = False
+    pid: int = dataclasses.field(default_factory=os.getpid)
+
+    def close(self) -> None:
+        """Close all. What was only read, as it is damaged say, is left as it is."""
+        if os.getpid() != self.pid:
+            return  # All this is the parent's.
+        with contextlib.ExitStack() as stack:
+            if self.copy is not None:
+                stack.callback(shutil.rmtree, self.copy, ignore_errors=True)
+            if self.file is not None:
+                stack.callback(self.file.release)
+            reader = None if self.has_written else self._reader()
+            if reader is not None:
+                stack.callback(reader.close)
+            if self.raw is not None:
+                stack.callback(self.raw.close)
+
+    def _reader(self) -> sqlite3.Connection | None:
+        """A connection that cannot write: the last to close a file merges its log."""
+        if self.path is None or self.copy is not None:
+            return None
+        with contextlib.suppress(OSError, *REFUSALS):
+            if sqlite_file.log_of(self.path).stat().st_size:
+                place = f"file:{urllib.parse.quote(str(self.path))}?mode=ro"
+                with contextlib.ExitStack() as stack:
+                    reader = sqlite3.connect(place, uri=True, timeout=0.0)
+                    stack.callback(reader.close)
+                    reader.execute("PRAGMA user_version").fetchone()
+                    stack.pop_all()
+                return reader
+        return None
