@@ -365,6 +365,7 @@ class PopulationController:
         Raises:
             ValueError: If its journal is not in a `log_dir`: nobody else can open it.
         """
+        self.session.check_open()
         if not self._is_shared or self.log_dir is None:
             raise ValueError(
                 "Several processes need a run folder to share, and this controller has "

@@ -77,5 +77,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "store": lambda value: type(value) is str,
     "claimed": _is_count,
     "saved": lambda value: value is True,
+    "given": lambda value: type(value) is bool,
     "forked": _is_origin,
 }

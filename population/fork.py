@@ -208,7 +208,7 @@ def _write(
         facts["forked"]["token"] = runs.new_token()
         if int(facts.get("claimed", 0)) > last:
             del facts["claimed"]
-        for key in ("saved", "keep", "store"):
+        for key in ("saved", "keep", "store", "given"):
             facts.pop(key, None)
         for key, value in facts.items():
             journal.add_fact(key, codec.encode(value))

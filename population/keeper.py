@@ -73,7 +73,10 @@ class Keeper:
         if self._log_dir is None or run is None or not hasattr(self.store, "claimed"):
             return
         file = self._log_dir / JOURNAL_NAME
-        check = functools.partial(sharing.check, self.store, run, file, holder)
+        is_saved = "saved" in recorded
+        check = functools.partial(
+            sharing.check, self.store, run, file, holder, is_saved
+        )
         if getattr(self.store, "in_bucket", False):
             self._before_first_save = check
         else:

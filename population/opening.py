@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from population.sweeping import Sweeper
 
 if TYPE_CHECKING:
     from population.session import Session
+
+_GENERATION = re.compile(r"[0-9A-Za-z_]+-[0-9]+-[0-9]+")
 
 _NEWEST = 200
 
@@ -135,6 +138,18 @@ def open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
     return journal
 
 
+def _holds_weights(folder: pathlib.Path) -> bool:
+    """Whether a folder has files in a folder that is named as a generation is."""
+    if not folder.is_dir():
+        return False
+    return any(
+        entry.is_file()
+        for generation in folder.iterdir()
+        if generation.is_dir() and _GENERATION.fullmatch(generation.name)
+        for entry in generation.rglob("*")
+    )
+
+
 def _left_of_a_run(file: pathlib.Path) -> pathlib.Path | None:
     """What was recorded with a journal, if there is something; None if not.
 
@@ -143,11 +158,8 @@ def _left_of_a_run(file: pathlib.Path) -> pathlib.Path | None:
     Raises:
         JournalError: If the file is missing or empty: SQLite would remove its log.
     """
-    left = [
-        folder
-        for folder in (file.with_name(PARAMS_FOLDER), file.with_name(OWN_FOLDER))
-        if folder.is_dir() and any(folder.iterdir())
-    ]
+    params, own = file.with_name(PARAMS_FOLDER), file.with_name(OWN_FOLDER)
+    left = [folder for folder in (params, own) if _holds_weights(folder)]
     real = pathlib.Path(os.path.realpath(file))
     log = sqlite_file.log_of(real)
     left += [log] if log.is_file() and log.stat().st_size else []

@@ -120,9 +120,10 @@ def check_not_forked(pid: int) -> None:
     """
     if pid != os.getpid():
         raise RuntimeError(
-            "A controller must not be used in a process that was forked from its own. "
-            "Open the run there again: PopulationController(..., log_dir), or use "
-            "population.engines.processes."
+            "A controller must not be used in a process that was forked from its own, "
+            "nor its run be opened there: SQLite's locks do not hold in it. Begin such "
+            "processes with spawn, as population.engines.processes does, or before the "
+            "run is opened."
         )
 
 

@@ -250,10 +250,20 @@ def record_params(
         kept = keep or Keep()
         journal.add_fact("keep", codec.encode(dataclasses.asdict(kept)))
         journal.add_fact("store", codec.encode(name))
+        journal.add_fact("given", codec.encode(store is not None))
         return kept
     known = facts_module.read(recorded)
     if "store" not in known:
         raise damaged("it does not say which store keeps the params")
+    given = codec.encode(store is not None)
+    if recorded.get("given", given) != given:
+        told = "given (params=)" if store is None else "in its folder"
+        warnings.warn(
+            f"The run's params were saved in a store that was {told}, and now they are "
+            "looked for elsewhere. Pass the same params= as before, else they will be "
+            "missing.",
+            stacklevel=5,
+        )
     before = known["store"]
     if name != before:
         warnings.warn(

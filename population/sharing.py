@@ -18,7 +18,9 @@ from population.owners import Owner, is_foreign, owner_of
 logger = logging.getLogger("population")
 
 
-def check(store: Any, run: str, file: pathlib.Path, holder: Owner) -> None:
+def check(
+    store: Any, run: str, file: pathlib.Path, holder: Owner, is_saved: bool
+) -> None:
     """Refuse a store that serves another copy of a run; else have it serve this one.
 
     Args:
@@ -27,6 +29,7 @@ def check(store: Any, run: str, file: pathlib.Path, holder: Owner) -> None:
         run: The name by which a store knows the run.
         file: The run's journal.
         holder: This process.
+        is_saved: Whether any params were saved already.
 
     Raises:
         JournalError: If the journal that it serves is still where it was.
@@ -43,6 +46,12 @@ def check(store: Any, run: str, file: pathlib.Path, holder: Owner) -> None:
                 other,
                 before.host,
             )
+    if other is None and is_saved:
+        logger.warning(
+            "the params store of %s does not know this run, of which params were saved "
+            "before. If they are in another one, stop, and pass that as params=.",
+            real,
+        )
     if other != real:
         try:
             store.claim(run, json.dumps([real, holder.text]))

@@ -320,6 +320,11 @@ class Slots(Sequence[Slot]):
         self, worker_id: int, number: int, step: int, meta_text: str, reason: str
     ) -> GenerationRow:
         self.row += 1
+        present = self._slots[worker_id].generation if number else None
+        if present is not None and present.meta_params == meta_text:
+            digest = present.digest  # The usual case at a restart or a takeover.
+        else:
+            digest = codec.digest(codec.decode(meta_text))
         generation = GenerationRow(
             row=self.row,
             generation_id=self.id_of(worker_id, number),
@@ -327,7 +332,7 @@ class Slots(Sequence[Slot]):
             number=number,
             step=step,
             meta_params=meta_text,
-            digest=codec.digest(codec.decode(meta_text)),
+            digest=digest,
             reason=reason,
             time=self.time,
         )

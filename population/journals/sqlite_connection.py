@@ -71,11 +71,12 @@ class Connection:
         self.read_only = self.path is not None and (
             look or sqlite_file.is_protected(self.path)
         )
-        self._place = str(self.path)
+        self._place = str(path)  # As it was given: a link may be turned elsewhere.
         self._must_exist, self._left = must_exist, left
         self._durability = durability
         self._commits = self._asked = 0
         self._closed = False
+        self._frozen: object = None  # What a file was like that must not change.
         self._writes = False  # Whether this connection's transaction has the lock.
         self._merge_after = 0.0
         self._held = Handles(self.path)
@@ -95,6 +96,8 @@ class Connection:
         Returns:
             All its rows: what is damaged shows itself only when it is fetched.
         """
+        if self._frozen is not None:
+            self._check_frozen()
         try:
             return self.raw.execute(sql, values).fetchall()
         except sqlite3.OperationalError as error:
@@ -184,6 +187,18 @@ class Connection:
         ((version,),) = self.run("PRAGMA data_version")
         return version
 
+    def _check_frozen(self) -> None:
+        """Refuse to read a file that SQLite was told would not change, if it has.
+
+        Raises:
+            JournalError: If so.
+        """
+        if self.path is not None and sqlite_file.traits(self.path) != self._frozen:
+            raise JournalError(
+                f"The run in {self.path} has gone on since it was opened to look. Open "
+                "it again to see what is there now."
+            )
+
     def _end_writing(self) -> None:
         self._writes = False
         if self._held.file is not None:
@@ -241,6 +256,8 @@ class Connection:
             ) from None
         if size < _BYTES_BEFORE_MERGE or time.monotonic() < self._merge_after:
             return
+        if self._held.file is not None:
+            sqlite_file.check(self.path, self._held.file, to_write=False)
         busy = True
         try:
             # This one waits for nobody; the next holds the write lock while it waits.
@@ -270,7 +287,7 @@ class Connection:
         except OSError as error:
             raise sqlite_file.unusable(self.path, error) from error
         self._held.file = file
-        sqlite_file.check(self.path, file)
+        sqlite_file.check(self.path, file, to_write=not self.read_only)
         if not self.read_only:
             return self._waiting(lambda: self._connect(str(self.path)))
         if self._looks_in_place(self.path):
@@ -299,6 +316,8 @@ class Connection:
                 self._held.raw.close()
                 self._held.raw = None
             return False
+        if "immutable" in way:
+            self._frozen = sqlite_file.traits(path)
         self._check_not_empty(parts)
         if version != sqlite_schema.FORMAT:
             return False
@@ -373,6 +392,8 @@ class Connection:
                 if not parts:
                     sqlite_file.check_log(self.path, sqlite_file.log_of(self.path))
             sqlite_schema.prepare(self.raw, self.path)
+            if self.path is not None:
+                sqlite_schema.check(self.raw, self.path)
         except BaseException:
             self.raw.execute("ROLLBACK")
             raise

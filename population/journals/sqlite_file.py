@@ -56,12 +56,36 @@ def is_protected(path: pathlib.Path) -> bool:
     return not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
-def check(path: pathlib.Path, file: OpenFile) -> None:
+def traits(path: pathlib.Path) -> object:
+    """What changes whenever a journal is written to."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, _has_log(path)
+
+
+def check(path: pathlib.Path, file: OpenFile, *, to_write: bool) -> None:
     """Refuse a foreign or damaged file, and leave it and its side files as they are.
+
+    Args:
+        path: The file.
+        file: The same, open.
+        to_write: Whether it is to be written to.
 
     Raises:
         JournalError: Saying what is wrong with it.
     """
+    if to_write and file.names() > 1:
+        raise JournalError(
+            f"{path} is one file under {file.names()} names (hard links), each of which "
+            "would get a log of its own. Make it a file of its own: copy it, and give "
+            "the copy its name."
+        )
+    for suffix in ("-journal", "-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists() and not beside.is_file():
+            raise JournalError(
+                f"{beside} must be a file that SQLite keeps beside a journal, and is "
+                "none. Remove it."
+            )
     try:
         _check(path, file)
     except JournalError:

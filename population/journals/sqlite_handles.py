@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import urllib.parse
 
+from population.errors import JournalError
 from population.journals import sqlite_file
 from population.journals.sqlite_open import OpenFile
 
@@ -46,11 +47,21 @@ class Handles:
                 stack.callback(shutil.rmtree, self.copy, ignore_errors=True)
             if self.file is not None:
                 stack.callback(self.file.release)
-            reader = None if self.has_written else self._reader()
+            reader = None if self._may_merge() else self._reader()
             if reader is not None:
                 stack.callback(reader.close)
             if self.raw is not None:
                 stack.callback(self.raw.close)
+
+    def _may_merge(self) -> bool:
+        """Whether this has written to the file, and the file is still a journal."""
+        if not self.has_written or self.path is None or self.file is None:
+            return self.has_written
+        try:
+            sqlite_file.check(self.path, self.file, to_write=False)
+        except JournalError:
+            return False
+        return True
 
     def _reader(self) -> sqlite3.Connection | None:
         """A connection that cannot write: the last to close a file merges its log."""

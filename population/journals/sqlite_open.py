@@ -41,6 +41,10 @@ class OpenFile:
         handle = self._handles[0]
         return os.pread(handle, count, 0), os.fstat(handle).st_size
 
+    def names(self) -> int:
+        """How many names the file has: hard links."""
+        return os.fstat(self._handles[0]).st_nlink
+
     def copy_to(self, target: pathlib.Path) -> None:
         """Copy the content."""
         with target.open("wb") as stream:

@@ -53,6 +53,11 @@ def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
                 "whose restore(init) makes one."
             )
     for place, leaf in by_path(tree).items():
+        if type(leaf) is str and not leaf.isascii() and codec.readable(leaf) != leaf:
+            raise TypeError(
+                f"params{place} cannot be stored: it is no Unicode text, but {leaf!a}. "
+                "Write it with escapes."
+            )
         if codec.is_array(leaf):
             refuse_lossy(leaf, f"params{place}")
         if not is_storable(leaf):
