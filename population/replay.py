@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from population import codec, protocol, recorded
+from population import codec, protocol, recorded, run_paths
 from population.base import Branch, Mutator, Ref, Report, Stop
 from population.decisions import Decisions
 from population.decoding import decode, decode_params, decoded
@@ -119,10 +120,11 @@ def replay(
     Raises:
         JournalError: If there is no run.
     """
-    journal = recorded.open_journal(recorded.folder_of(run))
+    folder = recorded.folder_of(run)
+    journal = recorded.open_journal(folder)
     try:
         with journal.reading():
-            replayer = _Replayer(journal, mutator)
+            replayer = _Replayer(journal, mutator, folder)
         return replayer.run()
     finally:
         journal.close()
@@ -134,9 +136,12 @@ class _Replayer:
     Args:
         source: The recorded run.
         mutator: Who is asked.
+        folder: The run folder, in which the library's own paths lie.
     """
 
-    def __init__(self, source: Journal, mutator: Mutator[Any]) -> None:
+    def __init__(
+        self, source: Journal, mutator: Mutator[Any], folder: pathlib.Path
+    ) -> None:
         facts = recorded.facts_of(source)
         # What is recorded up to here never changes: a run that goes on meanwhile need
         # not keep its log for this reader.
@@ -148,7 +153,7 @@ class _Replayer:
         self._journal = SqliteJournal()
         for key in ("run", "size", "mode", "seed"):
             self._journal.add_fact(key, codec.encode(facts[key]))
-        graph = CheckpointGraph(self._journal, threading.RLock())
+        graph = CheckpointGraph(self._journal, threading.RLock(), folder)
         self._graph = graph
         self._slots = Slots(self._journal, graph, facts["mode"])
         self._slots.once = Once(quiet=True)
@@ -261,9 +266,14 @@ class _Replayer:
         self, report: Report, opened: Sequence[Opened], derived: Mapping[int, Branch]
     ) -> None:
         if opened or derived:
-            was = {g.worker_id: _branch(g, root, self._journal) for g, root in opened}
+            was = {g.worker_id: self._branch(g, root) for g, root in opened}
             row, ref = self._slots.row, report.checkpoint.ref
             self._found.append(Decision(row, ref, report.worker_id, was, derived))
+
+    def _branch(self, generation: GenerationRow, root: CheckpointRecord) -> Branch:
+        parent = None if root.parent is None else self._journal.checkpoint(root.parent)
+        found = None if parent is None else decoded(parent, self._graph.own)
+        return Branch(found, decode(generation.meta_params), generation.reason)
 
     def _remind(self, opened: list[Opened]) -> None:
         """The mutator was shown a report again, as a slot was found lost."""
@@ -287,11 +297,12 @@ class _Replayer:
         value = record.value
         if record.has_value and value is None:
             value = float("nan")
+        params = None if record.params is None else decode_params(record.params)
         new = Incoming(
             found.worker_id,
             found.generation_id,
             step,
-            None if record.params is None else decode_params(record.params),
+            run_paths.absolute(params, self._graph.own),
             record.params,
             value if record.has_value else None,
             None if record.metrics is None else decode(record.metrics),
@@ -347,14 +358,6 @@ def _agreeing(opened: Sequence[Opened], derived: Mapping[int, Branch]) -> int:
         if generation.worker_id != worker_id or not same:
             return 0
     return len(derived)
-
-
-def _branch(
-    generation: GenerationRow, root: CheckpointRecord, journal: Journal
-) -> Branch:
-    parent = None if root.parent is None else journal.checkpoint(root.parent)
-    found = None if parent is None else decoded(parent)
-    return Branch(found, decode(generation.meta_params), generation.reason)
 
 
 def _plain(branches: Mapping[int, Branch]) -> dict[int, tuple[Ref | None, str]]:
