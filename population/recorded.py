@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,10 @@ def open_journal(folder: pathlib.Path) -> SqliteJournal:
     """The journal of a run folder.
 
     Raises:
-        JournalError: If there is none, or it holds no run.
+        JournalError: If there is none, it cannot be reached, or it holds no run.
     """
     file = folder / JOURNAL_NAME
-    if not file.is_file():
+    if not _is_file(file):
         raise JournalError(
             f"{folder} must be the log_dir of a run; it holds no {JOURNAL_NAME}."
         )
@@ -81,6 +82,24 @@ def open_journal(folder: pathlib.Path) -> SqliteJournal:
         journal.close()
         raise
     return journal
+
+
+def _is_file(file: pathlib.Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        JournalError: If this user may not look.
+    """
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise JournalError(
+            f"{file.parent} must be the log_dir of a run that this user may read, but "
+            f"its {file.name} cannot be reached: {error.strerror or error}. Ask for "
+            "access to the folder, or name another one."
+        ) from error
 
 
 def facts_of(journal: Journal) -> dict[str, Any]:

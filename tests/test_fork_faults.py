@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import population
-from population import PopulationController
+from population import JournalError, PopulationController
 from population.mutators import WinnerTakeAllGenetic
 from tests.helpers import generation, work
 from tests.test_fork import smaller, trained, winner
@@ -148,6 +148,16 @@ def own_files_are_secret(public: pathlib.Path) -> tuple[pathlib.Path, pathlib.Pa
     for file in (public / "paths" / "own").glob("*/*"):
         file.chmod(0)
     return public / "paths", public / "theirs" / "new"
+
+
+def test_a_run_in_a_folder_that_one_may_not_enter_is_not_replayed(
+    public: pathlib.Path,
+) -> None:
+    """The error says whose access is missing, and to what."""
+    trained(public / "old").close()
+    (public / "old").chmod(0)
+    with as_anybody(), pytest.raises(JournalError, match="Ask for access"):
+        population.replay(public / "old", winner())
 
 
 def test_decisions_name_paths_where_the_run_is(tmp_path: pathlib.Path) -> None:
