@@ -7,7 +7,6 @@ import inspect
 import logging
 import os
 import pathlib
-import shutil
 import threading
 from typing import Any
 
@@ -17,7 +16,14 @@ from population.controller import PopulationController
 from population.decisions import Decisions
 from population.decoding import decode_params
 from population.errors import JournalError, ParamsError, damaged
-from population.forking import each_file, link, only_fork
+from population.forking import (
+    Files,
+    check_apart,
+    in_words,
+    make_folder,
+    only_fork,
+    saved_as,
+)
 from population.graph import CheckpointGraph
 from population.journal import Journal
 from population.journals.sqlite import SqliteJournal
@@ -36,6 +42,7 @@ from population.run_paths import OWN_FOLDER, run_folder
 from population.slots import Slots
 
 logger = logging.getLogger("population")
+_DRAFT = f".{JOURNAL_NAME}.fork"
 
 
 def fork(
@@ -68,7 +75,8 @@ def fork(
 
     Raises:
         ValueError: If there is no such row.
-        JournalError: If there is no run, or `new_dir` holds one.
+        JournalError: If there is no run, or `new_dir` holds one, cannot be written to,
+            or would have its params where the run has them.
     """
     _check_options(options, mutator)
     source_folder, folder = recorded.folder_of(run), run_folder(new_dir, "new_dir")
@@ -160,35 +168,36 @@ def _make(
 ) -> None:
     """Write the new run as a whole, or nothing that looks like one."""
     folder = folders[1]
-    if folder.is_file() or (folder / JOURNAL_NAME).exists():
-        raise _taken(folder)
-    old, new = ((f / PARAMS_FOLDER).resolve() for f in folders)
-    if old == new:  # By a symbolic link.
-        raise JournalError(
-            f"new_dir must keep its params in a folder of its own, and {new} is that "
-            "of the run. Choose another one."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_fork(folder):
-        draft = folder / f".{JOURNAL_NAME}.fork"
-        for left in folder.glob(f"{draft.name}*"):
-            left.unlink()  # Of a fork that was killed: no other one is at work here.
-        journal = SqliteJournal(draft)
-        copy = _Copy(journal, folders, own_store)
+    with in_words(folder):
+        if folder.is_file() or os.path.lexists(folder / JOURNAL_NAME):
+            raise _taken(folder)
+        check_apart(*folders)
+        make_folder(folder)
+    with only_fork(folder) as alone:
+        _remove(folder, _DRAFT)  # Of forks that were killed.
+        draft = folder / _DRAFT
+        files = Files(folder, alone)
         try:
-            try:
+            with contextlib.closing(SqliteJournal(draft)) as journal:
+                copy = _Copy(journal, folders, own_store, files)
                 _write(source, journal, copy, mutator, last)
                 journal.merge()
-            finally:
-                journal.close()
-            _publish(draft, folder)
+            with in_words(folder):
+                _publish(draft, folder)
         except BaseException:
-            copy.undo()
+            files.undo()
             raise
         finally:
-            for left in folder.glob(f"{draft.name}*"):
-                left.unlink()
-        durable.sync(folder)
+            _remove(folder, draft.name)
+        with in_words(folder):
+            durable.sync(folder)
+
+
+def _remove(folder: pathlib.Path, name: str) -> None:
+    """Remove drafts and what SQLite keeps beside them."""
+    with contextlib.suppress(OSError):  # What stays is in nobody's way.
+        for file in folder.glob(f"{name}*"):
+            file.unlink()
 
 
 def _write(
@@ -227,7 +236,7 @@ def _publish(draft: pathlib.Path, folder: pathlib.Path) -> None:
     except FileExistsError:
         raise _taken(folder) from None
     except OSError:  # A file system without links.
-        if file.exists():
+        if os.path.lexists(file):
             raise _taken(folder) from None
         os.replace(draft, file)
 
@@ -260,6 +269,7 @@ class _Copy:
         journal: The new one; a transaction is open.
         folders: The old run's and the new one's.
         own_store: Whether the new run keeps its params in its folder.
+        files: Makes the files of the new run.
 
     Attributes:
         source: The old run's folder.
@@ -271,12 +281,13 @@ class _Copy:
         journal: Journal,
         folders: tuple[pathlib.Path, pathlib.Path],
         own_store: bool,
+        files: Files,
     ) -> None:
         self._journal = journal
         self.source, self.target = folders
         self._old, self._new = (folder / PARAMS_FOLDER for folder in folders)
         self._old_own, self._new_own = (folder / OWN_FOLDER for folder in folders)
-        self._shared: list[pathlib.Path] = []
+        self._files = files
         self._own_store = own_store
         self._removals: list[RemovalRecord] = []
         self._named: dict[str, CheckpointRow] = {}
@@ -322,17 +333,6 @@ class _Copy:
             elif self._own_store:
                 self._share(text, params.path, named)
 
-    def undo(self) -> None:
-        """Remove what was shared: there is no new run."""
-        for path in self._shared:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-            for folder in (path.parent, self._new, self._new_own):
-                with contextlib.suppress(OSError):  # Others are in it.
-                    folder.rmdir()
-
     def _checkpoint(self, record: CheckpointRecord) -> None:
         if record.params is not None and record.params.startswith(codec.HELD):
             record = record._replace(params=None)  # Weights in a memory stay there.
@@ -349,21 +349,18 @@ class _Copy:
         """Copy what the loop has saved itself: it may write to such a file again."""
         for path in run_paths.paths_of(params):
             old, new = self._old_own / path, self._new_own / path
-            if not old.parent.is_dir():
-                continue
-            for entry in old.parent.iterdir():  # Some savers add a suffix of their own.
-                if entry.name == old.name or entry.name.startswith(f"{old.name}."):
-                    self._shared.append(new.with_name(entry.name))
-                    each_file(entry, self._shared[-1], shutil.copyfile)
+            for entry in saved_as(old):
+                with contextlib.suppress(FileNotFoundError):  # The loop removed it.
+                    self._files.take(entry, new.with_name(entry.name), shared=False)
 
     def _share(self, text: str, path: str, named: CheckpointRow) -> None:
         """Link a file, or copy it; if it has been removed meanwhile, say so."""
-        if pathlib.PurePath(path).is_absolute() or ".." in pathlib.PurePath(path).parts:
+        parts = pathlib.PurePath(path)
+        if parts.is_absolute() or ".." in parts.parts or "\0" in path:
             raise damaged(f"the params {path[:60]!r} are not in its folder")
         old, new = self._old / path, self._new / path
-        self._shared.append(new)
         try:
-            each_file(old, new, link)
+            size = self._files.take(old, new, shared=True)
         except FileNotFoundError:
             if not self._old.is_dir():
                 raise ParamsError(
@@ -372,6 +369,5 @@ class _Copy:
                 ) from None
             self._journal.remove([(self.end, text, UNREACHABLE)])
             return
-        size = sum(f.stat().st_size for f in [new, *new.rglob("*")] if f.is_file())
         save = SaveRow(text, self.end, named.generation_id, named.step, size)
         self._journal.add_save(save)

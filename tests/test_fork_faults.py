@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import shutil
+import socket
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ import population
 from population import JournalError, PopulationController
 from population.mutators import WinnerTakeAllGenetic
 from tests.helpers import generation, work
-from tests.test_fork import smaller, trained, winner
+from tests.test_fork import meanwhile, smaller, trained, winner
 
 NOBODY = 65534
 WAYS = ["params", "own"]
@@ -86,6 +89,107 @@ def as_anybody() -> Iterator[None]:
             os.setresuid(0, 0, 0)
 
 
+@pytest.mark.parametrize("depth", ["folder", "generations", "files", "within"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fork_that_would_write_into_the_run_itself_is_refused(
+    way: str, depth: str, tmp_path: pathlib.Path
+) -> None:
+    """By links at any depth; what they lead to is all there afterwards."""
+    old, new, big = tmp_path / "old", tmp_path / "new", tmp_path / "big"
+    run_of(way, old).close()
+    os.rename(old / way, big)
+    (old / way).symlink_to(big)
+    new.mkdir()
+    if depth == "folder":
+        (new / way).symlink_to(big)
+    elif depth == "within":
+        (new / way).symlink_to(big / "new")
+        (big / "new").mkdir()
+    else:
+        (new / way).mkdir()
+        for place in big.iterdir():
+            if depth == "generations":
+                (new / way / place.name).symlink_to(place)
+            else:
+                (new / way / place.name).mkdir()
+                for file in place.iterdir():
+                    (new / way / place.name / file.name).symlink_to(file)
+    before = files_in(big)
+    with pytest.raises(JournalError, match=r"in a folder of its own.*Choose another"):
+        population.fork(old, new, mutator=winner())
+    assert files_in(big) == before
+    assert not (new / "journal.sqlite").exists()
+    population.fork(old, tmp_path / "other", mutator=winner()).close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_overwritten_through_a_link_out_of_the_new_folder(
+    way: str, tmp_path: pathlib.Path
+) -> None:
+    """What is elsewhere was not left by a fork into this folder."""
+    old, new, other = tmp_path / "old", tmp_path / "new", tmp_path / "other"
+    run_of(way, old).close()
+    name = sorted((old / way).glob("*/*"))[-1].relative_to(old / way)
+    (other / name).parent.mkdir(parents=True)
+    (other / name).write_text("precious")
+    new.mkdir()
+    (new / way).symlink_to(other)
+    with pytest.raises(JournalError, match="which is there already"):
+        population.fork(old, new, mutator=winner())
+    assert files_in(other) == {str(name): b"precious"}
+    (other / name).unlink()
+    forked = population.fork(old, new, mutator=winner())
+    assert_has_weights(forked)
+    forked.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fork_takes_the_place_of_one_that_was_killed(
+    way: str, tmp_path: pathlib.Path
+) -> None:
+    """Half of a file, or a hard link to one of the run, is in nobody's way."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    run_of(way, old).close()
+    before = files_in(old / way)
+    for number, file in enumerate(sorted((old / way).glob("*/*"))):
+        place = new / way / file.relative_to(old / way)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if number % 2:
+            os.link(file, place)
+        else:
+            place.write_text("half")
+            place.chmod(0o444)
+    (new / ".journal.sqlite.fork-1").touch()
+    forked = population.fork(old, new, mutator=winner())
+    assert_has_weights(forked)
+    assert not list(new.glob(".journal*"))
+    assert files_in(old / way) == before
+    forked.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fork_that_fails_removes_only_what_it_has_made(
+    way: str, tmp_path: pathlib.Path
+) -> None:
+    """Other files in the new folder stay, and it can be tried again."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    run_of(way, old).close()
+    place = new / way / next((old / way).iterdir()).name
+    place.mkdir(parents=True)
+    (place / "notes").write_text("mine")
+
+    def fail() -> None:
+        assert len(files_in(new / way)) > 1
+        raise OSError("of the user's own")
+
+    with pytest.raises(OSError, match="of the user's own"):
+        population.fork(old, new, mutator=meanwhile(fail))
+    assert files_in(new) == {str((place / "notes").relative_to(new)): b"mine"}
+    forked = population.fork(old, new, mutator=winner())
+    assert_has_weights(forked)
+    forked.close()
+
+
 def closed_to_all(public: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """A run in a folder that one may not enter."""
     (public / "old").chmod(0)
@@ -150,6 +254,38 @@ def own_files_are_secret(public: pathlib.Path) -> tuple[pathlib.Path, pathlib.Pa
     return public / "paths", public / "theirs" / "new"
 
 
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (closed_to_all, "must be the log_dir of a run"),
+        (new_in_a_protected_folder, "new_dir must be .*Permission denied"),
+        (new_is_protected, "new_dir must be .*Permission denied"),
+        (new_is_closed, "new_dir must be .*Permission denied"),
+        (new_in_a_closed_folder, "new_dir must be .*Permission denied"),
+        (new_below_a_file, "new_dir must be .*Not a directory"),
+        (new_leads_nowhere, "new_dir must be .*File exists"),
+        (params_are_closed, "cannot be copied: Permission denied"),
+        (own_files_are_closed, "cannot be copied: Permission denied"),
+        (own_files_are_secret, "cannot be copied: Permission denied"),
+    ],
+)
+def test_what_the_system_forbids_is_said_in_words(
+    make: Callable[[pathlib.Path], tuple[pathlib.Path, pathlib.Path]],
+    says: str,
+    public: pathlib.Path,
+) -> None:
+    """No caller has to know what the library calls on the way."""
+    trained(public / "old").close()
+    by_paths(public / "paths").close()
+    (public / "theirs").mkdir()
+    (public / "theirs").chmod(0o777)
+    old, new = make(public)
+    with as_anybody(), pytest.raises(JournalError, match=says):
+        population.fork(old, new, mutator=winner())
+    assert not list((public / "theirs").rglob("*journal*"))
+    assert not [p for p in (public / "theirs").rglob("*/*/*") if p.is_file()]
+
+
 def test_a_run_in_a_folder_that_one_may_not_enter_is_not_replayed(
     public: pathlib.Path,
 ) -> None:
@@ -186,3 +322,88 @@ def test_decisions_name_paths_where_the_run_is(tmp_path: pathlib.Path) -> None:
     assert seen
     assert all(pathlib.Path(str(params)).is_file() for params in seen)
     run.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pipes_and_links_to_nothing_are_left_out(
+    way: str, tmp_path: pathlib.Path, public: pathlib.Path
+) -> None:
+    """Savers may leave such things beside what they save, or in its folder."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    run_of(way, old).close()
+    for file in sorted((old / way).glob("*/*")):
+        content = file.read_bytes()
+        if way == "own":
+            os.mkfifo(file.with_name(f"{file.name}.pipe"))
+            file.with_name(f"{file.name}.gone").symlink_to("nothing")
+            file.with_name(f"{file.name}.self").symlink_to(f"{file.name}.self")
+        file.unlink()
+        file.mkdir()
+        (file / "data").write_bytes(content)
+        os.mkfifo(file / "pipe")
+        (file / "gone").symlink_to("nothing")
+        (file / "loop").symlink_to(".")
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as made:
+            made.bind(str(public / "socket"))  # Its path must be short.
+        shutil.move(public / "socket", file / "socket")
+    forked = population.fork(old, new, mutator=winner())
+    kept = {path.name for path in (new / way).glob("*/*/*")}
+    assert kept == {"data"}
+    for path in (new / way).rglob("*"):
+        assert stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFDIR)
+    forked.close()
+
+
+def test_weights_that_are_no_files_count_as_removed(tmp_path: pathlib.Path) -> None:
+    """A link whose end is gone, say: the slots begin where there are some."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    trained(old).close()
+    for file in sorted((old / "params").glob("*/*")):
+        file.unlink()
+        file.symlink_to("nothing")
+    forked = population.fork(old, new, mutator=winner())
+    assert work(forked, 0).step == 0
+    assert not files_in(new / "params")
+    forked.close()
+
+
+def test_linked_weights_are_shared_as_the_files_they_lead_to(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A relative link would lead elsewhere from the new folder."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    trained(old).close()
+    (old / "elsewhere").mkdir()
+    for number, file in enumerate(sorted((old / "params").glob("*/*"))):
+        os.rename(file, old / "elsewhere" / str(number))
+        file.symlink_to(f"../../elsewhere/{number}")
+    forked = population.fork(old, new, mutator=winner())
+    assert_has_weights(forked)
+    assert not any(path.is_symlink() for path in new.rglob("*"))
+    forked.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fork_of_an_archived_run_can_be_removed(
+    way: str, public: pathlib.Path
+) -> None:
+    """Files that nobody may write to, in folders likewise, do not stay so."""
+    old = public / "old"
+    run_of(way, old).close()
+    for file in sorted((old / way).glob("*/*")):
+        content = file.read_bytes()
+        if way == "own":
+            file.unlink()
+            file.mkdir()
+            (file / "data").write_bytes(content)
+    for place in (old, *old.rglob("*")):
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    with as_anybody():
+        new = public / "new"
+        population.fork(old, new, mutator=winner()).close()
+        assert files_in(new / way)
+        for place in sorted(new.rglob("*"), reverse=True):
+            if place.is_dir():
+                place.rmdir()
+            else:
+                place.unlink()
