@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import pathlib
+import secrets
 import threading
 from typing import Any
 
@@ -174,8 +175,9 @@ def _make(
         check_apart(*folders)
         make_folder(folder)
     with only_fork(folder) as alone:
-        _remove(folder, _DRAFT)  # Of forks that were killed.
-        draft = folder / _DRAFT
+        if alone:
+            _remove(folder, _DRAFT)  # Of forks that were killed.
+        draft = folder / f"{_DRAFT}-{secrets.token_hex(8)}"
         files = Files(folder, alone)
         try:
             with contextlib.closing(SqliteJournal(draft)) as journal:

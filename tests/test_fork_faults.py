@@ -17,7 +17,7 @@ import pytest
 import population
 from population import JournalError, PopulationController
 from population.mutators import WinnerTakeAllGenetic
-from tests.helpers import generation, work
+from tests.helpers import generation, told, work
 from tests.test_fork import meanwhile, smaller, trained, winner
 
 NOBODY = 65534
@@ -188,6 +188,56 @@ def test_a_fork_that_fails_removes_only_what_it_has_made(
     forked = population.fork(old, new, mutator=winner())
     assert_has_weights(forked)
     forked.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_without_locks_a_fork_leaves_another_one_alone(
+    way: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A draft that is there may be of a fork that is at work."""
+    fcntl = pytest.importorskip("fcntl")
+    old, new = tmp_path / "old", tmp_path / "new"
+    run = run_of(way, old)
+
+    def flock(handle: int, kind: int) -> None:
+        raise OSError("no locks here")
+
+    def second() -> None:
+        with pytest.raises(JournalError, match="which is there already"):
+            population.fork(old, new, mutator=winner())
+        assert len(list(new.glob(".journal.sqlite.fork-*"))) >= 1
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    forked = population.fork(old, new, mutator=meanwhile(second))
+    assert told(forked)[-1][0] == told(run)[-1][0]
+    assert_has_weights(forked)
+    assert not list(new.glob(".journal*"))
+    forked.close()
+    run.close()
+
+
+def test_without_locks_the_first_of_two_forks_to_end_has_the_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is refused, and takes nothing with it."""
+    fcntl = pytest.importorskip("fcntl")
+    old, new = tmp_path / "old", tmp_path / "new"
+    run = PopulationController([1.0] * 3, winner(), old)  # Nothing to share yet.
+    made: list[PopulationController] = []
+
+    def flock(handle: int, kind: int) -> None:
+        raise OSError("no locks here")
+
+    def second() -> None:
+        made.append(population.fork(old, new, mutator=winner()))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(JournalError, match="a folder without a run"):
+        population.fork(old, new, mutator=meanwhile(second))
+    assert told(made[0]) == told(run)
+    assert not list(new.glob(".journal*"))
+    made[0].close()
+    run.close()
 
 
 def closed_to_all(public: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
