@@ -187,7 +187,8 @@ def _make(
             with in_words(folder):
                 _publish(draft, folder)
         except BaseException:
-            files.undo()
+            if not _is_published(draft, folder):
+                files.undo()
             raise
         finally:
             _remove(folder, draft.name)
@@ -241,6 +242,15 @@ def _publish(draft: pathlib.Path, folder: pathlib.Path) -> None:
         if os.path.lexists(file):
             raise _taken(folder) from None
         os.replace(draft, file)
+
+
+def _is_published(draft: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether the draft has got its name, though an interrupt hides it."""
+    file = folder / JOURNAL_NAME
+    try:
+        return os.path.samefile(draft, file)
+    except OSError:  # It was renamed, or never came so far.
+        return file.exists()
 
 
 def _taken(folder: pathlib.Path) -> JournalError:

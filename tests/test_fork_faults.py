@@ -190,6 +190,36 @@ def test_a_fork_that_fails_removes_only_what_it_has_made(
     forked.close()
 
 
+@pytest.mark.parametrize("call", ["link", "replace"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_that_was_published_keeps_its_weights(
+    way: str, call: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt just after the new journal has got its name undoes nothing."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    run_of(way, old).close()
+    publish = getattr(os, call)
+
+    def interrupted(source: Any, place: Any) -> None:
+        if str(place).endswith("journal.sqlite"):
+            publish(source, place)
+            raise KeyboardInterrupt
+        publish(source, place)
+
+    def no_link(source: Any, place: Any) -> None:
+        raise OSError("no links here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", no_link)
+        patch.setattr(f"os.{call}", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            population.fork(old, new, mutator=winner())
+    assert not list(new.glob(".journal*"))
+    again = PopulationController([None] * 3, winner(), new)
+    assert_has_weights(again)
+    again.close()
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_without_locks_a_fork_leaves_another_one_alone(
     way: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
