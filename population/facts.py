@@ -45,6 +45,20 @@ def read_all(journal: Journal) -> dict[str, Any]:
     return found
 
 
+def lost(worker_ids: Any, size: int) -> list[int]:
+    """What a journal says of lost slots.
+
+    Raises:
+        JournalError: If it cannot be.
+    """
+    known = type(worker_ids) is list and all(
+        type(w) is int and 0 <= w < size for w in worker_ids
+    )
+    if not known:
+        raise damaged(f"its lost slots are {repr(worker_ids)[:60]}")
+    return list(worker_ids)
+
+
 def store_key(recorded: Mapping[str, str]) -> str | None:
     """The name by which a params store knows a run; None without one.
 

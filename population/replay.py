@@ -280,6 +280,8 @@ class _Replayer:
         if self._reminded is None:
             return
         worker_id, self._reminded = self._reminded, None
+        if worker_id >= len(self._slots):
+            raise damaged(f"it tells of worker {worker_id}, which is none")
         newest = self._graph.newest_value(self._slots[worker_id].newest)
         if newest is not None:
             self._ask([Report(worker_id, newest)], opened)
@@ -308,7 +310,10 @@ class _Replayer:
             None if record.metrics is None else decode(record.metrics),
             record.metrics,
         )
-        return protocol.record(self._slots, new)
+        try:
+            return protocol.record(self._slots, new)
+        except ValueError as error:
+            raise damaged(f"row {record.row} cannot be recorded: {error}") from error
 
     def _generation(self, row: int) -> GenerationRow:
         found = self._generations.get(row)

@@ -44,9 +44,8 @@ def run_folder(log_dir: str | os.PathLike[str], what: str = "log_dir") -> pathli
     text = os.fsdecode(log_dir)
     if is_url(text):
         raise ValueError(
-            f"{what} must be a folder of this machine, where the journal's locks work, "
-            f"got {text!r}. Keep only the weights in the bucket: "
-            f"params=OrbaxParams({text!r}) beside a local {what}."
+            f"{what} must be a local folder, got {text!r}. Only weights can be in a "
+            f"bucket: params=OrbaxParams({text!r}) beside a local log_dir."
         )
     return absolute_folder(text)
 

@@ -122,7 +122,7 @@ class Slots(Sequence[Slot]):
     def load_losses(self) -> None:
         """Read which slots are lost."""
         text, self.losses = self.journal.lost()
-        self.lose([] if text is None else self._lost(decode(text)))
+        self.lose([] if text is None else facts.lost(decode(text), len(self.steps)))
 
     def begin(self, now: float) -> None:
         """Begin a batch of reports: its time, never before the last one's."""
@@ -255,16 +255,6 @@ class Slots(Sequence[Slot]):
         if self._recent is not None:
             branched_later = np.flatnonzero(self.begins >= step)
             self._recent.forget_older(branched_later.tolist())
-
-    def _lost(self, worker_ids: Any) -> list[int]:
-        """What the journal says of lost slots, if it can be."""
-        ids = range(len(self.steps))
-        known = type(worker_ids) is list and all(
-            type(w) is int and w in ids for w in worker_ids
-        )
-        if not known:
-            raise damaged(f"its lost slots are {repr(worker_ids)[:60]}")
-        return list(worker_ids)
 
     def _resize(self, size: int) -> None:
         self.steps = np.full(size, -1, np.int64)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from population import JournalError, PopulationController, Stop
+from population.engines import processes, threads, vectorized
 from population.mutators import FixedSchedule
 from tests.helpers import generation
 
@@ -148,3 +149,23 @@ def test_the_end_of_a_program_closes_what_it_has_open(tmp_path: pathlib.Path) ->
     assert "sqlite" not in done.stderr
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "journal.sqlite-wal").exists()
+
+
+def test_an_engine_does_not_begin_on_a_closed_run() -> None:
+    """It would say that all is done."""
+    controller = opened(None, stop=Stop(steps=2))
+    controller.close()
+
+    def nothing(*arguments: Any) -> Any:
+        raise AssertionError("nothing is trained")
+
+    calls: list[Callable[[], object]] = [
+        lambda: threads.run(nothing, controller, progress=False),
+        lambda: processes.run(nothing, controller, progress=False),
+        lambda: vectorized.run(
+            controller, nothing, nothing, nothing, 1, progress=False
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(JournalError, match="This run is closed"):
+            call()

@@ -286,7 +286,7 @@ def test_a_bucket_as_a_run_folder_is_refused_in_words(
                 call()
     with pytest.raises(ValueError, match=r"OrbaxParams\('gs://bucket/run'\)"):
         FileParams(BUCKET)
-    with pytest.raises(ValueError, match="must be a folder of this machine"):
+    with pytest.raises(ValueError, match="must be a local folder"):
         SqliteJournal(f"{BUCKET}/journal.sqlite")
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
     OrbaxParams(BUCKET)

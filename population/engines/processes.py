@@ -67,6 +67,7 @@ def run(
         RuntimeError: If all processes died, or an exception cannot travel back.
         Exception: The first that a worker raised.
     """
+    controller.session.check_open(to_train=True)
     count = len(controller.workers) if num_workers is None else num_workers
     if type(count) is not int or count < 1:
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")

@@ -108,6 +108,7 @@ def run(
         categories,
         max_batch,
     )
+    controller.session.check_open(to_train=True)
     return _run(controller, request, progress)
 
 

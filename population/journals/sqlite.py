@@ -18,8 +18,9 @@ from population.errors import damaged
 from population.journal import Journal
 from population.journals import sqlite_queries as queries
 from population.journals import sqlite_rows, sqlite_schema
-from population.journals.sqlite_connection import SYNCHRONOUS, Connection
+from population.journals.sqlite_connection import Connection
 from population.journals.sqlite_rows import checked
+from population.journals.sqlite_schema import SYNCHRONOUS
 from population.rows import (
     NUMBERED,
     UNREACHABLE,

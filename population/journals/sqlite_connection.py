@@ -6,7 +6,6 @@ import logging
 import os
 import pathlib
 import sqlite3
-import sys
 import tempfile
 import threading
 import time
@@ -28,7 +27,6 @@ from population.journals.sqlite_waiting import is_busy
 
 logger = logging.getLogger("population")
 Result = TypeVar("Result")
-SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 _COMMITS_BEFORE_MERGE = _ASKED_BEFORE_LOOK = 64
 _BYTES_BEFORE_MERGE = 4_000_000
 _MERGE_TIMEOUT_MS = 50
@@ -43,7 +41,7 @@ class Connection:
 
     Args:
         path: The file; it is made if it does not exist. None: memory.
-        durability: A key of `SYNCHRONOUS`.
+        durability: "process" or "power": what a commit survives.
         must_exist: Whether a file without tables is refused.
         left: What is left of a run that was recorded there; then it is refused, too.
         look: Whether it is only looked at in any case.
@@ -345,7 +343,7 @@ class Connection:
             self._check_not_empty(
                 *execute("SELECT count(*) FROM sqlite_master").fetchone()
             )
-            self._choose_settings()
+            sqlite_schema.choose_settings(self.raw, self._durability)
         if execute("PRAGMA user_version").fetchone() != (sqlite_schema.FORMAT,):
             self._prepare()
         if self.path is not None:
@@ -366,20 +364,6 @@ class Connection:
                 f"{self.path} holds no run yet. Name the log_dir of a run that was "
                 "begun."
             )
-
-    def _choose_settings(self) -> None:
-        """Say how the file is written."""
-        execute = self.raw.execute
-        if execute("PRAGMA application_id").fetchone() == (0,):
-            # Before WAL, so that the file itself says whose it is from the start.
-            # Small pages: a commit writes each page that it touched as a whole.
-            execute(f"PRAGMA page_size={sqlite_file.PAGE_SIZE}")
-            execute(f"PRAGMA application_id={sqlite_schema.APPLICATION_ID}")
-        execute("PRAGMA journal_mode=WAL")
-        execute(f"PRAGMA synchronous={SYNCHRONOUS[self._durability]}")
-        if sys.platform == "darwin" and self._durability == "power":
-            execute("PRAGMA fullfsync=ON")  # There an fsync may stay in the disk.
-        execute("PRAGMA wal_autocheckpoint=0")  # `_merge` does it.
 
     def _prepare(self) -> None:
         """Make the tables, or bring an older format up to this one."""

@@ -17,7 +17,6 @@ from population.journals.sqlite_schema import APPLICATION_ID, FORMAT, too_new
 JOURNAL_NAME = "journal.sqlite"
 _HEADER_BYTES = 100
 _LOG_HEAD, _FRAME_HEAD = 32, 24
-PAGE_SIZE = 1024  # Small: a commit writes each page that it touched as a whole.
 _DAMAGED = "malformed", "not a database", "Could not decode", "overflow", "no such"
 _MOUNTS = pathlib.Path("/proc/mounts")
 _NETWORK = {
@@ -75,7 +74,7 @@ def check(path: pathlib.Path, file: OpenFile, *, to_write: bool) -> None:
     """
     if to_write and file.names() > 1:
         raise JournalError(
-            f"{path} is one file under {file.names()} names (hard links), each of which "
+            f"{path} is one file under {file.names()} names (hard links), and each "
             "would get a log of its own. Make it a file of its own: copy it, and give "
             "the copy its name."
         )

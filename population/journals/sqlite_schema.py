@@ -10,6 +10,7 @@ import json
 import pathlib
 import re
 import sqlite3
+import sys
 import zlib
 from typing import Any
 
@@ -18,6 +19,8 @@ from population.refusals import leads_out
 
 APPLICATION_ID = 0x504F504A  # "POPJ"
 FORMAT = 4
+SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
+PAGE_SIZE = 1024  # Small: a commit writes each page that it touched as a whole.
 
 _KEPT_SINCE_1 = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -140,6 +143,25 @@ DROP TABLE removals;
 ALTER TABLE sessions ADD COLUMN owner TEXT;"""
 _TO_3 = "DROP VIEW history;"
 _WITH_PARAMS = ("checkpoints", "row"), ("late", "row"), ("removals", "params, row")
+
+
+def choose_settings(connection: sqlite3.Connection, durability: str) -> None:
+    """Say how a file is written.
+
+    Args:
+        connection: Connected to it; the file may have no tables yet.
+        durability: A key of `SYNCHRONOUS`.
+    """
+    execute = connection.execute
+    if execute("PRAGMA application_id").fetchone() == (0,):
+        # Before WAL, so that the file itself says whose it is from the start.
+        execute(f"PRAGMA page_size={PAGE_SIZE}")
+        execute(f"PRAGMA application_id={APPLICATION_ID}")
+    execute("PRAGMA journal_mode=WAL")
+    execute(f"PRAGMA synchronous={SYNCHRONOUS[durability]}")
+    if sys.platform == "darwin" and durability == "power":
+        execute("PRAGMA fullfsync=ON")  # There an fsync may stay in the disk.
+    execute("PRAGMA wal_autocheckpoint=0")  # The connection merges its log itself.
 
 
 def prepare(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:

@@ -34,6 +34,7 @@ class FileParams:
                 f"bucket use OrbaxParams({folders.whole_url(os.fspath(folder))!r})."
             )
         self._folder = run_paths.absolute_folder(folder)
+        self._watch = folders.Watch()
 
     def save(self, name: str, tree: Any) -> str:
         """Write the leaves of any pytree, each under its path within the tree.
@@ -55,6 +56,7 @@ class FileParams:
             {"path": path, "layout": trees.layout(tree), "leaves": leaves}
         )
         durable.make_folder(file.parent)
+        self._watch.look(self._folder)
         draft = file.with_name(disk.draft_name(file.name))
         try:
             disk.write(draft, *parts)

@@ -6,6 +6,7 @@ another place within; one that leads out is read through, and nothing else.
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import stat
@@ -13,10 +14,32 @@ from typing import BinaryIO
 
 from population.errors import ParamsError
 
+logger = logging.getLogger("population")
+
 
 def whole_url(place: str) -> str:
     """A URL with two slashes after its scheme, of which pathlib leaves one."""
     return place if "://" in place else place.replace(":/", "://", 1)
+
+
+class Watch:
+    """Says once when the folder of a store is no longer the one that it was."""
+
+    def __init__(self) -> None:
+        self._known: tuple[int, int] | None = None
+
+    def look(self, root: pathlib.Path) -> None:
+        """Compare a folder, which exists, with what was there at the last save."""
+        found = os.stat(root)
+        present = found.st_dev, found.st_ino
+        if self._known not in (None, present):
+            logger.warning(
+                "the params folder %s was removed, moved or replaced while a run was "
+                "saving there: what was saved before is not there any more. Stop, and "
+                "put it back, if it is still needed.",
+                root,
+            )
+        self._known = present
 
 
 def inside(root: pathlib.Path, folder: str) -> pathlib.Path | None:

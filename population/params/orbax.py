@@ -60,6 +60,7 @@ class OrbaxParams:
             else run_paths.absolute_folder(path)
         )
         self._root = epath.Path(place)
+        self._watch = folders.Watch()
 
     def save(self, name: str, tree: Any) -> str:
         """Write any pytree, and return when all of it is written.
@@ -83,6 +84,7 @@ class OrbaxParams:
         parent, _, own_name = path.rpartition("/")
         folder = folders.to_write_in(self._folder, parent)
         durable.make_folder(folder)
+        self._watch.look(self._folder)
         place = epath.Path(folder / own_name)
         draft = place.parent / disk.draft_name(place.name)
         with _undone(draft, place):

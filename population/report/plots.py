@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from population.base import Checkpoint, Ref
 from population.controller import PopulationController
 from population.report.hyperparameters import numbers
+from population.run_paths import run_folder
 from population.space import OneMinusLogUniform, domains
 
 NEAR_ONE = "near one"
@@ -64,18 +65,18 @@ def save(
     Returns:
         The files.
     """
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    place = run_folder(folder, "folder")
+    place.mkdir(parents=True, exist_ok=True)
     lines = generations(controller)
     metas = [line.points[0].meta_params for line in lines]
     names = sorted({name for meta_params in metas for name in numbers(meta_params)})
     scales = _scales(controller.space)
     if log is not None:
         scales = dict.fromkeys(log, "log")
-    files = [folder / "learning_curves.png"]
+    files = [place / "learning_curves.png"]
     _picture(files[0], lambda axes: learning_curves(axes, lines, value, log_value))
     for name in names:
-        files.append(folder / f"{name.replace('/', '_')}.png")
+        files.append(place / f"{name.replace('/', '_')}.png")
         draw = functools.partial(
             schedules, lines=lines, name=name, scale=scales.get(name, "linear")
         )

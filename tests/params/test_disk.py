@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from population import ParamsError
+from population.params import FileParams
 from tests.params.stores import ON_DISK, complete, files_of
 
 
@@ -363,3 +364,21 @@ def test_random_kills_leave_only_whole_saves(kind: str, tmp_path: pathlib.Path) 
         finished = int(rest[-1]) if rest else 0
         assert set(range(finished + 1)) <= set(assert_whole(store))
     assert_goes_on(store)
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "made anew"])
+def test_a_store_that_is_replaced_while_it_is_used_says_so_once(
+    how: str, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was saved before is gone, and each save would make the folder anew."""
+    store = FileParams(tmp_path / "store")
+    store.save("a", {"w": np.ones(1)})
+    if how == "moved":
+        (tmp_path / "store").rename(tmp_path / "elsewhere")
+    else:
+        (tmp_path / "store").rename(tmp_path / "gone")  # Its inode is not used again.
+    if how == "made anew":
+        (tmp_path / "store").mkdir()
+    for _ in range(3):
+        store.save("a", {"w": np.ones(1)})
+    assert caplog.text.count("removed, moved or replaced") == 1
