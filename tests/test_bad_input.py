@@ -453,18 +453,22 @@ class _Powerless:
 @pytest.mark.parametrize("name", ["", "new"])
 def test_a_read_only_log_dir_is_refused(open_folder: pathlib.Path, name: str) -> None:
     """The message says to choose a folder that can be written to."""
-    with _Powerless(open_folder), pytest.raises(JournalError, match="writ"):
+    with _Powerless(open_folder), pytest.raises(JournalError, match=r"writ|access to"):
         PopulationController([{}], Scripted(), open_folder / name)
     assert list(open_folder.iterdir()) == []
 
 
-def test_a_run_that_may_not_be_written_is_refused(open_folder: pathlib.Path) -> None:
-    """And it is left as it is."""
+def test_a_run_that_may_not_be_written_is_only_shown(open_folder: pathlib.Path) -> None:
+    """To train is refused, and it is left as it is."""
     with PopulationControllerOn(open_folder) as controller:
         controller.set_eval(0, generation(controller), 1, "p", 1.0)
     before = files(open_folder)
-    with _Powerless(open_folder), pytest.raises(JournalError, match="write to"):
-        PopulationController([{}], Scripted(), open_folder)
+    with _Powerless(open_folder):
+        controller = PopulationController([{}], Scripted(), open_folder)
+        assert controller.newest(0).step == 1
+        with pytest.raises(JournalError, match="opened to look"):
+            controller.worker()
+        controller.close()
     assert files(open_folder) == before
 
 

@@ -193,7 +193,7 @@ def test_a_run_that_is_killed_while_it_is_made_can_be_made_again(
     tmp_path: pathlib.Path,
 ) -> None:
     """Before each single statement of the journal's creation and its first reports."""
-    last = 90
+    last = 110
     crash(f"create_with_kills({str(tmp_path)!r}, range(1, {last}))")
     amounts = set()
     for count in range(1, last):

@@ -237,7 +237,7 @@ def test_an_emptied_journal_beside_params_is_damaged(tmp_path: pathlib.Path) -> 
     run.set_eval(0, run.workers[0].generation_id, 1, {"w": np.zeros(2)}, 1.0)
     run.close()
     (tmp_path / "journal.sqlite").write_bytes(b"")
-    with pytest.raises(JournalError, match="empty, but params were saved"):
+    with pytest.raises(JournalError, match="is empty, but a run was recorded there"):
         PopulationController([{"h": 0.0}], Scripted(), tmp_path)
 
 

@@ -70,9 +70,10 @@ def files(log_dir: pathlib.Path) -> list[str]:
     """What is in the folder of params, once all that was to be removed is."""
     remover.settle()
     folder = log_dir / "params"
-    return sorted(
+    names = (
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
     )
+    return sorted(name for name in names if not name.startswith(".runs/"))
 
 
 def steps(log_dir: pathlib.Path) -> list[int]:

@@ -52,7 +52,11 @@ def is_protected(path: pathlib.Path) -> bool:
         return False
     except OSError as error:
         raise unusable(path, error) from error
-    return not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+    effective = os.access in os.supports_effective_ids
+    return not all(
+        os.access(place, os.W_OK, effective_ids=effective)
+        for place in (path, path.parent)
+    )
 
 
 def traits(path: pathlib.Path) -> object:
