@@ -107,11 +107,12 @@ class Weighed(FileParams):
                 self.removed += 1
 
     def on_disk(self) -> int:
-        """The bytes of all files, counted on the disk itself."""
+        """The bytes of all saves, counted on the disk itself."""
         paths = (
             os.path.join(folder, name)
             for folder, _, names in os.walk(self._root)
             for name in names
+            if os.path.basename(folder) != ".runs"  # Whose runs these are.
         )
         return sum(os.stat(path).st_size for path in paths)
 

@@ -108,7 +108,6 @@ def run(
         categories,
         max_batch,
     )
-    controller.session.check_open(to_train=True)
     return _run(controller, request, progress)
 
 
@@ -120,6 +119,7 @@ def _run(
             "vectorized.run needs a PopulationController as its first argument, got "
             f"{type(controller).__name__}."
         )
+    controller.session.check_open(to_train=True)
     start, claims = time.perf_counter(), controller.session.claims
     if controller.finished:
         return Summary(len(controller.session.slots), 0, "", 0.0, 0.0, False)
