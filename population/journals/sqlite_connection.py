@@ -169,7 +169,8 @@ class Connection:
     def close(self) -> None:
         """Close the file; a second time is nothing."""
         self._closed = True
-        self._closing()
+        self._held.close()
+        self._closing.detach()
 
     def merge_all(self) -> None:
         """Merge the whole log into the file, so that this holds everything."""
@@ -281,10 +282,10 @@ class Connection:
         if self.path is None:
             return self._connect(":memory:")
         try:
-            file = sqlite_open.take(self.path, create=not self.read_only)
+            create = not self.read_only
+            file = sqlite_open.take(self.path, self._held, create=create)
         except OSError as error:
             raise sqlite_file.unusable(self.path, error) from error
-        self._held.file = file
         sqlite_file.check(self.path, file, to_write=not self.read_only)
         if not self.read_only:
             return self._waiting(lambda: self._connect(str(self.path)))

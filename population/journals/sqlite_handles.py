@@ -18,7 +18,7 @@ from population.journals.sqlite_open import OpenFile
 REFUSALS = (sqlite3.Error, UnicodeDecodeError)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Handles:
     """What a connection has open, so that it can be closed without the connection.
 
@@ -39,19 +39,23 @@ class Handles:
     pid: int = dataclasses.field(default_factory=os.getpid)
 
     def close(self) -> None:
-        """Close all. What was only read, as it is damaged say, is left as it is."""
+        """Close all; what was only read, as it is damaged say, is left as it is."""
         if os.getpid() != self.pid:
             return  # All this is the parent's.
-        with contextlib.ExitStack() as stack:
-            if self.copy is not None:
-                stack.callback(shutil.rmtree, self.copy, ignore_errors=True)
-            if self.file is not None:
-                stack.callback(self.file.release)
+        try:
             reader = None if self._may_merge() else self._reader()
-            if reader is not None:
-                stack.callback(reader.close)
-            if self.raw is not None:
-                stack.callback(self.raw.close)
+            try:
+                if self.raw is not None:
+                    self.raw.close()
+            finally:
+                if reader is not None:
+                    reader.close()
+        finally:  # Also if a Ctrl-C comes: a second call closes what is left.
+            file, self.file = self.file, None
+            if file is not None:
+                file.release(self)
+            if self.copy is not None:
+                shutil.rmtree(self.copy, ignore_errors=True)
 
     def _may_merge(self) -> bool:
         """Whether this has written to the file, and the file is still a journal."""

@@ -13,7 +13,7 @@ import os
 import pathlib
 import stat
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 from population.errors import JournalError
 
@@ -30,11 +30,11 @@ class OpenFile:
             this process.
     """
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, handle: int) -> None:
         self.identity = identity
         self.writer: int | None = None
-        self._handles: list[int] = []
-        self._users = 0
+        self._handles = [handle]
+        self._users: set[User] = set()
 
     def read(self, count: int) -> tuple[bytes, int]:
         """The first bytes, and the size."""
@@ -53,16 +53,16 @@ class OpenFile:
                 stream.write(chunk)
                 place += len(chunk)
 
-    def release(self) -> None:
-        """End one use; safe in a finalizer, which may interrupt anything."""
-        _RELEASED.append(self)
+    def release(self, user: User) -> None:
+        """End a use; safe in a finalizer, which may interrupt anything."""
+        _RELEASED.append((self, user))
         if not _GUARD._is_owned():  # Else `take` was interrupted, and closes it.
             with _GUARD:
                 _close_released()
 
 
 _FILES: dict[Identity, OpenFile] = {}
-_RELEASED: collections.deque[OpenFile] = collections.deque()
+_RELEASED: collections.deque[tuple[OpenFile, User]] = collections.deque()
 _GUARD: Any = threading.RLock()
 _INHERITED: set[Identity] = set()
 
@@ -76,11 +76,22 @@ def identity(path: str | os.PathLike[str]) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
-def take(path: pathlib.Path, *, create: bool) -> OpenFile:
+class User(Protocol):
+    """Who uses a file; it is released with it.
+
+    Attributes:
+        file: The file; set before it counts, so that no interrupt loses it.
+    """
+
+    file: OpenFile | None
+
+
+def take(path: pathlib.Path, user: User, *, create: bool) -> OpenFile:
     """The file at a path, open until it is released.
 
     Args:
         path: The file.
+        user: Gets it as its `file`.
         create: Whether it is to be written to, and made if it does not exist.
 
     Raises:
@@ -89,6 +100,7 @@ def take(path: pathlib.Path, *, create: bool) -> OpenFile:
     """
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
     with _GUARD:
+        _close_released()
         try:
             place = identity(path) or (0, 0)
             if place in _INHERITED:
@@ -101,7 +113,8 @@ def take(path: pathlib.Path, *, create: bool) -> OpenFile:
             known = _FILES.get(place)
             if known is None:
                 known = _opened(path, flags)
-            known._users += 1
+            user.file = known
+            known._users.add(user)
             return known
         finally:
             _close_released()
@@ -114,10 +127,14 @@ def _opened(path: pathlib.Path, flags: int) -> OpenFile:
         if not stat.S_ISREG(found.st_mode):
             raise JournalError(f"The journal must be a file; {path} is none.")
         place = found.st_dev, found.st_ino
-        known = _FILES.setdefault(place, OpenFile(place))
-        known._handles.append(handle)
+        known = _FILES.get(place)
+        if known is None:
+            known = _FILES[place] = OpenFile(place, handle)
+        else:  # It has got this name just now; this handle must not be closed either.
+            known._handles.append(handle)
     except BaseException:
-        os.close(handle)
+        if not any(handle in file._handles for file in _FILES.values()):
+            os.close(handle)
         raise
     return known
 
@@ -135,9 +152,9 @@ os.register_at_fork(after_in_child=_begin_anew)
 def _close_released() -> None:
     """Close the files that nothing uses any more; called under the guard."""
     while _RELEASED:
-        file = _RELEASED.popleft()
-        file._users -= 1
+        file, user = _RELEASED.popleft()
+        file._users.discard(user)
         if not file._users:
-            del _FILES[file.identity]
+            _FILES.pop(file.identity, None)
             while file._handles:
                 os.close(file._handles.pop())

@@ -1,0 +1,83 @@
+"""Ctrl-C at any line of a connection leaves nothing locked."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from population import PopulationController
+from population.journals import sqlite_open
+from population.mutators import FixedSchedule
+from tests.helpers import reporter
+
+ROOM = os.path.dirname(sqlite_open.__file__)
+
+
+def opened(log_dir: pathlib.Path) -> PopulationController:
+    """A run of one worker."""
+    return PopulationController([1.0], FixedSchedule({0: 1.0}), log_dir)
+
+
+def interrupted(call: Callable[[], object], count: int) -> bool:
+    """Whether a call had so many lines in the room of journals; Ctrl-C at that one."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal lines
+        if not frame.f_code.co_filename.startswith(ROOM):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == count:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    gc.disable()  # Else an earlier run might be closed in the midst of this call.
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+        gc.enable()
+    return lines >= count
+
+
+# An opening has hundreds of lines, and takes long with each of them.
+@pytest.mark.parametrize(
+    ("what", "stride"), [("opening", 7), ("reporting", 1), ("closing", 1)]
+)
+def test_an_interrupt_at_any_line_leaves_no_lock_behind(
+    what: str, stride: int, tmp_path: pathlib.Path
+) -> None:
+    """The next to open the run, in this thread, neither hangs nor is refused."""
+    count, found = 0, True
+    while found:
+        count += stride
+        log_dir = tmp_path / str(count)
+        controller = opened(log_dir)
+        if what == "opening":
+            controller.close()
+            call: Callable[[], object] = functools.partial(opened, log_dir)
+        elif what == "reporting":
+            call = functools.partial(reporter(controller), 1.0)
+        else:
+            call = controller.close
+        found = interrupted(call, count)
+        del call, controller
+        other = opened(log_dir)
+        step = other.workers[0].step
+        reporter(other)(1.0)
+        assert other.workers[0].step == step + 1
+        other.close()
+    assert count > 10
