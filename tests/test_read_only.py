@@ -23,7 +23,7 @@ from population.mutators import PopulationBasedTraining
 DATA = pathlib.Path(__file__).parent / "data"
 LOOK = """
 import os, sys
-import population, population.params
+import population, population.hyperparams, population.params  # As long as it may.
 from tests import test_read_only
 from tests.data import make
 folder, to, kind = sys.argv[1:]
