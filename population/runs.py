@@ -255,20 +255,19 @@ def record_params(
     known = facts_module.read(recorded)
     if "store" not in known:
         raise damaged("it does not say which store keeps the params")
-    given = codec.encode(store is not None)
-    if recorded.get("given", given) != given:
-        told = "given (params=)" if store is None else "in its folder"
-        warnings.warn(
-            f"The run's params were saved in a store that was {told}, and now they are "
-            "looked for elsewhere. Pass the same params= as before, else they will be "
-            "missing.",
-            stacklevel=5,
-        )
-    before = known["store"]
+    before, is_given = known["store"], store is not None
     if name != before:
         warnings.warn(
             f"The run's params were saved by {before}, now they are read by {name}. "
             "Pass the same params= as before, else they will be missing.",
+            stacklevel=5,
+        )
+    elif known.get("given", is_given) != is_given:
+        told = "in its folder" if is_given else "given (params=)"
+        warnings.warn(
+            f"The run's params were saved in a store that was {told}, and now they are "
+            "looked for elsewhere. Pass the same params= as before, else they will be "
+            "missing.",
             stacklevel=5,
         )
     try:
