@@ -87,7 +87,11 @@ def _recorded(
         _create(session, now, incoming, metas)
         taken = session.slots.taken
     runs.record_space(journal, recorded, space)
-    keep = runs.record_params(journal, recorded, rules.keep, keeper.store)
+    own = session.log_dir and session.log_dir / PARAMS_FOLDER
+    is_given = keeper.store is not None and (
+        getattr(keeper.store, "folder", None) != own
+    )
+    keep = runs.record_params(journal, recorded, rules.keep, keeper.store, is_given)
     keeper.guard(journal.facts(), session.holder.owner)
     session.sweeper = Sweeper(keeper, keep)
     session.sweeper.note(session, taken)

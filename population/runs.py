@@ -237,9 +237,20 @@ def record_space(journal: Journal, recorded: Mapping[str, str], space: Any) -> N
 
 
 def record_params(
-    journal: Journal, recorded: Mapping[str, str], keep: Keep | None, store: object
+    journal: Journal,
+    recorded: Mapping[str, str],
+    keep: Keep | None,
+    store: object,
+    is_given: bool,
 ) -> Keep:
     """Record what a run keeps of its params, and the class of their store.
+
+    Args:
+        journal: Where it is recorded.
+        recorded: The facts so far.
+        keep: What is kept; None: nobody says.
+        store: The store; None: the default one.
+        is_given: Whether the store is elsewhere than in the run folder.
 
     Returns:
         What it keeps: as it began, if nobody says otherwise. Else whoever goes on with
@@ -250,12 +261,12 @@ def record_params(
         kept = keep or Keep()
         journal.add_fact("keep", codec.encode(dataclasses.asdict(kept)))
         journal.add_fact("store", codec.encode(name))
-        journal.add_fact("given", codec.encode(store is not None))
+        journal.add_fact("given", codec.encode(is_given))
         return kept
     known = facts_module.read(recorded)
     if "store" not in known:
         raise damaged("it does not say which store keeps the params")
-    before, is_given = known["store"], store is not None
+    before = known["store"]
     if name != before:
         warnings.warn(
             f"The run's params were saved by {before}, now they are read by {name}. "

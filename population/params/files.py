@@ -23,6 +23,9 @@ class FileParams:
     Args:
         folder: Where the files go; made when it is first needed.
 
+    Attributes:
+        folder: The same, as a whole path.
+
     Raises:
         ValueError: If the folder is a URL.
     """
@@ -33,7 +36,7 @@ class FileParams:
                 f"folder must be a local folder, got {os.fspath(folder)!r}. For a "
                 f"bucket use OrbaxParams({folders.whole_url(os.fspath(folder))!r})."
             )
-        self._folder = run_paths.absolute_folder(folder)
+        self.folder = run_paths.absolute_folder(folder)
         self._watch = folders.Watch()
 
     def save(self, name: str, tree: Any) -> str:
@@ -50,13 +53,13 @@ class FileParams:
         trees.check(tree, plain=False)
         path = disk.new_path(name, _SUFFIX)
         parent, _, own_name = path.rpartition("/")
-        file = folders.to_write_in(self._folder, parent) / own_name
+        file = folders.to_write_in(self.folder, parent) / own_name
         leaves = trees.by_path(jax.tree.map(trees.to_host, tree))
         parts = disk.packed(
             {"path": path, "layout": trees.layout(tree), "leaves": leaves}
         )
         durable.make_folder(file.parent)
-        self._watch.look(self._folder)
+        self._watch.look(self.folder)
         draft = file.with_name(disk.draft_name(file.name))
         try:
             disk.write(draft, *parts)
@@ -80,7 +83,7 @@ class FileParams:
             ParamsError: If the file cannot be read, is damaged or another save's, or
                 does not fit `like`.
         """
-        file = self._folder / disk.loadable(path)
+        file = self.folder / disk.loadable(path)
         with disk.reading(str(file)):
             with folders.opened(file) as stream:
                 body = stream.read()
@@ -96,7 +99,7 @@ class FileParams:
         """
         if not disk.is_own(path, _SUFFIX):
             return
-        folder, name = disk.split(self._folder, path)
+        folder, name = disk.split(self.folder, path)
         if folder is not None:
             with contextlib.suppress(
                 FileNotFoundError, NotADirectoryError, IsADirectoryError
@@ -109,7 +112,7 @@ class FileParams:
         `remove` takes each of them. None if there is no such folder, or if a link to it
         leads out of the store.
         """
-        return disk.names(self._folder, folder, _SUFFIX, whole=True)
+        return disk.names(self.folder, folder, _SUFFIX, whole=True)
 
     def claim(self, run: str, text: str) -> None:
         """Note in which journal a run is recorded, in place of what was noted before.
@@ -123,7 +126,7 @@ class FileParams:
             ParamsError: If a link leads from the place of the note out of the store.
             OSError: If it cannot be written.
         """
-        marks.claim(self._folder, run, text)
+        marks.claim(self.folder, run, text)
 
     def claimed(self, run: str) -> str | None:
         """The text that `claim` noted last for a run.
@@ -134,4 +137,4 @@ class FileParams:
         Raises:
             ValueError: If `run` is no token.
         """
-        return marks.claimed(self._folder, run)
+        return marks.claimed(self.folder, run)
