@@ -19,6 +19,12 @@ from tests.testing import loops
 from tests.testing.loops import RATE, RIGHT, WRONG, Case
 
 
+@pytest.fixture(autouse=True)
+def traced_anew() -> None:
+    """Older releases of JAX name the place at which a function was traced first."""
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("case", RIGHT, ids=str)
 def test_nothing_is_found_in_a_right_loop(case: Case) -> None:
     """A finding on a right loop would teach its author to ignore the next one."""
