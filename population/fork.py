@@ -198,7 +198,7 @@ def _make(
 
 def _remove(folder: pathlib.Path, name: str) -> None:
     """Remove drafts and what SQLite keeps beside them."""
-    with contextlib.suppress(OSError):  # What stays is in nobody's way.
+    with contextlib.suppress(OSError):  # What stays does no harm.
         for file in folder.glob(f"{name}*"):
             file.unlink()
 

@@ -89,7 +89,7 @@ class Connection:
             raise
 
     def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Execute a statement, once nobody else holds the lock that it needs.
+        """Execute a statement, once no other connection has the lock it needs.
 
         Returns:
             All its rows: what is damaged shows itself only when it is fetched.
@@ -259,7 +259,7 @@ class Connection:
             sqlite_file.check(self.path, self._held.file, to_write=False)
         busy = True
         try:
-            # This one waits for nobody; the next holds the write lock while it waits.
+            # PASSIVE never waits; TRUNCATE holds the write lock while it waits.
             checkpoint = "PRAGMA wal_checkpoint"
             _, frames, merged = self.raw.execute(f"{checkpoint}(PASSIVE)").fetchone()
             if merged >= frames:
@@ -274,7 +274,7 @@ class Connection:
             self._merge_after = time.monotonic() + _MERGE_EVERY_S
 
     def _waiting(self, call: Callable[[], Result]) -> Result:
-        """The result of a call, once nobody else holds the lock that it needs."""
+        """The result of a call, once no other connection has the lock it needs."""
         return sqlite_waiting.result(call, self.path, self._held.file)
 
     def _open(self) -> None:

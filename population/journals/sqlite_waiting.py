@@ -30,7 +30,7 @@ _LONGEST_COMMAND = 100
 def result(
     call: Callable[[], Result], path: pathlib.Path | None, file: OpenFile | None
 ) -> Result:
-    """The result of a call of SQLite, once nobody else holds the lock that it needs.
+    """The result of a call of SQLite, once no other connection has the lock it needs.
 
     A process that holds it is waited for as long as it lives: when it dies, the kernel
     gives the lock back. SQLite itself would look again at longer and longer intervals:
