@@ -21,6 +21,10 @@ class ParamsError(PopulationError):
     """Saved params are missing, damaged, or do not fit what they are loaded into."""
 
 
+class MisfitError(ParamsError):
+    """Saved params are whole, and of another structure than what they are read into."""
+
+
 def closed(place: object) -> JournalError:
     """The error of a call on a run that was closed."""
     return JournalError(

@@ -2,122 +2,83 @@
 
 `optax.inject_hyperparams` keeps an optimiser's numbers in its state, where they can be
 replaced without compiling anew as long as dtype, shape and weak type stay as they are:
-a Python int or a NumPy scalar where a float was would retrace the training step. A
-restored state brings its old numbers back; `Worker.restore` puts the right ones in.
+a Python int or a NumPy scalar where a float was would retrace the training step.
 
-The states are looked for as optax made them: keep them in tuples, dicts, dataclasses
-or a `TrainState`. `nnx.split` takes them apart: use `put` before it.
-All functions here but `put_traced` run outside of `jax.jit`.
+What `init(meta_params)` puts in force is in force: `Worker.restore` takes the numbers
+of a restored state from there. So a loop whose optimiser is shared by all members has
+this line in its `init`:
+
+    opt_state = hyperparams.put(optimizer.init(weights), meta_params, strict=False)
+
+The states are looked for at any depth of a tree: in tuples, dicts, dataclasses, a
+`TrainState`, an `nnx.Optimizer`. `put` works within `jax.jit`, too.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+
+from population import injected
 
 _RTOL = 1e-6  # float32(0.1) is not 0.1.
-_INJECTED = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
 
 
-def put(state: Any, hyperparams: Mapping[str, Any]) -> Any:
+def put(state: Any, hyperparams: Mapping[str, Any], *, strict: bool = True) -> Any:
     """A copy of a state with other hyperparameters.
 
     Args:
         state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
-        hyperparams: Numbers by name; a name is set in every injected state that has it.
+        hyperparams: Numbers by name; a name is set in every injected state that has
+            it. They may be traced, and so may the state.
+        strict: Whether every name must be one that the state knows. If not, others are
+            left out, and so are those that a schedule drives: `meta_params` as a whole
+            may be given.
 
     Returns:
         The tree with equal structure, shapes, dtypes and weak types.
 
     Raises:
-        ValueError: If a name is unknown (the message lists those that are known), is
-            driven by a schedule, or if its value does not fit.
+        ValueError: If a value does not fit; if `strict` and a name is unknown (the
+            message lists those that are known), or is driven by a schedule.
+        TypeError: If `hyperparams` maps no names to numbers.
     """
-    known = read(state)
-    unknown = sorted(set(hyperparams) - set(known))
+    if not isinstance(hyperparams, Mapping):
+        raise TypeError(
+            "hyperparams.put needs numbers by name, as in {'learning_rate': 0.1}, got "
+            f"{hyperparams!r}."
+        )
+    known = injected.numbers(state)
+    if strict:
+        _check_names(hyperparams, known)
+    new = {
+        number.path: _cast(hyperparams[number.name], number.leaf, number.name)
+        for number in known
+        if number.name in hyperparams and not number.driven
+    }
+    return injected.replaced(state, new)
+
+
+def _check_names(hyperparams: Mapping[str, Any], known: list[injected.Number]) -> None:
+    names = {number.name for number in known}
+    unknown = sorted(set(hyperparams) - names, key=str)
     if unknown:
         raise ValueError(
-            f"Unknown hyperparameters {unknown}; this state has {sorted(known)}. Wrap "
-            "the optimiser: optax.inject_hyperparams(optax.adam)(learning_rate=...)."
+            f"Unknown hyperparameters {unknown}; this state has {sorted(names)}. Wrap "
+            "the optimiser: optax.inject_hyperparams(optax.adam)(learning_rate=...). "
+            "With strict=False other names are left out."
         )
-    driven = sorted(set(hyperparams) & _scheduled(state))
+    driven = sorted({n.name for n in known if n.driven} & set(hyperparams))
     if driven:
         raise ValueError(
             f"{driven} follow optax schedules, which overwrite what is put there. Give "
-            "the optimiser a number instead of a schedule."
+            "the optimiser a number, and add the schedule behind it: "
+            "optax.scale_by_schedule(...)."
         )
-
-    def replaced(node: Any) -> Any:
-        if not isinstance(node, _INJECTED):
-            return node
-        found = {
-            name: _cast(hyperparams[name], old, name) if name in hyperparams else old
-            for name, old in node.hyperparams.items()
-        }
-        # The wrapped optimiser may hold injected states of its own.
-        inner = put_known(node.inner_state, hyperparams)
-        return node._replace(hyperparams=found, inner_state=inner)
-
-    return jax.tree.map(replaced, state, is_leaf=_is_injected)
-
-
-def put_known(state: Any, hyperparams: Any) -> Any:
-    """Like `put`, but leaves out what the state does not know or a schedule drives."""
-    if not isinstance(hyperparams, Mapping):
-        return state
-    settable = set(read(state)) - _scheduled(state)
-    return put(state, {k: v for k, v in hyperparams.items() if k in settable})
-
-
-def put_traced(state: Any, numbers: Mapping[str, Any], when: Any) -> Any:
-    """Like `put_known`, for traced numbers and within `jax.jit`.
-
-    Args:
-        state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
-        numbers: Traced scalars by name.
-        when: A traced bool: whether to put them in, or leave the state as it is.
-
-    Raises:
-        ValueError: If a float would have to go where an int is.
-    """
-    driven = _scheduled(state)
-
-    def replaced(node: Any) -> Any:
-        if not isinstance(node, _INJECTED):
-            return node
-        found = {
-            name: jax.tree.map(
-                functools.partial(_chosen, name, numbers[name], when), old
-            )
-            if name in numbers and name not in driven
-            else old
-            for name, old in node.hyperparams.items()
-        }
-        inner = put_traced(node.inner_state, numbers, when)
-        return node._replace(hyperparams=found, inner_state=inner)
-
-    return jax.tree.map(replaced, state, is_leaf=_is_injected)
-
-
-def _chosen(name: str, number: Any, when: Any, old: Any) -> Any:
-    """A traced number in the place of an old one, if `when` is true."""
-    old = jnp.asarray(old)
-    if old.ndim:
-        return old
-    if jnp.issubdtype(old.dtype, jnp.integer) and not jnp.issubdtype(
-        number.dtype, jnp.integer
-    ):
-        raise ValueError(
-            f"{name} must be an int to go where the optimiser has {old.dtype}, got a "
-            f"{number.dtype}. Begin with ints, or have the optimiser take a float."
-        )
-    return jnp.where(when, number, old).astype(old.dtype)
 
 
 def read(state: Any) -> dict[str, Any]:
@@ -126,10 +87,9 @@ def read(state: Any) -> dict[str, Any]:
     Where several injected states share a name, the outermost first one is read.
     """
     found: dict[str, Any] = {}
-    for node in _injected(state):
-        for name, value in node.hyperparams.items():
-            array = np.asarray(value)
-            found.setdefault(name, array.item() if array.ndim == 0 else array)
+    for number in injected.numbers(state):
+        array = np.asarray(number.leaf)
+        found.setdefault(number.name, array.item() if array.ndim == 0 else array)
     return found
 
 
@@ -163,25 +123,21 @@ def mismatches(state: Any, meta_params: Any) -> list[Mismatch]:
     """
     if not isinstance(meta_params, Mapping):
         return []
-    assigned = {k: v for k, v in meta_params.items() if _is_number(v)}
-    held = [
-        (name, value)
-        for node in _injected(state)
-        for name, value in node.hyperparams.items()
-        if name in assigned
-    ]
-    applied = jax.device_get([value for _, value in held])
+    assigned = {k: v for k, v in meta_params.items() if is_number(v)}
+    held = [number for number in injected.numbers(state) if number.name in assigned]
+    applied = jax.device_get([number.leaf for number in held])
     found: dict[str, Mismatch] = {}
-    for (name, _), values in zip(held, applied, strict=True):
+    for number, values in zip(held, applied, strict=True):
+        name = number.name
         wanted = np.asarray(assigned[name]).item()
         for value in np.ravel(values):
-            differs = _is_real(value.dtype) and not _in_force(wanted, value)
+            differs = is_real(value.dtype) and not is_cast(wanted, value)
             if differs and name not in found:
                 found[name] = Mismatch(name, wanted, value.item())
     return list(found.values())
 
 
-def _in_force(wanted: float, value: Any) -> bool:
+def is_cast(wanted: float, value: Any) -> bool:
     """Whether a number is what its dtype can hold of the wanted one."""
     if np.isclose(float(value), wanted, rtol=_RTOL, atol=0.0, equal_nan=True):
         return True
@@ -192,41 +148,28 @@ def _in_force(wanted: float, value: Any) -> bool:
     return bool(value == rounded) and bool(np.isfinite(float(value)))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether something is a single number or bool, whatever has made it."""
     if not isinstance(value, (bool, int, float, np.generic, np.ndarray, jax.Array)):
         return False
     array = np.asarray(value)
-    return array.ndim == 0 and _is_real(array.dtype)
+    return array.ndim == 0 and is_real(array.dtype)
 
 
-def _is_real(dtype: Any) -> bool:
+def is_real(dtype: Any) -> bool:
+    """Whether a dtype is one of real numbers, whole ones or bools."""
     whole = jnp.issubdtype(dtype, jnp.integer) or dtype == np.bool_
     return bool(whole or jnp.issubdtype(dtype, jnp.floating))
-
-
-def _is_injected(node: Any) -> bool:
-    return isinstance(node, _INJECTED)
-
-
-def _injected(state: Any) -> list[Any]:
-    nodes = [n for n in jax.tree.leaves(state, is_leaf=_is_injected) if _is_injected(n)]
-    return nodes + [inner for node in nodes for inner in _injected(node.inner_state)]
-
-
-def _scheduled(state: Any) -> set[str]:
-    return {
-        name
-        for node in _injected(state)
-        for name in getattr(node, "hyperparams_states", {})
-    }
 
 
 def _cast(value: Any, old: Any, name: str) -> jax.Array:
     """The value as an array that a compiled step cannot tell from the old one."""
     old = jnp.asarray(old)
+    if isinstance(old, jax.core.Tracer) or isinstance(value, jax.core.Tracer):
+        return _traced(value, old, name)
     number = np.asarray(value)
-    is_number = jnp.issubdtype(number.dtype, np.number) or number.dtype == np.bool_
-    if number.ndim or old.ndim or not is_number or np.iscomplexobj(number):
+    numeric = jnp.issubdtype(number.dtype, np.number) or number.dtype == np.bool_
+    if number.ndim or old.ndim or not numeric or np.iscomplexobj(number):
         raise ValueError(
             f"{name} must be a number to go where {old.dtype}{list(old.shape)} is, got "
             f"{value!r}."
@@ -239,6 +182,26 @@ def _cast(value: Any, old: Any, name: str) -> jax.Array:
     else:
         new = jnp.asarray(number.item()).astype(old.dtype)
     return jax.device_put(new, old.sharding) if old.committed else new
+
+
+def _traced(value: Any, old: jax.Array, name: str) -> jax.Array:
+    """The same within `jax.jit`, where dtypes are known and values are not."""
+    known = isinstance(value, jax.core.Tracer) or is_number(value)
+    given = jnp.result_type(value) if known else np.dtype(object)
+    if not known or jnp.ndim(value) or old.ndim or not is_real(given):
+        raise ValueError(
+            f"{name} must be a number to go where {old.dtype}{list(old.shape)} is, got "
+            f"{value!r}."
+        )
+    whole = jnp.issubdtype(given, jnp.integer) or given == np.bool_
+    if jnp.issubdtype(old.dtype, jnp.integer) and not whole:
+        raise ValueError(
+            f"{name} must be an int to go where the optimiser has {old.dtype}, got a "
+            f"{given}. Begin with ints, or have the optimiser take a float."
+        )
+    if getattr(old, "weak_type", False):
+        return old.at[...].set(value)  # Stays weak.
+    return jnp.asarray(value).astype(old.dtype)
 
 
 def _check_whole(number: float, dtype: Any, name: str) -> None:

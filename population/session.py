@@ -27,6 +27,7 @@ from population.incoming import Incoming
 from population.journal import Journal
 from population.keeper import Keeper
 from population.leases import Leases
+from population.once import Said
 from population.owners import Holder
 from population.reachable import in_use
 from population.retention import Keep
@@ -56,6 +57,7 @@ class Session:
         leases: Who trains which slot.
         claims: What workers do about that.
         events: Tells `on_event`.
+        said: What was said of hyperparameters that are not in force.
         news: The lock that guards everything here; notified when something has changed.
         holder: This process, as one that has opened the run.
         open_s: Seconds that the run was open, up to `watched_at`.
@@ -79,6 +81,7 @@ class Session:
         self.seed = rules.seed
         self.stop = rules.stop
         self._clock = rules.clock
+        self.said = Said()
         self.news = Door()
         self.graph = CheckpointGraph(journal, self.news.lock, log_dir)
         self.slots = Slots(journal, self.graph, rules.mode)

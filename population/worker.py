@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from population import codec, keys, protocol
@@ -19,6 +19,7 @@ from population.run_paths import OWN_FOLDER
 if TYPE_CHECKING:
     import jax
 
+    from population.in_force import Watch
     from population.session import Session
 
 logger = logging.getLogger("population")
@@ -53,7 +54,7 @@ class Worker:
         self._leases = session.leases
         self._claims = session.claims
         self._holder = Holder(session.holder)
-        self._checked = ""
+        self._watch: Watch | None = None  # Its module loads JAX.
         self._stopped = stopped or threading.Event()
         self._adopted = False
         self._reclaimed = False
@@ -112,26 +113,64 @@ class Worker:
         self._adopt(found)
         return True
 
-    def restore(self, init: Callable[[Any], Tree]) -> Tree:
+    def restore(
+        self,
+        init: Callable[[Any], Tree],
+        *,
+        keep: str | Collection[str] = (),
+        adapt: Callable[[Any, Any, Tree], Tree] | None = None,
+    ) -> Tree:
         """The training state to go on from, with the slot's hyperparameters in force.
+
+        In force is what `init(meta_params)` puts in force: a saved state comes back
+        with the numbers that each state of optax's `inject_hyperparams` has in it at
+        the same place. Those that a schedule drives stay as saved.
 
         Args:
             init: Makes a fresh state from meta_params; its result also tells the
-                structure and dtypes that a saved one is read into.
+                structure and dtypes that a saved one is read into. It is called at
+                each restore: keep what is expensive in it, the data, say, elsewhere.
+            keep: Names of injected numbers that the loop changes by itself: they stay
+                as saved.
+            adapt: Called if a saved state is of another structure than a fresh one, as
+                when the optimiser is a hyperparameter: `adapt(saved,
+                donor_meta_params, fresh)` returns the state to go on from.
 
         Returns:
-            The fresh state, or the saved one; in either, what optax's
-            `inject_hyperparams` keeps under a name of meta_params has that value.
+            The fresh state, or the saved one.
 
         Raises:
             ParamsError: If saved params are missing, damaged or do not fit.
-            ValueError: If the params were saved by the loop itself.
+            ValueError: If the params were saved by the loop itself, or `keep` names no
+                injected number.
+            TypeError: If `keep` holds no names.
         """
-        from population import hyperparams
+        from population import in_force, restoring
 
-        state = self._loaded(init)
-        restored: Tree = hyperparams.put_known(state, self.meta_params)
-        return restored
+        kept = restoring.names_of(keep)
+        while True:
+            try:
+                found = restoring.restored(
+                    self.params,
+                    self.meta_params,
+                    init,
+                    self._session.keeper.load,
+                    lambda: restoring.donor_of(self._session.graph, self._checkpoint()),
+                    kept,
+                    adapt,
+                )
+                break
+            except ParamsError:
+                # Whoever was silent for too long may find that others went on.
+                fenced = self._own is None or not self._holds(self._own)
+                if not (fenced and self.poll()):
+                    raise
+        self._watch = self._watch or in_force.Watch(self._session.said)
+        self._watch.restored(
+            self.generation_id, self._name, self.meta_params, found, init, kept
+        )
+        state: Tree = found.state
+        return state
 
     def report(self, value: Any, state: Any = None, metrics: Any = None) -> None:
         """Save the training state, then report it with its value.
@@ -262,26 +301,6 @@ class Worker:
                 self.worker_id,
             )
 
-    def _loaded(self, init: Callable[[Any], Any]) -> Any:
-        """A fresh state, or the saved one in its structure."""
-        while True:
-            state = init(self.meta_params)
-            if self.params is None:
-                return state
-            if not isinstance(self.params, Saved):
-                raise ValueError(
-                    "restore needs params that worker.report saved, got "
-                    f"{self.params!r}, which the loop saved itself. Load it from "
-                    "worker.load_from instead."
-                )
-            try:
-                return self._session.keeper.load(self.params, state)
-            except ParamsError:
-                # Whoever was silent for too long may find that others went on.
-                fenced = self._own is None or not self._holds(self._own)
-                if not (fenced and self.poll()):
-                    raise
-
     def _checkpoint(self) -> Checkpoint:
         """The checkpoint that was handed out."""
         graph = self._session.graph
@@ -305,24 +324,17 @@ class Worker:
         return self._leases.holds(self._holder, worker_id)
 
     def _check_applied(self, state: Any) -> None:
-        """Warn, once a generation, if the optimiser uses other hyperparameters."""
-        if self._checked == self.generation_id:
-            return
-        self._checked = self.generation_id
-        if "optax" not in sys.modules:
+        """Say if the optimiser uses other hyperparameters than those in force."""
+        if "optax" not in sys.modules or isinstance(state, str):
             return  # Then the state holds no optimiser of its.
-        from population import hyperparams
+        from population import in_force
 
-        for key, assigned, applied in hyperparams.mismatches(state, self.meta_params):
-            logger.warning(
-                "worker %d was assigned %s=%r, but its optimiser uses %r. Call "
-                "worker.restore(init) whenever poll returns True, and train on with "
-                "what it returns.",
-                self.worker_id,
-                key,
-                assigned,
-                applied,
-            )
+        self._watch = self._watch or in_force.Watch(self._session.said)
+        self._watch.reported(self.generation_id, self._name, self.meta_params, state)
+
+    @property
+    def _name(self) -> str:
+        return f"worker {self.worker_id}"
 
     def _ended(self) -> bool:
         return not self.running

@@ -280,26 +280,27 @@ def test_a_negative_number_does_not_fit_an_unsigned_int() -> None:
         hyperparams.put(scaled_by(jnp.uint8(1)), {"factor": -1})
 
 
-def test_put_known_takes_what_the_state_knows() -> None:
+def test_what_is_not_strict_takes_what_the_state_knows() -> None:
     """meta_params hold more than the optimiser's numbers; the rest is left alone."""
     meta = {"learning_rate": 0.5, "batch_size": 32, "name": "wide"}
-    state = hyperparams.put_known(adam_state(), meta)
+    state = hyperparams.put(adam_state(), meta, strict=False)
     assert hyperparams.read(state)["learning_rate"] == 0.5
 
 
 @pytest.mark.parametrize("meta", [0.1, None, "text", [1, 2], (1, 2)])
-def test_put_known_leaves_a_state_alone_if_there_are_no_names(meta: Any) -> None:
-    """meta_params need not be a dict; then there is nothing to put."""
-    state = adam_state()
-    assert hyperparams.put_known(state, meta) is state
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_has_no_names_is_refused(meta: Any, strict: bool) -> None:
+    """meta_params need not be a dict; but then there is nothing to put."""
+    with pytest.raises(TypeError, match="needs numbers by name"):
+        hyperparams.put(adam_state(), meta, strict=strict)
 
 
-def test_put_known_leaves_schedules_in_charge() -> None:
-    """A name that a schedule drives is no error when a state is restored."""
+def test_what_is_not_strict_leaves_schedules_in_charge() -> None:
+    """A name that a schedule drives is left out, others are put."""
     schedule = optax.linear_schedule(0.1, 0.0, 10)
     state = optax.inject_hyperparams(optax.adam)(learning_rate=schedule).init(WEIGHTS)
-    after = hyperparams.put_known(state, {"learning_rate": 0.5, "b1": 0.5})
-    found = hyperparams.read(after)
+    meta = {"learning_rate": 0.5, "b1": 0.5}
+    found = hyperparams.read(hyperparams.put(state, meta, strict=False))
     assert found["learning_rate"] == pytest.approx(0.1, rel=IN_FORCE)
     assert found["b1"] == 0.5
 
@@ -334,9 +335,9 @@ class Trainer:
 
     def init(self, meta: Any = None) -> Any:
         """A fresh state."""
-        del meta
         weights = jax.tree.map(jnp.copy, WEIGHTS)
         opt_state = self._optimiser.init(weights)
+        opt_state = hyperparams.put(opt_state, meta or {}, strict=False)
         return self._place(Loop(weights, opt_state, jnp.zeros((), jnp.int32)))
 
     def _step(self, state: Loop, batch: jax.Array) -> Loop:
@@ -456,7 +457,7 @@ def test_what_is_in_force_as_assigned_is_no_mismatch() -> None:
     for dtype in (None, jnp.float32, jnp.bfloat16, jnp.float16):
         for value in (0.1, 1e-3, 1.0 / 3, 1, np.float64(0.7), jnp.float32(0.1)):
             meta = {"learning_rate": value, "name": "wide", "batch_size": 32}
-            state = hyperparams.put_known(adam_state(dtype), meta)
+            state = hyperparams.put(adam_state(dtype), meta, strict=False)
             assert hyperparams.mismatches(state, meta) == []
     near = {"learning_rate": 0.1 * (1 + 5e-7)}  # Another float32 than 0.1.
     assert hyperparams.mismatches(adam_state(), near) == []
@@ -505,7 +506,7 @@ def test_what_a_schedule_applies_instead_is_a_mismatch() -> None:
     schedule = optax.linear_schedule(0.1, 0.0, 10)
     state = optax.inject_hyperparams(optax.adam)(learning_rate=schedule).init(WEIGHTS)
     meta = {"learning_rate": 0.5, "b1": 0.9}
-    state = hyperparams.put_known(state, meta)
+    state = hyperparams.put(state, meta, strict=False)
     (found,) = hyperparams.mismatches(state, meta)
     assert found[:2] == ("learning_rate", 0.5)
     assert found.applied == pytest.approx(0.1, rel=IN_FORCE)

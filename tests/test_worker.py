@@ -53,9 +53,10 @@ def population(size: int) -> list[Any]:
 
 def init(meta: Any) -> Any:
     """A fresh training state."""
-    del meta
     weights = jnp.ones(2)
-    return {"weights": weights, "opt": OPTIMISER.init(weights), "steps": 0}
+    known = meta if isinstance(meta, dict) else {}
+    opt_state = hyperparams.put(OPTIMISER.init(weights), known, strict=False)
+    return {"weights": weights, "opt": opt_state, "steps": 0}
 
 
 @jax.jit
@@ -569,7 +570,7 @@ def test_the_slots_hyperparameters_are_in_force_after_restore(
 
 
 def test_a_fresh_state_has_the_slots_hyperparameters_too(make: Make) -> None:
-    """Also if `init` ignores them."""
+    """What `init` puts in force is in force."""
     controller = make([{"learning_rate": 0.7, "batch_size": 32}], alone())
     with controller.worker() as worker:
         assert worker.poll()
@@ -818,7 +819,7 @@ def test_a_worker_whose_optimiser_keeps_its_old_numbers_is_told_once(
     """Key, assigned and applied value; again only in another generation."""
     run = PopulationController(population(1), FixedSchedule(_rate_at))
     with run.worker() as worker:
-        state = init(None)  # Instead of worker.restore(init).
+        state = init({})  # Instead of worker.restore(init).
         for step in range(1, 9):
             worker.poll()
             worker.step = step

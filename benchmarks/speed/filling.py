@@ -22,7 +22,6 @@ import numpy as np
 from benchmarks.record import Figure, Spread, paired, spread
 from benchmarks.speed import problems, ways
 from benchmarks.speed.ways import SEED, Task
-from population import hyperparams
 from population.engines import vectorized
 
 UNIT = "images/s"
@@ -186,11 +185,7 @@ class _Bare:
         self._meta = {"learning_rate": jnp.array(rates)}
         self._keys = jax.random.split(jax.random.key(SEED), size)
         self._data, held_out = jax.device_put((problem.data, problem.evaluation))
-
-        def fresh(key: Any, meta: Any) -> Any:
-            return hyperparams.put_traced(problem.init(key, meta), meta, True)
-
-        self.state = jax.jit(jax.vmap(fresh))(self._keys, self._meta)
+        self.state = jax.jit(jax.vmap(problem.init))(self._keys, self._meta)
 
         def member(state: Any, meta: Any, key: Any, data: Any, to: Any) -> Any:
             def advance(carry: Any, at: Any) -> Any:

@@ -16,6 +16,7 @@ from examples import datasets
 from examples.datasets import Split
 from examples.simple_cnn import train_vectorized as simple_cnn
 from examples.synthetic import train_vectorized as toy
+from population import hyperparams
 from population.space import LogUniform, Uniform
 
 BATCH_SIZE, SIZES = 128, (64, 64, 64, 10)
@@ -56,14 +57,14 @@ def _mlp() -> Problem:
     optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
 
     def init(key: jax.Array, meta_params: Any) -> Any:
-        del meta_params
         shapes = list(itertools.pairwise(SIZES))
         keys = jax.random.split(key, len(shapes))
         weights = [
             (jax.random.normal(k, shape) / np.sqrt(shape[0]), jnp.zeros(shape[1]))
             for k, shape in zip(keys, shapes, strict=True)
         ]
-        return weights, optimizer.init(weights)
+        opt_state = optimizer.init(weights)
+        return weights, hyperparams.put(opt_state, meta_params, strict=False)
 
     def loss(weights: Any, images: Any, labels: Any) -> jax.Array:
         x = images.reshape(len(labels), -1)

@@ -168,7 +168,7 @@ def _meta(config: dict[str, Any]) -> Any:
 
 def _with_rate(state: Any, meta: Any) -> Any:
     rate = float(meta["learning_rate"])
-    return hyperparams.put_known(state, {"learning_rate": rate})
+    return hyperparams.put(state, {"learning_rate": rate}, strict=False)
 
 
 def _class(tune: Any, task: Task) -> Any:

@@ -109,10 +109,7 @@ def one_by_one(task: Task, folder: pathlib.Path) -> Timing:
     metas = {w: _traced(work[w].meta_params) for w in work}
     counts = [jnp.int32(0) for _ in work]
     make = jax.jit(problem.init)
-    states = [
-        hyperparams.put_known(make(keys[w], metas[w]), work[w].meta_params)
-        for w in work
-    ]
+    states = [make(keys[w], metas[w]) for w in work]
     for at in range(task.every, task.steps + 1, task.every):
         for w in work:
             for _ in range(task.every):
@@ -127,7 +124,7 @@ def one_by_one(task: Task, folder: pathlib.Path) -> Timing:
         donors = {w: copy(states[int(active.params)]) for w, active in news.items()}
         for w, active in news.items():
             work[w], metas[w] = active, _traced(active.meta_params)
-            states[w] = hyperparams.put_known(donors[w], active.meta_params)
+            states[w] = hyperparams.put(donors[w], active.meta_params, strict=False)
     return measured(task, found, began)
 
 
@@ -177,11 +174,7 @@ def bare(task: Task, folder: pathlib.Path, *, batching: str = "vmap") -> Timing:
     keys = jnp.stack([_key(w) for w in range(task.size)])
     run = jax.jit(_bare_round(problem, task.every, batching), donate_argnums=(0, 4))
     data, held_out = jax.device_put((problem.data, problem.evaluation))
-
-    def fresh(key: Any, meta: Any) -> Any:
-        return hyperparams.put_traced(problem.init(key, meta), meta, True)
-
-    state = jax.jit(jax.vmap(fresh))(keys, meta)
+    state = jax.jit(jax.vmap(problem.init))(keys, meta)
     counts, first = jnp.zeros(task.size, jnp.int32), 0.0
     for number in range(task.rounds):
         state, counts, values = run(state, meta, data, keys, counts, held_out)

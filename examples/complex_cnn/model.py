@@ -14,7 +14,7 @@ import optax
 
 from examples.datasets import Dataset, Split, batch
 from examples.simple_cnn.model import CNN, Functions, State
-from population import Worker
+from population import Worker, hyperparams
 
 
 class Numbers(NamedTuple):
@@ -46,11 +46,11 @@ def numbers(meta_params: Mapping[str, Any]) -> Numbers:
 
 
 def adam(learning_rate: Any, beta1: Any, beta2: Any) -> Any:
-    """Adam, its numbers named as in the meta_params, so that `restore` puts them in."""
+    """Adam, its numbers named as in the meta_params, so that `init` can put them in."""
     return optax.adam(learning_rate, b1=beta1, b2=beta2)
 
 
-# With these values nothing would be learned: `restore` puts a worker's own ones in.
+# With these values nothing would be learned: `init` puts a worker's own ones in.
 OPTIMIZER = optax.inject_hyperparams(adam)(learning_rate=0.0, beta1=0.0, beta2=0.0)
 
 
@@ -108,9 +108,9 @@ def make(dataset: Dataset, width: int, seed: int) -> Functions:
     first_weights = model.init(jax.random.key(seed), dataset.train.images[:1])
 
     def init(meta_params: dict[str, float]) -> State:
-        del meta_params  # The worker puts the optimiser's numbers in.
         weights = jax.tree.map(jnp.copy, first_weights)  # The step donates them.
-        return State(weights, OPTIMIZER.init(weights))
+        opt_state = OPTIMIZER.init(weights)
+        return State(weights, hyperparams.put(opt_state, meta_params, strict=False))
 
     return Functions(init, *compiled(model))
 

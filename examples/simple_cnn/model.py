@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from examples.datasets import Dataset, Split, batch
-from population import Worker
+from population import Worker, hyperparams
 
 Metrics = dict[str, float]
 
@@ -85,9 +85,9 @@ def make(dataset: Dataset, width: int, seed: int) -> Functions:
         return losses.mean(), right.mean()
 
     def init(meta_params: dict[str, float]) -> State:
-        del meta_params  # The worker puts the learning rate in.
         weights = jax.tree.map(jnp.copy, first_weights)  # The step donates them.
-        return State(weights, optimizer.init(weights))
+        opt_state = optimizer.init(weights)
+        return State(weights, hyperparams.put(opt_state, meta_params, strict=False))
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: State, split: Split) -> tuple[State, jax.Array]:

@@ -19,7 +19,7 @@ import optax
 from examples.datasets import Dataset, Split
 from examples.simple_cnn import arguments, model
 from examples.simple_cnn.patches import PatchConv
-from population import PopulationController, Stop
+from population import PopulationController, Stop, hyperparams
 from population.engines import vectorized
 from population.mutators import PopulationBasedTraining
 from population.space import LogUniform, Perturb
@@ -60,9 +60,9 @@ def make(
     first_images = dataset.train.images[:1]
 
     def init(key: jax.Array, meta_params: Any) -> model.State:
-        del meta_params  # The engine puts the learning rate in.
         weights = cnn.init(key, first_images)
-        return model.State(weights, optimizer.init(weights))
+        opt_state = hyperparams.put(optimizer.init(weights), meta_params, strict=False)
+        return model.State(weights, opt_state)
 
     def step(
         state: model.State, meta_params: Any, data: Split, key: jax.Array

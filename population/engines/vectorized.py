@@ -7,10 +7,11 @@ the journal and the pictures are those of every other engine.
 
 The three functions are of one member, and are traced. A state is any pytree, of the
 same shapes for all. meta_params are the pytree that the controller knows, with scalars
-for its numbers and bools, and codes, from 0 on, for what is neither; what
-`optax.inject_hyperparams` keeps under a name of theirs has that value. Where a batch
-size is one of them, batches have the largest size, and
-`mask(meta_params["batch_size"], size)` says which examples count.
+for its numbers and bools, and codes, from 0 on, for what is neither. What `init` puts
+in force is in force: at a branch the numbers of `optax.inject_hyperparams` are those
+that `init` makes of the new meta_params at the same place. Where a batch size is a
+hyperparameter, batches have the largest size, and `mask(meta_params["batch_size"],
+size)` says which examples count.
 
 Keys and batches depend on the run's seed, the slot and the step alone, as those of a
 `Worker` do. With one batch for all, members that were set back are trained alone until
@@ -27,11 +28,19 @@ import contextlib
 import operator
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from population import restoring
 from population.base import Checkpoint, Held, Saved
 from population.controller import PopulationController
 from population.engines.stacked import arguments, assembly, interrupts
@@ -69,6 +78,7 @@ def run(
     devices: Sequence[jax.Device] | None = None,
     categories: Mapping[str, Sequence[Any]] | None = None,
     max_batch: int | Mapping[str, int] | None = None,
+    keep: str | Collection[str] = (),
     progress: bool = True,
 ) -> Summary:
     """Train all members together until the run has ended.
@@ -89,6 +99,8 @@ def run(
         devices: The members are spread over them; None: all local devices.
         categories: By name, the values that become codes; else as the space says.
         max_batch: The largest batch size, or those by name; else as the space says.
+        keep: Names of injected numbers that `step` changes by itself; a branch leaves
+            them as they were saved.
         progress: Whether to show bars.
 
     Raises:
@@ -107,6 +119,7 @@ def run(
         arguments.options(steps_per_report, save_every, batching, devices),
         categories,
         max_batch,
+        restoring.names_of(keep),
     )
     return _run(controller, request, progress)
 
@@ -196,6 +209,8 @@ class _Population:
                 active = self._prepare()
                 self.overhead_s += time.perf_counter() - start
                 values = self._round(active)
+                if not self.rounds:
+                    self._parts.watch.trained(active)
                 self._report(active, values)
                 self.rounds += 1
                 self._headway.check()

@@ -6,8 +6,9 @@ import itertools
 import pathlib
 from typing import Any
 
-import jax
+from jax.tree_util import keystr
 
+from population import references
 from population.errors import ParamsError
 from population.params import trees
 
@@ -26,8 +27,9 @@ class MemoryParams:
         """Keep a copy; the caller may donate or change the original afterwards."""
         trees.check(tree, plain=False)
         path = f"{name}-{next(self._count)}"
-        kinds = jax.tree.map(trees.kind, tree)
-        self._trees[path] = (jax.tree.map(trees.to_host, tree), kinds)
+        kinds = {place: trees.kind(leaf) for place, leaf in trees.by_path(tree).items()}
+        kept = references.mapped(lambda _, leaf: trees.to_host(leaf), tree)
+        self._trees[path] = (kept, kinds)
         return path
 
     def load(self, path: str, like: Any = None) -> Any:
@@ -44,7 +46,10 @@ class MemoryParams:
             ) from None
         if like is not None:
             return trees.fitted(trees.by_path(tree), like, path)
-        return jax.tree.map(trees.as_kind, tree, kinds)
+        return references.mapped(
+            lambda place, leaf: trees.as_kind(leaf, kinds.get(keystr(place), "plain")),
+            tree,
+        )
 
     def remove(self, path: str) -> None:
         """Forget a tree; nothing if it is gone already."""

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr
 
-from population import codec
-from population.errors import ParamsError
+from population import codec, references
+from population.errors import MisfitError, ParamsError
 from population.refusals import DEEPEST, refuse_lossy, shortly, too_deep
 
 _PLAIN_LEAVES = (bool, int, float, str, bytes)
@@ -222,32 +222,34 @@ def fitted(leaves: Mapping[str, Any], like: Any, path: str) -> Any:
     """The tree `like` with these leaves, in the kinds, dtypes and weak types there.
 
     Raises:
-        ParamsError: If they do not fit; the message names the place.
+        MisfitError: If they do not fit; the message names the place.
     """
     models = matched(leaves.keys(), like, path)
     fit = {
         place: _fit_leaf(leaves[place], model, f"{path}, {place}")
         for place, model in models.items()
     }
-    return jax.tree_util.tree_map_with_path(
-        lambda place, model: fit.get(keystr(place), model), like
-    )
+    return references.mapped(lambda place, model: fit.get(keystr(place), model), like)
 
 
 def matched(places: Collection[str], like: Any, path: str) -> dict[str, Any]:
     """The leaf of `like` at each of these places.
 
     Raises:
-        ParamsError: If one of the two has places that the other has not.
+        MisfitError: If one of the two has places that the other has not.
     """
     whole = by_path(like)
     models = {k: leaf for k, leaf in whole.items() if k in places or _is_data(leaf)}
     if models.keys() != set(places):
         differ = sorted(models.keys() ^ set(places))
-        raise ParamsError(
-            f"The params {path} do not fit the given tree: only one of the two has "
-            f"{', '.join(differ[:3])}{' ...' if len(differ) > 3 else ''}. Was the "
-            "model or the optimiser changed since they were saved?"
+        sides = ("the tree", models.keys()), ("what was saved", set(places))
+        told = [
+            f"only {side} has {', '.join(own[:3])}{' ...' if len(own) > 3 else ''}"
+            for side, there in sides
+            if (own := [place for place in differ if place in there])
+        ]
+        raise MisfitError(
+            f"The params {path} do not fit the given tree: {'; '.join(told)}."
         )
     return models
 
@@ -270,7 +272,7 @@ def _fit_leaf(leaf: Any, model: Any, place: str) -> Any:
     try:
         return _converted(leaf, model)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ParamsError(
+        raise MisfitError(
             f"The params {place}, do not fit the given tree: {error}."
         ) from error
 
@@ -315,10 +317,13 @@ def _refuse_others(array: Any, model: Any) -> None:
     if array.shape != np.shape(model):
         raise ValueError(
             f"an array of shape {array.shape} was saved where the tree has "
-            f"{np.shape(model)}"
+            f"{np.shape(model)}; begin there with what training makes of it"
         )
     if jnp.issubdtype(array.dtype, np.inexact) and _is_whole(model):
-        raise TypeError("fractions were saved where the tree has whole numbers")
+        raise TypeError(
+            "fractions were saved where the tree has whole numbers; begin there with "
+            f"jnp.zeros({np.shape(model)}, jnp.{array.dtype})"
+        )
     if np.iscomplexobj(array) and not np.iscomplexobj(model):
         raise TypeError("complex numbers were saved where the tree has real ones")
 

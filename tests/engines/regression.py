@@ -48,9 +48,9 @@ def mutate(meta_params: Meta, rng: np.random.Generator) -> Meta:
 
 def init(key: jax.Array, meta_params: Any) -> Any:
     """Random weights."""
-    del meta_params
     weights = jax.random.normal(key, (3,))
-    return {"weights": weights, "opt_state": optimizer.init(weights)}
+    opt_state = hyperparams.put(optimizer.init(weights), meta_params, strict=False)
+    return {"weights": weights, "opt_state": opt_state}
 
 
 def step(state: Any, meta_params: Any, batch: Any, key: jax.Array) -> Any:
@@ -177,7 +177,7 @@ def trained_again(found: PopulationController, checkpoint: Checkpoint) -> float:
     at = root.step
     for point in rest:
         base = jax.random.fold_in(jax.random.key(found.seed), point.worker_id)
-        state = hyperparams.put_known(state, point.meta_params)
+        state = hyperparams.put(state, point.meta_params, strict=False)
         for now in range(at, point.step):
             given = batch(found.seed, point.worker_id, now)
             key = jax.random.fold_in(base, now)

@@ -153,7 +153,7 @@ def test_a_removed_tree_is_missing(store: Any) -> None:
 
 MISFITS: list[Any] = [
     pytest.param({"w": np.ones(2)}, {"w": np.ones(3)}, r"\['w'\].*\(2,\).*\(3,\)"),
-    pytest.param({"w": np.ones(2)}, {"v": np.ones(2)}, r"\['v'\], \['w'\]"),
+    pytest.param({"w": np.ones(2)}, {"v": np.ones(2)}, r"\['v'\].*\['w'\]"),
     pytest.param({"w": np.ones(2)}, {}, r"\['w'\]"),
     pytest.param({}, {"w": np.ones(2)}, r"\['w'\]"),
     pytest.param({"a": {"w": np.ones(2)}}, {"a": [np.ones(2)]}, r"\['a'\]\[0\]"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,6 +69,7 @@ class Request(NamedTuple):
         options: How the members are trained.
         categories: By name, the values that become codes, or None.
         max_batch: The largest batch size, or those by name, or None.
+        keep: Names of injected numbers that `step` changes by itself.
     """
 
     functions: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
@@ -77,6 +78,7 @@ class Request(NamedTuple):
     options: Options
     categories: Mapping[str, Sequence[Any]] | None
     max_batch: int | Mapping[str, int] | None
+    keep: Collection[str]
 
 
 def options(

@@ -19,6 +19,7 @@ from population.engines.stacked.layout import Flat
 from population.engines.stacked.member import Member
 from population.engines.stacked.meta import Columns
 from population.engines.stacked.tenants import Fresh, Sources, Tenants, key_of
+from population.engines.stacked.watch import Watch
 from population.session import Session
 
 logger = logging.getLogger("population")
@@ -32,6 +33,7 @@ class Parts(NamedTuple):
         member: The user's functions.
         bank: The states.
         tenants: Whose they are.
+        watch: Says what is not in force.
         feed: Brings the batches of a chunk.
         size: How many members there are.
         length: Steps of a chunk.
@@ -43,6 +45,7 @@ class Parts(NamedTuple):
     member: Member
     bank: Bank
     tenants: Tenants
+    watch: Watch
     feed: feed.Feed
     size: int
     length: int
@@ -69,7 +72,8 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
     names = {"data": "data", "each": "batches", "shared": "shared_batches"}
     arguments.check_arrays(names[source.kind], example)
     arguments.check_arrays("evaluation", request.evaluation)
-    member = Member(*request.functions, columns, example, request.evaluation)
+    functions, held_out = request.functions, request.evaluation
+    member = Member(*functions, columns, example, held_out, request.keep)
     builder = _Builder(session, member, columns, request)
     builder.measure(example)
     batching, bank = builder.bank()
@@ -81,6 +85,7 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
         member,
         bank,
         builder.tenants(bank),
+        Watch(session.said, member, bank, builder.metas),
         builder.feed(batching, builder.length),
         len(slots),
         builder.length,
@@ -142,6 +147,7 @@ class _Builder:
         request: What the user asks for.
 
     Attributes:
+        metas: By worker id, the present meta_params.
         length: Steps of a chunk.
         fact: Under which name the way of batching is recorded.
         for_good: Whether it is to be recorded.
@@ -160,9 +166,9 @@ class _Builder:
         self._mesh = programs.mesh_of(devices)
         self._rows = -(-self._count // len(devices)) * len(devices)
         self._keys = programs.base_keys(session.seed, self._rows)
-        metas = [newest.meta_params for newest in self._newest]
-        metas += metas[:1] * (self._rows - self._count)
-        self._scalars = columns.stack(metas)
+        self.metas = [newest.meta_params for newest in self._newest]
+        padding = self.metas[:1] * (self._rows - self._count)
+        self._scalars = columns.stack(self.metas + padding)
         self._steps = np.zeros(self._rows, np.int32)
         self._steps[: self._count] = [newest.step for newest in self._newest]
         self.length = options.steps_per_report

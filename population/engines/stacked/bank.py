@@ -63,6 +63,9 @@ class Bank(Protocol):
     def host(self) -> Callable[[int], Flat]:
         """All states as NumPy arrays, read at once: a function of the row."""
 
+    def column(self, place: int) -> npt.NDArray[Any]:
+        """`[R, ...]` one array of all states."""
+
 
 class Stack:
     """States stacked along a first axis, trained by one program.
@@ -183,6 +186,10 @@ class Stack:
         arrays = tuple(map(on_host, self._flat))
         return lambda row: tuple(array[row] for array in arrays)
 
+    def column(self, place: int) -> npt.NDArray[Any]:
+        """`[R, ...]` one array of all states."""
+        return np.asarray(on_host(self._flat[place]))
+
 
 class Separate:
     """States by themselves, each trained by a compiled step that Python calls.
@@ -298,6 +305,10 @@ class Separate:
         """All states as NumPy arrays, read at once: a function of the row."""
         flats = [tuple(map(on_host, flat)) for flat in self._flats]
         return lambda row: flats[row]
+
+    def column(self, place: int) -> npt.NDArray[Any]:
+        """`[R, ...]` one array of all states."""
+        return np.stack([on_host(flat[place]) for flat in self._flats])
 
     def _advance(self, row: int, batches: Sequence[Any]) -> None:
         flat, step, rows = self._flats[row], self._steps[row], self._rows[row]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population.errors import ParamsError
+from population.errors import MisfitError
 from population.params import trees
 
 Flat = tuple[Any, ...]
@@ -79,24 +79,23 @@ class Layout:
             shapes: What the arrays of a state look like.
 
         Raises:
-            ParamsError: If they are not those of a member of this population.
+            MisfitError: If they are not those of a member of this population.
         """
         try:
             leaves = self._tree.flatten_up_to(tree)
         except ValueError as error:  # Its words are those of JAX.
-            raise ParamsError(
+            raise MisfitError(
                 "Saved params must have the structure that init gives a state: "
-                f"{error}. Has the model changed since?"
+                f"{error}."
             ) from error
         for place, leaf, ours in zip(self._places(), leaves, self._rest, strict=True):
             self._check_same(place, leaf, ours)
         flat = self._arrays(leaves)
         found = [(x.shape, x.dtype) for x in flat]
         if found != [(x.shape, x.dtype) for x in shapes]:
-            raise ParamsError(
+            raise MisfitError(
                 "Saved params must have the shapes and dtypes that init gives, "
-                f"{[told(x) for x in shapes]}, got {[told(x) for x in flat]}. "
-                "Has the model changed since?"
+                f"{[told(x) for x in shapes]}, got {[told(x) for x in flat]}."
             )
         return flat
 
@@ -120,7 +119,7 @@ class Layout:
             fits = leaf is None or not trees.is_storable(ours) or _is_same(leaf, ours)
         if not fits:
             what = "an array" if ours is _ARRAY else repr(ours)
-            raise ParamsError(
+            raise MisfitError(
                 f"Saved params must have what init gives a state, {what} at {place}, "
                 f"got {leaf!r}. What is no array is the same for all members, and "
                 "fixed: make it jnp.asarray(...) in init, or have init give the other."

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population import hyperparams
+from population import injected, restoring
+from population.engines.stacked.effects import Effects
 from population.engines.stacked.layout import Flat, Layout, Moved, is_array, told
 from population.engines.stacked.meta import Columns
+from population.injected import Number
 
 logger = logging.getLogger("population")
 FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets.
@@ -29,14 +32,18 @@ class Member:
         columns: How meta_params become scalars.
         batch: One batch of one member, as `step` gets it.
         evaluation: What `evaluate` gets as its batch.
+        keep: Names of injected numbers that `step` changes by itself.
 
     Attributes:
         columns: The same.
         shapes: What the arrays of a state look like.
+        injected: The optimiser's numbers but those to keep, each with its place among
+            the arrays.
+        moving: Where of these `init` makes the number of meta_params.
 
     Raises:
         ValueError: If a shape depends on meta_params, `step` changes the structure of
-            the state, or `evaluate` returns no number.
+            the state, `evaluate` returns no number, or `keep` names what is not there.
         TypeError: If one of the three is no function.
     """
 
@@ -48,6 +55,7 @@ class Member:
         columns: Columns,
         batch: Any,
         evaluation: Any,
+        keep: Collection[str] = (),
     ) -> None:
         given = {"init": init, "step": step, "evaluate": evaluate}
         for name, function in given.items():
@@ -58,24 +66,33 @@ class Member:
                 )
         self._init, self._step, self._evaluate = init, step, evaluate
         self.columns = columns
+        self._keep = keep
         self._layout = Layout()
         self._metrics: Any = None
-        self._used: set[int] = set()
         key = jax.eval_shape(lambda: jax.random.key(0))
         scalars = columns.shapes()
         step_at = jax.eval_shape(lambda: jnp.int32(0))
         batch, evaluation = _shapes(batch), _shapes(evaluation)
         self.shapes: Flat = ()
         while True:
-            self.shapes = self._traced("init", self.fresh, key, scalars)
+            fresh, self.shapes = self._traced("init", self.fresh, key, scalars)
             ends = key, step_at, batch
+            first = self.shapes
             try:
-                self._traced("step", self._checked_step, self.shapes, scalars, *ends)
+                step, _ = self._traced(
+                    "step", self._checked_step, first, scalars, *ends
+                )
             except Moved:  # A number of the state is an array after all.
                 continue
             break
-        self._traced("evaluate", self.evaluate, self.shapes, scalars, evaluation)
-        self._warn_of_unused()
+        value, _ = self._traced("evaluate", self.evaluate, first, scalars, evaluation)
+        numbers = injected.numbers(self._layout.state(self.shapes))
+        restoring.check_kept(keep, numbers)
+        effects = Effects(len(columns.names), fresh, step, value)
+        places = {name: place for place, name in enumerate(self._layout.names())}
+        self.injected = [(places[n.place], n) for n in numbers if not self._keeps(n)]
+        self.moving = {n.place for leaf, n in self.injected if effects.makes(leaf)}
+        self._warn_of_unused(effects.unused())
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
         """A fresh state; `key` is the member's own."""
@@ -84,11 +101,34 @@ class Member:
             state = self._init(own, self.columns.tree(scalars))
         return self._layout.learn(state)
 
-    def put(self, flat: Flat, scalars: Sequence[Any], new: Any) -> Flat:
-        """The state with its optimiser's numbers replaced, if `new` is true."""
-        numbers = self.columns.numbers(scalars)
-        state = hyperparams.put_traced(self._layout.state(flat), numbers, new)
-        return self._layout.flat(state)
+    def put(self, flat: Flat, key: Any, scalars: Sequence[Any], new: Any) -> Flat:
+        """The state with what `init` puts in force in its optimiser, if `new` is true.
+
+        What `init` makes beside that is not computed: nothing is done with it.
+        """
+        state = self._layout.state(flat)
+        held = injected.numbers(state)
+        if not held:
+            return flat
+        leaves = self._fresh_numbers(key, tuple(scalars))
+        pairs = zip(held, leaves, strict=True)
+        wanted = [number._replace(leaf=leaf) for number, leaf in pairs]
+        return self._layout.flat(injected.carried(state, wanted, self._keeps, new))
+
+    @functools.cached_property
+    def _fresh_numbers(self) -> Callable[..., list[Any]]:
+        """Compiled by itself, so that `init` is traced once for all programs."""
+
+        def numbers(key: Any, scalars: Sequence[Any]) -> list[Any]:
+            with _named("init"):
+                own = jax.random.fold_in(key, FRESH)
+                state = self._init(own, self.columns.tree(scalars))
+            return [number.leaf for number in injected.numbers(state)]
+
+        return jax.jit(numbers)
+
+    def _keeps(self, number: Number) -> bool:
+        return number.name in self._keep
 
     def advance(
         self, flat: Flat, scalars: Sequence[Any], key: Any, step: Any, batch: Any
@@ -144,25 +184,21 @@ class Member:
         """
         return self._layout.restored(tree, self.shapes)
 
-    def _warn_of_unused(self) -> None:
-        """Say which hyperparameters have no effect: nothing that is computed uses them.
-
-        A state of `nnx.split`, say, hides from the engine what is in its optimiser.
-        """
-        names = enumerate(self.columns.names)
-        unused = [name for place, name in names if place not in self._used]
+    def _warn_of_unused(self, unused: Sequence[int]) -> None:
+        """Say which hyperparameters have no effect: no value depends on them."""
         if unused:
             logger.warning(
-                "%s have no effect: neither init, step nor evaluate uses them, and no "
-                "state of optax.inject_hyperparams within the state has their names. "
-                "Pass them on in step, from meta_params.",
-                unused,
+                "%s have no effect: whatever init, step and evaluate do with them, no "
+                "value depends on it. Use them in step, or have init put them into the "
+                "state of an optimiser that step uses: hyperparams.put(opt_state, "
+                "meta_params, strict=False).",
+                [self.columns.names[column] for column in unused],
             )
 
     def _checked_step(self, flat: Flat, *rest: Any) -> Flat:
-        scalars, *ends = rest
-        flat = self.put(flat, scalars, True)
-        after = self.advance(flat, scalars, *ends)
+        scalars, key, *ends = rest
+        flat = self.put(flat, key, scalars, True)
+        after = self.advance(flat, scalars, key, *ends)
         for name, old, new in zip(
             self._layout.names(), self.shapes, after, strict=True
         ):
@@ -174,23 +210,19 @@ class Member:
                 )
         return after
 
-    def _note_used(self, jaxpr: Any, start: int) -> None:
-        """Note which scalars, the inputs from `start` on, something is made of."""
-        used = {id(var) for equation in jaxpr.eqns for var in equation.invars}
-        used |= {id(var) for var in jaxpr.outvars}
-        inputs = jaxpr.invars[start : start + len(self.columns.names)]
-        self._used |= {place for place, var in enumerate(inputs) if id(var) in used}
-
     def _traced(
         self, name: str, function: Callable[..., Any], first: Any, scalars: Any, *a: Any
-    ) -> Any:
-        """The shapes that a function returns; a clear error if they are not fixed."""
+    ) -> tuple[Any, Any]:
+        """A function's jaxpr and the shapes that it returns.
+
+        Raises:
+            ValueError: If they are not fixed.
+        """
         try:
             traced, shapes = jax.make_jaxpr(function, return_shape=True)(
                 first, scalars, *a
             )
-            self._note_used(traced.jaxpr, len(jax.tree.leaves(first)))
-            return shapes
+            return traced.jaxpr, shapes
         except (TypeError, IndexError) as error:  # What JAX raises for such shapes.
             for count, names in self.columns.concrete():
                 try:

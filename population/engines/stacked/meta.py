@@ -135,19 +135,6 @@ class Columns:
         """
         return self._tree.unflatten(scalars)
 
-    def numbers(self, scalars: Sequence[Any]) -> dict[str, Any]:
-        """The numbers and bools at the top of meta_params, by their keys; no codes.
-
-        Args:
-            scalars: One for each column; they may be traced.
-        """
-        columns, found = self.tree(self._columns), self.tree(scalars)
-        return {
-            key: found[key]
-            for key, column in (columns.items() if type(columns) is dict else ())
-            if type(key) is str and type(column) is _Column and not column.is_code
-        }
-
     def concrete(self) -> Iterator[tuple[Callable[[Sequence[Any]], Any], str]]:
         """Ways to have plain numbers among the scalars, to find who needs them.
 

@@ -49,7 +49,7 @@ def trainer(
     def train(
         flat: Flat, step: Any, rows: Rows, batches: Any, evaluation: Any
     ) -> tuple[Any, ...]:
-        flat = member.put(flat, rows.scalars, rows.new)
+        flat = member.put(flat, rows.keys, rows.scalars, rows.new)
 
         def advance(carry: tuple[Flat, Any], batch: Any) -> tuple[Any, None]:
             state, at = carry

@@ -1,18 +1,15 @@
-"""What depends on what in a step, read from its jaxpr.
-
-Nothing is run. Where the jaxpr does not tell, a result counts as dependent on all that
-goes into it, so that "depends on nothing of that" can be believed.
-"""
+"""What depends on what in a step, and which random numbers it draws."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 
+from population import dataflow
+from population.dataflow import NOTHING, Names
 from population.testing.loop import trees
 from population.testing.loop.trial import USER_ERRORS, Loop
 
@@ -32,9 +29,6 @@ _NOT_THE_USERS = (
     os.path.dirname(os.path.abspath(jax.__file__)),
     "<frozen",
 )
-
-Names: TypeAlias = frozenset[str]
-_NOTHING: Names = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,91 +101,19 @@ def flow(
     # A dict is flattened in the order of its sorted keys.
     inputs = [frozenset({name}) for name in (*sorted(data), KEY, META)]
     draws: list[Draw] = []
-    uses = _walk(closed.jaxpr, inputs, draws, "")
+    places: dict[int, str] = {}  # Of each equation with a jaxpr within.
+
+    def seen(equation: Any, given: list[Names], within: Any) -> None:
+        place = _place(equation) or places.get(id(within), "")
+        places[id(equation)] = place
+        if equation.primitive.name in _DRAWS:
+            draws.append(Draw(NOTHING.union(*given), place))
+
+    uses = dataflow.uses(closed.jaxpr, inputs, seen)
     joined: dict[str, Names] = {}
     for name, names in zip(outputs, uses, strict=True):
-        joined[name] = joined.get(name, _NOTHING) | names
+        joined[name] = joined.get(name, NOTHING) | names
     return Flow(joined, draws)
-
-
-def _walk(
-    jaxpr: Any, inputs: Sequence[Names], draws: list[Draw], where: str
-) -> list[Names]:
-    """What each result of a jaxpr depends on."""
-    known: dict[Any, Names] = dict(zip(jaxpr.invars, inputs, strict=True))
-
-    def uses(atom: Any) -> Names:
-        # A literal is not hashable; a constant is not among the inputs.
-        return _NOTHING if hasattr(atom, "val") else known.get(atom, _NOTHING)
-
-    for equation in jaxpr.eqns:
-        given = [uses(atom) for atom in equation.invars]
-        place = _place(equation) or where
-        if equation.primitive.name in _DRAWS:
-            draws.append(Draw(_NOTHING.union(*given), place))
-        results = _through(equation, given, draws, place)
-        known.update(zip(equation.outvars, results, strict=True))
-    return [uses(atom) for atom in jaxpr.outvars]
-
-
-def _through(
-    equation: Any, given: list[Names], draws: list[Draw], where: str
-) -> list[Names]:
-    """What each result of an equation depends on."""
-    inner = list(_jaxprs(equation.params.values()))
-    count = len(equation.outvars)
-    everything = _NOTHING.union(*given)
-    if equation.primitive.name == "scan" and (carry := _carry(equation.params)):
-        return _scan(carry, inner[0], given, draws, where)
-    if len(inner) == 1 and equation.primitive.name not in {"scan", "while"}:
-        if len(inner[0].invars) == len(given) and len(inner[0].outvars) == count:
-            return _walk(inner[0], given, draws, where)
-    for jaxpr in inner:
-        _walk(jaxpr, [everything] * len(jaxpr.invars), draws, where)
-    return [everything] * count
-
-
-def _carry(params: Any) -> tuple[int, int] | None:
-    """Where among the inputs of a scan those that it carries begin and end."""
-    if "num_carry" in params:
-        first = params["num_consts"]
-        return first, first + params["num_carry"]
-    if "ft_in" in params:  # Since JAX 0.12: trees of constants, of carried, of others.
-        constants, carried, _ = map(list, params["ft_in"].unpack())
-        return len(constants), len(constants) + len(carried)
-    return None
-
-
-def _scan(
-    carry: tuple[int, int],
-    body: Any,
-    given: list[Names],
-    draws: list[Draw],
-    where: str,
-) -> list[Names]:
-    """Go round until what is carried depends on nothing new."""
-    first, last = carry
-    while True:
-        seen: list[Draw] = []
-        results = _walk(body, given, seen, where)
-        carried = [
-            old | new for old, new in zip(given[first:last], results, strict=False)
-        ]
-        if carried == given[first:last]:
-            draws += seen
-            return [*carried, *results[len(carried) :]]
-        given = [*given[:first], *carried, *given[last:]]
-
-
-def _jaxprs(values: Any) -> Iterator[Any]:
-    """The jaxprs among the parameters of an equation."""
-    for value in values:
-        if isinstance(value, (tuple, list)):
-            yield from _jaxprs(value)
-        elif hasattr(value, "jaxpr") and hasattr(value, "consts"):
-            yield value.jaxpr
-        elif hasattr(value, "eqns") and hasattr(value, "invars"):
-            yield value
 
 
 def _place(equation: Any) -> str:

@@ -73,6 +73,7 @@ class Examination:
         trials = [hyperparameters.tried(patient, change) for change in self._changes]
         self._notes += [] if repeatable else [_CHANCE]
         self._notes += [] if trials else [_NOTHING]
+        self._notes += hyperparameters.rounded(patient)
         ill = states.not_numbers(base)
         runs = [base, *(trial.run for trial in trials if trial.run)]
         if all(states.not_training(run) for run in runs):
@@ -114,6 +115,7 @@ class Examination:
             self._notes.append(_UNTRACED)
         elif patient.repeatable:  # Else a key may come from outside.
             self._findings += keys.constant(loop, found, patient.base)
+            self._notes += keys.copied(found, patient.base)
 
     def _take(self, found: Finding | str | None) -> None:
         """Keep a finding or a note."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from population import hyperparams
+from population import in_force, injected
 from population.errors import ParamsError
 from population.params import MemoryParams
 from population.testing.loop import states, trees
@@ -166,6 +165,14 @@ def compiling(patient: Patient, trial: Trial, run: Run) -> Finding | str | None:
     )
 
 
+def rounded(patient: Patient) -> list[str]:
+    """Numbers that the dtype of the optimiser's state cannot hold, in words."""
+    meta_params = patient.meta_params
+    numbers = in_force.on_host(injected.numbers(patient.loop.start(meta_params)))
+    told = in_force.found("The loop", meta_params, numbers, lambda _: None)
+    return [one.text for one in told if one.kind == in_force.ROUNDED]
+
+
 def not_fitting(patient: Patient, trial: Trial) -> list[Finding]:
     """A state of other meta_params that a worker could not go on from."""
     try:
@@ -202,7 +209,9 @@ def lost(patient: Patient, trial: Trial, run: Run) -> list[Finding]:
     where = sorted(places)[0]
     message = (
         f"After it went {trial.from_to}, a restored state still has the old value in "
-        f"state{where}. {_mend(where, trial.change)}"
+        f"state{where}. A restore brings back all of the state but the numbers of "
+        "optax.inject_hyperparams. Inject it, or take it from worker.meta_params as an "
+        "argument of the step, or set it after each worker.restore."
     )
     return [Finding(LOST, trial.change.name, message)]
 
@@ -277,47 +286,31 @@ def _named(run: Run) -> str:
     return ", ".join(names)
 
 
-def _mend(place: str, change: Change) -> str:
-    """What to do about a value that a restore brings back."""
-    injected = _injected_name(place)
-    if injected:
-        return (
-            f"worker.restore puts in force what meta_params have at the top level "
-            f"under optax's own name: call it {injected!r} there."
-        )
-    return (
-        "A restore brings back all of the state. Take it from worker.meta_params as an "
-        "argument of the step instead, or set it after each worker.restore."
-    )
-
-
-def _injected_name(place: str) -> str | None:
-    found = re.search(r"\.hyperparams\['(\w+)'\]$", place)
-    return found and found[1]
-
-
 def _arrive(patient: Patient, trial: Trial, run: Run) -> str:
     """What to do about a hyperparameter that does not arrive."""
-    state = patient.loop.start(trial.meta_params)
-    known, key = sorted(hyperparams.read(state)), trial.change.path[:1]
-    for mismatch in hyperparams.mismatches(state, trial.meta_params):
-        if (mismatch.key,) == key:
-            return (
-                f"The optimiser has {mismatch.applied!r} in force: a schedule drives "
-                "it. Give it a number instead, or mutate a factor of the schedule."
-            )
+    loop, name = patient.loop, trial.change.name
+    numbers = in_force.on_host(injected.numbers(loop.start(trial.meta_params)))
+    moving = in_force.places_that_change(
+        numbers, lambda: loop.start(patient.meta_params)
+    )
+    told = in_force.found("The loop", trial.meta_params, numbers, lambda _: moving)
+    for one in told:
+        if one.kind == in_force.NOT_IN_FORCE and one.key == name:
+            return one.text
     carriers = sorted(_carriers(patient.base, run))
     if carriers:
         return (
             f"It is in state{carriers[0]}, which the step does not read. Use one and "
             "the same optimiser in init and in step, or read it there."
         )
-    if known:
+    if numbers:
+        known = sorted({number.name for number in numbers})
         return (
             f"The optimiser in the state has {', '.join(known)}: if it is one of "
-            "these, call it so in meta_params, at the top level."
+            "these, put it there in init, as in hyperparams.put(opt_state, "
+            f"{{{known[0]!r}: ...}})."
         )
     return (
-        "Give it to the optimiser by optax.inject_hyperparams under this name, or let "
-        "the step take meta_params and use it."
+        "Give it to the optimiser by optax.inject_hyperparams, or let the step take "
+        "meta_params and use it."
     )

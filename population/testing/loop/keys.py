@@ -1,4 +1,4 @@
-"""A question about randomness: are the random numbers of each step new ones?"""
+"""Questions about randomness: is it new at each step, and another one in a copy?"""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ def constant(loop: Loop, flow: Flow, run: Run) -> list[Finding]:
             f"{_advice(loop)}"
         )
         found.append(Finding(CONSTANT_KEY, draw.where or "step", message))
+    return found
+
+
+def copied(flow: Flow, run: Run) -> list[str]:
+    """Random numbers that depend on the state alone, in words.
+
+    A branch copies the state, so that donor and copy draw the same.
+    """
+    moving = run.states[0].keys() - run.still()
+    found = []
+    for draw in flow.draws:
+        places = sorted(f"state{place}" for place in draw.uses & moving)
+        if places and KEY not in draw.uses:
+            where = f"The noise of {draw.where}" if draw.where else "Its noise"
+            found.append(
+                f"{where} depends on {' and '.join(places[:2])}, which a branch "
+                "copies: donor and copy then see the same noise. Draw from worker.key, "
+                "or fold the slot in after each worker.restore: "
+                "jax.random.fold_in(key, worker.worker_id)."
+            )
     return found
 
 

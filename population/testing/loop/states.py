@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population import codec, hyperparams, params
+from population import codec, params
 from population.errors import ParamsError
 from population.testing.loop import trees
 from population.testing.loop.finding import (
@@ -126,7 +126,7 @@ def _train_twice(loop: Loop, meta_params: Any) -> None:
     """Train, begin afresh as after a branch, and train again; nothing is copied."""
     for _ in range(2):
         with refusing_donated("init"):
-            state = hyperparams.put_known(loop.init(meta_params), meta_params)
+            state = loop.init(meta_params)
         check_kept(state, "init", "It returns again what a step has donated:")
         shared = _shared(state)
         for number in range(2):

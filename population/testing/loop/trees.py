@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population import codec
+from population import codec, references
 
 Path: TypeAlias = tuple[Any, ...]
 Host: TypeAlias = dict[str, Any]
@@ -34,17 +34,17 @@ def on_host(tree: Any) -> Host:
 def copied(tree: Any) -> Any:
     """A tree whose buffers nobody else has; a compiled step sees no difference."""
 
-    def copy(leaf: Any) -> Any:
+    def copy(_: Any, leaf: Any) -> Any:
         if isinstance(leaf, jax.Array):
             return jnp.copy(leaf)
         return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 
-    return jax.tree.map(copy, tree)
+    return references.mapped(copy, tree)
 
 
 def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
     """The tree with other leaves at these places."""
-    return jax.tree_util.tree_map_with_path(
+    return references.mapped(
         lambda path, leaf: leaves.get(jax.tree_util.keystr(path), leaf), tree
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from population import hyperparams
+from population import injected, references
 from population.params import MemoryParams
 from population.testing.loop import trees
 
@@ -105,13 +105,13 @@ class Loop:
 
     def start(self, meta_params: Any) -> Any:
         """A fresh state, as `Worker.restore` makes it, with buffers of its own."""
-        state = trees.copied(self.init(meta_params))
-        return hyperparams.put_known(state, meta_params)
+        return trees.copied(self.init(meta_params))
 
     def restored(self, store: MemoryParams, path: str, meta_params: Any) -> Any:
         """A saved state under meta_params, as `Worker.restore` makes it."""
-        like = trees.copied(self.init(meta_params))
-        return hyperparams.put_known(store.load(path, like), meta_params)
+        fresh = self.start(meta_params)
+        wanted = injected.numbers(fresh)
+        return injected.carried(store.load(path, fresh), wanted)
 
     def step(self, state: Any, meta_params: Any, key: Any) -> tuple[Any, Any]:
         """The next state, and what `step` returned beside it."""
@@ -119,6 +119,8 @@ class Loop:
         before = jax.tree.structure(state)
         with _told(f"step({', '.join(self._takes)})", meta_params):
             result = self._step(*[given[name] for name in self._takes])
+        if result is None and references.has_any(state):
+            return state, None  # What nnx trains is changed in place.
         return _split(result, before, type(state))
 
     def key(self, number: int) -> jax.Array:

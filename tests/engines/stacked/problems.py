@@ -27,6 +27,7 @@ from population import (
     Ref,
     Report,
     Stop,
+    hyperparams,
 )
 from population.engines import vectorized
 from population.engines.vectorized import Summary
@@ -214,7 +215,8 @@ def _injected() -> Functions:
 
     def init(key: Any, meta: Any) -> Any:
         params = model.init(key, INPUTS)
-        return {"params": params, "opt_state": optimizer.init(params)}
+        opt_state = hyperparams.put(optimizer.init(params), meta, strict=False)
+        return {"params": params, "opt_state": opt_state}
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         gradient = jax.grad(lambda p: _loss(model.apply(p, INPUTS)))(state["params"])
@@ -234,7 +236,8 @@ def _train_state() -> Functions:
     model = linen.Dense(1)
 
     def init(key: Any, meta: Any) -> Any:
-        optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
+        rate = meta["learning_rate"]
+        optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=rate)
         params = model.init(key, INPUTS)
         created: Any = TrainState.create
         return created(apply_fn=model.apply, params=params, tx=optimizer)

@@ -373,15 +373,6 @@ def test_members_are_stacked_in_order() -> None:
     assert blank == [((4,), a.dtype), ((4,), b.dtype)]
 
 
-def test_optimisers_are_told_the_numbers_at_the_top() -> None:
-    """By the keys that a loop would put in force; codes and nested ones are none."""
-    first = {"rate": 0.1, "on": True, "act": "a", "net": {"b": 1}, "no": None}
-    found = columns(first, categories={"act": ["a"]})
-    scalars = found.encode(first, 0)
-    assert found.numbers(scalars) == {"rate": np.float32(0.1), "on": True}
-    assert columns(0.1).numbers([1.0]) == {}
-
-
 def test_each_column_can_be_made_concrete() -> None:
     """By itself, then all together, with the numbers of worker 0."""
     found = columns({"a": 1, "b": 2}, {"a": 3, "b": 4})

@@ -1,0 +1,103 @@
+"""What depends on what in a traced function, read from its jaxpr.
+
+Nothing is run. Where the jaxpr does not tell, a result counts as dependent on all that
+goes into it, so that "depends on nothing of that" can be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+Names: TypeAlias = frozenset[Any]
+Seen: TypeAlias = Callable[[Any, list[Names], Any], None]
+NOTHING: Names = frozenset()
+
+
+def uses(
+    jaxpr: Any, inputs: Sequence[Names], seen: Seen | None = None, within: Any = None
+) -> list[Names]:
+    """The names that each result of a jaxpr depends on.
+
+    Args:
+        jaxpr: An open jaxpr.
+        inputs: Of each of its inputs, what that stands for.
+        seen: Told of each equation once, with what goes into it and the equation that
+            it is part of.
+        within: The equation that the jaxpr is part of.
+    """
+    known: dict[Any, Names] = dict(zip(jaxpr.invars, inputs, strict=True))
+    aside = NOTHING  # What may have gone a way that no variable shows: into a Ref.
+
+    def of(atom: Any) -> Names:
+        # A literal is not hashable; a constant is not among the inputs.
+        return NOTHING if hasattr(atom, "val") else known.get(atom, NOTHING)
+
+    for equation in jaxpr.eqns:
+        given = [of(atom) for atom in equation.invars]
+        if seen is not None:
+            seen(equation, given, within)
+        if equation.effects and "debug" not in equation.primitive.name:
+            aside |= NOTHING.union(*given)
+        results = [names | aside for names in _through(equation, given, seen)]
+        known.update(zip(equation.outvars, results, strict=True))
+    return [of(atom) for atom in jaxpr.outvars]
+
+
+def _through(equation: Any, given: list[Names], seen: Seen | None) -> list[Names]:
+    """What each result of an equation depends on."""
+    inner = list(_jaxprs(equation.params.values()))
+    count = len(equation.outvars)
+    everything = NOTHING.union(*given)
+    if equation.primitive.name == "scan" and (carry := _carry(equation.params)):
+        return _scan(carry, inner[0], given, seen, equation)
+    if len(inner) == 1 and equation.primitive.name not in {"scan", "while"}:
+        if len(inner[0].invars) == len(given) and len(inner[0].outvars) == count:
+            return uses(inner[0], given, seen, equation)
+    for jaxpr in inner:
+        uses(jaxpr, [everything] * len(jaxpr.invars), seen, equation)
+    return [everything] * count
+
+
+def _carry(params: Any) -> tuple[int, int] | None:
+    """Where among the inputs of a scan those that it carries begin and end."""
+    if "num_carry" in params:
+        first = params["num_consts"]
+        return first, first + params["num_carry"]
+    if "ft_in" in params:  # Since JAX 0.12: trees of constants, of carried, of others.
+        constants, carried, _ = map(list, params["ft_in"].unpack())
+        return len(constants), len(constants) + len(carried)
+    return None
+
+
+def _scan(
+    carry: tuple[int, int],
+    body: Any,
+    given: list[Names],
+    seen: Seen | None,
+    equation: Any,
+) -> list[Names]:
+    """Go round until what is carried depends on nothing new."""
+    first, last = carry
+    while True:
+        results = uses(body, given)
+        carried = [
+            old | new for old, new in zip(given[first:last], results, strict=False)
+        ]
+        if carried == given[first:last]:
+            break
+        given = [*given[:first], *carried, *given[last:]]
+    if seen is not None:
+        uses(body, given, seen, equation)
+    return [*carried, *results[len(carried) :]]
+
+
+def _jaxprs(values: Any) -> Iterator[Any]:
+    """The jaxprs among the parameters of an equation."""
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            yield from _jaxprs(value)
+        elif hasattr(value, "jaxpr") and hasattr(value, "consts"):
+            yield value.jaxpr
+        elif hasattr(value, "eqns") and hasattr(value, "invars"):
+            yield value

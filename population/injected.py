@@ -1,0 +1,125 @@
+"""Where in a tree the numbers are that `optax.inject_hyperparams` keeps.
+
+A state of it is known by its class, or by its fields where something has made plain
+containers of it: `nnx.split`, `flax.serialization.to_state_dict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from population import references
+from population.references import Path
+
+_CLASSES = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
+_ALWAYS = {"count", "hyperparams"}
+_FIELDS = _ALWAYS | {"hyperparams_states", "inner_state"}
+
+
+class Number(NamedTuple):
+    """A hyperparameter that an optimiser's state holds.
+
+    Attributes:
+        path: Where it is in the tree.
+        name: What the optimiser calls it.
+        driven: Whether a schedule writes it at each update.
+        leaf: The number, as an array.
+    """
+
+    path: Path
+    name: str
+    driven: bool
+    leaf: Any
+
+    @property
+    def place(self) -> str:
+        """The path as text."""
+        return jax.tree_util.keystr(self.path)
+
+
+def numbers(tree: Any) -> list[Number]:
+    """All of them; those of an outer state come before those of the states within."""
+    found: list[Number] = []
+    level: list[tuple[Path, Any]] = [((), tree)]
+    while level:
+        inner: list[tuple[Path, Any]] = []
+        for base, node in level:
+            pairs = jax.tree_util.tree_leaves_with_path(
+                node, is_leaf=lambda x, node=node: x is not node and _is_injected(x)
+            )
+            injected = _is_injected(node)
+            driven = _driven(node) if injected else frozenset()
+            for path, leaf in pairs:
+                if _is_injected(leaf):
+                    inner.append((base + path, leaf))
+                elif injected and _name(path[0]) == "hyperparams":
+                    name = _name(path[1])
+                    found.append(Number(base + path, name, name in driven, leaf))
+        level = inner
+    return found
+
+
+def replaced(tree: Any, new: Mapping[Path, Any]) -> Any:
+    """The tree with other leaves at these paths."""
+    if not new:
+        return tree
+    return references.mapped(lambda path, leaf: new.get(path, leaf), tree)
+
+
+def carried(
+    saved: Any,
+    wanted: Sequence[Number],
+    keep: Callable[[Number], bool] = lambda number: False,
+    when: Any = None,
+) -> Any:
+    """A saved state with the hyperparameters of a fresh one of the same structure.
+
+    Those that a schedule drives stay as saved.
+
+    Args:
+        saved: A state; that of a donor, say.
+        wanted: The numbers of what `init` makes.
+        keep: Which numbers stay as saved all the same.
+        when: A traced bool: whether to take them over at all; None: always.
+    """
+    new = {
+        old.path: _taken(number.leaf, old.leaf, when)
+        for old, number in zip(numbers(saved), wanted, strict=True)
+        if not (number.driven or keep(number))
+    }
+    return replaced(saved, new)
+
+
+def _taken(number: Any, old: Any, when: Any) -> Any:
+    """A fresh number in the place of an old one; a copy, as a step may donate it."""
+    if when is None:
+        return jnp.copy(number) if isinstance(number, jax.Array) else number
+    old = jnp.asarray(old)
+    return jnp.where(when, number, old).astype(old.dtype)
+
+
+def _is_injected(node: Any) -> bool:
+    if isinstance(node, _CLASSES):
+        return True
+    if not isinstance(node, Mapping) or not node.keys() >= _ALWAYS:
+        return False
+    return node.keys() <= _FIELDS and isinstance(node["hyperparams"], Mapping)
+
+
+def _driven(node: Any) -> frozenset[str]:
+    if isinstance(node, Mapping):
+        return frozenset(node.get("hyperparams_states") or ())
+    return frozenset(getattr(node, "hyperparams_states", {}))
+
+
+def _name(key: Any) -> str:
+    """A key of a path as whoever has made the tree wrote it."""
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
