@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from population import references
 from population.errors import MisfitError
 from population.params import trees
 
@@ -33,10 +34,18 @@ class Layout:
         self._tree: Any = None
         self._rest: list[Any] = []  # By leaf: `_ARRAY`, or what is there instead.
         self._moving: set[int] = set()  # The numbers that are arrays all the same.
+        self._skeleton: Any = (
+            None  # Of nnx: places for leaves, what is one object once.
+        )
 
     def learn(self, state: Any) -> Flat:
         """The arrays of a fresh state, which says what all look like."""
         leaves, self._tree = jax.tree.flatten(state)
+        if references.has_any(state):
+            places = iter(range(len(leaves)))
+            numbered = jax.tree.unflatten(self._tree, places)
+            by_path = dict(jax.tree_util.tree_leaves_with_path(numbered))
+            self._skeleton = references.mapped(lambda path, _: by_path[path], state)
         self._rest = [
             _ARRAY if is_array(leaf) or place in self._moving else leaf
             for place, leaf in enumerate(leaves)
@@ -135,6 +144,8 @@ class Layout:
             next(arrays) if ours is _ARRAY else other
             for ours, other in zip(self._rest, rest, strict=True)
         ]
+        if self._skeleton is not None:
+            return references.mapped(lambda _, place: leaves[place], self._skeleton)
         return jax.tree.unflatten(self._tree, leaves)
 
     def _unlike(self, tree: Any, leaves: Sequence[Any]) -> ValueError:
