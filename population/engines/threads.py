@@ -1,7 +1,8 @@
 """Train a population in threads of this process.
 
 `run(train, controller)` calls `train(worker)` in each thread. With fewer threads than
-slots the slots take turns; with fewer slots than threads the spare threads wait.
+slots the slots take turns; with fewer slots than threads the spare threads wait. The
+settings of JAX that hold where `run` is called hold in the threads, too.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 
 from population.controller import PopulationController
+from population.engines import settings
 from population.engines.summary import Summary as Summary
 from population.report import progress as progress_module
 from population.worker import Worker
@@ -42,7 +45,7 @@ def run(
         controller: The population.
         num_workers: Threads; by default one for each slot.
         devices: Worker i trains on `devices[i % len(devices)]`; by default all local
-            devices of JAX's default backend.
+            devices of JAX's default backend, also within `jax.default_device`.
         progress: Whether to show bars.
 
     Raises:
@@ -53,8 +56,8 @@ def run(
     count = len(controller.workers) if num_workers is None else num_workers
     if type(count) is not int or count < 1:
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
-    places = list(devices) if devices else jax.local_devices()
-    crew = _Crew(train, controller)
+    places = list(devices) if devices else _all_devices()
+    crew = _Crew(train, controller, settings.taken("train"))
     ends = [threading.Event() for _ in range(count)]
     threads = [
         threading.Thread(
@@ -78,10 +81,14 @@ class _Crew:
     """The threads' common ground: the flag that stops them, and the first error."""
 
     def __init__(
-        self, train: Callable[[Worker], None], controller: PopulationController
+        self,
+        train: Callable[[Worker], None],
+        controller: PopulationController,
+        found: settings.Settings,
     ) -> None:
         self._train = train
         self._controller = controller
+        self._settings = found
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self.error: BaseException | None = None
@@ -120,7 +127,8 @@ class _Crew:
             worker = Worker(self._controller.session, stopped=self._stopped)
             workers.append(worker)
             worker.device = device
-            with worker, jax.default_device(device):
+            in_force = settings.applied(self._settings)
+            with in_force, worker, jax.default_device(device):
                 if worker.worker_id >= 0:  # Else the run ended before it got a slot.
                     self._train(worker)
             with self._lock:
@@ -138,6 +146,21 @@ class _Crew:
                     error.add_note(f"This was raised by {place} of the population.")
                     self.error = error
             self.stop()
+
+
+def _all_devices() -> list[jax.Device]:
+    """All local devices, with a warning if the caller has named another one."""
+    places: list[jax.Device] = jax.local_devices()
+    named: Any = jax.config.values["jax_default_device"]
+    chosen = jax.local_devices(backend=named)[0] if isinstance(named, str) else named
+    if named is not None and any(place != chosen for place in places):
+        logger.warning(
+            "jax.default_device is %s, but threads.run divides the workers among all "
+            "devices: %s. To train on it alone, pass devices=[...] with the device.",
+            named,
+            places,
+        )
+    return places
 
 
 def _wait_for(ends: Sequence[threading.Event]) -> None:

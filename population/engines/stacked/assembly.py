@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -227,7 +228,7 @@ class _Builder:
                 found.has(row, key)
         return found
 
-    def feed(self, batching: str, length: int) -> feed.Feed:
+    def feed(self, batching: str, length: int, **options: float) -> feed.Feed:
         """What brings the batches of a chunk."""
         kind, seed = self._source.kind, self._session.seed
         if kind == "data":
@@ -236,10 +237,9 @@ class _Builder:
         if batching == "loop":  # What Python cuts up stays on the host.
             here = whole = _as_it_is
         if kind == "shared":
-            return feed.Shared(self._source.function, seed, length, whole)
-        return feed.Each(
-            self._source.function, seed, self._count, length, here, rows=self._rows
-        )
+            return feed.Shared(self._source.function, seed, length, whole, **options)
+        function, count, rows = self._source.function, self._count, self._rows
+        return feed.Each(function, seed, count, length, here, rows=rows, **options)
 
     @functools.cached_property
     def _data(self) -> Any:
@@ -264,7 +264,7 @@ class _Builder:
         bank = made[batching, length] = self._empty(batching, length)
         self._begin(bank)
         bank.tell(self._steps, self._scalars, np.ones(self._rows, np.bool_))
-        brought = self.feed(batching, length)
+        brought = self.feed(batching, length, ahead_s=math.inf)  # There is no next one.
         batches = brought.take(self._steps.tolist())
         brought.close()
         if length == self._options.steps_per_report:

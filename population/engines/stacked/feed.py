@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from population.engines import settings
 from population.engines.stacked.arguments import check_whole
 
 logger = logging.getLogger("population")
@@ -206,7 +207,7 @@ class _Batcher:
     def __init__(
         self, call: Callable[[int, int], Any], name: str, rows: int, length: int
     ) -> None:
-        self._call, self._name = call, name
+        self._call, self.name = call, name
         self._rows, self.length = rows, length
         self._first: _Look | None = None
 
@@ -254,8 +255,8 @@ class _Batcher:
             )
 
     def _place(self, row: int, step: int) -> str:
-        worker = f"worker {row}, " if self._name == "batches" else ""
-        return f"{self._name} for {worker}step {step}"
+        worker = f"worker {row}, " if self.name == "batches" else ""
+        return f"{self.name} for {worker}step {step}"
 
 
 class _Ahead:
@@ -306,8 +307,12 @@ class _Ahead:
 
     def _start(self) -> None:
         if self._thread is None:
+            found = settings.taken(self._batcher.name)
             self._thread = threading.Thread(
-                target=_work, args=(self._orders,), name="population-feed", daemon=True
+                target=_work,
+                args=(self._orders, found),
+                name="population-feed",
+                daemon=True,
             )
             self._thread.start()
             weakref.finalize(self, self._orders.put, None)
@@ -377,10 +382,11 @@ class _Chunk:
         return self._put(self._batcher.tree(self._arrays, len(self._steps)))
 
 
-def _work(orders: queue.SimpleQueue[_Chunk | None]) -> None:
-    while (chunk := orders.get()) is not None:
-        chunk.make()
-        del chunk  # Else it would be kept until the next one comes.
+def _work(orders: queue.SimpleQueue[_Chunk | None], found: settings.Settings) -> None:
+    with settings.applied(found):
+        while (chunk := orders.get()) is not None:
+            chunk.make()
+            del chunk  # Else it would be kept until the next one comes.
 
 
 def _dtype(array: npt.NDArray[Any]) -> np.dtype[Any]:
