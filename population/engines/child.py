@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from population.base import Event
 from population.controller import PopulationController
-from population.engines import travel
+from population.engines import process_settings, travel
 from population.events import OnEvent
 from population.worker import Worker
 
@@ -100,7 +100,7 @@ class _Child:
         on_event: OnEvent | None,
         workers: list[Worker],
     ) -> None:
-        parts: dict[str, Any] = pickle.loads(payload)
+        parts = self._unpacked(pickle.loads(payload))
         train = parts.pop("train")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The parent has said it.
@@ -112,6 +112,21 @@ class _Child:
             with worker:
                 if worker.worker_id >= 0:  # Else the run ended before it got a slot.
                     train(worker)
+
+    def _unpacked(self, order: travel.Order) -> dict[str, Any]:
+        """The parts of an order, loaded under the settings that come with it."""
+        if order.settings is None:
+            return _loaded(order.parts)
+        received = process_settings.Received(order.settings)
+        received.put_early()
+        parts = _loaded(order.parts)
+        received.put(lambda names: self.tell(travel.NotInForce(tuple(names))))
+        return parts
+
+
+def _loaded(parts: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = pickle.loads(parts)
+    return found
 
 
 def _if_any(on_event: OnEvent | None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Member:
         try:
             while not self.news.closed and self.news.poll():
                 message = self.news.recv()
-                self.told |= not isinstance(message, travel.Happened)
+                self.told |= isinstance(message, (travel.Done, travel.Failed))
                 yield message
         except (EOFError, OSError):  # It has ended, perhaps in the middle of a word.
             self.news.close()

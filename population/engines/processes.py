@@ -2,12 +2,15 @@
 
 `run(train, controller)` calls `train(worker)` in each process. Each opens the run
 folder by itself; they work as one population, and a process that dies stops nobody.
+The settings of JAX that hold where `run` is called hold in each process, but for those
+that say which devices it has.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from population.controller import PopulationController
-from population.engines import gpus, travel
+from population.engines import gpus, process_settings, settings, travel
 from population.engines.member import Member
 from population.engines.summary import Summary as Summary
 from population.report import progress as progress_module
@@ -71,7 +74,8 @@ def run(
     count = len(controller.workers) if num_workers is None else num_workers
     if type(count) is not int or count < 1:
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
-    payload = travel.pack({"train": train, **controller.arguments()})
+    parts = travel.pack({"train": train, **controller.arguments()})
+    payload = pickle.dumps(travel.Order(process_settings.sent(), parts))
     places = gpus.environments(count, gpus_per_worker, memory_fraction)
     crew = _Crew(controller.session.events)
     start = time.perf_counter()
@@ -94,6 +98,8 @@ class _Crew:
 
     def __init__(self, events: Events) -> None:
         self._events = events
+        self._settings, _ = settings.examined()  # For `on_event`.
+        self._missed: set[str] = set()
         self._members: list[Member] = []
         self._listener = threading.Thread(
             target=self._listen, name="population-listener", daemon=True
@@ -157,6 +163,15 @@ class _Crew:
         """Hear every process until it has ended."""
         started = [m for m in self._members if m.process.pid is not None]
         try:
+            self._listen_to(started)
+        except BaseException as error:  # Raised again by `run`, in the caller's thread.
+            self.error = self.error or error
+            self.stop()
+        finally:
+            self._all_ended.set()
+
+    def _listen_to(self, started: Sequence[Member]) -> None:
+        with settings.applied(self._settings):
             while present := [member for member in started if not member.ended]:
                 connection.wait([s for m in present for s in m.signs()], _REFRESH_S)
                 for member in present:
@@ -164,17 +179,16 @@ class _Crew:
                         self._hear(member, message)
                     if member.ended and not member.told:
                         self._note_death(member)
-        except BaseException as error:  # Raised again by `run`, in the caller's thread.
-            self.error = self.error or error
-            self.stop()
-        finally:
-            self._all_ended.set()
 
     def _hear(self, member: Member, message: object) -> None:
         if isinstance(message, travel.Happened):
             self._events.emit(message.event)
         elif isinstance(message, travel.Done):
             self.overhead_s += message.overhead_s
+        elif isinstance(message, travel.NotInForce):
+            if not self._missed.issuperset(message.names):
+                settings.warn("train", message.names)
+            self._missed.update(message.names)
         elif isinstance(message, travel.Failed):
             self.error = self.error or travel.unpack_error(message, str(member))
             self.stop()

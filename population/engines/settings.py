@@ -37,7 +37,7 @@ _CALLED = {
 }
 _UNKNOWN = "a context of jax.make_user_context"
 # What entering a context may raise: it was changed by another release, or is refused.
-_REFUSED = (AttributeError, RuntimeError, TypeError, ValueError, Warning)
+REFUSED = (AttributeError, RuntimeError, TypeError, ValueError, Warning)
 
 
 def taken(function: str) -> Settings:
@@ -71,7 +71,7 @@ def examined() -> tuple[Settings, list[str]]:
         with ExitStack() as stack:
             for name, value in here.items():
                 if name in fresh and not _same(fresh[name], value):
-                    with contextlib.suppress(*_REFUSED):
+                    with contextlib.suppress(*REFUSED):
                         _enter(stack, name, value)
                     found[name] = value
             reached = values()
@@ -112,14 +112,13 @@ def is_loaded() -> bool:
 
 def values() -> dict[str, Any]:
     """All settings of this thread; JAX is loaded."""
-    jax = sys.modules["jax"]
-    options = {n: v for n, v in jax.config.values.items() if n not in _ELSEWHERE}
-    return options | {name: one.value for name, one in _contexts().items()}
+    return options() | {name: one.value for name, one in _contexts().items()}
 
 
-def is_option(name: str) -> bool:
-    """Whether `jax.config.update` knows it."""
-    return name in sys.modules["jax"].config.values
+def options() -> dict[str, Any]:
+    """Those that `jax.config.update` sets for a process."""
+    found = sys.modules["jax"].config.values
+    return {name: value for name, value in found.items() if name not in _ELSEWHERE}
 
 
 def _enter(stack: ExitStack, name: str, value: Any) -> None:
@@ -156,13 +155,13 @@ def _swapped(context: Any, value: Any) -> Iterator[None]:
 def _contexts() -> dict[str, Any]:
     """JAX's values of a thread that are no options, as far as this release has them."""
     held = vars(sys.modules["jax"].config).get("_value_holders", {}).values()
-    options = {id(holder) for holder in held}
+    known = {id(holder) for holder in held}
     return {
         name: found
         for module in _PRIVATE
         for name, found in vars(sys.modules.get(module, object)).items()
         if hasattr(found, "swap_local") and not isinstance(found, type)
-        if id(found) not in options and name not in _TRACING
+        if id(found) not in known and name not in _TRACING
     }
 
 

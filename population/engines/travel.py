@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from population.engines.process_settings import Sent
+
 # What pickle and the methods of what it takes apart and makes anew may well raise.
 _UNPICKLABLE = (
     pickle.PickleError,
@@ -23,6 +25,19 @@ _UNPICKLABLE = (
     TypeError,
     ValueError,
 )
+
+
+class Order(NamedTuple):
+    """What a process is to do.
+
+    Attributes:
+        settings: JAX's settings to do it under; None: those that it finds.
+        parts: The training function and the run's arguments, pickled by themselves, so
+            that the settings are there before any of it is loaded.
+    """
+
+    settings: Sent | None
+    parts: bytes
 
 
 class Done(NamedTuple):
@@ -43,6 +58,16 @@ class Happened(NamedTuple):
     """
 
     event: Any
+
+
+class NotInForce(NamedTuple):
+    """A process tells: it trains without some of the caller's settings of JAX.
+
+    Attributes:
+        names: These settings.
+    """
+
+    names: tuple[str, ...]
 
 
 class Failed(NamedTuple):

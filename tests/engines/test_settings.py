@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import pathlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,9 +19,10 @@ import numpy as np
 import pytest
 
 from population import PopulationController, Worker
-from population.engines import settings, threads
+from population.engines import process_settings, processes, settings, threads
 from population.engines.stacked import feed
 from population.mutators import FixedSchedule
+from tests.engines import settings_children as children
 
 SECONDS = 30  # Far more than anything here waits.
 Entering = Callable[[], AbstractContextManager[Any]]
@@ -71,9 +74,10 @@ def mesh_may_be_entered() -> Iterator[None]:
         yield
 
 
-def opened(size: int = 2) -> PopulationController:
+def opened(size: int = 2, log_dir: pathlib.Path | None = None) -> PopulationController:
     """A population whose members have nothing to do."""
-    return PopulationController([{"h": 1.0}] * size, FixedSchedule({0: {"h": 1.0}}))
+    policy = FixedSchedule({0: {"h": 1.0}})
+    return PopulationController([{"h": 1.0}] * size, policy, log_dir)
 
 
 def train_under(seen: list[Any]) -> Callable[[Worker], None]:
@@ -292,3 +296,96 @@ def test_batches_of_64_bits_are_made_ahead_as_they_are() -> None:
         dtypes = [made.take([step]).dtype for step in range(3)]
         made.close()
     assert dtypes == [np.dtype("float64")] * 3
+
+
+def test_processes_train_under_the_settings_of_the_caller(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Contexts and updates; arrays that travel keep their dtypes; a mesh is named."""
+    jax.config.update("jax_debug_infs", True)
+    try:
+        with (
+            x64(True),
+            jax.default_matmul_precision("float32"),
+            jax.numpy_dtype_promotion("strict"),
+            set_mesh(),
+        ):
+            train = children.train(tmp_path, jnp.ones(1))
+            processes.run(train, opened(2, tmp_path / "run"), progress=False)
+    finally:
+        jax.config.update("jax_debug_infs", False)
+    found = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    assert len(found) == 2
+    for one in found:
+        assert one["enable_x64"] == one["debug_infs"] == "True"
+        assert one["default_matmul_precision"] == "float32"
+        assert one["numpy_dtype_promotion"].lower().endswith("strict")
+        assert one["made"] == one["brought"] == "float64"
+    (warned,) = warnings_of(caplog)
+    assert "called: a mesh. Enter or set them within train" in warned
+
+
+def test_a_process_that_loads_jax_late_finds_the_settings(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine does not load it there, and nothing that is in force is warned of."""
+    with x64(True), jax.default_matmul_precision("float32"):
+        run = opened(1, tmp_path / "run")
+        processes.run(children.train(tmp_path), run, progress=False)
+    (file,) = tmp_path.glob("*.json")
+    found = json.loads(file.read_text())
+    assert not found["had jax"]
+    assert found["made"] == "float64"
+    assert found["default_matmul_precision"] == "float32"
+    assert not warnings_of(caplog)
+
+
+def test_what_is_sent_is_plain_and_not_of_one_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Devices are only compared; how processes find each other is left out."""
+    with (
+        jax.numpy_dtype_promotion("strict"),
+        jax.default_device(jax.local_devices()[0]),
+    ):
+        found = process_settings.sent()
+    assert found is not None
+    kinds = {type(value) for value in found.options.values()}
+    assert kinds <= {bool, int, float, str, type(None)}
+    assert found.options["jax_numpy_dtype_promotion"] == "strict"
+    assert {"jax_platforms", "jax_default_device"} <= set(found.compared)
+    assert not any("cross_host" in name for name in found.options)
+    assert not found.others
+    monkeypatch.setattr(settings, "is_loaded", lambda: False)
+    assert process_settings.sent() is None
+
+
+def test_a_process_tells_what_is_not_in_force() -> None:
+    """What JAX refuses, and other devices; not an option that is not known yet."""
+    told: list[list[str]] = []
+    before = settings.values()
+    here = process_settings.sent()
+    assert here is not None
+    received = process_settings.Received(here)
+    received.put_early()
+    jax.config.update("jax_debug_infs", True)  # As a module does when it is loaded.
+    received.put(told.append)
+    assert settings.values() == before
+    assert not told
+    sent = process_settings.Sent(
+        {
+            "jax_no_such": True,
+            "jax_numpy_rank_promotion": "no such",
+            "jax_debug_nans": True,
+        },
+        {"jax_platforms": "'abacus'"},
+        ["compute_on_context_manager"],
+    )
+    try:
+        process_settings.Received(sent).put(told.append)
+        assert jax.config.values["jax_debug_nans"]
+    finally:
+        jax.config.update("jax_debug_nans", False)
+    lost = ["jax_numpy_rank_promotion", "jax_platforms", "compute_on_context_manager"]
+    assert told == [lost]
+    assert settings.values() == before

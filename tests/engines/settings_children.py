@@ -1,0 +1,40 @@
+"""Training functions that write down which settings of JAX they run under.
+
+They load JAX when they are called, as programs do that start quickly.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+
+from population import Worker
+
+HAD_JAX = "jax" in sys.modules
+
+
+def write_down(folder: str, brought: Any, worker: Worker) -> None:
+    """Leave a file of what holds in this process."""
+    import jax
+    import jax.numpy as jnp
+
+    del worker
+    names = "enable_x64", "default_matmul_precision", "numpy_dtype_promotion"
+    found: dict[str, Any] = {
+        name: str(jax.config.values[f"jax_{name}"]) for name in (*names, "debug_infs")
+    }
+    found["had jax"] = HAD_JAX
+    found["made"] = str(jnp.asarray(np.ones(1)).dtype)
+    found["brought"] = str(getattr(brought, "dtype", None))
+    (pathlib.Path(folder) / f"{os.getpid()}.json").write_text(json.dumps(found))
+
+
+def train(folder: pathlib.Path, brought: Any = None) -> functools.partial[None]:
+    """A training function that leaves its file in a folder."""
+    return functools.partial(write_down, str(folder), brought)
