@@ -157,5 +157,5 @@ def test_values_of_all_kinds_change_without_compiling(
     )
     values = {c.step: c.value for c in found.history() if c.value is not None}
     assert values == {2: 8.0, 4: 24.0, 6: 24.0, 8: 28.0, 10: 29.0}
-    assert traced.counts == {"init": 3, "step": 2, "evaluate": 2}
+    assert traced.counts == {"init": 2, "step": 2, "evaluate": 2}
     assert rounds[-1] == rounds[1]
