@@ -62,7 +62,8 @@ def check(state: Any, meta_params: Any) -> None:
     """Refuse a state that is another one than `init` makes, or has other numbers."""
     model, optimizer = state
     fresh = init(meta_params)
-    assert jax.tree.structure(state) == jax.tree.structure(fresh)
+    trees: list[Any] = [jax.tree.structure(tree) for tree in (state, fresh)]
+    assert trees[0] == trees[1]
     assert model.second.kernel is model.first.kernel
     assert isinstance(optimizer.opt_state.hyperparams["learning_rate"], nnx.Variable)
     pairs = zip(numbers(state), numbers(fresh), strict=True)

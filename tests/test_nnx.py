@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -53,7 +54,8 @@ def test_members_copy_restart_and_load(how: str, tmp_path: pathlib.Path) -> None
             newest = run.newest(worker_id)
             fresh = init(newest.meta_params)
             loaded = run.load(newest, fresh)
-            assert jax.tree.structure(loaded) == jax.tree.structure(fresh)
+            trees: list[Any] = [jax.tree.structure(tree) for tree in (loaded, fresh)]
+            assert trees[0] == trees[1]
             assert loaded[0].second.kernel is loaded[0].first.kernel
             train_step(*loaded)
         run.close()
@@ -85,7 +87,7 @@ def test_each_store_gives_back_what_it_got(kind: str, tmp_path: pathlib.Path) ->
 
 
 def _plain(leaf: Any) -> Any:
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
