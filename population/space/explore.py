@@ -96,6 +96,26 @@ class Gaussian:
         return _explored(meta_params, self.space, rng, self.resample_probability, move)
 
 
+def explored_space(mutate_fn: object) -> Any:
+    """The space in which a `Perturb` or `Gaussian` moves; None for other functions."""
+    known = type(mutate_fn) in (Perturb, Gaussian)
+    return getattr(mutate_fn, "space", None) if known else None
+
+
+def immovable(space: Any, meta_params: Any) -> str | None:
+    """Why these meta_params cannot be explored in a space; None if they can."""
+
+    def check(place: str, leaf: Any, value: Any) -> None:
+        if isinstance(leaf, Domain):
+            _check_moves(place, leaf, value)
+
+    try:
+        map_leaves(space, meta_params, check)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _explored(
     meta_params: Any,
     space: Any,
@@ -110,11 +130,15 @@ def _explored(
             return value
         if resample_probability and rng.random() < resample_probability:
             return leaf.sample(rng, first=False)
-        if not leaf.moves(value):
-            raise ValueError(f"{place} must be a number to move in {leaf}: {value!r}")
+        _check_moves(place, leaf, value)
         return move(leaf, value)
 
     return map_leaves(space, meta_params, explore)
+
+
+def _check_moves(place: str, leaf: Domain, value: Any) -> None:
+    if not leaf.moves(value):
+        raise ValueError(f"{place} must be a number to move in {leaf}: {value!r}")
 
 
 def _check_probability(probability: Any) -> None:

@@ -1,0 +1,147 @@
+"""How the structures of spaces and meta_params differ, and how they are made to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from population import codec
+from population.refusals import shortly
+from population.space.choices import Categorical, Ordinal
+from population.space.domain import Domain
+
+_ABSENT = object()
+
+
+def differences(
+    before: Any, now: Any, space: Any = None, *, partial: bool = False
+) -> list[str]:
+    """What two spaces, or two meta_params, do not have in common but for values.
+
+    A domain is a leaf; where its values are trees, they must have the other's structure
+    if that has a dict, list or tuple in this place.
+
+    Args:
+        before: The one.
+        now: The other.
+        space: Says where the leaves are: what lies below a domain is a value.
+        partial: Whether `now` may lack entries of a dict.
+
+    Returns:
+        The places in words, such as "net.depth is new" or "layers[2] is missing".
+    """
+    return list(_differences(before, now, space, partial, ""))
+
+
+def refitted(
+    space: Any, meta_params: Any, former: Any, rng: np.random.Generator
+) -> Any:
+    """The meta_params with the structure of another space.
+
+    What they lack is drawn, as for a first population. What cannot be moved in its new
+    domain, or is no choice any more, is drawn too; a number outside stops at the bound.
+    Constants are those of the space.
+
+    Args:
+        space: The new space.
+        meta_params: What a slot has.
+        former: The space that they are from: entries which neither names stay. None:
+            only what the new one names stays.
+        rng: Where the random numbers come from; drawn in the tree's order.
+    """
+    if isinstance(space, Mapping):
+        given = meta_params if isinstance(meta_params, Mapping) else {}
+        stays = {
+            key: value
+            for key, value in given.items()
+            if key in space or not (former is None or _has(former, key))
+        }
+        return stays | {
+            key: refitted(inner, given.get(key, _ABSENT), _part(former, key), rng)
+            for key, inner in space.items()
+        }
+    if type(space) in (list, tuple):
+        parts = [*meta_params] if type(meta_params) in (list, tuple) else []
+        parts += [_ABSENT] * len(space)
+        return type(space)(
+            refitted(inner, parts[index], _part(former, index), rng)
+            for index, inner in enumerate(space)
+        )
+    if not isinstance(space, Domain):
+        return codec.normalized(space, "a constant of the space")
+    if meta_params is _ABSENT or not space.moves(meta_params):
+        return space.sample(rng)
+    if space.contains(meta_params):
+        return meta_params
+    return space.times(meta_params, 1.0, rng)
+
+
+def inside(place: str, key: object) -> str:
+    """The name of a place within another one: "net.depth", "layers[2]"."""
+    if type(key) is not str:
+        return f"{place}[{key!r}]"
+    return f"{place}.{key}" if place else key
+
+
+def _differences(
+    before: Any, now: Any, space: Any, partial: bool, place: str
+) -> Iterator[str]:
+    if isinstance(space, Domain):
+        return
+    kind = _kind(before)
+    if kind != _kind(now):
+        if not (_fits(before, now) or _fits(now, before)):
+            what = place or "meta_params"
+            yield f"{what} was {_described(before)}, is now {_described(now)}"
+    elif kind is not None:
+        old, new = _parts(before), _parts(now)
+        lacks = [key for key in old if key not in new]
+        if kind is not Mapping or not partial:
+            yield from (f"{inside(place, key)} is missing" for key in lacks)
+        for key, inner in new.items():
+            at = inside(place, key)
+            if key in old:
+                yield from _differences(old[key], inner, _part(space, key), partial, at)
+            else:
+                yield f"{at} is new"
+
+
+def _kind(tree: Any) -> type | None:
+    """What kind of container it is; None for a leaf."""
+    if isinstance(tree, Mapping):
+        return Mapping
+    return type(tree) if type(tree) in (list, tuple) else None
+
+
+def _parts(tree: Any) -> dict[Any, Any]:
+    return dict(tree if isinstance(tree, Mapping) else enumerate(tree))
+
+
+def _has(space: Any, key: object) -> bool:
+    return _kind(space) is not None and key in _parts(space)
+
+
+def _part(space: Any, key: object) -> Any:
+    """What a space has in a place; an empty dict, which names nothing, if nothing."""
+    if space is None or isinstance(space, Domain):
+        return None
+    return _parts(space)[key] if _has(space, key) else {}
+
+
+def _fits(choice: Any, tree: Any) -> bool:
+    """Whether all values of a choice have the structure of a tree."""
+    if not isinstance(choice, (Categorical, Ordinal)) or isinstance(tree, Domain):
+        return False
+    values: Sequence[Any] = choice.values
+    return all(not differences(value, tree) for value in values)
+
+
+def _described(tree: Any) -> str:
+    kind = _kind(tree)
+    if kind is None:
+        return shortly(tree)
+    if kind is Mapping:
+        return f"a dict of {len(tree)}"
+    return f"a {kind.__name__} of {len(tree)}"
