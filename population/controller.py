@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from population import codec, opening, runs
+from population import codec, opening, runs, structures
 from population.base import (
     ActiveWorker,
     Checkpoint,
@@ -39,7 +39,8 @@ class PopulationController:
     """Decides, while a population trains, who goes on from what with which meta_params.
 
     Safe for threads. A run is resumed by constructing the controller again on the same
-    `log_dir`; `initial_population` then only says how many workers there are.
+    `log_dir`; `initial_population` then only says how many workers there are. Entries
+    with keys of the run's meta_params must have all of them and no others.
 
     Args:
         initial_population: The meta_params of each worker, or a `Start` for one.
@@ -73,7 +74,8 @@ class PopulationController:
         ValueError: If an argument is none that a run can have.
         TypeError: If meta_params or params cannot be stored; the place is named.
         JournalError: If the run folder cannot be used.
-        RunMismatchError: If it holds a run with another size, mode, seed or mutator.
+        RunMismatchError: If it holds a run with another size, mode, seed or mutator, or
+            whose meta_params have another structure.
     """
 
     def __init__(
@@ -294,7 +296,7 @@ class PopulationController:
     def space(self) -> Any:
         """What the meta_params may be, as it was recorded; None if nobody said."""
         with self.session.news.lock:
-            return runs.recorded_space(self.session.journal.facts())
+            return structures.recorded_space(self.session.journal.facts())
 
     @property
     def stop(self) -> Stop:

@@ -10,7 +10,10 @@ class JournalError(PopulationError):
 
 
 class RunMismatchError(PopulationError, ValueError):
-    """The journal holds a run with another seed, mode, size or mutator."""
+    """The journal holds a run with other rules, or other keys in its meta_params.
+
+    The rules are its seed, mode, size and mutator.
+    """
 
 
 class ClaimError(PopulationError):

@@ -10,6 +10,7 @@ from population.base import MODES
 from population.decoding import decode
 from population.errors import damaged
 from population.journal import Journal
+from population.rows import GenerationRow
 
 _TOKEN = re.compile(r"[0-9A-Za-z_]+")
 
@@ -45,6 +46,27 @@ def read_all(journal: Journal) -> dict[str, Any]:
     return found
 
 
+def begun(journal: Journal) -> list[GenerationRow]:
+    """The generation that each slot of a run began with, by worker id.
+
+    In a fork into another space it is the one whose meta_params were made for that.
+
+    Raises:
+        JournalError: If one is missing.
+    """
+    known = read_all(journal)
+    size = known["size"]
+    numbers = known.get("forked", {}).get("begun") or [0] * size
+    found = [
+        journal.generation(f"{known['run']}-{worker_id}-{number}")
+        for worker_id, number in enumerate(numbers)
+    ]
+    present = [generation for generation in found if generation is not None]
+    if len(present) != size:
+        raise damaged("it does not hold the generations that its workers began with")
+    return present
+
+
 def lost(worker_ids: Any, size: int) -> list[int]:
     """What a journal says of lost slots.
 
@@ -77,7 +99,10 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_origin(value: Any) -> bool:
-    return type(value) is dict and _is_count(value.get("row"))
+    if type(value) is not dict or not _is_count(value.get("row")):
+        return False
+    begun = value.get("begun", [])
+    return type(begun) is list and all(map(_is_count, begun))
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {

@@ -11,19 +11,23 @@ import secrets
 import threading
 from typing import Any
 
-from population import codec, durable, recorded, run_paths, runs
+from population import codec, durable, recorded, refit, run_paths, runs, structures
 from population.base import Checkpoint, Mutator, Saved, Stop
 from population.controller import PopulationController
 from population.decisions import Decisions
 from population.decoding import decode_params
-from population.errors import JournalError, ParamsError, damaged
+from population.errors import ParamsError, damaged
 from population.forking import (
     Files,
     check_apart,
     in_words,
+    is_published,
     make_folder,
     only_fork,
+    publish,
+    remove,
     saved_as,
+    taken,
 )
 from population.graph import CheckpointGraph
 from population.journal import Journal
@@ -40,10 +44,13 @@ from population.rows import (
     SaveRow,
 )
 from population.run_paths import OWN_FOLDER, run_folder
+from population.settings import name_of, settings
 from population.slots import Slots
+from population.space import to_data
 
 logger = logging.getLogger("population")
 _DRAFT = f".{JOURNAL_NAME}.fork"
+_Rules = tuple[Mutator[Any], Any, int]  # The policy, the space, the last row to copy.
 
 
 def fork(
@@ -52,6 +59,7 @@ def fork(
     *,
     mutator: Mutator[Any],
     at: int | Checkpoint | None = None,
+    space: Any = None,
     **options: Any,
 ) -> PopulationController:
     """Copy a run, or its beginning, into a new folder, and go on there.
@@ -68,6 +76,10 @@ def fork(
         mutator: The policy from then on.
         at: A checkpoint, or a row of the journal: all of its transaction is copied, and
             nothing later. None: everything.
+        space: What the meta_params may be from then on; None: as in the run. Each slot
+            goes on with what it has of this space. What it lacks is drawn as for a
+            first population, by the run's seed; what the run's space has and this one
+            has not is dropped; a number out of its range stops at the bound.
         **options: Further arguments of the new controller, such as `stop`. The mode
             and the seed are those of the run.
 
@@ -75,11 +87,12 @@ def fork(
         The controller of the new run.
 
     Raises:
-        ValueError: If there is no such row.
+        ValueError: If there is no such row, the space has no domain, or `mutate_fn`
+            could not explore the meta_params in its own.
         JournalError: If there is no run, or `new_dir` holds one, cannot be written to,
             or would have its params where the run has them.
     """
-    _check_options(options, mutator)
+    _check_options(options, mutator, space)
     source_folder, folder = recorded.folder_of(run), run_folder(new_dir, "new_dir")
     source = recorded.open_journal(source_folder)
     try:
@@ -87,17 +100,18 @@ def fork(
             facts = recorded.facts_of(source)
             own_store = options.get("params") is None
             last = _last_row(source, at)
-            _make(source, (source_folder, folder), mutator, last, own_store)
+            rules = mutator, space, last
+            _make(source, (source_folder, folder), rules, own_store)
     finally:
         source.close()
-    given = {"mode": facts["mode"], "seed": facts["seed"], **options}
+    given = {"mode": facts["mode"], "seed": facts["seed"], "space": space, **options}
     starts = [None] * int(facts["size"])
     controller = PopulationController(starts, mutator, folder, **given)
     _warn(controller)
     return controller
 
 
-def _check_options(options: dict[str, Any], mutator: object) -> None:
+def _check_options(options: dict[str, Any], mutator: object, space: Any) -> None:
     """Refuse, before anything is written, what the new controller would refuse."""
     fixed = {"seed", "mode", "log_dir", "initial_population", "journal"} & {*options}
     if fixed:
@@ -111,7 +125,7 @@ def _check_options(options: dict[str, Any], mutator: object) -> None:
             f"{', '.join(sorted(unknown))} is no argument of PopulationController, to "
             f"which fork passes its options. There are {', '.join(known)}."
         )
-    runs.check_arguments([None], mutator, "min", 0, options.get("stop"), None)
+    runs.check_arguments([None], mutator, "min", 0, options.get("stop"), space)
     runs.check_faults(
         options.get("keep"),
         options.get("worker_timeout"),
@@ -163,115 +177,81 @@ def _last_row(source: Journal, at: int | Checkpoint | None) -> int:
 def _make(
     source: Journal,
     folders: tuple[pathlib.Path, pathlib.Path],
-    mutator: Mutator[Any],
-    last: int,
+    rules: _Rules,
     own_store: bool,
 ) -> None:
     """Write the new run as a whole, or nothing that looks like one."""
     folder = folders[1]
     with in_words(folder):
         if folder.is_file() or os.path.lexists(folder / JOURNAL_NAME):
-            raise _taken(folder)
+            raise taken(folder)
         check_apart(*folders)
         make_folder(folder)
     with only_fork(folder) as alone:
         if alone:
-            _remove(folder, _DRAFT)  # Of forks that were killed.
+            remove(folder, _DRAFT)  # Of forks that were killed.
         draft = folder / f"{_DRAFT}-{secrets.token_hex(8)}"
         files = Files(folder, alone)
         try:
             with contextlib.closing(SqliteJournal(draft)) as journal:
                 copy = _Copy(journal, folders, own_store, files)
-                _write(source, journal, copy, mutator, last)
+                _write(source, journal, copy, rules)
                 journal.merge()
             with in_words(folder):
-                _publish(draft, folder)
+                publish(draft, folder)
         except BaseException:
-            if not _is_published(draft, folder):
+            if not is_published(draft, folder):
                 files.undo()
             raise
         finally:
-            _remove(folder, draft.name)
+            remove(folder, draft.name)
         with in_words(folder):
             durable.sync(folder)
 
 
-def _remove(folder: pathlib.Path, name: str) -> None:
-    """Remove drafts and what SQLite keeps beside them."""
-    with contextlib.suppress(OSError):  # What stays does no harm.
-        for file in folder.glob(f"{name}*"):
-            file.unlink()
-
-
-def _write(
-    source: Journal, journal: Journal, copy: _Copy, mutator: Mutator[Any], last: int
-) -> None:
+def _write(source: Journal, journal: Journal, copy: _Copy, rules: _Rules) -> None:
     """Write all of the new run in one transaction."""
+    mutator, space, last = rules
     with journal:
         for transaction in recorded.transactions(source):
             copy.follow(transaction, beyond=transaction.first > last)
         copy.finish()
         facts = recorded.facts_of(source)
         facts |= {
-            "mutator": runs.name_of(type(mutator)),
-            "settings": runs.settings(mutator),
+            "mutator": name_of(type(mutator)),
+            "settings": settings(mutator),
         }
-        facts["forked"] = {"from": str(copy.source), "row": copy.end}
-        facts["forked"]["token"] = runs.new_token()
         if int(facts.get("claimed", 0)) > last:
             del facts["claimed"]
         for key in ("saved", "keep", "store", "given"):
             facts.pop(key, None)
+        origin = facts.pop("forked", {})
+        if space is not None:
+            facts = {k: v for k, v in facts.items() if not k.startswith("categories")}
+            facts["space"] = to_data(space)
         for key, value in facts.items():
             journal.add_fact(key, codec.encode(value))
-        _begin(journal, mutator, facts, copy.target)
+        slots = _slots(journal, facts, copy.target)
+        begun = origin.get("begun", [])
+        if space is not None:
+            former = structures.former_space(source.facts())
+            begun = refit.refit(slots, space, former, facts["seed"])
+        structures.check_forked(mutator, journal, len(slots))
+        now = {"from": str(copy.source), "row": slots.row, "token": runs.new_token()}
+        if refit.is_complete(slots, begun):
+            now["begun"] = begun
+        journal.add_fact("forked", codec.encode(now))
+        Decisions(mutator, journal, slots.graph, slots, facts["seed"], Stop()).begin()
 
 
-def _publish(draft: pathlib.Path, folder: pathlib.Path) -> None:
-    """Give the whole journal its name, unless another run has got it meanwhile.
-
-    Raises:
-        JournalError: If so: a controller was opened there, say.
-    """
-    file = folder / JOURNAL_NAME
-    try:
-        os.link(draft, file)  # Unlike a rename, this never takes the place of a run.
-    except FileExistsError:
-        raise _taken(folder) from None
-    except OSError:  # A file system without links.
-        if os.path.lexists(file):
-            raise _taken(folder) from None
-        os.replace(draft, file)
-
-
-def _is_published(draft: pathlib.Path, folder: pathlib.Path) -> bool:
-    """Whether the draft has got its name, though an interrupt hides it."""
-    file = folder / JOURNAL_NAME
-    try:
-        return os.path.samefile(draft, file)
-    except OSError:  # It was renamed, or never came so far.
-        return file.exists()
-
-
-def _taken(folder: pathlib.Path) -> JournalError:
-    return JournalError(
-        f"new_dir must be a folder without a run, got {folder}. Choose another one."
-    )
-
-
-def _begin(
-    journal: Journal,
-    mutator: Mutator[Any],
-    facts: dict[str, Any],
-    folder: pathlib.Path,
-) -> None:
-    """Record the new mutator's first state."""
+def _slots(journal: Journal, facts: dict[str, Any], folder: pathlib.Path) -> Slots:
+    """The slots of the new run, in which nothing is damaged."""
     graph = CheckpointGraph(journal, threading.RLock(), folder)
     slots = Slots(journal, graph, facts["mode"])
     slots.load()
     for _ in graph.history():
         pass  # What is damaged shows itself before there is a new run.
-    Decisions(mutator, journal, graph, slots, facts["seed"], Stop()).begin()
+    return slots
 
 
 class _Copy:

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from population.errors import JournalError
+from population.journals.sqlite_file import JOURNAL_NAME
 from population.keeper import PARAMS_FOLDER
 from population.run_paths import OWN_FOLDER
 
@@ -90,6 +91,46 @@ def check_apart(source: pathlib.Path, folder: pathlib.Path) -> None:
             nested = a.is_relative_to(b) or b.is_relative_to(a)
             if nested or _is_same_folder(old, new):
                 raise _shared(new)
+
+
+def remove(folder: pathlib.Path, name: str) -> None:
+    """Remove drafts and what SQLite keeps beside them."""
+    with contextlib.suppress(OSError):  # What stays does no harm.
+        for file in folder.glob(f"{name}*"):
+            file.unlink()
+
+
+def publish(draft: pathlib.Path, folder: pathlib.Path) -> None:
+    """Give the whole journal its name, unless another run has got it meanwhile.
+
+    Raises:
+        JournalError: If so: a controller was opened there, say.
+    """
+    file = folder / JOURNAL_NAME
+    try:
+        os.link(draft, file)  # Unlike a rename, this never takes the place of a run.
+    except FileExistsError:
+        raise taken(folder) from None
+    except OSError:  # A file system without links.
+        if os.path.lexists(file):
+            raise taken(folder) from None
+        os.replace(draft, file)
+
+
+def is_published(draft: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether the draft has got its name, though an interrupt hides it."""
+    file = folder / JOURNAL_NAME
+    try:
+        return os.path.samefile(draft, file)
+    except OSError:  # It was renamed, or never came so far.
+        return file.exists()
+
+
+def taken(folder: pathlib.Path) -> JournalError:
+    """The error of a fork into a folder that holds a run."""
+    return JournalError(
+        f"new_dir must be a folder without a run, got {folder}. Choose another one."
+    )
 
 
 def saved_as(path: pathlib.Path) -> list[pathlib.Path]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from population import codec, durable, runs
+from population import codec, durable, runs, structures
 from population.base import Start
 from population.errors import JournalError
 from population.incoming import Incoming
@@ -40,7 +40,10 @@ def open_run(
         space: What the meta_params may be, or None.
 
     Raises:
-        RunMismatchError: If the journal holds a run under other rules.
+        RunMismatchError: If the journal holds a run under other rules, or with another
+            structure of its meta_params.
+        ValueError: If the meta_params of a new run are not of the space, or `mutate_fn`
+            could not explore them.
     """
     journal, keeper, rules = session.journal, session.keeper, session.rules
     if journal.read_only:
@@ -52,6 +55,7 @@ def open_run(
     try:
         if not journal.facts():
             runs.check_within(space, starts)
+            structures.check_new(session.mutator, metas)
             run = codec.decode(now["run"])
             for i, start in enumerate(starts):
                 saved = keeper.prepare(i, f"{run}-{i}-0", start.step, start.params)
@@ -78,6 +82,9 @@ def _recorded(
     recorded = journal.facts()
     if recorded:
         runs.check(recorded, now)
+        place = session.mutator, space, metas, session.log_dir
+        structures.check_resumed(journal, *place)
+        runs.warn_of_settings(recorded, now)
         session.reload()
         end = session.slots.row
         for _ in journal.records(max(0, end - _NEWEST), end):
@@ -112,6 +119,7 @@ def _open_to_look(session: Session, size: int) -> None:
         token = runs.new_token()
         now = runs.facts(session.mutator, size, rules.mode, rules.seed, token)
         runs.check(recorded, now)
+        runs.warn_of_settings(recorded, now)
         session.reload()
         _note_open_time(session)
 

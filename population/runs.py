@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import secrets
 import warnings
@@ -12,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from population import codec, owners
+from population import codec, owners, settings
 from population import facts as facts_module
 from population.base import MODES, Mutator, Start, Stop
 from population.decoding import decode
 from population.errors import JournalError, RunMismatchError, damaged
 from population.journal import Journal
 from population.retention import Keep
-from population.space import domains, from_data, grid, misfit, sample, to_data
+from population.space import domains, grid, misfit, sample, to_data
 from population.space.trees import check_space
 
 DURABILITIES = ("process", "power")
@@ -41,8 +40,8 @@ def facts(
         "size": size,
         "mode": mode,
         "seed": seed,
-        "mutator": name_of(type(mutator)),
-        "settings": settings(mutator),
+        "mutator": settings.name_of(type(mutator)),
+        "settings": settings.settings(mutator),
     }
     return {key: codec.encode(value) for key, value in found.items()}
 
@@ -71,10 +70,15 @@ def check(recorded: dict[str, str], now: dict[str, str]) -> None:
                 f"{given[key]!r}. Pass what the run began with, or start a new run in "
                 "another log_dir."
             )
-    if before["settings"] != given["settings"]:
+
+
+def warn_of_settings(recorded: dict[str, str], now: dict[str, str]) -> None:
+    """Say so if a run goes on with other arguments of its mutator, and with which."""
+    before, given = (facts_module.read(found)["settings"] for found in (recorded, now))
+    found = settings.changed(before, given)
+    if found:
         warnings.warn(
-            "The run goes on with other arguments of its mutator: it began with "
-            f"{before['settings']}, now has {given['settings']}.",
+            f"The run goes on with other arguments of its mutator: {found}.",
             stacklevel=5,
         )
 
@@ -256,7 +260,7 @@ def record_params(
         What it keeps: as it began, if nobody says otherwise. Else whoever goes on with
         it and forgets `Keep(everything=True)` would lose all.
     """
-    name = _FILES if store is None else name_of(type(store))
+    name = _FILES if store is None else settings.name_of(type(store))
     if "keep" not in recorded:
         kept = keep or Keep()
         journal.add_fact("keep", codec.encode(dataclasses.asdict(kept)))
@@ -290,46 +294,3 @@ def record_params(
             f"The run goes on with {keep}; it began with {kept}.", stacklevel=5
         )
     return keep or kept
-
-
-def recorded_space(recorded: Mapping[str, str]) -> Any:
-    """The space of a run; None if there is none."""
-    if "space" not in recorded:
-        return None
-    try:
-        return from_data(decode(recorded["space"]))
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise damaged(f"its space cannot be read: {error}") from error
-
-
-def settings(mutator: Mutator[Any]) -> dict[str, Any]:
-    """A mutator's arguments as plain data; functions by their names."""
-    return {
-        key: _described(value)
-        for key, value in vars(mutator).items()
-        if not key.startswith("_")
-    }
-
-
-def name_of(kind: Any) -> str:
-    """The full name of a class or function."""
-    module = kind.__module__
-    if module == "__mp_main__":  # What a spawned process calls its parent's __main__.
-        module = "__main__"
-    return f"{module}.{kind.__qualname__}"
-
-
-def _described(value: Any) -> Any:
-    if inspect.isroutine(value) or isinstance(value, type):
-        return name_of(value)
-    if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {"class": name_of(type(value)), **_described(fields)}
-    if type(value) is dict:
-        return {key: _described(inner) for key, inner in value.items()}
-    if type(value) in (list, tuple):
-        return [_described(inner) for inner in value]
-    try:
-        return codec.normalized(value, "setting")
-    except (TypeError, ValueError):
-        return name_of(type(value))

@@ -241,9 +241,11 @@ def test_a_run_goes_on_under_its_own_rules_only(
 
 
 def test_other_arguments_of_the_mutator_are_a_warning(tmp_path: pathlib.Path) -> None:
-    """It names both and points at the caller's line; equal arguments are silent."""
+    """It names what differs, at the caller's line; equal arguments are silent."""
     PopulationController([1.0], WinnerTakeAllGenetic(jitter, 2), tmp_path).close()
-    with pytest.warns(UserWarning, match="'steps_per_exploit': 2.*exploit': 5") as seen:
+    with pytest.warns(
+        UserWarning, match="mutator: steps_per_exploit: 2 -> 5.$"
+    ) as seen:
         PopulationController([1.0], WinnerTakeAllGenetic(jitter, 5), tmp_path).close()
     assert seen[0].filename == __file__
     with warnings.catch_warnings():

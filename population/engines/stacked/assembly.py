@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from population import codec
+from population import codec, facts
 from population.controller import PopulationController
+from population.decoding import decode
 from population.engines.stacked import arguments, choice, feed, programs
 from population.engines.stacked.arguments import Request
 from population.engines.stacked.bank import Bank, Separate, Stack, on_host
@@ -63,8 +64,9 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
         TypeError: If a function is none, or the batches are no arrays.
     """
     session, source = controller.session, request.source
-    slots, graph = session.slots, session.graph
-    firsts = [graph.root(slots.id_of(w, 0)).meta_params for w in range(len(slots))]
+    slots = session.slots
+    with session.news.lock:
+        firsts = [decode(row.meta_params) for row in facts.begun(session.journal)]
     columns = Columns.of(
         firsts, controller.space, request.categories, request.max_batch
     )
