@@ -305,9 +305,10 @@ class PopulationView(Protocol):
 
     @property
     def ready(self) -> npt.NDArray[np.int64]:
-        """`[N]`: step of the newest report that training can go on from; -1: none.
+        """`[N]`: step of the newest report that a decision may rest on; -1: none.
 
-        It has a value, and params if this run saves any.
+        It has a value, and params if this run saves any; or it diverged, and then
+        nobody need have saved it.
         """
 
     @property
@@ -334,7 +335,8 @@ class PopulationView(Protocol):
         """The slot's first checkpoint at or after `step` that a decision may rest on.
 
         It lies on the slot's present lineage and has a value, and params if this run
-        saves any. None until there is one. O(1) while there is none.
+        saves any; one that diverged needs no params. None until there is one. O(1)
+        while there is none.
         """
 
 

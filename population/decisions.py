@@ -57,6 +57,7 @@ class Decisions:
         self._stop = stop
         self._view = View(slots, graph, seed)
         self._warned = False
+        self._let_go = -1  # Up to the next decision nobody waits for one.
         self._is_slow = False
         self._known_row = -1
         self._type: type = type(None)
@@ -186,17 +187,32 @@ class Decisions:
 
     def wait_at(self, worker_id: int) -> int | None:
         """The step at which a slot waits, for a decision or for the end of the run."""
+        if self._let_go == self.count:
+            return self._stop.steps
         return min(self.limits(worker_id), default=None)
+
+    def decision_at(self, worker_id: int) -> int | None:
+        """The step at which the mutator has a slot wait for its decision."""
+        return self._mutator.wait_at(self.state, worker_id, self._view)
 
     def limits(self, worker_id: int) -> list[int]:
         """The steps at which a slot waits: the mutator's, and the end of the run."""
-        limit = self._mutator.wait_at(self.state, worker_id, self._view)
-        return [step for step in (limit, self._stop.steps) if step is not None]
+        steps = (self.decision_at(worker_id), self._stop.steps)
+        return [step for step in steps if step is not None]
+
+    def let_go(self) -> None:
+        """Have nobody wait for the next decision: the run ends before it."""
+        self._let_go = self.count
 
     def waits(self, worker_id: int) -> bool:
-        """Whether a slot waits."""
-        limit = self.wait_at(worker_id)
-        return limit is not None and bool(self._slots.ready[worker_id] >= limit)
+        """Whether a slot waits for a decision, or for the end of the run."""
+        end, slots = self._stop.steps, self._slots
+        if end is not None and slots.reached[worker_id] >= end:
+            return True
+        if self._let_go == self.count:
+            return False
+        limit = self.decision_at(worker_id)
+        return limit is not None and bool(slots.ready[worker_id] >= limit)
 
     def _read(self, text: str) -> None:
         """Take over the state that the journal holds."""

@@ -273,21 +273,22 @@ class CheckpointGraph(Mapping[str, Generation]):
     def newest_value(
         self, checkpoint: Checkpoint, *, until: int = _END, params: bool = False
     ) -> Checkpoint | None:
-        """The nearest checkpoint with a value (and params), itself or an ancestor.
+        """The nearest checkpoint with a value, itself or an ancestor.
 
         Args:
             checkpoint: Where to begin.
             until: The last step to look at.
-            params: Whether it must have params.
+            params: Whether it must have params too, unless the value is not finite.
         """
-        if checkpoint.step <= until and checkpoint.value is not None:
-            if not (params and checkpoint.params is None):
-                return checkpoint
+        if checkpoint.step <= until and _closes(checkpoint, params):
+            return checkpoint
         for segment in self.segments(checkpoint):
             if segment.first > until:
                 continue
             segment = segment._replace(last=min(segment.last, until))
-            found = self._newest(segment, value=True, params=params, finite=False)
+            found = self._newest(
+                segment, value=True, params=False, finite=False, decides=params
+            )
             if found is not None:
                 return found
         return None
@@ -305,13 +306,18 @@ class CheckpointGraph(Mapping[str, Generation]):
     def first_since(
         self, checkpoint: Checkpoint, step: int, *, needs_params: bool
     ) -> Checkpoint | None:
-        """The lineage's first checkpoint from `step` on with a value (and params)."""
-        complete = checkpoint.value is not None and not (
-            needs_params and checkpoint.params is None
-        )
+        """The lineage's first checkpoint from `step` on that has a value.
+
+        Args:
+            checkpoint: Where the lineage ends.
+            step: The first step to look at.
+            needs_params: Whether it must have params too, unless the value is not
+                finite: nobody saves what has diverged.
+        """
         before = checkpoint.parent
-        if complete and before is not None and before.step < step == checkpoint.step:
-            return checkpoint  # The usual case, in no time.
+        if before is not None and before.step < step == checkpoint.step:
+            if _closes(checkpoint, needs_params):
+                return checkpoint  # The usual case, in no time.
         segments: list[Segment] = []
         for segment in self.segments(checkpoint):
             segments.append(segment)
@@ -319,7 +325,7 @@ class CheckpointGraph(Mapping[str, Generation]):
                 break
         for generation_id, _, last, _ in reversed(segments):
             for c in self.span(generation_id, step, last):
-                if c.value is not None and not (needs_params and c.params is None):
+                if _closes(c, needs_params):
                     return c
         return None
 
@@ -362,3 +368,10 @@ class CheckpointGraph(Mapping[str, Generation]):
             found = root.row, root.step, root.parent
             self._origins[generation_id] = found
         return found
+
+
+def _closes(checkpoint: Checkpoint, needs_params: bool) -> bool:
+    """Whether it has a value, and the params that a barrier needs of a finite one."""
+    if checkpoint.value is None:
+        return False
+    return not needs_params or checkpoint.params is not None or checkpoint.diverged

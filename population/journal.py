@@ -173,6 +173,10 @@ class Journal(abc.ABC):
         """Slots with how many values were NaN or infinite, where there are any."""
 
     @abc.abstractmethod
+    def progress(self, after: int) -> tuple[bool, bool, bool]:
+        """Whether since a row a value was finite, one not, a step above all before."""
+
+    @abc.abstractmethod
     def leases(self, after: int = -1) -> list[LeaseRow]:
         """The leases that have changed since a change, in the order of changes."""
 
@@ -237,6 +241,10 @@ class Journal(abc.ABC):
         """Whether the checkpoint ever had params but held ones, removed or not."""
 
     @abc.abstractmethod
+    def was_held(self, row: int) -> bool:
+        """Whether the checkpoint was reported with params that a process held."""
+
+    @abc.abstractmethod
     def checkpoints(
         self,
         generation_id: str,
@@ -250,7 +258,14 @@ class Journal(abc.ABC):
 
     @abc.abstractmethod
     def newest(
-        self, generation_id: str, high: int, *, value: bool, params: bool, finite: bool
+        self,
+        generation_id: str,
+        high: int,
+        *,
+        value: bool,
+        params: bool,
+        finite: bool,
+        decides: bool = False,
     ) -> CheckpointRow | None:
         """A generation's newest checkpoint with `step <= high` that fits.
 
@@ -260,6 +275,7 @@ class Journal(abc.ABC):
             value: It must have a value.
             params: It must have params.
             finite: It must not have a value that is NaN or infinite.
+            decides: It must have params and a value, or a value that is not finite.
         """
 
     @abc.abstractmethod

@@ -83,10 +83,11 @@ def _extend(slots: Slots, slot: Slot, new: Incoming) -> Report:
     """The slot's present generation has come further: the usual case."""
     checkpoint = slots.insert(slot.generation, slot.meta_params, slot.newest, new)
     slot.newest = checkpoint
+    slots.reached[new.worker_id] = new.step
     if new.value is not None:
         worker_id = new.worker_id
         slots.advance(worker_id, new.step, slots.rank(checkpoint))
-        if new.params is not None or not slots.saved:
+        if new.params is not None or not slots.saved or checkpoint.diverged:
             slots.ready[worker_id] = new.step
     return Report(new.worker_id, checkpoint)
 

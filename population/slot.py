@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from population.base import Checkpoint
 from population.rows import GenerationRow
@@ -22,3 +22,23 @@ class Slot:
     generation: GenerationRow
     meta_params: Any
     newest: Checkpoint
+
+
+class Opened(NamedTuple):
+    """A slot that began anew.
+
+    Attributes:
+        worker_id: The slot.
+        loses_all: Whether it was set back to fresh weights, which nobody asked for.
+    """
+
+    worker_id: int
+    loses_all: bool
+
+    @classmethod
+    def of(cls, before: Slot, parent: Checkpoint | None) -> Opened:
+        """What a slot loses that goes on from a checkpoint."""
+        newest, loses = before.newest, False
+        if parent is not None and parent.params is None:
+            loses = parent.step < newest.step
+        return cls(newest.worker_id, loses)

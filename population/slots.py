@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from population import codec, facts
+from population import codec, facts, present
 from population.base import ActiveWorker, Checkpoint
 from population.best import Best
 from population.decoding import decode
@@ -27,7 +27,7 @@ from population.journal import Journal
 from population.once import Once
 from population.recent import Recent
 from population.rows import GenerationRow, Tail
-from population.slot import Slot
+from population.slot import Opened, Slot
 
 
 class Slots(Sequence[Slot]):
@@ -50,9 +50,11 @@ class Slots(Sequence[Slot]):
         best: The best checkpoint so far.
         saved: Whether any params were ever recorded.
         taken: Of the present batch, the reports whose saved params were recorded.
+        opened: Of the present batch, the slots that began anew.
         steps: `[N]` step of the newest report with a value on each lineage, or -1.
         scores: `[N]` the scores of those reports.
         ready: `[N]` step of the newest checkpoint that a barrier may rest on, or -1.
+        reached: `[N]` step of the newest checkpoint of any kind.
         begins: `[N]` step at which each slot's generation began.
         live: The worker ids of the slots that are not lost, ascending.
         lost: Those of the others.
@@ -72,10 +74,12 @@ class Slots(Sequence[Slot]):
         self.best = Best(journal, graph, self.score)
         self.saved = False
         self.taken: list[Incoming] = []
+        self.opened: list[Opened] = []
         self.batch = 0
         self.steps: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.scores: npt.NDArray[np.float64] = np.zeros(0)
         self.ready: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.reached: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.begins: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.live: Sequence[int] = ()
         self.lost: frozenset[int] = frozenset()
@@ -111,7 +115,8 @@ class Slots(Sequence[Slot]):
     def extend(self, worker_id: int) -> None:
         """Read where a slot has come in its generation."""
         slot = self._slots[worker_id]
-        slot.newest = self._newest_of(slot.generation)
+        slot.newest = present.newest_of(self.graph, slot.generation)
+        self.reached[worker_id] = present.reached(self, slot.newest)
         self.look_back(worker_id, slot.newest)
 
     def end_at(self, tail: Tail) -> None:
@@ -129,8 +134,8 @@ class Slots(Sequence[Slot]):
         if self.time < now < math.inf:
             self.time = now
         self.batch = self.row + 1
-        if self.taken:
-            self.taken = []
+        if self.taken or self.opened:
+            self.taken, self.opened = [], []
 
     def score(self, checkpoint: Checkpoint) -> float:
         """Lower is better whatever the mode; inf for None, NaN and infinities."""
@@ -181,7 +186,7 @@ class Slots(Sequence[Slot]):
             generation = self._add_generation(worker_id, 0, start.step, meta, "start")
             root = self.insert(generation, codec.decode(meta), None, start)
             self._slots.append(Slot(generation, root.meta_params, root))
-            self.begins[worker_id] = root.step
+            self.begins[worker_id] = self.reached[worker_id] = root.step
 
     def open(
         self, worker_id: int, parent: Checkpoint | None, meta_text: str, reason: str
@@ -197,12 +202,13 @@ class Slots(Sequence[Slot]):
             worker_id, generation.generation_id, step, params, text, None, None, None
         )
         root = self.insert(generation, codec.decode(meta_text), parent, start)
+        self.opened.append(Opened.of(self._slots[worker_id], parent))
         recent = None
         if parent is not None and self._recent is not None:
-            present = self._slots[parent.worker_id].generation.generation_id
-            recent = self._recent.before(parent, present)
+            donor = self._slots[parent.worker_id].generation.generation_id
+            recent = self._recent.before(parent, donor)
         self._slots[worker_id] = Slot(generation, root.meta_params, root)
-        self.begins[worker_id] = step
+        self.begins[worker_id] = self.reached[worker_id] = step
         self.look_back(worker_id, parent)
         if self._recent is not None and recent is not None:
             self._recent.put(worker_id, recent)
@@ -260,7 +266,7 @@ class Slots(Sequence[Slot]):
         self.steps = np.full(size, -1, np.int64)
         self.scores = np.full(size, math.inf)
         self.ready = np.full(size, -1, np.int64)
-        self.begins = np.zeros(size, np.int64)
+        self.begins, self.reached = np.zeros((2, size), np.int64)
         self._recent = None
         self.live = ()
         self.lose(self.lost)
@@ -269,18 +275,13 @@ class Slots(Sequence[Slot]):
         generation = self.journal.newest_generation(worker_id)
         if generation is None:
             raise damaged(f"it holds no generation of worker {worker_id}")
-        newest = self._newest_of(generation)
+        newest = present.newest_of(self.graph, generation)
         if newest.step < generation.step or newest.worker_id != worker_id:
             raise damaged(f"{generation.generation_id} does not begin with its step")
+        self.reached[worker_id] = present.reached(self, newest)
         self.look_back(worker_id, newest)
         self.begins[worker_id] = generation.step
         return Slot(generation, newest.meta_params, newest)
-
-    def _newest_of(self, generation: GenerationRow) -> Checkpoint:
-        newest = next(self.graph.span(generation.generation_id, descending=True), None)
-        if newest is None:
-            raise damaged(f"{generation.generation_id} has no checkpoint")
-        return newest
 
     def look_back(self, worker_id: int, newest: Checkpoint | None) -> None:
         """Find the lineage's newest value, and the newest one that may decide."""
@@ -310,9 +311,9 @@ class Slots(Sequence[Slot]):
         self, worker_id: int, number: int, step: int, meta_text: str, reason: str
     ) -> GenerationRow:
         self.row += 1
-        present = self._slots[worker_id].generation if number else None
-        if present is not None and present.meta_params == meta_text:
-            digest = present.digest  # The usual case at a restart or a takeover.
+        before = self._slots[worker_id].generation if number else None
+        if before is not None and before.meta_params == meta_text:
+            digest = before.digest  # The usual case at a restart or a takeover.
         else:
             digest = codec.digest(codec.decode(meta_text))
         generation = GenerationRow(
@@ -376,7 +377,8 @@ class Slots(Sequence[Slot]):
         if not self.saved:
             self.saved = True
             self.journal.add_fact("saved", codec.encode(True))
-            self.ready.fill(-1)
+            for worker_id in np.flatnonzero(self.ready >= 0).tolist():
+                self.look_back(worker_id, self._slots[worker_id].newest)
         if new.bytes is not None:
             self.taken.append(new)
 

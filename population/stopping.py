@@ -8,7 +8,7 @@ from population.slots import Slots
 
 def ended(stop: Stop, slots: Slots, open_s: float) -> bool:
     """Whether `stop` has ended a run that was open for so many seconds."""
-    if stop.steps is not None and slots.ready.min() >= stop.steps:
+    if stop.steps is not None and slots.reached.min() >= stop.steps:
         return True
     if stop.reports is not None and slots.reports >= stop.reports:
         return True

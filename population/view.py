@@ -80,7 +80,7 @@ class View:
 
     @property
     def ready(self) -> npt.NDArray[np.int64]:
-        """`[N]`: step of the newest report with a value and saved params; -1: none."""
+        """`[N]`: step of the newest report that a decision may rest on; -1: none."""
         if self._ready.base is not self._slots.ready:
             self._ready = _read_only(self._slots.ready)
         return self._ready

@@ -316,7 +316,7 @@ class Model:
         """The newest step of a lineage that a decision may rest on."""
         for point in self.lineage(self.newest(worker_id)):
             saved = point.params is not None or not self.saves
-            if point.value is not None and saved:
+            if point.value is not None and (saved or point.diverged):
                 return point.step
         return -1
 

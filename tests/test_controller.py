@@ -398,16 +398,22 @@ def test_steps_end_training_when_every_slot_stands_there() -> None:
     assert controller.finished
 
 
-def test_what_has_no_value_or_no_params_does_not_end_training() -> None:
-    """The end rests on the same checkpoints as any decision."""
-    controller = PopulationController([0.0], Scripted(), stop=Stop(steps=4))
+@pytest.mark.parametrize(("params", "value"), [("p", None), (None, 1.0), (None, None)])
+def test_a_slot_has_ended_at_its_newest_report_of_any_kind(
+    params: str | None, value: float | None
+) -> None:
+    """With or without a value or params; a late value still decides."""
+    mutator = Scripted(branch_at(4, 1.0, back_to=1))
+    controller = PopulationController([0.0], mutator, stop=Stop(steps=4))
     first = generation(controller)
     controller.set_eval(0, first, 1, "p", 1.0)
-    controller.set_eval(0, first, 4, "p", None)
-    controller.set_eval(0, first, 5, None, 1.0)
+    mutator._decide = None
     assert not controller.finished
-    controller.set_eval(0, first, 4, None, 1.0)
+    controller.set_eval(0, first, 4, params, value)
     assert controller.finished
+    mutator._decide = branch_at(4, 1.0, back_to=1)
+    controller.set_eval(0, first, 4, None, 2.0)
+    assert controller.finished == (value is not None)
 
 
 def test_twenty_steps_and_then_forty_is_the_run_with_forty(

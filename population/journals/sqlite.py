@@ -238,6 +238,11 @@ class SqliteJournal(Journal):
         rows = self._run(queries.DIVERGED)
         return [(w, n) for w, n in (sqlite_rows.numbers(r, "slots") for r in rows)]
 
+    def progress(self, after: int) -> tuple[bool, bool, bool]:
+        """What has come after a row: a finite value, another one, a higher step."""
+        found = self._one(queries.PROGRESS, (after,)) or (0, 0, 0)
+        return bool(found[0]), bool(found[1]), bool(found[2])
+
     def leases(self, after: int = -1) -> list[LeaseRow]:
         """The leases that have changed since a change, in the order of changes."""
         sql = "SELECT * FROM leases WHERE change > ? ORDER BY change"
@@ -333,13 +338,12 @@ class SqliteJournal(Journal):
 
     def had_params(self, row: int) -> bool:
         """Whether the checkpoint ever had params but held ones, removed or not."""
-        found = self._one(
-            "SELECT 1 FROM checkpoints WHERE row = ? AND params IS NOT NULL "
-            "AND substr(params, 1, ?) <> ? UNION ALL "
-            "SELECT 1 FROM late WHERE checkpoint = ? AND params IS NOT NULL",
-            (row, len(HELD), HELD, row),
-        )
-        return found is not None
+        values = (row, len(HELD), HELD, row)
+        return self._one(queries.HAD_PARAMS, values) is not None
+
+    def was_held(self, row: int) -> bool:
+        """Whether the checkpoint was reported with params that a process held."""
+        return self._one(queries.WAS_HELD, (row, len(HELD), HELD)) is not None
 
     def checkpoints(
         self,
@@ -361,7 +365,14 @@ class SqliteJournal(Journal):
         return [sqlite_rows.checkpoint(row) for row in rows]
 
     def newest(
-        self, generation_id: str, high: int, *, value: bool, params: bool, finite: bool
+        self,
+        generation_id: str,
+        high: int,
+        *,
+        value: bool,
+        params: bool,
+        finite: bool,
+        decides: bool = False,
     ) -> CheckpointRow | None:
         """A generation's newest checkpoint with `step <= high` that fits."""
         found = self._one(
@@ -370,6 +381,7 @@ class SqliteJournal(Journal):
             + (" AND has_value" if value else "")
             + (" AND params IS NOT NULL" if params else "")
             + (f" AND (NOT has_value OR abs(value) <= {_LARGEST})" if finite else "")
+            + (f" AND has_value AND {queries.SAVED_OR_DIVERGED}" if decides else "")
             + " ORDER BY step DESC LIMIT 1",
             (generation_id, high),
         )

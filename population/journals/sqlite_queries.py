@@ -28,6 +28,19 @@ SELECT max(
     coalesce((SELECT reports FROM best ORDER BY row DESC LIMIT 1), 0)
 """
 
+HAD_PARAMS = """
+SELECT 1 FROM checkpoints
+WHERE row = ? AND params IS NOT NULL AND substr(params, 1, ?) <> ?
+UNION ALL SELECT 1 FROM late WHERE checkpoint = ? AND params IS NOT NULL
+"""
+
+WAS_HELD = "SELECT 1 FROM checkpoints WHERE row = ? AND substr(params, 1, ?) = ?"
+
+# Only a finite value is surely no larger; NaN is NULL here.
+SAVED_OR_DIVERGED = """
+(params IS NOT NULL OR coalesce(abs(value) > 1.7976931348623157e308, 1))
+"""
+
 DIVERGED = """
 SELECT g.worker_id, count(*) FROM (
     SELECT generation FROM checkpoints
@@ -37,6 +50,18 @@ SELECT g.worker_id, count(*) FROM (
     WHERE l.has_value
     AND (l.value IS NULL OR abs(l.value) > 1.7976931348623157e308)
 ) d JOIN generations g ON g.row = d.generation GROUP BY g.worker_id
+"""
+
+PROGRESS = """
+WITH valued (value) AS (
+    SELECT value FROM checkpoints WHERE row > ?1 AND has_value
+    UNION ALL SELECT value FROM late WHERE row > ?1 AND has_value
+)
+SELECT EXISTS (SELECT 1 FROM valued WHERE abs(value) <= 1.7976931348623157e308),
+    EXISTS (SELECT 1 FROM valued
+        WHERE value IS NULL OR abs(value) > 1.7976931348623157e308),
+    coalesce((SELECT max(step) FROM checkpoints WHERE row > ?1)
+        > (SELECT max(step) FROM checkpoints WHERE row <= ?1), 0)
 """
 
 PULSE = """

@@ -1,0 +1,164 @@
+"""Members that diverge: nobody saves them, and they hold nobody up."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import random
+from typing import Any
+
+import pytest
+
+from population import Mutator, PopulationController, Stop, Worker
+from population.engines import threads
+from population.mutators import PopulationBasedTraining
+from tests.helpers import Scripted, generation, poll, random_branch
+from tests.mutators.factories import FACTORIES
+from tests.mutators.helpers import Run
+
+NOT_FINITE = [math.nan, math.inf, -math.inf]
+POLICIES = [
+    pytest.param(make, size, id=f"{name}-{number}")
+    for name, made in FACTORIES.items()
+    for number, (make, size) in enumerate(made)
+]
+MOST = 3000  # Turns of a loop, so that one that never ends fails.
+
+
+def changed(meta_params: Any) -> Any:
+    """An explore function that every policy takes."""
+    return meta_params
+
+
+def trained(worker: Worker, bad: int, last: list[int]) -> None:
+    """Slot `bad` diverges at its first steps, four times over, and saves nothing."""
+    state: Any = None
+    while worker.running and last[0] < MOST:
+        last[0] += 1
+        if worker.poll():
+            state = worker.restore(lambda _: {"x": 1.0})
+        if not worker.running:
+            break
+        worker.step += 1
+        number = int(worker.generation_id.split("-")[2])
+        if worker.worker_id == bad and worker.step < 12 and number < 4:
+            worker.report(math.nan)
+        else:
+            worker.report(1.0 + worker.worker_id, state)
+
+
+@pytest.mark.parametrize(("make", "size"), POLICIES)
+@pytest.mark.parametrize("in_threads", [False, True])
+def test_who_diverges_and_saves_nothing_holds_nobody_up(
+    make: Any, size: int, in_threads: bool
+) -> None:
+    """The run ends under every policy, though the first member never gets on well."""
+    turns = [0]
+    controller = PopulationController(
+        [{"a": float(i)} for i in range(size)],
+        make(lambda meta, *_: meta),
+        stop=Stop(steps=13, seconds=60),
+    )
+    if in_threads:
+        threads.run(
+            lambda worker: trained(worker, 0, turns), controller, 2, progress=False
+        )
+    else:
+        with controller.worker() as worker:
+            trained(worker, 0, turns)
+    assert min(controller.newest(w).step for w in range(size)) >= 13
+    for checkpoint in controller.history():
+        origin = checkpoint.parent and controller.graph.checkpoint(checkpoint.parent)
+        if origin and origin.generation_id != checkpoint.generation_id:
+            assert not origin.diverged or origin.parent is None
+
+
+@pytest.mark.parametrize("bad", NOT_FINITE)
+@pytest.mark.parametrize("together", [False, True])
+def test_a_value_that_is_not_finite_closes_a_round_by_two_calls(
+    bad: float, together: bool
+) -> None:
+    """Without params, though the others save theirs; it goes on from the donor."""
+    mutator = PopulationBasedTraining(changed, 2, synchronous=together)
+    with Run(lambda: mutator, [1.0, 2.0]) as run:
+        run.report(0, 2, 1.0, "a2")
+        run.report(1, 2, bad)
+        assert [c.params for c in run.roots(1)] == [None, "a2"]
+        assert run.newest(1).step == 2
+
+
+@pytest.mark.parametrize("bad", NOT_FINITE)
+def test_a_late_value_that_is_not_finite_closes_a_round(bad: float) -> None:
+    """Whoever evaluates later says so, of a step that was never saved."""
+    mutator = PopulationBasedTraining(changed, 2, synchronous=True)
+    with Run(lambda: mutator, [1.0, 2.0]) as run:
+        run.report(0, 2, 1.0, "a2")
+        run.report(1, 2, None)
+        run.report(1, 3, None)
+        assert run.controller.session.slots.ready.tolist() == [2, -1]
+        run.report(1, 2, bad)
+        assert [c.params for c in run.roots(1)] == [None, "a2"]
+
+
+def test_what_diverged_before_the_first_save_still_counts() -> None:
+    """The first save makes finite values without params count no more; NaN stays."""
+    mutator = PopulationBasedTraining(changed, 2, synchronous=True)
+    with Run(lambda: mutator, [1.0, 2.0, 3.0]) as run:
+        run.report(0, 1, 1.0)
+        run.report(1, 2, math.nan)
+        run.report(2, 2, 3.0)
+        assert run.controller.session.slots.ready.tolist() == [1, 2, 2]
+        run.report(0, 2, 1.0, "a2")
+        assert run.controller.session.slots.ready.tolist() == [2, 2, -1]
+        run.report(2, 3, 3.0, "c3")
+        assert run.roots(1)[-1].params == "a2"
+
+
+def test_a_barrier_is_the_first_that_counts() -> None:
+    """A finite value without params does not; the NaN after it does."""
+    with Run(Scripted, [1.0]) as run:
+        run.report(0, 1, 1.0, "a1")
+        run.report(0, 2, 1.0)
+        run.report(0, 3, math.nan)
+        run.report(0, 4, 1.0, "a4")
+        barrier = run.controller.session.slots.barrier
+        found = [barrier(0, step) for step in (1, 2, 4)]
+        assert [c and c.step for c in found] == [1, 3, 4]
+        assert barrier(0, 5) is None
+
+
+def seen(controller: PopulationController) -> list[list[int]]:
+    """What is kept of the slots' reports."""
+    slots = controller.session.slots
+    return [a.tolist() for a in (slots.steps, slots.ready)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_process_counts_the_same_reports(
+    seed: int, tmp_path: pathlib.Path
+) -> None:
+    """Who reports, who catches up and who opens the run anew agree at any time."""
+    choose = random.Random(seed)
+
+    def opened() -> PopulationController:
+        mutator: Mutator[None] = random_branch(choose)
+        return PopulationController([1, 2, 3], mutator, tmp_path / "run")
+
+    one, two = opened(), opened()
+    for count in range(50):
+        here, worker_id = choose.choice([one, two]), choose.randrange(3)
+        current = choose.random() < 0.8
+        name = generation(here, worker_id) if current else choose.choice([*here.graph])
+        root = here.graph.root(name)
+        params = f"p{count}" if choose.random() < 0.1 else None
+        value = choose.choice([None, math.nan, math.inf, choose.random()])
+        step = root.step + choose.randrange(7)
+        here.set_eval(root.worker_id, name, step, params, value)
+        if choose.random() < 0.1:
+            poll(here, worker_id)
+        one.workers, two.workers  # noqa: B018 - Each takes in what the other did.
+        three = opened()
+        assert seen(one) == seen(two) == seen(three)
+        three.close()
+    one.close()
+    two.close()
