@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
+from population import deadlock
 from population.base import ActiveWorker, Checkpoint
 from population.errors import ClaimError
 from population.incoming import Incoming
@@ -121,6 +122,9 @@ class Claims:
 
         Returns:
             The slot, or None if the run has ended.
+
+        Raises:
+            RuntimeError: If every slot waits, and nothing can change that.
         """
         session, pause = self._session, _SHORTEST_WAIT_S
         say_at = time.monotonic() + _SAY_AFTER_S
@@ -129,6 +133,8 @@ class Claims:
             found = self._leases.free(own)
             if found is not None and self._take(holder, found, only_if_free=True):
                 return found
+            if found is None:
+                deadlock.resolve(session)
             if time.monotonic() > say_at:
                 say_at = float("inf")
                 self._say_why()
@@ -277,11 +283,14 @@ class Claims:
 
     def _say_why(self) -> None:
         held = ", ".join(self._leases.holders()) or "none"
+        expected = ", ".join(map(str, deadlock.expected(self._session))) or "none"
         logger.warning(
             "A worker has waited for %d s: every slot is held or waits for a decision. "
-            "Held: %s.",
+            "Held: %s. Slots with a report at their barrier whose value or training "
+            "state is missing, and may still come: %s.",
             _SAY_AFTER_S,
             held,
+            expected,
         )
 
 

@@ -214,11 +214,13 @@ class PopulationController:
         Raises:
             TypeError, ValueError: If an argument is none of the kind; nothing changes.
             JournalError: If it cannot be recorded.
+            RuntimeError: If nobody gets on, so that this would go on for ever.
             Exception: What the mutator raises; nothing was recorded then.
         """
         session = self.session
         new = session.incoming(worker_id, generation_id, step, params, value, metrics)
         session.commit((new,))
+        session.check_progress()
 
     def set_evals(self, reports: Iterable[tuple[Any, ...]]) -> dict[int, ActiveWorker]:
         """Report several checkpoints in one transaction.
@@ -241,6 +243,7 @@ class PopulationController:
             self.session.keeper.forget(incoming, ())
             raise
         branched = self.session.commit(incoming)
+        self.session.check_progress()
         found = {}
         for worker_id, work in sorted(branched.items()):
             try:

@@ -121,6 +121,20 @@ class Leases:
         """Whether a slot may be claimed: nobody's, or of somebody dead or silent."""
         return not self.owner(worker_id) or not self._is_there(worker_id)
 
+    def held_elsewhere(self, holder: Holder) -> bool:
+        """Whether anybody alive but the workers of this process's session has a slot.
+
+        What those may train, by the `stop` of their own, cannot be told here.
+        """
+        for worker_id, row in self._rows.items():
+            raw = row.owner == RAW and self.timeout is not None
+            inner = not raw and (
+                not row.owner or owners.is_within(owners.owner_of(row.owner), holder)
+            )
+            if not inner and self._is_there(worker_id):
+                return True
+        return False
+
     def must_fence(self, worker_id: int, holder: Holder) -> bool:
         """Whether the owner, another than the holder, may still be at work."""
         text = self.owner(worker_id)

@@ -76,6 +76,12 @@ class Holder:
 _HOLDERS: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()
 
 
+def is_within(owner: Owner, holder: Holder) -> bool:
+    """Whether an owner is this holder, or one that is closed with it."""
+    found = _HOLDERS.get(owner.token)
+    return found is not None and holder in (found, found.within)
+
+
 @functools.lru_cache(maxsize=4096)
 def owner_of(text: str) -> Owner:
     """The owner that a journal's text names.

@@ -32,9 +32,11 @@ from population.owners import Holder
 from population.reachable import in_use
 from population.retention import Keep
 from population.rules import Rules
+from population.setbacks import SetBacks
 from population.slots import Slots
 from population.stopping import ended
 from population.sweeping import Sweeper
+from population.unmet import Unmet
 
 Result = TypeVar("Result")
 
@@ -56,6 +58,7 @@ class Session:
         decisions: The mutator at work.
         leases: Who trains which slot.
         claims: What workers do about that.
+        set_backs: Ends a run in which nobody gets on.
         events: Tells `on_event`.
         said: What was said of hyperparameters that are not in force.
         news: The lock that guards everything here; notified when something has changed.
@@ -89,6 +92,8 @@ class Session:
             mutator, journal, self.graph, self.slots, rules.seed, rules.stop
         )
         self.waits = self.decisions.waits
+        self.set_backs = SetBacks(journal, self.graph, self.slots)
+        self._unmet = Unmet(self.slots, self.decisions.decision_at)
         self.leases = Leases(
             journal, self.slots, self.waits, rules.clock, rules.worker_timeout
         )
@@ -215,6 +220,15 @@ class Session:
             self.check_open(to_train=True)
         return intake.check_and_save(self, *report, plain=plain)
 
+    def check_progress(self) -> None:
+        """End a run that would go on for ever; called after each commit.
+
+        Raises:
+            RuntimeError: If nobody gets on; what was reported is recorded.
+        """
+        with self.news.lock:
+            self.set_backs.check()
+
     def commit(
         self, incoming: Sequence[Incoming], holder: Holder | None = None
     ) -> dict[int, ActiveWorker]:
@@ -234,6 +248,7 @@ class Session:
             self.held.begin(incoming)
             self.claims.heard_of(incoming, holder)
             reports = [protocol.record(self.slots, new) for new in incoming]
+            self._unmet.check(incoming)
             self.events.reported(reports)
             branched = self.decisions.decide(reports)
             if branched:
@@ -253,6 +268,7 @@ class Session:
         new = self.incoming(*report, plain=False)
         start = time.perf_counter()
         self.commit([new], holder)
+        self.check_progress()
         return time.perf_counter() - start
 
     def workers(self) -> list[ActiveWorker]:
@@ -317,6 +333,7 @@ class Session:
             self.keeper.forget_unrecorded(fresh, self.graph)
             raise
         self.events.tell()
+        self.set_backs.note(incoming, self.slots.opened)
         self.news.notify_all()
         if fresh:
             self.keeper.forget(fresh, self.slots.taken)

@@ -351,7 +351,7 @@ class Worker:
             return False
         if self._session.waits(self._own):
             return True
-        if branched or newest.params is None:
+        if branched or newest.params is None or newest.diverged:
             return False  # Whoever came next would train these steps again.
         free = self._leases.free
         return self._reports >= self.turn and free(below=self.step) is not None

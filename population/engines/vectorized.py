@@ -40,11 +40,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from population import restoring
+from population import deadlock, restoring
 from population.base import Checkpoint, Held, Saved
 from population.controller import PopulationController
 from population.engines.stacked import arguments, assembly, interrupts
-from population.engines.stacked.headway import Headway
 from population.engines.stacked.meta import mask as mask
 from population.engines.stacked.summary import Summary as Summary
 from population.engines.stacked.tenants import Tenants, key_of
@@ -193,7 +192,6 @@ class _Population:
         self._kept: set[Any] = set()  # What outlives the round.
         self._ids: list[str] = []  # The generations that are being trained.
         self._whole = True  # Whether the rows hold what was last reported.
-        self._headway = Headway()
         self.rounds = 0
         self.overhead_s = 0.0
 
@@ -208,12 +206,14 @@ class _Population:
                 start = time.perf_counter()
                 active = self._prepare()
                 self.overhead_s += time.perf_counter() - start
+                if not active:
+                    continue  # Another process has ended the run.
                 values = self._round(active)
                 if not self.rounds:
                     self._parts.watch.trained(active)
                 self._report(active, values)
                 self.rounds += 1
-                self._headway.check()
+                self._session.check_progress()
         except BaseException as error:
             if isinstance(error, Exception) and self._whole:
                 self._rescue(error)
@@ -286,12 +286,9 @@ class _Population:
         slots, waits = self._session.slots, self._session.waits
         active = [w for w in range(len(slots)) if not waits(w)]
         if not active:
-            raise RuntimeError(
-                "Every slot waits for a decision, so that none will ever come. Either "
-                "Stop(steps=) ends a slot before the others' next decision, or wait_at "
-                "of the mutator is wrong: check_mutator finds such a case."
-            )
-        if self._parts.shared:
+            deadlock.resolve(self._session, evaluators=False)
+            active = [w for w in range(len(slots)) if not waits(w)]
+        if active and self._parts.shared:
             lowest = min(slots[w].newest.step for w in active)
             active = [w for w in active if slots[w].newest.step == lowest]
         return active
@@ -384,8 +381,7 @@ class _Population:
                     new.append(self._session.incoming(*own, saved.params, None))
 
     def _commit(self, new: Sequence[Incoming]) -> None:
-        branched = self._session.commit(new, self._session.claims.of_all)
-        self._headway.note(new, branched)
+        self._session.commit(new, self._session.claims.of_all)
 
     @contextlib.contextmanager
     def _forgotten_on_error(self, new: Sequence[Incoming]) -> Iterator[None]:
