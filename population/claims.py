@@ -133,8 +133,8 @@ class Claims:
             found = self._leases.free(own)
             if found is not None and self._take(holder, found, only_if_free=True):
                 return found
-            if found is None:
-                deadlock.resolve(session)
+            if found is None and deadlock.resolve(session):
+                continue
             if time.monotonic() > say_at:
                 say_at = float("inf")
                 self._say_why()
@@ -268,11 +268,26 @@ class Claims:
                 value again, as nobody may ever report again.
             reporting: Slots that are heard of just now.
         """
-        session, slots = self._session, self._session.slots
+        slots = self._session.slots
         newly = self._leases.newly_lost() or set()
         lost = (slots.lost | newly) - set(reporting)
         if lost == slots.lost:
             return
+        self._record_losses(lost, told)
+
+    def lose(self, lost: Collection[int], *, remind: bool) -> None:
+        """Record which slots are lost; called within a transaction.
+
+        Args:
+            lost: The slots.
+            remind: Whether the mutator is shown the lowest live slot's newest value
+                again.
+        """
+        live = (w for w in range(len(self._session.slots)) if w not in lost)
+        self._record_losses(lost, next(live, None) if remind else None)
+
+    def _record_losses(self, lost: Collection[int], told: int | None) -> None:
+        session, slots = self._session, self._session.slots
         value = None
         if told is not None:
             value = session.graph.newest_value(slots[told].newest)

@@ -46,8 +46,8 @@ def resolve(session: Session, *, evaluators: bool = True) -> None:
     if not short:
         raise RuntimeError(never(session, waiting))
     logger.warning(
-        "The run ends at step %d, before slot %s would close a round. So slot %s, "
-        "which waits for its decision, trains on to the end without it.",
+        "The run ends at step %d, before a decision that waits for %s could be made: "
+        "%s will be trained on to the end without it.",
         steps,
         _named(short),
         _named(waiting),
@@ -101,7 +101,7 @@ def describe(session: Session, waiting: Sequence[int]) -> str:
     places += ["..."] if len(waiting) > _NAMED else []
     ended = [w for w in range(len(session.slots)) if w not in waiting]
     if ended:
-        end = f"slot {_named(ended)} at the end of the run, step {session.stop.steps}"
+        end = f"{_named(ended)} at the end of the run, step {session.stop.steps}"
         places.append(end)
     return (
         "Every slot waits and nobody trains, so that no decision will ever come: "
@@ -116,5 +116,6 @@ def _has_closed(session: Session, worker_id: int) -> bool:
 
 
 def _named(slots: Sequence[int]) -> str:
+    what = "slot" if len(slots) == 1 else "slots"
     more = ", ..." if len(slots) > _NAMED else ""
-    return ", ".join(map(str, slots[:_NAMED])) + more
+    return f"{what} {', '.join(map(str, slots[:_NAMED]))}{more}"

@@ -22,6 +22,7 @@ from population.door import Door
 from population.errors import closed
 from population.events import Events
 from population.graph import CheckpointGraph
+from population.guards import Guards
 from population.held import Holdings
 from population.incoming import Incoming
 from population.journal import Journal
@@ -32,11 +33,9 @@ from population.owners import Holder
 from population.reachable import in_use
 from population.retention import Keep
 from population.rules import Rules
-from population.setbacks import SetBacks
 from population.slots import Slots
 from population.stopping import ended
 from population.sweeping import Sweeper
-from population.unmet import Unmet
 
 Result = TypeVar("Result")
 
@@ -58,7 +57,7 @@ class Session:
         decisions: The mutator at work.
         leases: Who trains which slot.
         claims: What workers do about that.
-        set_backs: Ends a run in which nobody gets on.
+        guards: What ends a run that would go on for ever.
         events: Tells `on_event`.
         said: What was said of hyperparameters that are not in force.
         news: The lock that guards everything here; notified when something has changed.
@@ -92,8 +91,7 @@ class Session:
             mutator, journal, self.graph, self.slots, rules.seed, rules.stop
         )
         self.waits = self.decisions.waits
-        self.set_backs = SetBacks(journal, self.graph, self.slots)
-        self._unmet = Unmet(self.slots, self.decisions.decision_at)
+        self.guards = Guards(self)
         self.leases = Leases(
             journal, self.slots, self.waits, rules.clock, rules.worker_timeout
         )
@@ -135,11 +133,16 @@ class Session:
         """A worker id as an int of this population."""
         return self.slots.check_id(worker_id)
 
-    def lose(self, worker_ids: Collection[int]) -> None:
-        """Say which slots are lost: they leave `view.live`, and hold nobody up."""
+    def lose(self, worker_ids: Collection[int], *, remind: bool = False) -> None:
+        """Say which slots are lost: they leave `view.live`, and hold nobody up.
+
+        Args:
+            worker_ids: The slots.
+            remind: Whether to ask the mutator again, as nobody may ever report again.
+        """
         lost = {self.slots.check_id(worker_id) for worker_id in worker_ids}
         with self.news.lock:
-            self.transact([], lambda: self.slots.record_losses(lost, None))
+            self.transact([], lambda: self.claims.lose(lost, remind=remind))
         self.news.drain()
 
     def claim_weights(self) -> None:
@@ -164,10 +167,12 @@ class Session:
         step = codec.integer(step, "step")
         with self.news.lock:
             self.refresh()
-            generation = self.slots[worker_id].generation
+            slot = self.slots[worker_id]
+            generation = slot.generation
             current = generation_id == generation.generation_id
             if current:
                 protocol.check_step(generation, step)
+                self.guards.idle.note(slot, step)
                 if self.leases.timeout is None:
                     return None
             own = not current and intake.supersedes(
@@ -227,7 +232,7 @@ class Session:
             RuntimeError: If nobody gets on; what was reported is recorded.
         """
         with self.news.lock:
-            self.set_backs.check()
+            self.guards.set_backs.check()
 
     def commit(
         self, incoming: Sequence[Incoming], holder: Holder | None = None
@@ -248,7 +253,7 @@ class Session:
             self.held.begin(incoming)
             self.claims.heard_of(incoming, holder)
             reports = [protocol.record(self.slots, new) for new in incoming]
-            self._unmet.check(incoming)
+            self.guards.unmet.check(incoming)
             self.events.reported(reports)
             branched = self.decisions.decide(reports)
             if branched:
@@ -333,7 +338,7 @@ class Session:
             self.keeper.forget_unrecorded(fresh, self.graph)
             raise
         self.events.tell()
-        self.set_backs.note(incoming, self.slots.opened)
+        self.guards.set_backs.note(incoming, self.slots.opened)
         self.news.notify_all()
         if fresh:
             self.keeper.forget(fresh, self.slots.taken)

@@ -17,11 +17,17 @@ class Slot:
         generation: What it trains now.
         meta_params: The generation's hyperparameters; never changed in place.
         newest: Its newest checkpoint.
+        polls: How often a loop has asked for news of this generation, and got none.
+        polled_at: The step at which it did so last.
+        repeats: How often at that step.
     """
 
     generation: GenerationRow
     meta_params: Any
     newest: Checkpoint
+    polls: int = 0
+    polled_at: int = -1
+    repeats: int = 0
 
 
 class Opened(NamedTuple):

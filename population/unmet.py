@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from population.incoming import Incoming
 from population.slots import Slots
 
-_MOST = 3  # So many steps that lack something are no chance.
+_NAMED = 3
 
 
 @dataclasses.dataclass
@@ -32,11 +32,15 @@ class Unmet:
     Args:
         slots: What is known of each slot.
         decision_at: The step at which a slot waits for a decision, or None.
+
+    Attributes:
+        most: So many steps that lack something are no chance.
     """
 
     def __init__(self, slots: Slots, decision_at: Callable[[int], int | None]) -> None:
         self._slots = slots
         self._decision_at = decision_at
+        self.most = 3.0
         self._kept: dict[int, _Kept] = {}
 
     def check(self, reports: Sequence[Incoming]) -> None:
@@ -53,7 +57,8 @@ class Unmet:
 
     def _check(self, new: Incoming) -> None:
         slots, worker_id = self._slots, new.worker_id
-        if new.generation_id != slots[worker_id].generation.generation_id:
+        newest = slots.newest(worker_id)
+        if (new.generation_id, new.step) != newest.ref:
             return
         limit = self._decision_at(worker_id)
         if limit is None or new.step < limit or slots.ready[worker_id] >= limit:
@@ -65,7 +70,7 @@ class Unmet:
         steps.add(new.step)
         # The newest step may still get what it lacks.
         values, saves = kept.values - {new.step}, kept.saves - {new.step}
-        if values and saves and len(kept.values | kept.saves) >= _MOST:
+        if values and saves and len(kept.values | kept.saves) >= self.most:
             raise RuntimeError(
                 f"Worker {worker_id} waits for a decision at step {limit}, which needs "
                 "a value and the training state of one step. It has reported values at "
@@ -77,6 +82,6 @@ class Unmet:
 
 def _named(steps: set[int]) -> str:
     """Steps for people, the last ones if they are many."""
-    last = sorted(steps)[-_MOST:]
+    last = sorted(steps)[-_NAMED:]
     what = "step" if len(last) == 1 else "steps"
     return f"{what} {', '.join(map(str, last))}"

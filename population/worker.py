@@ -377,6 +377,7 @@ class Worker:
                 self.generation_id
             ):
                 protocol.check_step(slot.generation, self.step)
+                self._session.guards.idle.note(slot, self.step)
                 return None
             if self._reclaimed and slot.newest.ref == (self.generation_id, self.step):
                 self._reclaimed = False

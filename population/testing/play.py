@@ -252,7 +252,9 @@ class Play:
             journal=self.journal,
             clock=self.clock,
         )
-        self.controller.session.lose(self.lost)
+        session = self.controller.session
+        session.guards.end_nothing()  # The script does.
+        session.lose(self.lost)
 
     def _newest(self) -> list[Checkpoint]:
         return [self.controller.newest(worker_id) for worker_id in range(self.size)]

@@ -41,6 +41,7 @@ def scripts(size: int, seed: int) -> list[tuple[Event, ...]]:
         _with_late_values,
         _with_repeats,
         _with_everything,
+        _with_unsaved_divergence,
     )
     found = []
     for number, make in enumerate(makers):
@@ -103,6 +104,13 @@ def _with_bad_values(size: int, count: int, rng: Generator) -> Iterator[Event]:
         value = bad if rng.random() < 0.5 else _good(rng)
         steps = int(rng.integers(1, 5))
         yield Report(_worker(size, rng), steps, value, saved=bool(rng.random() < 0.7))
+
+
+def _with_unsaved_divergence(size: int, count: int, rng: Generator) -> Iterator[Event]:
+    """All save what is finite, and nobody what has diverged."""
+    for number in range(count):
+        value = math.nan if rng.random() < 0.3 else _good(rng)
+        yield Report(number % size, 2, value, saved=math.isfinite(value))
 
 
 def _all_diverged(size: int, count: int, rng: Generator) -> Iterator[Event]:

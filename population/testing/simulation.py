@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from population import deadlock
 from population.base import ActiveWorker, Mutator
 from population.controller import PopulationController
 from population.journal import Journal
@@ -65,8 +66,9 @@ def simulate(
 ) -> PopulationController:
     """Train a population in no time, and look at what was decided.
 
-    Workers honour `wait_at`. If everybody waits because a lost worker does not come,
-    the one with the fewest steps goes on, and its next report closes the round.
+    Workers honour `wait_at`. If everybody waits for one that has died, time passes
+    until its slot is lost; the mutator is then asked again, and must decide without it.
+    If they wait for one that has trained all of its `steps`, the run ends there.
 
     Args:
         mutator: The policy.
@@ -87,6 +89,7 @@ def simulate(
 
     Raises:
         ValueError: If an argument is none that a simulation can have.
+        RuntimeError: If every live worker waits, and no decision comes.
     """
     metas = _learning_rates(size) if population is None else list(population)
     rates = [1.0] * len(metas) if speeds is None else list(speeds)
@@ -136,6 +139,7 @@ class _Simulation:
         deaths: Mapping[int, float],
     ) -> None:
         self._controller = controller
+        controller.session.guards.end_nothing()  # The steps do.
         self._clock = clock
         self._problem = problem
         self._every = every
@@ -147,12 +151,13 @@ class _Simulation:
         self._lost: set[int] = set()
 
     def run(self, timeout: float) -> None:
-        """Until every living worker has trained all of its steps."""
+        """Until every living worker has trained all of its steps, or waits for one."""
         for worker_id in range(len(self._loops)):
             self._begin(worker_id)
         while self._due or self._waiting:
             if not self._due:
-                self._break_the_wait(timeout)
+                if not self._break_the_wait(timeout):
+                    return
                 continue
             now, worker_id, ticket = heapq.heappop(self._due)
             if ticket != self._loops[worker_id].ticket:
@@ -209,22 +214,31 @@ class _Simulation:
                 if newest.generation_id != loop.work.generation_id:
                     self._begin(worker_id)
 
-    def _lose(self, timeout: float) -> None:
+    def _lose(self, timeout: float, *, remind: bool = False) -> None:
         """Give up those that have been silent for too long."""
         lost = {w for w in self._deaths if self._clock.now >= self._loss(w, timeout)}
-        if lost != self._lost:
+        if remind or lost != self._lost:
             self._lost = lost
-            self._controller.session.lose(lost)
+            self._controller.session.lose(lost, remind=remind)
 
-    def _break_the_wait(self, timeout: float) -> None:
-        """Time passes until the dead are lost; then one goes on past its barrier."""
-        now = self._clock.now
+    def _break_the_wait(self, timeout: float) -> bool:
+        """Time passes until the dead are lost; say whether anybody can train then.
+
+        Raises:
+            RuntimeError: If no decision comes, though nobody is left to wait for.
+        """
+        session, now = self._controller.session, self._clock.now
         dead = [w for w in self._deaths if self._death(w) <= now]
         self._clock.now = max([now, *(self._loss(w, timeout) for w in dead)])
-        self._lose(timeout)
-        first = min(self._waiting, key=lambda w: (self._loops[w].step, w))
-        self._waiting.discard(first)
-        self._begin(first)
+        self._lose(timeout, remind=True)
+        self._look_around()
+        if self._due:
+            return True
+        waiting = [w for w in session.slots.live if session.waits(w)]
+        done = [w for w in session.slots.live if w not in waiting]
+        if done or not any(self._loops[w].left for w in waiting):
+            return False
+        raise RuntimeError(deadlock.never(session, waiting))
 
     def _death(self, worker_id: int) -> float:
         return self._deaths.get(worker_id, math.inf)

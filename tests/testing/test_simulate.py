@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from population import Checkpoint, PopulationController
+from population import Checkpoint, PopulationController, PopulationView
 from population.journals.sqlite import SqliteJournal
 from population.mutators import (
     BranchingSingleMachine,
@@ -17,6 +17,7 @@ from population.mutators import (
 )
 from population.testing import Clock, Problem, simulate
 from population.testing.nudge import nudge
+from tests.helpers import Scripted
 from tests.testing import defects
 
 
@@ -137,10 +138,31 @@ def test_everybody_may_die() -> None:
 
 
 def test_a_mutator_that_lets_everybody_wait_is_no_endless_run() -> None:
-    """One goes on past the barrier, as raw loops do."""
-    problem = Problem(train=lambda params, meta_params, steps: params / 2)
-    found = simulate(defects.WaitsTooEarly(), problem=problem, every=1, steps=20)
-    assert min(len(reports(found, w)) for w in range(4)) == 20
+    """Nobody is trained past the barrier: it says who waits, and where."""
+    with pytest.raises(
+        RuntimeError, match=r"slot 0 at step .* wait_at .*check_mutator"
+    ):
+        simulate(defects.WaitsTooEarly(), every=1, steps=20)
+
+
+def test_nobody_is_trained_past_its_barrier_for_want_of_a_dead_one() -> None:
+    """When the dead are lost, the last report of a live slot closes the round."""
+    mutator = PopulationBasedTraining(nudge, 10, synchronous=True)
+    found = simulate(mutator, size=3, steps=60, deaths={2: 25.0})
+    for worker_id in (0, 1):
+        assert max(c.step for c in reports(found, worker_id)) >= 40
+    assert found.session.decisions.count >= 4
+
+
+def test_a_round_that_the_others_steps_end_before_is_no_error() -> None:
+    """Who has no steps left is waited for in vain: the run ends there."""
+
+    class Uneven(Scripted):
+        def wait_at(self, state: None, worker_id: int, view: PopulationView) -> int:
+            return 10 if worker_id == 0 else 40
+
+    found = simulate(Uneven(), size=2, steps=30)
+    assert [found.newest(w).step for w in (0, 1)] == [10, 30]
 
 
 def test_a_problem_of_ones_own() -> None:

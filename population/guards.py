@@ -1,0 +1,36 @@
+"""What ends a run, or warns, where its loops would go on for ever."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from population.idle import Idle
+from population.setbacks import SetBacks
+from population.unmet import Unmet
+
+if TYPE_CHECKING:
+    from population.session import Session
+
+
+class Guards:
+    """The guards of a session.
+
+    Args:
+        session: The run.
+
+    Attributes:
+        set_backs: Ends a run in which nobody gets on.
+        unmet: Refuses values and saved states that never meet on one step.
+        idle: Warns of polls that never bring news.
+    """
+
+    def __init__(self, session: Session) -> None:
+        slots, decisions = session.slots, session.decisions
+        self.set_backs = SetBacks(session.journal, session.graph, slots)
+        self.unmet = Unmet(slots, decisions.decision_at)
+        self.idle = Idle(decisions.waits)
+
+    def end_nothing(self) -> None:
+        """Let everything go on: a script or a budget ends it."""
+        self.set_backs.tries = self.unmet.most = math.inf

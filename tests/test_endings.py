@@ -1,0 +1,472 @@
+"""Every run ends, or says why not: whatever its loops report, and whoever trains it."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+
+from population import (
+    Branch,
+    Mutator,
+    PopulationController,
+    PopulationView,
+    Start,
+    Stop,
+    Worker,
+)
+from population.engines import processes, threads, vectorized
+from population.mutators import FixedSchedule, PopulationBasedTraining
+from tests.helpers import Scripted, generation, poll
+
+MOST = 3000  # Turns of a loop, so that one that never ends fails.
+Report = Callable[[Worker, Any], None]
+
+
+def same(meta_params: Any) -> Any:
+    """An explore function that changes nothing."""
+    return meta_params
+
+
+def together(steps: int = 10) -> PopulationBasedTraining:
+    """A policy whose workers wait for each other."""
+    return PopulationBasedTraining(same, steps, synchronous=True)
+
+
+class Stuck(Mutator[None]):
+    """All wait at a step, and nothing is ever decided."""
+
+    def __init__(self, *steps: int) -> None:
+        self._steps = steps
+
+    def init(self, view: PopulationView) -> None:
+        """Nothing is remembered."""
+        del view
+
+    def update(self, state: None, report: Any, view: PopulationView) -> Any:
+        """No branch."""
+        return state, {}
+
+    def wait_at(self, state: None, worker_id: int, view: PopulationView) -> int:
+        """The slot's step."""
+        return self._steps[worker_id]
+
+
+def run(
+    mutator: Mutator[Any], *starts: Any, log_dir: Any = None, **stop: Any
+) -> PopulationController:
+    """A population; a minute ends what would never end."""
+    return PopulationController(
+        starts, mutator, log_dir, stop=Stop(**{"seconds": 60.0, **stop})
+    )
+
+
+def loop(worker: Worker, report: Report) -> None:
+    """A training loop that does everything right but for its reports."""
+    state: Any = None
+    for _ in range(MOST):
+        if not worker.running:
+            return
+        if worker.poll():
+            state = worker.restore(lambda _: {"x": 1.0})
+        if worker.running:
+            worker.step += 1
+            report(worker, state)
+    pytest.fail("It goes on and on.")
+
+
+def by_one_worker(controller: PopulationController, report: Report) -> None:
+    """The slots in turns."""
+    with controller.worker() as worker:
+        loop(worker, report)
+
+
+def by_two_threads(controller: PopulationController, report: Report) -> None:
+    """The slots in turns, by two."""
+    train = lambda worker: loop(worker, report)  # noqa: E731
+    threads.run(train, controller, 2, progress=False)
+
+
+def by_threads(controller: PopulationController, report: Report) -> None:
+    """One for each slot."""
+    train = lambda worker: loop(worker, report)  # noqa: E731
+    threads.run(train, controller, progress=False)
+
+
+DRIVES = [by_one_worker, by_two_threads, by_threads]
+driven = pytest.mark.parametrize("drive", DRIVES)
+
+
+def stacked(controller: PopulationController, value: Callable[[Any], Any]) -> None:
+    """As one program, with a report every step."""
+    vectorized.run(
+        controller,
+        lambda key, meta: jnp.zeros(()),
+        lambda state, meta, batch, key: state + 1.0,
+        lambda state, meta, batch: value(state),
+        1,
+        batching="vmap",
+        progress=False,
+    )
+
+
+def complete(worker: Worker, state: Any) -> None:
+    """A value and the state, at every step."""
+    worker.report(1.0 + worker.worker_id, state)
+
+
+def said(caplog: pytest.LogCaptureFixture, what: str) -> int:
+    """How often a warning was given."""
+    return sum(what in record.getMessage() for record in caplog.records)
+
+
+# All wait, and nobody trains.
+
+
+@driven
+def test_who_all_wait_are_told(drive: Any) -> None:
+    """The error names the slots, their steps, and what finds the cause."""
+    controller = run(Stuck(3, 5), 1.0, 2.0, steps=100)
+    with pytest.raises(
+        RuntimeError, match=r"slot 0 at step 3; slot 1 at step 5\."
+    ) as e:
+        drive(controller, complete)
+    assert "check_mutator" in str(e.value)
+    assert [controller.newest(w).step for w in (0, 1)] == [3, 5]
+
+
+def test_who_all_wait_in_a_stack_are_told_in_the_same_words() -> None:
+    """The stacked engine asks the same function."""
+    with pytest.raises(RuntimeError, match=r"slot 0 at step 3; slot 1 at step 5\."):
+        stacked(run(Stuck(3, 5), 1.0, 2.0, steps=100), lambda state: state)
+
+
+@driven
+def test_a_run_that_ends_before_a_decision_is_trained_to_its_end(
+    drive: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One slot began later; nobody waits for a round that cannot close. One warning."""
+    controller = run(together(), Start(1.0, step=5), 2.0, 3.0, steps=22)
+    drive(controller, complete)
+    assert [controller.newest(w).step for w in range(3)] == [22, 22, 22]
+    assert said(caplog, "trained on to the end without it") == 1
+
+
+def test_a_stack_is_trained_to_the_end_of_its_run_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With the same warning."""
+    controller = run(together(), Start(1.0, step=5), 2.0, 3.0, steps=22)
+    stacked(controller, lambda state: state)
+    assert [controller.newest(w).step for w in range(3)] == [22, 22, 22]
+    assert said(caplog, "trained on to the end without it") == 1
+
+
+def test_a_longer_run_decides_what_a_shorter_one_did_not(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The decision that the end came before rests on the same checkpoints."""
+    for steps in (22, 40):
+        starts = [Start(1.0, step=5), 2.0]
+        controller = run(together(), *starts, log_dir=tmp_path / "run", steps=steps)
+        by_one_worker(controller, complete)
+        assert [controller.newest(w).step for w in (0, 1)] == [steps, steps]
+        decisions = controller.session.decisions.count
+        controller.close()
+    assert decisions == 3
+
+
+def test_who_may_still_be_evaluated_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A saved state at the barrier gets its value late; the warning names the slot."""
+    monkeypatch.setattr("population.claims._SAY_AFTER_S", -1.0)
+    controller = run(together(), Start(1.0, step=5), 2.0, steps=15)
+    with controller.worker(0) as worker:
+        worker.poll()
+        worker.step = 15
+        worker.report(None, {"x": 1.0})  # It has ended, and awaits its value.
+    late = generation(controller, 0)
+
+    def evaluated(seconds: float | None = None) -> None:
+        assert said(caplog, "may still come: 0") == 1
+        controller.set_eval(0, late, 15, None, 1.0)
+
+    with controller.worker(1) as worker:
+        worker.poll()
+        worker.step = 10
+        worker.report(2.0, {"x": 2.0})
+        monkeypatch.setattr(controller.session.news, "wait", evaluated)
+        worker.poll()
+        assert worker.step == 15 or worker.worker_id == 1
+    assert controller.session.decisions.count == 1
+
+
+def in_a_process(worker: Worker) -> None:
+    """A loop that does everything right."""
+    loop(worker, complete)
+
+
+def test_processes_are_told_too(tmp_path: pathlib.Path) -> None:
+    """Each judges by the journal and the leases."""
+    controller = run(Stuck(3, 5), 1.0, 2.0, log_dir=tmp_path / "run", steps=100)
+    with pytest.raises(RuntimeError, match="Every slot waits and nobody trains"):
+        processes.run(in_a_process, controller, progress=False)
+    controller.close()
+
+
+def test_what_another_process_trains_is_waited_for(tmp_path: pathlib.Path) -> None:
+    """Its stop is its own: a slot that has ended here may be trained on there."""
+    here = run(Stuck(3, 50), 1.0, 2.0, log_dir=tmp_path / "run", steps=5)
+    there = run(Stuck(3, 50), 1.0, 2.0, log_dir=tmp_path / "run", steps=100)
+    with here.worker(0) as worker:
+        worker.poll()
+        worker.step = 3
+        worker.report(1.0, {"x": 1.0})
+        with there.worker(1) as other:
+            other.poll()
+            other.step = 5
+            other.report(1.0, {"x": 1.0})
+            seen: list[int] = []
+
+            def looked(seconds: float | None = None) -> None:
+                seen.append(here.newest(1).step)
+                other.release()
+
+            here.session.news.wait = looked  # type: ignore[method-assign,assignment]
+            assert worker.poll() is False  # Released, slot 0 goes on to the end.
+    assert seen == [5]
+    here.close()
+    there.close()
+
+
+# No state was ever reported.
+
+
+@driven
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_loop_that_reports_no_state_is_told_so(drive: Any, waits: bool) -> None:
+    """Each decision sets members back to fresh weights; waiting or not, it ends."""
+    mutator = PopulationBasedTraining(same, 4, synchronous=waits)
+    controller = run(mutator, 1.0, 2.0, 3.0, 4.0, steps=16)
+    with pytest.raises(RuntimeError, match="No training state was ever reported"):
+        drive(controller, lambda worker, _: worker.report(1.0 + worker.worker_id))
+
+
+def test_who_begins_afresh_on_purpose_may_do_so() -> None:
+    """A search that tries one thing after the other needs no saves."""
+    tries: list[int] = []
+
+    def decide(report: Any, view: PopulationView) -> Any:
+        tries.append(report.checkpoint.step)
+        return {0: Branch(None, len(tries))} if tries[-1] == 3 else {}
+
+    controller = run(Scripted(decide), 1.0, reports=200)
+    by_one_worker(controller, lambda worker, _: worker.report(1.0))
+    assert len(tries) == 200
+
+
+# Whatever the members try, they diverge.
+
+
+def diverging(worker: Worker, state: Any) -> None:
+    """Every value is NaN."""
+    worker.report(math.nan, state)
+
+
+@driven
+@pytest.mark.parametrize("saves", [True, False])
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_population_that_only_diverges_ends(
+    drive: Any, saves: bool, waits: bool
+) -> None:
+    """Twenty times anew without a finite value of anybody are enough; it stays."""
+    mutator = PopulationBasedTraining(same, 2, synchronous=waits)
+    controller = run(mutator, 1.0, 2.0, 3.0, steps=100)
+    with pytest.raises(RuntimeError, match="begun anew 20 times, and nobody"):
+        drive(controller, lambda w, state: w.report(math.nan, state if saves else None))
+    assert sum(controller.diverged()) >= 20
+
+
+def test_a_population_that_only_diverges_ends_by_two_calls() -> None:
+    """`set_eval` says so, when the report is recorded."""
+    controller = run(PopulationBasedTraining(same, 2), 1.0)
+
+    def advance() -> None:
+        newest = controller.newest(0)
+        step = newest.step + 1
+        controller.set_eval(0, newest.generation_id, step, None, math.inf)
+
+    for _ in range(41):
+        advance()
+    with pytest.raises(RuntimeError, match="Worker 0 has diverged and begun anew 20"):
+        advance()
+    assert controller.diverged() == [42]
+    advance()  # It may be tried again.
+
+
+def back_to_the_start(report: Any, view: PopulationView) -> Any:
+    """Slot 0 begins anew whenever it has diverged."""
+    root = view.graph.walk(view.newest(0))
+    return {0: Branch([*root][-1], 1.0)} if report.checkpoint.diverged else {}
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_finite_value_of_another_process_starts_the_count_anew(
+    late: bool, tmp_path: pathlib.Path
+) -> None:
+    """Though nobody gets any further by it."""
+    mine, other = (
+        run(Scripted(back_to_the_start), 1.0, 2.0, log_dir=tmp_path / "run")
+        for _ in range(2)
+    )
+    name = generation(mine, 1)
+    mine.set_eval(1, name, 90, "saved", None)
+    for count in range(60):
+        mine.set_eval(0, generation(mine), 1, None, math.nan)
+        if late and count == 15:
+            other.set_eval(1, name, 90, None, 1.0)
+        elif count % 15 == 0:
+            other.set_eval(1, name, 1 + count, None, 1.0)
+    with pytest.raises(RuntimeError, match="begun anew 20 times"):  # noqa: PT012
+        for _ in range(40):
+            mine.set_eval(0, generation(mine), 1, None, math.nan)
+    mine.close()
+    other.close()
+
+
+@driven
+def test_a_member_that_diverges_for_good_keeps_its_worker(drive: Any) -> None:
+    """Giving it away would mean to begin anew, in turns, for ever."""
+    controller = run(FixedSchedule({0: 1.0}), 1.0, 1.0, 1.0, steps=40)
+
+    def report(worker: Worker, state: Any) -> None:
+        worker.turn = 2
+        worker.report(math.nan if worker.worker_id == 0 else 1.0, state)
+
+    drive(controller, report)
+    assert min(controller.newest(w).step for w in range(3)) == 40
+
+
+# Values and states that never meet.
+
+
+def alternating(worker: Worker, state: Any) -> None:
+    """A value at even steps, the state at odd ones."""
+    if worker.step % 2:
+        worker.report(None, state)
+    else:
+        worker.report(1.0)
+
+
+@driven
+def test_values_and_states_that_never_meet_are_refused(drive: Any) -> None:
+    """The third report says what was seen, and what to write; it is not recorded."""
+    controller = run(together(4), 1.0, 2.0, steps=100)
+    with pytest.raises(
+        RuntimeError, match=r"values at steps 4, 6 and states at step 5, never both"
+    ):
+        drive(controller, alternating)
+    assert max(controller.newest(w).step for w in (0, 1)) == 5
+
+
+def test_they_are_refused_by_two_calls_too() -> None:
+    """What was refused may be repeated, and completed."""
+    controller = run(together(4), 1.0, 2.0)
+    name = generation(controller)
+    controller.set_eval(0, name, 4, "saved", None)
+    controller.set_eval(0, name, 5, None, 1.0)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"worker.report\(value, state\)"):
+            controller.set_eval(0, name, 6, "saved", None)
+    assert controller.newest(0).step == 5
+    controller.set_eval(0, name, 4, None, 1.0)
+    controller.set_eval(0, name, 7, "saved", None)
+    assert controller.newest(0).step == 7
+
+
+def rare_saves(worker: Worker, state: Any) -> None:
+    """A value at every step; the state with every third."""
+    worker.report(1.0, None if worker.step % 3 else state)
+
+
+def two_reports(worker: Worker, state: Any) -> None:
+    """A value at every step, and at every third the state in a report before it."""
+    if not worker.step % 3:
+        worker.report(None, state)
+    worker.report(1.0)
+
+
+@driven
+@pytest.mark.parametrize("report", [rare_saves, two_reports])
+def test_values_that_meet_a_state_now_and_then_are_fine(
+    drive: Any, report: Report
+) -> None:
+    """Two reports of one step complete each other."""
+    controller = run(together(4), 1.0, 2.0, steps=30)
+    drive(controller, report)
+    assert controller.session.decisions.count >= 4
+
+
+def test_saves_whose_values_come_late_are_fine() -> None:
+    """The loop only saves; somebody evaluates what it has saved, in any order."""
+    controller = run(together(4), 1.0, 2.0)
+    for worker_id in (0, 1):
+        for step in range(1, 12):
+            name = generation(controller, worker_id)
+            controller.set_eval(worker_id, name, step, f"{step}", None)
+    for worker_id in (0, 1):
+        controller.set_eval(worker_id, generation(controller, worker_id), 9, None, 1.0)
+    assert controller.session.decisions.count == 1
+
+
+# Loops that never get on.
+
+
+def test_a_step_that_is_never_counted_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After a thousand polls, in a worker."""
+    controller = run(Scripted(), 1.0, 2.0)
+    with controller.worker() as worker:
+        worker.poll()
+        for _ in range(999):
+            worker.poll()
+        assert said(caplog, "worker.step += 1") == 0
+        for _ in range(4000):
+            worker.poll()
+    assert said(caplog, "worker.step += 1") == 1
+
+
+def test_a_step_that_is_never_counted_is_told_by_two_calls(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not while the slot waits: then a loop polls on purpose."""
+    controller = run(together(2), 1.0, 2.0)
+    name = generation(controller)
+    controller.set_eval(0, name, 2, "p", 1.0)
+    for _ in range(3000):
+        assert poll(controller, 0, name, 2) is None
+    assert said(caplog, "worker.step += 1") == 0
+    for _ in range(1000):
+        assert poll(controller, 1, generation(controller, 1), 1) is None
+    assert said(caplog, "at step 1 of worker 1") == 1
+
+
+@pytest.mark.parametrize("reports", [True, False])
+def test_a_loop_that_never_reports_is_told_once(
+    reports: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After ten thousand polls, unless it has reported."""
+    controller = run(Scripted(), 1.0)
+    with controller.worker() as worker:
+        for _ in range(30_000):
+            worker.poll()
+            worker.step += 1
+            if reports and worker.step == 9000:
+                worker.report(1.0)
+    assert said(caplog, "reported nothing for worker 0") == (not reports)
