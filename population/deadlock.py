@@ -15,7 +15,7 @@ logger = logging.getLogger("population")
 _NAMED = 8
 
 
-def resolve(session: Session, *, evaluators: bool = True) -> None:
+def resolve(session: Session, *, evaluators: bool = True) -> bool:
     """Look whether any decision can still come; called with the session's lock.
 
     If the run ends before some slots have reached their barrier, the others train on
@@ -26,20 +26,23 @@ def resolve(session: Session, *, evaluators: bool = True) -> None:
         session: The run.
         evaluators: Whether others may report late values, which are waited for.
 
+    Returns:
+        Whether slots that waited may be trained now.
+
     Raises:
         RuntimeError: Naming the slots, their steps, and the likely cause.
     """
     decisions, slots, steps = session.decisions, session.slots, session.stop.steps
     everything = range(len(slots))
     if not all(map(decisions.waits, everything)):
-        return
+        return False
     if session.leases.held_elsewhere(session.holder) or (
         evaluators and expected(session)
     ):
-        return
+        return False
     waiting = [w for w in everything if steps is None or slots.reached[w] < steps]
     if not waiting:
-        return  # The run is over.
+        return False  # The run is over.
     if loses_states(session):
         raise RuntimeError(f"{describe(session, waiting)} {NO_STATE}")
     short = [w for w in everything if w not in waiting and not _has_closed(session, w)]
@@ -54,6 +57,7 @@ def resolve(session: Session, *, evaluators: bool = True) -> None:
     )
     decisions.let_go()
     session.news.notify_all()
+    return True
 
 
 def expected(session: Session) -> list[int]:

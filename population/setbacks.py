@@ -97,7 +97,9 @@ class SetBacks:
         if count >= self.tries:
             progress = Progress(*self._journal.progress(self._fresh.row))
             self._fresh.begin(self._slots.row)
-            if self._graph.keeps_weights and not progress.further:
+            only_diverges = progress.diverged and not progress.finite
+            stands = not (progress.further or only_diverges)
+            if self._graph.keeps_weights and stands:
                 raise RuntimeError(
                     f"Worker {worker_id} was set back to fresh weights {count} times, "
                     f"and nobody got any further meanwhile. {NO_STATE} What was "
