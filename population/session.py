@@ -226,11 +226,7 @@ class Session:
         return intake.check_and_save(self, *report, plain=plain)
 
     def check_progress(self) -> None:
-        """End a run that would go on for ever; called after each commit.
-
-        Raises:
-            RuntimeError: If nobody gets on; what was reported is recorded.
-        """
+        """After a commit: RuntimeError if nobody gets on; it is all recorded."""
         with self.news.lock:
             self.guards.set_backs.check()
 
