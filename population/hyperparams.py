@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population import injected
+from population.in_force import injected
 
 _RTOL = 1e-6  # float32(0.1) is not 0.1.
 

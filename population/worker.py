@@ -19,7 +19,7 @@ from population.run_paths import OWN_FOLDER
 if TYPE_CHECKING:
     import jax
 
-    from population.in_force import Watch
+    from population.in_force.watch import Watch
     from population.session import Session
 
 logger = logging.getLogger("population")
@@ -145,7 +145,7 @@ class Worker:
                 injected number.
             TypeError: If `keep` holds no names.
         """
-        from population import in_force, restoring
+        from population.in_force import restoring, watch
 
         kept = restoring.names_of(keep)
         while True:
@@ -165,7 +165,7 @@ class Worker:
                 fenced = self._own is None or not self._holds(self._own)
                 if not (fenced and self.poll()):
                     raise
-        self._watch = self._watch or in_force.Watch(self._session.said)
+        self._watch = self._watch or watch.Watch(self._session.said)
         self._watch.restored(
             self.generation_id, self._name, self.meta_params, found, init, kept
         )
@@ -327,9 +327,9 @@ class Worker:
         """Say if the optimiser uses other hyperparameters than those in force."""
         if "optax" not in sys.modules or isinstance(state, str):
             return  # Then the state holds no optimiser of its.
-        from population import in_force
+        from population.in_force import watch
 
-        self._watch = self._watch or in_force.Watch(self._session.said)
+        self._watch = self._watch or watch.Watch(self._session.said)
         self._watch.reported(self.generation_id, self._name, self.meta_params, state)
 
     @property

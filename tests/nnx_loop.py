@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from population import Worker, hyperparams
-from population.injected import numbers
+from population.in_force.injected import numbers
 
 OPTIMIZER = optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
 INPUTS = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2)

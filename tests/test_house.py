@@ -149,7 +149,7 @@ def test_nobody_inside_imports_the_facade(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_frameworks_are_loaded_only_where_they_are_needed(name: str) -> None:
     """A controller must be able to live on a head node, beside a job on the GPU."""
-    may = ("params", "hyperparams", "engines.", "testing", "compare", "report.")
+    may = ("params", "hyperparams", "in_force.", "engines.", "testing", "report.")
     if not name.startswith(tuple(f"population.{room}" for room in may)):
         assert not {other.partition(".")[0] for other in imported(name)} & FRAMEWORKS
 

@@ -170,7 +170,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def numbers(state: Any) -> list[float]:
     """All that its optimisers hold."""
-    from population.injected import numbers as found
+    from population.in_force.injected import numbers as found
 
     return [float(number.leaf) for number in found(state)]
 

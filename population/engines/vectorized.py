@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from population import deadlock, restoring
+from population import deadlock
 from population.base import Checkpoint, Held, Saved
 from population.controller import PopulationController
 from population.engines.stacked import arguments, assembly, interrupts
@@ -48,6 +48,7 @@ from population.engines.stacked.meta import mask as mask
 from population.engines.stacked.summary import Summary as Summary
 from population.engines.stacked.tenants import Tenants, key_of
 from population.errors import ClaimError, PopulationError
+from population.in_force import restoring
 from population.report import progress as progress_module
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import Any
 
 from jax.tree_util import keystr
 
-from population import references
 from population.errors import ParamsError
-from population.params import trees
+from population.params import references, trees
 
 
 class MemoryParams:

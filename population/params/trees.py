@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr
 
-from population import codec, references
+from population import codec
 from population.errors import MisfitError, ParamsError
+from population.params import references
 from population.refusals import DEEPEST, refuse_lossy, shortly, too_deep
 
 _PLAIN_LEAVES = (bool, int, float, str, bytes)

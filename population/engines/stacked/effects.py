@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from population import dataflow
-from population.dataflow import NOTHING, Names
+from population.in_force import dataflow
+from population.in_force.dataflow import NOTHING, Names
 
 
 class Effects:

@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population import references
 from population.errors import MisfitError
-from population.params import trees
+from population.params import references, trees
 
 Flat = tuple[Any, ...]
 _LONGEST = 200

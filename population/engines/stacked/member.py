@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population import injected, restoring
 from population.engines.stacked.effects import Effects
 from population.engines.stacked.layout import Flat, Layout, Moved, is_array, told
 from population.engines.stacked.meta import Columns
-from population.injected import Number
+from population.in_force import injected, restoring
+from population.in_force.injected import Number
 
 logger = logging.getLogger("population")
 FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets.

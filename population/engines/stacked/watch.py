@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from population import in_force
 from population.engines.stacked.bank import Bank
 from population.engines.stacked.member import Member
-from population.injected import Number
+from population.in_force import watch
+from population.in_force.injected import Number
 from population.once import Said
 
 _MOST = 64  # Members that are looked at: what `init` forgets, it forgets of all.
@@ -38,9 +38,7 @@ class Watch:
                 number._replace(leaf=column[row])
                 for (_, number), column in zip(self._numbers, self._put, strict=True)
             ]
-            told = in_force.found(
-                _name(row), meta_params, held, lambda _: member.moving
-            )
+            told = watch.found(_name(row), meta_params, held, lambda _: member.moving)
             for one in told:
                 said.say(one)
 
@@ -50,7 +48,7 @@ class Watch:
         for (_, number), before, after in pairs:
             for row in [] if number.driven else sorted(rows)[:_MOST]:
                 put: Number = number._replace(leaf=before[row])
-                for told in in_force.changed(_name(row), put, after[row]):
+                for told in watch.changed(_name(row), put, after[row]):
                     self._said.say(told)
 
     def _columns(self) -> list[npt.NDArray[Any]]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 
-from population import dataflow
-from population.dataflow import NOTHING, Names
+from population.in_force import dataflow
+from population.in_force.dataflow import NOTHING, Names
+from population.in_force.watch import USER_ERRORS
 from population.testing.loop import trees
-from population.testing.loop.trial import USER_ERRORS, Loop
+from population.testing.loop.trial import Loop
 
 KEY = "key"
 META = "meta_params"

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from population import in_force, injected
 from population.errors import ParamsError
+from population.in_force import injected, watch
+from population.in_force.watch import USER_ERRORS
 from population.params import MemoryParams
 from population.testing.loop import states, trees
 from population.testing.loop.dependence import META, flow
@@ -18,7 +19,7 @@ from population.testing.loop.finding import (
     PARAMS,
     Finding,
 )
-from population.testing.loop.trial import USER_ERRORS, Loop, Run
+from population.testing.loop.trial import Loop, Run
 
 
 class Change(NamedTuple):
@@ -168,9 +169,9 @@ def compiling(patient: Patient, trial: Trial, run: Run) -> Finding | str | None:
 def rounded(patient: Patient) -> list[str]:
     """Numbers that the dtype of the optimiser's state cannot hold, in words."""
     meta_params = patient.meta_params
-    numbers = in_force.on_host(injected.numbers(patient.loop.start(meta_params)))
-    told = in_force.found("The loop", meta_params, numbers, lambda _: None)
-    return [one.text for one in told if one.kind == in_force.ROUNDED]
+    numbers = watch.on_host(injected.numbers(patient.loop.start(meta_params)))
+    told = watch.found("The loop", meta_params, numbers, lambda _: None)
+    return [one.text for one in told if one.kind == watch.ROUNDED]
 
 
 def not_fitting(patient: Patient, trial: Trial) -> list[Finding]:
@@ -289,13 +290,11 @@ def _named(run: Run) -> str:
 def _arrive(patient: Patient, trial: Trial, run: Run) -> str:
     """What to do about a hyperparameter that does not arrive."""
     loop, name = patient.loop, trial.change.name
-    numbers = in_force.on_host(injected.numbers(loop.start(trial.meta_params)))
-    moving = in_force.places_that_change(
-        numbers, lambda: loop.start(patient.meta_params)
-    )
-    told = in_force.found("The loop", trial.meta_params, numbers, lambda _: moving)
+    numbers = watch.on_host(injected.numbers(loop.start(trial.meta_params)))
+    moving = watch.places_that_change(numbers, lambda: loop.start(patient.meta_params))
+    told = watch.found("The loop", trial.meta_params, numbers, lambda _: moving)
     for one in told:
-        if one.kind == in_force.NOT_IN_FORCE and one.key == name:
+        if one.kind == watch.NOT_IN_FORCE and one.key == name:
             return one.text
     carriers = sorted(_carriers(patient.base, run))
     if carriers:

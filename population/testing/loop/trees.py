@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population import codec, references
+from population import codec
+from population.params import references
 
 Path: TypeAlias = tuple[Any, ...]
 Host: TypeAlias = dict[str, Any]

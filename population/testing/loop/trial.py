@@ -13,22 +13,10 @@ from typing import Any
 
 import jax
 
-from population import injected, references
-from population.params import MemoryParams
+from population.in_force import injected
+from population.params import MemoryParams, references
 from population.testing.loop import trees
 
-# What the user's own code may raise when it is given numbers that it did not expect.
-USER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 _KEY_NAMES = ("key", "rng", "prng")
 _META_NAMES = ("meta", "hyper", "hp")
 _DATA_NAMES = ("batch", "batches", "data", "images", "inputs", "x", "y")

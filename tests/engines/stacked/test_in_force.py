@@ -14,7 +14,7 @@ import pytest
 
 from population import PopulationController, Stop, hyperparams
 from population.engines import vectorized
-from population.injected import numbers
+from population.in_force.injected import numbers
 from population.mutators import FixedSchedule, PopulationBasedTraining
 from tests.test_in_force import KINDS, SHARED, WEIGHTS, Kind, copying, injected, told
 

@@ -14,11 +14,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from population import hyperparams, injected
-from population.injected import Number
+from population import hyperparams
+from population.in_force import injected
+from population.in_force.injected import Number
+from population.in_force.restoring import Restored
 from population.once import Said, Told
-from population.restoring import Restored
 
+# What the user's own code may raise when it is given numbers that it did not expect.
+USER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 NOT_IN_FORCE = "not in force"
 ROUNDED = "rounded"
 _LARGEST_ERROR = 1e-3  # Relative.
@@ -125,7 +138,7 @@ def places_that_change(
     """
     try:
         numbers = on_host(injected.numbers(other()))
-    except Exception:  # The user's own code was given numbers that nobody has chosen.
+    except USER_ERRORS:
         return None
     now = {number.place: number.leaf for number in numbers}
     return frozenset(

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-from population import codec, injected
+from population import codec
 from population.base import Checkpoint, Saved
 from population.errors import MisfitError
 from population.graph import CheckpointGraph
-from population.injected import Number
+from population.in_force import injected
+from population.in_force.injected import Number
 from population.params import trees
 
 Adapt = Callable[[Any, Any, Any], Any]

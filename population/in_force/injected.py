@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from population import references
-from population.references import Path
+from population.params import references
+from population.params.references import Path
 
 _CLASSES = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
 _ALWAYS = {"count", "hyperparams"}
