@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import NamedTuple
 
 logger = logging.getLogger("population")
@@ -38,8 +37,8 @@ class Once:
         logger.log(level, "generation %s %s%s", generation_id, what, detail)
 
 
-class Told(NamedTuple):
-    """Something to be said.
+class Notice(NamedTuple):
+    """Something to be said of a run.
 
     Attributes:
         kind: What it is about; each kind is said once of a key.
@@ -52,32 +51,17 @@ class Told(NamedTuple):
     text: str
 
 
-class Said:
-    """What was said of a run already, and what its `init` was found to do.
-
-    Safe for threads.
-    """
+class Notices:
+    """Says each notice once. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._said: set[tuple[str, str]] = set()
-        self._asked = False
-        self._moving: frozenset[str] | None = None
 
-    def say(self, told: Told) -> None:
+    def say(self, notice: Notice) -> None:
         """Say it, the first time."""
         with self._lock:
-            new = (told.kind, told.key) not in self._said
-            self._said.add((told.kind, told.key))
+            new = (notice.kind, notice.key) not in self._said
+            self._said.add((notice.kind, notice.key))
         if new:
-            logger.warning("%s", told.text)
-
-    def moving(
-        self, find: Callable[[], frozenset[str] | None]
-    ) -> frozenset[str] | None:
-        """What `find` returns; it is called once a run, by whoever asks first."""
-        with self._lock:
-            first, self._asked = not self._asked, True
-        if first:
-            self._moving = find()
-        return self._moving
+            logger.warning("%s", notice.text)

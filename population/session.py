@@ -24,11 +24,12 @@ from population.events import Events
 from population.graph import CheckpointGraph
 from population.guards import Guards
 from population.held import Holdings
+from population.in_force.probe import Probes
 from population.incoming import Incoming
 from population.journal import Journal
 from population.keeper import Keeper
 from population.leases import Leases
-from population.once import Said
+from population.once import Notices
 from population.owners import Holder
 from population.reachable import in_use
 from population.retention import Keep
@@ -59,7 +60,8 @@ class Session:
         claims: What workers do about that.
         guards: What ends a run that would go on for ever.
         events: Tells `on_event`.
-        said: What was said of hyperparameters that are not in force.
+        notices: Says which hyperparameters are not in force.
+        probes: What `init` was found to make of meta_params.
         news: The lock that guards everything here; notified when something has changed.
         holder: This process, as one that has opened the run.
         open_s: Seconds that the run was open, up to `watched_at`.
@@ -83,7 +85,7 @@ class Session:
         self.seed = rules.seed
         self.stop = rules.stop
         self._clock = rules.clock
-        self.said = Said()
+        self.notices, self.probes = Notices(), Probes()
         self.news = Door()
         self.graph = CheckpointGraph(journal, self.news.lock, log_dir)
         self.slots = Slots(journal, self.graph, rules.mode)

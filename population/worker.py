@@ -130,8 +130,8 @@ class Worker:
             init: Makes a fresh state from meta_params; its result also tells the
                 structure and dtypes that a saved one is read into. It is called at
                 each restore: keep what is expensive in it, the data, say, elsewhere.
-            keep: Names of injected numbers that the loop changes by itself: they stay
-                as saved.
+            keep: Injected numbers that the loop changes by itself: they stay as saved.
+                A name means all numbers of that name, a place as errors show it one.
             adapt: Called if a saved state is of another structure than a fresh one, as
                 when the optimiser is a hyperparameter: `adapt(saved,
                 donor_meta_params, fresh)` returns the state to go on from.
@@ -145,7 +145,7 @@ class Worker:
                 injected number.
             TypeError: If `keep` holds no names.
         """
-        from population.in_force import restoring, watch
+        from population.in_force import restoring
 
         kept = restoring.names_of(keep)
         while True:
@@ -165,7 +165,7 @@ class Worker:
                 fenced = self._own is None or not self._holds(self._own)
                 if not (fenced and self.poll()):
                     raise
-        self._watch = self._watch or watch.Watch(self._session.said)
+        self._watch = self._watch or self._watching()
         self._watch.restored(
             self.generation_id, self._name, self.meta_params, found, init, kept
         )
@@ -327,10 +327,13 @@ class Worker:
         """Say if the optimiser uses other hyperparameters than those in force."""
         if "optax" not in sys.modules or isinstance(state, str):
             return  # Then the state holds no optimiser of its.
-        from population.in_force import watch
-
-        self._watch = self._watch or watch.Watch(self._session.said)
+        self._watch = self._watch or self._watching()
         self._watch.reported(self.generation_id, self._name, self.meta_params, state)
+
+    def _watching(self) -> Watch:
+        from population.in_force.watch import Watch
+
+        return Watch(self._session.notices, self._session.probes)
 
     @property
     def _name(self) -> str:

@@ -12,6 +12,21 @@ from typing import Any, TypeAlias
 Names: TypeAlias = frozenset[Any]
 Seen: TypeAlias = Callable[[Any, list[Names], Any], None]
 NOTHING: Names = frozenset()
+# Each input is one of the inner jaxpr, and each result too. A reducer's is not.
+_CALLS = {
+    "checkpoint",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vjp_call_jaxpr",
+    "jit",
+    "pjit",
+    "remat",
+    "remat2",
+    "shard_map",
+    "xla_call",
+}
 
 
 def uses(
@@ -51,7 +66,7 @@ def _through(equation: Any, given: list[Names], seen: Seen | None) -> list[Names
     everything = NOTHING.union(*given)
     if equation.primitive.name == "scan" and (carry := _carry(equation.params)):
         return _scan(carry, inner[0], given, seen, equation)
-    if len(inner) == 1 and equation.primitive.name not in {"scan", "while"}:
+    if len(inner) == 1 and equation.primitive.name in _CALLS:
         if len(inner[0].invars) == len(given) and len(inner[0].outvars) == count:
             return uses(inner[0], given, seen, equation)
     for jaxpr in inner:

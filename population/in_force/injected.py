@@ -91,6 +91,7 @@ def carried(
         old.path: _taken(number.leaf, old.leaf, when)
         for old, number in zip(numbers(saved), wanted, strict=True)
         if not (number.driven or keep(number))
+        and not (when is not None and isinstance(old.leaf, bool))
     }
     return replaced(saved, new)
 
@@ -106,9 +107,11 @@ def _taken(number: Any, old: Any, when: Any) -> Any:
 def _is_injected(node: Any) -> bool:
     if isinstance(node, _CLASSES):
         return True
-    if not isinstance(node, Mapping) or not node.keys() >= _ALWAYS:
+    if not isinstance(node, Mapping) or not _ALWAYS <= node.keys() <= _FIELDS:
         return False
-    return node.keys() <= _FIELDS and isinstance(node["hyperparams"], Mapping)
+    # A dict of one's own may have these two; nnx leaves out what is empty.
+    theirs = "inner_state" in node or references.has_any(node["count"])
+    return theirs and isinstance(node["hyperparams"], Mapping)
 
 
 def _driven(node: Any) -> frozenset[str]:

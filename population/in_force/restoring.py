@@ -9,15 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from population import codec
 from population.base import Checkpoint, Saved
 from population.errors import MisfitError
 from population.graph import CheckpointGraph
 from population.in_force import injected
 from population.in_force.injected import Number
-from population.params import trees
+from population.params import references, trees
 
 Adapt = Callable[[Any, Any, Any], Any]
+# What the user's own code may raise when it is given numbers that it did not expect.
+USER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class Restored(NamedTuple):
@@ -26,10 +41,12 @@ class Restored(NamedTuple):
     Attributes:
         state: The state.
         wanted: The numbers that `init` put in force.
+        structure: That of the fresh state.
     """
 
     state: Any
     wanted: Sequence[Number]
+    structure: Any
 
 
 def restored(
@@ -37,7 +54,7 @@ def restored(
     meta_params: Any,
     init: Callable[[Any], Any],
     load: Callable[[Any, Any], Any],
-    donor: Callable[[], Checkpoint],
+    donor: Callable[[], Any],
     keep: Collection[str],
     adapt: Adapt | None,
 ) -> Restored:
@@ -48,8 +65,8 @@ def restored(
         meta_params: The slot's.
         init: Makes a fresh state.
         load: Reads saved params into a tree of the wanted structure.
-        donor: Finds the checkpoint for which the params were saved.
-        keep: Names of injected numbers that stay as saved.
+        donor: Finds the meta_params under which the params were saved.
+        keep: Names or places of injected numbers that stay as saved.
         adapt: Makes a state of a saved one that does not fit, the meta_params that it
             was saved under, and a fresh state.
 
@@ -60,10 +77,11 @@ def restored(
             not there.
     """
     fresh = init(meta_params)
-    wanted = injected.numbers(fresh)
-    check_kept(keep, wanted)
+    wanted, structure = injected.numbers(fresh), jax.tree.structure(fresh)
+    if adapt is None:  # Else another structure may have what this one has not.
+        check_kept(keep, wanted)
     if params is None:
-        return Restored(fresh, wanted)
+        return Restored(fresh, wanted, structure)
     if not isinstance(params, Saved):
         raise ValueError(
             "restore needs params that worker.report saved, got "
@@ -73,12 +91,12 @@ def restored(
     try:
         saved = load(params, fresh)
     except MisfitError as error:
-        theirs = donor().meta_params
+        theirs = donor()
         if adapt is None:
             raise MisfitError(_unfit(error, theirs, meta_params)) from error
         saved = _adapted(params, init, load, theirs, fresh, adapt)
-    state = injected.carried(saved, wanted, lambda number: number.name in keep)
-    return Restored(state, wanted)
+    state = injected.carried(saved, wanted, lambda number: is_kept(number, keep))
+    return Restored(state, wanted, structure)
 
 
 def names_of(keep: object) -> frozenset[str]:
@@ -97,6 +115,11 @@ def names_of(keep: object) -> frozenset[str]:
     )
 
 
+def is_kept(number: Number, keep: Collection[str]) -> bool:
+    """Whether `keep` names a number: in all optimisers, or by its place in one."""
+    return number.name in keep or number.place in keep
+
+
 def check_kept(keep: Collection[str], wanted: Sequence[Number]) -> None:
     """Refuse names of numbers that are not there.
 
@@ -104,11 +127,13 @@ def check_kept(keep: Collection[str], wanted: Sequence[Number]) -> None:
         ValueError: Naming those that are.
     """
     known = sorted({number.name for number in wanted})
-    unknown = sorted(set(keep) - set(known))
+    places = [number.place for number in wanted]
+    unknown = sorted({*keep} - {*known, *places})
     if unknown:
         raise ValueError(
             f"keep must name numbers of optax.inject_hyperparams, got {unknown}; the "
-            f"state that init makes has {known}."
+            f"state that init makes has {known}, in one optimiser alone "
+            f"{places}."
         )
 
 
@@ -143,20 +168,35 @@ def _adapted(
     """What `adapt` makes of a saved state that does not fit."""
     try:
         saved = load(params, init(theirs))
-    except MisfitError:  # The program has changed since.
-        saved = load(params, None)
+    except (MisfitError, *USER_ERRORS):
+        # The program has changed since, or the space: init cannot make it any more.
+        saved = load(params, trees.AS_SAVED)
     state = adapt(saved, theirs, fresh)
     try:
-        return trees.fitted(trees.by_path(state), fresh, "that adapt has returned")
+        fit = trees.fitted(trees.by_path(state), fresh, "that adapt has returned")
     except MisfitError as error:
         raise MisfitError(
             f"{error} adapt must return a state of the structure that init makes of "
             "the slot's meta_params, its third argument."
         ) from error
+    return _unshared(fit)
 
 
-def donor_of(graph: CheckpointGraph, checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint for which a checkpoint's params were saved.
+def _unshared(state: Any) -> Any:
+    """The state with a buffer of its own for each leaf: a step may donate them."""
+    seen: set[int] = set()
+
+    def own(_: Any, leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and id(leaf) in seen:
+            return jnp.copy(leaf)
+        seen.add(id(leaf))
+        return leaf
+
+    return references.mapped(own, state)
+
+
+def donor_of(graph: CheckpointGraph, checkpoint: Checkpoint) -> Any:
+    """The meta_params under which a checkpoint's params were saved.
 
     A generation's first checkpoint has those of its parent.
     """
@@ -164,4 +204,4 @@ def donor_of(graph: CheckpointGraph, checkpoint: Checkpoint) -> Checkpoint:
         if checkpoint.ref != graph.root(checkpoint.generation_id).ref:
             break
         checkpoint = graph.checkpoint(checkpoint.parent)
-    return checkpoint
+    return checkpoint.meta_params

@@ -7,6 +7,7 @@ not change with it, was forgotten. Each such thing is said once a run.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,21 +18,11 @@ import numpy as np
 from population import hyperparams
 from population.in_force import injected
 from population.in_force.injected import Number
-from population.in_force.restoring import Restored
-from population.once import Said, Told
+from population.in_force.probe import Probes
+from population.in_force.restoring import USER_ERRORS, Restored, is_kept
+from population.once import Notice, Notices
 
-# What the user's own code may raise when it is given numbers that it did not expect.
-USER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+logger = logging.getLogger("population")
 NOT_IN_FORCE = "not in force"
 ROUNDED = "rounded"
 _LARGEST_ERROR = 1e-3  # Relative.
@@ -56,15 +47,16 @@ class Watch:
     """Compares what one worker trains with what it was assigned.
 
     Args:
-        said: What was said of the run.
+        notices: Says what is not in force.
+        probes: What the run's `init` was found to do.
     """
 
-    def __init__(self, said: Said) -> None:
-        self._said = said
+    def __init__(self, notices: Notices, probes: Probes) -> None:
+        self._notices = notices
+        self._probes = probes
         self._generation_id = ""
         self._checked = ""
-        self._put: list[tuple[int, Number]] = []
-        self._size = 0
+        self._put: list[Number] = []
 
     def restored(
         self,
@@ -76,23 +68,21 @@ class Watch:
         keep: Collection[str],
     ) -> None:
         """Note what `restore` has put in force, and say what is not."""
-        held = [n for n in injected.numbers(restored.state) if n.name not in keep]
-        held = on_host(held)
+        numbers = injected.numbers(restored.state)
+        held = on_host([n for n in numbers if not is_kept(n, keep)])
         self._generation_id = generation_id
-        leaves = jax.tree_util.tree_leaves_with_path(restored.state)
-        places = {path: place for place, (path, _) in enumerate(leaves)}
-        self._size = len(leaves)
-        self._put = [(places[n.path], n) for n in held if not n.driven]
+        self._put = [number for number in held if not number.driven]
 
         def changing(names: Collection[str]) -> Collection[str] | None:
-            return self._said.moving(
+            return self._probes.moving(
+                frozenset(number.place for number in restored.wanted),
                 lambda: places_that_change(
-                    restored.wanted, lambda: init(moved(meta_params, names))
-                )
+                    restored, lambda: init(moved(meta_params, names))
+                ),
             )
 
-        for told in found(who, meta_params, held, changing):
-            self._said.say(told)
+        for notice in found(who, meta_params, held, changing):
+            self._notices.say(notice)
 
     def reported(
         self, generation_id: str, who: str, meta_params: Any, state: Any
@@ -104,47 +94,57 @@ class Watch:
             self._checked = generation_id
             for key, wanted, used in hyperparams.mismatches(state, meta_params):
                 text = by_name_text(who, key, wanted, used)
-                self._said.say(Told("not restored", f"{generation_id} {key}", text))
+                self._notices.say(Notice("not restored", key, text))
 
     def _compare(self, who: str, state: Any) -> None:
-        leaves = jax.tree.leaves(state) if self._put else []
-        if len(leaves) != self._size:
+        if not self._put:
             return
-        held = jax.device_get([leaves[place] for place, _ in self._put])
-        for (_, number), now in zip(self._put, held, strict=True):
-            for told in changed(who, number, now):
-                self._said.say(told)
+        now = {number.path: number for number in injected.numbers(state)}
+        there = [number for number in self._put if number.path in now]
+        held = on_host([now[number.path] for number in there])
+        for before, after in zip(there, held, strict=True):
+            for notice in changed(who, before, after.leaf):
+                self._notices.say(notice)
 
 
-def changed(who: str, number: Number, now: Any) -> Iterator[Told]:
+def changed(who: str, number: Number, now: Any) -> Iterator[Notice]:
     """What to say if a number, as it was put, is another one now."""
     before, after = np.ravel(number.leaf), np.ravel(now)
     if before.shape != after.shape or np.array_equal(before, after):
         return
+    if not (hyperparams.is_real(before.dtype) and hyperparams.is_real(after.dtype)):
+        return
+    before, after = before.astype(np.float64), after.astype(np.float64)
     if not np.allclose(before, after, rtol=1e-6, atol=0.0, equal_nan=True):
         at = int(np.argmax(before != after))
         text = changed_text(who, number.name, before[at].item(), after[at].item())
-        yield Told("changed", number.name, text)
+        yield Notice("changed", number.name, text)
 
 
 def places_that_change(
-    wanted: Sequence[Number], other: Callable[[], Any]
+    restored: Restored, other: Callable[[], Any]
 ) -> frozenset[str] | None:
-    """Where `init` makes another number of other meta_params; None: it cannot.
+    """Where `init` makes another number of other meta_params; None: nobody knows.
 
     Args:
-        wanted: The numbers of the fresh state.
+        restored: What `init` has made.
         other: Makes a fresh state of other meta_params.
     """
     try:
-        numbers = on_host(injected.numbers(other()))
-    except USER_ERRORS:
+        fresh = other()
+        numbers = on_host(injected.numbers(fresh))
+    except USER_ERRORS as error:
+        logger.debug("init was not compared with itself: %r", error)
         return None
     now = {number.place: number.leaf for number in numbers}
+    if now.keys() != {number.place for number in restored.wanted}:
+        return None
+    # Whose optimiser is part of the state, trains with the schedule of that one.
+    own = bool(jax.tree.structure(fresh) != restored.structure)
     return frozenset(
         number.place
-        for number in on_host(wanted)
-        if not np.array_equal(number.leaf, now.get(number.place, ()))
+        for number in on_host(restored.wanted)
+        if not np.array_equal(number.leaf, now[number.place]) or (number.driven and own)
     )
 
 
@@ -172,8 +172,10 @@ def moved(meta_params: Any, names: Collection[str], name: Any = "") -> Any:
         return not meta_params
     if isinstance(meta_params, int):
         return meta_params + 1
-    usable = math.isfinite(meta_params) and meta_params != 0
-    return meta_params * 0.93 if usable else 0.01
+    if not math.isfinite(meta_params) or meta_params == 0:
+        return 0.01
+    # Far, as init may round; what lies between 0 and 1 may be a probability.
+    return (1 + meta_params) / 2 if 0 < meta_params < 1 else meta_params / 2
 
 
 def on_host(numbers: Sequence[Number]) -> list[Number]:
@@ -188,7 +190,7 @@ def found(
     meta_params: Any,
     numbers: Sequence[Number],
     changing: Callable[[Collection[str]], Collection[str] | None],
-) -> Iterator[Told]:
+) -> Iterator[Notice]:
     """What is assigned under the name of an injected number and not in force there.
 
     Args:
@@ -208,7 +210,8 @@ def found(
         rest = [number for number in places if number not in there]
         if not rest or len(there) >= len(leaves):
             continue  # A group with a number of its own, frozen say, is no mistake.
-        moving = changing({each.name for each in everything})
+        held = {number.name for number in numbers}
+        moving = changing({each.name for each in everything} & held)
         if moving is None:
             continue
         still = [number for number in rest if number.place not in moving]
@@ -218,10 +221,16 @@ def found(
 
 def rounded_text(who: str, key: str, wanted: float, used: float, dtype: Any) -> str:
     """The words for a number that its dtype cannot hold."""
+    if np.dtype(dtype).itemsize < 4:
+        advice = (
+            "Keep the optimiser's numbers in float32: "
+            "optax.inject_hyperparams(..., hyperparam_dtype=jnp.float32)."
+        )
+    else:
+        advice = "Assign numbers that it can tell apart."
     return (
         f"{who} was assigned {key}={wanted!r}, and its optimiser uses {used!r}: "
-        f"{dtype} cannot hold it. Keep the optimiser's numbers in float32: "
-        "optax.inject_hyperparams(..., hyperparam_dtype=jnp.float32)."
+        f"{dtype} cannot hold it. {advice}"
     )
 
 
@@ -244,7 +253,7 @@ def by_name_text(who: str, key: str, wanted: float, used: float) -> str:
     )
 
 
-def _not_in_force(who: str, leaf: Assigned, number: Number) -> Told:
+def _not_in_force(who: str, leaf: Assigned, number: Number) -> Notice:
     used = np.ravel(number.leaf)[0].item()
     seen = f"{who} was assigned {leaf.key}={leaf.value!r}, but its optimiser uses "
     if number.driven:
@@ -256,11 +265,12 @@ def _not_in_force(who: str, leaf: Assigned, number: Number) -> Told:
         )
     else:
         text = (
-            f"{seen}{used!r}, whatever is assigned: init does not put it in force. "
-            "Write opt_state = hyperparams.put(opt_state, meta_params, strict=False) "
-            "in init, or make the optimiser there of meta_params."
+            f"{seen}{used!r}, and so it does when another number is assigned: init "
+            "does not put it in force. Write opt_state = hyperparams.put(opt_state, "
+            "meta_params, strict=False) in init, or make the optimiser there of "
+            "meta_params. If it is meant for something else, call it otherwise."
         )
-    return Told(NOT_IN_FORCE, leaf.key, text)
+    return Notice(NOT_IN_FORCE, leaf.key, text)
 
 
 def _equal(leaves: Sequence[Assigned], number: Number) -> bool:
@@ -273,14 +283,14 @@ def _equal(leaves: Sequence[Assigned], number: Number) -> bool:
     )
 
 
-def _rounded(who: str, leaves: Sequence[Assigned], number: Number) -> Iterator[Told]:
+def _rounded(who: str, leaves: Sequence[Assigned], number: Number) -> Iterator[Notice]:
     for value in np.ravel(number.leaf):
         used = float(value)
         near = [leaf for leaf in leaves if hyperparams.is_cast(leaf.value, value)]
         leaf = min(near, key=lambda leaf: abs(leaf.value - used), default=None)
         if leaf is not None and _is_far(float(leaf.value), used):
             text = rounded_text(who, leaf.key, leaf.value, used, number.leaf.dtype)
-            yield Told(ROUNDED, leaf.key, text)
+            yield Notice(ROUNDED, leaf.key, text)
             return
 
 
@@ -291,7 +301,7 @@ def _is_far(wanted: float, used: float) -> bool:
     error = abs(used - wanted)
     if error > _LARGEST_ERROR * abs(wanted):
         return True
-    return error > _LARGEST_ERROR_FROM_ONE * abs(1 - wanted)
+    return 0.5 < wanted < 1 and error > _LARGEST_ERROR_FROM_ONE * (1 - wanted)
 
 
 def _first_unused(leaves: Sequence[Assigned], there: Sequence[Number]) -> Assigned:

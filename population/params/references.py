@@ -28,11 +28,11 @@ def mapped(function: Callable[[Path, Any], Any], tree: Any) -> Any:
     kinds = _kinds()
     if not has_any(tree):
         return tree_map_with_path(function, tree)
-    made: dict[int, Any] = {}
+    made: dict[int, tuple[Any, Any]] = {}  # With the object, which keeps its id.
 
     def rebuilt(node: Any, base: Path) -> Any:
         if id(node) in made:
-            return made[id(node)]
+            return made[id(node)][1]
         pairs, structure = tree_flatten_with_path(
             node, is_leaf=lambda inner: inner is not node and isinstance(inner, kinds)
         )
@@ -44,7 +44,7 @@ def mapped(function: Callable[[Path, Any], Any], tree: Any) -> Any:
         ]
         built = jax.tree.unflatten(structure, leaves)
         if isinstance(node, kinds):
-            made[id(node)] = built
+            made[id(node)] = node, built
         return built
 
     return rebuilt(tree, ())

@@ -8,6 +8,7 @@ that tree.
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -219,12 +220,32 @@ def rebuilt(leaves: Mapping[str, Any], plain: str | None, path: str) -> Any:
     )
 
 
+AS_SAVED = object()  # In place of a tree to read into: whatever the structure was.
+_KEYS = re.compile(r"\['(.*?)'\]|\[(\d+)\]|\.(\w+)")
+
+
+def nested(leaves: Mapping[str, Any]) -> Any:
+    """Leaves in dicts of dicts, by the keys of their places; whole numbers are ints."""
+    found: dict[Any, Any] = {}
+    for place, leaf in leaves.items():
+        keys = [int(n) if n else t or a for t, n, a in _KEYS.findall(place)] or [""]
+        inner = found
+        for key in keys[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[keys[-1]] = leaf
+    return found.get("", found) if len(found) == 1 else found
+
+
 def fitted(leaves: Mapping[str, Any], like: Any, path: str) -> Any:
     """The tree `like` with these leaves, in the kinds, dtypes and weak types there.
+
+    Instead of a tree, `AS_SAVED` gives `nested` leaves.
 
     Raises:
         MisfitError: If they do not fit; the message names the place.
     """
+    if like is AS_SAVED:
+        return nested(leaves)
     models = matched(leaves.keys(), like, path)
     fit = {
         place: _fit_leaf(leaves[place], model, f"{path}, {place}")
@@ -239,6 +260,8 @@ def matched(places: Collection[str], like: Any, path: str) -> dict[str, Any]:
     Raises:
         MisfitError: If one of the two has places that the other has not.
     """
+    if like is AS_SAVED:
+        return {}
     whole = by_path(like)
     models = {k: leaf for k, leaf in whole.items() if k in places or _is_data(leaf)}
     if models.keys() != set(places):

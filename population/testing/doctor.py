@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from population import codec
@@ -15,6 +15,8 @@ def check_loop(
     meta_params: Any,
     *,
     mutated: Any = None,
+    keep: str | Collection[str] = (),
+    adapt: Callable[[Any, Any, Any], Any] | None = None,
     steps: int = 3,
     seed: int = 0,
 ) -> LoopReport:
@@ -31,6 +33,8 @@ def check_loop(
         meta_params: The hyperparameters to begin with.
         mutated: Others, of the same structure: only what differs is looked at. None:
             each number is moved, and no text or bool.
+        keep: As in `worker.restore`.
+        adapt: As in `worker.restore`.
         steps: How many steps a run takes.
         seed: Of the keys.
 
@@ -43,6 +47,7 @@ def check_loop(
         ValueError: If `steps` is no positive int, or `mutated` has another structure.
     """
     # JAX is loaded here: `check_mutator` and `simulate` do without.
+    from population.in_force import restoring
     from population.testing.loop.examination import Examination
     from population.testing.loop.hyperparameters import changes
     from population.testing.loop.trial import Loop
@@ -52,6 +57,6 @@ def check_loop(
     meta_params = codec.normalized(meta_params, "meta_params")
     if mutated is not None:
         mutated = codec.normalized(mutated, "mutated")
-    loop = Loop(init, step, steps, seed)
+    loop = Loop(init, step, steps, seed, restoring.names_of(keep), adapt)
     todo = changes(meta_params, mutated)
     return Examination(loop, meta_params, todo).report()

@@ -88,7 +88,7 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
         member,
         bank,
         builder.tenants(bank),
-        Watch(session.said, member, bank, builder.metas),
+        Watch(session.notices, member, bank, builder.metas),
         builder.feed(batching, builder.length),
         len(slots),
         builder.length,

@@ -63,8 +63,8 @@ class Bank(Protocol):
     def host(self) -> Callable[[int], Flat]:
         """All states as NumPy arrays, read at once: a function of the row."""
 
-    def column(self, place: int) -> npt.NDArray[Any]:
-        """`[R, ...]` one array of all states."""
+    def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
+        """`[R, ...]` each: some of the arrays of all states, read in one go."""
 
 
 class Stack:
@@ -186,9 +186,10 @@ class Stack:
         arrays = tuple(map(on_host, self._flat))
         return lambda row: tuple(array[row] for array in arrays)
 
-    def column(self, place: int) -> npt.NDArray[Any]:
-        """`[R, ...]` one array of all states."""
-        return np.asarray(on_host(self._flat[place]))
+    def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
+        """`[R, ...]` each: some of the arrays of all states, read in one go."""
+        found = _fetched([self._flat[place] for place in places])
+        return [array.copy() for array in found]  # The device's own memory, perhaps.
 
 
 class Separate:
@@ -306,9 +307,11 @@ class Separate:
         flats = [tuple(map(on_host, flat)) for flat in self._flats]
         return lambda row: flats[row]
 
-    def column(self, place: int) -> npt.NDArray[Any]:
-        """`[R, ...]` one array of all states."""
-        return np.stack([on_host(flat[place]) for flat in self._flats])
+    def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
+        """`[R, ...]` each: some of the arrays of all states, read in one go."""
+        rows = _fetched([flat[place] for place in places for flat in self._flats])
+        size = len(self._flats)
+        return [np.stack(rows[at : at + size]) for at in range(0, len(rows), size)]
 
     def _advance(self, row: int, batches: Sequence[Any]) -> None:
         flat, step, rows = self._flats[row], self._steps[row], self._rows[row]

@@ -90,16 +90,22 @@ class Member:
         restoring.check_kept(keep, numbers)
         effects = Effects(len(columns.names), fresh, step, value)
         places = {name: place for place, name in enumerate(self._layout.names())}
-        self.injected = [(places[n.place], n) for n in numbers if not self._keeps(n)]
+        self.injected = [
+            (places[n.place], n)
+            for n in numbers
+            if n.place in places and not self._keeps(n)
+        ]
         self.moving = {n.place for leaf, n in self.injected if effects.makes(leaf)}
         self._warn_of_unused(effects.unused())
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
         """A fresh state; `key` is the member's own."""
+        return self._layout.learn(self._fresh_state(key, scalars))
+
+    def _fresh_state(self, key: Any, scalars: Sequence[Any]) -> Any:
         with _named("init"):
             own = jax.random.fold_in(key, FRESH)
-            state = self._init(own, self.columns.tree(scalars))
-        return self._layout.learn(state)
+            return self._init(own, self.columns.tree(scalars))
 
     def put(self, flat: Flat, key: Any, scalars: Sequence[Any], new: Any) -> Flat:
         """The state with what `init` puts in force in its optimiser, if `new` is true.
@@ -120,15 +126,13 @@ class Member:
         """Compiled by itself, so that `init` is traced once for all programs."""
 
         def numbers(key: Any, scalars: Sequence[Any]) -> list[Any]:
-            with _named("init"):
-                own = jax.random.fold_in(key, FRESH)
-                state = self._init(own, self.columns.tree(scalars))
+            state = self._fresh_state(key, scalars)
             return [number.leaf for number in injected.numbers(state)]
 
         return jax.jit(numbers)
 
     def _keeps(self, number: Number) -> bool:
-        return number.name in self._keep
+        return restoring.is_kept(number, self._keep)
 
     def advance(
         self, flat: Flat, scalars: Sequence[Any], key: Any, step: Any, batch: Any

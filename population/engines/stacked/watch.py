@@ -5,54 +5,70 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from population.engines.stacked.bank import Bank
 from population.engines.stacked.member import Member
-from population.in_force import watch
+from population.in_force import watch as in_force
 from population.in_force.injected import Number
-from population.once import Said
+from population.once import Notices
 
 _MOST = 64  # Members that are looked at: what `init` forgets, it forgets of all.
 
 
 class Watch:
-    """Compares fresh states with meta_params, and the first round with fresh states.
+    """Compares fresh states with meta_params, and each round with the one before.
 
     Args:
-        said: What was said of the run.
+        notices: Says what is not in force.
         member: The user's functions.
         bank: Rows that hold fresh states of all members.
         metas: By worker id, the meta_params of which they were made.
     """
 
     def __init__(
-        self, said: Said, member: Member, bank: Bank, metas: Sequence[Any]
+        self, notices: Notices, member: Member, bank: Bank, metas: Sequence[Any]
     ) -> None:
-        self._said = said
+        self._notices = notices
         self._bank = bank
         self._numbers = member.injected
-        self._put = self._columns()
+        self._last = self._columns()
+        self._ids: Sequence[str] = ()  # None before the first round.
         for row, meta_params in enumerate(metas[:_MOST]):
             held = [
                 number._replace(leaf=column[row])
-                for (_, number), column in zip(self._numbers, self._put, strict=True)
+                for (_, number), column in zip(self._numbers, self._last, strict=True)
             ]
-            told = watch.found(_name(row), meta_params, held, lambda _: member.moving)
-            for one in told:
-                said.say(one)
+            for notice in in_force.found(
+                _name(row), meta_params, held, lambda _: member.moving
+            ):
+                notices.say(notice)
 
-    def trained(self, rows: Collection[int]) -> None:
-        """Say what the first round has changed in these rows."""
-        pairs = zip(self._numbers, self._put, self._columns(), strict=True)
-        for (_, number), before, after in pairs:
-            for row in [] if number.driven else sorted(rows)[:_MOST]:
-                put: Number = number._replace(leaf=before[row])
-                for told in watch.changed(_name(row), put, after[row]):
-                    self._said.say(told)
+    def trained(self, rows: Collection[int], ids: Sequence[str]) -> None:
+        """Say what a round has changed.
+
+        Args:
+            rows: Those that were trained.
+            ids: By row, the generation. Of one that has just begun nothing is known
+                but in the first round.
+        """
+        before, self._last = self._last, self._columns()
+        known = self._ids or ids
+        same = [row for row in sorted(rows)[:_MOST] if known[row] == ids[row]]
+        self._ids = list(ids)
+        for (_, number), old, new in zip(
+            self._numbers, before, self._last, strict=True
+        ):
+            if number.driven or np.array_equal(old[same], new[same]):
+                continue
+            for row in same:
+                put: Number = number._replace(leaf=old[row])
+                for notice in in_force.changed(_name(row), put, new[row]):
+                    self._notices.say(notice)
 
     def _columns(self) -> list[npt.NDArray[Any]]:
-        return [self._bank.column(place) for place, _ in self._numbers]
+        return self._bank.columns([place for place, _ in self._numbers])
 
 
 def _name(row: int) -> str:

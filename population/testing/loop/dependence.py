@@ -10,7 +10,7 @@ import jax
 
 from population.in_force import dataflow
 from population.in_force.dataflow import NOTHING, Names
-from population.in_force.watch import USER_ERRORS
+from population.in_force.restoring import USER_ERRORS
 from population.testing.loop import trees
 from population.testing.loop.trial import Loop
 

@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
+import jax
+
 from population.errors import ParamsError
 from population.in_force import injected, watch
-from population.in_force.watch import USER_ERRORS
+from population.in_force.restoring import USER_ERRORS, Restored
 from population.params import MemoryParams
 from population.testing.loop import states, trees
 from population.testing.loop.dependence import META, flow
@@ -177,22 +179,29 @@ def rounded(patient: Patient) -> list[str]:
 def not_fitting(patient: Patient, trial: Trial) -> list[Finding]:
     """A state of other meta_params that a worker could not go on from."""
     try:
-        patient.loop.restored(patient.store, patient.path, trial.meta_params)
+        _restored(patient, trial)
     except ParamsError as error:
         message = (
             f"A state saved before it went {trial.from_to} cannot be restored after. "
-            f"{states.told(error)} Keep it the same for all workers, or let it change "
-            "something else than shapes. If it never changes in a run, pass mutated= "
-            "with the old value."
+            f"{states.told(error)} Keep it the same for all workers, or pass adapt= "
+            "here and there. If it never changes in a run, pass mutated= with the old "
+            "value."
         )
         return [Finding(PARAMS, trial.change.name, message)]
     return []
 
 
+def _restored(patient: Patient, trial: Trial) -> Any:
+    """The end of the first run, as a worker with the change goes on from it."""
+    return patient.loop.restored(
+        patient.store, patient.path, trial.meta_params, patient.meta_params
+    )
+
+
 def lost(patient: Patient, trial: Trial, run: Run) -> list[Finding]:
     """A new value that is in force in a fresh state, and not in a restored one."""
     loop, meta = patient.loop, trial.meta_params
-    restored = loop.restored(patient.store, patient.path, meta)
+    restored = _restored(patient, trial)
     here, end = trees.on_host(restored), patient.base.states[-1]
     places = {
         place
@@ -290,8 +299,10 @@ def _named(run: Run) -> str:
 def _arrive(patient: Patient, trial: Trial, run: Run) -> str:
     """What to do about a hyperparameter that does not arrive."""
     loop, name = patient.loop, trial.change.name
-    numbers = watch.on_host(injected.numbers(loop.start(trial.meta_params)))
-    moving = watch.places_that_change(numbers, lambda: loop.start(patient.meta_params))
+    fresh = loop.start(trial.meta_params)
+    numbers = watch.on_host(injected.numbers(fresh))
+    made = Restored(fresh, numbers, jax.tree.structure(fresh))
+    moving = watch.places_that_change(made, lambda: loop.start(patient.meta_params))
     told = watch.found("The loop", trial.meta_params, numbers, lambda _: moving)
     for one in told:
         if one.kind == watch.NOT_IN_FORCE and one.key == name:

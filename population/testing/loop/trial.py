@@ -8,12 +8,13 @@ import dataclasses
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
 
-from population.in_force import injected
+from population.base import Saved
+from population.in_force import restoring
 from population.params import MemoryParams, references
 from population.testing.loop import trees
 
@@ -70,12 +71,22 @@ class Loop:
         step: One step of training.
         steps: How many steps are a run.
         seed: Of the keys.
+        keep: As in `worker.restore`.
+        adapt: As in `worker.restore`.
     """
 
     def __init__(
-        self, init: Callable[..., Any], step: Callable[..., Any], steps: int, seed: int
+        self,
+        init: Callable[..., Any],
+        step: Callable[..., Any],
+        steps: int,
+        seed: int,
+        keep: Collection[str] = (),
+        adapt: Callable[[Any, Any, Any], Any] | None = None,
     ) -> None:
         self._init = init
+        self._keep = keep
+        self._adapt = adapt
         self._step = step
         self._takes = _arguments(step)
         self._key = jax.random.key(seed)
@@ -95,11 +106,20 @@ class Loop:
         """A fresh state, as `Worker.restore` makes it, with buffers of its own."""
         return trees.copied(self.init(meta_params))
 
-    def restored(self, store: MemoryParams, path: str, meta_params: Any) -> Any:
+    def restored(
+        self, store: MemoryParams, path: str, meta_params: Any, donor: Any
+    ) -> Any:
         """A saved state under meta_params, as `Worker.restore` makes it."""
-        fresh = self.start(meta_params)
-        wanted = injected.numbers(fresh)
-        return injected.carried(store.load(path, fresh), wanted)
+        found = restoring.restored(
+            Saved(path),
+            meta_params,
+            self.start,
+            lambda saved, like: store.load(saved.path, like),
+            lambda: donor,
+            self._keep,
+            self._adapt,
+        )
+        return found.state
 
     def step(self, state: Any, meta_params: Any, key: Any) -> tuple[Any, Any]:
         """The next state, and what `step` returned beside it."""
