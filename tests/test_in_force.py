@@ -15,9 +15,10 @@ import pytest
 from flax import serialization
 from flax.training.train_state import TrainState
 
-from population import PopulationController, Stop, Worker, hyperparams
+from population import PopulationController, Stop, Worker, fork, hyperparams
 from population.engines import threads
 from population.mutators import FixedSchedule, PopulationBasedTraining
+from population.space import LogUniform, Perturb, Uniform
 
 WEIGHTS = {"body": jnp.ones(3), "head": jnp.ones(2)}
 CLOSE = 1e-6
@@ -599,3 +600,225 @@ def test_a_program_that_makes_another_structure_now_is_told_so(
         )
     assert state["w"].tolist() == [1.0, 1.0]
     run.close()
+
+
+def test_adapt_gives_each_leaf_a_buffer_of_its_own() -> None:
+    """A step that donates takes a state whose EMA began as the very weights."""
+    step = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+
+    def init(meta: Any) -> Any:
+        state = {"w": jnp.zeros(2)}
+        return state | ({"ema": jnp.zeros(2)} if meta["ema"] else {})
+
+    metas = [{"ema": 0}, {"ema": 1}]
+    run = PopulationController(metas, copying(metas), stop=Stop(steps=40))
+    copies = 0
+    with run.worker() as worker:
+        while worker.running:
+            if worker.poll():
+                state = worker.restore(
+                    init,
+                    adapt=lambda saved, donor, fresh: {
+                        name: saved["w"] for name in fresh
+                    },
+                )
+                copies += worker.params is not None
+            state = step(state)
+            worker.step += 10
+            worker.report(float(worker.worker_id), state)
+    assert copies
+
+
+def test_adapt_goes_on_in_a_space_with_more_keys(tmp_path: pathlib.Path) -> None:
+    """`init` cannot make the donor's structure any more: its leaves come by place."""
+    rate = LogUniform(1e-3, 1e-1)
+    policy = PopulationBasedTraining(Perturb({"lr": rate}), 20, synchronous=True)
+    run = PopulationController.from_space(
+        {"lr": rate}, 2, policy, tmp_path / "a", stop=Stop(steps=20)
+    )
+    optimiser = injected(learning_rate=0.0)
+
+    def init(meta: Any) -> Any:
+        opt_state = hyperparams.put(
+            optimiser.init(WEIGHTS), {"learning_rate": meta["lr"]}
+        )
+        state = {"weights": WEIGHTS, "opt": opt_state}
+        return state | ({"ema": WEIGHTS} if meta["ema"] >= 0 else {})
+
+    def old(meta: Any) -> Any:
+        return init({**meta, "ema": -1})
+
+    with run.worker() as worker:
+        while worker.running:
+            if worker.poll():
+                state = worker.restore(old)
+            state = trained(state)
+            worker.step += 10
+            worker.report(float(worker.worker_id), state)
+    run.close()
+    space = {"lr": rate, "ema": Uniform(0.5, 1.0)}
+    wider = PopulationBasedTraining(Perturb(space), 20, synchronous=True)
+    fork(tmp_path / "a", tmp_path / "b", mutator=wider, space=space).close()
+    run = PopulationController.from_space(
+        space, 2, wider, tmp_path / "b", stop=Stop(steps=60)
+    )
+    seen = []
+
+    def adapt(saved: Any, donor: Any, fresh: Any) -> Any:
+        assert set(donor) == {"lr"}
+        seen.append(saved["opt"]["inner_state"][0]["mu"]["head"])
+        return {**fresh, "weights": saved["weights"]}
+
+    with run.worker() as worker:
+        while worker.running:
+            if worker.poll():
+                state = worker.restore(init, adapt=adapt)
+                numbers_now = hyperparams.read(state)["learning_rate"]
+                assert numbers_now == pytest.approx(worker.meta_params["lr"], rel=1e-6)
+            state = trained(state)
+            worker.step += 10
+            worker.report(float(worker.worker_id), state)
+    assert seen
+    assert all(np.asarray(moments).tolist() == [2.0, 2.0] for moments in seen)
+    run.close()
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        ((), (0.3, 0.4)),
+        ("learning_rate", (0.1, 0.2)),
+        ("['g'].hyperparams['learning_rate']", (0.1, 0.4)),
+        (["['d'].hyperparams['learning_rate']"], (0.3, 0.2)),
+    ],
+)
+def test_a_name_keeps_a_number_in_all_optimisers_and_a_place_in_one(
+    keep: Any, expected: tuple[float, float]
+) -> None:
+    """Errors show the places."""
+    metas = {
+        0: {"g": {"learning_rate": 0.1}, "d": {"learning_rate": 0.2, "b1": 0.5}},
+        2: {"g": {"learning_rate": 0.3}, "d": {"learning_rate": 0.4, "b1": 0.5}},
+    }
+    run = PopulationController([metas[0]], FixedSchedule(metas))
+    with run.worker() as worker:
+        for _ in range(3):
+            if worker.poll():
+                state = worker.restore(_adversaries, keep=keep)
+            worker.step += 1
+            worker.report(1.0, state)
+    rates = [float(state[name].hyperparams["learning_rate"]) for name in "gd"]
+    assert rates == pytest.approx(list(expected))
+
+
+def test_what_is_kept_may_be_missing_in_some_structures() -> None:
+    """With `adapt` structures differ, and each has numbers of its own."""
+
+    def init(meta: Any) -> Any:
+        made = {"sgd": optax.sgd, "adam": optax.adam}[meta["opt"]]
+        return {"opt": injected(made, learning_rate=meta["lr"]).init(WEIGHTS)}
+
+    run = PopulationController(
+        METAS,
+        PopulationBasedTraining(swapped, 20, synchronous=True),
+        stop=Stop(steps=60),
+    )
+    with run.worker() as worker:
+        while worker.running:
+            if worker.poll():
+                state = worker.restore(
+                    init, keep="b1", adapt=lambda saved, donor, fresh: fresh
+                )
+            worker.step += 10
+            worker.report(float(worker.worker_id), state)
+    assert len(run.graph) > 2
+
+
+# What must not be said.
+
+
+def test_each_structure_is_asked_for_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """Where optimisers differ, the numbers of one say nothing of another's."""
+
+    def init(meta: Any) -> Any:
+        made = {"sgd": optax.sgd, "adam": optax.adam}[meta["opt"]]
+        rate = 0.5 * meta["learning_rate"]
+        return {"x": {meta["opt"]: injected(made, learning_rate=rate).init(WEIGHTS)}}
+
+    metas = [{"opt": name, "learning_rate": 0.1} for name in ("adam", "sgd")]
+    run = PopulationController(metas, FixedSchedule(lambda step: None))
+    for worker_id in range(2):
+        with run.worker(worker_id) as worker:
+            worker.poll()
+            worker.restore(init)
+    assert not told(caplog)
+
+
+@pytest.mark.parametrize("other", [{"depth": 3}, {"ema": False}])
+def test_numbers_of_other_names_are_left_alone(
+    warned: Callable[..., list[str]], other: Any
+) -> None:
+    """A depth or a switch may change the structure: it stays as it is."""
+
+    def init(meta: Any) -> Any:
+        layers = {f"layer{i}": jnp.ones(2) for i in range(meta.get("depth", 1))}
+        assert len(layers) < 4
+        return layers, SHARED.init(layers)
+
+    (text,) = warned({"learning_rate": 0.3, **other}, init)
+    assert "learning_rate=0.3" in text
+
+
+def test_a_state_of_another_structure_is_reported_in_peace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Numbers are compared where they were, and a warning never raises."""
+    run = PopulationController([{"learning_rate": 0.1}], FixedSchedule(lambda s: None))
+    with run.worker() as worker:
+        worker.poll()
+        opt_state = worker.restore(KINDS[1].init)[1]
+        others = [
+            {"alpha": jnp.ones(()), "b": opt_state},
+            {"a": "text", "b": opt_state, "c": "more"},
+            {"nothing": 0},
+        ]
+        for other in others:
+            worker.step += 1
+            worker.report(1.0, other)
+    assert not told(caplog)
+
+
+def test_a_warm_up_of_ones_own_optimiser_is_no_finding(
+    warned: Callable[..., list[str]],
+) -> None:
+    """A TrainState has the optimiser itself: its schedule is the slot's own."""
+
+    def init(meta: Any) -> Any:
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, meta["learning_rate"], 10, 100
+        )
+        return TrainState.create(  # type: ignore[no-untyped-call]
+            apply_fn=None, params=WEIGHTS, tx=injected(learning_rate=schedule)
+        )
+
+    assert not warned({"learning_rate": 0.3}, init)
+
+
+def test_a_dict_of_ones_own_is_not_taken_for_optax() -> None:
+    """What a loop anneals under names that optax has, too, stays as saved."""
+
+    def init(meta: Any) -> Any:
+        return {
+            "anneal": {"count": jnp.zeros(()), "hyperparams": {"heat": jnp.ones(())}}
+        }
+
+    metas = {0: {"a": 1}, 1: {"a": 2}}
+    run = PopulationController([metas[0]], FixedSchedule(metas))
+    with run.worker() as worker:
+        for expected in (1.0, 0.5):
+            assert worker.poll()
+            state = worker.restore(init)
+            assert float(state["anneal"]["hyperparams"]["heat"]) == expected
+            state = jax.tree.map(lambda x: x / 2, state)
+            worker.step += 1
+            worker.report(1.0, state)

@@ -184,6 +184,27 @@ def test_a_number_that_training_changes_is_put_back_and_said(
     assert "keep='learning_rate'" in text
 
 
+def test_a_number_that_training_changes_late_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A drop on a plateau comes after many rounds."""
+
+    def init(meta: Any) -> Any:
+        return (*shared(meta), jnp.zeros((), jnp.int32))
+
+    def late(state: Any) -> Any:
+        weights, opt_state, count = state
+        rate = opt_state.hyperparams["learning_rate"]
+        rate = jnp.where(count == 45, rate / 10, rate)
+        opt_state = hyperparams.put(opt_state, {"learning_rate": rate})
+        return weights, opt_state, count + 1
+
+    with caplog.at_level(logging.WARNING, "population"):
+        train(population(), init, late)
+    (text,) = told(caplog)
+    assert "keep='learning_rate'" in text
+
+
 def test_a_number_that_is_named_stays_as_it_was_saved(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
