@@ -16,6 +16,8 @@ The states are looked for at any depth of a tree: in tuples, dicts, dataclasses,
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ import numpy as np
 
 from population.in_force import injected
 
+logger = logging.getLogger("population")
 _RTOL = 1e-6  # float32(0.1) is not 0.1.
 
 
@@ -37,7 +40,7 @@ def put(state: Any, hyperparams: Mapping[str, Any], *, strict: bool = True) -> A
             it. They may be traced, and so may the state.
         strict: Whether every name must be one that the state knows. If not, others are
             left out, and so are those that a schedule drives: `meta_params` as a whole
-            may be given.
+            may be given. If none is known, that is a warning.
 
     Returns:
         The tree with equal structure, shapes, dtypes and weak types.
@@ -60,7 +63,21 @@ def put(state: Any, hyperparams: Mapping[str, Any], *, strict: bool = True) -> A
         for number in known
         if number.name in hyperparams and not number.driven
     }
+    if hyperparams and not new and not all(number.driven for number in known):
+        names = sorted({number.name for number in known})
+        _warn_of_nothing(", ".join(map(str, hyperparams)), ", ".join(names))
     return injected.replaced(state, new)
+
+
+@functools.lru_cache(maxsize=128)  # Said once, as init is called at each restore.
+def _warn_of_nothing(given: str, known: str) -> None:
+    logger.warning(
+        "hyperparams.put has put nothing: it was given %s, and the optimiser's state "
+        "has %s. Name what you mean: hyperparams.put(opt_state, {%r: ...}).",
+        given,
+        known,
+        known.rpartition(", ")[2],
+    )
 
 
 def _check_names(hyperparams: Mapping[str, Any], known: list[injected.Number]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import sys
@@ -54,7 +55,6 @@ class Worker:
         self._leases = session.leases
         self._claims = session.claims
         self._holder = Holder(session.holder)
-        self._watch: Watch | None = None  # Its module loads JAX.
         self._stopped = stopped or threading.Event()
         self._adopted = False
         self._reclaimed = False
@@ -136,9 +136,6 @@ class Worker:
                 when the optimiser is a hyperparameter: `adapt(saved,
                 donor_meta_params, fresh)` returns the state to go on from.
 
-        Returns:
-            The fresh state, or the saved one.
-
         Raises:
             ParamsError: If saved params are missing, damaged or do not fit.
             ValueError: If the params were saved by the loop itself, or `keep` names no
@@ -165,7 +162,6 @@ class Worker:
                 fenced = self._own is None or not self._holds(self._own)
                 if not (fenced and self.poll()):
                     raise
-        self._watch = self._watch or self._watching()
         self._watch.restored(
             self.generation_id, self._name, self.meta_params, found, init, kept
         )
@@ -327,11 +323,11 @@ class Worker:
         """Say if the optimiser uses other hyperparameters than those in force."""
         if "optax" not in sys.modules or isinstance(state, str):
             return  # Then the state holds no optimiser of its.
-        self._watch = self._watch or self._watching()
         self._watch.reported(self.generation_id, self._name, self.meta_params, state)
 
-    def _watching(self) -> Watch:
-        from population.in_force.watch import Watch
+    @functools.cached_property
+    def _watch(self) -> Watch:
+        from population.in_force.watch import Watch  # It loads JAX.
 
         return Watch(self._session.notices, self._session.probes)
 

@@ -15,7 +15,14 @@ import pytest
 from flax import serialization
 from flax.training.train_state import TrainState
 
-from population import PopulationController, Stop, Worker, fork, hyperparams
+from population import (
+    ParamsError,
+    PopulationController,
+    Stop,
+    Worker,
+    fork,
+    hyperparams,
+)
 from population.engines import threads
 from population.mutators import FixedSchedule, PopulationBasedTraining
 from population.space import LogUniform, Perturb, Uniform
@@ -271,6 +278,26 @@ def test_what_a_schedule_drives_stays_as_it_was_saved(
     run.close()
 
 
+def test_a_leaf_that_training_makes_another_is_named_and_not_blamed_on_meta_params() -> (
+    None
+):
+    """A whole number that becomes a fraction: what to begin with."""
+    run = PopulationController(
+        [{"a": 1.0}], FixedSchedule({0: {"a": 1.0}, 1: {"a": 2.0}})
+    )
+    with run.worker() as worker:
+        worker.poll()
+        worker.restore(lambda meta: {"loss": 0})
+        worker.step = 1
+        worker.report(1.0, {"loss": jnp.float32(0.5)})
+        assert worker.poll()
+        with pytest.raises(
+            ParamsError, match=r"\['loss'\].*begin there with 0\.0"
+        ) as e:
+            worker.restore(lambda meta: {"loss": 0})
+    assert "does not fit what init makes of these either" in str(e.value)
+
+
 # Numbers that the loop changes by itself.
 
 
@@ -473,6 +500,102 @@ def test_an_init_that_refuses_other_numbers_is_no_finding(
     assert not warned({"learning_rate": 0.3}, init)
 
 
+def test_a_put_that_sets_nothing_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`lr` is no name of optax: the likeliest mistake, and the rate would be zero."""
+    state = SHARED.init(WEIGHTS)
+    for _ in range(3):
+        assert (
+            hyperparams.put(state, {"lr": 0.1, "dropout": 0.5}, strict=False) is state
+        )
+    (text,) = caplog.messages
+    assert "it was given lr, dropout" in text
+    assert "has learning_rate" in text
+    caplog.clear()
+    hyperparams.put(state, {}, strict=False)
+    hyperparams.put(optax.sgd(0.1).init(WEIGHTS), {"lr": 0.1}, strict=False)
+    hyperparams.put(state, {"learning_rate": 0.1, "dropout": 0.5}, strict=False)
+    assert not caplog.messages
+
+
+def test_a_quotient_of_two_numbers_changes(warned: Callable[..., list[str]]) -> None:
+    """Independent weight decay: each is moved by another share."""
+
+    def init(meta: Any) -> Any:
+        decay = meta["weight_decay"] / meta["learning_rate"]
+        return injected(
+            optax.adamw, learning_rate=meta["learning_rate"], weight_decay=decay
+        ).init(WEIGHTS)
+
+    assert not warned({"learning_rate": 0.1, "weight_decay": 0.01}, init)
+
+
+def test_one_choice_says_nothing_of_another(warned: Callable[..., list[str]]) -> None:
+    """One category derives its rate, the other one forgets it at the same place."""
+
+    def init(meta: Any) -> Any:
+        derived = 0.5 * meta["learning_rate"]
+        rate = derived if meta["kind"] == "derived" else 0.001
+        return injected(optax.sgd, learning_rate=rate).init(WEIGHTS)
+
+    metas = [{"kind": kind, "learning_rate": 0.1} for kind in ("derived", "forgotten")]
+    run = PopulationController(metas, FixedSchedule(lambda step: None))
+    assert not warned(metas[0], init)
+    for worker_id in range(2):
+        with run.worker(worker_id) as worker:
+            worker.poll()
+            worker.restore(init)
+    (text,) = warned(metas[1], init)
+    assert "learning_rate=0.1" in text
+
+
+def test_numbers_that_are_put_after_restore_are_not_said_to_have_changed(
+    warned: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is assigned is in force then, and only the place of the line is said."""
+    run = PopulationController([{"learning_rate": 0.1}], FixedSchedule(lambda s: None))
+    with run.worker() as worker:
+        worker.poll()
+        state = worker.restore(lambda meta: SHARED.init(WEIGHTS))
+        state = hyperparams.put(state, worker.meta_params)
+        worker.step = 1
+        worker.report(1.0, state)
+    (text,) = told(caplog)
+    assert "in init, not after restore" in text
+
+
+def test_what_a_narrow_dtype_makes_of_a_number_is_no_change(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Older releases of optax cast the numbers to the gradients' dtype."""
+    run = PopulationController([{"learning_rate": 0.1}], FixedSchedule(lambda s: None))
+    with run.worker() as worker:
+        worker.poll()
+        state = worker.restore(KINDS[1].init)[1]
+        narrow = {k: v.astype(jnp.bfloat16) for k, v in state.hyperparams.items()}
+        worker.step = 1
+        worker.report(1.0, (WEIGHTS, state._replace(hyperparams=narrow)))
+    assert not told(caplog)
+
+
+def test_a_loop_that_restores_only_at_first_is_told_whatever_the_nesting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It trains on with what it had."""
+    metas = {0: {"opt": {"learning_rate": 0.1}}, 2: {"opt": {"learning_rate": 0.2}}}
+    run = PopulationController([metas[0]], FixedSchedule(metas))
+    with run.worker() as worker:
+        for step in range(1, 6):
+            if worker.poll() and step == 1:
+                state = worker.restore(KINDS[3].init)
+            worker.step = step
+            worker.report(1.0, state)
+    (text,) = told(caplog)
+    assert "opt.learning_rate=0.2" in text
+    assert "whenever poll returns True" in text
+
+
 # States whose structure changes.
 
 
@@ -541,6 +664,12 @@ def test_without_adapt_the_error_names_it() -> None:
         across(None, None)
 
 
+def test_what_is_no_function_is_refused_at_once() -> None:
+    """Not at the first state that does not fit."""
+    with pytest.raises(TypeError, match="adapt must be a function"):
+        across(None, "f")
+
+
 def test_what_adapt_returns_must_fit() -> None:
     """It is named, and so is what is wrong with it."""
     with pytest.raises(Exception, match=r"adapt must return a state of the structure"):
@@ -593,7 +722,7 @@ def test_a_program_that_makes_another_structure_now_is_told_so(
 
     with run.worker() as worker:
         assert worker.poll()
-        with pytest.raises(Exception, match=r"these very meta_params.*adapt=f"):
+        with pytest.raises(Exception, match=r"of these either.*adapt=f"):
             worker.restore(init)
         state = worker.restore(
             init, adapt=lambda saved, donor, fresh: fresh | {"w": saved["w"]}

@@ -210,7 +210,7 @@ class _Population:
                 if not active:
                     continue  # Another process has ended the run.
                 values = self._round(active)
-                self._parts.watch.trained(active, self._ids)
+                self._parts.watch.trained(active, self._session.slots)
                 self._report(active, values)
                 self.rounds += 1
                 self._session.check_progress()

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from population import codec
 from population.base import Checkpoint, Saved
 from population.errors import MisfitError
 from population.graph import CheckpointGraph
@@ -75,7 +74,13 @@ def restored(
         ParamsError: If saved params are missing or damaged.
         ValueError: If the loop has saved the params itself, or `keep` names what is
             not there.
+        TypeError: If `adapt` is no function.
     """
+    if adapt is not None and not callable(adapt):
+        raise TypeError(
+            "adapt must be a function of a saved state, the donor's meta_params and a "
+            f"fresh state, got {adapt!r}."
+        )
     fresh = init(meta_params)
     wanted, structure = injected.numbers(fresh), jax.tree.structure(fresh)
     if adapt is None:  # Else another structure may have what this one has not.
@@ -93,7 +98,8 @@ def restored(
     except MisfitError as error:
         theirs = donor()
         if adapt is None:
-            raise MisfitError(_unfit(error, theirs, meta_params)) from error
+            cause = _cause(params, init, load, theirs, meta_params)
+            raise MisfitError(f"{error} {cause}") from error
         saved = _adapted(params, init, load, theirs, fresh, adapt)
     state = injected.carried(saved, wanted, lambda number: is_kept(number, keep))
     return Restored(state, wanted, structure)
@@ -137,23 +143,31 @@ def check_kept(keep: Collection[str], wanted: Sequence[Number]) -> None:
         )
 
 
-def _unfit(error: MisfitError, theirs: Any, ours: Any) -> str:
-    """What to do about a saved state of another structure."""
-    if codec.digest(theirs) == codec.digest(ours):
-        why = (
-            "It was saved under these very meta_params, of which init must make the "
-            "same structure each time. If the program makes another one now, hand over "
-            "what still fits"
-        )
-    else:
-        why = (
-            f"It was saved under meta_params {theirs!r}, and of {ours!r} init makes "
-            "another structure. Hand over what fits both"
+_ADAPT = (
+    "worker.restore(init, adapt=f), where f(saved, donor_meta_params, fresh) returns "
+    "the state to go on from, of the structure of fresh."
+)
+
+
+def _cause(
+    params: Saved,
+    init: Callable[[Any], Any],
+    load: Callable[[Any, Any], Any],
+    theirs: Any,
+    ours: Any,
+) -> str:
+    """Why a saved state does not fit, and what to do about it."""
+    try:
+        load(params, init(theirs))
+    except (MisfitError, *USER_ERRORS):
+        return (
+            f"It was saved under meta_params {theirs!r}, and does not fit what init "
+            "makes of these either: have init begin with the structure, shapes and "
+            f"dtypes that are reported. If the program has changed since: {_ADAPT}"
         )
     return (
-        f"{error} {why}: worker.restore(init, adapt=f), where f(saved, "
-        "donor_meta_params, fresh) returns the state to go on from, of the structure "
-        "of fresh."
+        f"It was saved under meta_params {theirs!r}, and of {ours!r} init makes "
+        f"something else. Hand over what fits both: {_ADAPT}"
     )
 
 

@@ -344,9 +344,10 @@ def _refuse_others(array: Any, model: Any) -> None:
             f"{np.shape(model)}; begin there with what training makes of it"
         )
     if jnp.issubdtype(array.dtype, np.inexact) and _is_whole(model):
+        begin = f"jnp.zeros({np.shape(model)}, jnp.{array.dtype})"
         raise TypeError(
             "fractions were saved where the tree has whole numbers; begin there with "
-            f"jnp.zeros({np.shape(model)}, jnp.{array.dtype})"
+            f"{begin if codec.is_array(model) else '0.0'}"
         )
     if np.iscomplexobj(array) and not np.iscomplexobj(model):
         raise TypeError("complex numbers were saved where the tree has real ones")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from population.engines.stacked.meta import Columns
 from population.in_force import injected, restoring
 from population.in_force.injected import Number
 
-logger = logging.getLogger("population")
 FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets.
 
 
@@ -40,6 +38,7 @@ class Member:
         injected: The optimiser's numbers but those to keep, each with its place among
             the arrays.
         moving: Where of these `init` makes the number of meta_params.
+        unused: The names of hyperparameters on which no value depends.
 
     Raises:
         ValueError: If a shape depends on meta_params, `step` changes the structure of
@@ -96,7 +95,7 @@ class Member:
             if n.place in places and not self._keeps(n)
         ]
         self.moving = {n.place for leaf, n in self.injected if effects.makes(leaf)}
-        self._warn_of_unused(effects.unused())
+        self.unused = [columns.names[column] for column in effects.unused()]
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
         """A fresh state; `key` is the member's own."""
@@ -188,17 +187,6 @@ class Member:
         """
         return self._layout.restored(tree, self.shapes)
 
-    def _warn_of_unused(self, unused: Sequence[int]) -> None:
-        """Say which hyperparameters have no effect: no value depends on them."""
-        if unused:
-            logger.warning(
-                "%s have no effect: whatever init, step and evaluate do with them, no "
-                "value depends on it. Use them in step, or have init put them into the "
-                "state of an optimiser that step uses: hyperparams.put(opt_state, "
-                "meta_params, strict=False).",
-                [self.columns.names[column] for column in unused],
-            )
-
     def _checked_step(self, flat: Flat, *rest: Any) -> Flat:
         scalars, key, *ends = rest
         flat = self.put(flat, key, scalars, True)
@@ -259,6 +247,11 @@ def _named(name: str) -> Iterator[None]:
         yield
     except BaseException as error:
         error.add_note(f"This was raised by {name}, while JAX traced it.")
+        if isinstance(error, jax.errors.UnexpectedTracerError):
+            error.add_note(
+                "An optimiser that init makes of meta_params must keep its numbers in "
+                "its state, not in itself: optax.inject_hyperparams(optax.sgd)(...)."
+            )
         raise
 
 

@@ -10,10 +10,16 @@ import numpy.typing as npt
 
 from population.engines.stacked.bank import Bank
 from population.engines.stacked.member import Member
-from population.in_force import watch as in_force
+from population.in_force import findings
 from population.in_force.injected import Number
-from population.once import Notices
+from population.once import Notice, Notices
+from population.slot import Slot
 
+_UNUSED = (
+    "{} have no effect: whatever init, step and evaluate do with them, no value "
+    "depends on it. Use them in step, or have init put them into the state of an "
+    "optimiser that step uses: hyperparams.put(opt_state, meta_params, strict=False)."
+)
 _MOST = 64  # Members that are looked at: what `init` forgets, it forgets of all.
 
 
@@ -35,28 +41,34 @@ class Watch:
         self._numbers = member.injected
         self._last = self._columns()
         self._ids: Sequence[str] = ()  # None before the first round.
+        said = set()
         for row, meta_params in enumerate(metas[:_MOST]):
             held = [
                 number._replace(leaf=column[row])
                 for (_, number), column in zip(self._numbers, self._last, strict=True)
             ]
-            for notice in in_force.found(
+            for notice in findings.found(
                 _name(row), meta_params, held, lambda _: member.moving
             ):
                 notices.say(notice)
+                said.add(notice.key)
+        unused = [name for name in member.unused if name not in said]
+        if unused:
+            notices.say(Notice("no effect", "", _UNUSED.format(unused)))
 
-    def trained(self, rows: Collection[int], ids: Sequence[str]) -> None:
+    def trained(self, rows: Collection[int], slots: Sequence[Slot]) -> None:
         """Say what a round has changed.
 
         Args:
             rows: Those that were trained.
-            ids: By row, the generation. Of one that has just begun nothing is known
-                but in the first round.
+            slots: What they were trained as. Of a generation that has just begun
+                nothing is known but in the first round.
         """
+        ids = [slot.generation.generation_id for slot in slots]
         before, self._last = self._last, self._columns()
         known = self._ids or ids
         same = [row for row in sorted(rows)[:_MOST] if known[row] == ids[row]]
-        self._ids = list(ids)
+        self._ids = ids
         for (_, number), old, new in zip(
             self._numbers, before, self._last, strict=True
         ):
@@ -64,7 +76,8 @@ class Watch:
                 continue
             for row in same:
                 put: Number = number._replace(leaf=old[row])
-                for notice in in_force.changed(_name(row), put, new[row]):
+                meta_params = slots[row].meta_params
+                for notice in findings.changed(_name(row), meta_params, put, new[row]):
                     self._notices.say(notice)
 
     def _columns(self) -> list[npt.NDArray[Any]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from population.errors import ParamsError
-from population.in_force import injected, watch
+from population.in_force import findings, injected, watch
 from population.in_force.restoring import USER_ERRORS, Restored
 from population.params import MemoryParams
 from population.testing.loop import states, trees
@@ -141,7 +141,8 @@ def compiling_without_change(again: Run) -> list[Finding]:
         return []
     message = (
         f"A second run with the same meta_params compiled {names} anew. Make jitted "
-        "functions once, outside of the step, and jit the whole step."
+        "functions once, outside of the step, and jit the whole step. An optimiser "
+        "that init makes anew is another one to a step that gets it in a TrainState."
     )
     return [Finding(COMPILES_AGAIN, "step", message)]
 
@@ -171,9 +172,9 @@ def compiling(patient: Patient, trial: Trial, run: Run) -> Finding | str | None:
 def rounded(patient: Patient) -> list[str]:
     """Numbers that the dtype of the optimiser's state cannot hold, in words."""
     meta_params = patient.meta_params
-    numbers = watch.on_host(injected.numbers(patient.loop.start(meta_params)))
-    told = watch.found("The loop", meta_params, numbers, lambda _: None)
-    return [one.text for one in told if one.kind == watch.ROUNDED]
+    numbers = findings.on_host(injected.numbers(patient.loop.start(meta_params)))
+    told = findings.found("The loop", meta_params, numbers, lambda _: None)
+    return [one.text for one in told if one.kind == findings.ROUNDED]
 
 
 def not_fitting(patient: Patient, trial: Trial) -> list[Finding]:
@@ -300,12 +301,12 @@ def _arrive(patient: Patient, trial: Trial, run: Run) -> str:
     """What to do about a hyperparameter that does not arrive."""
     loop, name = patient.loop, trial.change.name
     fresh = loop.start(trial.meta_params)
-    numbers = watch.on_host(injected.numbers(fresh))
+    numbers = findings.on_host(injected.numbers(fresh))
     made = Restored(fresh, numbers, jax.tree.structure(fresh))
     moving = watch.places_that_change(made, lambda: loop.start(patient.meta_params))
-    told = watch.found("The loop", trial.meta_params, numbers, lambda _: moving)
+    told = findings.found("The loop", trial.meta_params, numbers, lambda _: moving)
     for one in told:
-        if one.kind == watch.NOT_IN_FORCE and one.key == name:
+        if one.kind == findings.NOT_IN_FORCE and one.key == name:
             return one.text
     carriers = sorted(_carriers(patient.base, run))
     if carriers:

@@ -235,7 +235,11 @@ def test_what_keep_names_must_be_there() -> None:
 @pytest.mark.parametrize(
     ("meta", "init", "words"),
     [
-        (FIRST, lambda meta: (WEIGHTS, SHARED.init(WEIGHTS)), "uses 0.0, whatever"),
+        (
+            FIRST,
+            lambda meta: (WEIGHTS, SHARED.init(WEIGHTS)),
+            "uses 0.0, and so it does",
+        ),
         (
             {"b2": 0.9985},
             lambda meta: hyperparams.put(NARROW.init(WEIGHTS), meta, strict=False),
