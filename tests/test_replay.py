@@ -52,9 +52,11 @@ class Journey:
     def _open(self) -> PopulationController:
         starts: list[Any] = [{"h": float(i + 1), "n": 3} for i in range(self._size)]
         starts[0] = Start(starts[0], params="trained elsewhere", step=2)
-        return PopulationController(
+        controller = PopulationController(
             starts, self._mutator(), self.folder, worker_timeout=20.0, clock=self._clock
         )
+        controller.session.guards.end_nothing()  # It saves and evaluates at random.
+        return controller
 
     def go(self) -> None:
         """Let something happen."""
