@@ -84,6 +84,7 @@ class Slots(Sequence[Slot]):
         self.live: Sequence[int] = ()
         self.lost: frozenset[int] = frozenset()
         self.losses = 0
+        self._diverged = False  # Whether any lineage may hold what has.
         self._recent: Recent | None = None  # Kept once a policy looks back.
 
     def __getitem__(self, worker_id: Any) -> Any:
@@ -165,9 +166,8 @@ class Slots(Sequence[Slot]):
 
     def work(self, worker_id: int) -> ActiveWorker:
         """What a slot works on, but for when it waits."""
-        slot = self._slots[worker_id]
-        meta_params = decode(slot.generation.meta_params)
-        newest = slot.newest
+        newest = self._slots[worker_id].newest
+        meta_params = decode(self._slots[worker_id].generation.meta_params)
         params = copy.deepcopy(newest.params)  # The receiver's own, like meta_params.
         return ActiveWorker(params, meta_params, newest.generation_id, newest.step)
 
@@ -285,8 +285,8 @@ class Slots(Sequence[Slot]):
 
     def look_back(self, worker_id: int, newest: Checkpoint | None) -> None:
         """Find the lineage's newest value, and the newest one that may decide."""
-        self.steps[worker_id], self.scores[worker_id] = -1, math.inf
-        self.ready[worker_id] = -1
+        self.steps[worker_id] = self.ready[worker_id] = -1
+        self.scores[worker_id] = math.inf
         valued = None if newest is None else self.graph.newest_value(newest)
         if valued is not None:
             self.steps[worker_id] = valued.step
@@ -296,6 +296,7 @@ class Slots(Sequence[Slot]):
             self._recent.begin(worker_id, *last)
         if valued is None:
             return
+        self._diverged = True
         ready = self.graph.newest_value(valued, params=self.saved)
         if ready is not None:
             self.ready[worker_id] = ready.step
@@ -338,8 +339,7 @@ class Slots(Sequence[Slot]):
         new: Incoming,
     ) -> Checkpoint:
         """Insert a checkpoint; the one place where they are made."""
-        value = new.value
-        has_value = value is not None
+        has_value = new.value is not None
         self.row = row = self.row + 1
         if has_value:
             self.reports += 1
@@ -352,7 +352,7 @@ class Slots(Sequence[Slot]):
             None if parent is None else parent.row,
             new.params_text,
             has_value,
-            value,
+            new.value,
             new.metrics_text,
             self.time,
             self.reports,
@@ -362,7 +362,7 @@ class Slots(Sequence[Slot]):
             new.params,
             meta_params,
             generation.generation_id,
-            value,
+            new.value,
             None if parent is None else parent.ref,
             new.step,
             self.time,
@@ -377,7 +377,9 @@ class Slots(Sequence[Slot]):
         if not self.saved:
             self.saved = True
             self.journal.add_fact("saved", codec.encode(True))
-            for worker_id in np.flatnonzero(self.ready >= 0).tolist():
+            reported = np.flatnonzero(self.ready >= 0).tolist()
+            self.ready.fill(-1)
+            for worker_id in reported if self._diverged else ():
                 self.look_back(worker_id, self._slots[worker_id].newest)
         if new.bytes is not None:
             self.taken.append(new)
@@ -387,6 +389,7 @@ class Slots(Sequence[Slot]):
         score = self.score(checkpoint)
         self.best.offer(checkpoint, score, self.row, self.reports)
         if checkpoint.diverged:
+            self._diverged = True
             self.once(
                 checkpoint.generation_id,
                 "diverged",
