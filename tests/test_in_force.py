@@ -278,24 +278,20 @@ def test_what_a_schedule_drives_stays_as_it_was_saved(
     run.close()
 
 
-def test_a_leaf_that_training_makes_another_is_named_and_not_blamed_on_meta_params() -> (
-    None
-):
+def test_meta_params_are_not_blamed_for_a_leaf_that_training_changes() -> None:
     """A whole number that becomes a fraction: what to begin with."""
-    run = PopulationController(
-        [{"a": 1.0}], FixedSchedule({0: {"a": 1.0}, 1: {"a": 2.0}})
-    )
+    metas = {0: {"a": 1.0}, 1: {"a": 2.0}}
+    run = PopulationController([metas[0]], FixedSchedule(metas))
     with run.worker() as worker:
         worker.poll()
         worker.restore(lambda meta: {"loss": 0})
         worker.step = 1
         worker.report(1.0, {"loss": jnp.float32(0.5)})
         assert worker.poll()
-        with pytest.raises(
-            ParamsError, match=r"\['loss'\].*begin there with 0\.0"
-        ) as e:
+        with pytest.raises(ParamsError, match=r"begin there with 0\.0") as error:
             worker.restore(lambda meta: {"loss": 0})
-    assert "does not fit what init makes of these either" in str(e.value)
+    assert "['loss']" in str(error.value)
+    assert "does not fit what init makes of these either" in str(error.value)
 
 
 # Numbers that the loop changes by itself.
@@ -511,7 +507,7 @@ def test_a_put_that_sets_nothing_is_said_once(
         )
     (text,) = caplog.messages
     assert "it was given lr, dropout" in text
-    assert "has learning_rate" in text
+    assert "{'learning_rate': ...}" in text
     caplog.clear()
     hyperparams.put(state, {}, strict=False)
     hyperparams.put(optax.sgd(0.1).init(WEIGHTS), {"lr": 0.1}, strict=False)
