@@ -20,6 +20,7 @@ from population.base import Start as Start
 from population.base import Stop as Stop
 from population.controller import PopulationController as PopulationController
 from population.errors import JournalError as JournalError
+from population.errors import MisfitError as MisfitError
 from population.errors import ParamsError as ParamsError
 from population.errors import PopulationError as PopulationError
 from population.errors import RunMismatchError as RunMismatchError
