@@ -189,9 +189,11 @@ def test_if_all_three_diverge_it_goes_back_to_where_they_began() -> None:
 
 
 def test_all_values_nan_for_ever_is_no_crash() -> None:
-    """A hopeless run goes on trying from its root."""
+    """A hopeless run goes on trying from its root, until it says that it is one."""
     with Run(lambda: line_search(1, 1), [0.0]) as run:
-        for _ in range(50):
+        for _ in range(20):
+            run.advance(0, math.nan)
+        with pytest.raises(RuntimeError, match="begun anew 20 times"):
             run.advance(0, math.nan)
         assert run.newest(0).step <= 2
 
