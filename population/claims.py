@@ -111,7 +111,11 @@ class Claims:
         session.news.drain()
 
     def claim_any(
-        self, holder: Holder, own: int | None, ended: Callable[[], bool]
+        self,
+        holder: Holder,
+        own: int | None,
+        ended: Callable[[], bool],
+        avoid: int | None = None,
     ) -> int | None:
         """Claim a slot that is free and does not wait; block until there is one.
 
@@ -119,6 +123,7 @@ class Claims:
             holder: Who claims it.
             own: The slot to prefer among those with equally few steps.
             ended: Asked whenever something may have changed.
+            avoid: A slot to take only if there is no other.
 
         Returns:
             The slot, or None if the run has ended.
@@ -130,7 +135,7 @@ class Claims:
         say_at = time.monotonic() + _SAY_AFTER_S
         while not ended():
             session.refresh()
-            found = self._leases.free(own)
+            found = self._leases.free(own, avoid=avoid)
             if found is not None and self._take(holder, found, only_if_free=True):
                 return found
             if found is None and deadlock.resolve(session):

@@ -179,18 +179,26 @@ class Leases:
         if self.due(worker_id) or (row is not None and row.handed is not None):
             self.write(worker_id, owner)
 
-    def free(self, own: int | None = None, below: int | None = None) -> int | None:
+    def free(
+        self,
+        own: int | None = None,
+        below: int | None = None,
+        avoid: int | None = None,
+    ) -> int | None:
         """The free slot that does not wait and has the fewest steps, or None.
 
         Args:
             own: The slot to prefer among those with equally few steps; else the lowest.
             below: Only slots with fewer steps than this.
+            avoid: A slot to take only if there is no other.
         """
         self.look()
         steps = np.array([slot.newest.step for slot in self._slots])
         order = np.argsort(steps, kind="stable").tolist()
         if own is not None:
             order.sort(key=lambda worker_id: (steps[worker_id], worker_id != own))
+        if avoid is not None:
+            order.sort(key=lambda worker_id: worker_id == avoid)
         for worker_id in order:
             if below is not None and steps[worker_id] >= below:
                 return None

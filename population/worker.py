@@ -16,6 +16,7 @@ from population.base import ActiveWorker, Checkpoint, Ref, Saved
 from population.errors import ParamsError
 from population.owners import Holder
 from population.run_paths import OWN_FOLDER
+from population.turns import Turns
 
 if TYPE_CHECKING:
     import jax
@@ -60,7 +61,7 @@ class Worker:
         self._reclaimed = False
         self._has_dropped = False
         self._own: int | None = None  # The slot that this worker believes it has.
-        self._reports = 0  # Saved ones of this turn.
+        self._turns = Turns(session)
         self._handed_out = 0
         self.worker_id = -1
         self.meta_params: Any = None
@@ -195,7 +196,7 @@ class Worker:
             metrics,
         )
         if state is not None:
-            self._reports += 1
+            self._turns.reports += 1
 
     def busy(self, seconds: float) -> None:
         """Say that the next poll or report may be this many seconds later than usual.
@@ -344,16 +345,8 @@ class Worker:
             return False
         if self._ended():
             return True
-        newest = self._session.newest(self._own)
-        branched = newest.generation_id != self.generation_id
-        if not branched and newest.step != self.step:
-            return False
-        if self._session.waits(self._own):
-            return True
-        if branched or newest.params is None or newest.diverged:
-            return False  # Whoever came next would train these steps again.
-        free = self._leases.free
-        return self._reports >= self.turn and free(below=self.step) is not None
+        at_hand = Ref(self.generation_id, self.step)
+        return self._turns.is_over(self._own, at_hand, self.turn)
 
     def _move(self) -> float:
         """Give the slot back and claim one that can be trained; say how long it was."""
@@ -361,11 +354,12 @@ class Worker:
             self._claims.give_back(self._holder, self._own)
         start = time.perf_counter()
         own = self.worker_id if self._adopted else None
-        self._own = self._claims.claim_any(self._holder, own, self._ended)
+        avoid = self._turns.avoid
+        self._own = self._claims.claim_any(self._holder, own, self._ended, avoid)
         waited = time.perf_counter() - start
         if self._own is not None:
             self._reclaimed = True
-            self._reports = 0
+            self._turns.begin()
         return waited
 
     def _ask(self, own: int) -> ActiveWorker | None:

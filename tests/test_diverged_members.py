@@ -162,3 +162,28 @@ def test_every_process_counts_the_same_reports(
         three.close()
     one.close()
     two.close()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_one_worker_turns_to_the_others_when_a_slot_is_set_back(size: int) -> None:
+    """A first member that cannot train at all must not end a run that others can."""
+
+    def moved(meta_params: Any) -> Any:
+        return {"rate": meta_params["rate"] * 0.99}
+
+    controller = PopulationController(
+        [{"rate": 1e9}, *({"rate": 0.1 * (1 + i)} for i in range(size - 1))],
+        PopulationBasedTraining(moved, 20),
+        stop=Stop(steps=200),
+    )
+    turns = 0
+    with controller.worker() as worker:
+        while worker.running and turns < MOST:
+            turns += 1
+            if worker.poll():
+                state = worker.restore(lambda _: {"x": 1.0})
+            worker.step += 10
+            rate = worker.meta_params["rate"]
+            worker.report(math.nan if rate > 1 else rate, state)
+    assert controller.finished
+    assert {slot.step for slot in controller.workers} == {200}
