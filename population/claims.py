@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from population import deadlock
@@ -115,7 +115,7 @@ class Claims:
         holder: Holder,
         own: int | None,
         ended: Callable[[], bool],
-        avoid: int | None = None,
+        tired: Mapping[int, int] | None = None,
     ) -> int | None:
         """Claim a slot that is free and does not wait; block until there is one.
 
@@ -123,7 +123,7 @@ class Claims:
             holder: Who claims it.
             own: The slot to prefer among those with equally few steps.
             ended: Asked whenever something may have changed.
-            avoid: A slot to take only if there is no other.
+            tired: How often slots were set back; those that were less often come first.
 
         Returns:
             The slot, or None if the run has ended.
@@ -135,7 +135,7 @@ class Claims:
         say_at = time.monotonic() + _SAY_AFTER_S
         while not ended():
             session.refresh()
-            found = self._leases.free(own, avoid=avoid)
+            found = self._leases.free(own, tired=tired)
             if found is not None and self._take(holder, found, only_if_free=True):
                 return found
             if found is None and deadlock.resolve(session):

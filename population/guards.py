@@ -27,10 +27,15 @@ class Guards:
 
     def __init__(self, session: Session) -> None:
         slots, decisions = session.slots, session.decisions
-        self.set_backs = SetBacks(session.journal, session.graph, slots)
+
+        def may_train(worker_id: int) -> bool:
+            held = not session.leases.is_free(worker_id)
+            return held and not decisions.waits(worker_id)
+
+        self.set_backs = SetBacks(session.journal, session.graph, slots, may_train)
         self.unmet = Unmet(slots, decisions.decision_at)
-        self.idle = Idle(decisions.waits)
+        self.idle = Idle(decisions.wait_at)
 
     def end_nothing(self) -> None:
         """Let everything go on: a script or a budget ends it."""
-        self.set_backs.tries = self.unmet.most = math.inf
+        self.set_backs.tries = self.set_backs.circles = self.unmet.most = math.inf

@@ -16,11 +16,12 @@ class Idle:
     """The polls of a session's loops that bring no news. Counting costs nanoseconds.
 
     Args:
-        waits: Whether a slot waits: then a loop of the two calls polls on purpose.
+        wait_at: The step at which a slot waits: there a loop of the two calls polls on
+            purpose.
     """
 
-    def __init__(self, waits: Callable[[int], bool]) -> None:
-        self._waits = waits
+    def __init__(self, wait_at: Callable[[int], int | None]) -> None:
+        self._wait_at = wait_at
         self._said: set[str] = set()
 
     def note(self, slot: Slot, step: int) -> None:
@@ -37,7 +38,8 @@ class Idle:
 
     def _stands_still(self, slot: Slot) -> None:
         worker_id = slot.generation.worker_id
-        if self._waits(worker_id):
+        limit = self._wait_at(worker_id)
+        if limit is not None and slot.polled_at >= limit:
             slot.repeats = 0
             return
         self._say(
@@ -53,9 +55,10 @@ class Idle:
         if slot.newest.step > slot.generation.step or slot.newest.value is not None:
             return
         self._say(
-            "A loop has asked for news %d times and reported nothing for worker %d, so "
-            "that nothing can be decided or saved. Call worker.report(value, state) "
-            "every so many steps; with the two calls, set_eval.",
+            "A loop has asked for news %d times, and has reported nothing for worker "
+            "%d yet: until it does, nothing is decided or saved. Call "
+            "worker.report(value, state) every so many steps; with the two calls, "
+            "set_eval.",
             _WITHOUT_REPORT,
             slot.generation.worker_id,
         )

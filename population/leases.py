@@ -7,7 +7,7 @@ machine that slept, take no slot away from anybody who is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -183,22 +183,22 @@ class Leases:
         self,
         own: int | None = None,
         below: int | None = None,
-        avoid: int | None = None,
+        tired: Mapping[int, int] | None = None,
     ) -> int | None:
         """The free slot that does not wait and has the fewest steps, or None.
 
         Args:
             own: The slot to prefer among those with equally few steps; else the lowest.
             below: Only slots with fewer steps than this.
-            avoid: A slot to take only if there is no other.
+            tired: How often slots were set back; those that were less often come first.
         """
         self.look()
         steps = np.array([slot.newest.step for slot in self._slots])
         order = np.argsort(steps, kind="stable").tolist()
         if own is not None:
             order.sort(key=lambda worker_id: (steps[worker_id], worker_id != own))
-        if avoid is not None:
-            order.sort(key=lambda worker_id: worker_id == avoid)
+        if tired:
+            order.sort(key=lambda worker_id: tired.get(worker_id, 0))
         for worker_id in order:
             if below is not None and steps[worker_id] >= below:
                 return None

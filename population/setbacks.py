@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from population.graph import CheckpointGraph
@@ -40,19 +40,28 @@ class SetBacks:
         journal: Tells what other processes have reported meanwhile.
         graph: Tells whether the library keeps the weights.
         slots: What is known of each slot.
+        may_train: Whether somebody holds a slot, and it does not wait.
 
     Attributes:
-        tries: How often a slot may begin anew so.
+        tries: How often a slot may begin anew without a finite value of anybody.
+        circles: How often it may diverge though finite values come in between.
     """
 
-    def __init__(self, journal: Journal, graph: CheckpointGraph, slots: Slots) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        graph: CheckpointGraph,
+        slots: Slots,
+        may_train: Callable[[int], bool],
+    ) -> None:
         self._journal = journal
         self._graph = graph
         self._slots = slots
+        self._may_train = may_train
         self._furthest = 0
-        self._diverging = _Count()
-        self._fresh = _Count()
-        self.tries = 20.0
+        self._best = math.inf
+        self._diverging, self._circling, self._fresh = _Count(), _Count(), _Count()
+        self.tries, self.circles = 20.0, 100.0
 
     def note(self, reports: Sequence[Incoming], opened: Sequence[Opened]) -> None:
         """Take in what a transaction has recorded.
@@ -66,15 +75,25 @@ class SetBacks:
             further |= new.step > self._furthest
             finite |= new.value is not None and math.isfinite(new.value)
             self._furthest = max(self._furthest, new.step)
+        better = self._slots.best.score < self._best
+        self._best = self._slots.best.score
         if further:
-            self._fresh.begin(self._slots.row)
+            self._fresh.end()
+        if further or better:
+            self._circling.end()
         if further or finite:
-            self._diverging.begin(self._slots.row)
-        elif opened:
-            self._diverging.slots.update(new.worker_id for new in opened)
-        if opened and not (further or self._slots.saved):
-            lost = [new.worker_id for new in opened if new.loses_all]
-            self._fresh.slots.update(lost)
+            self._diverging.end()
+        if not opened:
+            return
+        before = self._slots.batch - 1
+        if not (further or finite):
+            self._diverging.add([new.worker_id for new in opened], before)
+        if not (further or better):
+            diverged = [new.worker_id for new in opened if new.diverged]
+            self._circling.add(diverged, before)
+        if not (further or self._slots.saved):
+            lost = [new for new in opened if new.loses_all and not new.diverged]
+            self._fresh.add([new.worker_id for new in lost], before)
 
     def check(self) -> None:
         """End what would go on for ever.
@@ -83,9 +102,8 @@ class SetBacks:
             RuntimeError: If a slot has begun anew too often.
         """
         worker_id, count = self._diverging.most()
-        if count >= self.tries:
-            progress = Progress(*self._journal.progress(self._diverging.row))
-            self._diverging.begin(self._slots.row)
+        if count >= self.tries and self._all_since(self._diverging.row):
+            progress = self._ended(self._diverging)
             if progress.diverged and not (progress.finite or progress.further):
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
@@ -93,18 +111,41 @@ class SetBacks:
                     "on for ever. Is the evaluation right, and can any member train "
                     "with these hyperparameters? What was recorded stays."
                 )
+        worker_id, count = self._circling.most()
+        if count >= self.circles and self._all_since(self._circling.row):
+            if not self._ended(self._circling).further:
+                raise RuntimeError(
+                    f"Worker {worker_id} has diverged and begun anew {count} times, "
+                    "and meanwhile nobody got beyond step "
+                    f"{self._furthest} or found a better value: this would go on for "
+                    "ever. Everybody diverges before a training state is saved that "
+                    "lies further on: save more often, or begin with other "
+                    "hyperparameters. What was recorded stays."
+                )
         worker_id, count = self._fresh.most()
         if count >= self.tries:
-            progress = Progress(*self._journal.progress(self._fresh.row))
-            self._fresh.begin(self._slots.row)
-            only_diverges = progress.diverged and not progress.finite
-            stands = not (progress.further or only_diverges)
-            if self._graph.keeps_weights and stands:
+            progress = self._ended(self._fresh)
+            if self._graph.keeps_weights and not progress.further:
                 raise RuntimeError(
                     f"Worker {worker_id} was set back to fresh weights {count} times, "
                     f"and nobody got any further meanwhile. {NO_STATE} What was "
                     "recorded stays."
                 )
+
+    def _ended(self, count: _Count) -> Progress:
+        """What anybody has reported since a count began; it begins anew."""
+        progress = Progress(*self._journal.progress(count.row))
+        count.end()
+        return progress
+
+    def _all_since(self, row: int) -> bool:
+        """Whether all who train have begun anew or diverged since: none is slow."""
+        for worker_id in self._slots.live:
+            slot = self._slots[worker_id]
+            anew = slot.generation.row > row or slot.newest.diverged
+            if not anew and self._may_train(worker_id):
+                return False
+        return True
 
 
 class _Count:
@@ -114,11 +155,16 @@ class _Count:
         self.slots: Counter[int] = Counter()
         self.row = 0
 
-    def begin(self, row: int) -> None:
-        """Count from here on."""
-        self.row = row
+    def end(self) -> None:
+        """Somebody got on."""
         if self.slots:
             self.slots.clear()
+
+    def add(self, worker_ids: Sequence[int], before: int) -> None:
+        """These slots began anew, after this row."""
+        if worker_ids and not self.slots:
+            self.row = before
+        self.slots.update(worker_ids)
 
     def most(self) -> tuple[int, int]:
         """The slot that began anew most often, and how often."""

@@ -36,10 +36,12 @@ class Opened(NamedTuple):
     Attributes:
         worker_id: The slot.
         loses_all: Whether it was set back to fresh weights, which nobody asked for.
+        diverged: Whether what it had reported last is not finite.
     """
 
     worker_id: int
     loses_all: bool
+    diverged: bool
 
     @classmethod
     def of(cls, before: Slot, parent: Checkpoint | None) -> Opened:
@@ -47,4 +49,4 @@ class Opened(NamedTuple):
         newest, loses = before.newest, False
         if parent is not None and parent.params is None:
             loses = parent.step < newest.step
-        return cls(newest.worker_id, loses)
+        return cls(newest.worker_id, loses, newest.diverged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from population.base import Ref
@@ -18,13 +19,14 @@ class Turns:
 
     Attributes:
         reports: Saved reports of the present turn.
-        avoid: The slot that was just set back, to be taken only if there is no other.
+        tired: How often each slot was set back, if the present one just was; else None.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.reports = 0
-        self.avoid: int | None = None
+        self.tired: Counter[int] | None = None
+        self._set_back: Counter[int] = Counter()
 
     def is_over(self, own: int, at_hand: Ref, most: int) -> bool:
         """Whether another slot is to be trained; only ever right after a report.
@@ -44,15 +46,16 @@ class Turns:
         free = session.leases.free
         if branched and self._has_diverged(at_hand):
             # Set back again and again, it would never come to the turn of the others.
-            self.avoid = own
-            return free(avoid=own) not in (None, own)
+            self._set_back[own] += 1
+            self.tired = self._set_back
+            return free(tired=self.tired) not in (None, own)
         if branched or newest.params is None or newest.diverged:
             return False  # Whoever came next would train these steps again.
         return self.reports >= most and free(below=at_hand.step) is not None
 
     def begin(self) -> None:
         """Another slot is trained from now on."""
-        self.reports, self.avoid = 0, None
+        self.reports, self.tired = 0, None
 
     def _has_diverged(self, at_hand: Ref) -> bool:
         found = self._session.graph.get_checkpoint(at_hand)

@@ -354,8 +354,8 @@ class Worker:
             self._claims.give_back(self._holder, self._own)
         start = time.perf_counter()
         own = self.worker_id if self._adopted else None
-        avoid = self._turns.avoid
-        self._own = self._claims.claim_any(self._holder, own, self._ended, avoid)
+        tired = self._turns.tired
+        self._own = self._claims.claim_any(self._holder, own, self._ended, tired)
         waited = time.perf_counter() - start
         if self._own is not None:
             self._reclaimed = True

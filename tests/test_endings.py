@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -368,7 +369,8 @@ def test_values_and_states_that_never_meet_are_refused(drive: Any) -> None:
     """The third report says what was seen, and what to write; it is not recorded."""
     controller = run(together(4), 1.0, 2.0, steps=100)
     with pytest.raises(
-        RuntimeError, match=r"values at steps 4, 6 and states at step 5, never both"
+        RuntimeError,
+        match=r"values at steps 2, 4, 6 and states at steps 1, 3, 5, never both",
     ):
         drive(controller, alternating)
     assert max(controller.newest(w).step for w in (0, 1)) == 5
@@ -380,13 +382,14 @@ def test_they_are_refused_by_two_calls_too() -> None:
     name = generation(controller)
     controller.set_eval(0, name, 4, "saved", None)
     controller.set_eval(0, name, 5, None, 1.0)
+    controller.set_eval(0, name, 6, "saved", None)  # Evaluated every five steps?
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"worker.report\(value, state\)"):
-            controller.set_eval(0, name, 6, "saved", None)
-    assert controller.newest(0).step == 5
+            controller.set_eval(0, name, 7, None, 1.0)
+    assert controller.newest(0).step == 6
     controller.set_eval(0, name, 4, None, 1.0)
-    controller.set_eval(0, name, 7, "saved", None)
-    assert controller.newest(0).step == 7
+    controller.set_eval(0, name, 8, "saved", None)
+    assert controller.newest(0).step == 8
 
 
 def rare_saves(worker: Worker, state: Any) -> None:
@@ -470,3 +473,78 @@ def test_a_loop_that_never_reports_is_told_once(
             if reports and worker.step == 9000:
                 worker.report(1.0)
     assert said(caplog, "reported nothing for worker 0") == (not reports)
+
+
+@driven
+@pytest.mark.parametrize(("valued", "saved"), [(4, 10), (6, 10), (3, 5)])
+def test_values_and_saves_of_other_periods_meet_in_the_end(
+    drive: Any, valued: int, saved: int
+) -> None:
+    """Evaluated every four steps and saved every ten: both come at step 20."""
+
+    def report(worker: Worker, state: Any) -> None:
+        value = None if worker.step % valued else 1.0
+        kept = None if worker.step % saved else state
+        if value is not None or kept is not None:
+            worker.report(value, kept)
+
+    controller = run(together(8), 1.0, 2.0, steps=120)
+    drive(controller, report)
+    assert controller.finished
+
+
+def test_a_policy_that_waits_for_nobody_says_so_of_values_that_never_meet(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It would decide nothing, without a word."""
+    controller = run(PopulationBasedTraining(lambda m: m, 4), 1.0, 2.0, steps=60)
+    by_one_worker(controller, alternating)
+    (text,) = [m for m in caplog.messages if "never both at one" in m]
+    assert "worker.report(value, state)" in text
+
+
+def test_reports_past_a_barrier_cost_the_same_however_many_there_are() -> None:
+    """What is remembered of them is bounded."""
+    controller = run(together(4), 1.0, 2.0)
+    name = generation(controller)
+    controller.set_eval(0, name, 3, "saved", None)
+    kept = controller.session.guards.unmet
+    for step in range(4, 200):
+        controller.set_eval(0, name, step, None, 1.0)
+    assert len(repr(vars(kept)["_kept"])) < 500
+
+
+def test_who_diverges_quickly_does_not_end_a_run_that_others_train_slowly() -> None:
+    """Twenty times anew while another thread still evaluates its first report."""
+    controller = run(PopulationBasedTraining(lambda m: m, 1), 1.0, 2.0, steps=3)
+    anew = threading.Event()
+
+    def train(worker: Worker) -> None:
+        while worker.running:
+            if worker.poll():
+                worker.restore(lambda _: {"x": 1.0})
+            if worker.worker_id == 1:
+                assert anew.wait(30)
+            worker.step += 1
+            bad = worker.worker_id == 0 and not anew.is_set()
+            worker.report(math.nan if bad else 1.0, {"x": 1.0})
+            if int(worker.generation_id.split("-")[2]) > 30:
+                anew.set()
+
+    threads.run(train, controller, progress=False)
+    assert controller.finished
+
+
+@driven
+def test_members_that_diverge_before_each_save_end_the_run(drive: Any) -> None:
+    """Finite at first and never at a save: what most divergences look like."""
+
+    def report(worker: Worker, state: Any) -> None:
+        if worker.step % 4 == 3:
+            worker.report(1.0)
+        elif worker.step % 4 == 0:
+            worker.report(math.nan, state)
+
+    controller = run(PopulationBasedTraining(lambda m: m, 4), 1.0, 2.0, steps=60)
+    with pytest.raises(RuntimeError, match=r"nobody got beyond step 4 .*save more"):
+        drive(controller, report)
