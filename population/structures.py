@@ -172,15 +172,18 @@ def _other_population(
 ) -> str | None:
     """That an entry has a structure that no slot of the run has, or began with.
 
-    One that has nothing in common with the run's only stands for a worker, as None.
+    None and an empty dict only stand for a worker. Where slots began with different
+    structures, others may come. A list is as good as a tuple: files know no tuples.
     """
-    given = [codec.decode(text) for text in metas]
+    given = [_listed(codec.decode(text)) for text in metas]
     if all(entry is None for entry in given):
         return None
-    leaves = _leaves(recorded, mutator, space)
-    firsts = [decode(generation.meta_params) for generation in facts.begun(journal)]
+    leaves = _listed(_leaves(recorded, mutator, space))
+    firsts = [_listed(decode(first.meta_params)) for first in facts.begun(journal)]
+    if any(differences(firsts[0], other, leaves) for other in firsts[1:]):
+        return None
     pending = [w for w, entry in enumerate(given) if _is_like(firsts[w], entry)]
-    present = (decode(g.meta_params) for g in _present(journal, len(metas)))
+    present = (_listed(decode(g.meta_params)) for g in _present(journal, len(metas)))
     for known in itertools.chain(firsts, present):
         pending = [w for w in pending if differences(known, given[w], leaves)]
         if not pending:
@@ -195,10 +198,15 @@ def _other_population(
 
 
 def _is_like(known: Any, entry: Any) -> bool:
-    """Whether both are dicts with a key in common, or both a list or tuple."""
-    if type(known) is dict and type(entry) is dict:
-        return not known.keys().isdisjoint(entry)
-    return type(entry) is type(known) and type(entry) in (list, tuple)
+    """Whether both are dicts with keys, or both a list."""
+    return type(entry) is type(known) and type(entry) in (dict, list) and len(entry) > 0
+
+
+def _listed(tree: Any) -> Any:
+    """The tree with a list for each tuple."""
+    if isinstance(tree, dict):
+        return {key: _listed(inner) for key, inner in tree.items()}
+    return [*map(_listed, tree)] if isinstance(tree, (list, tuple)) else tree
 
 
 def _leaves(recorded: Mapping[str, str], mutator: Mutator[Any], space: Any) -> Any:

@@ -186,7 +186,7 @@ def test_what_was_recorded_is_there_when_the_run_is_opened_again(
     before = repr(list(controller.history())), controller.workers, controller.best()
     controller.close()
     again = PopulationController(
-        [{"other": 0}] * 2, Scripted(decide), tmp_path, mode="max"
+        [{"lr": 9}] * 2, Scripted(decide), tmp_path, mode="max"
     )
     after = repr(list(again.history())), again.workers, again.best()
     assert after == before
