@@ -348,7 +348,9 @@ def test_an_initial_population_of_another_structure_is_refused(
     old.close()
     same = {"lr": 3, "net": {"widths": (1, 0.5)}}
     of_a_file = {"lr": 3, "net": {"widths": [1, 0.5]}}
-    for again in ([same] * 2, [of_a_file] * 2, [None] * 2, [{}] * 2, [0, 1]):
+    entries: list[list[Any]] = [[0, 1]]
+    entries += [[entry] * 2 for entry in (same, of_a_file, None, {})]
+    for again in entries:
         PopulationController(again, Scripted(), tmp_path).close()
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from population.testing.loop import dependence
+from population.in_force import dataflow
 from population.testing.loop.dependence import BESIDE, KEY, META, Flow, flow
 from population.testing.loop.trial import Loop
 
@@ -125,7 +125,7 @@ def test_a_scan_that_cannot_be_read_depends_on_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A later JAX may describe it otherwise: nothing is then said to be independent."""
-    monkeypatch.setattr(dependence, "_carry", lambda params: None)
+    monkeypatch.setattr(dataflow, "_carry", lambda params: None)
     everything = {A, B, C}
     uses_of_all = {A: everything, B: everything, BESIDE: everything}
     assert uses(of(in_a_scan)) == {**uses_of_all, C: {META}}
