@@ -74,9 +74,13 @@ def train_until(worker: Worker, step: int, weight: float = 1.0) -> float:
 
 
 def train_or_be_killed(worker: Worker) -> None:
-    """The process that begins with slot 0 is killed between two reports."""
+    """The process that begins with slot 0 is killed between two reports.
+
+    Before its first wait: there it would give the slot back, and if it was slow to come
+    back the others might have trained everything by then.
+    """
     if worker.worker_id == 0 and is_first(worker, "killed"):
-        train_until(worker, 13)
+        train_until(worker, 7)
         os.kill(os.getpid(), signal.SIGKILL)
     train(worker)
 
