@@ -308,7 +308,7 @@ class PopulationView(Protocol):
         """`[N]`: step of the newest report that a decision may rest on; -1: none.
 
         It has a value, and params if this run saves any; or it diverged, and then
-        nobody need have saved it.
+        it need not be saved.
         """
 
     @property

@@ -214,7 +214,7 @@ class PopulationController:
         Raises:
             TypeError, ValueError: If an argument is none of the kind; nothing changes.
             JournalError: If it cannot be recorded.
-            RuntimeError: If nobody gets on, so that this would go on for ever.
+            RuntimeError: If no member makes progress, so that the run would never end.
             Exception: What the mutator raises; nothing was recorded then.
         """
         session = self.session

@@ -1,4 +1,4 @@
-"""What becomes of a run in which every slot waits, so that nobody trains."""
+"""What to do in a run in which all slots wait, so that none is trained."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def resolve(session: Session, *, evaluators: bool = True) -> bool:
     """Look whether any decision can still come; called with the session's lock.
 
     If the run ends before some slots have reached their barrier, the others train on
-    to the end without the decision. Else, if every slot waits, nobody holds one that
-    another process may train, and no late report is expected, this raises.
+    to the end without the decision. Else, if all slots wait, no other process
+    may be training one, and no late report is expected, this raises.
 
     Args:
         session: The run.
@@ -63,8 +63,8 @@ def resolve(session: Session, *, evaluators: bool = True) -> bool:
 def expected(session: Session) -> list[int]:
     """The slots with a report at their barrier that others may still complete.
 
-    Anybody may evaluate what was saved; only who trains a slot can save what it has
-    evaluated.
+    Any process may evaluate saved weights; only the worker that trains a slot can save
+    what it has evaluated.
     """
     slots, found = session.slots, []
     for worker_id in range(len(slots)):
@@ -81,7 +81,7 @@ def expected(session: Session) -> list[int]:
 
 
 def loses_states(session: Session) -> bool:
-    """Whether members go back to fresh weights, as nobody has ever saved any."""
+    """Whether members go back to fresh weights, as none were ever saved."""
     if session.slots.saved or not session.graph.keeps_weights:
         return False
     return any(slot.generation.number for slot in session.slots)

@@ -57,7 +57,7 @@ class Decisions:
         self._stop = stop
         self._view = View(slots, graph, seed)
         self._warned = False
-        self._let_go = -1  # Up to the next decision nobody waits for one.
+        self._let_go = -1  # Until this many decisions no slot waits for one.
         self._is_slow = False
         self._known_row = -1
         self._type: type = type(None)
@@ -201,7 +201,7 @@ class Decisions:
         return [step for step in steps if step is not None]
 
     def let_go(self) -> None:
-        """Have nobody wait for the next decision: the run ends before it."""
+        """Have no slot wait for the next decision: the run ends before it."""
         self._let_go = self.count
 
     def waits(self, worker_id: int) -> bool:

@@ -312,7 +312,7 @@ class CheckpointGraph(Mapping[str, Generation]):
             checkpoint: Where the lineage ends.
             step: The first step to look at.
             needs_params: Whether it must have params too, unless the value is not
-                finite: nobody saves what has diverged.
+                finite: what has diverged need not be saved.
         """
         before = checkpoint.parent
         if before is not None and before.step < step == checkpoint.step:

@@ -20,7 +20,7 @@ class Guards:
         session: The run.
 
     Attributes:
-        set_backs: Ends a run in which nobody gets on.
+        set_backs: Ends a run in which no member makes progress.
         unmet: Refuses values and saved states that never meet on one step.
         idle: Warns of polls that never bring news.
     """

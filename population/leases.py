@@ -122,7 +122,7 @@ class Leases:
         return not self.owner(worker_id) or not self._is_there(worker_id)
 
     def held_elsewhere(self, holder: Holder) -> bool:
-        """Whether anybody alive but the workers of this process's session has a slot.
+        """Whether a live worker outside of this session has a slot.
 
         What those may train, by the `stop` of their own, cannot be told here.
         """

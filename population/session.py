@@ -136,11 +136,11 @@ class Session:
         return self.slots.check_id(worker_id)
 
     def lose(self, worker_ids: Collection[int], *, remind: bool = False) -> None:
-        """Say which slots are lost: they leave `view.live`, and hold nobody up.
+        """Say which slots are lost: they leave `view.live`, and decisions come without.
 
         Args:
             worker_ids: The slots.
-            remind: Whether to ask the mutator again, as nobody may ever report again.
+            remind: Whether to ask the mutator again, as there may be no further report.
         """
         lost = {self.slots.check_id(worker_id) for worker_id in worker_ids}
         with self.news.lock:
@@ -228,7 +228,7 @@ class Session:
         return intake.check_and_save(self, *report, plain=plain)
 
     def check_progress(self) -> None:
-        """After a commit: RuntimeError if nobody gets on; it is all recorded."""
+        """After a commit: RuntimeError if no member makes progress."""
         with self.news.lock:
             self.guards.set_backs.check()
 

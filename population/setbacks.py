@@ -1,4 +1,4 @@
-"""Whether a population gets on, or is set back to the same steps for ever."""
+"""Whether a population makes progress, or is reset to the same steps for ever."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Progress(NamedTuple):
 
 
 class SetBacks:
-    """Counts how often each slot began anew while nobody got on.
+    """Counts how often each slot was reset while no member made progress.
 
     Args:
         journal: Tells what other processes have reported meanwhile.
@@ -43,7 +43,7 @@ class SetBacks:
         may_train: Whether somebody holds a slot, and it does not wait.
 
     Attributes:
-        tries: How often a slot may begin anew without a finite value of anybody.
+        tries: How often a slot may be reset without a finite value of any member.
         circles: How often it may diverge though finite values come in between.
     """
 
@@ -116,7 +116,7 @@ class SetBacks:
             if not self._ended(self._circling).further:
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
-                    "and meanwhile nobody got beyond step "
+                    "and meanwhile no member got beyond step "
                     f"{self._furthest} or found a better value: this would go on for "
                     "ever. Everybody diverges before a training state is saved that "
                     "lies further on: save more often, or begin with other "
@@ -128,12 +128,12 @@ class SetBacks:
             if self._graph.keeps_weights and not progress.further:
                 raise RuntimeError(
                     f"Worker {worker_id} was set back to fresh weights {count} times, "
-                    f"and nobody got any further meanwhile. {NO_STATE} What was "
+                    f"and no member got any further meanwhile. {NO_STATE} What was "
                     "recorded stays."
                 )
 
     def _ended(self, count: _Count) -> Progress:
-        """What anybody has reported since a count began; it begins anew."""
+        """What was reported since a count began; the count is reset."""
         progress = Progress(*self._journal.progress(count.row))
         count.end()
         return progress
@@ -156,7 +156,7 @@ class _Count:
         self.row = 0
 
     def end(self) -> None:
-        """Somebody got on."""
+        """Reset: a member has made progress."""
         if self.slots:
             self.slots.clear()
 

@@ -35,7 +35,7 @@ class Opened(NamedTuple):
 
     Attributes:
         worker_id: The slot.
-        loses_all: Whether it was set back to fresh weights, which nobody asked for.
+        loses_all: Whether it was reset to fresh weights unasked: none were saved.
         diverged: Whether what it had reported last is not finite.
     """
 

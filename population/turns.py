@@ -50,7 +50,7 @@ class Turns:
             self.tired = self._set_back
             return free(tired=self.tired) not in (None, own)
         if branched or newest.params is None or newest.diverged:
-            return False  # Whoever came next would train these steps again.
+            return False  # The next worker would train these steps again.
         return self.reports >= most and free(below=at_hand.step) is not None
 
     def begin(self) -> None:

@@ -97,7 +97,7 @@ class Unmet:
         if (new.generation_id, new.step) != newest.ref:
             return
         if newest.value is not None and newest.params is not None:
-            self._forget(worker_id, new.step)
+            self._kept.pop(worker_id, None)  # The two have met.
             return
         if slots.saved and slots.ready[worker_id] >= 0:
             return  # They have met before, and may do so again.
@@ -120,10 +120,6 @@ class Unmet:
                 "worker.report(value, state) in one call, or report both for the same "
                 "step. This report was not recorded."
             )
-
-    def _forget(self, worker_id: int, step: int) -> None:
-        """The value and the params of a step have met: it lacks neither."""
-        self._kept.pop(worker_id, None)
 
     def _warn(self, worker_id: int, kept: _Kept) -> None:
         few = min(kept.values.since, kept.saves.since) < _WITHOUT_BARRIER

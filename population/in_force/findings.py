@@ -1,6 +1,6 @@
 """What is assigned and not in force, in words; each word the same in every engine.
 
-What `init` puts in force is in force; nobody else can know what it means to put. But an
+What `init` puts in force is in force, and only `init` knows what that should be. But an
 injected number that has the very name of one in meta_params, differs from it and does
 not change with it, was forgotten.
 """
@@ -105,7 +105,7 @@ def found(
         meta_params: What was assigned.
         numbers: What the state holds, on the host, without what is to stay as saved.
         changing: Gets the names, and returns the places at which the number that
-            `init` makes changes with meta_params; None: nobody knows.
+            `init` makes changes with meta_params; None: unknown.
     """
     everything = list(assigned(meta_params))
     for name in dict.fromkeys(each.name for each in everything):

@@ -121,7 +121,7 @@ def _driven(node: Any) -> frozenset[str]:
 
 
 def _name(key: Any) -> str:
-    """A key of a path as whoever has made the tree wrote it."""
+    """A key of a path as text, whatever kind of container it is of."""
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

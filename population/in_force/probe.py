@@ -23,7 +23,7 @@ class Probes:
     def moving(
         self, structure: Hashable, find: Callable[[], Places | None]
     ) -> Places | None:
-        """What `find` returns for the first asker; None: nobody knows."""
+        """What `find` returns for the first asker; None: unknown."""
         with self._lock:
             if structure not in self._found:
                 self._found[structure] = find()

@@ -97,10 +97,13 @@ def restored(
         saved = load(params, fresh)
     except MisfitError as error:
         theirs = donor()
+        saved = _as_donor_made_it(params, init, load, theirs)
         if adapt is None:
-            cause = _cause(params, init, load, theirs, meta_params)
+            cause = _cause(theirs, meta_params, fits_donor=saved is not None)
             raise MisfitError(f"{error} {cause}") from error
-        saved = _adapted(params, init, load, theirs, fresh, adapt)
+        if saved is None:
+            saved = load(params, trees.AS_SAVED)
+        saved = _fitted(adapt(saved, theirs, fresh), fresh)
     state = injected.carried(saved, wanted, lambda number: is_kept(number, keep))
     return Restored(state, wanted, structure)
 
@@ -149,17 +152,25 @@ _ADAPT = (
 )
 
 
-def _cause(
+def _as_donor_made_it(
     params: Saved,
     init: Callable[[Any], Any],
     load: Callable[[Any, Any], Any],
     theirs: Any,
-    ours: Any,
-) -> str:
-    """Why a saved state does not fit, and what to do about it."""
+) -> Any:
+    """The saved state in the structure that `init` makes of the donor's meta_params.
+
+    None if `init` cannot make it: the program has changed since, or the space.
+    """
     try:
-        load(params, init(theirs))
+        return load(params, init(theirs))
     except (MisfitError, *USER_ERRORS):
+        return None
+
+
+def _cause(theirs: Any, ours: Any, *, fits_donor: bool) -> str:
+    """Why a saved state does not fit, and what to do about it."""
+    if not fits_donor:
         return (
             f"It was saved under meta_params {theirs!r}, and does not fit what init "
             "makes of these either: have init begin with the structure, shapes and "
@@ -171,21 +182,8 @@ def _cause(
     )
 
 
-def _adapted(
-    params: Saved,
-    init: Callable[[Any], Any],
-    load: Callable[[Any, Any], Any],
-    theirs: Any,
-    fresh: Any,
-    adapt: Adapt,
-) -> Any:
-    """What `adapt` makes of a saved state that does not fit."""
-    try:
-        saved = load(params, init(theirs))
-    except (MisfitError, *USER_ERRORS):
-        # The program has changed since, or the space: init cannot make it any more.
-        saved = load(params, trees.AS_SAVED)
-    state = adapt(saved, theirs, fresh)
+def _fitted(state: Any, fresh: Any) -> Any:
+    """What `adapt` has returned, in the structure and dtypes of a fresh state."""
     try:
         fit = trees.fitted(trees.by_path(state), fresh, "that adapt has returned")
     except MisfitError as error:

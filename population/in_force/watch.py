@@ -97,7 +97,7 @@ class Watch:
 def places_that_change(
     restored: Restored, other: Callable[[], Any]
 ) -> frozenset[str] | None:
-    """Where `init` makes another number of other meta_params; None: nobody knows.
+    """Where `init` makes another number of other meta_params; None: unknown.
 
     Args:
         restored: What `init` has made.

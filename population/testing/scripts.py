@@ -107,7 +107,7 @@ def _with_bad_values(size: int, count: int, rng: Generator) -> Iterator[Event]:
 
 
 def _with_unsaved_divergence(size: int, count: int, rng: Generator) -> Iterator[Event]:
-    """All save what is finite, and nobody what has diverged."""
+    """Reports that are finite are saved, those that diverged are not."""
     for number in range(count):
         value = math.nan if rng.random() < 0.3 else _good(rng)
         yield Report(number % size, 2, value, saved=math.isfinite(value))
