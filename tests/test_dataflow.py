@@ -57,7 +57,7 @@ def test_a_fold_of_several_operands_depends_on_all() -> None:
         lambda a, b: lax.cond(a[0] > 0, lambda: b, lambda: b + 1),
         lambda a, b: lax.fori_loop(0, 3, lambda i, x: x * b, a),
         lambda a, b: jax.nn.relu(a) * b,  # Has a rule of its own.
-        lambda a, b: jax.checkpoint(lambda x, y: x * y)(a, b),
+        lambda a, b: jax.remat(lambda x, y: x * y)(a, b),
         lambda a, b: jnp.linalg.solve(jnp.eye(3) * b[:, None], a),
     ],
 )

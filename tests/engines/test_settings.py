@@ -233,10 +233,13 @@ def test_what_cannot_be_entered_is_one_warning(
     assert {one["jax_default_prng_impl"] for one in seen} == {"threefry2x32"}
 
 
-@pytest.mark.skipif(not hasattr(jax, "make_user_context"), reason="an older JAX")
+USER_CONTEXT: Any = getattr(jax, "make_user_context", None)
+
+
+@pytest.mark.skipif(USER_CONTEXT is None, reason="an older JAX")
 def test_a_context_of_the_user_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     """JAX does not say which one it is, so no other thread can enter it."""
-    with jax.make_user_context(0)(1), x64(True):
+    with USER_CONTEXT(0)(1), x64(True):
         threads.run(train_under([]), opened(), progress=False)
     (warned,) = warnings_of(caplog)
     assert "jax.make_user_context" in warned
