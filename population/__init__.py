@@ -7,28 +7,29 @@ them; a mutator decides who goes on from what with which hyperparameters.
 import importlib
 import typing
 
-from population.base import ActiveWorker as ActiveWorker
-from population.base import Branch as Branch
-from population.base import Checkpoint as Checkpoint
-from population.base import Event as Event
-from population.base import Mutator as Mutator
-from population.base import PopulationView as PopulationView
-from population.base import Ref as Ref
-from population.base import Report as Report
-from population.base import Schedule as Schedule
-from population.base import Start as Start
-from population.base import Stop as Stop
+from population.base.errors import JournalError as JournalError
+from population.base.errors import MisfitError as MisfitError
+from population.base.errors import ParamsError as ParamsError
+from population.base.errors import PopulationError as PopulationError
+from population.base.errors import RunMismatchError as RunMismatchError
+from population.base.types import ActiveWorker as ActiveWorker
+from population.base.types import Branch as Branch
+from population.base.types import Checkpoint as Checkpoint
+from population.base.types import Event as Event
+from population.base.types import Mutator as Mutator
+from population.base.types import PopulationView as PopulationView
+from population.base.types import Ref as Ref
+from population.base.types import Report as Report
+from population.base.types import Schedule as Schedule
+from population.base.types import Start as Start
+from population.base.types import Stop as Stop
 from population.controller import PopulationController as PopulationController
-from population.errors import JournalError as JournalError
-from population.errors import MisfitError as MisfitError
-from population.errors import ParamsError as ParamsError
-from population.errors import PopulationError as PopulationError
-from population.errors import RunMismatchError as RunMismatchError
+from population.core.retention import Keep as Keep
 from population.worker import Worker as Worker
 
 if typing.TYPE_CHECKING:
-    from population.fork import fork as fork
-    from population.replay import replay as replay
+    from population.offline.fork import fork as fork
+    from population.offline.replay import replay as replay
 
 __version__ = "0.1.0"
 _LOADED_WHEN_USED = {"fork": "population.fork", "replay": "population.replay"}

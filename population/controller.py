@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from population import codec, opening, runs, structures
-from population.base import (
+from population.base import codec
+from population.base.errors import ParamsError
+from population.base.run_paths import run_folder
+from population.base.types import (
     ActiveWorker,
     Checkpoint,
     Held,
@@ -21,15 +23,14 @@ from population.base import (
     Start,
     Stop,
 )
-from population.errors import ParamsError
-from population.events import OnEvent
-from population.incoming import Incoming
-from population.journal import Journal
-from population.keeper import Keeper
-from population.retention import Keep
-from population.rules import Rules
-from population.run_paths import run_folder
-from population.session import Session
+from population.core.incoming import Incoming
+from population.core.retention import Keep
+from population.journal.base import Journal
+from population.run import opening, resuming, structures
+from population.run.events import OnEvent
+from population.run.open_run import Session
+from population.run.options import Rules
+from population.run.params_manager import Keeper
 from population.worker import Worker
 
 logger = logging.getLogger("population")
@@ -54,7 +55,7 @@ class PopulationController:
         space: What the meta_params may be (`population.space`), for those who look at
             the run: it is recorded, and says which axes of a picture are logarithmic.
         keep: Which saved arrays are kept although no decision, restart or worker can
-            need them any more (`population.retention.Keep`). None: as recorded when
+            need them any more (`population.Keep`). None: as recorded when
             the run began, else none.
         worker_timeout: Seconds without a poll or report after which a slot's worker is
             thought to be dead, and after twice that a slot that nobody has taken over
@@ -96,9 +97,9 @@ class PopulationController:
         on_event: OnEvent | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        runs.check_arguments(initial_population, mutator, mode, seed, stop, space)
-        runs.check_faults(keep, worker_timeout, durability, on_event)
-        runs.check_explored(space, mutator)
+        resuming.check_arguments(initial_population, mutator, mode, seed, stop, space)
+        resuming.check_faults(keep, worker_timeout, durability, on_event)
+        resuming.check_explored(space, mutator)
         entries = list(initial_population)
         starts = [e if isinstance(e, Start) else Start(e) for e in entries]
         metas = [
@@ -158,7 +159,7 @@ class PopulationController:
         Raises:
             ValueError: If the space has no domain, or an argument is none of the kind.
         """
-        first = runs.first_population(space, size, initial, seed)
+        first = resuming.first_population(space, size, initial, seed)
         return cls(first, mutator, log_dir, seed=seed, space=space, **options)
 
     def maybe_get_worker_data(

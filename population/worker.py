@@ -11,18 +11,20 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from population import codec, keys, protocol
-from population.base import ActiveWorker, Checkpoint, Ref, Saved
-from population.errors import ParamsError
-from population.owners import Holder
-from population.run_paths import OWN_FOLDER
-from population.turns import Turns
+from population.base import codec
+from population.base.errors import ParamsError
+from population.base.run_paths import OWN_FOLDER
+from population.base.types import ActiveWorker, Checkpoint, Ref, Saved
+from population.core import reports
+from population.run import keys
+from population.run.liveness import Holder
+from population.run.turns import Turns
 
 if TYPE_CHECKING:
     import jax
 
     from population.in_force.watch import Watch
-    from population.session import Session
+    from population.run.open_run import Session
 
 logger = logging.getLogger("population")
 Tree = TypeVar("Tree")
@@ -328,7 +330,7 @@ class Worker:
 
     @functools.cached_property
     def _watch(self) -> Watch:
-        from population.in_force.watch import Watch  # It loads JAX.
+        from population.in_force.watch import Watch
 
         return Watch(self._session.notices, self._session.probes)
 
@@ -369,7 +371,7 @@ class Worker:
             if not self._reclaimed and slot.generation.generation_id == (
                 self.generation_id
             ):
-                protocol.check_step(slot.generation, self.step)
+                reports.check_step(slot.generation, self.step)
                 self._session.guards.idle.note(slot, self.step)
                 return None
             if self._reclaimed and slot.newest.ref == (self.generation_id, self.step):

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from population import PopulationController, Stop, Worker
-from population.claims import Claims
-from population.journals.sqlite import SqliteJournal
-from population.leases import Leases
+from population.core.leases import Leases
+from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.mutators.exploit import Truncation
-from population.session import Session
+from population.run.claims import Claims
+from population.run.open_run import Session
 
 REPORTS = 36
 MANY = 60
@@ -140,7 +140,7 @@ def kill_at(point: str, count: int) -> None:
     elif point == "during a claim":
         _in_claims(passing)
     elif point != "never":
-        from population.params import FileParams  # Only here: it needs JAX.
+        from population.params import FileParams
 
         owner, name, is_after = {
             "in the transaction": (SqliteJournal, "add_checkpoint", True),

@@ -18,7 +18,7 @@ import numpy as np
 
 import population
 from population import Mutator, PopulationController
-from population.base import Held
+from population.base.types import Held
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.mutators.exploit import Truncation
 

@@ -20,8 +20,8 @@ from population import (
     Ref,
     Report,
 )
-from population.graph import CheckpointGraph
-from population.journals.sqlite import SqliteJournal
+from population.core.graph import CheckpointGraph
+from population.journal.sqlite import SqliteJournal
 
 Decide = Callable[[Report, PopulationView], Mapping[int, Branch]]
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from population import PopulationController
-from population.journals.sqlite import SqliteJournal
+from population.journal.sqlite import SqliteJournal
 from population.mutators import WinnerTakeAllGenetic
 
 SLOTS = 4

@@ -25,7 +25,7 @@ from population import (
     Start,
     Stop,
 )
-from population.journals.sqlite import SqliteJournal
+from population.journal.sqlite import SqliteJournal
 from population.mutators import (
     BranchingSingleMachine,
     FixedSchedule,

@@ -18,22 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import population
-from population import (
-    Mutator,
-    PopulationController,
-    RunMismatchError,
-    Stop,
-    settings,
-)
+from population import Mutator, PopulationController, RunMismatchError, Stop
 from population.engines import processes, vectorized
-from population.journals import sqlite_file
-from population.journals.sqlite import SqliteJournal
+from population.journal import sqlite_file
+from population.journal.sqlite import SqliteJournal
 from population.mutators import (
     FixedSchedule,
     MultiFrequencyPBT,
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
+from population.run import mutator_settings
 from population.space import (
     Categorical,
     Gaussian,
@@ -431,7 +426,7 @@ def test_the_warning_names_what_has_changed_of_the_mutator(
 )
 def test_a_difference_is_short(before: Any, now: Any, said: str) -> None:
     """However much there is of it."""
-    found = settings.changed(before, now)
+    found = mutator_settings.changed(before, now)
     assert said in found if said else not found
     assert len(found) < 200
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from population import PopulationController, Stop
-from population.base import Held, Saved
-from population.errors import ClaimError
+from population.base.errors import ClaimError
+from population.base.types import Held, Saved
 from tests.helpers import Clock, Scripted, branch_at, everything, poll
 
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from population import codec
-from population.base import Ref, Saved
+from population.base import codec
+from population.base.types import Ref, Saved
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)

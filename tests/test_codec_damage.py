@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from population import codec
-from population.base import Ref, Saved
+from population.base import codec
+from population.base.types import Ref, Saved
 from tests.test_codec import Inner, Outer
 
 BODIES: list[Any] = [

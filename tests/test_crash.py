@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from population import PopulationController
-from population.base import Saved
+from population.base.types import Saved
 from tests import crash_child
 from tests.helpers import assert_is_a_forest, told
 

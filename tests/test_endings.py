@@ -185,7 +185,7 @@ def test_who_may_still_be_evaluated_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A saved state at the barrier gets its value late; the warning names the slot."""
-    monkeypatch.setattr("population.claims._SAY_AFTER_S", -1.0)
+    monkeypatch.setattr("population.run.claims._SAY_AFTER_S", -1.0)
     controller = run(together(), Start(1.0, step=5), 2.0, steps=15)
     with controller.worker(0) as worker:
         worker.poll()

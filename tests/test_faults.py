@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from population import JournalError, Mutator, PopulationController, Start
-from population.journals import sqlite_waiting
+from population.journal import sqlite_waiting
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.params import FileParams
 from tests.helpers import (

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import population
-from population import Checkpoint, PopulationController, Stop, remover
+from population import Checkpoint, PopulationController, Stop
+from population.core.retention import Keep
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
 from population.params import FileParams
-from population.retention import Keep
+from population.run import remover
 from tests.helpers import (
     Scripted,
     assert_is_a_forest,

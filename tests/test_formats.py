@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from population import PopulationController, codec, run_paths
-from population.base import Checkpoint, Held, Saved
-from population.retention import Keep
-from population.rows import SaveRow
+from population import PopulationController
+from population.base import codec, run_paths
+from population.base.types import Checkpoint, Held, Saved
+from population.core.retention import Keep
+from population.journal.records import SaveRow
 from tests.data import make
 from tests.helpers import assert_is_a_forest, work
 

@@ -18,9 +18,9 @@ from population import (
     Report,
     RunMismatchError,
     Start,
-    codec,
 )
-from population.journals.sqlite import SqliteJournal
+from population.base import codec
+from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.space import (
     Categorical,

@@ -9,14 +9,7 @@ from typing import Any
 
 import pytest
 
-from population import (
-    Branch,
-    PopulationController,
-    PopulationView,
-    Ref,
-    Report,
-    Start,
-)
+from population import Branch, PopulationController, PopulationView, Ref, Report, Start
 from tests.helpers import (
     Scripted,
     assert_is_a_forest,

@@ -22,17 +22,17 @@ from population import (
     PopulationView,
     Ref,
     Report,
-    owners,
 )
-from population.base import Held, Mutator, Saved, Start
-from population.codec import HELD as MARK
-from population.held import Holdings
+from population.base.codec import HELD as MARK
+from population.base.types import Held, Mutator, Saved, Start
 from population.mutators import (
     BranchingSingleMachine,
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
-from population.session import Session
+from population.run import liveness
+from population.run.held import Holdings
+from population.run.open_run import Session
 from tests.helpers import (
     Clock,
     Scripted,
@@ -468,8 +468,8 @@ def test_what_a_host_held_that_is_gone_is_none(
 ) -> None:
     """A run may move to another machine: nobody there can ask the first one."""
     with monkeypatch.context() as there:
-        there.setattr(owners, "_host", lambda: "a-host")
-        there.setattr(owners, "_place", lambda: "/")
+        there.setattr(liveness, "_host", lambda: "a-host")
+        there.setattr(liveness, "_place", lambda: "/")
         controller = PopulationController([0.0], Scripted(), tmp_path, clock=clock)
         report(controller, {0: 1.0}, "a path")
         report(controller, {0: 0.0})

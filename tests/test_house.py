@@ -24,19 +24,19 @@ MODULES = {
 FRAMEWORKS = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "msgpack"}
 GROUND = {
     "population.base",
-    "population.errors",
-    "population.codec",
+    "population.base.errors",
+    "population.base.codec",
     "population.journal",
-    "population.rows",
-    "population.refusals",
-    "population.run_paths",
-    "population.decoding",
+    "population.journal.records",
+    "population.base.refusals",
+    "population.base.run_paths",
+    "population.core.decoding",
 }
 
 ISOLATES = {
-    "population.events",
+    "population.run.events",
     "population.params.disk",
-    "population.remover",
+    "population.run.remover",
     "population.testing.play",
 }
 SHARED_BY_MUTATORS = {
@@ -93,16 +93,16 @@ def within(room: str) -> list[str]:
 def test_the_ground_floor_stands_on_nothing() -> None:
     """Records and errors import no other room; the codec only these."""
     assert own("population.base") == set()
-    assert own("population.errors") == set()
-    assert own("population.rows") == set()
-    assert own("population.journal") == {"population.rows"}
-    assert own("population.refusals") == own("population.hints") == set()
-    below = {"population.base", "population.hints", "population.refusals"}
-    assert own("population.codec") <= below
+    assert own("population.base.errors") == set()
+    assert own("population.journal.records") == set()
+    assert own("population.journal") == {"population.journal.records"}
+    assert own("population.base.refusals") == own("population.base.hints") == set()
+    below = {"population.base", "population.base.hints", "population.base.refusals"}
+    assert own("population.base.codec") <= below
 
 
 @pytest.mark.parametrize(
-    "name", ["population.graph", "population.recent", *within("space")]
+    "name", ["population.core.graph", "population.core.recent", *within("space")]
 )
 def test_graph_and_space_stand_on_the_ground_floor(name: str) -> None:
     """They know of records, errors, the codec and the interface of a journal."""
@@ -114,16 +114,16 @@ def test_graph_and_space_stand_on_the_ground_floor(name: str) -> None:
 def test_a_mutator_knows_neither_another_one_nor_the_controller(name: str) -> None:
     """What it may use is the ground floor, the graph, spaces, and shared rules."""
     allowed = (GROUND - {"population.journal"}) | SHARED_BY_MUTATORS
-    assert own(name) <= allowed | {"population.graph", "population.space"}
+    assert own(name) <= allowed | {"population.core.graph", "population.space"}
 
 
 @pytest.mark.parametrize("name", within("journals"))
 def test_a_journal_knows_only_what_it_keeps(name: str) -> None:
     """It may use the ground floor, the graph, and its own tables and checks."""
     parts = {
-        n for n in within("journals") if n.startswith("population.journals.sqlite_")
+        n for n in within("journals") if n.startswith("population.journal.sqlite_")
     }
-    assert own(name) <= GROUND | {"population.graph", *parts}
+    assert own(name) <= GROUND | {"population.core.graph", *parts}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -137,7 +137,7 @@ def test_only_mutators_know_mutators(name: str) -> None:
 def test_the_worker_sees_the_controller_only_as_a_type() -> None:
     """Neither the controller nor the session is loaded for it."""
     seen = own("population.worker")
-    assert not seen & {"population.controller", "population.session"}
+    assert not seen & {"population.controller", "population.run.open_run"}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "population"])

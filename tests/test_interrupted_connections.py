@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from population import PopulationController
-from population.journals import sqlite_open
+from population.journal import sqlite_open
 from population.mutators import FixedSchedule
 from tests.helpers import reporter
 

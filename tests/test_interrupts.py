@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import population
-from population import PopulationController, remover
+from population import PopulationController
+from population.core.retention import Keep
 from population.mutators import FixedSchedule
 from population.params import FileParams
-from population.retention import Keep
+from population.run import remover
 from tests.helpers import Scripted, generation
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -193,7 +194,7 @@ def test_a_run_with_a_journal_of_its_own_is_nobody_elses(
     tmp_path: pathlib.Path,
 ) -> None:
     """Another process would make a run of its own beside it."""
-    from population.journals.sqlite import SqliteJournal
+    from population.journal.sqlite import SqliteJournal
 
     own = SqliteJournal(tmp_path / "own.sqlite")
     run = PopulationController([1.0], Scripted(), tmp_path, journal=own)

@@ -13,7 +13,7 @@ import pytest
 
 import population
 from population import Checkpoint, PopulationController
-from population.base import Saved
+from population.base.types import Saved
 from population.mutators import WinnerTakeAllGenetic
 from tests import kill_child
 from tests.helpers import assert_is_a_forest

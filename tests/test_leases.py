@@ -26,10 +26,10 @@ from population import (
     Report,
     Stop,
     Worker,
-    owners,
 )
-from population.base import Event
+from population.base.types import Event
 from population.mutators import WinnerTakeAllGenetic
+from population.run import liveness
 from tests.helpers import Clock, Scripted, content, generation, poll
 
 TIMEOUT_S = 100.0
@@ -272,20 +272,20 @@ def test_a_live_process_keeps_its_slot(
 
 def test_a_later_process_with_the_same_id_is_another_owner() -> None:
     """Ids come round again; when a process began does not."""
-    own = owners.Holder().owner
+    own = liveness.Holder().owner
     parent = own._replace(pid=os.getppid(), token="a")
-    began = owners._started(os.getppid())
+    began = liveness._started(os.getppid())
     assert began is not None
-    assert not owners.is_gone(parent._replace(started=began))
-    assert owners.is_gone(parent._replace(started=str(int(float(began)) - 1)))
+    assert not liveness.is_gone(parent._replace(started=began))
+    assert liveness.is_gone(parent._replace(started=str(int(float(began)) - 1)))
     boot, _, space = own.place.partition("/")
-    assert owners.is_gone(parent._replace(place=f"another/{space}", started=began))
+    assert liveness.is_gone(parent._replace(place=f"another/{space}", started=began))
     # A process of another name space may have any id here: it cannot be told.
-    assert not owners.is_gone(parent._replace(place=f"{boot}/another", started="0"))
+    assert not liveness.is_gone(parent._replace(place=f"{boot}/another", started="0"))
     # Another name is another machine only if it was started another time.
     other = own._replace(host="elsewhere", pid=1)
-    assert not owners.is_gone(other._replace(place=f"another/{space}"))
-    assert owners.is_gone(other)
+    assert not liveness.is_gone(other._replace(place=f"another/{space}"))
+    assert liveness.is_gone(other)
 
 
 def test_a_worker_that_was_forgotten_holds_nothing(hosts: Hosts) -> None:
@@ -556,8 +556,8 @@ def test_a_run_that_another_host_trains_is_refused(
     """SQLite cannot be shared through a network; the error names what can."""
     run = hosts.join(1)
     worker = begin(run)
-    monkeypatch.setattr(owners, "_host", lambda: "elsewhere")
-    monkeypatch.setattr(owners, "_place", lambda: "another boot/pid:[1]")
+    monkeypatch.setattr(liveness, "_host", lambda: "elsewhere")
+    monkeypatch.setattr(liveness, "_place", lambda: "another boot/pid:[1]")
     before = content(run)
     with pytest.raises(JournalError, match="PostgreSQL") as caught:
         hosts.join(1)
@@ -571,8 +571,8 @@ def test_a_run_that_another_host_has_given_back_is_opened(
 ) -> None:
     """A folder may move."""
     begin(hosts.join(1)).release()
-    monkeypatch.setattr(owners, "_host", lambda: "elsewhere")
-    monkeypatch.setattr(owners, "_place", lambda: "another boot/pid:[1]")
+    monkeypatch.setattr(liveness, "_host", lambda: "elsewhere")
+    monkeypatch.setattr(liveness, "_place", lambda: "another boot/pid:[1]")
     assert begin(hosts.join(1)).step == 2
 
 
@@ -581,8 +581,8 @@ def test_a_run_that_another_host_has_left_long_ago_is_opened(
 ) -> None:
     """The time that the error names, after the last sign of life."""
     worker = begin(hosts.join(1))
-    monkeypatch.setattr(owners, "_host", lambda: "elsewhere")
-    monkeypatch.setattr(owners, "_place", lambda: "another boot/pid:[1]")
+    monkeypatch.setattr(liveness, "_host", lambda: "elsewhere")
+    monkeypatch.setattr(liveness, "_place", lambda: "another boot/pid:[1]")
     hosts.clock.advance(1e6)
     assert hosts.join(1).newest(0).step == worker.step
 

@@ -11,7 +11,7 @@ import pytest
 
 import population
 from population import PopulationController
-from population.journals import sqlite_connection
+from population.journal import sqlite_connection
 from population.mutators import FixedSchedule
 from tests.helpers import connection, generation
 

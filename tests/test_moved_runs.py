@@ -16,7 +16,7 @@ import pytest
 
 import population
 from population import PopulationController, Stop
-from population.journals.sqlite import SqliteJournal
+from population.journal.sqlite import SqliteJournal
 from population.mutators import FixedSchedule, PopulationBasedTraining
 from population.params import FileParams, OrbaxParams
 from tests.helpers import generation, work

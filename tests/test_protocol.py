@@ -11,15 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from population import (
-    Branch,
-    PopulationController,
-    PopulationView,
-    Report,
-    Start,
-)
-from population.keeper import Keeper
+from population import Branch, PopulationController, PopulationView, Report, Start
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
+from population.run.params_manager import Keeper
 from tests.helpers import (
     Scripted,
     assert_is_a_forest,

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from population import JournalError, PopulationController, Stop
-from population.journals import sqlite_file
-from population.journals.sqlite import SqliteJournal
+from population.journal import sqlite_file
+from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining
 
 DATA = pathlib.Path(__file__).parent / "data"

@@ -14,10 +14,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from population import codec
-from population.base import Held, Ref, Saved
+from population.base import codec
+from population.base.refusals import DEEPEST
+from population.base.types import Held, Ref, Saved
 from population.params import FileParams, MemoryParams, trees
-from population.refusals import DEEPEST
 
 MA: Any = np.ma  # Older releases of NumPy do not declare its types.
 

@@ -13,10 +13,7 @@ import pytest
 
 import population
 from population import Branch, Mutator, PopulationController, Report, Start
-from population.mutators import (
-    PopulationBasedTraining,
-    WinnerTakeAllGenetic,
-)
+from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.testing.nudge import nudge
 from tests.helpers import Clock, Scripted, branch_at, content, generation, work
 from tests.mutators.factories import FACTORIES

@@ -23,12 +23,12 @@ from population import (
     Ref,
     Report,
     Worker,
-    remover,
 )
-from population.base import Checkpoint, Saved
+from population.base.types import Checkpoint, Saved
+from population.core.retention import Keep
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.params import FileParams
-from population.retention import Keep
+from population.run import remover
 from tests.helpers import Scripted, generation, poll, work
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -14,11 +14,8 @@ import numpy as np
 import pytest
 
 from population import JournalError, PopulationController
-from population.journals import (
-    sqlite_file,
-    sqlite_schema,
-)
-from population.journals.sqlite import SqliteJournal
+from population.journal import sqlite_file, sqlite_schema
+from population.journal.sqlite import SqliteJournal
 from population.mutators import BranchingSingleMachine, WinnerTakeAllGenetic
 from tests.helpers import (
     Scripted,

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from population import JournalError, PopulationController, decisions
-from population.journals import sqlite_waiting
+from population import JournalError, PopulationController
+from population.core import decisions
+from population.journal import sqlite_waiting
 from population.mutators import WinnerTakeAllGenetic
 from tests.helpers import Scripted, poll, reporter
 

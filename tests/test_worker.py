@@ -21,11 +21,11 @@ from population import (
     Stop,
     Worker,
     hyperparams,
-    remover,
 )
-from population.base import Saved
+from population.base.types import Saved
+from population.core.retention import Keep
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
-from population.retention import Keep
+from population.run import remover
 
 OPTIMISER = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
 LIMIT_S = 30.0  # Far more than any test needs; a thread that hangs is a failure.

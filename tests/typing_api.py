@@ -24,9 +24,10 @@ from population import (
     Start,
     Stop,
 )
-from population.base import Held
+from population.base.errors import ClaimError
+from population.base.types import Held
+from population.core.retention import Keep
 from population.engines import processes
-from population.errors import ClaimError
 from population.mutators import (
     REGISTRY,
     BranchingSingleMachine,
@@ -45,7 +46,6 @@ from population.mutators.exploit import (
     Winner,
 )
 from population.params import FileParams, MemoryParams, OrbaxParams
-from population.retention import Keep
 from population.space import (
     Categorical,
     Gaussian,

@@ -25,8 +25,8 @@ from benchmarks.record import RESULTS, Figure, circumstances, shown, spread, wri
 from population import PopulationController
 from population.mutators import PopulationBasedTraining
 from population.params import FileParams
+from population.run.sweeping import Sweeper
 from population.space import LogUniform, Perturb
-from population.sweeping import Sweeper
 
 STEPS_PER_EXPLOIT = 10
 GOAL_PER_CENT = 2.0

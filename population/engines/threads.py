@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from population.controller import PopulationController
-from population.engines import settings
+from population.engines import jax_settings
 from population.engines.summary import Summary as Summary
 from population.report import progress as progress_module
 from population.worker import Worker
@@ -57,7 +57,7 @@ def run(
     if type(count) is not int or count < 1:
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
     places = list(devices) if devices else _all_devices()
-    crew = _Crew(train, controller, settings.taken("train"))
+    crew = _Crew(train, controller, jax_settings.taken("train"))
     ends = [threading.Event() for _ in range(count)]
     threads = [
         threading.Thread(
@@ -84,7 +84,7 @@ class _Crew:
         self,
         train: Callable[[Worker], None],
         controller: PopulationController,
-        found: settings.Settings,
+        found: jax_settings.Settings,
     ) -> None:
         self._train = train
         self._controller = controller
@@ -127,7 +127,7 @@ class _Crew:
             worker = Worker(self._controller.session, stopped=self._stopped)
             workers.append(worker)
             worker.device = device
-            in_force = settings.applied(self._settings)
+            in_force = jax_settings.applied(self._settings)
             with in_force, worker, jax.default_device(device):
                 if worker.worker_id >= 0:  # Else the run ended before it got a slot.
                     self._train(worker)

@@ -40,23 +40,23 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from population import deadlock
-from population.base import Checkpoint, Held, Saved
+from population.base.errors import ClaimError, PopulationError
+from population.base.types import Checkpoint, Held, Saved
 from population.controller import PopulationController
-from population.engines.stacked import arguments, assembly, interrupts
-from population.engines.stacked.meta import mask as mask
+from population.engines.stacked import arguments, interrupts, setup
+from population.engines.stacked.columns import mask as mask
+from population.engines.stacked.placement import Tenants, key_of
 from population.engines.stacked.summary import Summary as Summary
-from population.engines.stacked.tenants import Tenants, key_of
-from population.errors import ClaimError, PopulationError
 from population.in_force import restoring
 from population.report import progress as progress_module
+from population.run import deadlock
 
 if TYPE_CHECKING:
     import jax
 
-    from population.engines.stacked.bank import Bank, Values
+    from population.core.incoming import Incoming
     from population.engines.stacked.member import Member
-    from population.incoming import Incoming
+    from population.engines.stacked.states import Bank, Values
 
 
 _SAVING = (OSError, RuntimeError, MemoryError, TypeError, ValueError)
@@ -146,7 +146,7 @@ def _run(
         controller.claim_all()
     with contextlib.ExitStack() as stack:
         stack.callback(claims.release_all)
-        parts = assembly.assemble(controller, request)
+        parts = setup.assemble(controller, request)
         stack.callback(parts.feed.close)
         # What no program can take is refused before the decision is recorded.
         check = parts.member.columns.encode
@@ -180,7 +180,7 @@ class _Population:
     """
 
     def __init__(
-        self, controller: PopulationController, parts: assembly.Parts, save_every: int
+        self, controller: PopulationController, parts: setup.Parts, save_every: int
     ) -> None:
         self._controller = controller
         self._session = controller.session

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from population import hyperparams
+from population.base.log_once import Notice
 from population.in_force import injected
 from population.in_force.injected import Number
-from population.once import Notice
 
 NOT_IN_FORCE = "not in force"
 ROUNDED = "rounded"

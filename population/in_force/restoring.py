@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from population.base import Checkpoint, Saved
-from population.errors import MisfitError
-from population.graph import CheckpointGraph
+from population.base.errors import MisfitError
+from population.base.types import Checkpoint, Saved
+from population.core.graph import CheckpointGraph
 from population.in_force import injected
 from population.in_force.injected import Number
 from population.params import references, trees

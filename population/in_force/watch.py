@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from population import hyperparams
+from population.base.log_once import Notices
 from population.in_force import injected
 from population.in_force.findings import changed, found, not_restored, on_host
 from population.in_force.injected import Number
 from population.in_force.probe import Probes
 from population.in_force.restoring import USER_ERRORS, Restored, is_kept
-from population.once import Notices
 
 logger = logging.getLogger("population")
 

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from population.base import Branch, Mutator, PopulationView, Report, Schedule
-from population.codec import digest, normalized
+from population.base.codec import digest, normalized
+from population.base.types import Branch, Mutator, PopulationView, Report, Schedule
 
 logger = logging.getLogger("population")
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from population.base import Branch, Checkpoint, Mutator, PopulationView, Report
+from population.base.types import Branch, Checkpoint, Mutator, PopulationView, Report
 from population.mutators.explore import Explore, MutateFn
 from population.mutators.rounds import Latecomer, check_steps, step_after
 

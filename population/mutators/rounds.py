@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from population.base import Branch
+from population.base.types import Branch
 
 
 class Latecomer:

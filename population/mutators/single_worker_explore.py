@@ -10,7 +10,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from population.base import Branch, Checkpoint, Mutator, PopulationView, Ref, Report
+from population.base.types import (
+    Branch,
+    Checkpoint,
+    Mutator,
+    PopulationView,
+    Ref,
+    Report,
+)
 from population.mutators.explore import Explore, MutateFn
 
 _TRIALS = ("center", "neg", "pos")

@@ -11,7 +11,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from population.base import Branch, Checkpoint, Mutator, PopulationView, Ref, Report
+from population.base.types import (
+    Branch,
+    Checkpoint,
+    Mutator,
+    PopulationView,
+    Ref,
+    Report,
+)
 from population.mutators.explore import Explore, MutateFn
 from population.mutators.rounds import Latecomer
 

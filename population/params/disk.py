@@ -14,9 +14,9 @@ from typing import Any
 
 from flax import serialization
 
-from population.errors import ParamsError
+from population.base.errors import ParamsError
+from population.base.refusals import shortly
 from population.params import folders, trees
-from population.refusals import shortly
 
 RUNS = ".runs"  # The folder of `population.params.marks`.
 _MAGIC = b"POPP"

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from population import durable, run_paths
+from population.base import durable, run_paths
 from population.params import disk, folders, marks, trees
 
 _SUFFIX = ".msgpack"

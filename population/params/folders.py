@@ -12,7 +12,7 @@ import pathlib
 import stat
 from typing import BinaryIO
 
-from population.errors import ParamsError
+from population.base.errors import ParamsError
 
 logger = logging.getLogger("population")
 

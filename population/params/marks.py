@@ -13,7 +13,7 @@ import re
 import secrets
 from typing import Any
 
-from population import durable
+from population.base import durable
 from population.params import disk, folders
 
 _TOKEN = re.compile(r"[0-9A-Za-z_-]+")

@@ -8,7 +8,7 @@ from typing import Any
 
 from jax.tree_util import keystr
 
-from population.errors import ParamsError
+from population.base.errors import ParamsError
 from population.params import references, trees
 
 

@@ -21,9 +21,9 @@ import orbax.checkpoint as ocp
 import tensorstore
 from etils import epath
 
-from population import durable, run_paths
+from population.base import durable, run_paths
+from population.base.refusals import shortly
 from population.params import disk, folders, marks, trees
-from population.refusals import shortly
 
 _SUFFIX = ".orbax"
 _HEAD = "head.msgpack"

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr
 
-from population import codec
-from population.errors import MisfitError, ParamsError
+from population.base import codec
+from population.base.errors import MisfitError, ParamsError
+from population.base.refusals import DEEPEST, refuse_lossy, shortly, too_deep
 from population.params import references
-from population.refusals import DEEPEST, refuse_lossy, shortly, too_deep
 
 _PLAIN_LEAVES = (bool, int, float, str, bytes)
 # No bound methods, no partials: they may hold weights.

@@ -17,10 +17,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from population.base import Checkpoint, Ref
+from population.base.run_paths import run_folder
+from population.base.types import Checkpoint, Ref
 from population.controller import PopulationController
 from population.report.hyperparameters import numbers
-from population.run_paths import run_folder
 from population.space import OneMinusLogUniform, domains
 
 NEAR_ONE = "near one"

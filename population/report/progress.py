@@ -9,7 +9,7 @@ from typing import Any
 
 from rich import progress
 
-from population.base import Checkpoint
+from population.base.types import Checkpoint
 from population.controller import PopulationController
 from population.report.hyperparameters import one_line
 

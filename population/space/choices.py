@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from population import codec
+from population.base import codec
 from population.space.domain import Domain, spread
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from population import codec
-from population.refusals import shortly
+from population.base import codec
+from population.base.refusals import shortly
 from population.space.choices import Categorical, Ordinal
 from population.space.domain import Domain
 

@@ -10,15 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from population import codec
+from population.base import codec
 from population.space.choices import Categorical, Ordinal
 from population.space.domain import Domain, spread
-from population.space.numbers import (
-    Integer,
-    LogUniform,
-    OneMinusLogUniform,
-    Uniform,
-)
+from population.space.numbers import Integer, LogUniform, OneMinusLogUniform, Uniform
 
 _DOMAINS: dict[str, type[Any]] = {
     kind.__name__: kind

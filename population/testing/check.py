@@ -7,18 +7,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from population.base import Mutator
+from population.base.types import Mutator
 from population.testing.broken import BrokenPromise
 from population.testing.nudge import nudge
 from population.testing.play import Case, Make, Played, quiet
 from population.testing.promises import PROMISES, Finding, Promise
 from population.testing.script import Event
-from population.testing.scripts import (
-    long_script,
-    one_round,
-    script_with_loss,
-    scripts,
-)
+from population.testing.scripts import long_script, one_round, script_with_loss, scripts
 from population.testing.shrink import shrink
 
 BRANCHES = "branches now and then"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from population import codec
+from population.base import codec
 from population.testing.loop.finding import LoopReport
 
 

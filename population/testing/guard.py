@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from population import codec
-from population.base import Branch, Mutator, PopulationView, Report
+from population.base import codec
+from population.base.types import Branch, Mutator, PopulationView, Report
 
 if TYPE_CHECKING:
     from population.testing.play import Play

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from population import codec
-from population.base import Checkpoint, Mutator, Ref
+from population.base import codec
+from population.base.types import Checkpoint, Mutator, Ref
 from population.controller import PopulationController
-from population.journals.sqlite import SqliteJournal
+from population.journal.sqlite import SqliteJournal
 from population.testing import noise
 from population.testing.clock import Clock
 from population.testing.script import Event

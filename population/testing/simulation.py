@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from population import deadlock
-from population.base import ActiveWorker, Mutator
+from population.base.types import ActiveWorker, Mutator
 from population.controller import PopulationController
-from population.journal import Journal
+from population.journal.base import Journal
+from population.run import deadlock
 from population.testing.clock import Clock
 
 _NOISE = 1.0

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from population import PopulationController, Start, owners
-from population.base import Held
+from population import PopulationController, Start
+from population.base.types import Held
 from population.mutators import WinnerTakeAllGenetic
+from population.run import liveness
 from tests.helpers import Clock
 
 Meta = dict[str, Any]
@@ -64,8 +65,8 @@ def tick(controller: PopulationController, count: int = 1) -> None:
 
 def make(folder: pathlib.Path) -> None:
     """A run in which everything has happened that the format can tell."""
-    owners._host = lambda: "a-host"  # type: ignore[assignment]
-    owners._place = lambda: "/"  # type: ignore[assignment]
+    liveness._host = lambda: "a-host"  # type: ignore[assignment]
+    liveness._place = lambda: "/"  # type: ignore[assignment]
     clock = Clock(_BEGAN)
     controller = opened(folder, clock=clock, worker_timeout=60.0)
     hold(controller, clock)

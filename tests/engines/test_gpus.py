@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from population.engines import gpus
+from population.engines.processes import gpus
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from population import PopulationController, Worker
-from population.engines import child, processes, threads
+from population.engines import processes, threads
+from population.engines.processes import child
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
 from tests.engines import process_children as children
 

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from population import PopulationController, Worker
-from population.engines import process_settings, processes, settings, threads
-from population.engines.stacked import feed
+from population.engines import jax_settings, processes, threads
+from population.engines.processes import settings
+from population.engines.stacked import batches
 from population.mutators import FixedSchedule
 from tests.engines import settings_children as children
 
@@ -85,7 +86,7 @@ def train_under(seen: list[Any]) -> Callable[[Worker], None]:
 
     def train(worker: Worker) -> None:
         del worker
-        seen.append(settings.values() | {"jax_default_device": None})
+        seen.append(jax_settings.values() | {"jax_default_device": None})
 
     return train
 
@@ -111,7 +112,7 @@ def test_threads_train_under_each_context_of_the_caller(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What holds in a plain loop holds in each thread, and nothing is warned of."""
-    fresh = in_a_thread(settings.values)
+    fresh = in_a_thread(jax_settings.values)
     loop: list[Any] = []
     thread: list[Any] = []
     with CONTEXTS[name]():
@@ -123,7 +124,7 @@ def test_threads_train_under_each_context_of_the_caller(
     if name != "default_device":  # The engine sets it for each worker.
         assert loop[0] != fresh | {"jax_default_device": None}
     assert not warnings_of(caplog)
-    assert in_a_thread(settings.values) == fresh
+    assert in_a_thread(jax_settings.values) == fresh
 
 
 def test_what_is_entered_acts_in_the_threads() -> None:
@@ -180,34 +181,34 @@ def test_a_context_can_take_back_what_holds_for_the_process() -> None:
 
 def test_an_exception_leaves_every_context() -> None:
     """Neither the caller's thread nor a later one keeps what a worker ran under."""
-    before = settings.values()
+    before = jax_settings.values()
 
     def train(worker: Worker) -> None:
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine"), x64(True), set_mesh():
         threads.run(train, opened(), progress=False)
-    assert settings.values() == before == in_a_thread(settings.values)
+    assert jax_settings.values() == before == in_a_thread(jax_settings.values)
 
 
 def test_applied_is_left_when_its_block_raises() -> None:
     """The thread goes on with its own settings."""
     with x64(True), jax.default_matmul_precision("float32"), set_mesh():
-        found = settings.taken("train")
+        found = jax_settings.taken("train")
     assert found
-    before = settings.values()
+    before = jax_settings.values()
     within = before
-    with contextlib.suppress(KeyError), settings.applied(found):
-        within = settings.values()
+    with contextlib.suppress(KeyError), jax_settings.applied(found):
+        within = jax_settings.values()
         raise KeyError
-    assert settings.values() == before != within
+    assert jax_settings.values() == before != within
 
 
 def test_nothing_is_taken_where_nothing_differs() -> None:
     """What was set for the process holds in every thread by itself."""
     jax.config.update("jax_debug_infs", True)
     try:
-        assert settings.examined() == ({}, [])
+        assert jax_settings.examined() == ({}, [])
     finally:
         jax.config.update("jax_debug_infs", False)
 
@@ -276,18 +277,18 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
 
     def batches(seed: int, worker_id: int, step: int) -> Any:
         here = threading.current_thread().name
-        seen.append((here, settings.values()))
+        seen.append((here, jax_settings.values()))
         if here == "population-feed":
             ahead.set()
         return np.ones(2)
 
     with CONTEXTS[name]():
-        made = feed.Each(batches, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
+        made = batches.Each(batches, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
         made.take([0])
         assert ahead.wait(SECONDS)
         made.take([1])
         made.close()
-        expected = settings.values()
+        expected = jax_settings.values()
     assert [one for _, one in seen if one != expected] == []
     assert not warnings_of(caplog)
 
@@ -295,7 +296,9 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
 def test_batches_of_64_bits_are_made_ahead_as_they_are() -> None:
     """In the thread that prepares them, too, they are float64."""
     with x64(True):
-        made = feed.Shared(lambda seed, step: jnp.ones(2), 0, 1, jnp.asarray, ahead_s=0)
+        made = batches.Shared(
+            lambda seed, step: jnp.ones(2), 0, 1, jnp.asarray, ahead_s=0
+        )
         dtypes = [made.take([step]).dtype for step in range(3)]
         made.close()
     assert dtypes == [np.dtype("float64")] * 3
@@ -351,7 +354,7 @@ def test_what_is_sent_is_plain_and_not_of_one_process(
         jax.numpy_dtype_promotion("strict"),
         jax.default_device(jax.local_devices()[0]),
     ):
-        found = process_settings.sent()
+        found = settings.sent()
     assert found is not None
     kinds = {type(value) for value in found.options.values()}
     assert kinds <= {bool, int, float, str, type(None)}
@@ -359,23 +362,23 @@ def test_what_is_sent_is_plain_and_not_of_one_process(
     assert {"jax_platforms", "jax_default_device"} <= set(found.compared)
     assert not any("cross_host" in name for name in found.options)
     assert not found.others
-    monkeypatch.setattr(settings, "is_loaded", lambda: False)
-    assert process_settings.sent() is None
+    monkeypatch.setattr(jax_settings, "is_loaded", lambda: False)
+    assert settings.sent() is None
 
 
 def test_a_process_tells_what_is_not_in_force() -> None:
     """What JAX refuses, and other devices; not an option that is not known yet."""
     told: list[list[str]] = []
-    before = settings.values()
-    here = process_settings.sent()
+    before = jax_settings.values()
+    here = settings.sent()
     assert here is not None
-    received = process_settings.Received(here)
+    received = settings.Received(here)
     received.put_early()
     jax.config.update("jax_debug_infs", True)  # As a module does when it is loaded.
     received.put(told.append)
-    assert settings.values() == before
+    assert jax_settings.values() == before
     assert not told
-    sent = process_settings.Sent(
+    sent = settings.Sent(
         {
             "jax_no_such": True,
             "jax_numpy_rank_promotion": "no such",
@@ -385,10 +388,10 @@ def test_a_process_tells_what_is_not_in_force() -> None:
         ["compute_on_context_manager"],
     )
     try:
-        process_settings.Received(sent).put(told.append)
+        settings.Received(sent).put(told.append)
         assert jax.config.values["jax_debug_nans"]
     finally:
         jax.config.update("jax_debug_nans", False)
     lost = ["jax_numpy_rank_promotion", "jax_platforms", "compute_on_context_manager"]
     assert told == [lost]
-    assert settings.values() == before
+    assert jax_settings.values() == before

@@ -17,10 +17,10 @@ import pytest
 
 import population
 from population import Mutator, PopulationController, Stop
-from population.base import Held, Saved
+from population.base.errors import ClaimError
+from population.base.types import Held, Saved
 from population.engines import vectorized
-from population.engines.stacked.tenants import Tenants
-from population.errors import ClaimError
+from population.engines.stacked.placement import Tenants
 from population.mutators import (
     REGISTRY,
     BranchingSingleMachine,

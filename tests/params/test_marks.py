@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from population import durable
+from population.base import durable
 from population.params import OrbaxParams
 from tests.params.stores import ON_DISK
 

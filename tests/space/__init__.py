@@ -13,7 +13,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import assume
 
-from population import codec
+from population.base import codec
 from population.space import (
     Categorical,
     Gaussian,

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from population import Branch, PopulationController, PopulationView, Report, codec
+from population import Branch, PopulationController, PopulationView, Report
+from population.base import codec
 from population.space import (
     Categorical,
     Gaussian,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from population import codec
+from population.base import codec
 from population.space import (
     Categorical,
     Integer,

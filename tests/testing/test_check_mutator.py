@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from population import Branch, Mutator, PopulationView, Report
-from population.codec import digest
+from population.base.codec import digest
 from population.mutators import (
     REGISTRY,
     BranchingSingleMachine,

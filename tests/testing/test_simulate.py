@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from population import Checkpoint, PopulationController, PopulationView
-from population.journals.sqlite import SqliteJournal
+from population.journal.sqlite import SqliteJournal
 from population.mutators import (
     BranchingSingleMachine,
     FixedSchedule,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from population.engines.stacked.choice import BATCHINGS
+from population.engines.stacked.autotune import BATCHINGS
 
 
 class Source(NamedTuple):

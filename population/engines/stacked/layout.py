@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population.errors import MisfitError
+from population.base.errors import MisfitError
 from population.params import references, trees
 
 Flat = tuple[Any, ...]

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from population.engines.stacked.columns import Columns
 from population.engines.stacked.effects import Effects
 from population.engines.stacked.layout import Flat, Layout, Moved, is_array, told
-from population.engines.stacked.meta import Columns
 from population.in_force import injected, restoring
 from population.in_force.injected import Number
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from population.engines.stacked.bank import Bank
+from population.base.log_once import Notice, Notices
+from population.core.slot import Slot
 from population.engines.stacked.member import Member
+from population.engines.stacked.states import Bank
 from population.in_force import findings
 from population.in_force.injected import Number
-from population.once import Notice, Notices
-from population.slot import Slot
 
 _UNUSED = (
     "{} have no effect: whatever init, step and evaluate do with them, no value "

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from population.errors import ParamsError
+from population.base.errors import ParamsError
 from population.in_force import findings, injected, watch
 from population.in_force.restoring import USER_ERRORS, Restored
 from population.params import MemoryParams

@@ -9,16 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population import codec, params
-from population.errors import ParamsError
+from population import params
+from population.base import codec
+from population.base.errors import ParamsError
 from population.testing.loop import trees
-from population.testing.loop.finding import (
-    DONATED,
-    NAN,
-    NOT_TRAINING,
-    PARAMS,
-    Finding,
-)
+from population.testing.loop.finding import DONATED, NAN, NOT_TRAINING, PARAMS, Finding
 from population.testing.loop.trial import (
     RETURNED,
     DonatedError,

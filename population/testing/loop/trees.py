@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population import codec
+from population.base import codec
 from population.params import references
 
 Path: TypeAlias = tuple[Any, ...]

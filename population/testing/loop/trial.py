@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from population.base import Saved
+from population.base.types import Saved
 from population.in_force import restoring
 from population.params import MemoryParams, references
 from population.testing.loop import trees

@@ -16,7 +16,7 @@ import numpy as np
 
 from population import Mutator, PopulationController
 from population.engines import vectorized
-from population.engines.stacked.bank import Separate, Stack
+from population.engines.stacked.states import Separate, Stack
 from population.mutators import PopulationBasedTraining
 from tests.engines import regression
 from tests.engines.stacked import test_bank

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from population import PopulationController, Start, Stop
-from population.base import Saved
+from population.base.errors import ClaimError, ParamsError
+from population.base.types import Saved
 from population.engines import vectorized
-from population.errors import ClaimError, ParamsError
 from population.mutators import FixedSchedule, PopulationBasedTraining
 from population.space import Integer
 from tests.engines.stacked import problems

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from population.engines.stacked import programs
-from population.engines.stacked.bank import Bank, Separate, Stack
+from population.engines.stacked.columns import Columns
 from population.engines.stacked.member import Member
-from population.engines.stacked.meta import Columns
+from population.engines.stacked.states import Bank, Separate, Stack
 
 SIZE, LENGTH = 5, 3
 AXES = {"data": (None, None), "each": (0, 0), "shared": (None, 0)}

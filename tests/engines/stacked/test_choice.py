@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from population import codec
-from population.engines.stacked import choice
+from population.base import codec
+from population.engines.stacked import autotune
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import PLAIN
 from tests.helpers import Clock
@@ -43,7 +43,7 @@ class Bench:
     def fastest(self) -> str:
         """The choice."""
         ways = tuple(self._seconds)
-        return choice.fastest(self.make, "a moment", ways, self.clock).batching
+        return autotune.fastest(self.make, "a moment", ways, self.clock).batching
 
 
 @pytest.mark.parametrize("best", problems.BATCHINGS)
@@ -75,7 +75,7 @@ def test_a_single_hiccup_decides_nothing() -> None:
 
         return slow_once
 
-    chosen = choice.fastest(make, "", ("map", "vmap"), bench.clock)
+    chosen = autotune.fastest(make, "", ("map", "vmap"), bench.clock)
     assert chosen == ("vmap", True)
 
 
@@ -106,9 +106,9 @@ def favour(monkeypatch: pytest.MonkeyPatch, best: str) -> list[str]:
         for name in problems.BATCHINGS:
             tried.append(name)
             make(name)()
-        return choice.Choice(best, for_good=True)
+        return autotune.Choice(best, for_good=True)
 
-    monkeypatch.setattr(choice, "fastest", fastest)
+    monkeypatch.setattr(autotune, "fastest", fastest)
     return tried
 
 

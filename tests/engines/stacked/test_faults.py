@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from population import Branch, PopulationController, Stop
-from population.base import Held
+from population.base.types import Held
 from population.engines import vectorized
-from population.engines.stacked import choice, feed
-from population.engines.stacked.bank import Stack
+from population.engines.stacked import autotune, batches
+from population.engines.stacked.states import Stack
 from population.mutators import (
     FixedSchedule,
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
-from population.session import Session
+from population.run.open_run import Session
 from population.space import Categorical
 from tests.engines import regression
 from tests.engines.stacked import problems
@@ -46,7 +46,7 @@ def schedule() -> FixedSchedule:
 
 def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the batches of one step fit at a time."""
-    monkeypatch.setattr(feed, "chunk_length", lambda steps, size: 1)
+    monkeypatch.setattr(batches, "chunk_length", lambda steps, size: 1)
 
 
 @pytest.mark.parametrize(("at", "left"), [(25, 25), (28, 20)])
@@ -266,7 +266,7 @@ def test_a_choice_for_want_of_memory_is_made_again(
             raise error
         return lambda: clock.advance(1.0)
 
-    found = choice.fastest(make, "", ("loop", "vmap"), clock)
+    found = autotune.fastest(make, "", ("loop", "vmap"), clock)
     assert found == ("loop", for_good)
     assert "cannot be batched by vmap" in caplog.text
 
@@ -280,7 +280,7 @@ def test_what_cannot_differ_is_not_tried(
 ) -> None:
     """One member that makes one step is the same program however it is batched."""
     caplog.set_level(logging.INFO)
-    assert choice.worth_trying(size, steps) == ways
+    assert autotune.worth_trying(size, steps) == ways
     if len(ways) == 1:
         found = problems.controller(size=1, steps=2)
         assert problems.run(found, PLAIN, 1, batching="auto").batching == "loop"
@@ -303,9 +303,9 @@ def test_the_data_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> Non
         for name in names:
             make(name)()
             counts.append(copies())
-        return choice.Choice("loop", for_good=True)
+        return autotune.Choice("loop", for_good=True)
 
-    monkeypatch.setattr(choice, "fastest", fastest)
+    monkeypatch.setattr(autotune, "fastest", fastest)
     problems.run(problems.controller(), PLAIN, data=data, batching="auto")
     assert counts == [1, 1, 1]
 
@@ -322,10 +322,10 @@ def test_a_round_that_can_only_be_cut_into_crumbs_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A prime number of steps takes a call for each."""
-    assert feed.chunk_length(101, 10, 500) == 1
+    assert batches.chunk_length(101, 10, 500) == 1
     assert "50 steps fit" in caplog.text
     caplog.clear()
-    assert feed.chunk_length(100, 10, 500) == 50
+    assert batches.chunk_length(100, 10, 500) == 50
     assert caplog.text == ""
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from population.engines.stacked.meta import Columns, mask
+from population.engines.stacked.columns import Columns, mask
 from population.space import (
     Categorical,
     Integer,

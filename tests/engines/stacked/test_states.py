@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from population.base import Saved
+from population.base.types import Saved
 from tests.engines.stacked import problems
 
 META = {"learning_rate": 0.01}

@@ -1,0 +1,23 @@
+"""The words of the library: its types and errors, and how values become text."""
+
+from population.base.errors import ClaimError as ClaimError
+from population.base.errors import JournalError as JournalError
+from population.base.errors import MisfitError as MisfitError
+from population.base.errors import ParamsError as ParamsError
+from population.base.errors import PopulationError as PopulationError
+from population.base.errors import RunMismatchError as RunMismatchError
+from population.base.types import ActiveWorker as ActiveWorker
+from population.base.types import Branch as Branch
+from population.base.types import Checkpoint as Checkpoint
+from population.base.types import Event as Event
+from population.base.types import Held as Held
+from population.base.types import Mutator as Mutator
+from population.base.types import ParamsStore as ParamsStore
+from population.base.types import PopulationView as PopulationView
+from population.base.types import Ref as Ref
+from population.base.types import Report as Report
+from population.base.types import RunPath as RunPath
+from population.base.types import Saved as Saved
+from population.base.types import Schedule as Schedule
+from population.base.types import Start as Start
+from population.base.types import Stop as Stop

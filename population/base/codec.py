@@ -1,0 +1,381 @@
+"""One tagged-JSON codec: what may be stored, and how it comes back unchanged.
+
+Plain JSON carries None, bool, int, float, str, lists and dicts with string keys. What
+JSON would change is written as an object with a single key that begins with "!":
+tuples, other dict keys, NaN and infinities, paths, dataclasses, `Ref`, `Saved`,
+`RunPath` and `Held`. Decoding builds plain data and these records; it never runs code.
+Trees are at most `DEEPEST` containers deep: what was written can be read at any depth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import operator
+import pathlib
+import typing
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from population.base import hints
+from population.base.refusals import (
+    DEEPEST,
+    leads_out,
+    refusal,
+    refuse_long,
+    refuse_lossy,
+    shortly,
+    too_deep,
+)
+from population.base.refusals import is_array as is_array
+from population.base.refusals import readable as readable
+from population.base.types import Held, Ref, RunPath, Saved
+
+_PLAIN = frozenset({type(None), bool, int, str})
+_LEAVES = _PLAIN | {float}
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+HELD = '{"!held":'  # How held params begin in a journal.
+_LARGEST = 2**63 - 1  # What a journal's column holds.
+_dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_dumps_sorted = json.JSONEncoder(sort_keys=True).encode
+
+
+def encode(
+    tree: Any, what: str = "value", *, scalars: bool = True, records: bool = False
+) -> str:
+    """Encode a tree of plain data.
+
+    Args:
+        tree: Scalars, strings, lists, tuples, dicts, paths, `Ref`, dataclasses.
+        what: How an error calls the tree.
+        scalars: Whether NumPy and JAX scalars become Python scalars, or are refused.
+        records: Whether dataclasses are allowed; to decode them takes their type.
+
+    Returns:
+        One line of JSON; equal trees give equal text but for the order of dict keys.
+
+    Raises:
+        TypeError: If something cannot be stored, or is nested deeper than `DEEPEST`
+            containers; the message names its place.
+        ValueError: If there is a `Held` within the tree.
+    """
+    if type(tree) is str:
+        return _dumps(tree)
+    rules = _Rules(scalars, records) if records or not scalars else _USUAL
+    packed = _pack(tree, what, rules, 0)
+    try:
+        return _dumps(packed)
+    except ValueError:
+        refuse_long(packed, what)
+
+
+def encode_params(params: Any) -> str:
+    """The same for the params of a checkpoint, which as a whole may be `Held`."""
+    if type(params) is Held:
+        return f'{HELD}["{params.session}",{params.number}]}}'
+    return encode(params, "params")
+
+
+def decode(text: str, like: object = None) -> Any:
+    """Decode what `encode` wrote; each call gives a fresh copy.
+
+    Args:
+        text: The output of `encode`.
+        like: The type of the tree, needed where it is or holds a dataclass; the types
+            of nested ones are read from the field annotations.
+
+    Raises:
+        ValueError: If the text is not the codec's, is nested too deeply for what is
+            left of Python's stack, or a dataclass has no known type.
+        TypeError: If a dataclass does not take the fields that are stored.
+    """
+    try:
+        return _unpack(_loads(text), like)
+    except RecursionError as error:
+        raise ValueError("The text is nested too deeply to be read.") from error
+
+
+def normalized(tree: Any, what: str) -> Any:
+    """The tree as it will come back from the journal, as a copy of its own."""
+    return decode(encode(tree, what))
+
+
+def digest(tree: Any) -> str:
+    """The same text for equal trees, whatever the order of their dict keys.
+
+    Raises:
+        TypeError: If something cannot be stored; the message names its place.
+        ValueError: If there is a `Held` within the tree.
+    """
+    packed = _pack(tree, "meta_params", _IN_ORDER, 0)
+    try:
+        return _dumps_sorted(packed)
+    except ValueError:
+        refuse_long(packed, "meta_params")
+
+
+def number(value: Any, what: str = "value") -> float | None:
+    """A reported value as a Python float, or None.
+
+    Waits for the device if the value is still being computed.
+
+    Raises:
+        TypeError: If it is no real number; a bool is none, nor is a masked array.
+        ValueError: If it is an array of more than one element.
+    """
+    kind = type(value)
+    if kind is float or value is None:
+        return typing.cast("float | None", value)
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        if math.prod(value.shape) != 1:
+            raise ValueError(
+                f"{what} must be one number, got an array of shape "
+                f"{tuple(value.shape)}. Reduce it first, say by its mean."
+            )
+        refuse_lossy(value, what)
+        value = np.asarray(value).reshape(()).item()
+        if isinstance(value, np.floating):
+            value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(
+            f"{what} must be a real number or None, got {type(value).__name__} "
+            f"{shortly(value)}."
+        )
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{what} must fit a float, got an int that is too large."
+        ) from None
+
+
+def integer(value: Any, what: str, low: int = 0) -> int:
+    """A worker id or step as a Python int.
+
+    Raises:
+        TypeError: If it is no integer; bools and floats are none.
+        ValueError: If it is below `low`.
+    """
+    kind = type(value)
+    if kind is not int:
+        if is_array(value):
+            refuse_lossy(value, what)
+        if kind is bool or isinstance(value, np.bool_) or not _is_index(value):
+            raise TypeError(
+                f"{what} must be an int, got {kind.__name__} {shortly(value)}."
+            )
+        value = operator.index(value)
+    if value < low:
+        raise ValueError(f"{what} must be {low} or more, got {shortly(value)}.")
+    if value > _LARGEST:
+        raise ValueError(f"{what} must be at most {_LARGEST}, got {shortly(value)}.")
+    return typing.cast(int, value)
+
+
+class _Rules(NamedTuple):
+    """What `_pack` allows, and whether it sorts what has no order."""
+
+    scalars: bool = True
+    records: bool = False
+    in_order: bool = False
+
+
+_USUAL = _Rules()
+_IN_ORDER = _Rules(in_order=True)
+
+
+def _is_index(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _pack(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
+    """What JSON carries of a tree that lies within so many containers."""
+    kind = type(tree)
+    if kind in _PLAIN:
+        return tree
+    if kind is float:
+        return tree if math.isfinite(tree) else {"!float": repr(tree)}
+    if kind is dict or kind is list or kind is tuple:
+        if depth >= DEEPEST:
+            raise TypeError(too_deep(place))
+        if kind is dict:
+            return _pack_dict(tree, place, rules, depth + 1)
+        if _PLAIN.issuperset(map(type, tree)):  # A state may be a long list of ints.
+            return tree if kind is list else {"!tuple": list(tree)}
+        depth += 1
+        packed = [_pack(x, f"{place}[{i}]", rules, depth) for i, x in enumerate(tree)]
+        return packed if kind is list else {"!tuple": packed}
+    return _pack_other(tree, place, rules, depth)
+
+
+def _pack_dict(tree: dict[Any, Any], place: str, rules: _Rules, depth: int) -> Any:
+    if all(type(key) is str and not key.startswith("!") for key in tree):
+        return {
+            k: v if type(v) in _PLAIN else _pack(v, f"{place}[{k!r}]", rules, depth)
+            for k, v in tree.items()
+        }
+    pairs = []
+    for key, value in tree.items():
+        # The key first: what passes is not too deep to be written into the place.
+        packed = _pack(key, f"{place} key", rules, depth)
+        pairs.append([packed, _pack(value, _at(place, key), rules, depth)])
+    if rules.in_order:
+        try:
+            pairs.sort(key=_dumps_sorted)
+        except ValueError:
+            refuse_long({"!dict": pairs}, place)
+    return {"!dict": pairs}
+
+
+def _at(place: str, key: Any) -> str:
+    try:
+        return f"{place}[{key!r}]"
+    except ValueError:  # An int that is too long to be written.
+        return f"{place}[{shortly(key)}]"
+
+
+def _pack_other(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
+    kind = type(tree)
+    if kind is Ref:
+        if type(tree.generation_id) is not str or type(tree.step) is not int:
+            raise TypeError(
+                f"{place} must be a Ref of a str and an int, got {shortly(tree)}."
+            )
+        return {"!ref": [tree.generation_id, tree.step]}
+    if kind is Saved:
+        if type(tree.path) is not str:
+            raise TypeError(f"{place} must be a Saved of a str, got {shortly(tree)}.")
+        return {"!saved": tree.path}
+    if kind is RunPath:
+        return {"!own": [*tree]}
+    if kind is Held:
+        raise ValueError(
+            f"{place} must be a value, got Held(), which stands for all params of a "
+            "report. Report Held() alone, as params, or a tree without it."
+        )
+    if isinstance(tree, pathlib.PurePath):
+        return {"!path": str(tree)}
+    if rules.records and dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        if depth >= DEEPEST:
+            raise TypeError(too_deep(place))
+        fields = [(f.name, getattr(tree, f.name)) for f in dataclasses.fields(tree)]
+        packed = [(f, _pack(v, f"{place}.{f}", rules, depth + 1)) for f, v in fields]
+        return {"!data": dict(packed)}
+    if rules.scalars and is_array(tree) and tree.shape == ():
+        return _pack_scalar(tree, place, rules, depth)
+    raise TypeError(refusal(tree, place))
+
+
+def _pack_scalar(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
+    refuse_lossy(tree, place)
+    try:
+        value = np.asarray(tree).item()
+    except TypeError as error:  # A PRNG key, say.
+        raise TypeError(refusal(tree, place)) from error
+    if isinstance(value, np.floating):
+        value = float(value)  # The long floats have no item of Python's own.
+    if is_array(value):
+        raise TypeError(refusal(tree, place))
+    return _pack(value, place, rules, depth)
+
+
+def _refuse_literal(name: str) -> NoReturn:
+    raise ValueError(f"Not written by this codec: a bare {name}.")
+
+
+_loads = json.JSONDecoder(parse_constant=_refuse_literal).decode
+
+
+def _unpack(tree: Any, like: object) -> Any:
+    kind = type(tree)
+    if kind is list:
+        _refuse_infinite(tree)
+        item = hints.of_items(like)
+        return [x if type(x) in _LEAVES else _unpack(x, item) for x in tree]
+    if kind is not dict:
+        if kind is float:
+            _refuse_infinite((tree,))
+        return tree
+    if len(tree) == 1:
+        key, body = next(iter(tree.items()))
+        if key.startswith("!"):
+            return _unpack_tag(key, body, like)
+    _refuse_infinite(tree.values())
+    item = hints.of_pairs(like)[1]
+    return {
+        key: value if type(value) in _LEAVES else _unpack(value, item)
+        for key, value in tree.items()
+    }
+
+
+def _refuse_infinite(numbers: Collection[Any]) -> None:
+    """Refuse a literal such as 1e999: infinities have a tag."""
+    if math.inf in numbers or -math.inf in numbers:
+        raise ValueError("Not written by this codec: a number that no float can hold.")
+
+
+def _unpack_tag(tag: str, body: Any, like: object) -> Any:
+    if tag == "!tuple" and type(body) is list:
+        kinds = hints.of_tuple(like, len(body))
+        return tuple([_unpack(x, kind) for x, kind in zip(body, kinds, strict=True)])
+    if tag == "!dict" and _is_pairs(body):
+        return _unpack_pairs(body, like)
+    if tag == "!data" and type(body) is dict:
+        return _unpack_dataclass(body, like)
+    if tag in ("!ref", "!held") and _is_of(body, (str, int)):
+        return Ref(*body) if tag == "!ref" else Held(*body)
+    if tag == "!own" and _is_of(body, (str, str)):
+        if leads_out(body[0]):
+            raise ValueError(f"Not a path within a run: {shortly(body[0])}.")
+        return RunPath(*body)
+    if type(body) is str:
+        if tag == "!float" and body in _NON_FINITE:
+            return _NON_FINITE[body]
+        if tag == "!saved":
+            return Saved(body)
+        if tag == "!path":
+            return pathlib.Path(body)
+    raise ValueError(f"Not written by this codec: {tag!r} with {shortly(body)}.")
+
+
+def _is_of(body: Any, kinds: tuple[type, ...]) -> bool:
+    return type(body) is list and tuple(map(type, body)) == kinds
+
+
+def _is_pairs(body: Any) -> bool:
+    return type(body) is list and all(type(x) is list and len(x) == 2 for x in body)
+
+
+def _unpack_pairs(body: list[list[Any]], like: object) -> dict[Any, Any]:
+    key_kind, kind = hints.of_pairs(like)
+    found = {}
+    for packed, value in body:
+        key = _unpack(packed, key_kind)
+        try:
+            hash(key)
+        except TypeError as error:
+            raise ValueError(
+                f"Not written by this codec: the key {shortly(key)}."
+            ) from error
+        found[key] = _unpack(value, kind)
+    return found
+
+
+def _unpack_dataclass(body: Mapping[str, Any], like: object) -> Any:
+    for kind in hints.options(like):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            names = {field.name for field in dataclasses.fields(kind)}
+            if names == set(body):
+                types = typing.get_type_hints(kind)
+                return kind(**{k: _unpack(v, types[k]) for k, v in body.items()})
+    raise ValueError(
+        f"A dataclass with the fields {sorted(body)} is stored here, but its type is "
+        f"not known: {like!r} was expected. Annotate the field that holds it."
+    )

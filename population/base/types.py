@@ -1,0 +1,392 @@
+"""Records and interfaces: what the rooms of the library hand to each other."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from population.core.graph import CheckpointGraph
+
+State = TypeVar("State")
+MODES = ("min", "max")
+
+
+class Ref(NamedTuple):
+    """The name of a checkpoint; what a mutator's state keeps instead of the record.
+
+    Attributes:
+        generation_id: The generation that the checkpoint belongs to.
+        step: Its step within the graph; training steps, not seconds.
+    """
+
+    generation_id: str
+    step: int
+
+
+class Saved(NamedTuple):
+    """Params that the params store keeps.
+
+    Attributes:
+        path: The store's own name of them, relative to its folder.
+    """
+
+    path: str
+
+
+class RunPath(NamedTuple):
+    """A path in the run folder as the journal keeps it: the run may be moved.
+
+    Workers and graphs show the whole path; this is seen only where no run folder is
+    known.
+
+    Attributes:
+        path: Relative to the folder of what loops save themselves.
+        kind: "text" for a str, "path" for a `pathlib.Path`.
+    """
+
+    path: str
+    kind: str
+
+
+class Held(NamedTuple):
+    """Params that the process which reported them keeps itself, in its memory.
+
+    Report `Held()`: it counts as params for decisions about the very reports that it
+    comes with, then until its slot reports again, and beyond that only while it is
+    reachable. For all who open the run later it is none.
+
+    Attributes:
+        session: Whose they are; filled in at the report.
+        number: Which of its reports; filled in at the report.
+    """
+
+    session: str = ""
+    number: int = 0
+
+
+class Checkpoint(NamedTuple):
+    """One point on the way of a generation: what was saved, and how good it was.
+
+    A tuple, as one is made at every report: a frozen dataclass costs 1.3 us more.
+
+    Attributes:
+        params: A path or another storable value that the worker reported, `Saved` if
+            the params store keeps them, `Held` if only the process does that trains
+            them, or None. Handed back, never opened.
+        meta_params: The generation's hyperparameters. Shared: copy before changing.
+        generation_id: The generation that the checkpoint belongs to.
+        value: What the worker reported; the controller's `mode` says which is better.
+            None without an evaluation.
+        parent: The checkpoint that training came from; None for a root.
+        step: Training steps since the weights were initialised.
+        time: Seconds since the epoch, by the controller's clock.
+        worker_id: The slot that trained the generation.
+        metrics: Further figures of the report, or None.
+        reason: Why the generation was opened, in the mutator's words.
+        row: Its place in the journal; what was recorded later has a larger one.
+    """
+
+    params: Any
+    meta_params: Any
+    generation_id: str
+    value: float | None
+    parent: Ref | None
+    step: int
+    time: float
+    worker_id: int = 0
+    metrics: Any = None
+    reason: str = ""
+    row: int = 0
+
+    @property
+    def ref(self) -> Ref:
+        """The checkpoint's name."""
+        return Ref(self.generation_id, self.step)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the value is NaN or infinite; such a checkpoint is never a donor."""
+        return self.value is not None and not math.isfinite(self.value)
+
+
+class ActiveWorker(NamedTuple):
+    """What a slot works on: the answer to a poll that brings news.
+
+    Attributes:
+        params: What to go on from; None means freshly initialised params.
+        meta_params: The hyperparameters to train with; the receiver's own copy.
+        generation_id: To be named in the reports that follow.
+        step: The step that `params` stand at.
+        wait_at: The step at which the slot waits for a decision; None: it never does.
+    """
+
+    params: Any
+    meta_params: Any
+    generation_id: str
+    step: int
+    wait_at: int | None = None
+
+
+class Report(NamedTuple):
+    """A checkpoint that has just arrived, or has just got its value.
+
+    Attributes:
+        worker_id: The slot that it is about.
+        checkpoint: The checkpoint with all that is known of it.
+    """
+
+    worker_id: int
+    checkpoint: Checkpoint
+
+
+class Event(NamedTuple):
+    """Something that has happened in this process and is recorded; for `on_event`.
+
+    Attributes:
+        kind: "report", "branch", "claim", "takeover", "diverged" or "finished".
+        worker_id: The slot; -1 for "finished".
+        checkpoint: What was reported, or what the slot goes on from; None for
+            "finished".
+    """
+
+    kind: str
+    worker_id: int
+    checkpoint: Checkpoint | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """A decision: the slot goes on from `parent` with these hyperparameters.
+
+    Attributes:
+        parent: Where to go on from; None means fresh params at step 0.
+        meta_params: The hyperparameters of the new generation.
+        reason: For people who read the history.
+    """
+
+    parent: Checkpoint | None
+    meta_params: Any
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """An entry of `initial_population` that begins from something known.
+
+    Attributes:
+        meta_params: The hyperparameters of the slot's first generation.
+        params: Trained weights: a path, or a pytree of arrays. None: fresh ones.
+        step: The training steps that `params` already have.
+    """
+
+    meta_params: Any
+    params: Any = None
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.step) is not int or self.step < 0:
+            raise ValueError(
+                f"Start.step must be an int of 0 or more, got {self.step!r}. "
+                "It counts the training steps that params already have."
+            )
+        if isinstance(self.params, Held):
+            raise ValueError(
+                "Start.params must be weights that anybody can go on from, got Held(), "
+                "which stands for those in the memory of a process. Save them first."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """When a run ends. An argument of one controller: a larger one goes on.
+
+    Attributes:
+        steps: Every slot stands at this step. It ends training, not deciding: a slot
+            that is branched to a step below it trains again.
+        reports: Reports with a value, of all slots together.
+        seconds: Seconds that the run was open; time between two openings is left out.
+        value: The best value is at least as good as this one.
+        patience: Reports with a value since the best one.
+    """
+
+    steps: int | None = None
+    reports: int | None = None
+    seconds: float | None = None
+    value: float | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "reports", "patience"):
+            limit = getattr(self, name)
+            if limit is not None and (type(limit) is not int or limit < 1):
+                raise ValueError(
+                    f"Stop.{name} must be a positive int or None, got {limit!r}."
+                )
+        for name in ("seconds", "value"):
+            limit = getattr(self, name)
+            if limit is None:
+                continue
+            if isinstance(limit, bool) or not isinstance(limit, (int, float)):
+                raise ValueError(f"Stop.{name} must be a number, got {limit!r}.")
+            if math.isnan(limit):
+                raise ValueError(f"Stop.{name} must be a number, got NaN.")
+
+
+class Schedule(Mapping[int, Any]):
+    """Hyperparameters over training steps: `{step: meta_params}`, steps ascending."""
+
+    def __init__(self, entries: Mapping[int, Any]) -> None:
+        for step in entries:
+            if type(step) is not int or step < 0:
+                raise ValueError(
+                    f"A schedule maps steps, ints of 0 or more, to meta_params; got "
+                    f"the step {step!r}."
+                )
+        self._entries = dict(sorted(entries.items()))
+
+    def __getitem__(self, step: int) -> Any:
+        """The entry that begins at exactly this step."""
+        return self._entries[step]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"Schedule({self._entries!r})"
+
+    def at(self, step: int) -> Any:
+        """The newest entry at or before `step`; None before the first."""
+        return next(
+            (meta for start, meta in reversed(self._entries.items()) if start <= step),
+            None,
+        )
+
+
+class PopulationView(Protocol):
+    """What a mutator may look at. It is read-only, and good for one call."""
+
+    @property
+    def workers(self) -> Sequence[ActiveWorker]:
+        """What each slot works on, by worker id."""
+
+    @property
+    def graph(self) -> CheckpointGraph:
+        """All checkpoints."""
+
+    @property
+    def live(self) -> Sequence[int]:
+        """The worker ids of the slots that are not lost, ascending."""
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """This decision's random numbers, from the run's seed: the only ones to use."""
+
+    @property
+    def now(self) -> float:
+        """The time of the report, in seconds since the epoch: the only clock to use."""
+
+    @property
+    def steps(self) -> npt.NDArray[np.int64]:
+        """`[N]`: step of the newest report with a value on each lineage; -1: none."""
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """`[N]`: `score` of those reports; inf for none."""
+
+    @property
+    def ready(self) -> npt.NDArray[np.int64]:
+        """`[N]`: step of the newest report that a decision may rest on; -1: none.
+
+        It has a value, and params if this run saves any; or it diverged, and then
+        it need not be saved.
+        """
+
+    @property
+    def begins(self) -> npt.NDArray[np.int64]:
+        """`[N]`: step at which each slot's present generation began.
+
+        Up to there its lineage is that of the donor which it copied.
+        """
+
+    def as_of(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """`steps` and `scores` as they were at a step of each slot's lineage.
+
+        Of slots that have come further, the newest report at or before it. As cheap as
+        array arithmetic, but for slots that are more than some reports ahead.
+        """
+
+    def score(self, checkpoint: Checkpoint) -> float:
+        """Lower is better whatever the mode; inf for None, NaN and infinities."""
+
+    def newest(self, worker_id: int) -> Checkpoint:
+        """The slot's newest checkpoint, with or without a value."""
+
+    def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
+        """The slot's first checkpoint at or after `step` that a decision may rest on.
+
+        It lies on the slot's present lineage and has a value, and params if this run
+        saves any; one that diverged needs no params. None until there is one. O(1)
+        while there is none.
+        """
+
+
+class Mutator(abc.ABC, Generic[State]):
+    """Decides when a worker branches, from where, and with which hyperparameters.
+
+    A pure function, in the way of an optax transformation: state goes in and comes
+    out, the arguments stay as they were. The state is small plain data (scalars,
+    lists, dicts, dataclasses of them, `Ref`); the same object comes back when nothing
+    changed. Ids, times, storage and the graph belong to the controller.
+    """
+
+    @abc.abstractmethod
+    def init(self, view: PopulationView) -> State:
+        """Return the state before the first report.
+
+        Raises:
+            ValueError: If this population cannot be run under the policy.
+        """
+
+    @abc.abstractmethod
+    def update(
+        self, state: State, report: Report, view: PopulationView
+    ) -> tuple[State, Mapping[int, Branch]]:
+        """Return the next state and the branches, by worker id."""
+
+    def wait_at(self, state: State, worker_id: int, view: PopulationView) -> int | None:
+        """The step at which a slot waits for a decision; None: it never waits."""
+        del state, worker_id, view
+        return None
+
+
+class ParamsStore(Protocol):
+    """Where the arrays of params are kept; the journal keeps only their paths.
+
+    A save is atomic: after a kill there is the whole of it or nothing that looks so. A
+    store may have a fourth method, `names(folder)`, the paths that it keeps there: then
+    what a kill has left, saved but never reported, is removed by a later session. With
+    `claim` and `claimed`, as `FileParams` has them, it serves one copy of a run only.
+    """
+
+    def save(self, name: str, tree: Any) -> str:
+        """Keep a copy of a tree under a path of its own, which begins with `name`."""
+
+    def load(self, path: str, like: Any = None) -> Any:
+        """The tree of that path, with the structure and kinds of leaves of `like`.
+
+        Raises:
+            ParamsError: If it is missing, damaged, or does not fit `like`.
+        """
+
+    def remove(self, path: str) -> None:
+        """Forget a tree that this store has saved; nothing if it is gone already."""

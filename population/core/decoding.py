@@ -1,0 +1,69 @@
+"""What the texts and rows of a journal say; damage in them is a `JournalError`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from population.base import codec, run_paths
+from population.base.errors import damaged
+from population.base.types import Checkpoint, Held, Ref, Saved
+from population.journal.records import CheckpointRow
+
+
+def decode(text: str, like: object = None) -> Any:
+    """What a text of the journal says.
+
+    Raises:
+        JournalError: If it says nothing.
+    """
+    try:
+        return codec.decode(text, like)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise damaged(f"{error} in {text[:60]!r}") from error
+
+
+def decode_params(text: str) -> Any:
+    """What a text of the journal says of params.
+
+    Raises:
+        JournalError: If it says nothing, or names what no store and no process keeps.
+    """
+    found = decode(text)
+    kinds = {Saved: [str], Held: [str, int]}.get(type(found))
+    fits = kinds is None or [*map(type, found)] == kinds
+    if not fits or (type(found) is Held and codec.encode_params(found) != text):
+        raise damaged(f"{text[:60]!r} names no params")
+    return found
+
+
+def decoded(row: CheckpointRow, own: str | None = None) -> Checkpoint:
+    """The record of a journal's row, its paths as they are in this run folder."""
+    parent = None
+    if row.parent_generation_id is not None and row.parent_step is not None:
+        parent = Ref(row.parent_generation_id, row.parent_step)
+    params = None if row.params is None else decode_params(row.params)
+    if params is not None and type(params) is not Saved:
+        params = run_paths.absolute(params, own)
+    value = row.value
+    if row.has_value and value is None:
+        value = math.nan  # SQLite keeps NaN as NULL.
+    return Checkpoint(
+        params=params,
+        meta_params=decode(row.meta_params),
+        generation_id=row.generation_id,
+        value=value,
+        parent=parent,
+        step=row.step,
+        time=row.time,
+        worker_id=row.worker_id,
+        metrics=None if row.metrics is None else decode(row.metrics),
+        reason=row.reason,
+        row=row.row,
+    )

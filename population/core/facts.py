@@ -1,0 +1,121 @@
+"""What is fixed about a run, as its journal says it: read and checked in one place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from population.base.errors import damaged
+from population.base.types import MODES
+from population.core.decoding import decode
+from population.journal.base import Journal
+from population.journal.records import GenerationRow
+
+_TOKEN = re.compile(r"[0-9A-Za-z_]+")
+
+
+def read(recorded: Mapping[str, str]) -> dict[str, Any]:
+    """The facts of a journal, decoded.
+
+    Raises:
+        JournalError: If one is none that a run can have.
+    """
+    found = {key: decode(text) for key, text in recorded.items()}
+    for key, value in found.items():
+        fits = _CHECKS.get(key)
+        if fits is not None and not fits(value):
+            raise damaged(f"its {key} is {repr(value)[:60]}")
+    return found
+
+
+def read_all(journal: Journal) -> dict[str, Any]:
+    """The same of a whole run, whose slots are as many as it says.
+
+    Raises:
+        JournalError: Also if they are not.
+    """
+    found = read(journal.facts())
+    missing = {"size", "run", "mode", "seed"} - {*found}
+    if missing:
+        raise damaged(f"it does not say the run's {', '.join(sorted(missing))}")
+    size = found["size"]
+    fits = journal.newest_generation(size) is None
+    if not fits or journal.newest_generation(size - 1) is None:
+        raise damaged(f"it does not hold the generations of {size} workers")
+    return found
+
+
+def begun(journal: Journal) -> list[GenerationRow]:
+    """The generation that each slot of a run began with, by worker id.
+
+    In a fork into another space it is the one whose meta_params were made for that.
+
+    Raises:
+        JournalError: If one is missing.
+    """
+    known = read_all(journal)
+    size = known["size"]
+    numbers = known.get("forked", {}).get("begun") or [0] * size
+    found = [
+        journal.generation(f"{known['run']}-{worker_id}-{number}")
+        for worker_id, number in enumerate(numbers)
+    ]
+    present = [generation for generation in found if generation is not None]
+    if len(present) != size:
+        raise damaged("it does not hold the generations that its workers began with")
+    return present
+
+
+def lost(worker_ids: Any, size: int) -> list[int]:
+    """What a journal says of lost slots.
+
+    Raises:
+        JournalError: If it cannot be.
+    """
+    known = type(worker_ids) is list and all(
+        type(w) is int and 0 <= w < size for w in worker_ids
+    )
+    if not known:
+        raise damaged(f"its lost slots are {repr(worker_ids)[:60]}")
+    return list(worker_ids)
+
+
+def store_key(recorded: Mapping[str, str]) -> str | None:
+    """The name by which a params store knows a run; None without one.
+
+    A fork has another one than the run whose token it goes on with: each removes only
+    what it has saved itself.
+    """
+    found = read(recorded)
+    if "forked" in found:
+        token = found["forked"].get("token")
+        return token if type(token) is str and _TOKEN.fullmatch(token) else None
+    return found.get("run")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _is_origin(value: Any) -> bool:
+    if type(value) is not dict or not _is_count(value.get("row")):
+        return False
+    begun = value.get("begun", [])
+    return type(begun) is list and all(map(_is_count, begun))
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "run": lambda value: type(value) is str and bool(_TOKEN.fullmatch(value)),
+    "size": lambda value: _is_count(value) and value > 0,
+    "mode": lambda value: type(value) is str and value in MODES,
+    "seed": lambda value: type(value) is int and value >= 0,
+    "mutator": lambda value: type(value) is str,
+    "settings": lambda value: type(value) is dict,
+    "keep": lambda value: type(value) is dict,
+    "store": lambda value: type(value) is str,
+    "claimed": _is_count,
+    "saved": lambda value: value is True,
+    "given": lambda value: type(value) is bool,
+    "forked": _is_origin,
+}

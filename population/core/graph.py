@@ -1,0 +1,377 @@
+"""The graph of checkpoints, read from the journal point by point.
+
+`graph[generation_id][step]` is a `Checkpoint`. The graph is a forest: every parent
+exists, its step is not greater than its child's, and it never changes. A lineage is
+walked by generations: a slot's lineage holds all of its present generation, of the
+generation before all up to the checkpoint where it branched off, and so on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from population.base import codec, run_paths
+from population.base.errors import damaged
+from population.base.types import Checkpoint, Ref, Schedule
+from population.core.decoding import decoded
+from population.journal.base import Journal
+
+_PAGE = 256
+_END = 2**63 - 1
+_REMEMBERED = 20_000
+
+
+class Segment(NamedTuple):
+    """The part of a generation that belongs to a lineage.
+
+    Attributes:
+        generation_id: The generation.
+        first: The step at which it began.
+        last: The last step that belongs to the lineage.
+        parent: What it began from; None for a root.
+    """
+
+    generation_id: str
+    first: int
+    last: int
+    parent: Ref | None
+
+
+class Generation(Mapping[int, Checkpoint]):
+    """One generation's checkpoints by step, ascending; each loaded when asked for."""
+
+    def __init__(self, graph: CheckpointGraph, generation_id: str) -> None:
+        self._graph = graph
+        self._id = generation_id
+
+    def __getitem__(self, step: int) -> Checkpoint:
+        found = self._graph.get_checkpoint(Ref(self._id, step))
+        if found is None:
+            raise KeyError(step)
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        return (checkpoint.step for checkpoint in self._graph.span(self._id))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"Generation({self._id!r}, {len(self)} checkpoints)"
+
+
+class CheckpointGraph(Mapping[str, Generation]):
+    """All checkpoints of a run, in the order of their generations.
+
+    Args:
+        journal: Where they are recorded.
+        lock: Held while the journal is read; the controller's.
+        log_dir: The run folder; None: paths within it stay `RunPath`.
+
+    Attributes:
+        own: How paths of the library's own begin; see `run_paths`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        lock: contextlib.AbstractContextManager[object],
+        log_dir: pathlib.Path | None = None,
+    ) -> None:
+        self.own = run_paths.own_folder(log_dir)
+        self._journal = journal
+        self._lock = lock
+        self._keeps_weights = False
+        self._origins: dict[str, tuple[int, int, Ref | None]] = {}
+
+    def __getitem__(self, generation_id: str) -> Generation:
+        with self._lock:
+            if self._journal.generation(generation_id) is None:
+                raise KeyError(generation_id)
+        return Generation(self, generation_id)
+
+    def __iter__(self) -> Iterator[str]:
+        with self._lock:
+            return iter(self._journal.generation_ids())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"CheckpointGraph({len(self)} generations)"
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether the weights are the library's business.
+
+        They are from the first claim by a `Worker`, the first report with params, or
+        a `Start` with params; without any of these the loops keep them themselves.
+        """
+        if not self._keeps_weights:
+            with self._lock:
+                facts = self._journal.facts()
+            self._keeps_weights = "claimed" in facts or "saved" in facts
+        return self._keeps_weights
+
+    def find(self, meta_params: object) -> list[str]:
+        """The ids of all generations with equal hyperparameters, oldest first."""
+        with self._lock:
+            return self._journal.generation_ids(codec.digest(meta_params))
+
+    def get_checkpoint(self, ref: Ref) -> Checkpoint | None:
+        """The checkpoint of that name, or None."""
+        return next(self.span(ref.generation_id, ref.step, ref.step), None)
+
+    def checkpoint(self, ref: Ref) -> Checkpoint:
+        """The checkpoint of that name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        return self[ref.generation_id][ref.step]
+
+    def at_rows(self, rows: Iterable[int]) -> list[Checkpoint]:
+        """The checkpoints of these rows of the journal, all of which must be there."""
+        with self._lock:
+            return [self._at(row) for row in rows]
+
+    def span(
+        self,
+        generation_id: str,
+        low: int = 0,
+        high: int = _END,
+        *,
+        descending: bool = False,
+    ) -> Iterator[Checkpoint]:
+        """A generation's checkpoints with `low <= step <= high`, by step."""
+        size = 1
+        while low <= high:
+            with self._lock:
+                rows = self._journal.checkpoints(
+                    generation_id, low, high, descending=descending, limit=size
+                )
+            for row in rows:
+                if row.generation_id != generation_id or not low <= row.step <= high:
+                    raise damaged(f"row {row.row} is not where its step belongs")
+                if descending:
+                    high = row.step - 1
+                else:
+                    low = row.step + 1
+                yield decoded(row, self.own)
+            if len(rows) < size:
+                return
+            size = min(8 * size, _PAGE)
+
+    def history(self) -> Iterator[Checkpoint]:
+        """All checkpoints in the order in which they were recorded."""
+        after = 0
+        while True:
+            with self._lock:
+                rows = self._journal.history(after, _PAGE)
+            for row in rows:
+                if row.row <= after:
+                    raise damaged(f"row {row.row} comes after row {after}")
+                after = row.row
+                yield decoded(row, self.own)
+            if len(rows) < _PAGE:
+                return
+
+    def best(self) -> Checkpoint | None:
+        """The checkpoint with the best finite value; the first one on ties."""
+        with self._lock:
+            row = self._journal.tail().best
+            return None if row is None else self._at(row)
+
+    def root(self, generation_id: str) -> Checkpoint:
+        """A generation's first checkpoint.
+
+        Raises:
+            KeyError: If there is no such generation.
+        """
+        found = next(self.span(generation_id), None)
+        if found is None:
+            raise KeyError(generation_id)
+        return found
+
+    def segments(self, checkpoint: Checkpoint) -> Iterator[Segment]:
+        """The generations of a lineage, newest first; that they descend is checked."""
+        generation_id, last = checkpoint.ref
+        below = _END
+        while True:
+            row, first, parent = self._origin(generation_id)
+            if row >= below or first > last:
+                raise damaged(f"{generation_id} is its own ancestor, or begins late")
+            yield Segment(generation_id, first, last, parent)
+            if parent is None:
+                return
+            generation_id, last = parent
+            below = row
+
+    def walk(self, checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+        """All checkpoints of a lineage, newest first; begins with `checkpoint`."""
+        yield checkpoint
+        below = checkpoint.step - 1
+        for segment in self.segments(checkpoint):
+            last = min(segment.last, below)
+            yield from self.span(segment.generation_id, 0, last, descending=True)
+            below = segment.last
+
+    def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
+        """All checkpoints that led to this one, from the root to itself."""
+        return list(self.walk(checkpoint))[::-1]
+
+    def schedule(self, checkpoint: Checkpoint) -> Schedule:
+        """The hyperparameters over steps that led to a checkpoint.
+
+        `FixedSchedule(controller.schedule(checkpoint))` trains with them again.
+        """
+        segments = list(self.segments(checkpoint))
+        roots = [self.root(segment.generation_id) for segment in segments]
+        entries = [(root.step, root.meta_params) for root in reversed(roots)]
+        changes: dict[int, object] = {}
+        before: str | None = None
+        for step, meta_params in entries:
+            now = codec.digest(meta_params)
+            if now != before or step in changes:
+                changes[step] = meta_params
+            before = now
+        return Schedule(changes)
+
+    def resume_point(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Where training can go on: the nearest that did not diverge and has params.
+
+        The checkpoint itself or an ancestor; from one that diverged, the nearest with a
+        finite value, as what has none yet may be as bad. A root always qualifies; its
+        params are its `Start`'s, None meaning fresh ones. Where the loops keep the
+        weights themselves, params are not asked for.
+        """
+        needs = {
+            "value": checkpoint.diverged,
+            "params": self.keeps_weights,
+            "finite": True,
+        }
+        if not (checkpoint.diverged or (needs["params"] and checkpoint.params is None)):
+            return checkpoint
+        fresh: str | None = None
+        for segment in self.segments(checkpoint):
+            found = self._newest(segment, **needs)
+            if found is not None:
+                return found
+            # A generation's first checkpoint stands for what it copies: here, for
+            # fresh weights that nobody has trained on the way.
+            if segment.last > segment.first:
+                fresh = None
+            if self.root(segment.generation_id).diverged:
+                fresh = None
+            else:
+                fresh = fresh or segment.generation_id
+        return self.root(fresh or segment.generation_id)
+
+    def newest_value(
+        self, checkpoint: Checkpoint, *, until: int = _END, params: bool = False
+    ) -> Checkpoint | None:
+        """The nearest checkpoint with a value, itself or an ancestor.
+
+        Args:
+            checkpoint: Where to begin.
+            until: The last step to look at.
+            params: Whether it must have params too, unless the value is not finite.
+        """
+        if checkpoint.step <= until and _closes(checkpoint, params):
+            return checkpoint
+        for segment in self.segments(checkpoint):
+            if segment.first > until:
+                continue
+            segment = segment._replace(last=min(segment.last, until))
+            found = self._newest(
+                segment, value=True, params=False, finite=False, decides=params
+            )
+            if found is not None:
+                return found
+        return None
+
+    def reports_since(self, checkpoint: Checkpoint, step: int) -> list[Checkpoint]:
+        """The lineage's checkpoints at or after `step` that have a value, ascending."""
+        found: list[Checkpoint] = []
+        for generation_id, first, last, _ in self.segments(checkpoint):
+            span = self.span(generation_id, step, last, descending=True)
+            found += [c for c in span if c.value is not None]
+            if first < step:
+                break
+        return found[::-1]
+
+    def first_since(
+        self, checkpoint: Checkpoint, step: int, *, needs_params: bool
+    ) -> Checkpoint | None:
+        """The lineage's first checkpoint from `step` on that has a value.
+
+        Args:
+            checkpoint: Where the lineage ends.
+            step: The first step to look at.
+            needs_params: Whether it must have params too, unless the value is not
+                finite: what has diverged need not be saved.
+        """
+        before = checkpoint.parent
+        if before is not None and before.step < step == checkpoint.step:
+            if _closes(checkpoint, needs_params):
+                return checkpoint  # The usual case, in no time.
+        segments: list[Segment] = []
+        for segment in self.segments(checkpoint):
+            segments.append(segment)
+            if segment.first < step:
+                break
+        for generation_id, _, last, _ in reversed(segments):
+            for c in self.span(generation_id, step, last):
+                if _closes(c, needs_params):
+                    return c
+        return None
+
+    def params_text(self, checkpoint: Checkpoint) -> str:
+        """A checkpoint's params as the journal keeps them."""
+        try:
+            return run_paths.encode(checkpoint.params, self.own)
+        except TypeError:  # An older version has kept what is too deep for this one.
+            with self._lock:
+                found = self._journal.checkpoint(checkpoint.row)
+            if found is None or found.params is None:
+                raise damaged(f"row {checkpoint.row} has no params") from None
+            return found.params
+
+    def forget(self) -> None:
+        """Forget what was read: a transaction was rolled back."""
+        self._origins.clear()
+        self._keeps_weights = False
+
+    def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
+        with self._lock:
+            row = self._journal.newest(segment.generation_id, segment.last, **needs)
+        return None if row is None else decoded(row, self.own)
+
+    def _at(self, row: int) -> Checkpoint:
+        found = self._journal.checkpoint(row)
+        if found is None:
+            raise damaged(f"the checkpoint of row {row} is missing")
+        return decoded(found, self.own)
+
+    def _origin(self, generation_id: str) -> tuple[int, int, Ref | None]:
+        """Its first row, and where a generation began, and from what: for ever."""
+        found = self._origins.get(generation_id)
+        if found is None:
+            root = next(self.span(generation_id), None)
+            if root is None:
+                raise damaged(f"{generation_id} has no checkpoint")
+            if len(self._origins) >= _REMEMBERED:
+                self._origins.clear()
+            found = root.row, root.step, root.parent
+            self._origins[generation_id] = found
+        return found
+
+
+def _closes(checkpoint: Checkpoint, needs_params: bool) -> bool:
+    """Whether it has a value, and the params that a barrier needs of a finite one."""
+    if checkpoint.value is None:
+        return False
+    return not needs_params or checkpoint.params is not None or checkpoint.diverged

@@ -1,0 +1,147 @@
+"""Values and saved states that never meet on one step, so that no barrier closes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+from population.core.incoming import Incoming
+from population.core.slots import Slots
+
+logger = logging.getLogger("population")
+_NAMED = 3
+_WITHOUT_BARRIER = 10
+
+
+@dataclasses.dataclass
+class _Alone:
+    """The steps at which one of the two came without the other.
+
+    Attributes:
+        last: The last few, ascending.
+        since: How many at or after the present barrier.
+    """
+
+    last: list[int] = dataclasses.field(default_factory=list)
+    since: int = 0
+
+    def add(self, step: int, limit: int | None) -> None:
+        """One more; a report that is made again is none."""
+        if not self.last or self.last[-1] != step:
+            self.last = [*self.last, step][-_NAMED:]
+            self.since += limit is None or step >= limit
+
+    @property
+    def every(self) -> int | None:
+        """Steps from one to the next, or None if that is not known yet."""
+        return self.last[-1] - self.last[-2] if len(self.last) > 1 else None
+
+
+@dataclasses.dataclass
+class _Kept:
+    """What a slot has reported in a generation.
+
+    Attributes:
+        generation_id: The generation.
+        limit: The step at which it waits.
+        values: The steps with a value alone.
+        saves: The steps with params alone.
+    """
+
+    generation_id: str
+    limit: int | None
+    values: _Alone = dataclasses.field(default_factory=_Alone)
+    saves: _Alone = dataclasses.field(default_factory=_Alone)
+
+    def never_meet(self) -> bool:
+        """Whether there is no step at which both will come, if they go on like this."""
+        one, other = self.values.every, self.saves.every
+        if one is None or other is None:
+            return False
+        return (self.values.last[-1] - self.saves.last[-1]) % math.gcd(one, other) != 0
+
+
+class Unmet:
+    """The reports of each slot that lack a value or params.
+
+    Args:
+        slots: What is known of each slot.
+        decision_at: The step at which a slot waits for a decision, or None.
+
+    Attributes:
+        most: So many at or after a barrier are no chance.
+    """
+
+    def __init__(self, slots: Slots, decision_at: Callable[[int], int | None]) -> None:
+        self._slots = slots
+        self._decision_at = decision_at
+        self._is_said = False
+        self.most = 3.0
+        self._kept: dict[int, _Kept] = {}
+
+    def check(self, reports: Sequence[Incoming]) -> None:
+        """Look at what was just recorded; called within the transaction.
+
+        Raises:
+            RuntimeError: If a slot reports values at some steps and params at others.
+        """
+        for new in reports:
+            if (new.value is None) != (new.params is None):
+                self._check(new)
+
+    def _check(self, new: Incoming) -> None:
+        slots, worker_id = self._slots, new.worker_id
+        newest = slots.newest(worker_id)
+        if (new.generation_id, new.step) != newest.ref:
+            return
+        if newest.value is not None and newest.params is not None:
+            self._kept.pop(worker_id, None)  # The two have met.
+            return
+        if slots.saved and slots.ready[worker_id] >= 0:
+            return  # They have met before, and may do so again.
+        limit = self._decision_at(worker_id)
+        kept = self._kept.get(worker_id)
+        if kept is None or kept.generation_id != new.generation_id:
+            kept = self._kept[worker_id] = _Kept(new.generation_id, limit)
+        elif kept.limit != limit:
+            kept.limit, kept.values.since, kept.saves.since = limit, 0, 0
+        (kept.saves if new.value is None else kept.values).add(new.step, limit)
+        values, saves = kept.values.since, kept.saves.since
+        if not kept.never_meet():
+            return
+        if limit is None:
+            self._warn(worker_id, kept)
+        elif values and saves and values + saves >= self.most:
+            raise RuntimeError(
+                f"Worker {worker_id} waits for a decision at step {limit}, which needs "
+                f"a value and the training state of one step. {_seen(kept)} Write "
+                "worker.report(value, state) in one call, or report both for the same "
+                "step. This report was not recorded."
+            )
+
+    def _warn(self, worker_id: int, kept: _Kept) -> None:
+        few = min(kept.values.since, kept.saves.since) < _WITHOUT_BARRIER
+        if few or self._is_said or math.isinf(self.most):
+            return
+        self._is_said = True
+        logger.warning(
+            "Worker %d: %s A decision needs both of one step. Report both in one call, "
+            "worker.report(value, state), or both for the same step.",
+            worker_id,
+            _seen(kept),
+        )
+
+
+def _seen(kept: _Kept) -> str:
+    return (
+        f"It has reported values at {_named(kept.values.last)} and states at "
+        f"{_named(kept.saves.last)}, never both at one."
+    )
+
+
+def _named(steps: Sequence[int]) -> str:
+    """Steps for people."""
+    what = "step" if len(steps) == 1 else "steps"
+    return f"{what} {', '.join(map(str, steps))}"

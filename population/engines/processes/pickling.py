@@ -1,0 +1,174 @@
+"""What travels between the processes of a population, and what cannot."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from population.engines.processes.settings import Sent
+
+# What pickle and the methods of what it takes apart and makes anew may well raise.
+_UNPICKLABLE = (
+    pickle.PickleError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class Order(NamedTuple):
+    """What a process is to do.
+
+    Attributes:
+        settings: JAX's settings to do it under; None: those that it finds.
+        parts: The training function and the run's arguments, pickled by themselves, so
+            that the settings are there before any of it is loaded.
+    """
+
+    settings: Sent | None
+    parts: bytes
+
+
+class Done(NamedTuple):
+    """A process tells: its training function has returned.
+
+    Attributes:
+        overhead_s: Seconds inside poll and report.
+    """
+
+    overhead_s: float
+
+
+class Happened(NamedTuple):
+    """A process tells: something for the caller's `on_event`.
+
+    Attributes:
+        event: What happened.
+    """
+
+    event: Any
+
+
+class NotInForce(NamedTuple):
+    """A process tells: it trains without some of the caller's settings of JAX.
+
+    Attributes:
+        names: These settings.
+    """
+
+    names: tuple[str, ...]
+
+
+class Failed(NamedTuple):
+    """A process tells: it ends with an exception.
+
+    Attributes:
+        place: The worker that raised it.
+        error: The exception, pickled; None if it cannot travel.
+        text: The exception in words.
+        trace: Its traceback.
+    """
+
+    place: str
+    error: bytes | None
+    text: str
+    trace: str
+
+
+def pack(parts: Mapping[str, Any]) -> bytes:
+    """Pickle what a fresh process needs.
+
+    Raises:
+        TypeError: Naming the part that cannot travel.
+    """
+    try:
+        packed = pickle.dumps(dict(parts))
+    except _UNPICKLABLE:
+        for name, part in parts.items():
+            _check_travels(name, part, set())
+        raise
+    if b"__main__" in packed and not _main_can_be_imported():
+        raise TypeError(
+            "What travels to a process must be defined in a module that it can import, "
+            "got something of a notebook, a console or `python -c`. Write `train` and "
+            "what it needs into a file, and import it from there."
+        )
+    return packed
+
+
+def pack_error(worker_id: int | None, error: BaseException) -> Failed:
+    """An exception to tell; its notes travel with it, its traceback as text."""
+    place = "a worker" if worker_id is None else f"worker {worker_id}"
+    text = "".join(traceback.format_exception_only(error)).strip()
+    trace = "".join(traceback.format_exception(error)).strip()
+    try:
+        packed: bytes | None = pickle.dumps(error)
+    except _UNPICKLABLE:
+        packed = None
+    return Failed(place, packed, text, trace)
+
+
+def unpack_error(message: Failed, process: str) -> BaseException:
+    """The exception that was told, with where it was raised as notes."""
+    error: BaseException
+    try:
+        error = _unpacked(message.error)
+    except _UNPICKLABLE:
+        error = RuntimeError(message.text)
+    error.add_note(f"This was raised by {message.place} of the population.")
+    error.add_note(f"In {process}:\n\n{message.trace}")
+    return error
+
+
+def _unpacked(packed: bytes | None) -> BaseException:
+    error = None if packed is None else pickle.loads(packed)
+    if not isinstance(error, BaseException):
+        raise pickle.UnpicklingError("not an exception")
+    return error
+
+
+def _check_travels(name: str, part: Any, seen: set[int]) -> None:
+    """Raise for the innermost part that cannot be pickled."""
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    try:
+        pickle.dumps(part)
+    except _UNPICKLABLE as error:
+        for inner_name, inner in _parts(part).items():
+            _check_travels(f"{name}{inner_name}", inner, seen)
+        raise TypeError(
+            f"{name} must be something that pickle can send to another process, got "
+            f"{part!r} ({error}). Define functions and classes at the top of a module; "
+            "make inside train what cannot travel."
+        ) from error
+
+
+def _parts(part: Any) -> dict[str, Any]:
+    """What an object holds, by the way to it; what a user can name comes first."""
+    if isinstance(part, dict):
+        return {f"[{key!r}]": value for key, value in part.items()}
+    if isinstance(part, (list, tuple)):
+        return {f"[{index}]": value for index, value in enumerate(part)}
+    if inspect.isroutine(part) or isinstance(part, type):
+        return {}
+    held = getattr(part, "__dict__", {})
+    names = sorted(held, key=lambda name: name.startswith("_"))
+    return {f".{name}": held[name] for name in names}
+
+
+def _main_can_be_imported() -> bool:
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    return bool(getattr(main, "__spec__", None) or (file and os.path.exists(file)))

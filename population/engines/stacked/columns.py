@@ -1,0 +1,355 @@
+"""meta_params as arrays: one column of a fixed dtype for each of their leaves.
+
+A program is compiled once, for dtypes and not for values. So a leaf is a float, an int
+or a bool for all members and for ever, as the run's space or its first population says;
+what is none of these is a code: its place among the values that it may have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from population.base import codec
+from population.engines.stacked import conversions
+from population.space.choices import Categorical, Ordinal
+from population.space.domain import Domain
+from population.space.numbers import Integer
+
+_BATCH_SIZE = "batch_size"
+_WHOLE = "meta_params"  # The name of a tree that is one leaf.
+_KEEP = "All members are one program: have mutate_fn keep keys and types."
+
+
+def mask(batch_size: Any, size: int) -> jax.Array:
+    """`[size]` bool: True for the first `batch_size` examples; it may be traced."""
+    return jnp.asarray(jnp.arange(size) < batch_size)
+
+
+_Named = Mapping[str, Any]
+
+
+class Columns:
+    """The meta_params of all members as arrays of fixed dtypes; made by `of`.
+
+    Attributes:
+        names: Where each column's leaf is: "learning_rate", "optimizer.beta",
+            "layers[0]".
+        codes: By name, the values of those columns that hold their places.
+    """
+
+    def __init__(self, tree: Any, columns: Sequence[_Column], first: Any) -> None:
+        self._marked = tree
+        self._tree: Any = jax.tree.structure(tree)
+        self._columns = tuple(columns)
+        self._first = self.encode(first, 0)
+        self.names = tuple(column.name for column in columns)
+        self.codes = {c.name: list(c.values) for c in columns if c.is_code}
+
+    @classmethod
+    def of(
+        cls,
+        metas: Sequence[Any],
+        space: Any,
+        categories: Mapping[str, Sequence[Any]] | None,
+        max_batch: int | Mapping[str, int] | None,
+    ) -> Columns:
+        """The columns of a run.
+
+        Args:
+            metas: The first population's meta_params, by worker id.
+            space: The run's space, or None.
+            categories: By name, the values that become codes; they win over the space.
+            max_batch: The largest `batch_size`, or the largest ones by name.
+
+        Raises:
+            ValueError: If a value does not fit, a name is unknown, or the values or the
+                largest batch size of a leaf are not known.
+        """
+        if not isinstance(categories, Mapping | None):
+            raise ValueError(
+                "categories must map names to lists of values, got "
+                f"{categories!r}, as in {{'activation': ['tanh', 'relu']}}."
+            )
+        named = dict(categories or {})
+        tree = _marked(metas[0], space, named)
+        leaves: list[_Leaf] = jax.tree.leaves(tree)
+        _check_known("categories", named, leaves)
+        sizes = _sizes(leaves, max_batch)
+        whole = jax.tree.structure(tree)
+        members = [_gathered(whole, tree, meta, w) for w, meta in enumerate(metas)]
+        by_leaf = zip(leaves, *members, strict=True)
+        columns = [_column(leaf, values, named, sizes) for leaf, *values in by_leaf]
+        found = cls(tree, columns, metas[0])
+        found.stack(metas)  # Refuses what does not fit.
+        return found
+
+    def encode(self, meta_params: Any, worker_id: int) -> tuple[np.generic, ...]:
+        """One scalar of each column's dtype.
+
+        Raises:
+            ValueError: If a value does not fit; it names the leaf and the worker.
+        """
+        found = []
+        values = _gathered(self._tree, self._marked, meta_params, worker_id)
+        for column, value in zip(self._columns, values, strict=True):
+            scalar = column.convert(value)
+            if scalar is None:
+                name, needed, advice = column.name, column.needed, column.advice
+                raise _unfit(name, worker_id, needed, value, advice)
+            found.append(scalar)
+        return tuple(found)
+
+    def stack(self, metas: Sequence[Any]) -> tuple[npt.NDArray[Any], ...]:
+        """`[N]` for each column: the meta_params of workers 0, 1, ...
+
+        Raises:
+            ValueError: If a value does not fit; it names the leaf and the worker.
+        """
+        rows = [self.encode(meta, worker_id) for worker_id, meta in enumerate(metas)]
+        return tuple(
+            np.array([row[i] for row in rows], column.dtype)
+            for i, column in enumerate(self._columns)
+        )
+
+    def blank(self, count: int) -> tuple[npt.NDArray[Any], ...]:
+        """`[count]` zeros for each column."""
+        return tuple(np.zeros(count, column.dtype) for column in self._columns)
+
+    def shapes(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """What one scalar of each column looks like."""
+        struct: Any = jax.ShapeDtypeStruct
+        return tuple(struct((), column.dtype) for column in self._columns)
+
+    def tree(self, scalars: Sequence[Any]) -> Any:
+        """The meta_params that the user's functions see: a scalar in each leaf's place.
+
+        Args:
+            scalars: One for each column; they may be traced.
+        """
+        return self._tree.unflatten(scalars)
+
+    def concrete(self) -> Iterator[tuple[Callable[[Sequence[Any]], Any], str]]:
+        """Ways to have plain numbers among the scalars, to find who needs them.
+
+        Yields:
+            A function that puts worker 0's first numbers in the place of some scalars,
+            and the names of these: each column by itself, then all of them.
+        """
+        everywhere = range(len(self.names))
+        for places in [*([place] for place in everywhere), everywhere]:
+            put = {place: self._first[place] for place in places}
+
+            def fix(scalars: Sequence[Any], put: Any = put) -> tuple[Any, ...]:
+                return tuple(put.get(i, scalar) for i, scalar in enumerate(scalars))
+
+            yield fix, " or ".join(self.names[place] for place in places)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    """A column's place; `domain` is what the space has there: any constant, or None."""
+
+    name: str
+    key: Any
+    domain: Any
+
+
+def _marked(
+    meta: Any, space: Any, named: _Named, name: str = "", key: Any = None
+) -> Any:
+    """A tree of meta_params with leaves that say where they are."""
+    chosen = isinstance(space, Domain) or (name or _WHOLE) in named
+    if meta is None and not chosen:
+        return None
+    if chosen or type(meta) not in (dict, list, tuple):  # Chosen values may be trees.
+        return _Leaf(name or _WHOLE, key, space)
+    known = _parts(space) if type(space) is type(meta) else {}
+    parts = {
+        k: _marked(part, known.get(k), named, _inside(name, k, meta), k)
+        for k, part in _parts(meta).items()
+    }
+    return parts if type(meta) is dict else type(meta)(parts.values())
+
+
+def _parts(tree: Any) -> dict[Any, Any]:
+    return dict(tree if isinstance(tree, dict) else enumerate(tree))
+
+
+def _inside(name: str, key: Any, container: Any) -> str:
+    if type(container) is not dict or not isinstance(key, str):
+        return f"{name or _WHOLE}[{key!r}]"
+    return f"{name}.{key}" if name else key
+
+
+def _gathered(structure: Any, marked: Any, tree: Any, worker_id: int) -> list[Any]:
+    """The values of a tree's leaves, in the order of the columns.
+
+    Raises:
+        ValueError: If it has another structure than the first member's.
+    """
+    try:
+        return list(structure.flatten_up_to(tree))
+    except ValueError as error:  # Its words are those of JAX.
+        wrong = ", ".join(_differences(marked, tree, ""))
+        raise ValueError(
+            f"meta_params of worker {worker_id} must have the structure of worker 0's, "
+            f"got {tree!r}: {wrong}. {_KEEP}"
+        ) from error
+
+
+def _differences(marked: Any, tree: Any, name: str) -> Iterator[str]:
+    """What of a tree is missing, additional or of another type, in words."""
+    if type(marked) is _Leaf:
+        return
+    if type(marked) is not type(tree):
+        needed = "None" if marked is None else f"a {type(marked).__name__}"
+        yield f"{name or 'the whole'} is not {needed}"
+    elif marked is not None:
+        ours, theirs = _parts(marked), _parts(tree)
+        for key in [*ours, *(key for key in theirs if key not in ours)]:
+            place = _inside(name, key, marked)
+            if key in ours and key in theirs:
+                yield from _differences(ours[key], theirs[key], place)
+            else:
+                yield f"{place} is {'missing' if key in ours else 'additional'}"
+
+
+class _Column(NamedTuple):
+    """What a leaf's values may be; `convert` gives None for one that does not fit."""
+
+    name: str
+    dtype: np.dtype[Any]
+    convert: conversions.Convert
+    needed: str
+    advice: str
+    is_code: bool = False
+    values: Sequence[Any] = ()
+
+
+def _column(
+    leaf: _Leaf, values: Sequence[Any], named: _Named, sizes: _Named
+) -> _Column:
+    """The column of a leaf, whose first values are those of workers 0, 1, ..."""
+    name = leaf.name
+    kind = None if name in named else _kind(leaf, values)
+    if kind is None:
+        known = _listed(name, named[name]) if name in named else leaf.domain.values
+        needed = f"be one of {list(known)}"
+        advice = f"Name all its values: categories={{{name!r}: [...]}}."
+        codes = conversions.codes(known, np.int32)
+        dtype = np.dtype(np.int32)
+        return _Column(name, dtype, codes, needed, advice, is_code=True, values=known)
+    if kind is bool:
+        codes = conversions.codes((False, True), np.bool_)
+        return _Column(name, np.dtype(np.bool_), codes, "be True or False", _KEEP)
+    sized = name in sizes or leaf.key == _BATCH_SIZE
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(int if sized else kind))
+    if kind is float and not sized:
+        return _Column(
+            name, dtype, conversions.floats(dtype), f"be a number of {dtype}", _KEEP
+        )
+    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    advice = "Have mutate_fn round it, or begin with floats to have it be a float."
+    if sized:
+        low, high = 1, _largest(leaf, sizes)
+        advice = "Have mutate_fn keep to that, or raise it: max_batch=."
+    needed = f"be a whole number from {low} to {high}"
+    return _Column(name, dtype, conversions.wholes(dtype, low, high), needed, advice)
+
+
+def _kind(leaf: _Leaf, values: Sequence[Any]) -> type | None:
+    """What a leaf holds: float, int or bool; None for the values of a domain.
+
+    Raises:
+        ValueError: If only `categories` could say.
+    """
+    domain = leaf.domain
+    if isinstance(domain, (Categorical, Ordinal)):
+        return _common(domain.values)
+    if isinstance(domain, Domain):
+        return int if isinstance(domain, Integer) else float
+    kind = _common(values)
+    if kind is not None:
+        return kind
+    odd = next(w for w, v in enumerate(values) if _common([values[0], v]) is None)
+    needed = "be a number, or a bool as for all others"
+    advice = f"Name all its values, None too: categories={{{leaf.name!r}: [...]}}."
+    raise _unfit(leaf.name, odd, needed, values[odd], advice)
+
+
+def _common(values: Sequence[Any]) -> type | None:
+    """The kind that all values are of: float, int or bool; None if there is none."""
+    kinds = {type(conversions.plain(value)) for value in values}
+    if kinds == {float, int}:
+        return float
+    return kinds.pop() if kinds in ({float}, {int}, {bool}) else None
+
+
+def _listed(name: str, given: Any) -> Sequence[Any]:
+    """The values of a category, as `categories` has them."""
+    listed = isinstance(given, (list, tuple)) and len(given) > 0
+    if not listed or len({codec.digest(value) for value in given}) < len(given):
+        raise ValueError(
+            f"categories[{name!r}] must be a list of different values, got {given!r}."
+        )
+    return tuple(given)
+
+
+def _sizes(
+    leaves: Sequence[_Leaf], max_batch: int | Mapping[str, int] | None
+) -> dict[str, Any]:
+    """What `max_batch` says of the leaves, by name."""
+    if max_batch is None or isinstance(max_batch, Mapping):
+        found = {
+            name: conversions.plain(size) for name, size in (max_batch or {}).items()
+        }
+    else:
+        names = [leaf.name for leaf in leaves if leaf.key == _BATCH_SIZE]
+        found = dict.fromkeys(names or [_BATCH_SIZE], conversions.plain(max_batch))
+    _check_known("max_batch", found, leaves)
+    return found
+
+
+def _largest(leaf: _Leaf, sizes: _Named) -> int:
+    """The largest batch size of a leaf; a ValueError if nobody says it."""
+    most: Any = leaf.domain
+    if leaf.name in sizes:
+        most = sizes[leaf.name]
+        if type(most) is not int or not 1 <= most <= np.iinfo(np.int32).max:
+            raise ValueError(
+                f"max_batch must be an int from 1 on, got {most!r} for {leaf.name}."
+            )
+    elif isinstance(most, (Categorical, Ordinal)):
+        most = max(most.values)
+    elif isinstance(most, Domain):  # A constant is its own largest value.
+        most = getattr(most, "high", None)
+    if type(most) in (int, float) and 1 <= most <= np.iinfo(np.int32).max:
+        return int(most)
+    raise ValueError(
+        f"{leaf.name} would change the shapes of batches, and all members are one "
+        f"program: its largest value must be known, an int from 1 on, got {most!r}. "
+        "Give max_batch=, make all batches of that size, and mask what is too much: "
+        f'vectorized.mask(meta_params["{leaf.key}"], size).'
+    )
+
+
+def _check_known(argument: str, named: _Named, leaves: Sequence[_Leaf]) -> None:
+    names = [leaf.name for leaf in leaves]
+    unknown = [name for name in named if name not in names]
+    if unknown:
+        raise ValueError(
+            f"{argument} must name hyperparameters of {names}, got {unknown}. A nested "
+            "one is written 'optimizer.beta' or 'layers[0]'."
+        )
+
+
+def _unfit(name: str, worker: int, needed: str, got: Any, advice: str) -> ValueError:
+    """The error for what a member cannot be trained with."""
+    return ValueError(f"{name} of worker {worker} must {needed}, got {got!r}. {advice}")

@@ -1,0 +1,370 @@
+"""The members' states, and the programs at work on them: stacked, or one by one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import Mesh
+
+from population.engines.stacked import programs, row_copies
+from population.engines.stacked.layout import Flat
+from population.engines.stacked.member import Member
+from population.engines.stacked.programs import Rows
+
+Values = list[tuple[float, list[Any]]]
+_CHUNKS = 64  # A chunk of copies is so small a part of all rows.
+_LEAST = 8
+
+
+class Bank(Protocol):
+    """All members' states. A row is a member's; rows beyond the members are padding."""
+
+    def release(self) -> None:
+        """Forget the states: others need the memory."""
+
+    def tell(
+        self,
+        steps: npt.NDArray[np.int32],
+        scalars: Sequence[npt.NDArray[Any]],
+        new: npt.NDArray[np.bool_],
+    ) -> None:
+        """Say what is true of each row from now on.
+
+        Args:
+            steps: `[R]` the steps that the states have.
+            scalars: `[R]` each: meta_params.
+            new: `[R]` whether these must be put into the optimiser's state.
+        """
+
+    def train(self, batches: Any) -> None:
+        """One chunk of steps of all members."""
+
+    def finish(self, batches: Any) -> Values:
+        """The last chunk of a round, and all members' values with their metrics."""
+
+    def wait(self) -> None:
+        """Return once all that was asked for is done."""
+
+    def take(self, row: int) -> Flat:
+        """A copy of a row's state."""
+
+    def put(self, row: int, flat: Flat) -> None:
+        """Have a row hold a copy of this state."""
+
+    def move(self, sources: Mapping[int, int]) -> None:
+        """Have each of these rows hold what another one held."""
+
+    def host(self) -> Callable[[int], Flat]:
+        """All states as NumPy arrays, read at once: a function of the row."""
+
+    def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
+        """`[R, ...]` each: some of the arrays of all states, read in one go."""
+
+
+class Stack:
+    """States stacked along a first axis, trained by one program.
+
+    Args:
+        member: The user's functions.
+        keys: `[R]` the slots' PRNG keys.
+        batching: "vmap" or "map".
+        length: Steps of a chunk.
+        mesh: The devices.
+        axes: Axes of the batches over rows and over steps.
+        evaluation: What `evaluate` gets as its batch.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        keys: Any,
+        batching: str,
+        length: int,
+        mesh: Mesh,
+        axes: tuple[int | None, int | None],
+        evaluation: Any,
+    ) -> None:
+        by_row, by_step = axes
+
+        def compiled(evaluates: bool) -> Callable[..., tuple[Any, ...]]:
+            train = programs.trainer(
+                member, length, evaluates=evaluates, per_step=by_step
+            )
+            return programs.batched(train, batching, mesh, by_row)
+
+        self._flat: Flat = ()
+        self._train, self._finish = compiled(False), compiled(True)
+        self._copies = programs.copies(mesh)
+        self._rows_at = programs.sharding(mesh, rows=True)
+        all_at = programs.sharding(mesh, rows=False)
+        self._all_at = all_at
+        self._keys = jax.device_put(keys, self._rows_at)
+        self._evaluation = jax.device_put(evaluation, all_at)
+        count = len(keys)
+        self._old = jax.device_put(np.zeros(count, np.bool_), self._rows_at)
+        self._chunk = max(_LEAST, count // _CHUNKS)
+        self._count = count
+        self._steps: Any = None
+        self._rows: Any = None
+
+    def begin(self, flat: Flat) -> None:
+        """Have the rows hold these states, `[R, ...]` each; they are its own now."""
+        self._flat = jax.device_put(flat, self._rows_at)  # `init` may ignore its key.
+        self.put(0, self.take(0))  # All is compiled before the first round.
+        nowhere = np.full(self._chunk, self._count, np.int32)
+        self._flat = self._copies.move(self._flat, np.zeros_like(nowhere), nowhere)
+
+    def wait(self) -> None:
+        """Return once all that was asked for is done."""
+        self._steps.block_until_ready()
+
+    def release(self) -> None:
+        """Forget the states, and what is known of them."""
+        self._flat, self._rows = (), None
+
+    def tell(
+        self,
+        steps: npt.NDArray[np.int32],
+        scalars: Sequence[npt.NDArray[Any]],
+        new: npt.NDArray[np.bool_],
+    ) -> None:
+        """Say what is true of each row from now on."""
+        # Copies: what is on a CPU's device may be the caller's own memory.
+        place = functools.partial(jax.device_put, device=self._rows_at)
+        self._steps = place(steps.copy())
+        columns = tuple(place(column.copy()) for column in scalars)
+        self._rows = Rows(columns, self._keys, place(new.copy()))
+
+    def train(self, batches: Any) -> None:
+        """One chunk of steps of all members."""
+        self.wait()  # Else batches of many chunks would pile up.
+        self._flat, self._steps = self._train(
+            self._flat, self._steps, self._rows, batches, None
+        )
+        self._rows = self._rows._replace(new=self._old)
+
+    def finish(self, batches: Any) -> Values:
+        """The last chunk of a round, and all members' values with their metrics."""
+        self._flat, self._steps, values, metrics = self._finish(
+            self._flat, self._steps, self._rows, batches, self._evaluation
+        )
+        self._rows = self._rows._replace(new=self._old)
+        found, *columns = _fetched((values, *metrics))
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        told = [list(row) for row in rows] if columns else [[] for _ in found]
+        return list(zip(found.tolist(), told, strict=True))
+
+    def take(self, row: int) -> Flat:
+        """A copy of a row's state."""
+        return self._copies.take(self._flat, np.int32(row))
+
+    def put(self, row: int, flat: Flat) -> None:
+        """Have a row hold a copy of this state."""
+        flat = jax.device_put(flat, self._all_at)
+        self._flat = self._copies.put(self._flat, np.int32(row), flat)
+
+    def move(self, sources: Mapping[int, int]) -> None:
+        """Have each of these rows hold what another one held."""
+        plan = row_copies.plan(sources, self._chunk)
+        spared = [(target, self.take(source)) for source, target in plan.spared]
+        for chunk in plan.chunks:
+            pairs = np.full((2, self._chunk), self._count, np.int32)
+            pairs[0] = 0
+            pairs[:, : len(chunk)] = np.array(chunk).T
+            self._flat = self._copies.move(self._flat, pairs[0], pairs[1])
+        for target, flat in spared:
+            self.put(target, flat)
+
+    def host(self) -> Callable[[int], Flat]:
+        """All states as NumPy arrays, read at once: a function of the row."""
+        arrays = tuple(map(on_host, self._flat))
+        return lambda row: tuple(array[row] for array in arrays)
+
+    def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
+        """`[R, ...]` each: some of the arrays of all states, read in one go."""
+        found = _fetched([self._flat[place] for place in places])
+        return [array.copy() for array in found]  # The device's own memory, perhaps.
+
+
+class Separate:
+    """States by themselves, each trained by a compiled step that Python calls.
+
+    No step takes over the memory of a state: so a copy of one costs nothing.
+
+    Args:
+        member: The user's functions.
+        keys: `[N]` the slots' PRNG keys.
+        length: Steps of a chunk.
+        devices: Member i is on `devices[i % len(devices)]`.
+        axes: Axes of the batches over rows and over steps.
+        evaluation: What `evaluate` gets as its batch.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        keys: Any,
+        length: int,
+        devices: Sequence[Any],
+        axes: tuple[int | None, int | None],
+        evaluation: Any,
+    ) -> None:
+        def compiled(evaluates: bool) -> Callable[..., tuple[Any, ...]]:
+            train = programs.trainer(member, 1, evaluates=evaluates, per_step=None)
+            return jax.jit(train)
+
+        self._devices = [devices[i % len(devices)] for i in range(len(keys))]
+        self._flats: list[Flat] = []
+        self._keys = [jax.device_put(keys[i], d) for i, d in enumerate(self._devices)]
+        self._train, self._finish = compiled(False), compiled(True)
+        self._length = length
+        self._by_row, self._by_step = axes
+        used = set(self._devices)
+        self._evaluations = {d: _at(d, evaluation) for d in used}
+        self._old = {d: jax.device_put(np.bool_(False), d) for d in used}
+        self._steps: list[Any] = []
+        self._rows: list[Rows] = []
+        self._at_hand: tuple[Any, dict[Any, list[Any]]] = (None, {})
+
+    def begin(self, flats: Iterable[Flat]) -> None:
+        """Have the rows hold these states, one after the other."""
+        pairs = zip(flats, self._devices, strict=True)
+        self._flats = [jax.device_put(flat, device) for flat, device in pairs]
+
+    def wait(self) -> None:
+        """Return once all that was asked for is done."""
+        for step in self._steps:
+            step.block_until_ready()
+
+    def release(self) -> None:
+        """Forget the states, and what was brought to train them."""
+        self._flats, self._rows = [], []
+        self._at_hand = (None, {})
+
+    def tell(
+        self,
+        steps: npt.NDArray[np.int32],
+        scalars: Sequence[npt.NDArray[Any]],
+        new: npt.NDArray[np.bool_],
+    ) -> None:
+        """Say what is true of each row from now on."""
+        self._steps, self._rows = [], []
+        for row, device in enumerate(self._devices):
+            columns = tuple(column[row] for column in scalars)
+            step, columns, is_new = jax.device_put(
+                (steps[row], columns, new[row]), device
+            )
+            self._steps.append(step)
+            self._rows.append(Rows(columns, self._keys[row], is_new))
+
+    def train(self, batches: Any) -> None:
+        """One chunk of steps of all members."""
+        for row in range(len(self._flats)):
+            self._advance(row, self._of(row, batches))
+
+    def finish(self, batches: Any) -> Values:
+        """The last chunk of a round, and all members' values with their metrics."""
+        found = []
+        for row, device in enumerate(self._devices):
+            *first, last = self._of(row, batches)
+            self._advance(row, first)
+            self._flats[row], self._steps[row], value, metrics = self._finish(
+                self._flats[row],
+                self._steps[row],
+                self._rows[row],
+                last,
+                self._evaluations[device],
+            )
+            self._rows[row] = self._rows[row]._replace(new=self._old[device])
+            found.append((value, metrics))
+        told = _fetched([x for value, metrics in found for x in (value, *metrics)])
+        size = len(told) // len(found)
+        rows = [told[i : i + size] for i in range(0, len(told), size)]
+        return [(value.item(), [x.item() for x in metrics]) for value, *metrics in rows]
+
+    def take(self, row: int) -> Flat:
+        """A copy of a row's state."""
+        return self._flats[row]
+
+    def put(self, row: int, flat: Flat) -> None:
+        """Have a row hold a copy of this state."""
+        self._flats[row] = jax.device_put(flat, self._devices[row])
+
+    def move(self, sources: Mapping[int, int]) -> None:
+        """Have each of these rows hold what another one held."""
+        held = {target: self._flats[source] for target, source in sources.items()}
+        for row, flat in held.items():
+            self.put(row, flat)
+
+    def host(self) -> Callable[[int], Flat]:
+        """All states as NumPy arrays, read at once: a function of the row."""
+        flats = [tuple(map(on_host, flat)) for flat in self._flats]
+        return lambda row: flats[row]
+
+    def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
+        """`[R, ...]` each: some of the arrays of all states, read in one go."""
+        rows = _fetched([flat[place] for place in places for flat in self._flats])
+        size = len(self._flats)
+        return [np.stack(rows[at : at + size]) for at in range(0, len(rows), size)]
+
+    def _advance(self, row: int, batches: Sequence[Any]) -> None:
+        flat, step, rows = self._flats[row], self._steps[row], self._rows[row]
+        for batch in batches:
+            flat, step = self._train(flat, step, rows, batch, None)
+            rows = rows._replace(new=self._old[self._devices[row]])
+        self._flats[row], self._steps[row], self._rows[row] = flat, step, rows
+
+    def _of(self, row: int, batches: Any) -> list[Any]:
+        """The batches of one member, step by step."""
+        if self._by_row is not None:
+            own = jax.tree.map(lambda array: array[row], batches)
+            return _by_step(own, self._length)
+        if self._at_hand[0] is not batches:
+            self._at_hand = (batches, {})
+        device, known = self._devices[row], self._at_hand[1]
+        if device not in known:
+            if self._by_step is None:
+                known[device] = [_at(device, batches)] * self._length
+            else:
+                cut = _by_step(batches, self._length)
+                known[device] = jax.device_put(cut, device)
+        return known[device]
+
+
+def _at(device: Any, tree: Any) -> Any:
+    """A tree on one device; what is on all of a mesh is not copied."""
+
+    def one(leaf: Any) -> Any:
+        spread = isinstance(leaf, jax.Array) and leaf.sharding.num_devices > 1
+        if spread and leaf.is_fully_replicated:
+            for shard in leaf.addressable_shards:
+                if shard.device == device:
+                    return shard.data
+        return jax.device_put(leaf, device)
+
+    return jax.tree.map(one, tree)
+
+
+def _fetched(arrays: Sequence[Any]) -> list[Any]:
+    """Arrays of the device as NumPy's; `jax.device_get` of a tree takes 20 us more."""
+    if len(arrays) > 1:
+        for array in arrays:
+            array.copy_to_host_async()
+    return [np.asarray(array) for array in arrays]
+
+
+def _by_step(batches: Any, length: int) -> list[Any]:
+    return [jax.tree.map(lambda x, at=at: x[at], batches) for at in range(length)]
+
+
+def on_host(array: Any) -> Any:
+    """An array as NumPy's; PRNG keys, which NumPy does not know, stay as they are."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return array.copy()
+    return np.array(array)

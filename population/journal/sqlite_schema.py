@@ -1,0 +1,319 @@
+"""The tables of a SQLite journal, and how an older format becomes this one.
+
+`docs/on-disk-format.md` describes them for whoever reads a run without this library.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+import re
+import sqlite3
+import sys
+import zlib
+from typing import Any
+
+from population.base.errors import JournalError
+from population.base.refusals import leads_out
+
+APPLICATION_ID = 0x504F504A  # "POPJ"
+FORMAT = 4
+SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
+PAGE_SIZE = 1024  # Small: a commit writes each page that it touched as a whole.
+
+_KEPT_SINCE_1 = """
+CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sessions (row INTEGER NOT NULL, time REAL NOT NULL, owner TEXT);
+CREATE TABLE generations (
+    row INTEGER PRIMARY KEY,
+    generation_id TEXT NOT NULL UNIQUE,
+    worker_id INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    meta_params TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    time REAL NOT NULL,
+    UNIQUE (worker_id, number)
+);
+CREATE INDEX generations_by_digest ON generations (digest);
+CREATE TABLE checkpoints (
+    row INTEGER PRIMARY KEY,
+    generation INTEGER NOT NULL REFERENCES generations (row),
+    step INTEGER NOT NULL,
+    parent INTEGER REFERENCES checkpoints (row),
+    params TEXT,
+    has_value INTEGER NOT NULL,
+    value REAL,
+    metrics TEXT,
+    time REAL NOT NULL,
+    reports INTEGER NOT NULL,
+    batch INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX checkpoints_by_step ON checkpoints (generation, step);
+CREATE TABLE late (
+    row INTEGER PRIMARY KEY,
+    checkpoint INTEGER NOT NULL REFERENCES checkpoints (row),
+    params TEXT,
+    has_value INTEGER NOT NULL,
+    value REAL,
+    metrics TEXT,
+    time REAL NOT NULL,
+    reports INTEGER NOT NULL,
+    batch INTEGER NOT NULL
+);
+CREATE INDEX late_by_checkpoint ON late (checkpoint);
+CREATE UNIQUE INDEX late_by_params ON late (checkpoint) WHERE params IS NOT NULL;
+CREATE UNIQUE INDEX late_by_value ON late (checkpoint) WHERE has_value;
+CREATE TABLE best (
+    row INTEGER PRIMARY KEY,
+    checkpoint INTEGER NOT NULL REFERENCES checkpoints (row),
+    reports INTEGER NOT NULL
+);
+CREATE TABLE state (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    state TEXT NOT NULL,
+    decisions INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+)"""
+
+_SINCE_2 = """
+CREATE TABLE removals (
+    params TEXT NOT NULL,
+    row INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (params, row)
+) WITHOUT ROWID;
+CREATE INDEX removals_by_row ON removals (row);
+CREATE TABLE saves (
+    params TEXT PRIMARY KEY,
+    row INTEGER NOT NULL,
+    generation TEXT NOT NULL,
+    step INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE leases (
+    worker_id INTEGER PRIMARY KEY,
+    owner TEXT,
+    renewed REAL NOT NULL,
+    grace REAL NOT NULL,
+    handed INTEGER,
+    change INTEGER NOT NULL
+);
+CREATE INDEX leases_by_change ON leases (change);
+CREATE TABLE losses (
+    row INTEGER NOT NULL,
+    lost TEXT NOT NULL,
+    told INTEGER,
+    time REAL NOT NULL
+);
+CREATE INDEX losses_by_row ON losses (row);
+CREATE INDEX diverged ON checkpoints (generation)
+    WHERE has_value AND (value IS NULL OR abs(value) > 1.7976931348623157e308);
+CREATE INDEX late_diverged ON late (checkpoint)
+    WHERE has_value AND (value IS NULL OR abs(value) > 1.7976931348623157e308);"""
+
+# What came late replaces what only the process had that reported it.
+_SINCE_3 = """
+CREATE VIEW history AS
+SELECT c.row, c.generation, c.step,
+    CASE WHEN NOT EXISTS (
+        SELECT 1 FROM removals r
+        WHERE r.params = coalesce(p.params, c.params)
+        AND r.row >= coalesce(p.row, c.row)
+    ) THEN coalesce(p.params, c.params) END AS params,
+    c.has_value OR v.row IS NOT NULL AS has_value,
+    CASE WHEN c.has_value THEN c.value ELSE v.value END AS value,
+    coalesce(c.metrics, v.metrics) AS metrics,
+    c.time,
+    pg.generation_id AS parent_generation_id, pc.step AS parent_step,
+    g.generation_id, g.worker_id, g.meta_params, g.reason,
+    c.parent
+FROM checkpoints c
+JOIN generations g ON g.row = c.generation
+LEFT JOIN checkpoints pc ON pc.row = c.parent
+LEFT JOIN generations pg ON pg.row = pc.generation
+LEFT JOIN late p ON p.checkpoint = c.row AND p.params IS NOT NULL
+LEFT JOIN late v ON v.checkpoint = c.row AND v.has_value"""
+
+# Format 1 kept all params on disk, and no removals but of what was in memory.
+_FROM_1_TO_2 = """
+DROP TABLE removals;
+ALTER TABLE sessions ADD COLUMN owner TEXT;"""
+_TO_3 = "DROP VIEW history;"
+_WITH_PARAMS = ("checkpoints", "row"), ("late", "row"), ("removals", "params, row")
+
+
+def choose_settings(connection: sqlite3.Connection, durability: str) -> None:
+    """Say how a file is written.
+
+    Args:
+        connection: Connected to it; the file may have no tables yet.
+        durability: A key of `SYNCHRONOUS`.
+    """
+    execute = connection.execute
+    if execute("PRAGMA application_id").fetchone() == (0,):
+        # Before WAL, so that the file itself says whose it is from the start.
+        execute(f"PRAGMA page_size={PAGE_SIZE}")
+        execute(f"PRAGMA application_id={APPLICATION_ID}")
+    execute("PRAGMA journal_mode=WAL")
+    execute(f"PRAGMA synchronous={SYNCHRONOUS[durability]}")
+    if sys.platform == "darwin" and durability == "power":
+        execute("PRAGMA fullfsync=ON")  # There an fsync may stay in the disk.
+    execute("PRAGMA wal_autocheckpoint=0")  # The connection merges its log itself.
+
+
+def prepare(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
+    """Make the tables that are missing. Called inside a transaction.
+
+    Raises:
+        JournalError: If there is something that no format has; nothing is executed.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > FORMAT:
+        raise too_new(path, version)
+    present = _schema(connection)
+    unknown = {name: sql for name, sql in present.items() if name not in _expected()}
+    if unknown:
+        raise _foreign(path, next(iter(unknown)))
+    if not present:
+        _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_3}")
+    elif version == 1:
+        _run(connection, f"{_TO_3}{_FROM_1_TO_2}{_SINCE_2}{_SINCE_3}")
+    elif version == 2:
+        _run(connection, f"{_TO_3}{_SINCE_3}")
+    elif version == 3:
+        _run(connection, f"{_TO_3}{_SINCE_3}")
+    if present and version < 4:
+        _make_own_paths_relative(connection)
+        _add_checksum(connection)
+    if version != FORMAT:
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+
+
+def check(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
+    """Refuse a file whose tables, indexes and views are not exactly this format's.
+
+    A trigger, a view or a default value is SQL that a file brings along.
+
+    Raises:
+        JournalError: Naming the first that is not as it should be.
+    """
+    present = _schema(connection)
+    for name in (*present, *_expected()):
+        if present.get(name) != _expected().get(name):
+            raise _foreign(path, name)
+
+
+Name = tuple[str, str]
+
+
+def _schema(connection: sqlite3.Connection) -> dict[Name, str]:
+    """The SQL of what a file holds, by kind and name; without statistics."""
+    rows = connection.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql NOTNULL"
+    ).fetchall()
+    return {
+        (str(kind), str(name)): f"{table}: {' '.join(str(sql).split())}"
+        for kind, name, table, sql in rows
+        if not (kind == "table" and str(name).startswith("sqlite_stat"))
+    }
+
+
+@functools.cache
+def _expected() -> dict[Name, str]:
+    """The schema of this format."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_3}")
+        return _schema(connection)
+    finally:
+        connection.close()
+
+
+def _foreign(path: pathlib.Path | None, name: Name) -> JournalError:
+    return JournalError(
+        f"{path} was changed by another program: its {' '.join(name)!r} is not what "
+        "this library makes, and might be executed. It was left as it is. Restore the "
+        "file from a backup, or undo the change with a SQLite shell."
+    )
+
+
+def too_new(path: pathlib.Path | None, version: int) -> JournalError:
+    """The error of a journal that a newer version of the library has written."""
+    return JournalError(
+        f"{path} has the format {version}; this version of the library reads up to "
+        f"{FORMAT}. Install a newer version."
+    )
+
+
+def checksum(state: str, decisions: int) -> int:
+    """What tells a mutator's state from one that was changed by accident."""
+    return zlib.crc32(f"{decisions} {state}".encode())
+
+
+def _add_checksum(connection: sqlite3.Connection) -> None:
+    """Keep a checksum beside the mutator's state."""
+    rows = connection.execute("SELECT state, decisions FROM state").fetchall()
+    connection.execute("DROP TABLE state")
+    connection.execute(_KEPT_SINCE_1.rpartition(";")[2])
+    for state, decisions in rows:
+        connection.execute(
+            "INSERT INTO state VALUES (0, ?, ?, ?)",
+            (state, decisions, checksum(str(state), decisions)),
+        )
+
+
+def _make_own_paths_relative(connection: sqlite3.Connection) -> None:
+    """Keep the paths that `Worker.save_to` made up relative to the run folder.
+
+    Until format 3 they were kept as they were handed out: they named the folder where
+    the run was then, or even a folder of the process.
+    """
+    found = connection.execute("SELECT value FROM facts WHERE key = 'run'").fetchone()
+    if found is None:
+        return
+    run = re.escape(str(found[0]).strip('"'))
+    own = re.compile(rf"(?:.*/)?own/({run}-\d+-\d+/.+)", re.DOTALL)
+    for table, key in _WITH_PARAMS:
+        rows = connection.execute(
+            f"SELECT {key}, params FROM {table} WHERE params LIKE '%own/%'"
+        ).fetchall()
+        where = " AND ".join(f"{column} = ?" for column in key.split(", "))
+        for *place, text in rows:
+            try:
+                new = _relative(json.loads(text), own)
+            except (ValueError, RecursionError, TypeError):
+                continue  # Whoever needs this row will find that it is damaged.
+            changed = json.dumps(new, separators=(",", ":"))
+            if changed != text:
+                connection.execute(
+                    f"UPDATE {table} SET params = ? WHERE {where}", (changed, *place)
+                )
+
+
+def _relative(tree: Any, own: re.Pattern[str]) -> Any:
+    """A packed tree whose paths of the library's own are relative."""
+    if isinstance(tree, str):
+        path = _own_path(tree, own)
+        return tree if path is None else {"!own": [path, "text"]}
+    if isinstance(tree, list):
+        return [_relative(inner, own) for inner in tree]
+    if not isinstance(tree, dict):
+        return tree
+    path = _own_path(str(tree.get("!path")), own)
+    if path is not None:
+        return {"!own": [path, "path"]}
+    return {key: _relative(inner, own) for key, inner in tree.items()}
+
+
+def _own_path(text: str, own: re.Pattern[str]) -> str | None:
+    found = own.fullmatch(text)
+    return None if found is None or leads_out(found[1]) else found[1]
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    """Run a script statement by statement, within the transaction."""
+    for statement in script.split(";"):
+        connection.execute(statement)

@@ -1,0 +1,1 @@
+"""Recorded runs: gone on from in another folder, or decided anew."""

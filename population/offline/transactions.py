@@ -1,0 +1,133 @@
+"""Reads a recorded run transaction by transaction, as it came about."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from population.base.errors import JournalError
+from population.base.run_paths import run_folder
+from population.core import facts
+from population.journal.base import Journal
+from population.journal.records import (
+    CheckpointRecord,
+    GenerationRow,
+    LateRecord,
+    Record,
+)
+from population.journal.sqlite import SqliteJournal
+from population.journal.sqlite_file import JOURNAL_NAME
+
+if TYPE_CHECKING:
+    from population.controller import PopulationController
+
+
+@dataclasses.dataclass
+class Transaction:
+    """What was recorded at once.
+
+    Attributes:
+        first: Its first row.
+        reports: The checkpoints and late values that workers brought, in their order.
+        opened: The generations that it opened, each with its first checkpoint.
+        after: What was said about the run afterwards: bests, removals, losses.
+    """
+
+    first: int
+    reports: list[CheckpointRecord | LateRecord] = dataclasses.field(
+        default_factory=list
+    )
+    opened: list[tuple[GenerationRow, CheckpointRecord]] = dataclasses.field(
+        default_factory=list
+    )
+    after: list[Record] = dataclasses.field(default_factory=list)
+
+
+def folder_of(run: PopulationController | str | os.PathLike[str]) -> pathlib.Path:
+    """The run folder of a controller, or of a path.
+
+    Raises:
+        ValueError: If the controller has none, or the path is of a bucket.
+    """
+    if isinstance(run, (str, os.PathLike)):
+        return run_folder(run, "run")
+    if run.log_dir is None:
+        raise ValueError(
+            "This needs a run that is on disk, and the controller has no log_dir. "
+            "Give it one."
+        )
+    return run.log_dir
+
+
+def open_journal(folder: pathlib.Path) -> SqliteJournal:
+    """The journal of a run folder.
+
+    Raises:
+        JournalError: If there is none, it cannot be reached, or it holds no run.
+    """
+    file = folder / JOURNAL_NAME
+    if not _is_file(file):
+        raise JournalError(
+            f"{folder} must be the log_dir of a run; it holds no {JOURNAL_NAME}."
+        )
+    journal = SqliteJournal(file, must_exist=True)
+    try:
+        if not {"size", "run"} <= journal.facts().keys():
+            raise JournalError(f"{file} holds no run yet.")
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def _is_file(file: pathlib.Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        JournalError: If this user may not look.
+    """
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise JournalError(
+            f"{file.parent} must be the log_dir of a run that this user may read, but "
+            f"its {file.name} cannot be reached: {error.strerror or error}. Ask for "
+            "access to the folder, or name another one."
+        ) from error
+
+
+def facts_of(journal: Journal) -> dict[str, Any]:
+    """What is fixed about a run, decoded."""
+    return facts.read_all(journal)
+
+
+def transactions(journal: Journal, upto: int | None = None) -> Iterator[Transaction]:
+    """All transactions of a run, oldest first; the first one made it.
+
+    Args:
+        journal: Where they are recorded.
+        upto: The last row of the last one; None: as far as there are any.
+    """
+    present = Transaction(1)
+    generation: GenerationRow | None = None
+    for record in journal.records(upto=upto):
+        if isinstance(record, GenerationRow):
+            generation = record  # Its first checkpoint says when it was opened.
+        elif isinstance(record, CheckpointRecord | LateRecord):
+            if record.batch != present.first:
+                yield present
+                present = Transaction(record.batch)
+            if generation is not None and isinstance(record, CheckpointRecord):
+                present.opened.append((generation, record))
+                generation = None
+            else:
+                present.reports.append(record)
+        else:
+            present.after.append(record)
+    yield present

@@ -1,0 +1,1 @@
+"""A run that is open in this process: its lock, its transactions, their effects."""

@@ -1,0 +1,32 @@
+"""What is fixed about a run while a controller has it open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from population.base.types import Stop
+from population.core.retention import Keep
+from population.run.events import OnEvent
+
+
+class Rules(NamedTuple):
+    """What a controller was told about the run.
+
+    Attributes:
+        mode: "min" or "max".
+        seed: The run's seed.
+        stop: When the run ends.
+        worker_timeout: Seconds of silence after which a slot is free; None: never.
+        keep: What is kept although nothing can reach it any more; None: as recorded.
+        on_event: Told of what has happened; None: nobody is.
+        clock: Gives seconds since the epoch.
+    """
+
+    mode: str
+    seed: int
+    stop: Stop
+    worker_timeout: float | None
+    keep: Keep | None
+    on_event: OnEvent | None
+    clock: Callable[[], float]

@@ -1,0 +1,109 @@
+"""Keeps two copies of a run from removing each other's params in one store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+from typing import Any
+
+from population.base.errors import JournalError, ParamsError
+from population.core.facts import store_key
+from population.journal.sqlite import SqliteJournal
+from population.journal.sqlite_open import identity
+from population.run.liveness import Owner, is_foreign, owner_of
+
+logger = logging.getLogger("population")
+
+
+def check(
+    store: Any, run: str, file: pathlib.Path, holder: Owner, is_saved: bool
+) -> None:
+    """Refuse a store that serves another copy of a run; else have it serve this one.
+
+    Args:
+        store: Has `claim` and `claimed`, as `FileParams`: it keeps which journal it
+            serves.
+        run: The name by which a store knows the run.
+        file: The run's journal.
+        holder: This process.
+        is_saved: Whether any params were saved already.
+
+    Raises:
+        JournalError: If the journal that it serves is still where it was.
+    """
+    real = str(file.resolve())
+    other, before = _claimed(store, run)
+    if other is not None and other != real and identity(other) != identity(real):
+        _check_is_gone(other, run, real)
+        if before is not None and is_foreign(before):
+            logger.warning(
+                "the params store of %s served %s on %s before. If that run is still "
+                "used, stop: each removes what the other needs.",
+                real,
+                other,
+                before.host,
+            )
+    if other is None and is_saved:
+        logger.warning(
+            "the params store of %s does not know this run, of which params were saved "
+            "before. If they are in another one, stop, and pass that as params=.",
+            real,
+        )
+    if other != real:
+        try:
+            store.claim(run, json.dumps([real, holder.text]))
+        except (OSError, ParamsError) as error:  # A save will say so, if there is one.
+            logger.warning("the params store of %s cannot be written: %s", real, error)
+
+
+def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
+    """The journal that a store serves, and who has said so.
+
+    Raises:
+        JournalError: If that cannot be read.
+    """
+    try:
+        text = store.claimed(run)
+    except (OSError, ParamsError) as error:
+        raise JournalError(
+            f"The run's params store cannot be read: {error}. Give this user access to "
+            "it."
+        ) from error
+    if text is None:
+        return None, None
+    try:
+        other, owner = json.loads(text)
+        return str(other), owner_of(owner)
+    except (ValueError, TypeError, JournalError):  # It is none of ours.
+        return None, None
+
+
+def _check_is_gone(other: str, run: str, real: str) -> None:
+    """Refuse to go on if another copy of a run may still be there.
+
+    Raises:
+        JournalError: If it is, or if that cannot be told.
+    """
+    advice = (
+        "Give this one a store of its own, or make it by population.fork. If the other "
+        "is needed no more, remove it."
+    )
+    try:
+        os.stat(other)
+        with contextlib.closing(SqliteJournal(other, look=True)) as journal:
+            found = store_key(journal.facts())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, JournalError) as error:
+        raise JournalError(
+            f"{real} may be a copy of {other}, whose params are in the same store; "
+            f"that cannot be told: {error} {advice}"
+        ) from error
+    if found == run:
+        raise JournalError(
+            f"{real} is a copy of {other}, and both keep their params in the same "
+            f"store: each would remove what the other needs. {advice}"
+        )
