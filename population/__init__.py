@@ -12,12 +12,12 @@ from population.base.errors import MisfitError as MisfitError
 from population.base.errors import ParamsError as ParamsError
 from population.base.errors import PopulationError as PopulationError
 from population.base.errors import RunMismatchError as RunMismatchError
+from population.base.interfaces import Mutator as Mutator
+from population.base.interfaces import PopulationView as PopulationView
 from population.base.types import ActiveWorker as ActiveWorker
 from population.base.types import Branch as Branch
 from population.base.types import Checkpoint as Checkpoint
 from population.base.types import Event as Event
-from population.base.types import Mutator as Mutator
-from population.base.types import PopulationView as PopulationView
 from population.base.types import Ref as Ref
 from population.base.types import Report as Report
 from population.base.types import Schedule as Schedule

@@ -11,13 +11,12 @@ from typing import Any
 
 from population.base import codec
 from population.base.errors import ParamsError
+from population.base.interfaces import Mutator, ParamsStore
 from population.base.run_paths import run_folder
 from population.base.types import (
     ActiveWorker,
     Checkpoint,
     Held,
-    Mutator,
-    ParamsStore,
     Ref,
     Schedule,
     Start,

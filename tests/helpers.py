@@ -20,7 +20,7 @@ from population import (
     Ref,
     Report,
 )
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.journal.sqlite import SqliteJournal
 
 Decide = Callable[[Report, PopulationView], Mapping[int, Branch]]
@@ -183,7 +183,7 @@ def told(controller: PopulationController) -> list[tuple[Any, ...]]:
     ]
 
 
-def assert_is_a_forest(graph: CheckpointGraph) -> None:
+def assert_is_a_forest(graph: JournalGraph) -> None:
     """Every parent exists and was recorded earlier, at no greater step."""
     checkpoints = {c.ref: c for c in graph.history()}
     assert len(checkpoints) == sum(1 for _ in graph.history())

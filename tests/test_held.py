@@ -24,7 +24,8 @@ from population import (
     Report,
 )
 from population.base.codec import HELD as MARK
-from population.base.types import Held, Mutator, Saved, Start
+from population.base.interfaces import Mutator
+from population.base.types import Held, Saved, Start
 from population.mutators import (
     BranchingSingleMachine,
     PopulationBasedTraining,

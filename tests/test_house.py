@@ -22,15 +22,28 @@ MODULES = {
     for file in FILES
 }
 FRAMEWORKS = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "msgpack"}
-GROUND = {
-    "population.base",
-    "population.base.errors",
-    "population.base.codec",
-    "population.journal",
-    "population.journal.records",
-    "population.base.refusals",
-    "population.base.run_paths",
-    "population.core.decoding",
+# Who may import whom: only what stands on a lower floor. What is for type checkers, or
+# within a function, counts like any other import.
+FLOORS = (
+    {"base"},
+    {"space", "params", "journal"},
+    {"mutators", "in_force", "core"},
+    {"run", "hyperparams"},
+    {"worker"},
+    {"controller"},
+    {"offline", "report", "testing"},
+    {"engines"},
+    {"benchmarks"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+NOT_YET = {  # One circle is left, and one of two.
+    "population.core.leases",
+    "population.core.reachability",
+    "population.core.slots",
+    "population.run.guards",
+    "population.run.open_run",
+    "population.testing.script",
 }
 
 ISOLATES = {
@@ -45,20 +58,25 @@ SHARED_BY_MUTATORS = {
 }
 
 
-def imported(name: str) -> set[str]:
-    """What a module imports when it is loaded, but for the eyes of a type checker."""
+def imported(name: str, *, always: bool = False) -> set[str]:
+    """What a module imports.
+
+    Args:
+        name: The module.
+        always: Only what is imported when it is loaded; else also what is imported in
+            functions and for type checkers.
+    """
     file = MODULES[name]
-    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    tree = ast.parse(file.read_text())
     found: set[str] = set()
-    for node in _at_module_level(ast.parse(file.read_text()).body):
+    for node in _at_module_level(tree.body) if always else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name} imports relatively"
-            origin = node.module or package
+            assert node.level == 0 and node.module, f"{name} imports relatively"
             for alias in node.names:
-                inner = f"{origin}.{alias.name}"
-                found.add(inner if inner in MODULES else origin)
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module)
     return found
 
 
@@ -78,11 +96,12 @@ def _at_module_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def own(name: str) -> set[str]:
     """Which modules of the library it imports."""
-    return {
-        other
-        for other in imported(name)
-        if other == "population" or other.startswith("population.")
-    }
+    return {other for other in imported(name) if other.split(".")[0] == "population"}
+
+
+def room_of(name: str) -> str:
+    """The room of a module: the folder or file at the top of `population`."""
+    return name.split(".")[1]
 
 
 def within(room: str) -> list[str]:
@@ -90,54 +109,29 @@ def within(room: str) -> list[str]:
     return [name for name in MODULES if name.startswith(f"population.{room}.")]
 
 
-def test_the_ground_floor_stands_on_nothing() -> None:
-    """Records and errors import no other room; the codec only these."""
-    assert own("population.base") == set()
-    assert own("population.base.errors") == set()
-    assert own("population.journal.records") == set()
-    assert own("population.journal") == {"population.journal.records"}
-    assert own("population.base.refusals") == own("population.base.hints") == set()
-    below = {"population.base", "population.base.hints", "population.base.refusals"}
-    assert own("population.base.codec") <= below
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "population"])
+def test_a_room_imports_only_what_stands_on_lower_floors(name: str) -> None:
+    """So data flows one way, and each room can be understood after those below it."""
+    here = room_of(name)
+    for other in own(name) - {"population"}:
+        there = room_of(other)
+        lower = FLOOR_OF[there] < FLOOR_OF[here]
+        assert there == here or lower or name in NOT_YET, f"{name} imports {other}"
 
 
-@pytest.mark.parametrize(
-    "name", ["population.core.graph", "population.core.recent", *within("space")]
-)
-def test_graph_and_space_stand_on_the_ground_floor(name: str) -> None:
-    """They know of records, errors, the codec and the interface of a journal."""
-    space = {other for other in MODULES if other.startswith("population.space.")}
-    assert own(name) <= GROUND | (space if name in space else set())
+def test_the_table_of_floors_is_the_house() -> None:
+    """Every room has its floor; there are at most twenty boxes, on nine floors."""
+    rooms = {room_of(name) for name in MODULES if name != "population"}
+    assert rooms == FLOOR_OF.keys() - {"benchmarks"}
+    assert len(rooms) <= 20
+    assert len(FLOORS) <= 9
 
 
 @pytest.mark.parametrize("name", within("mutators"))
 def test_a_mutator_knows_neither_another_one_nor_the_controller(name: str) -> None:
-    """What it may use is the ground floor, the graph, spaces, and shared rules."""
-    allowed = (GROUND - {"population.journal"}) | SHARED_BY_MUTATORS
-    assert own(name) <= allowed | {"population.core.graph", "population.space"}
-
-
-@pytest.mark.parametrize("name", within("journals"))
-def test_a_journal_knows_only_what_it_keeps(name: str) -> None:
-    """It may use the ground floor, the graph, and its own tables and checks."""
-    parts = {
-        n for n in within("journals") if n.startswith("population.journal.sqlite_")
-    }
-    assert own(name) <= GROUND | {"population.core.graph", *parts}
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_only_mutators_know_mutators(name: str) -> None:
-    """The core runs any policy and knows none of them."""
-    core = not name.startswith(("population.mutators", "population.report"))
-    if core and name != "population.cli" and not name.startswith("population.testing"):
-        assert not [o for o in own(name) if o.startswith("population.mutators")]
-
-
-def test_the_worker_sees_the_controller_only_as_a_type() -> None:
-    """Neither the controller nor the session is loaded for it."""
-    seen = own("population.worker")
-    assert not seen & {"population.controller", "population.run.open_run"}
+    """What it may use is the ground floor, spaces, and rules that all share."""
+    allowed = {"population.space", "population.base", *within("base")}
+    assert own(name) <= allowed | SHARED_BY_MUTATORS
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "population"])
@@ -151,7 +145,8 @@ def test_frameworks_are_loaded_only_where_they_are_needed(name: str) -> None:
     """A controller must be able to live on a head node, beside a job on the GPU."""
     may = ("params", "hyperparams", "in_force.", "engines.", "testing", "report.")
     if not name.startswith(tuple(f"population.{room}" for room in may)):
-        assert not {other.partition(".")[0] for other in imported(name)} & FRAMEWORKS
+        found = imported(name, always=True)
+        assert not {other.partition(".")[0] for other in found} & FRAMEWORKS
 
 
 def test_there_are_no_circles() -> None:
@@ -161,7 +156,7 @@ def test_there_are_no_circles() -> None:
     def visit(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, " -> ".join((*path, name))
         if name not in done:
-            for other in sorted(own(name) & MODULES.keys()):
+            for other in sorted(own(name) & MODULES.keys() - NOT_YET):
                 visit(other, (*path, name))
             done.add(name)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection
 
 from population.base.types import Checkpoint, Held
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.journal.base import Journal
 from population.journal.records import Tail
 
@@ -28,7 +28,7 @@ class Best:
     def __init__(
         self,
         journal: Journal,
-        graph: CheckpointGraph,
+        graph: JournalGraph,
         score_of: Callable[[Checkpoint], float],
     ) -> None:
         self._journal = journal

@@ -10,9 +10,10 @@ from typing import Any
 
 from population.base import codec
 from population.base.errors import damaged
-from population.base.types import Branch, Checkpoint, Mutator, Ref, Report, Stop
+from population.base.interfaces import Mutator
+from population.base.types import Branch, Checkpoint, Ref, Report, Stop
 from population.core.decoding import decode
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.core.slots import Slots
 from population.core.view import View
 from population.journal.base import Journal
@@ -45,7 +46,7 @@ class Decisions:
         self,
         mutator: Mutator[Any],
         journal: Journal,
-        graph: CheckpointGraph,
+        graph: JournalGraph,
         slots: Slots,
         seed: int,
         stop: Stop,

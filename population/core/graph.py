@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from population.base import codec, run_paths
 from population.base.errors import damaged
+from population.base.interfaces import CheckpointGraph
 from population.base.types import Checkpoint, Ref, Schedule
 from population.core.decoding import decoded
 from population.journal.base import Journal
@@ -43,7 +44,7 @@ class Segment(NamedTuple):
 class Generation(Mapping[int, Checkpoint]):
     """One generation's checkpoints by step, ascending; each loaded when asked for."""
 
-    def __init__(self, graph: CheckpointGraph, generation_id: str) -> None:
+    def __init__(self, graph: JournalGraph, generation_id: str) -> None:
         self._graph = graph
         self._id = generation_id
 
@@ -63,7 +64,7 @@ class Generation(Mapping[int, Checkpoint]):
         return f"Generation({self._id!r}, {len(self)} checkpoints)"
 
 
-class CheckpointGraph(Mapping[str, Generation]):
+class JournalGraph(CheckpointGraph):
     """All checkpoints of a run, in the order of their generations.
 
     Args:
@@ -101,7 +102,7 @@ class CheckpointGraph(Mapping[str, Generation]):
         return sum(1 for _ in self)
 
     def __repr__(self) -> str:
-        return f"CheckpointGraph({len(self)} generations)"
+        return f"JournalGraph({len(self)} generations)"
 
     @property
     def keeps_weights(self) -> bool:

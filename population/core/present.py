@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from population.base.errors import damaged
 from population.base.types import Checkpoint
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.journal.records import GenerationRow
 
 if TYPE_CHECKING:
     from population.core.slots import Slots
 
 
-def newest_of(graph: CheckpointGraph, generation: GenerationRow) -> Checkpoint:
+def newest_of(graph: JournalGraph, generation: GenerationRow) -> Checkpoint:
     """A generation's newest checkpoint.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from population.base.types import Checkpoint, Held
 from population.core.decisions import Decisions
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.core.slots import Slots
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def reachable(
-    graph: CheckpointGraph, starts: Iterable[Checkpoint]
+    graph: JournalGraph, starts: Iterable[Checkpoint]
 ) -> dict[int, Checkpoint]:
     """The checkpoints with params that training may go on from.
 
@@ -76,7 +76,7 @@ def _stands(checkpoint: Checkpoint) -> bool:
     return finite and checkpoint.params is not None
 
 
-def _saved_before(graph: CheckpointGraph, held: Checkpoint) -> Checkpoint | None:
+def _saved_before(graph: JournalGraph, held: Checkpoint) -> Checkpoint | None:
     """The nearest ancestor that training can go on from after a kill."""
     for checkpoint in graph.walk(held):
         if _stands(checkpoint) and type(checkpoint.params) is not Held:

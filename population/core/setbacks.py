@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.core.incoming import Incoming
 from population.core.slot import Opened
 from population.core.slots import Slots
@@ -50,7 +50,7 @@ class SetBacks:
     def __init__(
         self,
         journal: Journal,
-        graph: CheckpointGraph,
+        graph: JournalGraph,
         slots: Slots,
         may_train: Callable[[int], bool],
     ) -> None:

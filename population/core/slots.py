@@ -23,7 +23,7 @@ from population.base.types import ActiveWorker, Checkpoint
 from population.core import facts, present
 from population.core.best import Best
 from population.core.decoding import decode
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.core.incoming import Incoming
 from population.core.recent import Recent
 from population.core.slot import Opened, Slot
@@ -62,7 +62,7 @@ class Slots(Sequence[Slot]):
         losses: How often it was recorded that others are lost than before.
     """
 
-    def __init__(self, journal: Journal, graph: CheckpointGraph, mode: str) -> None:
+    def __init__(self, journal: Journal, graph: JournalGraph, mode: str) -> None:
         self.journal = journal
         self.graph = graph
         self._sign = 1.0 if mode == "min" else -1.0
@@ -85,7 +85,7 @@ class Slots(Sequence[Slot]):
         self.live: Sequence[int] = ()
         self.lost: frozenset[int] = frozenset()
         self.losses = 0
-        self._diverged = False  # Whether any lineage may hold what has.
+        self._diverged = False
         self._recent: Recent | None = None  # Kept once a policy looks back.
 
     def __getitem__(self, worker_id: Any) -> Any:
@@ -132,7 +132,7 @@ class Slots(Sequence[Slot]):
         self.lose([] if text is None else facts.lost(decode(text), len(self.steps)))
 
     def begin(self, now: float) -> None:
-        """Begin a batch of reports: its time, never before the last one's."""
+        """Begin a batch of reports; its time is never before the last one's."""
         if self.time < now < math.inf:
             self.time = now
         self.batch = self.row + 1
@@ -170,7 +170,7 @@ class Slots(Sequence[Slot]):
         newest = self._slots[worker_id].newest
         meta_params = decode(self._slots[worker_id].generation.meta_params)
         params = copy.deepcopy(newest.params)  # The receiver's own, like meta_params.
-        return ActiveWorker(params, meta_params, newest.generation_id, newest.step)
+        return ActiveWorker(params, meta_params, *newest.ref)
 
     def as_score(self, value: float) -> float:
         """A value in the sense of `score`."""
@@ -273,8 +273,7 @@ class Slots(Sequence[Slot]):
         self.lose(self.lost)
 
     def _load_slot(self, worker_id: int) -> Slot:
-        generation = self.journal.newest_generation(worker_id)
-        if generation is None:
+        if (generation := self.journal.newest_generation(worker_id)) is None:
             raise damaged(f"it holds no generation of worker {worker_id}")
         newest = present.newest_of(self.graph, generation)
         if newest.step < generation.step or newest.worker_id != worker_id:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from population.base.types import ActiveWorker, Checkpoint
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.core.slots import Slots
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
@@ -24,7 +24,7 @@ class View:
         seed: The run's seed.
     """
 
-    def __init__(self, slots: Slots, graph: CheckpointGraph, seed: int) -> None:
+    def __init__(self, slots: Slots, graph: JournalGraph, seed: int) -> None:
         self._slots = slots
         self._seed = seed
         self._steps = _read_only(slots.steps)  # Made anew when the slots are loaded.

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from population import hyperparams
 from population.base.log_once import Notice
 from population.in_force import injected
 from population.in_force.injected import Number
+from population.in_force.numeric import is_cast, is_number, is_real
 
 NOT_IN_FORCE = "not in force"
 ROUNDED = "rounded"
@@ -48,7 +48,7 @@ def assigned(meta_params: Any, key: str = "", name: str = "") -> Iterator[Assign
     elif isinstance(meta_params, (list, tuple)):
         for place, value in enumerate(meta_params):
             yield from assigned(value, f"{key}[{place}]", "")
-    elif isinstance(name, str) and name and hyperparams.is_number(meta_params):
+    elif isinstance(name, str) and name and is_number(meta_params):
         yield Assigned(key, name, meta_params)
 
 
@@ -61,14 +61,14 @@ def changed(who: str, meta_params: Any, number: Number, now: Any) -> Iterator[No
     before, after = np.ravel(number.leaf), np.ravel(now)
     if before.shape != after.shape or np.array_equal(before, after):
         return
-    if not (hyperparams.is_real(before.dtype) and hyperparams.is_real(after.dtype)):
+    if not (is_real(before.dtype) and is_real(after.dtype)):
         return
     leaves = [leaf for leaf in assigned(meta_params) if leaf.name == number.name]
     if _equal(leaves, number._replace(leaf=after)):
         yield from _rounded(who, leaves, number._replace(leaf=after))
         return
     for one, other in zip(before, after, strict=True):
-        if not hyperparams.is_cast(one.item(), other):
+        if not is_cast(one.item(), other):
             text = changed_text(who, number.name, one.item(), other.item())
             yield Notice("changed", number.name, text)
             return
@@ -185,8 +185,7 @@ def _equal(leaves: Sequence[Assigned], number: Number) -> bool:
     """Whether all that a place holds was assigned under this name."""
     values = np.ravel(number.leaf)
     return len(values) > 0 and all(
-        hyperparams.is_real(value.dtype)
-        and any(hyperparams.is_cast(leaf.value, value) for leaf in leaves)
+        is_real(value.dtype) and any(is_cast(leaf.value, value) for leaf in leaves)
         for value in values
     )
 
@@ -194,7 +193,7 @@ def _equal(leaves: Sequence[Assigned], number: Number) -> bool:
 def _rounded(who: str, leaves: Sequence[Assigned], number: Number) -> Iterator[Notice]:
     for value in np.ravel(number.leaf):
         used = float(value)
-        near = [leaf for leaf in leaves if hyperparams.is_cast(leaf.value, value)]
+        near = [leaf for leaf in leaves if is_cast(leaf.value, value)]
         leaf = min(near, key=lambda leaf: abs(leaf.value - used), default=None)
         if leaf is not None and _is_far(float(leaf.value), used):
             text = rounded_text(who, leaf.key, leaf.value, used, number.leaf.dtype)
@@ -217,6 +216,6 @@ def _is_far(wanted: float, used: float) -> bool:
 def _first_unused(leaves: Sequence[Assigned], there: Sequence[Number]) -> Assigned:
     values = [value for number in there for value in np.ravel(number.leaf)]
     for leaf in leaves:
-        if not any(hyperparams.is_cast(leaf.value, value) for value in values):
+        if not any(is_cast(leaf.value, value) for value in values):
             return leaf
     return leaves[0]

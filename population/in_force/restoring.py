@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from population.base.errors import MisfitError
+from population.base.interfaces import CheckpointGraph
 from population.base.types import Checkpoint, Saved
-from population.core.graph import CheckpointGraph
 from population.in_force import injected
 from population.in_force.injected import Number
 from population.params import references, trees

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from population import hyperparams
 from population.base.log_once import Notices
 from population.in_force import injected
 from population.in_force.findings import changed, found, not_restored, on_host
 from population.in_force.injected import Number
+from population.in_force.numeric import is_number
 from population.in_force.probe import Probes
 from population.in_force.restoring import USER_ERRORS, Restored, is_kept
 
@@ -127,7 +127,7 @@ def choices(meta_params: Any) -> str:
         return repr([(key, choices(value)) for key, value in meta_params.items()])
     if isinstance(meta_params, (list, tuple)):
         return repr([choices(value) for value in meta_params])
-    is_choice = isinstance(meta_params, bool) or not hyperparams.is_number(meta_params)
+    is_choice = isinstance(meta_params, bool) or not is_number(meta_params)
     return repr(meta_params) if is_choice else ""
 
 
@@ -147,7 +147,7 @@ def _moved(
     if isinstance(meta_params, (list, tuple)):
         kind = type(meta_params)
         return kind([_moved(value, names, "", share) for value in meta_params])
-    if name not in names or not hyperparams.is_number(meta_params):
+    if name not in names or not is_number(meta_params):
         return meta_params
     if isinstance(meta_params, bool):
         return not meta_params

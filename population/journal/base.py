@@ -1,6 +1,6 @@
 """The interface of a journal: what a store must do to keep a run.
 
-`journals/` holds the stores. A journal deals in rows of plain text and numbers; what
+`sqlite` is the one that comes with the library. A journal deals in rows of plain text and numbers; what
 they mean is the business of `graph` and `slots`.
 """
 

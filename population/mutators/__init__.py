@@ -5,7 +5,7 @@ and name its class here. What they share is in `explore`, `exploit`, `standings`
 `rounds`.
 """
 
-from population.base.types import Mutator
+from population.base.interfaces import Mutator
 from population.mutators.fixed_schedule import FixedSchedule as FixedSchedule
 from population.mutators.multi_frequency import MultiFrequencyPBT as MultiFrequencyPBT
 from population.mutators.population_based_training import (

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from population.base.types import PopulationView
+from population.base.interfaces import PopulationView
 
 MutateFn = Callable[..., Any]
 

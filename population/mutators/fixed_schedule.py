@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from population.base.codec import digest, normalized
-from population.base.types import Branch, Mutator, PopulationView, Report, Schedule
+from population.base.interfaces import Mutator, PopulationView
+from population.base.types import Branch, Report, Schedule
 
 logger = logging.getLogger("population")
 

@@ -14,7 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from population.base.types import Branch, Checkpoint, Mutator, PopulationView, Report
+from population.base.interfaces import Mutator, PopulationView
+from population.base.types import Branch, Checkpoint, Report
 from population.mutators.explore import Explore, MutateFn
 from population.mutators.rounds import Latecomer, check_steps, step_after
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from population.base.types import Branch, Checkpoint, Mutator, PopulationView, Report
+from population.base.interfaces import Mutator, PopulationView
+from population.base.types import Branch, Checkpoint, Report
 from population.mutators.exploit import Exploit, Truncation, check_rule, choose
 from population.mutators.explore import Explore, MutateFn
 from population.mutators.rounds import Latecomer, check_steps, step_after

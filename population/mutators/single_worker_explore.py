@@ -10,14 +10,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from population.base.types import (
-    Branch,
-    Checkpoint,
-    Mutator,
-    PopulationView,
-    Ref,
-    Report,
-)
+from population.base.interfaces import Mutator, PopulationView
+from population.base.types import Branch, Checkpoint, Ref, Report
 from population.mutators.explore import Explore, MutateFn
 
 _TRIALS = ("center", "neg", "pos")

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from population.base.types import Checkpoint, PopulationView
+from population.base.interfaces import PopulationView
+from population.base.types import Checkpoint
 
 _ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001, whose ceiling is not meant.
 Positions = npt.NDArray[np.int64]

@@ -11,14 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from population.base.types import (
-    Branch,
-    Checkpoint,
-    Mutator,
-    PopulationView,
-    Ref,
-    Report,
-)
+from population.base.interfaces import Mutator, PopulationView
+from population.base.types import Branch, Checkpoint, Ref, Report
 from population.mutators.explore import Explore, MutateFn
 from population.mutators.rounds import Latecomer
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from population.base import codec, durable, run_paths
 from population.base.errors import ParamsError, damaged
+from population.base.interfaces import Mutator
 from population.base.run_paths import OWN_FOLDER, run_folder
-from population.base.types import Checkpoint, Mutator, Saved, Stop
+from population.base.types import Checkpoint, Saved, Stop
 from population.controller import PopulationController
 from population.core.decisions import Decisions
 from population.core.decoding import decode_params
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.core.slots import Slots
 from population.journal.base import Journal
 from population.journal.records import (
@@ -252,7 +253,7 @@ def _write(source: Journal, journal: Journal, copy: _Copy, rules: _Rules) -> Non
 
 def _slots(journal: Journal, facts: dict[str, Any], folder: pathlib.Path) -> Slots:
     """The slots of the new run, in which nothing is damaged."""
-    graph = CheckpointGraph(journal, threading.RLock(), folder)
+    graph = JournalGraph(journal, threading.RLock(), folder)
     slots = Slots(journal, graph, facts["mode"])
     slots.load()
     for _ in graph.history():

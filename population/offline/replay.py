@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from population.base import codec, run_paths
 from population.base.errors import damaged
+from population.base.interfaces import Mutator
 from population.base.log_once import Once
-from population.base.types import Branch, Mutator, Ref, Report, Stop
+from population.base.types import Branch, Ref, Report, Stop
 from population.core import reports
 from population.core.decisions import Decisions
 from population.core.decoding import decode, decode_params, decoded
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.core.incoming import Incoming
 from population.core.slots import Slots
 from population.journal.base import Journal
@@ -60,7 +61,7 @@ class Decision:
     row: int
     checkpoint: Ref
     worker_id: int
-    transactions: Mapping[int, Branch]
+    recorded: Mapping[int, Branch]
     derived: Mapping[int, Branch]
 
     @property
@@ -155,7 +156,7 @@ class _Replayer:
         self._journal = SqliteJournal()
         for key in ("run", "size", "mode", "seed"):
             self._journal.add_fact(key, codec.encode(facts[key]))
-        graph = CheckpointGraph(self._journal, threading.RLock(), folder)
+        graph = JournalGraph(self._journal, threading.RLock(), folder)
         self._graph = graph
         self._slots = Slots(self._journal, graph, facts["mode"])
         self._slots.once = Once(quiet=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from population.base import codec
+from population.base.interfaces import Mutator
 from population.base.refusals import shortly
-from population.base.types import Mutator
 from population.space.structure import inside
 
 _MOST = 10

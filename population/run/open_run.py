@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 from population.base import codec
 from population.base.errors import closed
+from population.base.interfaces import Mutator
 from population.base.log_once import Notices
-from population.base.types import ActiveWorker, Checkpoint, Held, Mutator
+from population.base.types import ActiveWorker, Checkpoint, Held
 from population.core import reports
 from population.core.catching_up import catch_up
 from population.core.decisions import Decisions
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.core.incoming import Incoming
 from population.core.leases import Leases
 from population.core.reachability import in_use
@@ -89,7 +90,7 @@ class Session:
         self._clock = rules.clock
         self.notices, self.probes = Notices(), Probes()
         self.news = Door()
-        self.graph = CheckpointGraph(journal, self.news.lock, log_dir)
+        self.graph = JournalGraph(journal, self.news.lock, log_dir)
         self.slots = Slots(journal, self.graph, rules.mode)
         self.decisions = Decisions(
             mutator, journal, self.graph, self.slots, rules.seed, rules.stop
@@ -167,8 +168,7 @@ class Session:
         """The slot's work if it is not this generation; None to carry on."""
         if self.closed or self.journal.read_only:
             self.check_open(to_train=True)
-        worker_id = self.slots.check_id(worker_id)
-        step = codec.integer(step, "step")
+        worker_id, step = self.slots.check_id(worker_id), codec.integer(step, "step")
         with self.news.lock:
             self.refresh()
             slot = self.slots[worker_id]
@@ -179,9 +179,8 @@ class Session:
                 self.guards.idle.note(slot, step)
                 if self.leases.timeout is None:
                     return None
-            own = not current and intake.supersedes(
-                self, worker_id, generation_id, step
-            )
+            place = worker_id, generation_id, step
+            own = not current and intake.supersedes(self, *place)
         if self.leases.timeout is not None:
             with self.news.lock:
                 self.claims.alive(self.claims.of_all, worker_id)
@@ -252,10 +251,10 @@ class Session:
         def record_and_decide() -> Collection[int]:
             self.held.begin(incoming)
             self.claims.heard_of(incoming, holder)
-            reports = [reports.record(self.slots, new) for new in incoming]
+            news = [reports.record(self.slots, new) for new in incoming]
             self.guards.unmet.check(incoming)
-            self.events.reported(reports)
-            branched = self.decisions.decide(reports)
+            self.events.reported(news)
+            branched = self.decisions.decide(news)
             if branched:
                 self.events.branched([self.slots[worker_id] for worker_id in branched])
             return branched

@@ -15,10 +15,11 @@ from typing import Any
 
 from population.base import codec, run_paths
 from population.base.errors import JournalError, ParamsError, damaged
-from population.base.types import Held, ParamsStore, Ref, Saved
+from population.base.interfaces import ParamsStore
+from population.base.types import Held, Ref, Saved
 from population.core.decoding import decode_params
 from population.core.facts import store_key
-from population.core.graph import CheckpointGraph
+from population.core.graph import JournalGraph
 from population.core.incoming import Incoming
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.run import remover, sharing
@@ -156,7 +157,7 @@ class Keeper:
         self._undo(new.params.path for new in lost)
 
     def forget_unrecorded(
-        self, incoming: Iterable[Incoming], graph: CheckpointGraph
+        self, incoming: Iterable[Incoming], graph: JournalGraph
     ) -> None:
         """Remove what was saved for reports that failed, if they were not recorded."""
         for new in incoming:
@@ -264,6 +265,6 @@ def path_of(text: str) -> str:
     return saved.path
 
 
-def _is_recorded(new: Incoming, graph: CheckpointGraph) -> bool:
+def _is_recorded(new: Incoming, graph: JournalGraph) -> bool:
     found = graph.get_checkpoint(Ref(new.generation_id, new.step))
     return found is not None and found.params == new.params

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from population.base.types import ParamsStore
+from population.base.interfaces import ParamsStore
 
 logger = logging.getLogger("population")
 Paths = queue.Queue[tuple[ParamsStore, str] | None]

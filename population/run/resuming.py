@@ -13,7 +13,8 @@ import numpy as np
 
 from population.base import codec
 from population.base.errors import JournalError, RunMismatchError, damaged
-from population.base.types import MODES, Mutator, Start, Stop
+from population.base.interfaces import Mutator
+from population.base.types import MODES, Start, Stop
 from population.core import facts as facts_module
 from population.core.decoding import decode
 from population.core.retention import Keep

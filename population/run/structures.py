@@ -14,7 +14,7 @@ from typing import Any
 
 from population.base import codec
 from population.base.errors import JournalError, RunMismatchError, damaged
-from population.base.types import Mutator
+from population.base.interfaces import Mutator
 from population.core import facts
 from population.core.decoding import decode
 from population.journal.base import Journal

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from population.base.types import Mutator
+from population.base.interfaces import Mutator
 from population.testing.broken import BrokenPromise
 from population.testing.nudge import nudge
 from population.testing.play import Case, Make, Played, quiet

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
-from population.base.types import Branch, Mutator, PopulationView, Report
+from population.base.interfaces import Mutator, PopulationView
+from population.base.types import Branch, Report
 from population.testing.nudge import nudge
 from population.testing.play import Case, Play, Played, Work
 

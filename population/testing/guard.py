@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from population.base import codec
-from population.base.types import Branch, Mutator, PopulationView, Report
+from population.base.interfaces import Mutator, PopulationView
+from population.base.types import Branch, Report
 
 if TYPE_CHECKING:
     from population.testing.play import Play

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from population.base import codec
-from population.base.types import Checkpoint, Mutator, Ref
+from population.base.interfaces import Mutator
+from population.base.types import Checkpoint, Ref
 from population.controller import PopulationController
 from population.journal.sqlite import SqliteJournal
 from population.testing import noise

@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from population.base.types import ActiveWorker, Mutator
+from population.base.interfaces import Mutator
+from population.base.types import ActiveWorker
 from population.controller import PopulationController
 from population.journal.base import Journal
 from population.run import deadlock

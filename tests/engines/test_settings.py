@@ -21,7 +21,7 @@ import pytest
 from population import PopulationController, Worker
 from population.engines import jax_settings, processes, threads
 from population.engines.processes import settings
-from population.engines.stacked import batches
+from population.engines.stacked import prefetching
 from population.mutators import FixedSchedule
 from tests.engines import settings_children as children
 
@@ -283,7 +283,7 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
         return np.ones(2)
 
     with CONTEXTS[name]():
-        made = batches.Each(batches, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
+        made = prefetching.Each(batches, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
         made.take([0])
         assert ahead.wait(SECONDS)
         made.take([1])
@@ -296,7 +296,7 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
 def test_batches_of_64_bits_are_made_ahead_as_they_are() -> None:
     """In the thread that prepares them, too, they are float64."""
     with x64(True):
-        made = batches.Shared(
+        made = prefetching.Shared(
             lambda seed, step: jnp.ones(2), 0, 1, jnp.asarray, ahead_s=0
         )
         dtypes = [made.take([step]).dtype for step in range(3)]

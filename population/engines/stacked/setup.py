@@ -15,7 +15,7 @@ from population.base import codec
 from population.controller import PopulationController
 from population.core import facts
 from population.core.decoding import decode
-from population.engines.stacked import arguments, autotune, batches, programs
+from population.engines.stacked import arguments, autotune, prefetching, programs
 from population.engines.stacked.arguments import Request
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat
@@ -49,7 +49,7 @@ class Parts(NamedTuple):
     bank: Bank
     tenants: Tenants
     watch: Watch
-    batches: batches.Feed
+    feed: prefetching.Feed
     size: int
     length: int
     chunks: int
@@ -186,7 +186,7 @@ class _Builder:
             return
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
         copies = 1 if self._source.kind == "shared" else self._rows
-        self.length = batches.chunk_length(
+        self.length = prefetching.chunk_length(
             self._options.steps_per_report, size * copies
         )
 
@@ -233,18 +233,20 @@ class _Builder:
                 found.has(row, key)
         return found
 
-    def feed(self, batching: str, length: int, **options: float) -> batches.Feed:
+    def feed(self, batching: str, length: int, **options: float) -> prefetching.Feed:
         """What brings the batches of a chunk."""
         kind, seed = self._source.kind, self._session.seed
         if kind == "data":
-            return batches.Constant(self._data)
+            return prefetching.Constant(self._data)
         here, whole = self._putter(rows=True), self._putter(rows=False)
         if batching == "loop":  # What Python cuts up stays on the host.
             here = whole = _as_it_is
+        function = self._source.function
         if kind == "shared":
-            return batches.Shared(self._source.function, seed, length, whole, **options)
-        function, count, rows = self._source.function, self._count, self._rows
-        return batches.Each(function, seed, count, length, here, rows=rows, **options)
+            return prefetching.Shared(function, seed, length, whole, **options)
+        count, rows = self._count, self._rows
+        each = functools.partial(prefetching.Each, function, seed, count, length, here)
+        return each(rows=rows, **options)
 
     @functools.cached_property
     def _data(self) -> Any:

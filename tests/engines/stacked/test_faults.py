@@ -15,7 +15,7 @@ import pytest
 from population import Branch, PopulationController, Stop
 from population.base.types import Held
 from population.engines import vectorized
-from population.engines.stacked import autotune, batches
+from population.engines.stacked import autotune, prefetching
 from population.engines.stacked.states import Stack
 from population.mutators import (
     FixedSchedule,
@@ -46,7 +46,7 @@ def schedule() -> FixedSchedule:
 
 def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the batches of one step fit at a time."""
-    monkeypatch.setattr(batches, "chunk_length", lambda steps, size: 1)
+    monkeypatch.setattr(prefetching, "chunk_length", lambda steps, size: 1)
 
 
 @pytest.mark.parametrize(("at", "left"), [(25, 25), (28, 20)])
@@ -322,10 +322,10 @@ def test_a_round_that_can_only_be_cut_into_crumbs_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A prime number of steps takes a call for each."""
-    assert batches.chunk_length(101, 10, 500) == 1
+    assert prefetching.chunk_length(101, 10, 500) == 1
     assert "50 steps fit" in caplog.text
     caplog.clear()
-    assert batches.chunk_length(100, 10, 500) == 50
+    assert prefetching.chunk_length(100, 10, 500) == 50
     assert caplog.text == ""
 
 

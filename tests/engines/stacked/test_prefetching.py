@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from population.engines.stacked import batches
+from population.engines.stacked import prefetching
 
 SECONDS = 30  # Far more than any of these waits.
 Batches = Callable[[int, int, int], Any]
@@ -30,22 +30,22 @@ class Made:
     """Makes feeds that look ahead, knows when chunks are placed, and closes them."""
 
     def __init__(self) -> None:
-        self.feeds: list[batches.Feed] = []
+        self.feeds: list[prefetching.Feed] = []
         self.placed: list[Any] = []
         self._news = threading.Condition()
 
     def each(
         self, batches: Batches, count: int, length: int, **options: Any
-    ) -> batches.Each:
+    ) -> prefetching.Each:
         """A feed with batches of each member."""
         known: dict[str, Any] = {"ahead_s": 0.0} | options
-        found = batches.Each(batches, 5, count, length, self.put, **known)
+        found = prefetching.Each(batches, 5, count, length, self.put, **known)
         self.feeds.append(found)
         return found
 
-    def shared(self, batches: Any, length: int) -> batches.Shared:
+    def shared(self, batches: Any, length: int) -> prefetching.Shared:
         """A feed with the same batches for all."""
-        found = batches.Shared(batches, 5, length, self.put, ahead_s=0.0)
+        found = prefetching.Shared(batches, 5, length, self.put, ahead_s=0.0)
         self.feeds.append(found)
         return found
 
@@ -128,7 +128,7 @@ def test_all_members_can_share_batches(made: Made) -> None:
 def test_constant_data_is_handed_on_as_it_is() -> None:
     """Whatever the steps; nothing is copied."""
     data = {"x": np.ones(3)}
-    found = batches.Constant(data)
+    found = prefetching.Constant(data)
     assert found.take([0]) is data
     found.close()
     assert found.take([7]) is data
@@ -267,7 +267,7 @@ def test_never_more_than_two_chunks_are_on_their_way(made: Made) -> None:
         most = max(most, sum(ref() is not None for ref in alive))
         return tree
 
-    found = batches.Each(batch, 5, 2, 2, put, ahead_s=0.0)
+    found = prefetching.Each(batch, 5, 2, 2, put, ahead_s=0.0)
     made.feeds.append(found)
     for start in range(0, 20, 2):
         assert steps_of(found.take([start, start]), 0) == [start, start + 1]
@@ -374,7 +374,7 @@ def test_closing_ends_the_thread() -> None:
             assert go.wait(SECONDS)
         return batch(seed, worker_id, step)
 
-    found = batches.Each(batches, 5, 1, 3, lambda tree: tree, ahead_s=0.0)
+    found = prefetching.Each(batches, 5, 1, 3, lambda tree: tree, ahead_s=0.0)
     found.take([0])
     assert begun.wait(SECONDS)
     assert threads()
@@ -388,14 +388,14 @@ def test_closing_ends_the_thread() -> None:
 
 def test_a_feed_that_was_never_used_can_be_closed() -> None:
     """It has begun no thread."""
-    found = batches.Shared(lambda seed, step: None, 5, 1, lambda tree: tree)
+    found = prefetching.Shared(lambda seed, step: None, 5, 1, lambda tree: tree)
     assert not threads()
     found.close()
 
 
 def test_a_forgotten_feed_takes_its_thread_along() -> None:
     """Nothing is left of one that nobody closed."""
-    found = batches.Each(batch, 5, 1, 1, lambda tree: tree, ahead_s=0.0)
+    found = prefetching.Each(batch, 5, 1, 1, lambda tree: tree, ahead_s=0.0)
     found.take([0])
     (thread,) = threads()
     del found
@@ -421,4 +421,4 @@ def test_a_forgotten_feed_takes_its_thread_along() -> None:
 )
 def test_a_chunk_fits_the_limit(steps: int, size: int, limit: int, length: int) -> None:
     """The longest part of a round that does, or a single step."""
-    assert batches.chunk_length(steps, size, limit) == length
+    assert prefetching.chunk_length(steps, size, limit) == length
