@@ -32,7 +32,10 @@ if typing.TYPE_CHECKING:
     from population.offline.replay import replay as replay
 
 __version__ = "0.1.0"
-_LOADED_WHEN_USED = {"fork": "population.fork", "replay": "population.replay"}
+_LOADED_WHEN_USED = {
+    "fork": "population.offline.fork",
+    "replay": "population.offline.replay",
+}
 
 
 def __getattr__(name: str) -> typing.Any:
