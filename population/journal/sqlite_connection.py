@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.parse
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from population.base import codec
@@ -70,7 +70,6 @@ class Connection:
         self._commits = self._asked = 0
         self._closed = False
         self._frozen: object = None  # What a file was like that must not change.
-        self._writes = False  # Whether this connection's transaction has the lock.
         self._merge_after = 0.0
         self._held = Handles(self.path)
         # What is dropped without `close` is closed all the same.
@@ -108,6 +107,13 @@ class Connection:
         except REFUSALS as error:
             raise self._explained(error) from error
 
+    def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Execute a statement for each of the rows, within a transaction."""
+        try:
+            self.raw.executemany(sql, rows)
+        except REFUSALS as error:
+            raise self._explained(error) from error
+
     def one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
         """The first row of a statement's result; None without one."""
         return next(iter(self.run(sql, values)), None)
@@ -128,8 +134,9 @@ class Connection:
     def begin(self) -> None:
         """Begin a transaction that may write; waits for the write lock."""
         self.check_writable()
+        if not self._closed and self.raw.in_transaction:
+            self.abandon()  # An interrupt has cut it short.
         self.run("BEGIN IMMEDIATE")
-        self._writes = True
         if self._held.file is not None:
             self._held.file.writer = threading.get_ident()
 
@@ -150,16 +157,12 @@ class Connection:
         if commit and self._commits % _COMMITS_BEFORE_MERGE == 0:
             self._merge()
 
-    def abandon(self) -> bool:
-        """Roll back a transaction that is still open; whether there was any."""
-        was_open = not self._closed and self.raw.in_transaction
+    def abandon(self) -> None:
+        """Roll back a transaction that is still open."""
         try:
-            if was_open:
-                self.run("ROLLBACK")
+            self.run("ROLLBACK")
         finally:
-            if self._writes:
-                self._end_writing()
-        return was_open
+            self._end_writing()
 
     def close(self) -> None:
         """Close the file; a second time is nothing."""
@@ -194,7 +197,6 @@ class Connection:
             )
 
     def _end_writing(self) -> None:
-        self._writes = False
         if self._held.file is not None:
             self._held.file.writer = None
 

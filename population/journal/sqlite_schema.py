@@ -11,11 +11,11 @@ import pathlib
 import re
 import sqlite3
 import sys
-import zlib
 from typing import Any
 
 from population.base.errors import JournalError
 from population.base.refusals import leads_out
+from population.journal.checks import checksum
 
 APPLICATION_ID = 0x504F504A  # "POPJ"
 FORMAT = 4
@@ -246,11 +246,6 @@ def too_new(path: pathlib.Path | None, version: int) -> JournalError:
         f"{path} has the format {version}; this version of the library reads up to "
         f"{FORMAT}. Install a newer version."
     )
-
-
-def checksum(state: str, decisions: int) -> int:
-    """What tells a mutator's state from one that was changed by accident."""
-    return zlib.crc32(f"{decisions} {state}".encode())
 
 
 def _add_checksum(connection: sqlite3.Connection) -> None:

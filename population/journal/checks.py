@@ -1,6 +1,6 @@
-"""Checks what comes out of SQLite, which keeps any value in any column.
+"""Checks what comes out of a database: SQLite keeps any value in any column.
 
-Rows of a damaged file are refused here, in one place, before anything is made of them.
+Damaged rows are refused here, in one place, before anything is made of them.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ import functools
 import math
 import re
 import typing
-from collections.abc import Iterable
+import zlib
 from typing import Any, TypeVar
 
 from population.base import codec
 from population.base.errors import damaged
-from population.journal.records import CheckpointRecord, CheckpointRow, GenerationRow
+from population.journal.records import (
+    CheckpointRecord,
+    CheckpointRow,
+    Fact,
+    Generation,
+    MutatorRecord,
+)
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _LARGEST = 2**62  # A row or a count that is larger leaves no room for the next ones.
@@ -37,85 +43,47 @@ def checked(kind: type[Row], row: tuple[Any, ...]) -> Row:
         number = row[index]
         if number is not None and not 0 <= number <= largest:
             raise _wrong(kind, row, f"{name} is {number}")
-    if kind is GenerationRow and not (
-        _is_id(row[1], row[2]) and row[1].endswith(f"-{row[3]}")
-    ):
-        raise _wrong(kind, row, f"its generation_id is {row[1]!r}")
-    if kind is GenerationRow and not _is_digest(row[5], row[6]):
-        raise _wrong(kind, row, "its meta_params are not as recorded")
-    if kind is CheckpointRecord and (row[3] or 0) >= row[0]:
-        raise _wrong(kind, row, f"its parent is row {row[3]}")
+    _check_sense(kind, row)
     for index in _times(kind):
         if not math.isfinite(row[index]):
             raise _wrong(kind, row, f"its time is {row[index]}")
     return record
 
 
-def checkpoint(row: tuple[Any, ...]) -> CheckpointRow:
-    """The record of a row of `history`; its parent's row comes last.
+def checksum(state: str, decisions: int) -> int:
+    """What tells a mutator's state from one that was changed by accident."""
+    return zlib.crc32(f"{decisions} {state}".encode())
 
-    Raises:
-        JournalError: If it has a value that no row can have, or its parent is missing,
-            or cannot be its parent.
-    """
-    *columns, parent = row
-    found = checked(CheckpointRow, tuple(columns))
+
+def _check_sense(kind: type[Row], row: tuple[Any, ...]) -> None:
+    """Refuse columns that contradict each other."""
+    if kind is Generation:
+        if not (_is_id(row[1], row[2]) and row[1].endswith(f"-{row[3]}")):
+            raise _wrong(kind, row, f"its generation_id is {row[1]!r}")
+        if not _is_digest(row[5], row[6]):
+            raise _wrong(kind, row, "its meta_params are not as recorded")
+    elif kind is CheckpointRecord and (row[3] or 0) >= row[0]:
+        raise _wrong(kind, row, f"its parent is row {row[3]}")
+    elif kind is CheckpointRow:
+        _check_parent(row)
+    elif kind is MutatorRecord and row[3] != checksum(row[1], row[2]):
+        raise damaged("the mutator's state is not as it was recorded")
+
+
+def _check_parent(row: tuple[Any, ...]) -> None:
+    found = CheckpointRow(*row)
     if not _is_id(found.generation_id, found.worker_id):
         raise _wrong(CheckpointRow, row, f"its generation is {found.generation_id!r}")
-    if parent is None and found.parent_generation_id is None:
-        return found
+    if found.parent is None and found.parent_generation_id is None:
+        return
     if found.parent_generation_id is None or found.parent_step is None:
         raise _wrong(CheckpointRow, row, "its parent is missing")
-    if type(parent) is not int or parent >= found.row or found.parent_step > found.step:
+    if (
+        found.parent is None
+        or found.parent >= found.row
+        or (found.parent_step > found.step)
+    ):
         raise _wrong(CheckpointRow, row, "its parent is recorded or trained after it")
-    return found
-
-
-def numbers(row: Iterable[Any], what: str) -> tuple[int, ...]:
-    """A row of whole numbers of 0 or more.
-
-    Raises:
-        JournalError: If it is none.
-    """
-    found = tuple(row)
-    if any(type(x) is not int or not 0 <= x <= _LARGEST for x in found):
-        raise damaged(f"{what} are {_shortly(found)}")
-    return found
-
-
-def seconds(row: Iterable[Any], what: str) -> tuple[float, ...]:
-    """A row of finite numbers.
-
-    Raises:
-        JournalError: If it is none.
-    """
-    found = tuple(row)
-    if any(type(x) is not float or not math.isfinite(x) for x in found):
-        raise damaged(f"{what} are {_shortly(found)}")
-    return found
-
-
-def text(value: Any, what: str) -> str:
-    """A text.
-
-    Raises:
-        JournalError: If it is none.
-    """
-    if type(value) is not str:
-        raise damaged(f"{what} is {_shortly(value)}")
-    return value
-
-
-def generation_id(value: Any) -> str:
-    """The id of a generation.
-
-    Raises:
-        JournalError: If it is none.
-    """
-    found = text(value, "a generation_id")
-    if not _ID.fullmatch(found):
-        raise damaged(f"a generation_id is {_shortly(found)}")
-    return found
 
 
 def _check_types(kind: type[Row], row: tuple[Any, ...]) -> None:
@@ -169,6 +137,8 @@ def _is_digest(meta_params: str, digest: str) -> bool:
 
 def _wrong(kind: type[Any], row: tuple[Any, ...], what: str) -> Exception:
     place = f" {row[0]}" if type(row[0]) is int else ""
+    if kind is Fact:
+        place = f" {_shortly(row[0])}"
     return damaged(f"in a {kind.__name__}{place}, {what}")
 
 
