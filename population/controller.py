@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import os
 import pathlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -22,14 +24,17 @@ from population.base.types import (
     Start,
     Stop,
 )
-from population.core.incoming import Incoming
+from population.core.facts import texts_of
+from population.core.graph import JournalGraph
 from population.core.retention import Keep
-from population.journal.base import Journal
-from population.run import opening, resuming, structures
+from population.core.step import EncodedReport
+from population.journal.base import Find, Journal
+from population.run import opening, polls, resuming, structures
 from population.run.events import OnEvent
-from population.run.open_run import Session
-from population.run.options import Rules
-from population.run.params_manager import Keeper
+from population.run.open_run import OpenRun
+from population.run.options import Options
+from population.run.params_manager import ParamsManager
+from population.run.population_lease import PopulationLease
 from population.worker import Worker
 
 logger = logging.getLogger("population")
@@ -57,9 +62,8 @@ class PopulationController:
             need them any more (`population.Keep`). None: as recorded when
             the run began, else none.
         worker_timeout: Seconds without a poll or report after which a slot's worker is
-            thought to be dead, and after twice that a slot that nobody has taken over
-            is waited for no longer. None: only a process of this host that has died
-            loses its slots.
+            thought to be dead: another one may take the slot over. None: only a
+            process of this host that has died loses its slots.
         durability: What a report survives once it is acknowledged: "process", the
             death of any process, or "power", a power cut too.
         on_event: Called with each `population.Event` of this process, after it is
@@ -68,7 +72,8 @@ class PopulationController:
 
     Attributes:
         graph: All checkpoints: `graph[generation_id][step]`.
-        session: The run as the library's own workers and engines see it.
+        events: Calls `on_event`.
+        open_run: The run as the library's own engines and tests see it.
 
     Raises:
         ValueError: If an argument is none that a run can have.
@@ -107,11 +112,11 @@ class PopulationController:
         ]
         folder = None if log_dir is None else run_folder(log_dir)
         in_memory = journal is None and folder is None
-        keeper = Keeper(folder, params, in_memory)
+        manager = ParamsManager(folder, params, in_memory, keep or Keep())
         opened = journal or opening.open_journal(folder, durability)
         ends = stop or Stop()
-        rules = Rules(mode, seed, ends, worker_timeout, keep, on_event, clock)
-        self.session = Session(opened, keeper, mutator, folder, rules)
+        options = Options(mode, seed, ends, worker_timeout, keep, on_event, clock)
+        self.open_run = OpenRun(opened, manager, mutator, folder, options)
         self._arguments = {
             "initial_population": [None] * len(entries),
             "mutator": mutator,
@@ -124,9 +129,10 @@ class PopulationController:
             "durability": durability,
         }
         self._is_shared = journal is None and folder is not None
-        self.graph = self.session.graph
+        self.graph: JournalGraph = self.open_run.graph
+        self.events = self.open_run.events
         try:
-            opening.open_run(self.session, starts, metas, space)
+            opening.open_run(self.open_run, starts, metas, space)
         except BaseException:
             if journal is None:
                 opened.close()
@@ -175,8 +181,7 @@ class PopulationController:
             worker_id: The slot.
             generation_id: What the worker trains; None or "" when it has just begun.
             step: The training steps of its params.
-            params: What it trains, as in `set_eval`, or None. Kept if the slot has
-                been branched meanwhile and they are not recorded yet.
+            params: Not looked at: `set_eval` is how they are saved.
             meta_params: The hyperparameters in use; not looked at.
 
         Returns:
@@ -185,8 +190,8 @@ class PopulationController:
         Raises:
             TypeError, ValueError: If an argument is none of the kind; nothing changes.
         """
-        del meta_params
-        found = self.session.poll(worker_id, generation_id, step, params)
+        del params, meta_params
+        found = polls.poll(self.open_run, worker_id, generation_id, step)
         return None if found is None else self._with_arrays(worker_id, found)
 
     def set_eval(
@@ -217,10 +222,10 @@ class PopulationController:
             RuntimeError: If no member makes progress, so that the run would never end.
             Exception: What the mutator raises; nothing was recorded then.
         """
-        session = self.session
-        new = session.incoming(worker_id, generation_id, step, params, value, metrics)
-        session.commit((new,))
-        session.check_progress()
+        run = self.open_run
+        new = run.encode(worker_id, generation_id, step, params, value, metrics)
+        run.submit((new,))
+        run.check_progress()
 
     def set_evals(self, reports: Iterable[tuple[Any, ...]]) -> dict[int, ActiveWorker]:
         """Report several checkpoints in one transaction.
@@ -235,15 +240,16 @@ class PopulationController:
             The slots that now have other work, by worker id, but for those whose
             params cannot be read, which is logged: their next poll raises.
         """
-        incoming: list[Incoming] = []
+        run = self.open_run
+        new: list[EncodedReport] = []
         try:
             for report in reports:
-                incoming.append(self.session.incoming(*report))
+                new.append(run.encode(*report))
         except BaseException:
-            self.session.keeper.forget(incoming, ())
+            run.params.forget(new)
             raise
-        branched = self.session.commit(incoming)
-        self.session.check_progress()
+        branched = run.submit(new)
+        run.check_progress()
         found = {}
         for worker_id, work in sorted(branched.items()):
             try:
@@ -252,64 +258,91 @@ class PopulationController:
                 logger.warning("worker %d has other work: %s", worker_id, error)
         return found
 
-    def claim_all(self) -> dict[int, ActiveWorker]:
+    def give_up(self, worker_id: int) -> None:
+        """Wait for a slot no longer, until it reports again.
+
+        For loops of the two calls whose process is gone: a decision that waits for all
+        slots then comes without it. If nothing more will be reported, the newest value
+        of the others is enough for it. A slot that a `Worker` has held need not be
+        given up: another worker takes it over.
+        """
+        self.open_run.give_up([worker_id])
+
+    def claim_all(self) -> PopulationLease:
         """Claim every slot for one loop that trains the whole population.
 
         From now on the reports and polls of this controller are that loop's. What it
         was given must be taken up anew: `Held` params of an earlier claim are none.
 
         Returns:
-            The work of each slot. Saved arrays stay in the params store: `load` brings
-            them.
+            The work of each slot, by worker id, and what an engine needs of the run.
+            Saved arrays stay in the params store: `load` reads them.
 
         Raises:
-            ClaimError: If somebody who may be alive holds a slot.
+            ClaimError: Another worker that may be alive holds a slot.
         """
-        return self.session.claims.claim_all()
+        self.open_run.check_open(to_train=True)
+        return PopulationLease(self.open_run)
 
-    def worker(self, worker_id: int | None = None) -> Worker:
+    def worker(
+        self, worker_id: int | None = None, *, stopped: threading.Event | None = None
+    ) -> Worker:
         """Claim a slot for one training loop.
 
         Args:
-            worker_id: The slot to begin with, even if somebody holds it. None: the
-                free slot with the fewest steps; waits until there is one.
+            worker_id: The slot to begin with, even if another worker holds it. None:
+                the free slot with the fewest steps; waits until there is one.
+            stopped: Ends the loop when it is set, as an engine does; call `wake` then.
 
         Returns:
             The loop's side of the protocol; used in a `with` statement it gives the
             slot back at the end.
         """
-        return Worker(self.session, worker_id)
+        return Worker(self.open_run, worker_id, stopped)
+
+    def wake(self) -> None:
+        """Have every waiting worker look whether it was stopped."""
+        self.open_run.wake()
+
+    def check_trainable(self) -> None:
+        """Refuse to train a run that was closed, or can only be looked at.
+
+        Raises:
+            JournalError: Saying what to do.
+        """
+        self.open_run.check_open(to_train=True)
 
     @property
     def workers(self) -> list[ActiveWorker]:
         """What each slot works on, by worker id; arrays stay in the params store."""
-        return self.session.workers()
+        return self.open_run.workers()
 
     @property
     def finished(self) -> bool:
         """Whether `stop` has ended the run."""
-        return self.session.finished()
+        return self.open_run.finished()
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return self.session.seed
+        return self.open_run.seed
 
     @property
     def space(self) -> Any:
         """What the meta_params may be, as it was recorded; None if nobody said."""
-        with self.session.news.lock:
-            return structures.recorded_space(self.session.journal.facts())
+        with self.open_run.lock.lock:
+            facts = texts_of(self.open_run.journal)
+        return structures.recorded_space(facts)
 
     @property
     def stop(self) -> Stop:
         """When the run ends."""
-        return self.session.stop
+        return self.open_run.stop
 
     @property
     def log_dir(self) -> pathlib.Path | None:
         """The run folder; None if nothing is kept."""
-        return self.session.log_dir
+        return self.open_run.log_dir
 
     def best(self) -> Checkpoint | None:
         """The checkpoint with the best finite value; None without one."""
@@ -338,7 +371,7 @@ class PopulationController:
 
     def newest(self, worker_id: int) -> Checkpoint:
         """A slot's newest checkpoint."""
-        return self.session.newest(self.session.check_id(worker_id))
+        return self.open_run.newest(worker_id)
 
     def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
         """A checkpoint's params, read from the params store if it keeps them.
@@ -351,18 +384,24 @@ class PopulationController:
         Raises:
             ParamsError: If they are missing, damaged, or do not fit `like`.
         """
-        self.session.check_open()
-        return self.session.keeper.load(checkpoint.params, like)
+        self.open_run.check_open()
+        return self.open_run.params.load(checkpoint.params, like)
 
     def reachable(self) -> set[Ref]:
         """The checkpoints whose params a decision, a restart or a worker may need."""
-        return {checkpoint.ref for checkpoint in self.session.reachable().values()}
+        run = self.open_run
+        run.check_open()
+        with run.lock.lock, run.journal.reading():
+            found = run.reachable(run.state())
+        return {checkpoint.ref for checkpoint in found.values()}
 
     def diverged(self) -> list[int]:
         """How many values of each slot were NaN or infinite, by worker id."""
-        with self.session.news.lock:
-            found = dict(self.session.journal.diverged())
-        return [found.get(w, 0) for w in range(len(self.session.slots))]
+        run = self.open_run
+        with run.lock.lock:
+            rows = run.journal.checkpoints(Find(diverged=True))
+        found = collections.Counter(row.worker_id for row in rows)
+        return [found[worker_id] for worker_id in range(run.size)]
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments with which another process opens this run.
@@ -370,7 +409,7 @@ class PopulationController:
         Raises:
             ValueError: If its journal is not in a `log_dir`: nobody else can open it.
         """
-        self.session.check_open()
+        self.open_run.check_open()
         if not self._is_shared or self.log_dir is None:
             raise ValueError(
                 "Several processes need a run folder to share, and this controller has "
@@ -380,7 +419,7 @@ class PopulationController:
 
     def close(self) -> None:
         """Close the journal. Everything is recorded already."""
-        self.session.close()
+        self.open_run.close()
 
     def _with_arrays(self, worker_id: int, found: ActiveWorker) -> ActiveWorker:
         """The work with its arrays; if they were removed meanwhile, what came after."""
@@ -388,10 +427,10 @@ class PopulationController:
             return found
         while True:
             try:
-                arrays = self.session.keeper.load(found.params)
+                arrays = self.open_run.params.load(found.params)
                 return found._replace(params=arrays)
             except ParamsError:
-                newer = self.session.resume(worker_id)
+                newer = polls.resume(self.open_run, worker_id)
                 if newer.params == found.params:
                     raise
                 found = newer

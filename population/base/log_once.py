@@ -10,7 +10,7 @@ logger = logging.getLogger("population")
 _REMEMBERED = 10_000
 
 
-class Once:
+class LogOnce:
     """Remembers what was said.
 
     Args:

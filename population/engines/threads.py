@@ -52,12 +52,12 @@ def run(
         ValueError: If `num_workers` is not positive.
         Exception: The first that a worker raised.
     """
-    controller.session.check_open(to_train=True)
+    controller.check_trainable()
     count = len(controller.workers) if num_workers is None else num_workers
     if type(count) is not int or count < 1:
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
     places = list(devices) if devices else _all_devices()
-    crew = _Crew(train, controller, jax_settings.taken("train"))
+    crew = _WorkerThreads(train, controller, jax_settings.taken("train"))
     ends = [threading.Event() for _ in range(count)]
     threads = [
         threading.Thread(
@@ -77,7 +77,7 @@ def run(
     return Summary(count, wall_s, crew.overhead_s, interrupted)
 
 
-class _Crew:
+class _WorkerThreads:
     """The threads' common ground: the flag that stops them, and the first error."""
 
     def __init__(
@@ -120,11 +120,11 @@ class _Crew:
     def stop(self) -> None:
         """End every loop, also one that waits."""
         self._stopped.set()
-        self._controller.session.wake()
+        self._controller.wake()
 
     def _work(self, device: jax.Device) -> None:
         with self._stop_on_error() as workers:
-            worker = Worker(self._controller.session, stopped=self._stopped)
+            worker = self._controller.worker(stopped=self._stopped)
             workers.append(worker)
             worker.device = device
             in_force = jax_settings.applied(self._settings)

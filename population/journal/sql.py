@@ -136,7 +136,8 @@ class SqlJournal(Journal):
         """Add records in their order; within a transaction."""
         start = 0
         while start < len(records):
-            kind, end = type(records[start]), start + 1
+            kind: Any = type(records[start])
+            end = start + 1
             while end < len(records) and type(records[end]) is kind:
                 end += 1
             if end == start + 1:
@@ -209,7 +210,7 @@ class SqlJournal(Journal):
         (found,) = self.execute(_TAIL)
         return checked(Tail, found)
 
-    def _page(self, kind: type[Any], after: int, upto: int) -> list[Any]:
+    def _page(self, kind: Any, after: int, upto: int) -> list[Any]:
         sql = _log(kind, self.mark)
         return [checked(kind, row) for row in self.execute(sql, (after, upto))]
 
@@ -233,7 +234,7 @@ def _fields(kind: Any) -> tuple[str, ...]:
 
 
 @functools.cache
-def _insert(kind: type, mark: str) -> str:
+def _insert(kind: Any, mark: str) -> str:
     """How a record is written."""
     table, fields = TABLES[kind], _fields(kind)
     marks = ", ".join([mark] * len(fields))
@@ -247,7 +248,7 @@ def _insert(kind: type, mark: str) -> str:
 
 
 @functools.cache
-def _log(kind: type, mark: str) -> str:
+def _log(kind: Any, mark: str) -> str:
     """The records of a kind whose row is after one and not after another."""
     table = TABLES[kind]
     return (

@@ -10,10 +10,11 @@ import pathlib
 from typing import Any
 
 from population.base.errors import JournalError, ParamsError
-from population.core.facts import store_key
+from population.core.facts import store_key, texts_of
+from population.core.owners import Owner, owner_of
 from population.journal.sqlite import SqliteJournal
 from population.journal.sqlite_open import identity
-from population.run.liveness import Owner, is_foreign, owner_of
+from population.run.liveness import is_foreign
 
 logger = logging.getLogger("population")
 
@@ -94,7 +95,7 @@ def _check_is_gone(other: str, run: str, real: str) -> None:
     try:
         os.stat(other)
         with contextlib.closing(SqliteJournal(other, look=True)) as journal:
-            found = store_key(journal.facts())
+            found = store_key(texts_of(journal))
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, JournalError) as error:

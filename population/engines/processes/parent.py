@@ -14,7 +14,7 @@ from typing import Any
 from population.engines.processes import child, pickling
 
 
-class Member:
+class ChildProcess:
     """One process of a population, seen by the one that starts it.
 
     Args:

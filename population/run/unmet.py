@@ -7,8 +7,8 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 
-from population.core.incoming import Incoming
-from population.core.slots import Slots
+from population.core.state import RunState
+from population.core.step import EncodedReport
 
 logger = logging.getLogger("population")
 _NAMED = 3
@@ -67,21 +67,19 @@ class Unmet:
     """The reports of each slot that lack a value or params.
 
     Args:
-        slots: What is known of each slot.
         decision_at: The step at which a slot waits for a decision, or None.
 
     Attributes:
         most: So many at or after a barrier are no chance.
     """
 
-    def __init__(self, slots: Slots, decision_at: Callable[[int], int | None]) -> None:
-        self._slots = slots
+    def __init__(self, decision_at: Callable[[RunState, int], int | None]) -> None:
         self._decision_at = decision_at
         self._is_said = False
         self.most = 3.0
         self._kept: dict[int, _Kept] = {}
 
-    def check(self, reports: Sequence[Incoming]) -> None:
+    def check(self, state: RunState, reports: Sequence[EncodedReport]) -> None:
         """Look at what was just recorded; called within the transaction.
 
         Raises:
@@ -89,19 +87,19 @@ class Unmet:
         """
         for new in reports:
             if (new.value is None) != (new.params is None):
-                self._check(new)
+                self._check(state, new)
 
-    def _check(self, new: Incoming) -> None:
-        slots, worker_id = self._slots, new.worker_id
-        newest = slots.newest(worker_id)
+    def _check(self, state: RunState, new: EncodedReport) -> None:
+        worker_id = new.worker_id
+        newest = state.slots[worker_id].newest
         if (new.generation_id, new.step) != newest.ref:
             return
         if newest.value is not None and newest.params is not None:
             self._kept.pop(worker_id, None)  # The two have met.
             return
-        if slots.saved and slots.ready[worker_id] >= 0:
+        if state.has_params and state.scores.ready[worker_id] >= 0:
             return  # They have met before, and may do so again.
-        limit = self._decision_at(worker_id)
+        limit = self._decision_at(state, worker_id)
         kept = self._kept.get(worker_id)
         if kept is None or kept.generation_id != new.generation_id:
             kept = self._kept[worker_id] = _Kept(new.generation_id, limit)

@@ -1,4 +1,4 @@
-"""Whether a population makes progress, or is reset to the same steps for ever."""
+"""Ends a run whose members make no progress, as they are reset again and again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from population.core.graph import JournalGraph
-from population.core.incoming import Incoming
-from population.core.slot import Opened
-from population.core.slots import Slots
+from population.core.state import RunState
+from population.core.step import EncodedReport, Restart
 from population.journal.base import Journal
+from population.journal.records import CheckpointRecord, Late
 
 NO_STATE = (
     "No training state was ever reported, so that every decision sets members back to "
@@ -25,12 +25,12 @@ class Progress(NamedTuple):
     Attributes:
         finite: Whether any value was finite.
         diverged: Whether any value was NaN or infinite.
-        further: Whether any step is above all steps before.
+        furthest: The greatest step of a new checkpoint.
     """
 
     finite: bool
     diverged: bool
-    further: bool
+    furthest: int
 
 
 class SetBacks:
@@ -39,8 +39,7 @@ class SetBacks:
     Args:
         journal: Tells what other processes have reported meanwhile.
         graph: Tells whether the library keeps the weights.
-        slots: What is known of each slot.
-        may_train: Whether somebody holds a slot, and it does not wait.
+        may_train: Whether a slot is held, and does not wait.
 
     Attributes:
         tries: How often a slot may be reset without a finite value of any member.
@@ -51,60 +50,65 @@ class SetBacks:
         self,
         journal: Journal,
         graph: JournalGraph,
-        slots: Slots,
-        may_train: Callable[[int], bool],
+        may_train: Callable[[RunState, int], bool],
     ) -> None:
         self._journal = journal
         self._graph = graph
-        self._slots = slots
         self._may_train = may_train
         self._furthest = 0
         self._best = math.inf
         self._diverging, self._circling, self._fresh = _Count(), _Count(), _Count()
         self.tries, self.circles = 20.0, 100.0
 
-    def note(self, reports: Sequence[Incoming], opened: Sequence[Opened]) -> None:
+    def note(
+        self,
+        state: RunState,
+        before: int,
+        reports: Sequence[EncodedReport],
+        restarts: Sequence[Restart],
+    ) -> None:
         """Take in what a transaction has recorded.
 
         Args:
+            state: What is known since.
+            before: The last row before it.
             reports: The reports.
-            opened: The generations that it has opened.
+            restarts: The slots that it has begun anew.
         """
         further = finite = False
         for new in reports:
             further |= new.step > self._furthest
             finite |= new.value is not None and math.isfinite(new.value)
             self._furthest = max(self._furthest, new.step)
-        better = self._slots.best.score < self._best
-        self._best = self._slots.best.score
+        better = state.best.score < self._best
+        self._best = state.best.score
         if further:
             self._fresh.end()
         if further or better:
             self._circling.end()
         if further or finite:
             self._diverging.end()
-        if not opened:
+        if not restarts:
             return
-        before = self._slots.batch - 1
         if not (further or finite):
-            self._diverging.add([new.worker_id for new in opened], before)
+            self._diverging.add([new.worker_id for new in restarts], before)
         if not (further or better):
-            diverged = [new.worker_id for new in opened if new.diverged]
+            diverged = [new.worker_id for new in restarts if new.diverged]
             self._circling.add(diverged, before)
-        if not (further or self._slots.saved):
-            lost = [new for new in opened if new.loses_all and not new.diverged]
+        if not (further or state.has_params):
+            lost = [new for new in restarts if new.loses_all and not new.diverged]
             self._fresh.add([new.worker_id for new in lost], before)
 
-    def check(self) -> None:
+    def check(self, state: RunState) -> None:
         """End what would go on for ever.
 
         Raises:
             RuntimeError: If a slot has begun anew too often.
         """
         worker_id, count = self._diverging.most()
-        if count >= self.tries and self._all_since(self._diverging.row):
-            progress = self._ended(self._diverging)
-            if progress.diverged and not (progress.finite or progress.further):
+        if count >= self.tries and self._all_since(state, self._diverging.row):
+            progress, further = self._ended(self._diverging)
+            if progress.diverged and not (progress.finite or further):
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
                     "and nobody has reported a finite value meanwhile: this would go "
@@ -112,8 +116,9 @@ class SetBacks:
                     "with these hyperparameters? What was recorded stays."
                 )
         worker_id, count = self._circling.most()
-        if count >= self.circles and self._all_since(self._circling.row):
-            if not self._ended(self._circling).further:
+        if count >= self.circles and self._all_since(state, self._circling.row):
+            _, further = self._ended(self._circling)
+            if not further:
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
                     "and meanwhile no member got beyond step "
@@ -124,28 +129,43 @@ class SetBacks:
                 )
         worker_id, count = self._fresh.most()
         if count >= self.tries:
-            progress = self._ended(self._fresh)
-            if self._graph.keeps_weights and not progress.further:
+            _, further = self._ended(self._fresh)
+            if self._graph.keeps_weights and not further:
                 raise RuntimeError(
                     f"Worker {worker_id} was set back to fresh weights {count} times, "
                     f"and no member got any further meanwhile. {NO_STATE} What was "
                     "recorded stays."
                 )
 
-    def _ended(self, count: _Count) -> Progress:
-        """What was reported since a count began; the count is reset."""
-        progress = Progress(*self._journal.progress(count.row))
+    def _ended(self, count: _Count) -> tuple[Progress, bool]:
+        """What was reported since a count began, and if further on; it is reset."""
+        progress = _progress(self._journal, count.row)
         count.end()
-        return progress
+        further = progress.furthest > self._furthest
+        self._furthest = max(self._furthest, progress.furthest)
+        return progress, further
 
-    def _all_since(self, row: int) -> bool:
-        """Whether all who train have begun anew or diverged since: none is slow."""
-        for worker_id in self._slots.live:
-            slot = self._slots[worker_id]
+    def _all_since(self, state: RunState, row: int) -> bool:
+        """Whether all that train have begun anew or diverged since: none is slow."""
+        for worker_id in state.live:
+            slot = state.slots[worker_id]
             anew = slot.generation.row > row or slot.newest.diverged
-            if not anew and self._may_train(worker_id):
+            if not anew and self._may_train(state, worker_id):
                 return False
         return True
+
+
+def _progress(journal: Journal, row: int) -> Progress:
+    """What was reported since a row of the journal."""
+    finite = diverged = False
+    furthest = 0
+    for record in journal.log(row):
+        if isinstance(record, CheckpointRecord):
+            furthest = max(furthest, record.step)
+        if isinstance(record, CheckpointRecord | Late) and record.has_value:
+            is_finite = record.value is not None and math.isfinite(record.value)
+            finite, diverged = finite or is_finite, diverged or not is_finite
+    return Progress(finite, diverged, furthest)
 
 
 class _Count:

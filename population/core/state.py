@@ -1,0 +1,416 @@
+"""What is known of a run in memory, and how each record changes it.
+
+`RunState.apply` is the only code that changes it: for the records of this process, for
+those of others, and for those of a recorded run that is followed again.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from population.base.codec import HELD
+from population.base.errors import damaged
+from population.base.types import ActiveWorker, Checkpoint, Held
+from population.core import facts
+from population.core.decoding import decode
+from population.core.graph import JournalGraph
+from population.core.known import BestSoFar, Slot, Subject, check_id
+from population.core.owners import owner_of
+from population.core.retention import Saves
+from population.core.scores import Scores
+from population.journal.base import Journal
+from population.journal.records import (
+    UNREACHABLE,
+    Best,
+    CheckpointRecord,
+    Fact,
+    Generation,
+    Late,
+    Lease,
+    Loss,
+    MutatorRecord,
+    Opening,
+    Record,
+    Removal,
+    Save,
+)
+
+
+class RunState:
+    """All that is known of a run in memory.
+
+    Args:
+        run: The run's token, the first part of its generation ids.
+        size: How many slots there are.
+        mode: "min" or "max".
+        journal: Where the run is recorded; read for what is not in memory.
+        graph: All checkpoints, those just written included.
+
+    Attributes:
+        row: The last row of the journal.
+        time: Time of the newest report.
+        reports: Reports with a value so far.
+        slots: What is known of each slot.
+        scores: Where they stand.
+        best: The best checkpoint so far.
+        mutator: The mutator's state, encoded; None before there is one.
+        has_params: Whether any params were ever recorded: then barriers need some.
+        has_held: Whether any were only in the memory of a process.
+        is_claimed: Whether a worker has ever claimed a slot.
+        leases: Who trains which slot.
+        change: Number of the newest change of a lease; -1 before the first.
+        lost: The slots that are not waited for until they report again.
+        live: The worker ids of the others, ascending.
+        saves: What the params store keeps.
+    """
+
+    def __init__(
+        self, run: str, size: int, mode: str, journal: Journal, graph: JournalGraph
+    ) -> None:
+        self.run = run
+        self.graph = graph
+        self._journal = journal
+        self._sign = 1.0 if mode == "min" else -1.0
+        self.row, self.time, self.reports = 0, 0.0, 0
+        self.slots: list[Slot] = []
+        self.scores = Scores(size, graph, self.score)
+        self.best = BestSoFar()
+        self.mutator: MutatorRecord | None = None
+        self.has_params = self.has_held = self.is_claimed = False
+        self.leases: dict[int, Lease] = {}
+        self.change = -1
+        self.lost: frozenset[int] = frozenset()
+        self.live: tuple[int, ...] = tuple(range(size))
+        self.saves = Saves(journal)
+        self._workers: dict[int, int] = {}  # By the rows of present generations.
+        self._opening: Generation | None = None
+        self._diverged = False  # Whether any lineage may hold what has.
+        self._unreachable: dict[str, int] = {}  # Newest params that may be removed.
+        self._in_memory: dict[str, set[int]] = {}  # Newest params, by their text.
+        self._last: Checkpoint | None = None  # What was applied last.
+
+    @classmethod
+    def load(cls, journal: Journal, graph: JournalGraph, mode: str) -> RunState:
+        """Read everything from a journal. O(slots), whatever the history.
+
+        Raises:
+            JournalError: If the journal is damaged.
+        """
+        known = facts.read_all(journal)
+        self = cls(known["run"], known["size"], mode, journal, graph)
+        self.has_params, self.is_claimed = "saved" in known, "claimed" in known
+        self.has_held = "held" in known
+        for worker_id in range(known["size"]):
+            self._load_slot(worker_id)
+        tail = journal.tail()
+        self.row, self.time, self.reports = tail.row, tail.time, tail.reports
+        self.best = BestSoFar(tail.best, math.inf, tail.best_reports)
+        found = self.best_checkpoint()
+        self.best.score = math.inf if found is None else self.score(found)
+        for loss in journal.all(Loss)[-1:]:
+            self.apply(loss)
+        for lease in journal.all(Lease):
+            self.apply(lease)
+        for mutator in journal.all(MutatorRecord):
+            self.apply(mutator)
+        return self
+
+    def catch_up(self, journal: Journal) -> bool:
+        """Apply what other connections have written since.
+
+        Returns:
+            Whether that was possible; if not, all must be loaded anew.
+        """
+        behind = journal.tail().row - self.row
+        if not 0 <= behind <= 4 * len(self.slots) + 256:
+            return False
+        if not (self.has_params or self.is_claimed):
+            for fact in journal.all(Fact):
+                self.is_claimed |= fact.key == "claimed"
+        for record in journal.log(self.row):
+            self.apply(record)
+        for lease in journal.all(Lease, self.change):
+            self.apply(lease)
+        for mutator in journal.all(MutatorRecord):
+            self.apply(mutator)
+        return True
+
+    def apply(self, record: Record, about: Subject | None = None) -> None:
+        """Take in a record that is in the journal. A second time changes nothing.
+
+        Args:
+            record: The record.
+            about: What a `CheckpointRecord` or a `Late` is about, if it is in memory;
+                else it is read.
+        """
+        kind = type(record)
+        if kind is CheckpointRecord or kind is Late:
+            _APPLY[kind](self, record, about)
+        else:
+            _APPLY[kind](self, record)
+
+    def score(self, checkpoint: Checkpoint) -> float:
+        """Lower is better whatever the mode; inf for None, NaN and infinities."""
+        value = checkpoint.value
+        if value is None or not math.isfinite(value):
+            return math.inf
+        return self._sign * value
+
+    def as_score(self, value: float) -> float:
+        """A value in the sense of `score`."""
+        return self._sign * value
+
+    def check_id(self, worker_id: Any) -> int:
+        """A worker id as an int of this population; see `check_id`."""
+        return check_id(len(self.slots), worker_id)
+
+    def work(self, worker_id: int) -> ActiveWorker:
+        """What a slot works on, but for when it waits; the receiver's own copy."""
+        slot = self.slots[worker_id]
+        meta_params = decode(slot.generation.meta_params)
+        params = copy.deepcopy(slot.newest.params)
+        return ActiveWorker(params, meta_params, *slot.newest.ref)
+
+    def best_checkpoint(self) -> Checkpoint | None:
+        """The best checkpoint so far; None before the first finite value."""
+        best = self.best
+        if best.checkpoint is None and best.row is not None:
+            best.checkpoint = self.graph.at(best.row)
+        return best.checkpoint
+
+    def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
+        """The lineage's first checkpoint at or after `step` that decides, or None."""
+        if self.scores.ready[worker_id] < step:
+            return None
+        newest = self.slots[worker_id].newest
+        return self.graph.first_since(newest, step, needs_params=self.has_params)
+
+    def is_on_lineage(self, worker_id: int, checkpoint: Checkpoint) -> bool:
+        """Whether a slot's newest checkpoint descends from one, or is it."""
+        slot = self.slots[worker_id]
+        if checkpoint.generation_id == slot.generation.generation_id:
+            return True
+        if slot.generation.step < checkpoint.step:
+            return False
+        return self.graph.descends(slot.newest, checkpoint)
+
+    def _apply_checkpoint(
+        self, record: CheckpointRecord, about: Subject | None
+    ) -> None:
+        if record.row <= self.row:
+            return
+        self.row, self.time, self.reports = record.row, record.time, record.reports
+        if record.params is not None:
+            if not self.has_params:
+                self._need_params()
+            self.saves.mention(record.params, record.row)
+        opening = self._opening
+        if opening is not None and opening.row == record.generation:
+            self._opening = None
+            return self._open(opening, record, about)
+        found = self.graph.at(record.row) if about is None else about.checkpoint
+        self._last = found
+        worker_id = self._workers.get(record.generation, -1)
+        slot = self.slots[worker_id]
+        current = slot.generation.row == record.generation
+        if not current or found.step < slot.newest.step:
+            return self._complete(found, value_added=bool(record.has_value))
+        slot.newest = found
+        self._note_newest(worker_id, found, record.params)
+        self.scores.reached[worker_id] = found.step
+        if record.has_value:
+            diverged = found.diverged
+            self._diverged |= diverged
+            decides = record.params is not None or not self.has_params or diverged
+            self.scores.advance(worker_id, found, decides)
+        return None
+
+    def _apply_late(self, record: Late, about: Subject | None) -> None:
+        if record.row <= self.row:
+            return
+        self.row, self.time, self.reports = record.row, record.time, record.reports
+        if record.params is not None:
+            if not self.has_params:
+                self._need_params()
+            self.saves.mention(record.params, record.row)
+        if self.best.row == record.checkpoint:
+            self.best.checkpoint = None
+        at = record.checkpoint
+        self._last = found = self.graph.at(at) if about is None else about.checkpoint
+        slot = self.slots[found.worker_id]
+        if slot.newest.row == found.row:
+            slot.newest = found
+            self._note_newest(found.worker_id, found, record.params)
+        self._complete(found, value_added=bool(record.has_value))
+
+    def _apply_generation(self, record: Generation) -> None:
+        if record.row > self.row:
+            self.row = record.row
+            self._opening = record
+
+    def _apply_best(self, record: Best) -> None:
+        if record.checkpoint == self.best.row and record.reports == self.best.reports:
+            return
+        last = (
+            self._last if self._last and self._last.row == record.checkpoint else None
+        )
+        self.best = BestSoFar(record.checkpoint, math.inf, record.reports, last)
+        found = self.best_checkpoint()
+        self.best.score = math.inf if found is None else self.score(found)
+
+    def _apply_removal(self, record: Removal) -> None:
+        text = record.params
+        self.saves.remove(text)
+        if record.reason != UNREACHABLE:
+            self.best.checkpoint = None
+            self._reread()
+        elif text.startswith(HELD):
+            self.best.checkpoint = None
+            for worker_id in self._in_memory.pop(text, ()):
+                if self._lose_newest(worker_id, text):
+                    self.scores.doubt(worker_id, self.slots[worker_id].newest)
+        elif text in self._unreachable:
+            self._lose_newest(self._unreachable.pop(text), text)
+
+    def _apply_loss(self, record: Loss) -> None:
+        size = len(self.scores.steps)
+        self.lost = frozenset(facts.lost(decode(record.lost), size))
+        self.live = tuple(w for w in range(size) if w not in self.lost)
+
+    def _apply_lease(self, record: Lease) -> None:
+        if record.worker_id >= len(self.slots):
+            raise damaged(f"it holds a lease of worker {record.worker_id}")
+        if record.owner:
+            owner_of(record.owner)  # It can be read.
+        self.leases[record.worker_id] = record
+        self.change = max(self.change, record.change)
+
+    def _apply_fact(self, record: Fact) -> None:
+        if record.key == "saved" and not self.has_params:
+            self._need_params()
+        self.is_claimed |= record.key == "claimed"
+
+    def _apply_opening(self, record: Opening) -> None:
+        """Who has opened the run changes nothing for its slots."""
+
+    def _apply_save(self, record: Save) -> None:
+        self.saves.add(record)
+
+    def _apply_mutator(self, record: MutatorRecord) -> None:
+        if self.mutator is None or self.mutator.decisions != record.decisions:
+            self.mutator = record
+
+    def _open(
+        self,
+        generation: Generation,
+        record: CheckpointRecord,
+        about: Subject | None,
+    ) -> None:
+        """A slot begins a generation with its first checkpoint."""
+        worker_id = generation.worker_id
+        if about is None:
+            parent = None if record.parent is None else self.graph.at(record.parent)
+            about = Subject(self.graph.at(record.row), parent=parent)
+        root, parent = about.checkpoint, about.parent
+        slot = Slot(generation, root.meta_params, root)
+        if worker_id == len(self.slots) < len(self.scores.steps):
+            self.slots.append(slot)
+            self._workers[generation.row] = worker_id
+            self.scores.begins[worker_id] = self.scores.reached[worker_id] = root.step
+            return
+        if worker_id >= len(self.slots):
+            raise damaged(f"row {generation.row} is of worker {worker_id}")
+        present = ""
+        if parent is not None:
+            present = self.slots[parent.worker_id].generation.generation_id
+        self._workers.pop(self.slots[worker_id].generation.row, None)
+        self._workers[generation.row] = worker_id
+        self.slots[worker_id] = slot
+        self._note_newest(worker_id, root, record.params)
+        needs = self.has_params
+        self.scores.open(worker_id, root.step, parent, present, needs_params=needs)
+        self._diverged |= bool(self.scores.steps[worker_id] >= 0)
+
+    def _complete(self, found: Checkpoint, *, value_added: bool) -> None:
+        """Refresh every slot on whose lineage a late report lies."""
+        if value_added:
+            self._diverged |= found.diverged
+            self.scores.complete(found.step)
+        for worker_id in sorted({found.worker_id, *self.scores.behind(found.step)}):
+            if self.is_on_lineage(worker_id, found):
+                self._refresh(worker_id)
+
+    def _need_params(self) -> None:
+        """The first params of the run: from now on barriers rest on such."""
+        self.has_params = True
+        reported = self.scores.need_params()
+        for worker_id in reported if self._diverged else ():
+            self._refresh(worker_id)
+
+    def _refresh(self, worker_id: int) -> None:
+        newest = self.slots[worker_id].newest
+        if self.scores.refresh(worker_id, newest, needs_params=self.has_params):
+            self._diverged = True
+
+    def _note_newest(
+        self, worker_id: int, newest: Checkpoint, text: str | None
+    ) -> None:
+        """Note params of a slot's newest checkpoint that may be removed."""
+        if text is None:
+            return
+        if type(newest.params) is Held:
+            self.has_held = True
+            self._in_memory.setdefault(text, set()).add(worker_id)
+        elif newest.diverged:
+            self._unreachable[text] = worker_id
+
+    def _lose_newest(self, worker_id: int, text: str) -> bool:
+        """Take removed params from a slot's newest checkpoint, if it has these."""
+        slot = self.slots[worker_id]
+        has = slot.newest.params is not None
+        if not has or self.graph.params_text(slot.newest) != text:
+            return False
+        slot.newest = slot.newest._replace(params=None)
+        return True
+
+    def _reread(self) -> None:
+        """Params that anything may rest on are gone: look at each slot again."""
+        for worker_id in range(len(self.slots)):
+            self._load_slot(worker_id)
+
+    def _load_slot(self, worker_id: int) -> None:
+        found = self._journal.generations(worker_id=worker_id)
+        if not found:
+            raise damaged(f"it holds no generation of worker {worker_id}")
+        (generation,) = found
+        newest = self.graph.newest_of(generation)
+        slot = Slot(generation, newest.meta_params, newest)
+        self.slots[worker_id : worker_id + 1] = [slot]
+        self._workers[generation.row] = worker_id
+        self.scores.begins[worker_id] = generation.step
+        self.scores.reached[worker_id] = newest.step
+        if newest.params is not None:
+            text = self.graph.params_text(newest)
+            self._note_newest(worker_id, newest, text)
+        elif self.has_params and (self.graph.had_params(newest) or "").startswith(HELD):
+            # It has to be trained again: the slot stands where it can go on.
+            self.scores.reached[worker_id] = self.graph.resume_point(newest).step
+        self._refresh(worker_id)
+
+
+_APPLY: Mapping[type, Any] = {
+    CheckpointRecord: RunState._apply_checkpoint,
+    Late: RunState._apply_late,
+    Generation: RunState._apply_generation,
+    Best: RunState._apply_best,
+    Removal: RunState._apply_removal,
+    Loss: RunState._apply_loss,
+    Lease: RunState._apply_lease,
+    Opening: RunState._apply_opening,
+    Fact: RunState._apply_fact,
+    Save: RunState._apply_save,
+    MutatorRecord: RunState._apply_mutator,
+}

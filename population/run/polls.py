@@ -1,0 +1,90 @@
+"""What a poll does: most bring nothing, some other work, and all renew a lease."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from population.base import codec
+from population.base.types import ActiveWorker, Held
+from population.core import reports
+from population.core.known import check_id
+from population.core.owners import UNCLAIMED
+from population.run.liveness import LeaseHolder
+from population.run.open_run import OpenRun
+from population.run.transaction import Transaction
+
+
+def poll(
+    run: OpenRun, worker_id: Any, generation_id: Any, step: Any
+) -> ActiveWorker | None:
+    """The slot's work if it is not this generation; None to carry on."""
+    if run.closed or run.journal.read_only:
+        run.check_open(to_train=True)
+    worker_id = check_id(run.size, worker_id)
+    step = codec.integer(step, "step")
+    with run.lock.lock:
+        slot = run.state().slots[worker_id]
+        current = generation_id == slot.generation.generation_id
+        if current:
+            reports.check_step(slot.generation, step)
+            run.guards.idle.note(slot, step)
+            if run.leases.timeout is None:
+                return None
+        elif generation_id is not None and generation_id != "":
+            _check_superseded(run, worker_id, generation_id, step)
+        if run.leases.timeout is not None:
+            renew(run, run.all_holder, worker_id)
+        if current:
+            return None
+    return resume(run, worker_id)
+
+
+def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
+    """The slot at its resume point; a new generation if that lies further back."""
+    with run.lock.lock:
+        newest, reader = run.state().slots[worker_id].newest, run.reader
+        there = reader is not None or type(newest.params) is not Held
+        if not there or run.graph.resume_point(newest) is not newest:
+            run.transact(lambda tx: tx.resume(worker_id, reader))
+        found = run.active(worker_id)
+    run.lock.drain()
+    return found
+
+
+def renew(
+    run: OpenRun, holder: LeaseHolder | None, worker_id: int, grace: float = 0.0
+) -> None:
+    """Renew a slot's lease if it is this holder's, and if that is due.
+
+    Called with the lock.
+
+    Args:
+        run: The run.
+        holder: The holder; None: a loop that polls without a claim.
+        worker_id: The slot.
+        grace: Seconds that it may be silent beyond the timeout.
+    """
+    state, rules = run.state(), run.leases
+    owner = rules.owner(state, worker_id)
+    text = None if holder is None else holder.text
+    own = owner == (text or UNCLAIMED) or not (holder or owner)
+    if not own or not (grace or rules.due(state, worker_id, run.clock())):
+        return
+
+    def work(tx: Transaction) -> None:
+        if rules.owner(tx.state, worker_id) == owner:  # No other was quicker.
+            tx.do(rules.renew(tx.state, text, worker_id, tx.at, grace))
+
+    run.transact(work)
+
+
+def _check_superseded(
+    run: OpenRun, worker_id: int, generation_id: Any, step: int
+) -> None:
+    """Look at a poll that names another generation than the slot's present one."""
+    name = reports.check_generation_id(generation_id)
+    generation = run.graph.generation(name)
+    if generation is None:
+        run.log_once(name, "is unknown; the slot was handed out")
+    elif generation.worker_id == worker_id:
+        reports.check_step(generation, step)

@@ -1,0 +1,260 @@
+"""The lease of an engine that trains the whole population itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from population.base import codec
+from population.base.errors import ClaimError
+from population.base.types import ActiveWorker, Checkpoint, Held
+from population.core import leases, reachability
+from population.core.decoding import decode
+from population.core.facts import texts_of
+from population.core.step import EncodedReport, Step
+from population.journal.records import UNREACHABLE, Fact, Removal
+from population.run import deadlock
+from population.run.leases import grace_of, note_claim
+from population.run.liveness import LeaseHolder
+from population.run.open_run import OpenRun
+from population.run.transaction import Transaction
+
+
+class SlotWork(NamedTuple):
+    """Where a slot of the population stands.
+
+    Attributes:
+        worker_id: The slot.
+        generation_id: What it trains.
+        number: How many generations it had before.
+        newest: Its newest checkpoint.
+        waits: Whether it waits for a decision, or for the end of the run.
+    """
+
+    worker_id: int
+    generation_id: str
+    number: int
+    newest: Checkpoint
+    waits: bool
+
+
+class PopulationLease(Mapping[int, ActiveWorker]):
+    """Every slot under one lease: the work of each, by worker id.
+
+    Weights may stay in the memory of the engine: it reports `Held()`. Before training
+    overwrites any, it sets aside those that are `needed`; with its next reports it
+    names those that are gone. A saved array stays in the params store: `load` reads it.
+
+    Args:
+        run: The run.
+
+    Raises:
+        ClaimError: Another worker that may be alive holds a slot.
+    """
+
+    def __init__(self, run: OpenRun) -> None:
+        self._run = run
+        self._holder = run.all_holder or LeaseHolder(run.holder)
+        with run.lock.lock:
+            self._work = run.transact(self._claim)
+            run.all_holder = self._holder
+        run.lock.drain()
+
+    def __getitem__(self, worker_id: int) -> ActiveWorker:
+        return self._work[worker_id]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._work)
+
+    def __len__(self) -> int:
+        return len(self._work)
+
+    def __repr__(self) -> str:
+        return f"PopulationLease({self._work!r})"
+
+    def slots(self) -> list[SlotWork]:
+        """Where each slot stands now, by worker id."""
+        run = self._run
+        with run.lock.lock:
+            slots = run.state().slots
+            return [
+                SlotWork(
+                    worker_id,
+                    slot.generation.generation_id,
+                    slot.generation.number,
+                    slot.newest,
+                    run.waits(worker_id),
+                )
+                for worker_id, slot in enumerate(slots)
+            ]
+
+    def needed(self) -> frozenset[Held]:
+        """Weights in this memory that a decision or a restart may need.
+
+        They have to be set aside before training overwrites them.
+        """
+        run = self._run
+        with run.lock.lock:
+            return reachability.needed_in_memory(
+                run.state(), run.graph, run.decider, run.holder.owner.token
+            )
+
+    def encode(self, *report: Any) -> EncodedReport:
+        """Check and encode a report, in the argument order of `set_eval`."""
+        return self._run.encode(*report, plain=False)
+
+    def report(
+        self, new: Sequence[EncodedReport], *, gone: Collection[Held] = ()
+    ) -> dict[int, ActiveWorker]:
+        """Report checkpoints in one transaction.
+
+        Args:
+            new: The reports.
+            gone: Weights that are not in this memory any more.
+
+        Returns:
+            The slots that now have other work.
+        """
+        texts = [codec.encode_params(params) for params in sorted(gone)]
+        with self._run.lock.lock:
+            row = self._run.state().row
+            lost = tuple(Removal(row, text, UNREACHABLE) for text in texts)
+            return self._run.submit(new, self._holder, Step(lost))
+
+    def undo(self, new: Sequence[EncodedReport]) -> None:
+        """Remove what was saved for reports that were then not made."""
+        self._run.params.undo(new, self._run.graph)
+
+    def check_progress(self) -> None:
+        """After reports: RuntimeError if no member makes progress."""
+        self._run.check_progress()
+
+    def load(self, params: Any, like: Any = None) -> Any:
+        """A checkpoint's params, read from the params store if it keeps them."""
+        return self._run.params.load(params, like)
+
+    def resume(self, worker_ids: Collection[int]) -> None:
+        """Have slots go back to what is saved: their weights are in no memory."""
+        if not worker_ids:
+            return
+
+        def work(tx: Transaction) -> None:
+            for worker_id in worker_ids:
+                tx.resume(worker_id, None)
+
+        with self._run.lock.lock:
+            self._run.transact(work)
+        self._run.lock.drain()
+
+    def unblock(self) -> None:
+        """If all slots wait for a decision that cannot come, train on or raise.
+
+        Raises:
+            RuntimeError: Naming the slots, their steps, and the likely cause.
+        """
+        with self._run.lock.lock:
+            deadlock.resolve(self._run, evaluators=False)
+
+    def renew(self) -> None:
+        """Renew the lease, where that is due."""
+        run, rules = self._run, self._run.leases
+
+        def work(tx: Transaction) -> None:
+            for worker_id in due:
+                if leases.holds(tx.state, self._holder.text, worker_id):
+                    place = self._holder.text, worker_id, tx.at
+                    tx.do(rules.renew(tx.state, *place))
+
+        with run.lock.lock:
+            state = run.state()
+            slots = range(len(state.slots)) if rules.timeout is not None else ()
+            due = [w for w in slots if rules.due(state, w, run.clock())]
+            if due:
+                run.transact(work)
+        run.lock.drain()
+
+    def taken(self) -> list[int]:
+        """The slots that other workers have taken since."""
+        text = self._holder.text
+        with self._run.lock.lock:
+            state = self._run.state()
+            slots = range(len(state.slots))
+            return [w for w in slots if not leases.holds(state, text, w)]
+
+    def facts(self) -> dict[str, Any]:
+        """What is fixed about the run."""
+        with self._run.lock.lock:
+            found = texts_of(self._run.journal)
+        return {key: decode(text) for key, text in found.items()}
+
+    def record_fact(self, key: str, value: Any) -> None:
+        """Record something that is fixed about the run from now on, once."""
+        fact = Fact(key, codec.encode(value, key))
+        with self._run.lock.lock:
+            if key not in texts_of(self._run.journal):
+                self._run.transact(lambda tx: tx.do(Step((fact,))))
+        self._run.lock.drain()
+
+    @contextlib.contextmanager
+    def refusing(self, check: Callable[[Any, int], object]) -> Iterator[None]:
+        """Have branches refused that this engine could not train.
+
+        Args:
+            check: Gets a branch's meta_params and the worker id, and raises.
+        """
+        self._run.decider.check = check
+        try:
+            yield
+        finally:
+            self._run.decider.check = None
+
+    def release(self) -> None:
+        """Give all slots back; what only this process had is gone."""
+        run, text = self._run, self._holder.text
+        if run.closed or run.all_holder is not self._holder:
+            return
+        own = run.holder.owner.token
+
+        def work(tx: Transaction) -> None:
+            self._lose(tx, lambda held: held.session == own)
+            for worker_id in range(len(tx.state.slots)):
+                tx.do(run.leases.release(tx.state, text, worker_id, tx.at))
+
+        with run.lock.lock:
+            run.transact(work)
+            run.all_holder, self._holder.closed = None, True
+        run.lock.drain()
+
+    def _claim(self, tx: Transaction) -> dict[int, ActiveWorker]:
+        run, text = self._run, self._holder.text
+        state, rules, slots = tx.state, run.leases, range(len(tx.state.slots))
+        free = (
+            leases.holds(state, text, w) or rules.is_claimable(state, w) for w in slots
+        )
+        if not all(free):
+            raise ClaimError(
+                "claim_all needs every slot, and some are held: "
+                f"{', '.join(leases.holders(state))}. End these workers first, or give "
+                "this run another log_dir."
+            )
+        tx.claim_weights()
+        # What others hold in their memory is out of reach.
+        self._lose(tx, lambda held: True)
+        return {worker_id: self._take(tx, worker_id) for worker_id in slots}
+
+    def _take(self, tx: Transaction, worker_id: int) -> ActiveWorker:
+        """Claim a slot, at its resume point."""
+        state, rules, text = tx.state, self._run.leases, self._holder.text
+        fence = rules.must_fence(state, worker_id, text)
+        before = rules.owner(state, worker_id)
+        reader = self._run.holder.owner.token
+        tx.resume(worker_id, reader, "takeover" if fence else "")
+        row, grace = state.slots[worker_id].newest.row, grace_of(self._holder)
+        tx.do(rules.claim(state, text, worker_id, tx.at, grace=grace, handed=row))
+        note_claim(tx, worker_id, before, text)
+        return self._run.active(worker_id)
+
+    def _lose(self, tx: Transaction, is_lost: Callable[[Held], bool]) -> None:
+        run = self._run
+        tx.do(reachability.lose(tx.state, run.graph, run.decider, is_lost))

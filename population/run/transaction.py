@@ -1,0 +1,70 @@
+"""One transaction of an open run: records are written, then applied."""
+
+from __future__ import annotations
+
+from population.base import codec
+from population.base.types import Event
+from population.core import branching
+from population.core.graph import JournalGraph
+from population.core.state import RunState
+from population.core.step import Moment, Note, Restart, Step
+from population.journal.base import Journal
+from population.journal.records import Fact, Record
+
+
+class Transaction:
+    """What is done within a transaction; its effects follow after the commit.
+
+    Args:
+        journal: Its transaction is open.
+        state: What is known; changed by `do` alone.
+        graph: All checkpoints.
+        at: When.
+
+    Attributes:
+        records: What was written so far.
+        notes: What is to be logged after the commit.
+        events: What `on_event` is to be told after the commit.
+        restarts: The slots that began a generation.
+    """
+
+    def __init__(
+        self, journal: Journal, state: RunState, graph: JournalGraph, at: Moment
+    ) -> None:
+        self._journal = journal
+        self.state, self.graph, self.at = state, graph, at
+        self.records: list[Record] = []
+        self.notes: list[Note] = []
+        self.events: list[Event] = []
+        self.restarts: list[Restart] = []
+
+    def do(self, step: Step) -> None:
+        """Write a step's records, and apply them to what is known."""
+        if step.records:
+            self._journal.write(step.records)
+            self.records += step.records
+            for record in step.records:
+                self.state.apply(record, step.about)
+        if step.notes:
+            self.notes += step.notes
+        if step.restart is not None:
+            self.restarts.append(step.restart)
+
+    def resume(self, worker_id: int, reader: str | None, reason: str = "") -> None:
+        """Have a slot go back to its resume point.
+
+        Args:
+            worker_id: The slot.
+            reader: The session in whose memory the weights may be; None: in no memory.
+            reason: Open a generation in any case, for this reason.
+        """
+        state, graph = self.state, self.graph
+        while lost := branching.out_of_reach(state, graph, worker_id, reader):
+            self.do(lost)
+        self.do(branching.resume(state, graph, worker_id, self.at, reason))
+
+    def claim_weights(self) -> None:
+        """Record that from now on the library keeps the weights, if it is new."""
+        if not self.graph.keeps_weights:
+            text = codec.encode(self.state.row)
+            self.do(Step((Fact("claimed", text),)))
