@@ -207,6 +207,7 @@ class RunState:
             if not self.has_params:
                 self._need_params()
             self.saves.mention(record.params, record.row)
+            self.has_held |= record.params.startswith(HELD)
         opening = self._opening
         if opening is not None and opening.row == record.generation:
             self._opening = None
@@ -292,6 +293,7 @@ class RunState:
         if record.key == "saved" and not self.has_params:
             self._need_params()
         self.is_claimed |= record.key == "claimed"
+        self.has_held |= record.key == "held"
 
     def _apply_opening(self, record: Opening) -> None:
         """Who has opened the run changes nothing for its slots."""
@@ -362,7 +364,6 @@ class RunState:
         if text is None:
             return
         if type(newest.params) is Held:
-            self.has_held = True
             self._in_memory.setdefault(text, set()).add(worker_id)
         elif newest.diverged:
             self._unreachable[text] = worker_id
