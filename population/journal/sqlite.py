@@ -111,7 +111,7 @@ class _Transaction:
 
 
 class _Reading:
-    """Sees one state of the file; within another one, or a transaction, does nothing."""
+    """Sees one state of the file, until the end of the outermost one."""
 
     def __init__(self, link: Connection) -> None:
         self._link = link
