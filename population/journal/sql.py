@@ -3,9 +3,9 @@
 The SQL is portable. A database says how a statement is executed, what stands for a
 value in it, what its function for the largest value is called, how transactions begin
 and end, and whether another connection has written. Its tables are those of
-`docs/on-disk-format.md`; `sessions` and `losses` need a column `rowid` that rises, texts
-come in the order of their code points, and `has_value` is a boolean where there are
-any. Whatever it is, it is written and comes back as 0 or 1, and NaN as NULL.
+`docs/on-disk-format.md`; `sessions` and `losses` need a column `rowid` that rises,
+texts come in the order of their code points, and `has_value` is a boolean where there
+are any. Whatever it is, it is written and comes back as 0 or 1, and NaN as NULL.
 """
 
 from __future__ import annotations
@@ -201,16 +201,15 @@ class SqlJournal(Journal):
 
     def checkpoints(self, find: Find) -> list[CheckpointRow]:
         """The checkpoints that are wanted, as they are now."""
-        values: tuple[Any, ...] = ()
-        if find.generation_id is not None:
-            values = (find.generation_id,)
-        if find.after > 0 or find.upto < MAX:
+        shape = _shape(find)
+        values: tuple[Any, ...] = (find.generation_id,) if shape.within else ()
+        if shape.rows:
             values += find.after, find.upto
-        if find.low > 0 or find.high < MAX:
+        if shape.steps:
             values += find.low, find.high
-        if find.limit >= 0:
+        if shape.limited:
             values += (find.limit,)
-        sql = _checkpoints(_kind_of(find), self.mark)
+        sql = _checkpoints(shape, self.mark)
         return [checked(CheckpointRow, row) for row in self.execute(sql, values)]
 
     def tail(self) -> Tail:
@@ -239,7 +238,7 @@ def _fields(kind: Any) -> tuple[str, ...]:
 
 
 @functools.cache
-def _insert(kind: type, mark: str) -> str:
+def _insert(kind: Any, mark: str) -> str:
     """How a record is written."""
     table, fields = TABLES[kind], _fields(kind)
     marks = ", ".join([mark] * len(fields))
@@ -253,7 +252,7 @@ def _insert(kind: type, mark: str) -> str:
 
 
 @functools.cache
-def _log(kind: type, mark: str) -> str:
+def _log(kind: Any, mark: str) -> str:
     """The records of a kind whose row is after one and not after another."""
     table = TABLES[kind]
     return (
@@ -273,35 +272,67 @@ def _generations(names: tuple[str, ...], after: bool, mark: str) -> str:
     return f"SELECT {fields} FROM generations{where} ORDER BY {order}"
 
 
-def _kind_of(find: Find) -> Find:
-    """The same for all that are found by one statement."""
-    return find._replace(
-        generation_id=None if find.generation_id is None else "",
-        after=0,
-        upto=0 if find.after > 0 or find.upto < MAX else MAX,
-        low=0,
-        high=0 if find.low > 0 or find.high < MAX else MAX,
-        limit=min(find.limit, 0),
+class _Shape(NamedTuple):
+    """What is the same for all that is found by one statement.
+
+    Attributes:
+        within: Whether it is of one generation.
+        rows: Whether the rows have bounds.
+        steps: Whether the steps have bounds.
+        limited: Whether there is a limit.
+        value: As in `Find`.
+        params: As in `Find`.
+        finite: As in `Find`.
+        decides: As in `Find`.
+        diverged: As in `Find`.
+        newest_first: As in `Find`.
+    """
+
+    within: bool
+    rows: bool
+    steps: bool
+    limited: bool
+    value: bool
+    params: bool
+    finite: bool
+    decides: bool
+    diverged: bool
+    newest_first: bool
+
+
+def _shape(find: Find) -> _Shape:
+    return _Shape(
+        find.generation_id is not None,
+        find.after > 0 or find.upto < MAX,
+        find.low > 0 or find.high < MAX,
+        find.limit >= 0,
+        find.value,
+        find.params,
+        find.finite,
+        find.decides,
+        find.diverged,
+        find.newest_first,
     )
 
 
 @functools.cache
-def _checkpoints(kind: Find, mark: str) -> str:
+def _checkpoints(shape: _Shape, mark: str) -> str:
     """How checkpoints are found: what has no bounds asks for no values."""
-    within = kind.generation_id is not None
     conditions = []
-    if within:
+    if shape.within:
         number = f"SELECT row FROM generations WHERE generation_id = {mark}"
         conditions.append(f"generation = ({number})")
-    conditions += [f"row > {mark} AND row <= {mark}"] if kind.upto < MAX else []
-    conditions += [f"step BETWEEN {mark} AND {mark}"] if kind.high < MAX else []
-    if kind.value or kind.decides or kind.diverged:
+    conditions += [f"row > {mark} AND row <= {mark}"] if shape.rows else []
+    conditions += [f"step BETWEEN {mark} AND {mark}"] if shape.steps else []
+    if shape.value or shape.decides or shape.diverged:
         conditions.append("has_value")
-    conditions += ["params IS NOT NULL"] if kind.params else []
-    conditions += [f"NOT (has_value AND {_NOT_FINITE})"] if kind.finite else []
-    conditions += [f"(params IS NOT NULL OR {_NOT_FINITE})"] if kind.decides else []
-    conditions += [_NOT_FINITE, _DIVERGED] if kind.diverged else []
+    conditions += ["params IS NOT NULL"] if shape.params else []
+    conditions += [f"NOT (has_value AND {_NOT_FINITE})"] if shape.finite else []
+    conditions += [f"(params IS NOT NULL OR {_NOT_FINITE})"] if shape.decides else []
+    conditions += [_NOT_FINITE, _DIVERGED] if shape.diverged else []
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    order = f"{'step' if within else 'row'}{' DESC' if kind.newest_first else ''}"
-    limit = f" LIMIT {mark}" if kind.limit >= 0 else ""
+    order = (
+        f"{'step' if shape.within else 'row'}{' DESC' if shape.newest_first else ''}"
+    )
+    limit = f" LIMIT {mark}" if shape.limited else ""
     return f"SELECT * FROM ({_HISTORY}) h{where} ORDER BY {order}{limit}"
