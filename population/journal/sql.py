@@ -142,7 +142,8 @@ class SqlJournal(Journal):
         """Add records in their order; within a transaction."""
         start = 0
         while start < len(records):
-            kind, end = type(records[start]), start + 1
+            kind: Any = type(records[start])
+            end = start + 1
             while end < len(records) and type(records[end]) is kind:
                 end += 1
             if end == start + 1:
@@ -221,7 +222,7 @@ class SqlJournal(Journal):
         sql = f"DELETE FROM saves WHERE params = {self.mark}"
         self.execute_many(sql, [(removal.params,) for removal in removals])
 
-    def _page(self, kind: type[Any], after: int, upto: int) -> list[Any]:
+    def _page(self, kind: Any, after: int, upto: int) -> list[Any]:
         sql = _log(kind, self.mark)
         return [checked(kind, row) for row in self.execute(sql, (after, upto))]
 
