@@ -215,7 +215,7 @@ class SqlJournal(Journal):
 
     def tail(self) -> Tail:
         """Where the journal ends."""
-        (found,) = self.execute(_TAIL.format(larger=self.larger))
+        (found,) = self.execute(_tail(self.larger))
         return checked(Tail, found)
 
     def _forget_saves(self, removals: Sequence[Any]) -> None:
@@ -260,6 +260,11 @@ def _log(kind: Any, mark: str) -> str:
         f"SELECT {', '.join(_fields(kind))} FROM {table.name} "
         f"WHERE row > {mark} AND row <= {mark} ORDER BY {table.order}"
     )
+
+
+@functools.cache
+def _tail(larger: str) -> str:
+    return _TAIL.format(larger=larger)
 
 
 @functools.cache
