@@ -25,7 +25,6 @@ from population.journal.records import (
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _LARGEST = 2**62  # A row or a count that is larger leaves no room for the next ones.
 _ID = re.compile(r"[0-9A-Za-z_]+-([0-9]+)-[0-9]+")
-_KNOWN: dict[type, set[tuple[type, ...]]] = {}
 
 
 def checked(kind: type[Row], row: tuple[Any, ...]) -> Row:
@@ -34,16 +33,19 @@ def checked(kind: type[Row], row: tuple[Any, ...]) -> Row:
     Raises:
         JournalError: If it has a value that no row of this kind can have.
     """
-    types = tuple(map(type, row))
-    if types not in _KNOWN.setdefault(kind, set()):
+    types, known = tuple(map(type, row)), _known(kind)
+    if types not in known:
         _check_types(kind, row)
-        _KNOWN[kind].add(types)
+        known.add(types)
     record: Row = kind(*row)
     for index, name, largest in _whole_numbers(kind):
         number = row[index]
         if number is not None and not 0 <= number <= largest:
             raise _wrong(kind, row, f"{name} is {number}")
-    _check_sense(kind, row)
+    if isinstance(record, CheckpointRow):
+        _check_parent(record)
+    else:
+        _check_sense(kind, row)
     for index in _times(kind):
         if not math.isfinite(row[index]):
             raise _wrong(kind, row, f"its time is {row[index]}")
@@ -64,32 +66,37 @@ def _check_sense(kind: type[Row], row: tuple[Any, ...]) -> None:
             raise _wrong(kind, row, "its meta_params are not as recorded")
     elif kind is CheckpointRecord and (row[3] or 0) >= row[0]:
         raise _wrong(kind, row, f"its parent is row {row[3]}")
-    elif kind is CheckpointRow:
-        _check_parent(row)
     elif kind is MutatorRecord and row[3] != checksum(row[1], row[2]):
         raise damaged("the mutator's state is not as it was recorded")
 
 
-def _check_parent(row: tuple[Any, ...]) -> None:
-    found = CheckpointRow(*row)
+def _check_parent(found: CheckpointRow) -> None:
+    """Refuse a checkpoint whose generation or parent cannot be its own."""
     if not _is_id(found.generation_id, found.worker_id):
-        raise _wrong(CheckpointRow, row, f"its generation is {found.generation_id!r}")
+        raise _wrong(CheckpointRow, found, f"its generation is {found.generation_id!r}")
     if found.parent is None and found.parent_generation_id is None:
         return
     if found.parent_generation_id is None or found.parent_step is None:
-        raise _wrong(CheckpointRow, row, "its parent is missing")
+        raise _wrong(CheckpointRow, found, "its parent is missing")
     if (
         found.parent is None
         or found.parent >= found.row
         or (found.parent_step > found.step)
     ):
-        raise _wrong(CheckpointRow, row, "its parent is recorded or trained after it")
+        raise _wrong(CheckpointRow, found, "its parent is recorded or trained after it")
 
 
 def _check_types(kind: type[Row], row: tuple[Any, ...]) -> None:
     for (name, types), value in zip(_columns(kind).items(), row, strict=True):
         if type(value) not in types:
             raise _wrong(kind, row, f"{name} is {_shortly(value)}")
+
+
+@functools.cache
+def _known(kind: Any) -> set[tuple[type, ...]]:
+    """The types of rows that were found to be right; filled by `checked`."""
+    del kind
+    return set()
 
 
 @functools.cache

@@ -1,9 +1,11 @@
 """A journal in a relational database: all its SQL, but for the schema and the locks.
 
-The SQL is portable. A database says how a statement is executed and what stands for a
-value in it, how transactions begin and end, and whether another connection has written.
-Its tables are those of `docs/on-disk-format.md`; `openings` and `losses` need a column
-`rowid` that rises.
+The SQL is portable. A database says how a statement is executed, what stands for a
+value in it, what its function for the largest value is called, how transactions begin
+and end, and whether another connection has written. Its tables are those of
+`docs/on-disk-format.md`; `sessions` and `losses` need a column `rowid` that rises,
+texts come in the order of their code points, and `has_value` is a boolean where there
+are any. Whatever it is, it is written and comes back as 0 or 1, and NaN as NULL.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import heapq
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from population.base.codec import HELD
 from population.base.errors import damaged
 from population.journal.base import MAX, Find, Journal
 from population.journal.checks import checked
@@ -39,7 +40,7 @@ from population.journal.records import (
 )
 
 _PAGE = 1000
-_LARGEST = "1.7976931348623157e308"  # What is not finite is larger, or NULL.
+_LARGEST = "1.7976931348623157e308"  # What is infinite is larger; NULL is NaN.
 
 
 class Table(NamedTuple):
@@ -67,10 +68,10 @@ TABLES: dict[type, Table] = {
     CheckpointRecord: Table("checkpoints", "row"),
     Late: Table("late", "row"),
     Best: Table("best", "row"),
-    Removal: Table("removals", "row", "params, row", after="row"),
+    Removal: Table("removals", "row, params", "params, row", after="row"),
     Loss: Table("losses", "row, rowid"),
     Lease: Table("leases", "change", "worker_id", True, after="change"),
-    Save: Table("saves", "row", "params", True),
+    Save: Table("saves", "row, params", "params", True),
     MutatorRecord: Table("state", "id", "id", True),
 }
 
@@ -96,18 +97,21 @@ LEFT JOIN generations pg ON pg.row = pc.generation
 LEFT JOIN late p ON p.checkpoint = c.row AND p.params IS NOT NULL
 LEFT JOIN late v ON v.checkpoint = c.row AND v.has_value"""
 
-# Only a finite value is surely no larger.
-_NOT_FINITE = f"coalesce(abs(value) > {_LARGEST}, 1)"
+_NOT_FINITE = f"(value IS NULL OR abs(value) > {_LARGEST})"  # Beside `has_value`.
+# There are indexes of these: they are few, whatever the history.
+_DIVERGED = f"""row IN (
+    SELECT row FROM checkpoints WHERE has_value AND {_NOT_FINITE}
+    UNION ALL SELECT checkpoint FROM late WHERE has_value AND {_NOT_FINITE})"""
 
 _TAIL = """
-SELECT max(
+SELECT {larger}(
         coalesce((SELECT max(row) FROM checkpoints), 0),
         coalesce((SELECT max(row) FROM generations), 0),
         coalesce((SELECT max(row) FROM late), 0)),
-    max(
+    {larger}(
         coalesce((SELECT time FROM checkpoints ORDER BY row DESC LIMIT 1), 0.0),
         coalesce((SELECT time FROM late ORDER BY row DESC LIMIT 1), 0.0)),
-    max(
+    {larger}(
         coalesce((SELECT reports FROM checkpoints ORDER BY row DESC LIMIT 1), 0),
         coalesce((SELECT reports FROM late ORDER BY row DESC LIMIT 1), 0)),
     (SELECT checkpoint FROM best ORDER BY row DESC LIMIT 1),
@@ -120,9 +124,11 @@ class SqlJournal(Journal):
 
     Attributes:
         mark: What stands for a value in a statement.
+        larger: The function that gives the largest of its arguments.
     """
 
     mark = "?"
+    larger = "max"
 
     @abc.abstractmethod
     def execute(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
@@ -144,17 +150,18 @@ class SqlJournal(Journal):
                 self.execute(_insert(kind, self.mark), records[start])
             else:
                 self.execute_many(_insert(kind, self.mark), records[start:end])
-            if kind is Removal:
+            if kind is Removal:  # What is removed is kept no more.
                 self._forget_saves(records[start:end])
             start = end
 
     def all(self, kind: type[R], after: int = -1) -> list[R]:
         """The whole of a table without rows of its own, in its order."""
-        table, values = TABLES[kind], ()
+        table = TABLES[kind]
+        values: tuple[Any, ...] = ()
         sql = f"SELECT {', '.join(_fields(kind))} FROM {table.name}"
         if table.after is not None:
             sql += f" WHERE {table.after} > {self.mark}"
-            values = (after,)  # type: ignore[assignment]
+            values = (after,)
         rows = self.execute(f"{sql} ORDER BY {table.order}", values)
         return [checked(kind, row) for row in rows]
 
@@ -195,31 +202,29 @@ class SqlJournal(Journal):
 
     def checkpoints(self, find: Find) -> list[CheckpointRow]:
         """The checkpoints that are wanted, as they are now."""
-        values: tuple[Any, ...] = (find.low, find.high, find.limit)
-        rows = find.after > 0 or find.upto < MAX
-        if rows:
-            values = (find.after, find.upto, *values)
-        if find.generation_id is not None:
-            values = (find.generation_id, *values)
-        within = find.generation_id is not None
-        sql = _checkpoints(within, rows, find[5:11], self.mark)
+        shape = _shape(find)
+        values: tuple[Any, ...] = (find.generation_id,) if shape.within else ()
+        if shape.rows:
+            values += find.after, find.upto
+        if shape.steps:
+            values += find.low, find.high
+        if shape.limited:
+            values += (find.limit,)
+        sql = _checkpoints(shape, self.mark)
         return [checked(CheckpointRow, row) for row in self.execute(sql, values)]
 
     def tail(self) -> Tail:
         """Where the journal ends."""
-        (found,) = self.execute(_TAIL)
+        (found,) = self.execute(_tail(self.larger))
         return checked(Tail, found)
+
+    def _forget_saves(self, removals: Sequence[Any]) -> None:
+        sql = f"DELETE FROM saves WHERE params = {self.mark}"
+        self.execute_many(sql, [(removal.params,) for removal in removals])
 
     def _page(self, kind: Any, after: int, upto: int) -> list[Any]:
         sql = _log(kind, self.mark)
         return [checked(kind, row) for row in self.execute(sql, (after, upto))]
-
-    def _forget_saves(self, removals: Sequence[Any]) -> None:
-        """Removed params are kept no more; those in a memory never were."""
-        saved = [(r.params,) for r in removals if not r.params.startswith(HELD)]
-        if saved:
-            sql = f"DELETE FROM saves WHERE params = {self.mark}"
-            self.execute_many(sql, saved)
 
 
 def _row_of(record: Any) -> int:
@@ -258,6 +263,11 @@ def _log(kind: Any, mark: str) -> str:
 
 
 @functools.cache
+def _tail(larger: str) -> str:
+    return _TAIL.format(larger=larger)
+
+
+@functools.cache
 def _generations(names: tuple[str, ...], after: bool, mark: str) -> str:
     conditions = [f"{name} = {mark}" for name in names]
     conditions += [f"row > {mark}"] if after else []
@@ -268,31 +278,67 @@ def _generations(names: tuple[str, ...], after: bool, mark: str) -> str:
     return f"SELECT {fields} FROM generations{where} ORDER BY {order}"
 
 
-@functools.cache
-def _checkpoints(within: bool, rows: bool, options: tuple[bool, ...], mark: str) -> str:
-    """How checkpoints are found.
+class _Shape(NamedTuple):
+    """What is the same for all that is found by one statement.
 
-    Args:
-        within: Whether they are of one generation.
-        rows: Whether their rows have bounds.
-        options: `value`, `params`, `finite`, `decides`, `diverged`, `newest_first`.
-        mark: What stands for a value.
+    Attributes:
+        within: Whether it is of one generation.
+        rows: Whether the rows have bounds.
+        steps: Whether the steps have bounds.
+        limited: Whether there is a limit.
+        value: As in `Find`.
+        params: As in `Find`.
+        finite: As in `Find`.
+        decides: As in `Find`.
+        diverged: As in `Find`.
+        newest_first: As in `Find`.
     """
-    value, params, finite, decides, diverged, newest_first = options
+
+    within: bool
+    rows: bool
+    steps: bool
+    limited: bool
+    value: bool
+    params: bool
+    finite: bool
+    decides: bool
+    diverged: bool
+    newest_first: bool
+
+
+def _shape(find: Find) -> _Shape:
+    return _Shape(
+        find.generation_id is not None,
+        find.after > 0 or find.upto < MAX,
+        find.low > 0 or find.high < MAX,
+        find.limit >= 0,
+        find.value,
+        find.params,
+        find.finite,
+        find.decides,
+        find.diverged,
+        find.newest_first,
+    )
+
+
+@functools.cache
+def _checkpoints(shape: _Shape, mark: str) -> str:
+    """How checkpoints are found: what has no bounds asks for no values."""
     conditions = []
-    if within:
+    if shape.within:
         number = f"SELECT row FROM generations WHERE generation_id = {mark}"
         conditions.append(f"generation = ({number})")
-    if rows:
-        conditions.append(f"row > {mark} AND row <= {mark}")
-    conditions.append(f"step BETWEEN {mark} AND {mark}")
-    conditions += ["has_value"] if value or decides or diverged else []
-    conditions += ["params IS NOT NULL"] if params else []
-    conditions += [f"(NOT has_value OR abs(value) <= {_LARGEST})"] if finite else []
-    conditions += [f"(params IS NOT NULL OR {_NOT_FINITE})"] if decides else []
-    conditions += [_NOT_FINITE] if diverged else []
-    order = "step" if within else "row"
-    return (
-        f"SELECT * FROM ({_HISTORY}) h WHERE {' AND '.join(conditions)} "
-        f"ORDER BY {order}{' DESC' if newest_first else ''} LIMIT {mark}"
+    conditions += [f"row > {mark} AND row <= {mark}"] if shape.rows else []
+    conditions += [f"step BETWEEN {mark} AND {mark}"] if shape.steps else []
+    if shape.value or shape.decides or shape.diverged:
+        conditions.append("has_value")
+    conditions += ["params IS NOT NULL"] if shape.params else []
+    conditions += [f"NOT (has_value AND {_NOT_FINITE})"] if shape.finite else []
+    conditions += [f"(params IS NOT NULL OR {_NOT_FINITE})"] if shape.decides else []
+    conditions += [_NOT_FINITE, _DIVERGED] if shape.diverged else []
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = (
+        f"{'step' if shape.within else 'row'}{' DESC' if shape.newest_first else ''}"
     )
+    limit = f" LIMIT {mark}" if shape.limited else ""
+    return f"SELECT * FROM ({_HISTORY}) h{where} ORDER BY {order}{limit}"

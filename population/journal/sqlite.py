@@ -54,7 +54,6 @@ class SqliteJournal(SqlJournal):
         self.read_only = self._link.read_only
         self._is_shared = file is not None
         self._transaction = _Transaction(self._link)
-        self._reading = _Reading(self._link) if self._is_shared else _Nothing()
         self._version = self._link.version()
 
     def transaction(self) -> _Transaction:
@@ -63,11 +62,13 @@ class SqliteJournal(SqlJournal):
 
     def reading(self) -> _Reading | _Nothing:
         """All that is read within sees the same; nothing new within a transaction."""
-        return self._reading
+        self._link.check_open()
+        return _Reading(self._link) if self._is_shared else _NOTHING
 
     def changed(self) -> bool:
         """Whether another connection has committed since the last call."""
         if not self._is_shared:
+            self._link.check_open()
             return False  # No other one can reach this memory.
         version = self._link.version()
         if version == self._version:
@@ -110,20 +111,23 @@ class _Transaction:
 
 
 class _Reading:
-    """Sees one state of the file."""
+    """Sees one state of the file, until the end of the outermost one."""
 
     def __init__(self, link: Connection) -> None:
         self._link = link
         self._began = False
 
     def __enter__(self) -> None:
-        self._began = False
-        if not self._link.raw.in_transaction:
-            self._link.run("BEGIN")
-            self._began = True
+        self._began = not self._link.is_in_transaction()
+        if self._began:
+            try:
+                self._link.run("BEGIN")
+            except BaseException:
+                self.__exit__()
+                raise
 
     def __exit__(self, *exc: object) -> None:
-        if self._began and self._link.raw.in_transaction:
+        if self._began and self._link.is_in_transaction():
             self._link.run("ROLLBACK")  # It has only read.
 
 
@@ -133,3 +137,6 @@ class _Nothing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+_NOTHING = _Nothing()

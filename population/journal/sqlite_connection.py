@@ -114,6 +114,19 @@ class Connection:
         except REFUSALS as error:
             raise self._explained(error) from error
 
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction is open, to read or to write."""
+        return not self._closed and self.raw.in_transaction
+
+    def check_open(self) -> None:
+        """Refuse to go on once this is closed.
+
+        Raises:
+            JournalError: If so.
+        """
+        if self._closed:
+            raise closed(self.path)
+
     def one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
         """The first row of a statement's result; None without one."""
         return next(iter(self.run(sql, values)), None)
@@ -134,11 +147,16 @@ class Connection:
     def begin(self) -> None:
         """Begin a transaction that may write; waits for the write lock."""
         self.check_writable()
-        if not self._closed and self.raw.in_transaction:
+        if self.is_in_transaction():
             self.abandon()  # An interrupt has cut it short.
-        self.run("BEGIN IMMEDIATE")
-        if self._held.file is not None:
-            self._held.file.writer = threading.get_ident()
+        try:
+            self.run("BEGIN IMMEDIATE")
+            if self._held.file is not None:
+                self._held.file.writer = threading.get_ident()
+        except BaseException:
+            if self.is_in_transaction():  # A Ctrl-C: others would wait for the lock.
+                self.abandon()
+            raise
 
     def end(self, *, commit: bool) -> None:
         """End a transaction."""
@@ -149,18 +167,15 @@ class Connection:
                 self._commits += 1
                 self._held.has_written = True
         finally:
-            try:
-                if self.raw.in_transaction:  # Also when the commit itself failed.
-                    self.run("ROLLBACK")
-            finally:
-                self._end_writing()
+            self.abandon()  # Also when the commit itself failed.
         if commit and self._commits % _COMMITS_BEFORE_MERGE == 0:
             self._merge()
 
     def abandon(self) -> None:
-        """Roll back a transaction that is still open."""
+        """Roll back a transaction if one is still open."""
         try:
-            self.run("ROLLBACK")
+            if self.is_in_transaction():
+                self.run("ROLLBACK")
         finally:
             self._end_writing()
 
