@@ -248,8 +248,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         state, rules, text = tx.state, self._run.leases, self._holder.text
         fence = rules.must_fence(state, worker_id, text)
         before = rules.owner(state, worker_id)
-        reader = self._run.holder.owner.token
-        tx.resume(worker_id, reader, "takeover" if fence else "")
+        tx.resume(worker_id, None, "takeover" if fence else "")
         row, grace = state.slots[worker_id].newest.row, grace_of(self._holder)
         tx.do(rules.claim(state, text, worker_id, tx.at, grace=grace, handed=row))
         note_claim(tx, worker_id, before, text)
