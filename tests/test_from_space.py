@@ -35,7 +35,8 @@ from population.space import (
     grid,
     sample,
 )
-from tests.helpers import Scripted, connection
+from tests import probe
+from tests.helpers import Scripted
 
 SPACE = {
     "rate": LogUniform(1e-5, 1e-1, start=(1e-3, 1e-2)),
@@ -313,7 +314,7 @@ def test_a_damaged_space_is_said_to_be_one(text: str, tmp_path: pathlib.Path) ->
     """Who asks for it is told; the run itself can go on."""
     begun(RATE, 1, tmp_path).close()
     controller = PopulationController([None], Scripted(), tmp_path)
-    journal = connection(controller)
+    journal = probe.connection(controller)
     journal.execute("UPDATE facts SET value = ? WHERE key = 'space'", (text,))
     with pytest.raises(JournalError, match="The journal is damaged: "):
         _ = controller.space

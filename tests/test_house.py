@@ -73,7 +73,8 @@ def imported(name: str, *, always: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{name} imports relatively"
+            assert node.level == 0, f"{name} imports relatively"
+            assert node.module is not None
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.add(inner if inner in MODULES else node.module)

@@ -19,6 +19,7 @@ from population import JournalError, PopulationController, Stop
 from population.journal import sqlite_file
 from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining
+from tests import probe
 
 DATA = pathlib.Path(__file__).parent / "data"
 LOOK = """
@@ -191,7 +192,7 @@ def test_whoever_looks_sees_what_is_reported_meanwhile(tmp_path: pathlib.Path) -
     for step in (10, 20):
         with controller.worker() as worker:
             train(worker, step)
-        assert journal.tail() == controller.session.journal.tail()
+        assert probe.tail_of(journal) == probe.tail(controller)
     with pytest.raises(JournalError, match="opened to look"), journal:
         pass
     journal.close()

@@ -15,6 +15,7 @@ import population
 from population import Branch, Mutator, PopulationController, Report, Start
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.testing.nudge import nudge
+from tests import probe
 from tests.helpers import Clock, Scripted, branch_at, content, generation, work
 from tests.mutators.factories import FACTORIES
 
@@ -52,7 +53,7 @@ class Journey:
         controller = PopulationController(
             starts, self._mutator(), self.folder, worker_timeout=20.0, clock=self._clock
         )
-        controller.session.guards.end_nothing()  # It saves and evaluates at random.
+        probe.end_nothing(controller)  # It saves and evaluates at random.
         return controller
 
     def go(self) -> None:
@@ -159,12 +160,10 @@ def test_the_first_decision_that_differs_is_named(tmp_path: pathlib.Path) -> Non
     """With its row, the report, and both branches."""
     controller = trained(tmp_path, WinnerTakeAllGenetic(smaller, 4))
     assert population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4)).decisions
-    tampered = controller.session.journal
-    with tampered:
-        tampered._run(  # type: ignore[attr-defined]
-            "UPDATE generations SET meta_params = '0.125', digest = '0.125' "
-            "WHERE worker_id = 1 AND number = 2"
-        )
+    probe.connection(controller).execute(
+        "UPDATE generations SET meta_params = '0.125', digest = '0.125' "
+        "WHERE worker_id = 1 AND number = 2"
+    )
     found = population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4))
     different = [d for d in found.decisions if not d.same]
     assert found.first_difference is different[0]
