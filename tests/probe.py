@@ -363,8 +363,12 @@ def connection_of(journal: SqliteJournal) -> sqlite3.Connection:
 
 def facts(controller: PopulationController) -> Mapping[str, str]:
     """What is fixed about the run, encoded."""
-    found: Mapping[str, str] = journal(controller).facts()
-    return found
+    return facts_of(journal(controller))
+
+
+def facts_of(journal: SqliteJournal) -> Mapping[str, str]:
+    """What a journal says is fixed about its run, encoded."""
+    return journal.facts()
 
 
 def tail(controller: PopulationController) -> Tail:

@@ -326,7 +326,7 @@ def test_a_journal_of_ones_own_keeps_the_space() -> None:
     """It is a fact like the others, whatever the store."""
     journal = SqliteJournal()
     begun(SPACE, 2, journal=journal)
-    assert "space" in journal.facts()
+    assert "space" in probe.facts_of(journal)
     again = PopulationController([None] * 2, Scripted(), journal=journal)
     assert again.space == SPACE
 
