@@ -14,7 +14,7 @@ import pytest
 import population
 from population import Branch, Mutator, PopulationController, Report, Start
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
-from population.testing.nudge import nudge
+from population.testing.perturb import perturb
 from tests import probe
 from tests.helpers import Clock, Scripted, branch_at, content, generation, work
 from tests.mutators.factories import FACTORIES
@@ -109,11 +109,11 @@ def test_the_runs_own_mutator_decides_the_same_again(
     make: Any, size: int, seed: int, tmp_path: pathlib.Path
 ) -> None:
     """Batches, late values, NaN, takeovers, rejections, losses, restarts included."""
-    journey = Journey(tmp_path, lambda: make(nudge), size, seed)
+    journey = Journey(tmp_path, lambda: make(perturb), size, seed)
     for _ in range(120):
         journey.go()
     before = content(journey.controller)
-    found = population.replay(journey.controller, make(nudge))
+    found = population.replay(journey.controller, make(perturb))
     assert found.first_difference is None, str(found)
     assert content(journey.controller) == before, "the run itself is not touched"
     recorded = sum(len(decision.recorded) for decision in found.decisions)
