@@ -21,6 +21,7 @@ from population import Mutator, PopulationController
 from population.base.types import Held
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.mutators.exploit import Truncation
+from tests import probe
 
 LIMIT_S = 10
 JOURNAL = "journal.sqlite"
@@ -133,7 +134,7 @@ def _held(controller: PopulationController) -> None:
                 for w, at in enumerate(work)
             ]
         )
-    controller.session.claims.release_all()
+    probe.release_all(controller)
 
 
 def made(parent: pathlib.Path) -> dict[str, Run]:

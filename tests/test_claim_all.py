@@ -11,6 +11,7 @@ import pytest
 from population import PopulationController, Stop
 from population.base.errors import ClaimError
 from population.base.types import Held, Saved
+from tests import probe
 from tests.helpers import Clock, Scripted, branch_at, everything, poll
 
 
@@ -73,7 +74,7 @@ def test_slots_that_wait_are_claimed_too(tmp_path: pathlib.Path) -> None:
     controller.set_eval(0, at.generation_id, 1, "path", 1.0)
     assert controller.workers[0].wait_at == 1
     assert set(controller.claim_all()) == {0, 1, 2}
-    assert controller.session.claims.lost() == []
+    assert probe.taken_slots(controller) == []
 
 
 def test_a_held_slot_is_an_error_that_names_who_has_it(tmp_path: pathlib.Path) -> None:
@@ -84,7 +85,7 @@ def test_a_held_slot_is_an_error_that_names_who_has_it(tmp_path: pathlib.Path) -
     with pytest.raises(ClaimError, match=r"some are held: 1 by .*End these workers"):
         controller.claim_all()
     assert everything(controller) == before
-    assert controller.session.claims.of_all is None
+    assert probe.whole_claim(controller) is None
     worker.release()
     assert len(controller.claim_all()) == 3
 
@@ -95,7 +96,7 @@ def test_two_controllers_cannot_both_have_all(tmp_path: pathlib.Path) -> None:
     first.claim_all()
     with pytest.raises(ClaimError, match="2 by "):
         second.claim_all()
-    assert first.session.claims.lost() == []
+    assert probe.taken_slots(first) == []
     first.close()
     assert len(second.claim_all()) == 3
 
@@ -105,12 +106,12 @@ def test_a_second_claim_begins_anew() -> None:
     controller = opened()
     controller.claim_all()
     report(controller, "a path", 1.0, 2.0, 3.0)
-    holder = controller.session.claims.of_all
+    holder = probe.whole_claim(controller)
     report(controller, Held(), 1.0, 2.0, 3.0)
     given = controller.claim_all()
-    assert controller.session.claims.of_all is holder
+    assert probe.whole_claim(controller) is holder
     assert [(g.params, g.step) for g in given.values()] == 3 * [("a path", 1)]
-    assert controller.session.held.pinned == frozenset()
+    assert probe.needed_in_memory(controller) == frozenset()
 
 
 def test_reports_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> None:
@@ -121,11 +122,11 @@ def test_reports_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> N
     for _ in range(200):
         clock.advance(25.0)
         report(first, Held(), 1.0, 2.0, 3.0)
-        second.session.refresh()
-        assert second.session.leases.free() is None
+        probe.refresh(second)
+        assert probe.free_slot(second) is None
     with pytest.raises(ClaimError, match="0 by "):
         second.claim_all()
-    assert first.session.claims.lost() == []
+    assert probe.taken_slots(first) == []
 
 
 def test_polls_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> None:
@@ -137,8 +138,8 @@ def test_polls_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> Non
     for _ in range(20):
         clock.advance(25.0)
         assert all(poll(first, w, names[w], 1) is None for w in range(3))
-        second.session.refresh()
-        assert second.session.leases.free() is None
+        probe.refresh(second)
+        assert probe.free_slot(second) is None
 
 
 def test_a_claim_that_falls_silent_is_lost_and_fenced(
@@ -151,15 +152,15 @@ def test_a_claim_that_falls_silent_is_lost_and_fenced(
     report(first, "a path", 1.0, 2.0, 3.0)
     report(first, Held(), 1.0, 2.0, 3.0)
     late = first.workers
-    second.session.refresh()
+    probe.refresh(second)
     for _ in range(4):
         clock.advance(30.0)
-        second.session.leases.look()
+        probe.watch(second)
     given = second.claim_all()
     assert [(g.params, g.step) for g in given.values()] == 3 * [("a path", 1)]
     report_of = [(w, at.generation_id, 3, Held(), 0.0) for w, at in enumerate(late)]
     first.set_evals(report_of)
-    assert first.session.claims.lost() == [0, 1, 2]
+    assert probe.taken_slots(first) == [0, 1, 2]
     assert [work.step for work in second.workers] == [1, 1, 1]
 
 
@@ -173,7 +174,7 @@ def test_a_slot_that_a_worker_takes_by_its_id_is_lost(tmp_path: pathlib.Path) ->
         assert worker.poll()
         assert (worker.load_from, worker.step) == ("a path", 1)
         report(first, Held(), 1.0, 2.0, 3.0)
-        assert first.session.claims.lost() == [1]
+        assert probe.taken_slots(first) == [1]
 
 
 def test_a_loop_that_polls_a_claimed_slot_gets_saved_weights(
@@ -205,13 +206,13 @@ def test_all_is_free_again_when_it_is_given_back(tmp_path: pathlib.Path) -> None
     first.claim_all()
     report(first, "a path", 1.0, 2.0, 3.0)
     report(first, Held(), 1.0, 2.0, 3.0)
-    first.session.claims.release_all()
-    assert first.session.claims.of_all is None
-    assert first.session.claims.lost() == [0, 1, 2]
+    probe.release_all(first)
+    assert probe.whole_claim(first) is None
+    assert probe.taken_slots(first) == [0, 1, 2]
     assert all(type(c.params) is not Held for c in second.history())
     assert [work.params for work in second.claim_all().values()] == 3 * ["a path"]
-    first.session.claims.release_all()  # Nothing is left to be given back.
-    assert second.session.claims.lost() == []
+    probe.release_all(first)  # Nothing is left to be given back.
+    assert probe.taken_slots(second) == []
 
 
 def test_a_run_that_has_ended_can_be_claimed() -> None:

@@ -13,7 +13,7 @@ from population import Checkpoint, PopulationController, Stop
 from population.core.retention import Keep
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
 from population.params import FileParams
-from population.run import remover
+from tests import probe
 from tests.helpers import (
     Scripted,
     assert_is_a_forest,
@@ -148,7 +148,7 @@ def test_neither_run_removes_what_the_other_needs(
     train(new, 12)
     for checkpoint in needed:
         old.load(checkpoint)
-    remover.settle()
+    probe.settle()
     first = folders[1] / "params"
     assert len(list(first.rglob("*.msgpack"))) <= 1.2 * len(new.reachable()) + 1
     old.close()
@@ -227,7 +227,7 @@ def test_a_fork_can_be_replayed(folders: tuple[pathlib.Path, pathlib.Path]) -> N
     found = population.replay(new, winner())
     assert found.first_difference is None, str(found)
     assert found.decisions
-    assert all(decision.row > old.session.slots.row for decision in found.decisions)
+    assert all(decision.row > probe.last_row(old) for decision in found.decisions)
     old.close()
     new.close()
 

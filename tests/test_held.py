@@ -31,17 +31,15 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
-from population.run import liveness
-from population.run.held import Holdings
-from population.run.open_run import Session
+from tests import probe
 from tests.helpers import (
     Clock,
     Scripted,
     branch_at,
-    connection,
     everything,
     random_branch,
     told,
+    work,
 )
 
 HELD = Held()
@@ -79,14 +77,14 @@ def held(controller: PopulationController) -> list[tuple[int, int]]:
 
 def noted(controller: PopulationController) -> int:
     """How many pins a restart would find."""
-    saves = controller.session.journal.saves()
+    saves = probe.saves(controller)
     return sum(save.params.startswith(MARK) for save in saves)
 
 
 def pinned(controller: PopulationController) -> list[tuple[int, int]]:
     """Worker id and step of the reports whose weights are to be kept."""
     of = {c.params: (c.worker_id, c.step) for c in reversed([*controller.history()])}
-    return sorted(of[params] for params in controller.session.held.pinned)
+    return sorted(of[params] for params in probe.needed_in_memory(controller))
 
 
 def none_at(*values: float) -> dict[int, float]:
@@ -114,10 +112,10 @@ def test_held_params_are_the_donors_of_their_own_batch() -> None:
     """A branch copies them, as it copies a path."""
     controller = opened(copy_from(0, 1, 1, 2))
     report(controller, none_at(1.0, 2.0, 3.0))
-    slots = controller.session.slots
-    assert type(slots[0].newest.params) is Held
-    assert len({slots[w].newest.params for w in range(3)}) == 1
-    assert [slots[w].newest.step for w in range(3)] == [1, 1, 1]
+    newest = probe.newest(controller)
+    assert type(newest[0].params) is Held
+    assert len({checkpoint.params for checkpoint in newest}) == 1
+    assert [checkpoint.step for checkpoint in newest] == [1, 1, 1]
 
 
 def test_each_reports_are_its_own() -> None:
@@ -155,7 +153,7 @@ def test_a_copy_that_was_evaluated_outlives_the_donors_next_report() -> None:
     report(controller, {0: 5.0, 2: 0.0})
     copied = controller.newest(1).params
     controller.set_eval(1, *controller.newest(1).ref, None, 6.0)
-    assert copied not in controller.session.held.pinned
+    assert copied not in probe.needed_in_memory(controller)
     report(controller, {0: 1.0})
     assert controller.newest(1).params == copied
     assert (1, 1) in held(controller)
@@ -194,7 +192,7 @@ def test_the_starts_of_a_round_are_pinned() -> None:
     controller = opened(WinnerTakeAllGenetic(lambda m: m + 1, 3, keep_winner=True))
     for step in range(1, 9):
         report(controller, none_at(3.0 - step, 4.0 - step, 5.0 - step))
-        refs = controller.session.decisions.refs()
+        refs = probe.named_by_mutator(controller)
         for ref in refs:
             found = controller.graph.checkpoint(ref)
             assert found.params is None or found.params in pins(controller), ref
@@ -202,8 +200,8 @@ def test_the_starts_of_a_round_are_pinned() -> None:
 
 def pins(controller: PopulationController) -> set[Any]:
     """What is kept: pinned, or the newest of a slot."""
-    slots = controller.session.slots
-    return {*controller.session.held.pinned, *(slot.newest.params for slot in slots)}
+    newest = {checkpoint.params for checkpoint in probe.newest(controller)}
+    return newest | probe.needed_in_memory(controller)
 
 
 def test_the_trials_of_a_single_machine_are_pinned() -> None:
@@ -212,7 +210,7 @@ def test_the_trials_of_a_single_machine_are_pinned() -> None:
     controller = opened(mutator, size=1)
     begun: list[Any] = []
     for step in range(24):
-        before = controller.session.held.pinned
+        before = probe.needed_in_memory(controller)
         report(controller, {0: float(step)})
         newest = controller.newest(0)
         if newest.parent and newest.value is None:
@@ -233,7 +231,7 @@ def test_a_member_that_diverged_goes_back_to_a_pinned_one() -> None:
     newest = controller.newest(0)
     point = controller.graph.resume_point(newest)
     assert (point.step, type(point.params)) == (1, Held)
-    assert point.params in controller.session.held.pinned
+    assert point.params in probe.needed_in_memory(controller)
 
 
 def test_a_member_that_diverged_goes_back_to_a_saved_one() -> None:
@@ -303,7 +301,7 @@ class Toy:
 
     def __init__(self, mutator: Mutator[Any], size: int, choose: random.Random) -> None:
         self.controller = opened(mutator, size=size)
-        self.session = self.controller.session
+        probe.end_nothing(self.controller)  # What is reported is random.
         self.kept: dict[Held, str] = {}
         self.stack: list[Any] = [None] * size
         self._told: list[tuple[int, str, int, str]] = []
@@ -334,40 +332,30 @@ class Toy:
 
     def _commit(self, reports: list[tuple[Any, ...]]) -> None:
         """Nothing that is asked for then is gone."""
-        session = self.session
-        incoming = [session.incoming(*report) for report in reports]
-        fresh = {
-            new.params: f"{new.generation_id} {new.step}"
-            for new in incoming
-            if type(new.params) is Held
-        }
-        there = self.kept | fresh
-        for w, at in session.commit(incoming).items():
+        branched, there = self.controller.set_evals(reports), dict(self.kept)
+        for _, generation_id, step, _, _ in reports:
+            params = self.controller.graph[generation_id][step].params
+            if type(params) is Held:
+                there.setdefault(params, f"{generation_id} {step}")
+        for w, at in branched.items():
             if type(at.params) is Held:
                 self.stack[w] = there[at.params]
             else:
                 self.stack[w] = at.params and at.params.removeprefix("saved ")
-        now = {s.newest.params for s in session.slots if type(s.newest.params) is Held}
-        self.kept = {params: there[params] for params in session.held.pinned | now}
+        kept = [params for params in pins(self.controller) if type(params) is Held]
+        self.kept = {params: there[params] for params in kept}
 
     def check(self) -> None:
         """Every process sees as held what is kept, and each slot has its weights."""
         seen = {c.params for c in self.controller.history() if type(c.params) is Held}
         assert seen == set(self.kept)
-        before = known(self.session)
-        self.session.reload()
-        assert known(self.session) == before
-        for w, slot in enumerate(self.session.slots):
-            params = slot.newest.params
+        before = probe.in_memory(self.controller)
+        probe.forget(self.controller)
+        assert probe.in_memory(self.controller) == before
+        for w, newest in enumerate(probe.newest(self.controller)):
+            params = newest.params
             if type(params) is Held:
                 assert self.kept[params] == self.stack[w]
-
-
-def known(session: Session) -> tuple[Any, ...]:
-    """What is kept in memory of the journal."""
-    slots = session.slots
-    newest = [repr(slot.newest) for slot in slots]
-    return newest, slots.ready.tolist(), slots.steps.tolist(), slots.best.row
 
 
 def policies(seed: int) -> Iterator[tuple[Mutator[Any], int]]:
@@ -407,7 +395,7 @@ def test_a_path_given_later_replaces_them() -> None:
     assert controller.newest(0).params == "a path"
     assert controller.graph[name][1].params == "a path"
     assert held(controller) == []
-    assert controller.session.held.pinned == frozenset()
+    assert probe.needed_in_memory(controller) == frozenset()
 
 
 def test_a_tree_given_later_replaces_them_once() -> None:
@@ -469,8 +457,7 @@ def test_what_a_host_held_that_is_gone_is_none(
 ) -> None:
     """A run may move to another machine: nobody there can ask the first one."""
     with monkeypatch.context() as there:
-        there.setattr(liveness, "_host", lambda: "a-host")
-        there.setattr(liveness, "_place", lambda: "/")
+        probe.pretend_host(there, "a-host", "/")
         controller = PopulationController([0.0], Scripted(), tmp_path, clock=clock)
         report(controller, {0: 1.0}, "a path")
         report(controller, {0: 0.0})
@@ -507,10 +494,10 @@ def test_a_killed_process_goes_on_from_its_last_save(tmp_path: pathlib.Path) -> 
     again = opened(WinnerTakeAllGenetic(add, 2), tmp_path)
     assert held(again) == []
     assert noted(again) == 0
-    for work in again.workers:
-        assert type(work.params) is Saved
-        assert work.step == 3
-        np.testing.assert_array_equal(again.session.keeper.load(work.params)["w"], 3)
+    for w, at in enumerate(again.workers):
+        assert type(at.params) is Saved
+        assert at.step == 3
+        np.testing.assert_array_equal(again.load(again.newest(w))["w"], 3)
     for _ in range(6):
         report(again, none_at(1.0, 2.0, 3.0))
     report(again, none_at(1.0, 2.0, 3.0), {"w": np.full(2, 9.0)})  # It tidies up.
@@ -526,7 +513,7 @@ def test_others_see_them_as_held_while_their_process_lives(
     report(controller, none_at(1.0, 2.0, 3.0))
     other = PopulationController([0.0, 1.0, 2.0], Scripted(), tmp_path)
     assert held(other) == held(controller) == [(0, 1), (1, 1), (2, 1)]
-    assert other.session.held.pinned == frozenset()  # They are not there.
+    assert probe.needed_in_memory(other) == frozenset()  # They are not there.
 
 
 def test_who_takes_all_over_is_never_sent_to_the_memory_of_another(
@@ -542,16 +529,14 @@ def test_who_takes_all_over_is_never_sent_to_the_memory_of_another(
     def from_the_best(asked: Report, view: PopulationView) -> Mapping[int, Branch]:
         return {asked.worker_id: Branch(view.graph.best(), 9.0)}
 
-    holder = first.session.claims.of_all
-    assert holder is not None
-    holder.closed = True  # As if that process had died, not only this loop.
+    probe.abandon_claim(first)  # As if that process had died, not only this loop.
     second = opened(Scripted(from_the_best), tmp_path)
     assert held(second) == []
     report(second, none_at(5.0, 5.0, 5.0), "another")
-    found = [second.session.resume(w).params for w in range(3)]
+    found = [work(second, w).params for w in range(3)]
     assert found == 3 * ["a path"]
-    first.session.refresh()
-    assert first.session.claims.lost() == [0, 1, 2]
+    probe.refresh(first)
+    assert probe.taken_slots(first) == [0, 1, 2]
 
 
 def test_who_takes_a_slot_knows_that_its_donor_has_nothing_more(
@@ -565,9 +550,9 @@ def test_who_takes_a_slot_knows_that_its_donor_has_nothing_more(
     with second.worker(1) as worker:
         assert worker.poll()
         assert (worker.load_from, worker.step) == ("a path", 1)
-        before = known(second.session)
-        second.session.reload()
-        assert known(second.session) == before
+        before = probe.in_memory(second)
+        probe.forget(second)
+        assert probe.in_memory(second) == before
 
 
 def test_the_last_save_below_what_is_held_is_kept(tmp_path: pathlib.Path) -> None:
@@ -577,14 +562,13 @@ def test_the_last_save_below_what_is_held_is_kept(tmp_path: pathlib.Path) -> Non
     for step in range(80):
         report(controller, {0: 1.0 - step})
         report(controller, {1: 200.0 - step}, {"w": np.full(2, step)})
-    saves = controller.session.journal.saves()
+    saves = probe.saves(controller)
     assert 2 < len(saves) < 45
-    assert noted(controller) == len(controller.session.held.pinned)
+    assert noted(controller) == len(probe.needed_in_memory(controller))
     controller.close()
     again = opened(folder=tmp_path, size=2)
-    work = again.workers[0]
-    assert work.step == 1
-    np.testing.assert_array_equal(again.session.keeper.load(work.params)["w"], 1.0)
+    assert again.newest(0).step == 1
+    np.testing.assert_array_equal(again.load(again.newest(0))["w"], 1.0)
 
 
 # All or nothing, again and elsewhere.
@@ -651,9 +635,9 @@ def test_a_fork_begins_at_what_was_saved(tmp_path: pathlib.Path) -> None:
 def statements(controller: PopulationController, **said: Any) -> int:
     """How many one round takes."""
     seen: list[str] = []
-    connection(controller).set_trace_callback(seen.append)
+    probe.connection(controller).set_trace_callback(seen.append)
     report(controller, none_at(*(10.0 + w for w in range(8))), **said)
-    connection(controller).set_trace_callback(None)
+    probe.connection(controller).set_trace_callback(None)
     return len(seen)
 
 
@@ -677,8 +661,7 @@ def test_a_run_that_holds_nothing_takes_no_statement_more(
         return [statements(controller, params=f"at {n}") for n in range(10)]
 
     found = counts()
-    for name in ("begin", "settle"):
-        monkeypatch.setattr(Holdings, name, lambda *_: None)
+    probe.ignore_held(monkeypatch)
     assert found == counts()
 
 

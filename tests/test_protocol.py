@@ -13,7 +13,7 @@ import pytest
 
 from population import Branch, PopulationController, PopulationView, Report, Start
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
-from population.run.params_manager import Keeper
+from tests import probe
 from tests.helpers import (
     Scripted,
     assert_is_a_forest,
@@ -46,7 +46,7 @@ def superseded(back_to: int | None = None) -> tuple[PopulationController, str]:
 
 def asked(controller: PopulationController) -> list[tuple[int, int]]:
     """What the run's mutator was asked about."""
-    mutator = controller.session.decisions._mutator
+    mutator = probe.mutator(controller)
     assert isinstance(mutator, Scripted)
     return mutator.asked
 
@@ -336,7 +336,7 @@ def test_a_late_value_joins_its_checkpoint_and_decides() -> None:
     late = controller.graph[second][8]
     assert (late.params, late.value) == ("at 8", 0.5)
     assert asked(controller) == [(0, 5), (0, 8), (0, 8)]
-    mutator = controller.session.decisions._mutator
+    mutator = probe.mutator(controller)
     assert isinstance(mutator, Scripted)
     assert mutator.seen[-1].checkpoint.value == 0.5
 
@@ -561,7 +561,7 @@ def test_when_the_mutator_raises_everything_is_rolled_back(
     fails[0] = False
     controller.set_eval(0, first, 10, {"w": np.ones(2)}, 0.5)
     assert controller.workers[0].step == 10
-    assert controller.session.slots.reports == 2
+    assert probe.reports(controller) == 2
 
 
 def test_when_mutate_fn_raises_no_branch_of_the_round_is_left() -> None:
@@ -578,12 +578,12 @@ def test_when_mutate_fn_raises_no_branch_of_the_round_is_left() -> None:
     controller = PopulationController([{"lr": 0}, {"lr": 1}], mutator)
     ids = [generation(controller, i) for i in (0, 1)]
     controller.set_eval(0, ids[0], 1, "of 0", 1.0)
-    before = everything(controller), controller.session.decisions.count
+    before = everything(controller), probe.decisions(controller)
     with pytest.raises(ZeroDivisionError):
         controller.set_eval(1, ids[1], 1, "of 1", 2.0)
     assert everything(controller) == before[0]
     assert controller.workers[1].step == 0
-    assert controller.session.decisions.count == before[1]
+    assert probe.decisions(controller) == before[1]
     controller.set_eval(1, ids[1], 1, "of 1", 2.0)
     assert [w.meta_params for w in controller.workers] == [{"lr": 9}] * 2
 
@@ -651,8 +651,8 @@ def test_the_order_of_late_and_repeated_reports_does_not_matter() -> None:
             expected
         )
         assert controller.newest(0) == steps[8]
-        assert controller.session.slots.steps[0] == 8
-        assert controller.session.slots.ready[0] == 8
+        assert probe.steps(controller)[0] == 8
+        assert probe.ready(controller)[0] == 8
         assert_is_a_forest(controller.graph)
 
 
@@ -665,16 +665,7 @@ def test_a_late_value_of_the_donor_does_not_hide_that_of_the_branch() -> None:
     mutator._decide = None
     controller.set_eval(0, generation(controller), 5, None, 1.0)
     controller.set_eval(0, first, 5, None, 2.0)
-    assert controller.session.slots.scores[0] == 1.0
-
-
-def remembered(controller: PopulationController) -> str:
-    """All that is kept in memory of the journal."""
-    slots = controller.session.slots
-    tail = (slots.row, slots.reports, slots.best.score, slots.best.reports, slots.saved)
-    arrays = (slots.steps.tolist(), slots.scores.tolist(), slots.ready.tolist())
-    newest = [(s.generation, s.meta_params, s.newest) for s in slots]
-    return repr((tail, arrays, newest, controller.session.decisions.count))
+    assert probe.scores(controller)[0] == 1.0
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -694,14 +685,16 @@ def test_what_is_kept_in_memory_is_what_the_journal_says(
         controller.set_eval(root.worker_id, generation_id, step, params, value)
         if choose.random() < 0.1:
             poll(controller, choose.randrange(2))
-        before = remembered(controller)
-        controller.session.reload()
-        assert remembered(controller) == before
+        before = probe.in_memory(controller)
+        probe.forget(controller)
+        assert probe.in_memory(controller) == before
     controller.close()
 
 
 def test_a_keeper_is_made_of_plain_parts() -> None:
     """It can stand alone: without a folder or memory arrays have no place."""
+    from population.run.params_manager import Keeper
+
     keeper = Keeper(None, None, in_memory=False)
     assert keeper.prepare(0, "g", 1, {"path": ("a", 1)}).params_text is not None
     with pytest.raises(ValueError, match="params="):

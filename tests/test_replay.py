@@ -14,7 +14,8 @@ import pytest
 import population
 from population import Branch, Mutator, PopulationController, Report, Start
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
-from population.testing.nudge import nudge
+from population.testing.perturb import perturb
+from tests import probe
 from tests.helpers import Clock, Scripted, branch_at, content, generation, work
 from tests.mutators.factories import FACTORIES
 
@@ -52,7 +53,7 @@ class Journey:
         controller = PopulationController(
             starts, self._mutator(), self.folder, worker_timeout=20.0, clock=self._clock
         )
-        controller.session.guards.end_nothing()  # It saves and evaluates at random.
+        probe.end_nothing(controller)  # It saves and evaluates at random.
         return controller
 
     def go(self) -> None:
@@ -108,11 +109,11 @@ def test_the_runs_own_mutator_decides_the_same_again(
     make: Any, size: int, seed: int, tmp_path: pathlib.Path
 ) -> None:
     """Batches, late values, NaN, takeovers, rejections, losses, restarts included."""
-    journey = Journey(tmp_path, lambda: make(nudge), size, seed)
+    journey = Journey(tmp_path, lambda: make(perturb), size, seed)
     for _ in range(120):
         journey.go()
     before = content(journey.controller)
-    found = population.replay(journey.controller, make(nudge))
+    found = population.replay(journey.controller, make(perturb))
     assert found.first_difference is None, str(found)
     assert content(journey.controller) == before, "the run itself is not touched"
     recorded = sum(len(decision.recorded) for decision in found.decisions)
@@ -159,12 +160,10 @@ def test_the_first_decision_that_differs_is_named(tmp_path: pathlib.Path) -> Non
     """With its row, the report, and both branches."""
     controller = trained(tmp_path, WinnerTakeAllGenetic(smaller, 4))
     assert population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4)).decisions
-    tampered = controller.session.journal
-    with tampered:
-        tampered._run(  # type: ignore[attr-defined]
-            "UPDATE generations SET meta_params = '0.125', digest = '0.125' "
-            "WHERE worker_id = 1 AND number = 2"
-        )
+    probe.connection(controller).execute(
+        "UPDATE generations SET meta_params = '0.125', digest = '0.125' "
+        "WHERE worker_id = 1 AND number = 2"
+    )
     found = population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4))
     different = [d for d in found.decisions if not d.same]
     assert found.first_difference is different[0]

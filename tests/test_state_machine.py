@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from population import PopulationController, Worker
+from tests import probe
 from tests.helpers import Clock, assert_is_a_forest
 from tests.model import GIVEN_BACK, RAW, Coded, Hand, Leases, Model, Name, Point, Said
 
@@ -62,7 +63,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         """Two processes open the run."""
         self._places = [self._opened(mutator) for mutator in self._mutators]
-        self._run = self._places[0].session.slots.run
+        self._run = probe.run_token(self._places[0])
 
     def teardown(self) -> None:
         """Let go of the run."""
@@ -259,7 +260,7 @@ class Machine(RuleBasedStateMachine):
             fresh.close()
 
     def _check(self, controller: PopulationController) -> None:
-        model, slots = self._model, controller.session.slots
+        model = self._model
         shown = [
             (w.params, w.meta_params, w.generation_id, w.step)
             for w in controller.workers
@@ -279,13 +280,13 @@ class Machine(RuleBasedStateMachine):
             assert repr(seen) == repr(point)
         best = controller.best()
         assert (best and self._name(best.ref)) == (model.best and model.best.name)
-        assert controller.session.decisions.state == model.asked
-        assert set(slots.lost) == model.lost
+        assert probe.mutator_state(controller) == model.asked
+        assert probe.lost(controller) == model.lost
         valued = [model.newest_value(w) for w in range(model.size)]
-        assert slots.steps.tolist() == [-1 if p is None else p.step for p in valued]
-        leases = controller.session.leases
+        steps = probe.steps(controller).tolist()
+        assert steps == [-1 if p is None else p.step for p in valued]
         for worker_id, holder in enumerate(self._leases.holder):
-            owner = leases.owner(worker_id)
+            owner = probe.owner(controller, worker_id)
             assert (owner == "") == (holder == RAW)
             assert bool(owner) == isinstance(holder, Hand)
 
@@ -467,9 +468,7 @@ class Machine(RuleBasedStateMachine):
 
     def _look(self) -> None:
         for controller in self._places:
-            with controller.session.news.lock:
-                controller.session.refresh()
-                controller.session.leases.look()
+            probe.look(controller)
 
 
 def play(examples: int, steps: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from population.testing.script import Event
+from population.testing.script import ScriptEvent
 
 _SHOWN = 8
 
@@ -37,7 +37,7 @@ class BrokenPromise(AssertionError):
         mutator: str,
         promise: str,
         seen: str,
-        script: Sequence[Event],
+        script: Sequence[ScriptEvent],
         population: Sequence[Any],
         seed: int,
     ) -> None:

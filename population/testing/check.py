@@ -9,10 +9,10 @@ from typing import Any
 
 from population.base.interfaces import Mutator
 from population.testing.broken import BrokenPromise
-from population.testing.nudge import nudge
-from population.testing.play import Case, Make, Played, quiet
-from population.testing.promises import PROMISES, Finding, Promise
-from population.testing.script import Event
+from population.testing.perturb import perturb
+from population.testing.promises import PROMISES, Breach, Promise
+from population.testing.runner import Case, Make, Played, quiet
+from population.testing.script import ScriptEvent
 from population.testing.scripts import long_script, one_round, script_with_loss, scripts
 from population.testing.shrink import shrink
 
@@ -26,7 +26,7 @@ def check_mutator(
     size: int = 4,
     seed: int = 0,
     branches: bool = True,
-    script: Sequence[Event] | None = None,
+    script: Sequence[ScriptEvent] | None = None,
 ) -> None:
     """Play reports of every kind to a mutator; an error if it breaks a promise.
 
@@ -93,7 +93,7 @@ def _maker(make_mutator: Callable[..., Mutator[Any]]) -> Make:
             "make_mutator must take no argument, or a mutate_fn, got a function of "
             f"{', '.join(p.name for p in needed)}."
         )
-    return lambda: make_mutator(nudge)
+    return lambda: make_mutator(perturb)
 
 
 def _nested(size: int) -> list[Any]:
@@ -108,7 +108,7 @@ def _nested(size: int) -> list[Any]:
 
 
 def _cases(
-    make: Make, metas: Sequence[Any], seed: int, script: Sequence[Event] | None
+    make: Make, metas: Sequence[Any], seed: int, script: Sequence[ScriptEvent] | None
 ) -> dict[str, list[Case]]:
     """The cases of each kind of script."""
     if script is not None:
@@ -116,7 +116,9 @@ def _cases(
         return {promise.kind: only for promise in PROMISES}
     size = len(metas)
 
-    def case(events: tuple[Event, ...], population: Sequence[Any] = metas) -> Case:
+    def case(
+        events: tuple[ScriptEvent, ...], population: Sequence[Any] = metas
+    ) -> Case:
         return Case(make, population, events, seed)
 
     usual = [case(events) for events in scripts(size, seed)]
@@ -143,12 +145,12 @@ def _check(promise: Promise, case: Case, kind: str) -> None:
 
 
 def _shortest(
-    promise: Promise, case: Case, found: Finding
-) -> tuple[tuple[Event, ...], Finding]:
+    promise: Promise, case: Case, found: Breach
+) -> tuple[tuple[ScriptEvent, ...], Breach]:
     """The smallest script that still breaks the promise, and how it does."""
     findings = {case.script: found}
 
-    def breaks(script: tuple[Event, ...]) -> bool:
+    def breaks(script: tuple[ScriptEvent, ...]) -> bool:
         again = promise.find(dataclasses.replace(case, script=script))
         if again is not None:
             findings[script] = again

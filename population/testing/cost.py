@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Report
-from population.testing.nudge import nudge
-from population.testing.play import Case, Play, Played, Work
+from population.testing import inside
+from population.testing.perturb import perturb
+from population.testing.runner import Case, Played, ScriptRunner
+from population.testing.script import Work
 
 _MOST = 1_000_000  # Instructions that are counted in a run; a third of a second.
 
@@ -30,7 +32,7 @@ class Count(NamedTuple):
     decided: bool
 
 
-class Bill(NamedTuple):
+class Cost(NamedTuple):
     """What the reports of a script have cost.
 
     Attributes:
@@ -61,13 +63,13 @@ class Bill(NamedTuple):
         )
 
 
-def bill(case: Case) -> Bill:
+def cost_of(case: Case) -> Cost:
     """Play a case, and count."""
-    play = _CountingPlay(case)
-    return Bill(play.run(), play.counts)
+    play = _CountingRunner(case)
+    return Cost(play.run(), play.counts)
 
 
-class _CountingPlay(Play):
+class _CountingRunner(ScriptRunner):
     """A run whose reports are counted, as long as they come one by one."""
 
     def __init__(self, case: Case) -> None:
@@ -80,16 +82,12 @@ class _CountingPlay(Play):
         meter, statements = self._meter, [0]
         counting = not meter.exhausted
 
-        def count(statement: str) -> None:
-            del statement
+        def count() -> None:
             statements[0] += 1
 
         meter.opcodes, meter.decided = 0, False
-        self.journal._connection.set_trace_callback(count)
-        try:
+        with inside.each_statement(self.journal, count):
             super().deliver(reports, last=last)
-        finally:
-            self.journal._connection.set_trace_callback(None)
         if counting:
             self.counts.append(Count(meter.opcodes, statements[0], meter.decided))
 
@@ -128,7 +126,7 @@ class _Meter(Mutator[Any]):
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         del argument
-        if frame.f_code.co_filename == nudge.__code__.co_filename:
+        if frame.f_code.co_filename == perturb.__code__.co_filename:
             return None  # What the kit itself brings does not count.
         frame.f_trace_opcodes = self._budget > 0
         frame.f_trace_lines = False

@@ -8,17 +8,23 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from population.testing import guard, noise
-from population.testing.cost import Bill, bill
-from population.testing.play import Case, Play, Played
-from population.testing.script import AllReport, Event, Lost, Report, negated
+from population.testing import noise, watched
+from population.testing.cost import Cost, cost_of
+from population.testing.runner import Case, Played, ScriptRunner
+from population.testing.script import (
+    AllReport,
+    Lost,
+    ScriptedReport,
+    ScriptEvent,
+    negated,
+)
 
 _SHORT = 12  # Events; of so few more runs are made where chance plays a part.
 _FEW = 16
 _NUMBERS = re.compile(r"[\d.]+(e[+-]?\d+)?")
 
 
-class Finding(NamedTuple):
+class Breach(NamedTuple):
     """How a promise was broken.
 
     Attributes:
@@ -44,41 +50,43 @@ class Promise(NamedTuple):
 
     sentence: str
     kind: str
-    find: Callable[[Case], Finding | None]
+    find: Callable[[Case], Breach | None]
 
 
-def guarded(promise: str) -> Callable[[Case], Finding | None]:
+def guarded(promise: str) -> Callable[[Case], Breach | None]:
     """Looks for a promise that is watched at each call."""
 
-    def find(case: Case) -> Finding | None:
-        found = watched(case).get(promise)
-        return None if found is None else Finding(found[1], found[0])
+    def find(case: Case) -> Breach | None:
+        found = watch(case).get(promise)
+        return None if found is None else Breach(found[1], found[0])
 
     return find
 
 
-def watched(case: Case) -> guard.Findings:
+def watch(case: Case) -> watched.Breaches:
     """What is found when each call of the mutator is watched."""
 
-    def play() -> guard.Findings:
-        findings = guard.Findings()
-        findings.run = Play(case, make=lambda: guard.Guard(case.make(), findings))
-        findings.run.run()
-        return findings
+    def play() -> watched.Breaches:
+        breaches = watched.Breaches()
+        breaches.run = ScriptRunner(
+            case, make=lambda: watched.WatchedMutator(case.make(), breaches)
+        )
+        breaches.run.run()
+        return breaches
 
     return case.once("watched", play)
 
 
-def raises(case: Case) -> Finding | None:
+def raises(case: Case) -> Breach | None:
     """Whether a report is met with an exception."""
     error = case.plain.error
     if error is None:
         return None
     seen = f"It raised {type(error).__name__}: {error}"
-    return Finding(seen, len(case.plain.moments), error)
+    return Breach(seen, len(case.plain.outcomes), error)
 
 
-def random_numbers(case: Case) -> Finding | None:
+def random_numbers(case: Case) -> Breach | None:
     """Whether the run changes with random numbers that are not the view's."""
     if not _varies(case):
         return None
@@ -90,7 +98,7 @@ def random_numbers(case: Case) -> Finding | None:
     return None
 
 
-def own_clock(case: Case) -> Finding | None:
+def own_clock(case: Case) -> Breach | None:
     """Whether the run changes when all clocks but the view's leap."""
     if not _varies(case):
         return None
@@ -98,69 +106,71 @@ def own_clock(case: Case) -> Finding | None:
     return _difference(case.plain, _leapt(case, 1), how)
 
 
-def restarts(case: Case) -> Finding | None:
+def restarts(case: Case) -> Breach | None:
     """Whether the run changes when it is restarted before each event."""
     if not _varies(case):
         return None
-    other = Play(case, restarts=True).run()
+    other = ScriptRunner(case, restarts=True).run()
     return _difference(case.plain, other, "when restarted before each of these")
 
 
-def repeats(case: Case) -> Finding | None:
+def repeats(case: Case) -> Breach | None:
     """Whether the run changes when reports are delivered several times."""
     if not _varies(case):
         return None
-    other = Play(case, times=3).run()
+    other = ScriptRunner(case, times=3).run()
     return _difference(case.plain, other, "when each report was delivered three times")
 
 
-def modes(case: Case) -> Finding | None:
+def modes(case: Case) -> Breach | None:
     """Whether "max" of the negated values is something else than "min"."""
     mirrored = dataclasses.replace(case, script=negated(case.script))
-    other = Play(mirrored, mode="max").run()
+    other = ScriptRunner(mirrored, mode="max").run()
     how = "in mode 'max' with all values negated"
     return _difference(_unexplained(case.plain), _unexplained(other), how)
 
 
-def stuck(case: Case) -> Finding | None:
+def stuck(case: Case) -> Breach | None:
     """Whether all live workers wait at once, so that nobody will ever report again."""
     if any(isinstance(event, Lost) for event in case.script):
         return None
-    if not any(limit is not None for m in case.plain.moments for limit in m.waits):
+    if not any(limit is not None for o in case.plain.outcomes for limit in o.waits):
         return None
-    patient = Play(case, patient=True).run()
+    patient = ScriptRunner(case, patient=True).run()
     if not patient.stuck:
         return None
     position = patient.stuck[0]
-    waits = patient.moments[position].waits
-    return Finding(f"Then everybody waits, at the steps {list(waits)}.", position)
+    waits = patient.outcomes[position].waits
+    return Breach(f"Then everybody waits, at the steps {list(waits)}.", position)
 
 
-def losses(case: Case) -> Finding | None:
+def losses(case: Case) -> Breach | None:
     """Whether nothing is decided without a lost worker, but something is with it."""
     lost = {event.worker_id for event in case.script if isinstance(event, Lost)}
     if not lost or len(lost) > len(case.population) - 2 or _others(case.plain, lost):
         return None
     if len(set(case.plain.states)) > 1:
         return None  # A round was closed, in which nobody was branched.
-    script: list[Event] = [
-        Report(event.worker_id, 20, 0.0, saved=True)
+    script: list[ScriptEvent] = [
+        ScriptedReport(event.worker_id, 20, 0.0, saved=True)
         if isinstance(event, Lost)
         else event
         for event in case.script
     ]
-    script += [Report(worker_id, 1, 0.0, saved=True) for worker_id in sorted(lost)]
-    other = Play(dataclasses.replace(case, script=tuple(script))).run()
+    script += [
+        ScriptedReport(worker_id, 1, 0.0, saved=True) for worker_id in sorted(lost)
+    ]
+    other = ScriptRunner(dataclasses.replace(case, script=tuple(script))).run()
     if not _others(other, lost):
         return None
     seen = (
         "Nothing was decided for the others, which is when the lost worker reports "
         "step +20 instead."
     )
-    return Finding(seen, len(case.script) - 1)
+    return Breach(seen, len(case.script) - 1)
 
 
-def growth(case: Case) -> Finding | None:
+def growth(case: Case) -> Breach | None:
     """Whether the state goes on growing, numbers in it counted as one character."""
     if len(case.script) < 9:
         return None
@@ -177,24 +187,24 @@ def growth(case: Case) -> Finding | None:
         f"In the three thirds of this run the state had up to {early}, {middle} and "
         f"{late} characters, each number counted as one."
     )
-    return Finding(seen, len(case.script) - 1)
+    return Breach(seen, len(case.script) - 1)
 
 
-def idle_cost(case: Case) -> Finding | None:
+def idle_cost(case: Case) -> Breach | None:
     """Whether a report that decides nothing costs more in a larger population."""
-    return _dearer(case, 256, "a report that decides nothing", Bill.idle, 1.5)
+    return _dearer(case, 256, "a report that decides nothing", Cost.idle, 1.5)
 
 
-def mean_cost(case: Case) -> Finding | None:
+def mean_cost(case: Case) -> Breach | None:
     """Whether the mean report of a round costs more in a larger population."""
-    return _dearer(case, 64, "a report in the mean", Bill.mean, 2.5)
+    return _dearer(case, 64, "a report in the mean", Cost.mean, 2.5)
 
 
 def _leapt(case: Case, noise_seed: int) -> Played:
     """The run while all clocks but its own leap, in the same way every time."""
     mutator = case.make()
     with noise.leaping_clocks(mutator):
-        return Play(case, make=lambda: mutator, noise_seed=noise_seed).run()
+        return ScriptRunner(case, make=lambda: mutator, noise_seed=noise_seed).run()
 
 
 def _varies(case: Case) -> bool:
@@ -207,30 +217,30 @@ def _varies(case: Case) -> bool:
 
     def play() -> bool:
         with noise.leaping_clocks(case.make()):
-            other = Play(case, restarts=True, times=3, noise_seed=2).run()
+            other = ScriptRunner(case, restarts=True, times=3, noise_seed=2).run()
         return _difference(case.plain, other, "") is not None
 
     return case.once("varies", play)
 
 
-def _difference(plain: Played, other: Played, how: str) -> Finding | None:
-    pairs = itertools.zip_longest(plain.moments, other.moments)
+def _difference(plain: Played, other: Played, how: str) -> Breach | None:
+    pairs = itertools.zip_longest(plain.outcomes, other.outcomes)
     for position, (one, two) in enumerate(pairs):
         if one != two:
             end = f"it raised {other.error!r}" if two is None else f"it was: {two}"
-            return Finding(f"After the last event: {one}. But {how} {end}.", position)
+            return Breach(f"After the last event: {one}. But {how} {end}.", position)
     return None
 
 
 def _unexplained(played: Played) -> Played:
     """Without the reasons, which may name a value."""
-    moments = [
-        moment._replace(
-            decisions=tuple(d._replace(reason="") for d in moment.decisions)
+    outcomes = [
+        outcome._replace(
+            decisions=tuple(d._replace(reason="") for d in outcome.decisions)
         )
-        for moment in played.moments
+        for outcome in played.outcomes
     ]
-    return dataclasses.replace(played, moments=moments)
+    return dataclasses.replace(played, outcomes=outcomes)
 
 
 def _others(played: Played, lost: set[int]) -> bool:
@@ -242,13 +252,13 @@ def _dearer(
     case: Case,
     many: int,
     what: str,
-    price: Callable[[Bill], tuple[float, float]],
+    price: Callable[[Cost], tuple[float, float]],
     factor: float,
-) -> Finding | None:
+) -> Breach | None:
     """Whether reports cost more with many workers than with few, by so much."""
     if not any(isinstance(event, AllReport) for event in case.script):
         return None
-    small, large = _bill(case, _FEW), _bill(case, many)
+    small, large = _cost(case, _FEW), _cost(case, many)
     if small.played.refused or large.played.refused:
         return None  # `init` says that the policy is not for so many workers.
     names = ("Python instructions in update", "SQL statements")
@@ -259,28 +269,28 @@ def _dearer(
                 f"With {_FEW} workers {what} costs {low:.0f} {name}, with {many} "
                 f"workers {high:.0f}."
             )
-            return Finding(seen, len(case.script) - 1)
+            return Breach(seen, len(case.script) - 1)
     return None
 
 
-def _bill(case: Case, size: int) -> Bill:
+def _cost(case: Case, size: int) -> Cost:
     some = case.population
     metas = [some[i % len(some)] for i in range(size)]
-    return bill(dataclasses.replace(case, population=metas))
+    return cost_of(dataclasses.replace(case, population=metas))
 
 
 PROMISES: Sequence[Promise] = (
-    Promise(guard.STORABLE, "usual", guarded(guard.STORABLE)),
+    Promise(watched.STORABLE, "usual", guarded(watched.STORABLE)),
     Promise("takes any reports without an exception", "usual", raises),
-    Promise(guard.ARGUMENTS, "usual", guarded(guard.ARGUMENTS)),
+    Promise(watched.ARGUMENTS, "usual", guarded(watched.ARGUMENTS)),
     Promise("takes random numbers only from view.rng", "usual", random_numbers),
     Promise("takes the time only from view.now", "usual", own_clock),
-    Promise(guard.PURE, "usual", guarded(guard.PURE)),
+    Promise(watched.PURE, "usual", guarded(watched.PURE)),
     Promise("decides the same after a restart at any point", "usual", restarts),
     Promise("never has all live workers wait", "usual", stuck),
-    Promise(guard.DIVERGED, "usual", guarded(guard.DIVERGED)),
-    Promise(guard.DEAD, "usual", guarded(guard.DEAD)),
-    Promise(guard.SAME_OBJECT, "usual", guarded(guard.SAME_OBJECT)),
+    Promise(watched.DIVERGED, "usual", guarded(watched.DIVERGED)),
+    Promise(watched.DEAD, "usual", guarded(watched.DEAD)),
+    Promise(watched.SAME_OBJECT, "usual", guarded(watched.SAME_OBJECT)),
     Promise("decides once however often a report is delivered", "usual", repeats),
     Promise("minds the mode: max of x is min of -x", "usual", modes),
     Promise("closes its rounds without lost workers", "loss", losses),

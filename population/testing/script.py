@@ -9,28 +9,63 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from population.testing.play import Play
+from population.base.types import Ref
+from population.controller import PopulationController
+from population.testing.clock import Clock
+
+Work = tuple[int, str, int, Any, Any]  # A report, in the argument order of `set_eval`.
+
+
+class ScriptedRun(Protocol):
+    """What an event needs of the run in which it happens.
+
+    Attributes:
+        controller: The run.
+        clock: Its clock.
+        size: How many workers there are.
+        lost: The workers that are lost.
+        last: The last report of each worker.
+        previous: Where each worker's previous generation ended.
+    """
+
+    controller: PopulationController
+    clock: Clock
+    size: int
+    lost: set[int]
+    last: dict[int, Work]
+    previous: dict[int, Ref]
+
+    def held(self, worker_id: int) -> bool:
+        """Whether the worker waits, if workers do."""
+
+    def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
+        """The report of a worker that has trained on from its newest checkpoint."""
+
+    def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
+        """Report; a worker that reports is not lost any more."""
+
+    def lose(self, worker_id: int) -> None:
+        """Lose a worker's slot, until it reports again."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Event(abc.ABC):
+class ScriptEvent(abc.ABC):
     """Something that happens to a run; `str` says it in a line."""
 
     @abc.abstractmethod
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Let it happen; nothing if it cannot."""
 
-    def joined(self, later: Event) -> Event | None:
+    def joined(self, later: ScriptEvent) -> ScriptEvent | None:
         """One event that stands for this one and a later one, or None."""
         del later
         return None
 
 
 @dataclasses.dataclass(frozen=True)
-class Report(Event):
+class ScriptedReport(ScriptEvent):
     """A worker has trained on, and reports.
 
     Attributes:
@@ -51,21 +86,21 @@ class Report(Event):
             f"{_value(self.value)}{_params(self.saved)}"
         )
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Report for the worker's present generation."""
         if not run.held(self.worker_id):
             work = run.ahead(self.worker_id, self.steps, self.value, self.saved)
             run.deliver([work])
 
-    def joined(self, later: Event) -> Event | None:
+    def joined(self, later: ScriptEvent) -> ScriptEvent | None:
         """The same steps at once, with the later report."""
-        if not isinstance(later, Report) or later.worker_id != self.worker_id:
+        if not isinstance(later, ScriptedReport) or later.worker_id != self.worker_id:
             return None
         return dataclasses.replace(later, steps=self.steps + later.steps)
 
 
 @dataclasses.dataclass(frozen=True)
-class AllReport(Event):
+class AllReport(ScriptEvent):
     """Every worker has trained on, and reports.
 
     Attributes:
@@ -87,7 +122,7 @@ class AllReport(Event):
             f"all report step +{self.steps} {how}, values {values}{_params(self.saved)}"
         )
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Report for every worker that is not lost."""
         due = [w for w in range(run.size) if w not in run.lost and not run.held(w)]
         if self.at_once:
@@ -97,19 +132,19 @@ class AllReport(Event):
             if not run.held(worker_id):
                 run.deliver([self._work(worker_id, run)])
 
-    def joined(self, later: Event) -> Event | None:
+    def joined(self, later: ScriptEvent) -> ScriptEvent | None:
         """The same steps at once, with the later reports."""
         if not isinstance(later, AllReport) or later.at_once != self.at_once:
             return None
         return dataclasses.replace(later, steps=self.steps + later.steps)
 
-    def _work(self, worker_id: int, run: Play) -> tuple[int, str, int, object, object]:
+    def _work(self, worker_id: int, run: ScriptedRun) -> Work:
         value = self.values[worker_id % len(self.values)]
         return run.ahead(worker_id, self.steps, value, self.saved)
 
 
 @dataclasses.dataclass(frozen=True)
-class Earlier(Event):
+class Earlier(ScriptEvent):
     """A report of the step before the newest one arrives after it.
 
     Attributes:
@@ -126,7 +161,7 @@ class Earlier(Event):
             f"{_value(self.value)}"
         )
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Report it, if it lies within the generation."""
         newest = run.controller.newest(self.worker_id)
         root = run.controller.graph.root(newest.generation_id)
@@ -137,7 +172,7 @@ class Earlier(Event):
 
 
 @dataclasses.dataclass(frozen=True)
-class Again(Event):
+class Again(ScriptEvent):
     """A worker's last report is delivered once more.
 
     Attributes:
@@ -149,7 +184,7 @@ class Again(Event):
     def __str__(self) -> str:
         return f"worker {self.worker_id} delivers its last report again"
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Deliver it, if there is one."""
         last = run.last.get(self.worker_id)
         if last is not None:
@@ -157,7 +192,7 @@ class Again(Event):
 
 
 @dataclasses.dataclass(frozen=True)
-class LateValue(Event):
+class LateValue(ScriptEvent):
     """A worker's last report had no value; now it comes.
 
     Attributes:
@@ -174,7 +209,7 @@ class LateValue(Event):
             f"{_value(self.value)}"
         )
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Report the value, if it is missing."""
         last = run.last.get(self.worker_id)
         if last is not None and last[4] is None:
@@ -183,7 +218,7 @@ class LateValue(Event):
 
 
 @dataclasses.dataclass(frozen=True)
-class OldReport(Event):
+class OldReport(ScriptEvent):
     """A worker that does not know of its newest branch goes on, and reports.
 
     Attributes:
@@ -202,7 +237,7 @@ class OldReport(Event):
             f"generation, {_value(self.value)}"
         )
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Report for the previous generation, if there is one."""
         old = run.previous.get(self.worker_id)
         if old is not None:
@@ -213,7 +248,7 @@ class OldReport(Event):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lost(Event):
+class Lost(ScriptEvent):
     """A worker is dead: its slot leaves `view.live`, until it reports again.
 
     Attributes:
@@ -225,15 +260,14 @@ class Lost(Event):
     def __str__(self) -> str:
         return f"worker {self.worker_id} is lost"
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Lose the slot, unless it is the last live one."""
         if len(run.lost | {self.worker_id}) < run.size:
-            run.lost.add(self.worker_id)
-            run.controller.session.lose(run.lost)
+            run.lose(self.worker_id)
 
 
 @dataclasses.dataclass(frozen=True)
-class Passes(Event):
+class Passes(ScriptEvent):
     """Time passes.
 
     Attributes:
@@ -245,19 +279,19 @@ class Passes(Event):
     def __str__(self) -> str:
         return f"{self.seconds:g} seconds pass"
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Move the clock."""
         run.clock.advance(self.seconds)
 
 
-def negated(script: Sequence[Event]) -> tuple[Event, ...]:
+def negated(script: Sequence[ScriptEvent]) -> tuple[ScriptEvent, ...]:
     """The same events, every value with the other sign."""
-    found: list[Event] = []
+    found: list[ScriptEvent] = []
     for event in script:
         if isinstance(event, AllReport):
             values = tuple(None if v is None else -v for v in event.values)
             event = dataclasses.replace(event, values=values)
-        elif isinstance(event, (Report, Earlier, OldReport)):
+        elif isinstance(event, (ScriptedReport, Earlier, OldReport)):
             if event.value is not None:
                 event = dataclasses.replace(event, value=-event.value)
         elif isinstance(event, LateValue):

@@ -12,7 +12,7 @@ from population.base.interfaces import Mutator
 from population.base.types import ActiveWorker
 from population.controller import PopulationController
 from population.journal.base import Journal
-from population.run import deadlock
+from population.testing import inside
 from population.testing.clock import Clock
 
 _NOISE = 1.0
@@ -140,7 +140,7 @@ class _Simulation:
         deaths: Mapping[int, float],
     ) -> None:
         self._controller = controller
-        controller.session.guards.end_nothing()  # The steps do.
+        inside.end_nothing(controller)  # The steps do.
         self._clock = clock
         self._problem = problem
         self._every = every
@@ -207,7 +207,7 @@ class _Simulation:
         """Let those go on that wait no longer, and those begin anew that branched."""
         for worker_id, loop in enumerate(self._loops):
             if worker_id in self._waiting:
-                if not self._controller.session.waits(worker_id):
+                if not inside.waits(self._controller, worker_id):
                     self._waiting.discard(worker_id)
                     self._begin(worker_id)
             elif loop.work is not None and self._clock.now < self._death(worker_id):
@@ -220,7 +220,7 @@ class _Simulation:
         lost = {w for w in self._deaths if self._clock.now >= self._loss(w, timeout)}
         if remind or lost != self._lost:
             self._lost = lost
-            self._controller.session.lose(lost, remind=remind)
+            inside.give_up(self._controller, lost, ask_again=remind)
 
     def _break_the_wait(self, timeout: float) -> bool:
         """Time passes until the dead are lost; say whether anybody can train then.
@@ -228,18 +228,19 @@ class _Simulation:
         Raises:
             RuntimeError: If no decision comes, though nobody is left to wait for.
         """
-        session, now = self._controller.session, self._clock.now
+        controller, now = self._controller, self._clock.now
         dead = [w for w in self._deaths if self._death(w) <= now]
         self._clock.now = max([now, *(self._loss(w, timeout) for w in dead)])
         self._lose(timeout, remind=True)
         self._look_around()
         if self._due:
             return True
-        waiting = [w for w in session.slots.live if session.waits(w)]
-        done = [w for w in session.slots.live if w not in waiting]
+        live = inside.live(controller)
+        waiting = [w for w in live if inside.waits(controller, w)]
+        done = [w for w in live if w not in waiting]
         if done or not any(self._loops[w].left for w in waiting):
             return False
-        raise RuntimeError(deadlock.never(session, waiting))
+        raise RuntimeError(inside.why_it_never_ends(controller, waiting))
 
     def _death(self, worker_id: int) -> float:
         return self._deaths.get(worker_id, math.inf)

@@ -18,11 +18,12 @@ import sys
 from typing import Any
 
 import numpy as np
+import pytest
 
 from population import PopulationController, Start
 from population.base.types import Held
 from population.mutators import WinnerTakeAllGenetic
-from population.run import liveness
+from tests import probe
 from tests.helpers import Clock
 
 Meta = dict[str, Any]
@@ -65,8 +66,7 @@ def tick(controller: PopulationController, count: int = 1) -> None:
 
 def make(folder: pathlib.Path) -> None:
     """A run in which everything has happened that the format can tell."""
-    liveness._host = lambda: "a-host"  # type: ignore[assignment]
-    liveness._place = lambda: "/"  # type: ignore[assignment]
+    probe.pretend_host(pytest.MonkeyPatch(), "a-host", "/")
     clock = Clock(_BEGAN)
     controller = opened(folder, clock=clock, worker_timeout=60.0)
     hold(controller, clock)
@@ -74,11 +74,11 @@ def make(folder: pathlib.Path) -> None:
         clock.advance(1.0)
         tick(controller)
         if number == 20:
-            controller.session.lose({1})
+            probe.give_up(controller, {1})
     report_twice_and_reject(controller)
     clock.advance(1.0)
     tick(controller, 3)
-    controller.session.lose({2})
+    probe.give_up(controller, {2})
     leave_held(controller)
     controller.close()
 
@@ -99,7 +99,7 @@ def hold(controller: PopulationController, clock: Clock) -> None:
         if number % 4 == 3:
             slot, name, step = reports[1][:3]
             controller.set_eval(slot, name, step, f"late at {step}", None)
-    controller.session.claims.release_all()
+    probe.release_all(controller)
 
 
 def leave_held(controller: PopulationController) -> None:

@@ -28,6 +28,8 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
+from tests import probe
+from tests.crash_points import crash_in_round
 from tests.engines import regression, vectorized_child
 from tests.helpers import assert_is_a_forest
 from tests.mutators.factories import FACTORIES
@@ -188,9 +190,9 @@ def test_snapshots_are_what_may_be_needed_and_nothing_else(
 
     def checked(tenants: Tenants, keys: Any) -> None:
         drop(tenants, keys)
-        reachable = found.session.reachable().values()
+        reachable = probe.reachable(found)
         named = {c.params for c in reachable if isinstance(c.params, Held)}
-        newest = {slot.newest.params for slot in found.session.slots}
+        newest = {checkpoint.params for checkpoint in probe.newest(found)}
         assert set(tenants.snapshots) <= named
         assert named <= set(tenants.snapshots) | newest
         seen.append(len(tenants.snapshots))
@@ -222,6 +224,11 @@ class Crash(BaseException):
     """Stands for what ends a process: nothing is saved on the way out."""
 
 
+def crash() -> None:
+    """End as a process does that is killed."""
+    raise Crash
+
+
 @pytest.mark.parametrize("name", ["pbt", "winner", "back"])
 @pytest.mark.parametrize("save_every", [1, 3])
 def test_a_run_that_was_cut_short_anywhere_goes_on(
@@ -231,26 +238,13 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
     make, size = POLICIES[name]
     whole = regression.controller(make(), size)
     regression.stacked(whole, save_every=save_every)
-    report = vectorized._Population._report
     for cut in range(1, 8, 3):
         for done in (False, True):
             folder = tmp_path / f"{cut}-{done}"
-            left = [cut]
-
-            def cut_short(
-                self: Any, *a: Any, left: list[int] = left, done: bool = done
-            ) -> None:
-                left[0] -= 1
-                if done:
-                    report(self, *a)
-                if left[0] == 0:
-                    raise Crash
-                if not done:
-                    report(self, *a)
-
             first = regression.controller(make(), size, folder)
             with monkeypatch.context() as patch:
-                patch.setattr(vectorized._Population, "_report", cut_short)
+                point = "reported" if done else "trained"
+                crash_in_round(patch, point, cut, crash)
                 with pytest.raises(Crash):
                     regression.stacked(first, save_every=save_every)
             metas = [active.meta_params for active in first.workers]
@@ -275,7 +269,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
 
     Saved less often, it goes on from the last save and reaches the end.
     """
-    jobs = [(2, "saved", 1), (4, "recorded", 1), (3, "saved", 2), (5, "recorded", 2)]
+    jobs = [(2, "saved", 1), (4, "committed", 1), (3, "saved", 2), (5, "committed", 2)]
     code = "import sys; from tests.engines import vectorized_child as c; c.main("
     code += "sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
     children = [
@@ -294,7 +288,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
             vectorized_child.policy(), log_dir=tmp_path / str(i)
         )
         done = rounds - (place == "saved")
-        steps = [slot.newest.step for slot in again.session.slots]
+        steps = [checkpoint.step for checkpoint in probe.newest(again)]
         assert steps == [done * regression.EVERY] * 5
         regression.stacked(again, save_every=save_every)
         assert again.finished
@@ -304,7 +298,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
             files = {p.name for p in (tmp_path / str(i) / "params").rglob("*.msgpack")}
             named = {
                 pathlib.PurePath(c.params.path).name
-                for c in again.session.reachable().values()
+                for c in probe.reachable(again)
                 if isinstance(c.params, Saved)
             }
             assert files == named  # What the kill has left is gone.

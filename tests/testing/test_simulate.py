@@ -16,7 +16,8 @@ from population.mutators import (
     WinnerTakeAllGenetic,
 )
 from population.testing import Clock, Problem, simulate
-from population.testing.nudge import nudge
+from population.testing.perturb import perturb
+from tests import probe
 from tests.helpers import Scripted
 from tests.testing import defects
 
@@ -62,7 +63,7 @@ def test_the_learning_rate_matters() -> None:
 def test_a_learning_rate_that_is_too_large_diverges() -> None:
     """NaN and infinities come by themselves, and do no harm."""
     metas = [{"learning_rate": rate} for rate in (1e200, 3.0, 0.1, 0.01)]
-    found = simulate(WinnerTakeAllGenetic(nudge, 20), metas, steps=400)
+    found = simulate(WinnerTakeAllGenetic(perturb, 20), metas, steps=400)
     assert not all(c.value < 1e9 for c in reports(found, 0) if c.value is not None)
     assert value(found) < 0.5
 
@@ -70,13 +71,13 @@ def test_a_learning_rate_that_is_too_large_diverges() -> None:
 def test_a_population_is_better_than_its_members() -> None:
     """What a mutator is for can be seen in milliseconds."""
     alone = best_of(PopulationBasedTraining(None, 20, exploit=None))
-    assert best_of(PopulationBasedTraining(nudge, 20)) < alone
+    assert best_of(PopulationBasedTraining(perturb, 20)) < alone
 
 
 def test_two_hundred_reports_take_no_time() -> None:
     """Nobody sleeps: an hour of training is over at once."""
     start = time.process_time()
-    found = simulate(PopulationBasedTraining(nudge, 20), size=10, speeds=[0.01] * 10)
+    found = simulate(PopulationBasedTraining(perturb, 20), size=10, speeds=[0.01] * 10)
     assert time.process_time() - start < 2.0
     assert sum(len(reports(found, w)) for w in range(10)) == 200
     assert max(c.time for c in found.history()) == 20_000.0
@@ -86,7 +87,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     """And another one another run."""
 
     def run(seed: int) -> list[Any]:
-        found = simulate(PopulationBasedTraining(nudge, 20), seed=seed)
+        found = simulate(PopulationBasedTraining(perturb, 20), seed=seed)
         return [(c.step, c.value, c.time, c.meta_params) for c in found.history()]
 
     assert run(1) == run(1)
@@ -95,7 +96,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 def test_a_straggler_comes_late() -> None:
     """It reports more rarely, and the others do not wait where nobody asks them to."""
-    found = simulate(PopulationBasedTraining(nudge, 20), speeds=[1.0, 1.0, 1.0, 0.1])
+    found = simulate(PopulationBasedTraining(perturb, 20), speeds=[1.0, 1.0, 1.0, 0.1])
     assert [c.time for c in reports(found, 3)][:2] == [100.0, 200.0]
     assert len([c for c in reports(found, 0) if c.time <= 200]) == 20
 
@@ -103,7 +104,7 @@ def test_a_straggler_comes_late() -> None:
 def test_workers_wait_where_the_mutator_says_so() -> None:
     """With a straggler nobody comes past the barrier before it."""
     found = simulate(
-        WinnerTakeAllGenetic(nudge, 20, synchronous=True),
+        WinnerTakeAllGenetic(perturb, 20, synchronous=True),
         steps=100,
         speeds=[1.0, 1.0, 1.0, 0.1],
     )
@@ -117,12 +118,12 @@ def test_workers_wait_where_the_mutator_says_so() -> None:
 def test_a_death_holds_the_others_up_only_for_a_while(synchronous: bool) -> None:
     """After the timeout the slot is lost, and rounds close without it."""
     found = simulate(
-        WinnerTakeAllGenetic(nudge, 20, synchronous=synchronous),
+        WinnerTakeAllGenetic(perturb, 20, synchronous=synchronous),
         deaths={1: 45.0},
         timeout=30.0,
     )
     assert max(c.time for c in reports(found, 1)) == 40.0
-    assert found.session.slots.live == (0, 2, 3)
+    assert probe.live(found) == [0, 2, 3]
     late = [c for c in found.history() if c.reason and c.time > 70 and c.value is None]
     assert {c.worker_id for c in late if c.parent} == {0, 2, 3}
     assert max(c.time for c in reports(found, 0)) < 300.0
@@ -132,7 +133,7 @@ def test_everybody_may_die() -> None:
     """The run ends with what it has."""
     deaths = {0: 0.0, 1: 15.0, 2: 25.0, 3: 35.0}
     for synchronous in (False, True):
-        mutator = WinnerTakeAllGenetic(nudge, 20, synchronous=synchronous)
+        mutator = WinnerTakeAllGenetic(perturb, 20, synchronous=synchronous)
         found = simulate(mutator, deaths=deaths, timeout=1.0)
         assert [len(reports(found, w)) for w in range(4)][:2] == [0, 1]
 
@@ -147,11 +148,11 @@ def test_a_mutator_that_lets_everybody_wait_is_no_endless_run() -> None:
 
 def test_nobody_is_trained_past_its_barrier_for_want_of_a_dead_one() -> None:
     """When the dead are lost, the last report of a live slot closes the round."""
-    mutator = PopulationBasedTraining(nudge, 10, synchronous=True)
+    mutator = PopulationBasedTraining(perturb, 10, synchronous=True)
     found = simulate(mutator, size=3, steps=60, deaths={2: 25.0})
     for worker_id in (0, 1):
         assert max(c.step for c in reports(found, worker_id)) >= 40
-    assert found.session.decisions.count >= 4
+    assert probe.decisions(found) >= 4
 
 
 def test_a_round_that_the_others_steps_end_before_is_no_error() -> None:
@@ -188,7 +189,7 @@ def test_a_problem_of_ones_own() -> None:
 
 def test_a_policy_that_goes_back_ends_too() -> None:
     """Steps that a branch took back count."""
-    found = simulate(BranchingSingleMachine(nudge, 20, 20), size=1, steps=300)
+    found = simulate(BranchingSingleMachine(perturb, 20, 20), size=1, steps=300)
     assert len(reports(found, 0)) == 30
     assert found.newest(0).step < 300
 
@@ -196,9 +197,9 @@ def test_a_policy_that_goes_back_ends_too() -> None:
 def test_a_simulation_can_be_recorded_and_gone_on_with() -> None:
     """On a journal that holds a run, that run goes on."""
     journal = SqliteJournal()
-    first = simulate(PopulationBasedTraining(nudge, 20), journal=journal)
+    first = simulate(PopulationBasedTraining(perturb, 20), journal=journal)
     count = len(list(first.history()))
-    second = simulate(PopulationBasedTraining(nudge, 20), journal=journal)
+    second = simulate(PopulationBasedTraining(perturb, 20), journal=journal)
     assert len(list(second.history())) > count
 
 
@@ -216,7 +217,7 @@ def test_a_simulation_can_be_recorded_and_gone_on_with() -> None:
 def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
     """Before anything is trained."""
     with pytest.raises(ValueError, match=message):
-        simulate(PopulationBasedTraining(nudge, 20), **options)
+        simulate(PopulationBasedTraining(perturb, 20), **options)
 
 
 def test_the_clock_moves_only_when_told() -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from population.base import codec
 from population.base.interfaces import Mutator, PopulationView
-from population.base.types import Branch, Report
-
-if TYPE_CHECKING:
-    from population.testing.play import Play
+from population.base.types import Branch, Ref, Report
+from population.testing.runner import ScriptRunner
 
 STORABLE = "keeps its state as plain data that can be stored and read back"
 ARGUMENTS = "leaves its arguments as they were"
@@ -23,17 +21,17 @@ DIVERGED = "copies no checkpoint that has diverged"
 DEAD = "branches only from checkpoints whose params are kept"
 
 
-class Guard(Mutator[Any]):
+class WatchedMutator(Mutator[Any]):
     """Does as the other mutator does, and notes what breaks a promise.
 
     Args:
         mutator: The other one.
-        findings: Gets the first finding of each promise.
+        breaches: Gets the first finding of each promise.
     """
 
-    def __init__(self, mutator: Mutator[Any], findings: Findings) -> None:
+    def __init__(self, mutator: Mutator[Any], breaches: Breaches) -> None:
         self._mutator = mutator
-        self._findings = findings
+        self._breaches = breaches
         self._kind: type = type(None)
 
     def init(self, view: PopulationView) -> Any:
@@ -43,7 +41,7 @@ class Guard(Mutator[Any]):
         text = self._stored(state)
         again = self._mutator.init(view)
         if _text(again) != text:
-            self._findings.note(
+            self._breaches.note(
                 PURE, f"init returned {_shortly(state)}, then {_shortly(again)}."
             )
         return state
@@ -59,7 +57,7 @@ class Guard(Mutator[Any]):
         if self._arguments_kept(before, state, report, view):
             if following is not state and not branches and text == before[0]:
                 what = f"update returned an equal copy of {_shortly(state)}."
-                self._findings.note(SAME_OBJECT, what)
+                self._breaches.note(SAME_OBJECT, what)
             result = text, _plain(branches)
             self._ask_again(result, (state, report), view, spare)
         for worker_id, branch in branches.items():
@@ -73,10 +71,10 @@ class Guard(Mutator[Any]):
         again = self._mutator.wait_at(state, worker_id, view)
         if _text(state) != before:
             what = f"wait_at changed the state: {_change(before, _text(state))}."
-            self._findings.note(ARGUMENTS, what)
+            self._breaches.note(ARGUMENTS, what)
         if again != found:
             what = f"wait_at of worker {worker_id} was {found}, then {again}."
-            self._findings.note(PURE, what)
+            self._breaches.note(PURE, what)
         return found
 
     def _stored(self, state: Any) -> str:
@@ -86,18 +84,18 @@ class Guard(Mutator[Any]):
                 f"update returned a {type(state).__name__}, init a "
                 f"{self._kind.__name__}: {_shortly(state)}."
             )
-            self._findings.note(STORABLE, what)
+            self._breaches.note(STORABLE, what)
         try:
             text = codec.encode(state, "the state", records=True)
             again = codec.decode(text, type(state))
             back = codec.encode(again, "the state", records=True)
         except (TypeError, ValueError, LookupError, NameError) as error:
             what = f"the state is {_shortly(state)}: {error}"
-            self._findings.note(STORABLE, what)
+            self._breaches.note(STORABLE, what)
             return _text(state)
         if type(again) is not type(state) or back != text:
             what = f"{_shortly(state)} came back as {_shortly(again)}."
-            self._findings.note(STORABLE, what)
+            self._breaches.note(STORABLE, what)
         return text
 
     def _arguments_kept(
@@ -112,7 +110,7 @@ class Guard(Mutator[Any]):
         for name, old, new in zip(names, before, after, strict=True):
             if old != new:
                 what = f"update changed the {name} in place: {_change(old, new)}."
-                self._findings.note(ARGUMENTS, what)
+                self._breaches.note(ARGUMENTS, what)
         return before == after
 
     def _ask_again(
@@ -128,7 +126,7 @@ class Guard(Mutator[Any]):
         for name, old, new in zip(("states", "branches"), result, again, strict=True):
             if old != new:
                 what = f"asked again, update returned other {name}: "
-                self._findings.note(PURE, f"{what}{_change(str(old), str(new))}.")
+                self._breaches.note(PURE, f"{what}{_change(str(old), str(new))}.")
 
     def _check_parent(
         self, worker_id: int, branch: Branch, view: PopulationView
@@ -143,33 +141,33 @@ class Guard(Mutator[Any]):
                 f"worker {worker_id} was to go on from worker {parent.worker_id} at "
                 f"step {parent.step}, whose value is {parent.value}."
             )
-            self._findings.note(DIVERGED, what)
+            self._breaches.note(DIVERGED, what)
         point = view.graph.resume_point(parent)
-        if point.params is not None and not self._findings.keeps(point.row):
+        if point.params is not None and not self._breaches.keeps(point.ref):
             what = (
                 f"worker {worker_id} was to go on from worker {point.worker_id} at "
                 f"step {point.step}, whose params nobody needs any more. Keep a Ref in "
                 "the state to keep them."
             )
-            self._findings.note(DEAD, what)
+            self._breaches.note(DEAD, what)
 
 
-class Findings(dict[str, tuple[int, str]]):
+class Breaches(dict[str, tuple[int, str]]):
     """The first finding of each promise: the place in the script, and what was seen.
 
     Attributes:
         run: The run that is watched.
     """
 
-    run: Play
+    run: ScriptRunner
 
     def note(self, promise: str, what: str) -> None:
         """Keep the first one."""
         self.setdefault(promise, (self.run.position, what))
 
-    def keeps(self, row: int) -> bool:
+    def keeps(self, ref: Ref) -> bool:
         """Whether the params of a checkpoint may not be dropped before this update."""
-        return row in self.run.controller.session.reachable()
+        return ref in self.run.controller.reachable()
 
 
 class _SameNumbers:

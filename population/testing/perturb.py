@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 
-def nudge(meta_params: Any, *rest: Any, rng: np.random.Generator | None = None) -> Any:
+def perturb(
+    meta_params: Any, *rest: Any, rng: np.random.Generator | None = None
+) -> Any:
     """A `mutate_fn` for any meta_params: moves each number a bit.
 
     Args:
@@ -19,9 +21,9 @@ def nudge(meta_params: Any, *rest: Any, rng: np.random.Generator | None = None) 
     if rng is None:
         rng = next((r for r in rest if isinstance(r, np.random.Generator)), None)
     if isinstance(meta_params, dict):
-        return {key: nudge(inner, rng=rng) for key, inner in meta_params.items()}
+        return {key: perturb(inner, rng=rng) for key, inner in meta_params.items()}
     if isinstance(meta_params, (list, tuple)):
-        return type(meta_params)([nudge(inner, rng=rng) for inner in meta_params])
+        return type(meta_params)([perturb(inner, rng=rng) for inner in meta_params])
     draw = 0.7 if rng is None else float(rng.uniform(-1, 1))
     if type(meta_params) is int:
         return meta_params + round(2 * draw)

@@ -14,13 +14,12 @@ from population.base.interfaces import Mutator
 from population.base.types import Checkpoint, Ref
 from population.controller import PopulationController
 from population.journal.sqlite import SqliteJournal
-from population.testing import noise
+from population.testing import inside, noise
 from population.testing.clock import Clock
-from population.testing.script import Event
+from population.testing.script import ScriptEvent, Work
 
 Make = Callable[[], Mutator[Any]]
 Result = TypeVar("Result")
-Work = tuple[int, str, int, Any, Any]
 
 
 class Place(NamedTuple):
@@ -40,7 +39,7 @@ class Place(NamedTuple):
         return f"worker {self.worker_id}'s generation {self.number} at step {self.step}"
 
 
-class Decision(NamedTuple):
+class DecidedBranch(NamedTuple):
     """A branch, without what differs from run to run.
 
     Attributes:
@@ -64,7 +63,7 @@ class Decision(NamedTuple):
         )
 
 
-class Moment(NamedTuple):
+class Outcome(NamedTuple):
     """What follows from an event.
 
     Attributes:
@@ -72,7 +71,7 @@ class Moment(NamedTuple):
         waits: The step at which each slot waits, by worker id.
     """
 
-    decisions: tuple[Decision, ...]
+    decisions: tuple[DecidedBranch, ...]
     waits: tuple[int | None, ...]
 
     def __str__(self) -> str:
@@ -84,14 +83,14 @@ class Played:
     """What was seen of a run.
 
     Attributes:
-        moments: What followed from each event.
+        outcomes: What followed from each event.
         states: The mutator's state after each event, as the journal keeps it.
         error: What was raised, or None; the script ended there.
         opened: Whether there was a run at all.
         stuck: After which events every live worker waited.
     """
 
-    moments: list[Moment] = dataclasses.field(default_factory=list)
+    outcomes: list[Outcome] = dataclasses.field(default_factory=list)
     states: list[str] = dataclasses.field(default_factory=list)
     error: Exception | None = None
     opened: bool = False
@@ -103,9 +102,9 @@ class Played:
         return not self.opened and isinstance(self.error, ValueError)
 
     @property
-    def decisions(self) -> list[Decision]:
+    def decisions(self) -> list[DecidedBranch]:
         """All branches, in order."""
-        return [found for moment in self.moments for found in moment.decisions]
+        return [found for outcome in self.outcomes for found in outcome.decisions]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +120,13 @@ class Case:
 
     make: Make
     population: Sequence[Any]
-    script: tuple[Event, ...]
+    script: tuple[ScriptEvent, ...]
     seed: int
 
     @functools.cached_property
     def plain(self) -> Played:
         """The run as it is when nothing is varied."""
-        return Play(self).run()
+        return ScriptRunner(self).run()
 
     @functools.cached_property
     def _found(self) -> dict[str, Any]:
@@ -141,7 +140,7 @@ class Case:
         return found
 
 
-class Play:
+class ScriptRunner:
     """One run of a case.
 
     Args:
@@ -205,7 +204,7 @@ class Play:
 
     def held(self, worker_id: int) -> bool:
         """Whether the worker waits, if workers do."""
-        return self._patient and self.controller.session.waits(worker_id)
+        return self._patient and inside.waits(self.controller, worker_id)
 
     def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
         """A report of a worker that has trained on from where it stands."""
@@ -219,7 +218,7 @@ class Play:
         returned = self.lost & {report[0] for report in reports}
         if returned:
             self.lost -= returned
-            self.controller.session.lose(self.lost)
+            inside.give_up(self.controller, self.lost)
         if last:
             self.last.update((report[0], report) for report in reports)
         for _ in range(self._times):
@@ -227,6 +226,11 @@ class Play:
                 self.controller.set_eval(*reports[0])
             else:
                 self.controller.set_evals(reports)
+
+    def lose(self, worker_id: int) -> None:
+        """Lose a worker's slot, until it reports again."""
+        self.lost.add(worker_id)
+        inside.give_up(self.controller, self.lost)
 
     def _play(self, played: Played) -> None:
         self._open()
@@ -238,9 +242,8 @@ class Play:
             if self._restarts:
                 self._open()
             event.play(self)
-            played.moments.append(self._moment())
-            recorded = self.journal.state()
-            played.states.append("" if recorded is None else recorded[0])
+            played.outcomes.append(self._outcome())
+            played.states.append(inside.mutator_state(self.journal))
             if self._patient and self._everybody_waits():
                 played.stuck.append(position)
 
@@ -253,14 +256,13 @@ class Play:
             journal=self.journal,
             clock=self.clock,
         )
-        session = self.controller.session
-        session.guards.end_nothing()  # The script does.
-        session.lose(self.lost)
+        inside.end_nothing(self.controller)  # The script does.
+        inside.give_up(self.controller, self.lost)
 
     def _newest(self) -> list[Checkpoint]:
         return [self.controller.newest(worker_id) for worker_id in range(self.size)]
 
-    def _moment(self) -> Moment:
+    def _outcome(self) -> Outcome:
         decisions = []
         for worker_id, newest in enumerate(self._newest()):
             before = self._known[worker_id]
@@ -268,12 +270,12 @@ class Play:
                 decisions.append(self._decision(newest.generation_id))
                 self.previous[worker_id] = before
             self._known[worker_id] = newest.ref
-        wait_at = self.controller.session.decisions.wait_at
-        return Moment(tuple(decisions), tuple(map(wait_at, range(self.size))))
+        waits = (inside.wait_at(self.controller, w) for w in range(self.size))
+        return Outcome(tuple(decisions), tuple(waits))
 
-    def _decision(self, generation_id: str) -> Decision:
+    def _decision(self, generation_id: str) -> DecidedBranch:
         root = self.controller.graph.root(generation_id)
-        return Decision(
+        return DecidedBranch(
             _place(root.ref),
             None if root.parent is None else _place(root.parent),
             codec.digest(root.meta_params),
@@ -282,8 +284,8 @@ class Play:
         )
 
     def _everybody_waits(self) -> bool:
-        session = self.controller.session
-        return all(session.waits(w) for w in range(self.size) if w not in self.lost)
+        live = (w for w in range(self.size) if w not in self.lost)
+        return all(inside.waits(self.controller, w) for w in live)
 
 
 @contextlib.contextmanager

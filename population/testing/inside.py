@@ -1,0 +1,68 @@
+"""What the kit asks of a run beyond the controller's public methods."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from population.controller import PopulationController
+from population.journal.sqlite import SqliteJournal
+from population.run import deadlock
+
+
+def end_nothing(controller: PopulationController) -> None:
+    """Let a run go on that makes no progress: a script or a budget ends it."""
+    controller.session.guards.end_nothing()
+
+
+def waits(controller: PopulationController, worker_id: int) -> bool:
+    """Whether a slot waits for a decision, or for the end of the run."""
+    return controller.session.waits(worker_id)
+
+
+def wait_at(controller: PopulationController, worker_id: int) -> int | None:
+    """The step at which a slot waits, or None."""
+    return controller.session.decisions.wait_at(worker_id)
+
+
+def live(controller: PopulationController) -> Sequence[int]:
+    """The worker ids of the slots that are not lost, ascending."""
+    return controller.session.slots.live
+
+
+def give_up(
+    controller: PopulationController, slots: Collection[int], *, ask_again: bool = False
+) -> None:
+    """Record that exactly these slots are lost: no decision waits for them.
+
+    Args:
+        controller: The run.
+        slots: Their worker ids.
+        ask_again: Whether to show the mutator a live slot's newest report again, as
+            there may be no further one.
+    """
+    controller.session.lose(slots, remind=ask_again)
+
+
+def why_it_never_ends(controller: PopulationController, waiting: Sequence[int]) -> str:
+    """The error text of a run in which all of these slots wait for a decision."""
+    return deadlock.never(controller.session, waiting)
+
+
+def mutator_state(journal: SqliteJournal) -> str:
+    """The mutator's state as the journal keeps it; "" if there is none yet."""
+    recorded = journal.state()
+    return "" if recorded is None else recorded[0]
+
+
+@contextlib.contextmanager
+def each_statement(
+    journal: SqliteJournal, call: Callable[[], object]
+) -> Iterator[None]:
+    """Call something at each SQL statement that is executed within the block."""
+    connection = journal._connection
+    connection.set_trace_callback(lambda statement: call())
+    try:
+        yield
+    finally:
+        connection.set_trace_callback(None)
