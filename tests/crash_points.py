@@ -5,39 +5,22 @@ Like `tests.probe`, this knows the library's inside, so that no other test has t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from population.journal import sqlite
+from population.journal.sql import TABLES
 from population.journal.sqlite import SqliteJournal
 
 Act = Callable[[], object]
-_WRITERS = {  # The tables of the journal, by the method that writes into each.
-    "facts": "add_fact",
-    "sessions": "add_session",
-    "generations": "add_generation",
-    "checkpoints": "add_checkpoint",
-    "late": "add_late",
-    "best": "add_best",
-    "losses": "add_loss",
-    "leases": "set_lease",
-    "saves": "add_save",
-    "removals": "remove",
-    "state": "set_state",
-}
+_KINDS = {table.name: kind for kind, table in TABLES.items()}
 # What is asked of a journal to find out what other processes have recorded.
-_LOOKS = {
-    "changed",
-    "owners",
-    "reading",
-    "rejected",
-    "removed_since",
-    "saves",
-    "trained_since",
-}
+_LOOKS = {"all", "changed", "generations", "reading"}
 # Points of a round of `vectorized.run`: a method, and whether it has returned then.
 _ROUND = {
     "trained": ("_report", False),
@@ -66,13 +49,25 @@ def crash_at(
         before: Just before the record is written; else right after it.
         reason: Of generations, only those count that were opened for this reason.
     """
+    passing = nth(number, act)
+    if kind == "commit":
+        end = sqlite._Transaction.__exit__
+        sqlite._Transaction.__exit__ = around(end, passing, before)  # type: ignore
+        return
+    original = journal.write
 
-    def counts(arguments: tuple[Any, ...]) -> bool:
-        return reason is None or arguments[-1].reason == reason
+    def write(*arguments: Any) -> None:
+        *own, records = arguments
+        for record in records:
+            counted = type(record) is _KINDS[kind]
+            counted = counted and (reason is None or record.reason == reason)
+            if counted and before:
+                passing()
+            original(*own, (record,))
+            if counted and not before:
+                passing()
 
-    name = "__exit__" if kind == "commit" else _WRITERS[kind]
-    wrapped = around(getattr(journal, name), nth(number, act), before, counts)
-    setattr(journal, name, wrapped)
+    journal.write = write
 
 
 def nth(number: int, act: Act) -> Act:
@@ -89,20 +84,16 @@ def nth(number: int, act: Act) -> Act:
 
 
 def around(
-    original: Callable[..., Any],
-    passing: Act,
-    before: bool,
-    counts: Callable[[tuple[Any, ...]], bool] = lambda _: True,
+    original: Callable[..., Any], passing: Act, before: bool
 ) -> Callable[..., Any]:
-    """That function with something done before or after each call that counts."""
+    """That function with something done before or after each call."""
 
     @functools.wraps(original)
     def wrapped(*arguments: Any, **options: Any) -> Any:
-        counted = counts(arguments)
-        if counted and before:
+        if before:
             passing()
         result = original(*arguments, **options)
-        if counted and not before:
+        if not before:
             passing()
         return result
 
@@ -149,14 +140,18 @@ class LookedInto(SqliteJournal):
         """Whether it has not been done yet."""
         return self._act is not None
 
-    def __enter__(self) -> object:
-        found = super().__enter__()
-        self._writing = True
-        return found
+    @contextlib.contextmanager
+    def _marked(self) -> Iterator[None]:
+        with super().transaction():
+            self._writing = True
+            try:
+                yield
+            finally:
+                self._writing = False
 
-    def __exit__(self, *exc: object) -> None:
-        self._writing = False
-        super().__exit__(*exc)
+    def transaction(self) -> Any:
+        """Within it no look is counted."""
+        return self._marked()
 
     def __getattribute__(self, name: str) -> Any:
         if name in _LOOKS and not self._writing:

@@ -15,8 +15,11 @@ import pytest
 
 from population import Checkpoint, PopulationController, Worker
 from population.base.types import Held
-from population.journal.records import SaveRow, Tail
+from population.core import leases, reachability
+from population.core.facts import texts_of
+from population.journal.records import Opening, Save, Tail
 from population.journal.sqlite import SqliteJournal
+from population.run.population_lease import PopulationLease
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -24,7 +27,13 @@ Floats = npt.NDArray[np.float64]
 
 def _inside(controller: PopulationController) -> Any:
     """The open run behind a controller."""
-    return controller.session
+    return controller.open_run
+
+
+def _known(controller: PopulationController) -> Any:
+    """What is known of the run in memory; loaded if nothing is."""
+    run = controller.open_run
+    return run._state or run.state()
 
 
 # What is known of the run, as this process last saw it.
@@ -32,55 +41,55 @@ def _inside(controller: PopulationController) -> Any:
 
 def reports(controller: PopulationController) -> int:
     """How many reports with a value were recorded."""
-    return int(_inside(controller).slots.reports)
+    return int(_known(controller).reports)
 
 
 def last_row(controller: PopulationController) -> int:
     """The last row of the journal."""
-    return int(_inside(controller).slots.row)
+    return int(_known(controller).row)
 
 
 def run_token(controller: PopulationController) -> str:
     """The first part of the ids of the run's generations."""
-    return str(_inside(controller).slots.run)
+    return str(_known(controller).run)
 
 
 def newest(controller: PopulationController) -> list[Checkpoint]:
     """The newest checkpoint of each slot, by worker id."""
-    return [slot.newest for slot in _inside(controller).slots]
+    return [slot.newest for slot in _known(controller).slots]
 
 
 def steps(controller: PopulationController) -> Ints:
     """`[N]` step of the newest report with a value on each slot's lineage, or -1."""
-    found: Ints = _inside(controller).slots.steps
+    found: Ints = _known(controller).scores.steps
     return found
 
 
 def scores(controller: PopulationController) -> Floats:
     """`[N]` the scores of those reports."""
-    found: Floats = _inside(controller).slots.scores
+    found: Floats = _known(controller).scores.scores
     return found
 
 
 def ready(controller: PopulationController) -> Ints:
     """`[N]` step of the newest checkpoint that a barrier may rest on, or -1."""
-    found: Ints = _inside(controller).slots.ready
+    found: Ints = _known(controller).scores.ready
     return found
 
 
 def live(controller: PopulationController) -> list[int]:
     """The worker ids of the slots that are not lost, ascending."""
-    return list(_inside(controller).slots.live)
+    return list(_known(controller).live)
 
 
 def lost(controller: PopulationController) -> set[int]:
     """The worker ids of the slots that are lost."""
-    return set(_inside(controller).slots.lost)
+    return set(_known(controller).lost)
 
 
 def as_of(controller: PopulationController, step: int) -> tuple[Ints, Floats]:
     """`steps` and `scores` as they were at a step of each slot's lineage."""
-    found: tuple[Ints, Floats] = _inside(controller).slots.as_of(step)
+    found: tuple[Ints, Floats] = view(controller).as_of(step)
     return found
 
 
@@ -88,26 +97,31 @@ def barrier(
     controller: PopulationController, worker_id: int, step: int
 ) -> Checkpoint | None:
     """The lineage's first checkpoint at or after `step` that decides, or None."""
-    found: Checkpoint | None = _inside(controller).slots.barrier(worker_id, step)
+    found: Checkpoint | None = _known(controller).barrier(worker_id, step)
     return found
 
 
 def reachable(controller: PopulationController) -> list[Checkpoint]:
     """The checkpoints whose params a decision, a restart or a worker may need."""
-    return list(_inside(controller).reachable().values())
+    run = _inside(controller)
+    with lock(controller):
+        return list(run.reachable(run.state()).values())
 
 
 def in_memory(controller: PopulationController) -> dict[str, str]:
     """All that is kept in memory of the journal, as text; NaN equals itself here."""
-    slots, decided = _inside(controller).slots, _inside(controller).decisions
-    best = slots.best
-    arrays = ("steps", "scores", "ready", "begins")
+    state, decider = _known(controller), _inside(controller).decider
+    best, scores = state.best, state.scores
+    arrays = ("steps", "scores", "ready", "begins", "reached")
+    slots = [(slot.generation, slot.meta_params, slot.newest) for slot in state.slots]
+    names = ("row", "reports", "has_params", "has_held", "live", "change")
     found = {
         "best": (best.row, best.score, best.reports),
-        "slots": [(slot.generation, slot.meta_params, slot.newest) for slot in slots],
-        "decisions": (decided.count, decided.state),
-        **{name: getattr(slots, name) for name in ("row", "reports", "saved", "live")},
-        **{name: getattr(slots, name).tolist() for name in arrays},
+        "slots": slots,
+        "decisions": (decider.decisions(state), decider.value(state)),
+        "leases": sorted(state.leases.items()),
+        **{name: getattr(state, name) for name in names},
+        **{name: getattr(scores, name).tolist() for name in arrays},
     }
     return {name: repr(value) for name, value in found.items()}
 
@@ -115,17 +129,19 @@ def in_memory(controller: PopulationController) -> dict[str, str]:
 def refresh(controller: PopulationController) -> None:
     """Take in what other processes have recorded."""
     with lock(controller):
-        _inside(controller).refresh()
+        _inside(controller).state()
 
 
 def forget(controller: PopulationController) -> None:
     """Read anew from the journal all that is kept of it in memory."""
-    _inside(controller).reload()
+    with lock(controller):
+        _inside(controller)._state = None
+        _inside(controller).state()
 
 
 def lock(controller: PopulationController) -> Any:
     """The lock that guards a run within its process."""
-    return _inside(controller).news.lock
+    return _inside(controller).lock.lock
 
 
 # The mutator and its decisions.
@@ -133,27 +149,28 @@ def lock(controller: PopulationController) -> Any:
 
 def mutator(controller: PopulationController) -> Any:
     """The policy that the run asks."""
-    return _inside(controller).decisions._mutator
+    return _inside(controller).decider.mutator
 
 
 def mutator_state(controller: PopulationController) -> Any:
     """The policy's state."""
-    return _inside(controller).decisions.state
+    return _inside(controller).decider.value(_known(controller))
 
 
 def decisions(controller: PopulationController) -> int:
     """How many updates have branched a slot or changed the mutator's state."""
-    return int(_inside(controller).decisions.count)
+    return int(_inside(controller).decider.decisions(_known(controller)))
 
 
 def named_by_mutator(controller: PopulationController) -> list[Any]:
     """The refs of all checkpoints that the mutator's state names."""
-    return list(_inside(controller).decisions.refs())
+    run = _inside(controller)
+    return [checkpoint.ref for checkpoint in run.decider.named(_known(controller))]
 
 
 def view(controller: PopulationController) -> Any:
     """What the mutator may look at."""
-    return _inside(controller).decisions._view
+    return _inside(controller).decider._view_of(_known(controller))
 
 
 def difference(before: Any, now: Any) -> str:
@@ -176,60 +193,69 @@ def time_decisions_by(patch: pytest.MonkeyPatch, clock: Any) -> None:
 def look(controller: PopulationController) -> None:
     """Have a process look at the run, and let time pass for it."""
     with lock(controller):
-        _inside(controller).refresh()
-        _inside(controller).leases.look()
+        _inside(controller).state()
+        watch(controller)
 
 
 def watch(controller: PopulationController) -> None:
     """Let time pass for a process, without a look at what others have recorded."""
-    _inside(controller).leases.look()
+    run = _inside(controller)
+    run.leases.silence.look(run.clock())
 
 
 def lease_holders(controller: PopulationController) -> list[str]:
     """Who holds slots, as people read it."""
-    return list(_inside(controller).leases.holders())
+    return list(leases.holders(_known(controller)))
 
 
 def lease_changes(controller: PopulationController) -> int:
     """The number of the newest change of any lease."""
-    return int(_inside(controller).leases.change)
+    return int(_known(controller).change)
 
 
 def owner(controller: PopulationController, worker_id: int) -> str | None:
     """The owner of a slot as text: "" for a raw loop, None if nobody has claimed it."""
-    found: str | None = _inside(controller).leases.owner(worker_id)
+    found: str | None
+    found = _inside(controller).leases.owner(_known(controller), worker_id)
     return found
 
 
 def is_claimable(controller: PopulationController, worker_id: int) -> bool:
     """Whether a worker of this process that asks for any slot may have this one."""
-    return bool(_inside(controller).leases.is_claimable(worker_id))
+    rules = _inside(controller).leases
+    return bool(rules.is_claimable(_known(controller), worker_id))
 
 
 def free_slot(controller: PopulationController) -> int | None:
     """The free slot that does not wait and has the fewest steps, or None."""
-    found: int | None = _inside(controller).leases.free()
-    return found
+    run = _inside(controller)
+    with lock(controller):
+        found: int | None
+        found = run.leases.free(run.state(), run.waits, run.clock())
+        return found
 
 
 def waits(controller: PopulationController, worker_id: int) -> bool:
     """Whether a slot waits for a decision, or for the end of the run."""
-    return bool(_inside(controller).waits(worker_id))
+    with lock(controller):
+        return bool(_inside(controller).waits(worker_id))
 
 
 def give_up(controller: PopulationController, slots: Collection[int]) -> None:
     """Record that exactly these slots are lost: no decision waits for them."""
-    _inside(controller).lose(slots)
+    _inside(controller).give_up(slots, exactly=True, ask=False)
 
 
 def pretend_lost(controller: PopulationController, slots: Collection[int]) -> None:
     """Have exactly these slots count as lost, without recording it."""
-    _inside(controller).slots.lose(slots)
+    state = _known(controller)
+    state.lost = frozenset(slots)
+    state.live = tuple(w for w in range(len(state.slots)) if w not in state.lost)
 
 
 def whole_claim(controller: PopulationController) -> Any:
     """What this process has made of `claim_all`: the holder of all slots, or None."""
-    return _inside(controller).claims.of_all
+    return _inside(controller).all_holder
 
 
 def abandon_claim(controller: PopulationController) -> None:
@@ -241,22 +267,28 @@ def abandon_claim(controller: PopulationController) -> None:
 
 def taken_slots(controller: PopulationController) -> list[int]:
     """The slots that `claim_all` has claimed and another process has taken since."""
-    return list(_inside(controller).claims.lost())
+    text = None if whole_claim(controller) is None else whole_claim(controller).text
+    state = _known(controller)
+    slots = range(len(state.slots))
+    return [w for w in slots if not leases.holds(state, str(text), w)]
 
 
 def release_all(controller: PopulationController) -> None:
     """Give back what `claim_all` has claimed."""
-    _inside(controller).claims.release_all()
+    lease = PopulationLease.__new__(PopulationLease)  # That of the claim, made anew.
+    lease._run, lease._holder = _inside(controller), whole_claim(controller)
+    if lease._holder is not None:
+        lease.release()
 
 
 def holder_text(worker: Worker) -> str:
     """A worker as its leases name it."""
-    return str(worker._holder.text)
+    return str(worker._lease.text)
 
 
 def disown(worker: Worker) -> None:
     """Have a worker forget its slot, so that it does not give it back."""
-    worker._own = None
+    worker._lease.slot = None
 
 
 def pretend_host(
@@ -276,41 +308,37 @@ def pretend_host(
 
 def needed_in_memory(controller: PopulationController) -> frozenset[Held]:
     """The held weights that their slot has left and something may still need."""
-    found: frozenset[Held] = _inside(controller).held.pinned
+    run = _inside(controller)
+    with lock(controller):
+        found: frozenset[Held] = reachability.needed_in_memory(
+            run.state(), run.graph, run.decider, run.holder.owner.token
+        )
     return found
-
-
-def ignore_held(patch: pytest.MonkeyPatch) -> None:
-    """Leave out what reports do about held weights."""
-    from population.run.held import Holdings
-
-    for name in ("begin", "settle"):
-        patch.setattr(Holdings, name, lambda *_: None)
 
 
 def store(controller: PopulationController) -> Any:
     """The params store of a run."""
-    return _inside(controller).keeper._need_store()
+    return _inside(controller).params._need_store()
 
 
-def saves(controller: PopulationController) -> list[SaveRow]:
+def saves(controller: PopulationController) -> list[Save]:
     """What the journal says that the store keeps."""
-    return list(_inside(controller).journal.saves())
+    return list(_inside(controller).journal.all(Save))
 
 
 def before_next_load(
     controller: PopulationController, act: Callable[[], object]
 ) -> None:
     """Do something once, before params are next loaded."""
-    keeper = _inside(controller).keeper
-    load = keeper.load
+    manager = _inside(controller).params
+    load = manager.load
 
     def late(*arguments: Any) -> Any:
-        keeper.load = load
+        manager.load = load
         act()
         return load(*arguments)
 
-    keeper.load = late
+    manager.load = late
 
 
 def settle() -> None:
@@ -325,12 +353,12 @@ def settle() -> None:
 
 def when_waiting(controller: PopulationController, act: Callable[[], object]) -> None:
     """Do something in place of each wait of a worker for news."""
-    _inside(controller).news.wait = lambda seconds=None: act()
+    _inside(controller).lock.wait = lambda seconds=None: act()
 
 
 def explain_waits_at_once(patch: pytest.MonkeyPatch) -> None:
     """Have a worker that waits say why without delay."""
-    patch.setattr("population.run.claims._SAY_AFTER_S", -1.0)
+    patch.setattr("population.run.leases._SAY_AFTER_S", -1.0)
 
 
 def end_nothing(controller: PopulationController) -> None:
@@ -358,7 +386,7 @@ def connection(controller: PopulationController) -> sqlite3.Connection:
 
 def connection_of(journal: SqliteJournal) -> sqlite3.Connection:
     """SQLite's connection of a journal."""
-    return journal._connection
+    return journal.raw
 
 
 def facts(controller: PopulationController) -> Mapping[str, str]:
@@ -368,7 +396,7 @@ def facts(controller: PopulationController) -> Mapping[str, str]:
 
 def facts_of(journal: SqliteJournal) -> Mapping[str, str]:
     """What a journal says is fixed about its run, encoded."""
-    return journal.facts()
+    return texts_of(journal)
 
 
 def tail(controller: PopulationController) -> Tail:
@@ -383,7 +411,8 @@ def tail_of(journal: SqliteJournal) -> Tail:
 
 def openings(controller: PopulationController) -> list[tuple[int, str]]:
     """The row and the owner of each session of the run, oldest first."""
-    return list(journal(controller).owners())
+    found = journal(controller).all(Opening)
+    return [(opening.row, opening.owner) for opening in found]
 
 
 def wait_for_lock_by(patch: pytest.MonkeyPatch, clock: Any) -> None:

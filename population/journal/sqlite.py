@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,6 +92,11 @@ class SqliteJournal(SqlJournal):
     def close(self) -> None:
         """Close the file."""
         self._link.close()
+
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """SQLite's own connection."""
+        return self._link.raw
 
     def merge(self) -> None:
         """Put all into the one file, so that it can be moved once this is closed."""

@@ -84,24 +84,32 @@ class Deciding:
         self._warn(tx, branched)
         return branched
 
-    def give_up(self, tx: Transaction, lost: Collection[int]) -> None:
-        """Wait for these slots no longer; show the mutator a value that is known.
+    def give_up(self, tx: Transaction, lost: Collection[int], *, ask: bool) -> None:
+        """Wait for exactly these slots no longer.
 
-        It is the newest one of the lowest slot that is waited for and has one: there
-        may be no further report.
+        Args:
+            tx: The transaction.
+            lost: The slots.
+            ask: Whether the mutator is shown the newest value of the lowest slot that
+                is waited for and has one.
         """
-        state, told = tx.state, None
+        state = tx.state
         if set(lost) == set(state.lost):
             return
-        for worker_id in range(len(state.slots)):
-            if worker_id not in lost:
-                told = tx.graph.newest_value(state.slots[worker_id].newest)
-            if told is not None:
-                break
-        shown = None if told is None else worker_id
-        tx.do(self._leases.give_up(state, lost, shown, tx.at))
-        if told is not None:
-            self.decide(tx, [Report(worker_id, told)])
+        live = (w for w in range(len(state.slots)) if w not in lost)
+        shown = self._valued(tx, live) if ask else None
+        told = None if shown is None else shown.worker_id
+        tx.do(self._leases.give_up(state, lost, told, tx.at))
+        if shown is not None:
+            self.decide(tx, [shown])
+
+    def _valued(self, tx: Transaction, slots: Iterable[int]) -> Report | None:
+        """The newest value of the first of these slots that has one."""
+        for worker_id in slots:
+            found = tx.graph.newest_value(tx.state.slots[worker_id].newest)
+            if found is not None:
+                return Report(worker_id, found)
+        return None
 
     def _record(self, tx: Transaction, report: EncodedReport) -> Report | None:
         """Record a report; what the mutator is to be told, or None."""

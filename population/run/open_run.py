@@ -276,20 +276,22 @@ class OpenRun:
             if not self.closed:
                 self.guards.set_backs.check(self.state())
 
-    def give_up(self, worker_ids: Iterable[Any], *, waited: bool = False) -> None:
+    def give_up(
+        self, worker_ids: Iterable[Any], *, exactly: bool = False, ask: bool = True
+    ) -> None:
         """Wait for these slots no longer, until they report again.
-
-        The mutator is shown the newest value of the lowest slot that is still waited
-        for, as there may be no further report.
 
         Args:
             worker_ids: The slots.
-            waited: Whether all others are waited for again.
+            exactly: Whether all others are waited for again.
+            ask: Whether the mutator is shown a value that is known: there may be no
+                further report.
         """
 
         def work(tx: Transaction) -> None:
             lost = {tx.state.check_id(worker_id) for worker_id in worker_ids}
-            self._deciding.give_up(tx, lost if waited else lost | tx.state.lost)
+            lost = lost if exactly else lost | tx.state.lost
+            self._deciding.give_up(tx, lost, ask=ask)
 
         with self.lock.lock:
             self.transact(work)

@@ -6,28 +6,35 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from population.controller import PopulationController
+from population.journal.records import MutatorRecord
 from population.journal.sqlite import SqliteJournal
 from population.run import deadlock
 
 
 def end_nothing(controller: PopulationController) -> None:
     """Let a run go on that makes no progress: a script or a budget ends it."""
-    controller.session.guards.end_nothing()
+    controller.open_run.guards.end_nothing()
 
 
 def waits(controller: PopulationController, worker_id: int) -> bool:
     """Whether a slot waits for a decision, or for the end of the run."""
-    return controller.session.waits(worker_id)
+    run = controller.open_run
+    with run.lock.lock:
+        return run.waits(worker_id)
 
 
 def wait_at(controller: PopulationController, worker_id: int) -> int | None:
     """The step at which a slot waits, or None."""
-    return controller.session.decisions.wait_at(worker_id)
+    run = controller.open_run
+    with run.lock.lock:
+        return run.wait_at(worker_id)
 
 
 def live(controller: PopulationController) -> Sequence[int]:
     """The worker ids of the slots that are not lost, ascending."""
-    return controller.session.slots.live
+    run = controller.open_run
+    with run.lock.lock:
+        return run.state().live
 
 
 def give_up(
@@ -41,18 +48,18 @@ def give_up(
         ask_again: Whether to show the mutator a live slot's newest report again, as
             there may be no further one.
     """
-    controller.session.lose(slots, remind=ask_again)
+    controller.open_run.give_up(slots, exactly=True, ask=ask_again)
 
 
 def why_it_never_ends(controller: PopulationController, waiting: Sequence[int]) -> str:
     """The error text of a run in which all of these slots wait for a decision."""
-    return deadlock.never(controller.session, waiting)
+    return deadlock.never(controller.open_run, waiting)
 
 
 def mutator_state(journal: SqliteJournal) -> str:
     """The mutator's state as the journal keeps it; "" if there is none yet."""
-    recorded = journal.state()
-    return "" if recorded is None else recorded[0]
+    recorded = journal.all(MutatorRecord)
+    return recorded[0].state if recorded else ""
 
 
 @contextlib.contextmanager
@@ -60,7 +67,7 @@ def each_statement(
     journal: SqliteJournal, call: Callable[[], object]
 ) -> Iterator[None]:
     """Call something at each SQL statement that is executed within the block."""
-    connection = journal._connection
+    connection = journal.raw
     connection.set_trace_callback(lambda statement: call())
     try:
         yield

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 import population
-from population import PopulationController
-from population import Keep
+from population import Keep, PopulationController
 from tests.golden.policies import RAISES, WILD
 from tests.golden.stage import HELD, Stage
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import random
-from collections.abc import Mapping, Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from population import PopulationController, Start, Stop, Worker
+from population import Keep, PopulationController, Start, Stop, Worker
 from population.base import Held
-from population import Keep
 from tests.golden import tables
 from tests.golden.policies import WILD, choose
 from tests.helpers import Clock
