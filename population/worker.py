@@ -65,7 +65,9 @@ class Worker:
         self.device: jax.Device | None = None
         self.overhead_s = 0.0
         slot = None if worker_id is None else check_id(run.size, worker_id)
-        self._lease = SlotLease(run, self._ended, slot)
+        # Not a method: a worker that is dropped gives its slot back at once.
+        ended = functools.partial(_has_ended, run, self._stopped)
+        self._lease = SlotLease(run, ended, slot)
         found = self._lease.work()
         if found is not None:
             self._show(found)
@@ -88,7 +90,7 @@ class Worker:
     @property
     def running(self) -> bool:
         """False when `stop=` or the engine has ended the run."""
-        return not (self._stopped.is_set() or self._run.finished())
+        return not _has_ended(self._run, self._stopped)
 
     def poll(self) -> bool:
         """Ask for news; blocks while every slot waits for a decision or is taken.
@@ -292,9 +294,6 @@ class Worker:
     def _name(self) -> str:
         return f"worker {self.worker_id}"
 
-    def _ended(self) -> bool:
-        return not self.running
-
     def _position(self) -> Position:
         """What the loop has at hand."""
         return Position(self.worker_id, self.generation_id, self.step)
@@ -305,3 +304,8 @@ class Worker:
         self.meta_params = found.meta_params
         self.generation_id = found.generation_id
         self.step = self._handed_out = found.step
+
+
+def _has_ended(run: OpenRun, stopped: threading.Event) -> bool:
+    """Whether `stop=` or the engine has ended the run."""
+    return stopped.is_set() or run.finished()

@@ -267,7 +267,7 @@ def test_a_later_process_with_the_same_id_is_another_owner() -> None:
     """Ids come round again; when a process began does not."""
     from population.run import liveness
 
-    own = liveness.Holder().owner
+    own = liveness.LeaseHolder().owner
     parent = own._replace(pid=os.getppid(), token="a")
     began = liveness._started(os.getppid())
     assert began is not None
@@ -450,7 +450,7 @@ def test_a_slot_that_a_loop_polls_is_not_claimed_for_any_worker(hosts: Hosts) ->
     assert run.worker(0).worker_id == 0
 
 
-# Lost slots, in loops around the two calls.
+# Slots that are given up, in loops around the two calls.
 
 
 def rounds(hosts: Hosts, size: int = 3) -> PopulationController:
@@ -473,40 +473,90 @@ def advance(run: PopulationController, *worker_ids: int) -> None:
             run.set_eval(worker_id, name, step, f"{worker_id}", float(worker_id + 1))
 
 
-def test_a_barrier_closes_without_a_lost_slot_which_comes_back(hosts: Hosts) -> None:
-    """After twice the time-out, at a poll of one that waits; none needs to report."""
+def test_a_barrier_closes_without_a_slot_that_was_given_up(hosts: Hosts) -> None:
+    """At once, though none of those that wait reports again; until it reports."""
     run, other = rounds(hosts), rounds(hosts)
     advance(run, 0, 1, 2)
     advance(run, 0, 1)
-    for _ in range(18):
-        hosts.pass_time(0.1 * TIMEOUT_S)
-        advance(run, 0, 1)
+    hosts.pass_time(9 * TIMEOUT_S)
+    advance(run, 0, 1)
     assert probe.lost(run) == set()
     assert [w.step for w in run.workers] == [2, 2, 1]
     assert len(run.graph) == 3
-    for _ in range(4):
-        hosts.pass_time(0.1 * TIMEOUT_S)
-        advance(run, 0, 1)
+    run.give_up(2)
     probe.look(other)
-    assert probe.live(run) == [0, 1]
-    assert probe.live(other) == [0, 1]
+    assert probe.live(run) == probe.live(other) == [0, 1]
     assert len(run.graph) == len(other.graph) == 5
     assert other.workers[2].step == 1
     late = run.workers[2]
     other.set_eval(2, late.generation_id, 2, "2", 3.0)
     probe.look(run)
-    assert probe.live(run) == [0, 1, 2]
-    assert probe.live(other) == [0, 1, 2]
+    assert probe.live(run) == probe.live(other) == [0, 1, 2]
 
 
-def test_a_slot_that_nobody_ever_trained_is_lost_too(hosts: Hosts) -> None:
+def test_a_slot_that_no_loop_ever_trained_can_be_given_up(hosts: Hosts) -> None:
     """Fewer loops than slots: the rest does not wait for ever."""
     run = rounds(hosts)
-    for _ in range(25):
+    run.give_up(2)
+    for _ in range(5):
         advance(run, 0, 1)
-        hosts.pass_time(0.1 * TIMEOUT_S)
     assert probe.live(run) == [0, 1]
     assert len(run.graph) > 3
+
+
+def test_giving_up_all_but_one_of_four_is_enough_for_a_decision(hosts: Hosts) -> None:
+    """The newest value that is known is shown again, whichever slot has one."""
+    run = rounds(hosts, 4)
+    advance(run, 0, 3)
+    advance(run, 3)
+    for worker_id in (0, 1, 2):
+        assert generation(run, 3).endswith("-0")
+        run.give_up(worker_id)
+    assert probe.live(run) == [3]
+    assert generation(run, 3).endswith("-1")
+    before = content(run)
+    run.give_up(0)
+    assert content(run) == before, "a second time is nothing"
+
+
+def test_a_poll_alone_does_not_bring_a_slot_back(hosts: Hosts) -> None:
+    """Only a report says that its loop trains; by a worker that took it over, too."""
+    run = rounds(hosts)
+    advance(run, 0, 1, 2)
+    run.give_up(2)
+    active = run.workers[2]
+    poll(run, 2, active.generation_id, active.step)
+    assert probe.live(run) == [0, 1]
+    hosts.pass_time(2 * TIMEOUT_S)
+    worker = begin(run, 2)
+    assert probe.live(run) == [0, 1]
+    worker.step += 1
+    worker.report(3.0, "2")
+    assert probe.live(run) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("worker_id", [-1, 3, True, 1.0, None])
+def test_only_a_slot_can_be_given_up(hosts: Hosts, worker_id: Any) -> None:
+    """Anything else is refused, and changes nothing."""
+    run = rounds(hosts)
+    before = content(run)
+    with pytest.raises((TypeError, ValueError), match="worker_id must be"):
+        run.give_up(worker_id)
+    assert content(run) == before
+
+
+def test_a_run_does_not_wait_for_the_end_of_a_slot_that_was_given_up(
+    tmp_path: pathlib.Path,
+) -> None:
+    """`Stop(steps=)` ends it when all others are there."""
+    run = PopulationController([1.0] * 2, Scripted(), tmp_path, stop=Stop(steps=2))
+    run.set_eval(0, generation(run, 0), 2, "p", 1.0)
+    assert not run.finished
+    run.give_up(1)
+    assert run.finished
+    run.set_eval(1, generation(run, 1), 1, "p", 1.0)
+    assert not run.finished
+    run.close()
 
 
 def test_no_slot_is_lost_while_a_worker_could_take_it(hosts: Hosts) -> None:
@@ -519,23 +569,11 @@ def test_no_slot_is_lost_while_a_worker_could_take_it(hosts: Hosts) -> None:
     assert is_free(run, gone.worker_id)
 
 
-def test_without_a_time_out_no_slot_is_ever_lost(hosts: Hosts) -> None:
-    """A loop may pause for a week."""
-    run = hosts.join(worker_timeout=None)
-    poll(run, 0)
-    for _ in range(10):
-        hosts.pass_time(1e6)
-        poll(run, 0, generation(run))
-    assert probe.live(run) == [0, 1]
-
-
-def test_losses_outlive_a_restart(hosts: Hosts) -> None:
-    """They are recorded, as decisions rest on them."""
+def test_what_was_given_up_outlives_a_restart(hosts: Hosts) -> None:
+    """It is recorded, as decisions rest on it."""
     run = rounds(hosts)
     advance(run, 0, 1, 2)
-    for _ in range(25):
-        advance(run, 0, 1)
-        hosts.pass_time(0.1 * TIMEOUT_S)
+    run.give_up(2)
     run.close()
     again = rounds(hosts)
     assert probe.live(again) == [0, 1]

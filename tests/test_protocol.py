@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import pathlib
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from population import Branch, PopulationController, PopulationView, Report, Start
+from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from tests import probe
 from tests.helpers import (
@@ -135,13 +137,12 @@ def test_an_unknown_generation_is_given_the_slot_and_logged_once(
 
 
 def test_a_worker_that_was_branched_is_given_its_new_work() -> None:
-    """And what it trained meanwhile is kept as a checkpoint without a value."""
+    """What it trained meanwhile is not kept: nothing could go on from it."""
     controller, first = superseded()
     found = poll(controller, 0, first, 12, "at 12")
     assert found is not None
     assert (found.params, found.meta_params, found.step) == ("at 10", {"lr": 9}, 10)
-    kept = controller.graph[first][12]
-    assert (kept.params, kept.value, kept.parent) == ("at 12", None, (first, 10))
+    assert 12 not in controller.graph[first]
     assert asked(controller) == []
 
 
@@ -156,40 +157,16 @@ def test_coming_back_to_a_superseded_generation_follows_the_resume_point() -> No
     assert found.generation_id not in (first, second)
 
 
-@pytest.mark.parametrize(
-    ("worker_id", "step", "params"),
-    [
-        (0, 12, None),
-        (0, 12, "at 5"),
-        (0, 12, "at 10"),
-        (0, 10, "other"),
-        (1, 12, "of another worker"),
-    ],
-    ids=["no params", "old params", "last params", "known step", "other worker"],
-)
-def test_what_a_branched_worker_trained_is_kept_only_if_it_is_new(
-    worker_id: int, step: int, params: str | None
+@pytest.mark.parametrize("worker_id", [0, 1])
+@pytest.mark.parametrize("params", [None, "at 5", "at 12", np.arange(3.0)])
+def test_a_poll_of_a_superseded_generation_records_nothing(
+    worker_id: int, params: Any
 ) -> None:
-    """Not without params, not twice, not over another, and only for its own slot."""
+    """Whatever params it brings: nothing could ever go on from them."""
     controller, first = superseded()
     before = content(controller)
-    assert poll(controller, worker_id, first, step, params) is not None
+    assert poll(controller, worker_id, first, 12, params) is not None
     assert content(controller) == before
-
-
-def test_params_that_are_recorded_at_a_later_step_are_kept_at_an_earlier_one() -> None:
-    """Only earlier records of the same params make them old."""
-    controller, first = superseded()
-    poll(controller, 0, first, 7, "at 10")
-    assert controller.graph[first][7].params == "at 10"
-
-
-def test_arrays_that_a_poll_brings_are_kept() -> None:
-    """A branched worker's arrays are in the graph, and can be loaded."""
-    controller, first = superseded()
-    poll(controller, 0, first, 12, {"w": np.arange(3.0)})
-    kept = controller.graph[first].get(12)
-    assert kept is not None
 
 
 def test_a_worker_on_its_generation_carries_on() -> None:
@@ -362,11 +339,14 @@ def test_late_params_are_news_if_a_decision_may_rest_on_them() -> None:
     controller.set_eval(0, first, 5, "at 5", 1.0)
     assert controller.graph[first][5].params == "at 5"
     assert controller.workers[0].params == "at 5"
-    assert asked(controller) == [(0, 5), (0, 5)]
+    assert asked(controller) == [(0, 5)], "before the first params it needed none"
     controller.set_eval(0, first, 6, None, 1.0)
-    controller.set_eval(0, first, 7, "at 7", 1.0)
     controller.set_eval(0, first, 6, "at 6", None)
-    assert asked(controller) == [(0, 5), (0, 5), (0, 6), (0, 7)], "7 is there already"
+    assert asked(controller)[1:] == [(0, 6), (0, 6)]
+    controller.set_eval(0, first, 7, None, 1.0)
+    controller.set_eval(0, first, 8, "at 8", 1.0)
+    controller.set_eval(0, first, 7, "at 7", None)
+    assert asked(controller)[3:] == [(0, 7), (0, 8)], "8 is there already"
 
 
 def test_a_barrier_closes_when_the_last_params_arrive() -> None:
@@ -691,11 +671,13 @@ def test_what_is_kept_in_memory_is_what_the_journal_says(
     controller.close()
 
 
-def test_a_keeper_is_made_of_plain_parts() -> None:
-    """It can stand alone: without a folder or memory arrays have no place."""
-    from population.run.params_manager import Keeper
-
-    keeper = Keeper(None, None, in_memory=False)
-    assert keeper.prepare(0, "g", 1, {"path": ("a", 1)}).params_text is not None
+def test_arrays_need_a_place(tmp_path: pathlib.Path) -> None:
+    """Without a folder or a store only plain values can be kept; the error says so."""
+    journal = SqliteJournal(tmp_path / "journal.sqlite")
+    controller = PopulationController([1.0], Scripted(), journal=journal)
+    first = generation(controller)
+    controller.set_eval(0, first, 1, {"path": ("a", 1)}, 1.0)
     with pytest.raises(ValueError, match="params="):
-        keeper.prepare(0, "g", 1, np.ones(2))
+        controller.set_eval(0, first, 2, np.ones(2), 1.0)
+    assert controller.workers[0].step == 1
+    controller.close()

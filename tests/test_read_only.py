@@ -193,7 +193,7 @@ def test_whoever_looks_sees_what_is_reported_meanwhile(tmp_path: pathlib.Path) -
         with controller.worker() as worker:
             train(worker, step)
         assert probe.tail_of(journal) == probe.tail(controller)
-    with pytest.raises(JournalError, match="opened to look"), journal:
+    with pytest.raises(JournalError, match="opened to look"), journal.transaction():
         pass
     journal.close()
     controller.close()

@@ -417,7 +417,7 @@ def test_a_commit_that_fails_is_rolled_back() -> None:
     )
 
     def write(sql: str) -> None:
-        with journal:
+        with journal.transaction():
             probe.connection_of(journal).execute(sql)
 
     with pytest.raises(JournalError, match="FOREIGN KEY"):

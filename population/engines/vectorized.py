@@ -54,7 +54,7 @@ from population.run import deadlock
 if TYPE_CHECKING:
     import jax
 
-    from population.core.incoming import Incoming
+    from population.core.step import EncodedReport as Incoming
     from population.engines.stacked.member import Member
     from population.engines.stacked.states import Bank, Values
 

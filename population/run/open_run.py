@@ -31,7 +31,7 @@ from population.core.step import EncodedReport, Moment, Step
 from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import MAX, Find, Journal
-from population.journal.records import Opening
+from population.journal.records import Lease, Opening
 from population.run import encoding, liveness
 from population.run.deciding import Deciding
 from population.run.events import Events
@@ -396,6 +396,9 @@ class OpenRun:
         if new or tx.restarts:
             before = tx.at.batch - 1
             self.guards.set_backs.note(tx.state, before, new, tx.restarts)
+        if self.leases.timeout is not None:
+            written = (r for r in tx.records if isinstance(r, Lease))
+            self.leases.silence.see(written)
         self.lock.notify_all()
         if any(report.bytes is not None for report in new):
             for effect in self.params.after(tx, new):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
@@ -27,6 +28,7 @@ from population.space.trees import check_space
 
 DURABILITIES = ("process", "power")
 _FILES = "population.params.files.FileParams"  # The default; its class loads JAX.
+_OWN = "population."
 _FOREIGN_S = 600.0  # After so long without a sign of life a host may be dead.
 
 
@@ -81,10 +83,7 @@ def warn_of_settings(recorded: dict[str, str], now: dict[str, str]) -> None:
     before, given = (facts_module.read(found)["settings"] for found in (recorded, now))
     found = mutator_settings.changed(before, given)
     if found:
-        warnings.warn(
-            f"The run goes on with other arguments of its mutator: {found}.",
-            stacklevel=5,
-        )
+        _warn(f"The run goes on with other arguments of its mutator: {found}.")
 
 
 def check_arguments(
@@ -220,10 +219,9 @@ def check_explored(space: Any, mutator: Mutator[Any]) -> None:
     known = domains(space)
     others = [n for n, domain in domains(explored).items() if known.get(n) != domain]
     if others:
-        warnings.warn(
+        _warn(
             f"mutate_fn explores {', '.join(others)} in another domain than the space "
-            "of the run has there. Pass both the same space.",
-            stacklevel=4,
+            "of the run has there. Pass both the same space."
         )
 
 
@@ -235,10 +233,9 @@ def space_facts(recorded: Mapping[str, str], space: Any) -> list[Fact]:
     if "space" not in recorded:
         return [Fact("space", text)]
     if codec.digest(decode(recorded["space"])) != codec.digest(codec.decode(text)):
-        warnings.warn(
+        _warn(
             "The run goes on with another space; the one that it began with stays "
-            "recorded.",
-            stacklevel=6,
+            "recorded."
         )
     return []
 
@@ -272,9 +269,7 @@ def kept_params(
     except (TypeError, ValueError) as error:
         raise damaged(f"what it keeps of the params is unknown: {error}") from error
     if keep is not None and keep != kept:
-        warnings.warn(
-            f"The run goes on with {keep}; it began with {kept}.", stacklevel=6
-        )
+        _warn(f"The run goes on with {keep}; it began with {kept}.")
     return keep or kept, []
 
 
@@ -282,16 +277,22 @@ def _warn_of_store(known: Mapping[str, Any], name: str, is_given: bool) -> None:
     """Say so if the params are looked for elsewhere than where they were saved."""
     before = known["store"]
     if name != before:
-        warnings.warn(
+        _warn(
             f"The run's params were saved by {before}, now they are read by {name}. "
-            "Pass the same params= as before, else they will be missing.",
-            stacklevel=7,
+            "Pass the same params= as before, else they will be missing."
         )
     elif known.get("given", is_given) != is_given:
         where = "in its folder" if is_given else "given (params=)"
-        warnings.warn(
+        _warn(
             f"The run's params were saved in a store that was {where}, and now they "
             "are looked for elsewhere. Pass the same params= as before, else they will "
-            "be missing.",
-            stacklevel=7,
+            "be missing."
         )
+
+
+def _warn(text: str) -> None:
+    """Warn at the line of the caller that has opened the run."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_OWN):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)

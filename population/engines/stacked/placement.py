@@ -20,7 +20,7 @@ from population.base.types import Checkpoint, Held, Ref, Saved
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat
 from population.engines.stacked.states import Bank, on_host
-from population.journal.records import GenerationRow
+from population.journal.records import Generation
 
 
 @dataclasses.dataclass(frozen=True)  # A tuple would equal another of one text.
@@ -128,7 +128,7 @@ class Tenants:
         for key in [key for key in self.snapshots if key not in keys]:
             del self.snapshots[key]
 
-    def settle(self, work: Sequence[tuple[int, GenerationRow, Checkpoint]]) -> None:
+    def settle(self, work: Sequence[tuple[int, Generation, Checkpoint]]) -> None:
         """Have the rows of these slots hold what the slots go on from.
 
         Args:
@@ -158,7 +158,7 @@ class Tenants:
         if self._stale:
             self._tell()
 
-    def _begin(self, row: int, generation: GenerationRow, newest: Checkpoint) -> None:
+    def _begin(self, row: int, generation: Generation, newest: Checkpoint) -> None:
         """Take over what a slot's generation says of its row."""
         if self.steps[row] != newest.step:
             self.steps[row] = newest.step

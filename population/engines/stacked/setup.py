@@ -23,7 +23,7 @@ from population.engines.stacked.member import Member
 from population.engines.stacked.placement import Fresh, Sources, Tenants, key_of
 from population.engines.stacked.states import Bank, Separate, Stack, on_host
 from population.engines.stacked.watch import Watch
-from population.run.open_run import Session
+from population.run.open_run import OpenRun as Session
 
 logger = logging.getLogger("population")
 Made = Stack | Separate

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from population.base.log_once import Notice, Notices
-from population.core.slot import Slot
+from population.core.known import Slot
 from population.engines.stacked.member import Member
 from population.engines.stacked.states import Bank
 from population.in_force import findings
