@@ -528,7 +528,8 @@ def test_a_poll_alone_does_not_bring_a_slot_back(hosts: Hosts) -> None:
     poll(run, 2, active.generation_id, active.step)
     assert probe.live(run) == [0, 1]
     hosts.pass_time(2 * TIMEOUT_S)
-    worker = begin(run, 2)
+    worker = run.worker(2)
+    assert worker.poll()
     assert probe.live(run) == [0, 1]
     worker.step += 1
     worker.report(3.0, "2")

@@ -153,10 +153,12 @@ class Machine(RuleBasedStateMachine):
         with pytest.raises(ZeroDivisionError, match="on purpose"):
             self._places[place].set_eval(*self._named(one))
         self._mutators[place].fail(False)
-        self._leases.judged[place] = True  # It has looked, though in vain.
-        newest = self._model.newest(one.worker_id)
-        if (one.generation, True) == (newest.name[0], one.step >= newest.step):
-            self._leases.noticed(place, one.worker_id)
+
+    @rule(place=PLACES, worker_id=SLOTS)
+    def give_up(self, place: int, worker_id: int) -> None:
+        """A slot is waited for no longer, until it reports."""
+        self._model.give_up(worker_id)
+        self._places[place].give_up(worker_id)
 
     # Workers.
 
@@ -349,7 +351,7 @@ class Machine(RuleBasedStateMachine):
         self._alive(place, worker_id, RAW)
         if was_current and generation != model.generation(worker_id):
             params = None  # It was branched by this very call: nothing is kept.
-        expected = model.poll(worker_id, str(generation), step, params)
+        expected = model.poll(worker_id, str(generation))
         found = controller.maybe_get_worker_data(worker_id, name, step, params, None)
         assert (found is None) == (expected is None)
         if found is not None and expected is not None:
@@ -375,24 +377,14 @@ class Machine(RuleBasedStateMachine):
                 known = self._leases.holder[said.worker_id]
                 if known is holder or (known is None and holder == RAW):
                     self._leases.write(said.worker_id, holder)
-        lost = self._leases.newly_lost(place) | self._model.lost
-        self._model.lost = lost - heard
+        self._model.lost -= heard
 
     def _alive(self, place: int, worker_id: int, holder: Any) -> None:
-        """A poll is a sign of life; by it slots may be found lost."""
-        known, leases, model = self._leases.holder[worker_id], self._leases, self._model
+        """A poll is a sign of life."""
+        known, leases = self._leases.holder[worker_id], self._leases
         mine = known is holder or (holder == RAW and known in (None, GIVEN_BACK))
-        if not mine or not leases.is_due(worker_id):
-            return
-        leases.write(worker_id, holder)
-        newly = leases.newly_lost(place)
-        if newly <= model.lost:
-            return
-        model.lost |= newly
-        told = model.newest_value(worker_id)
-        if told is not None:  # As nobody may ever report again.
-            asked = Point(**{**vars(told), "worker_id": worker_id})
-            model.decide(asked)
+        if mine and leases.is_due(worker_id):
+            leases.write(worker_id, holder)
 
     def _free(self, place: int, own: int | None) -> int | None:
         slots = [w for w in range(len(METAS)) if self._leases.is_claimable(place, w)]

@@ -302,7 +302,7 @@ class RunState:
         self.saves.add(record)
 
     def _apply_mutator(self, record: MutatorRecord) -> None:
-        if self.mutator is None or self.mutator.decisions != record.decisions:
+        if record != self.mutator:  # Else what it says may be in memory.
             self.mutator = record
 
     def _open(

@@ -14,7 +14,7 @@ import logging
 import pathlib
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from population.base import codec
@@ -251,14 +251,14 @@ class OpenRun:
         by = holder or self.all_holder
         text = None if by is None else by.text
 
-        def work(tx: Transaction) -> Collection[int]:
+        def work(tx: Transaction) -> dict[int, ActiveWorker]:
             if before is not None:
                 tx.do(before)
-            return self._deciding.submit(tx, new, text)
+            branched = self._deciding.submit(tx, new, text)
+            return {worker_id: self.active(worker_id) for worker_id in branched}
 
         with self.lock.lock:
-            branched = self.transact(work, new)
-            found = {worker_id: self.active(worker_id) for worker_id in branched}
+            found = self.transact(work, new)
         self.lock.drain()
         return found
 
@@ -273,8 +273,8 @@ class OpenRun:
     def check_progress(self) -> None:
         """After a report: RuntimeError if no member makes progress."""
         with self.lock.lock:
-            if not self.closed:
-                self.guards.set_backs.check(self.state())
+            if self._state is not None:
+                self.guards.set_backs.check(self._state)
 
     def give_up(
         self, worker_ids: Iterable[Any], *, exactly: bool = False, ask: bool = True

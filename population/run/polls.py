@@ -41,12 +41,18 @@ def poll(
 
 def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
     """The slot at its resume point; a new generation if that lies further back."""
+
+    def work(tx: Transaction) -> ActiveWorker:
+        tx.resume(worker_id, reader)
+        return run.active(worker_id)
+
     with run.lock.lock:
         newest, reader = run.state().slots[worker_id].newest, run.reader
         there = reader is not None or type(newest.params) is not Held
-        if not there or run.graph.resume_point(newest) is not newest:
-            run.transact(lambda tx: tx.resume(worker_id, reader))
-        found = run.active(worker_id)
+        if there and run.graph.resume_point(newest) is newest:
+            found = run.active(worker_id)
+        else:
+            found = run.transact(work)
     run.lock.drain()
     return found
 
