@@ -118,6 +118,12 @@ class Columns:
             for i, column in enumerate(self._columns)
         )
 
+    @property
+    def signature(self) -> Any:
+        """A key for what a program sees of them: structure, names and dtypes."""
+        dtypes = tuple(column.dtype for column in self._columns)
+        return self._tree, self.names, dtypes
+
     def blank(self, count: int) -> tuple[npt.NDArray[Any], ...]:
         """`[count]` zeros for each column."""
         return tuple(np.zeros(count, column.dtype) for column in self._columns)

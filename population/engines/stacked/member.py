@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from population.engines.stacked import captures
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.effects import Effects
 from population.engines.stacked.layout import Flat, Layout, Moved, is_array, told
-from population.in_force import injected, restoring
+from population.in_force import dataflow, injected, restoring
 from population.in_force.injected import Number
 
 FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets.
@@ -22,6 +23,8 @@ FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets
 
 class Member:
     """The user's functions, each traced with one member's arrays.
+
+    The functions are held weakly: they live as long as a run uses them.
 
     Args:
         init: `(key, meta_params) -> state`.
@@ -33,12 +36,13 @@ class Member:
         keep: Names of injected numbers that `step` changes by itself.
 
     Attributes:
-        columns: The same.
+        columns: How meta_params become scalars: their structure and dtypes.
         shapes: What the arrays of a state look like.
         injected: The optimiser's numbers but those to keep, each with its place among
             the arrays.
         moving: Where of these `init` makes the number of meta_params.
         unused: The names of hyperparameters on which no value depends.
+        convolves: Whether `step` has a convolution.
 
     Raises:
         ValueError: If a shape depends on meta_params, `step` changes the structure of
@@ -63,7 +67,7 @@ class Member:
                     f"{name} must be a function, got {function!r}. It is one of one "
                     "member; the population is the engine's business."
                 )
-        self._init, self._step, self._evaluate = init, step, evaluate
+        self._init, self._step, self._evaluate = map(_weakly, given.values())
         self.columns = columns
         self._keep = keep
         self._layout = Layout()
@@ -95,6 +99,7 @@ class Member:
             if n.place in places and not self._keeps(n)
         ]
         self.moving = {n.place for leaf, n in self.injected if effects.makes(leaf)}
+        self.convolves = _convolves(step)
         self.unused = [columns.names[column] for column in effects.unused()]
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
@@ -104,7 +109,7 @@ class Member:
     def _fresh_state(self, key: Any, scalars: Sequence[Any]) -> Any:
         with _named("init"):
             own = jax.random.fold_in(key, FRESH)
-            return self._init(own, self.columns.tree(scalars))
+            return self._init()(own, self.columns.tree(scalars))
 
     def put(self, flat: Flat, key: Any, scalars: Sequence[Any], new: Any) -> Flat:
         """The state with what `init` puts in force in its optimiser, if `new` is true.
@@ -139,7 +144,7 @@ class Member:
         """The state after one step."""
         with _named("step"):
             own = jax.random.fold_in(key, step)
-            state = self._step(
+            state = self._step()(
                 self._layout.state(flat), self.columns.tree(scalars), batch, own
             )
         return self._layout.flat(state)
@@ -149,7 +154,7 @@ class Member:
     ) -> tuple[Any, tuple[Any, ...]]:
         """The value of a state, and its metrics as a tuple."""
         with _named("evaluate"):
-            found = self._evaluate(
+            found = self._evaluate()(
                 self._layout.state(flat), self.columns.tree(scalars), batch
             )
         is_pair = type(found) is tuple and len(found) == 2
@@ -240,6 +245,11 @@ class Member:
             raise
 
 
+def _weakly(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
+    """A function that brings this one back as long as others hold it, if it can."""
+    return captures.reference(function) or (lambda: function)
+
+
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
     """Have what a user's function raises say which one it was."""
@@ -260,6 +270,17 @@ def _wide(number: Any) -> Any:
     array = jnp.asarray(number)
     narrow = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
     return array.astype(jnp.float32) if narrow else array
+
+
+def _convolves(jaxpr: Any) -> bool:
+    """Whether a jaxpr or one inside it has a convolution."""
+    found: set[str] = set()
+
+    def seen(equation: Any, *_: Any) -> None:
+        found.add(equation.primitive.name)
+
+    dataflow.uses(jaxpr, [dataflow.NOTHING] * len(jaxpr.invars), seen)
+    return "conv_general_dilated" in found
 
 
 def _shapes(tree: Any) -> Any:

@@ -90,6 +90,11 @@ class Tenants:
         self._stale = True
         self.snapshots: dict[Key, Flat] = {}
 
+    def use(self, bank: Bank) -> None:
+        """Go over to a bank whose rows hold the same states."""
+        self._bank = bank
+        self._tell()
+
     def has(self, row: int, key: Key) -> None:
         """Say what a row holds: after training, say."""
         self.holds[row] = key

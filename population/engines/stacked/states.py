@@ -14,8 +14,7 @@ from jax.sharding import Mesh
 
 from population.engines.stacked import programs, row_copies
 from population.engines.stacked.layout import Flat
-from population.engines.stacked.member import Member
-from population.engines.stacked.programs import Rows
+from population.engines.stacked.programs import Programs, Rows
 
 Values = list[tuple[float, list[Any]]]
 _CHUNKS = 64  # A chunk of copies is so small a part of all rows.
@@ -71,7 +70,7 @@ class Stack:
     """States stacked along a first axis, trained by one program.
 
     Args:
-        member: The user's functions.
+        found: The user's functions, compiled.
         keys: `[R]` the slots' PRNG keys.
         batching: "vmap" or "map".
         length: Steps of a chunk.
@@ -82,7 +81,7 @@ class Stack:
 
     def __init__(
         self,
-        member: Member,
+        found: Programs,
         keys: Any,
         batching: str,
         length: int,
@@ -90,16 +89,10 @@ class Stack:
         axes: tuple[int | None, int | None],
         evaluation: Any,
     ) -> None:
-        by_row, by_step = axes
-
-        def compiled(evaluates: bool) -> Callable[..., tuple[Any, ...]]:
-            train = programs.trainer(
-                member, length, evaluates=evaluates, per_step=by_step
-            )
-            return programs.batched(train, batching, mesh, by_row)
-
+        way = batching, length, mesh, axes
         self._flat: Flat = ()
-        self._train, self._finish = compiled(False), compiled(True)
+        self._train = found.stacked(*way, evaluates=False)
+        self._finish = found.stacked(*way, evaluates=True)
         self._copies = programs.copies(mesh)
         self._rows_at = programs.sharding(mesh, rows=True)
         all_at = programs.sharding(mesh, rows=False)
@@ -198,7 +191,7 @@ class Separate:
     No step takes over the memory of a state: so a copy of one costs nothing.
 
     Args:
-        member: The user's functions.
+        found: The user's functions, compiled.
         keys: `[N]` the slots' PRNG keys.
         length: Steps of a chunk.
         devices: Member i is on `devices[i % len(devices)]`.
@@ -208,21 +201,18 @@ class Separate:
 
     def __init__(
         self,
-        member: Member,
+        found: Programs,
         keys: Any,
         length: int,
         devices: Sequence[Any],
         axes: tuple[int | None, int | None],
         evaluation: Any,
     ) -> None:
-        def compiled(evaluates: bool) -> Callable[..., tuple[Any, ...]]:
-            train = programs.trainer(member, 1, evaluates=evaluates, per_step=None)
-            return jax.jit(train)
-
         self._devices = [devices[i % len(devices)] for i in range(len(keys))]
         self._flats: list[Flat] = []
         self._keys = [jax.device_put(keys[i], d) for i, d in enumerate(self._devices)]
-        self._train, self._finish = compiled(False), compiled(True)
+        self._train = found.alone(evaluates=False)
+        self._finish = found.alone(evaluates=True)
         self._length = length
         self._by_row, self._by_step = axes
         used = set(self._devices)

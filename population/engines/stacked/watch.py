@@ -56,6 +56,10 @@ class Watch:
         if unused:
             notices.say(Notice("no effect", "", _UNUSED.format(unused)))
 
+    def use(self, bank: Bank) -> None:
+        """Go over to a bank whose rows hold the same states."""
+        self._bank = bank
+
     def trained(self, rows: Collection[int], slots: Sequence[Slot]) -> None:
         """Say what a round has changed.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from population import Mutator, PopulationController
 from population.engines import vectorized
+from population.engines.stacked.rounds import Rounds
 from population.engines.stacked.states import Separate, Stack
 from population.mutators import PopulationBasedTraining
 from tests.engines import regression
@@ -152,18 +153,18 @@ def watch() -> None:
         compiled[0] += event == "/jax/core/compile/backend_compile_duration"
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    before = vectorized._Population._round
+    before = Rounds._round
 
     def round_(population: Any, active: Any) -> Any:
         values = before(population, active)
         told["compiled"].add(compiled[0])  # What came between two rounds counts, too.
-        bank: Stack | Separate = population._bank
+        bank: Stack | Separate = population._parts.bank
         flats = [bank._flat] if isinstance(bank, Stack) else bank._flats
         used = {d for flat in flats for d in flat[0].devices()}
         told["devices"].add(len(used))
         return values
 
-    setattr(vectorized._Population, "_round", round_)  # noqa: B010
+    setattr(Rounds, "_round", round_)  # noqa: B010
 
 
 def main() -> None:

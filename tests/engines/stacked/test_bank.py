@@ -19,6 +19,7 @@ SIZE, LENGTH = 5, 3
 AXES = {"data": (None, None), "each": (0, 0), "shared": (None, 0)}
 wait: Any = jax.block_until_ready
 KEYS = programs.base_keys(0, 64)
+KEPT: list[Any] = []  # A member does not keep its functions alive.
 
 
 def member(batch: Any) -> Member:
@@ -34,6 +35,7 @@ def member(batch: Any) -> Member:
     def evaluate(state: Any, meta: Any, batch: Any) -> Any:
         return jnp.sum(state["sum"]) + batch, {"draw": state["draw"], "by": meta["by"]}
 
+    KEPT.append((init, step, evaluate))
     columns = Columns.of([{"by": 1.0}], None, None, None)
     return Member(init, step, evaluate, columns, batch, np.float32(100))
 
@@ -55,7 +57,8 @@ def bank(
     devices: Sequence[Any] | None = None,
 ) -> Bank:
     """A bank whose row i begins with `[i, i]`, and adds i + 1 times its batches."""
-    one, devices = member(np.float32(1)), devices or jax.devices()[:1]
+    one = programs.Programs(member(np.float32(1)))
+    devices = devices or jax.devices()[:1]
     rest: Any = (AXES[kind], np.float32(100))
     found: Bank
     if batching == "loop":

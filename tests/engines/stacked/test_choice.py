@@ -8,12 +8,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from population.base import codec
 from population.engines.stacked import autotune
+from population.engines.stacked.builder import Builder
 from tests.engines.stacked import problems
-from tests.engines.stacked.problems import PLAIN
+from tests.engines.stacked.problems import PLAIN, Functions, Traced
 from tests.helpers import Clock
 
 
@@ -109,6 +113,7 @@ def favour(monkeypatch: pytest.MonkeyPatch, best: str) -> list[str]:
         return autotune.Choice(best, for_good=True)
 
     monkeypatch.setattr(autotune, "fastest", fastest)
+    monkeypatch.setattr(autotune, "pays", lambda left_s, compile_s, ways: True)
     return tried
 
 
@@ -116,14 +121,122 @@ def favour(monkeypatch: pytest.MonkeyPatch, best: str) -> list[str]:
 def test_trying_changes_nothing_in_the_run(
     best: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that chooses is the run with the choice named: copies were trained."""
+    """A run that goes over to another way is the run with it named all along."""
     options: Any = {"batches": lambda seed, worker_id, step: problems.INPUTS}
-    chosen, named = problems.controller(), problems.controller()
+    chosen, named = problems.controller(steps=20), problems.controller(steps=20)
     problems.run(named, PLAIN, batching=best, **options)
-    favour(monkeypatch, best)
+    tried = favour(monkeypatch, best)
     summary = problems.run(chosen, PLAIN, batching="auto", **options)
-    assert summary.batching == best
+    assert tried == list(problems.BATCHINGS)  # Once.
+    assert (summary.batching, summary.rounds) == (best, 10)
     problems.assert_alike(chosen, named)
+
+
+@pytest.mark.parametrize("kind", ["data", "shared_batches"])
+def test_a_way_is_changed_whatever_the_batches_are(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states go over to the other rows, and the batches go on where they were."""
+    given: dict[str, Any] = {
+        "data": problems.INPUTS,
+        "shared_batches": lambda seed, step: problems.INPUTS,
+    }
+    options = {kind: given[kind]}
+    chosen, named = problems.controller(steps=20), problems.controller(steps=20)
+    problems.run(named, PLAIN, batching="loop", **options)
+    favour(monkeypatch, "loop")
+    assert problems.run(chosen, PLAIN, batching="auto", **options).batching == "loop"
+    problems.assert_alike(chosen, named)
+
+
+def test_a_short_run_tries_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """What it compiles is the likely way alone, and nothing is recorded."""
+    traced = Traced(PLAIN)
+    found = problems.controller(steps=8)
+    with caplog.at_level(logging.INFO, "population"):
+        summary = problems.run(found, traced.functions, batching="auto")
+    assert summary.batching == "vmap"
+    assert traced.counts == {"init": 2, "step": 2, "evaluate": 2}
+    assert "batched by vmap, until it is known" in caplog.text
+    assert not [f for f in found.session.journal.facts() if "batching" in f]
+
+
+def test_trying_pays_where_the_time_that_is_left_outweighs_compiling() -> None:
+    """A quarter of it, against one program more than there are ways."""
+    assert not autotune.pays(left_s=15.9, compile_s=0.9, ways=3)
+    assert autotune.pays(left_s=16.1, compile_s=0.9, ways=3)
+
+
+@pytest.mark.parametrize(
+    ("ways", "platform", "convolves", "way"),
+    [
+        (["loop"], "gpu", False, "loop"),
+        (["loop", "vmap", "map"], "cpu", False, "vmap"),
+        (["loop", "vmap", "map"], "cpu", True, "loop"),
+        (["loop", "vmap", "map"], "gpu", True, "vmap"),
+        (["loop", "vmap"], "cpu", False, "vmap"),
+    ],
+)
+def test_a_run_begins_with_the_likely_way(
+    ways: list[str], platform: str, convolves: bool, way: str
+) -> None:
+    """Convolutions decide on a CPU; elsewhere all members side by side."""
+    assert autotune.likely(ways, platform, convolves=convolves)[0] == way
+
+
+def test_a_step_with_a_convolution_is_looped_on_a_cpu() -> None:
+    """It is found wherever it is in the step, behind a gradient and a jit, too."""
+
+    @jax.jit
+    def loss(kernel: Any) -> Any:
+        inputs = jnp.ones((1, 1, 8))
+        return jnp.sum(jax.lax.conv(inputs, kernel, (1,), "SAME") ** 2)
+
+    convolving = Functions(
+        lambda key, meta: jax.random.normal(key, (1, 1, 3)),
+        lambda state, meta, batch, key: state - 0.01 * jax.grad(loss)(state),
+        lambda state, meta, batch: loss(state),
+    )
+    found = problems.controller(steps=4)
+    assert problems.run(found, convolving, batching="auto").batching == "loop"
+
+
+def test_where_the_likely_way_is_impossible_the_next_one_is_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A callback has no rule for a batch; named, that is an error."""
+
+    def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        look = jax.ShapeDtypeStruct((), np.float32)
+        return jax.pure_callback(lambda x: np.float32(x + 1), look, state)
+
+    functions = Functions(
+        lambda key, meta: jnp.zeros(()), step, lambda state, meta, batch: -state
+    )
+    with pytest.raises(NotImplementedError, match="vmap"):
+        problems.run(problems.controller(steps=4), functions, batching="vmap")
+    found = problems.controller(steps=8)
+    summary = problems.run(found, functions, batching="auto")
+    assert (summary.batching, summary.rounds) == ("loop", 4)
+    assert found.newest(0).value == -8
+    assert "cannot be batched by vmap" in caplog.text
+
+
+def test_without_room_for_copies_the_present_way_stays(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run goes on, and a later one may try again."""
+
+    def trial(builder: Builder, batching: str) -> Any:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(Builder, "trial", trial)
+    monkeypatch.setattr(autotune, "pays", lambda left_s, compile_s, ways: True)
+    found = problems.controller(steps=20)
+    summary = problems.run(found, PLAIN, batching="auto")
+    assert (summary.batching, summary.rounds) == ("vmap", 10)
+    assert caplog.text.count("cannot be tried") == 1
+    assert not [f for f in found.session.journal.facts() if "batching" in f]
 
 
 def test_the_choice_is_recorded_and_kept(
@@ -131,18 +244,18 @@ def test_the_choice_is_recorded_and_kept(
 ) -> None:
     """A run that goes on tries nothing again; one that is named wins over both."""
     tried = favour(monkeypatch, "map")
-    found = problems.controller(log_dir=tmp_path, steps=4)
+    found = problems.controller(log_dir=tmp_path, steps=8)
     assert problems.run(found, PLAIN, batching="auto").batching == "map"
     facts = found.session.journal.facts()
     fact = facts["batching on 1 cpu, 2 steps a report"]
     assert codec.decode(fact) == "map"
     found.close()
     tried.clear()
-    again = problems.controller(log_dir=tmp_path, steps=6)
+    again = problems.controller(log_dir=tmp_path, steps=10)
     assert problems.run(again, PLAIN, batching="auto").batching == "map"
     assert tried == []
     again.close()
-    named = problems.controller(log_dir=tmp_path, steps=8)
+    named = problems.controller(log_dir=tmp_path, steps=12)
     assert problems.run(named, PLAIN, batching="vmap").batching == "vmap"
     named.close()
 
@@ -161,9 +274,15 @@ def test_a_choice_by_name_is_kept_too(
     again.close()
 
 
-def test_the_choice_is_left_to_the_clock_by_default() -> None:
-    """Without an argument all are tried, and one is taken."""
-    found = problems.controller(size=2, steps=2)
+def test_the_choice_is_left_to_the_clock_where_trying_pays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All are tried, one is taken, and a later run in this process takes it at once."""
+    monkeypatch.setattr(autotune, "pays", lambda left_s, compile_s, ways: True)
+    found = problems.controller(size=2, steps=8)
     summary = problems.run(found, PLAIN, batching="auto")
     assert summary.batching in problems.BATCHINGS
     assert found.finished
+    tried = favour(monkeypatch, "none")
+    again = problems.run(problems.controller(size=2), PLAIN, batching="auto")
+    assert (again.batching, tried) == (summary.batching, [])

@@ -14,8 +14,8 @@ import pytest
 
 from population import Branch, PopulationController, Stop
 from population.base.types import Held
-from population.engines import vectorized
 from population.engines.stacked import autotune, prefetching
+from population.engines.stacked.rounds import Rounds
 from population.engines.stacked.states import Stack
 from population.mutators import (
     FixedSchedule,
@@ -122,7 +122,7 @@ def seconds_a_round(
 ) -> list[list[int]]:
     """Have rounds take so long; the slots that were free at the end of each."""
     free: list[list[int]] = []
-    whole = vectorized._Population._round
+    whole = Rounds._round
 
     def slow(self: Any, active: Any) -> Any:
         values = whole(self, active)
@@ -133,7 +133,7 @@ def seconds_a_round(
         free.append([w for w in range(len(active)) if leases.is_free(w)])
         return values
 
-    monkeypatch.setattr(vectorized._Population, "_round", slow)
+    monkeypatch.setattr(Rounds, "_round", slow)
     return free
 
 
@@ -306,6 +306,7 @@ def test_the_data_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return autotune.Choice("loop", for_good=True)
 
     monkeypatch.setattr(autotune, "fastest", fastest)
+    monkeypatch.setattr(autotune, "pays", lambda left_s, compile_s, ways: True)
     problems.run(problems.controller(), PLAIN, data=data, batching="auto")
     assert counts == [1, 1, 1]
 

@@ -1,0 +1,153 @@
+"""Chooses how the members of a run are batched."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import statistics
+from collections.abc import Iterator
+
+from population.base import codec
+from population.engines.stacked import autotune
+from population.engines.stacked.builder import Builder
+from population.engines.stacked.programs import Programs
+from population.run.open_run import Session
+
+logger = logging.getLogger("population")
+_LAST = 5  # Rounds that say how long one takes.
+_LEAST = 3  # Rounds before anything is decided.
+
+
+class Impossible(Exception):
+    """The members cannot be trained in the present way, and there is another one."""
+
+
+class Tuner:
+    """The way of batching: the one that is named, recorded or known, or a likely one.
+
+    A likely one is kept until the run has shown that trying the others pays.
+
+    Args:
+        session: The run.
+        found: The user's functions, compiled.
+        builder: Makes trials.
+        asked: What the user asks for: a way of batching, or "auto".
+
+    Attributes:
+        batching: The present way.
+        settled: Whether no others will be tried.
+        for_good: Whether runs that go on should take it without a trial.
+    """
+
+    def __init__(
+        self, session: Session, found: Programs, builder: Builder, asked: str
+    ) -> None:
+        self._session, self._programs, self._builder = session, found, builder
+        self._rest = list(builder.ways)  # Those that have not failed.
+        self._rounds = 0
+        self._first_s = 0.0
+        self._seconds: collections.deque[float] = collections.deque(maxlen=_LAST)
+        self._trained_s = 0.0
+        self.settled = True
+        self.for_good = len(builder.ways) > 1
+        if asked != "auto":
+            self.batching = asked
+            return
+        with session.news.lock:
+            recorded = session.journal.facts().get(builder.fact)
+        known = found.fastest.get(builder.place)
+        if recorded is not None:
+            self.batching = codec.decode(recorded)
+            logger.info("members are batched by %s, as before", self.batching)
+        elif known is not None:
+            self.batching = known
+            logger.info("members are batched by %s, as in an earlier run", known)
+        else:
+            convolves = found.member.convolves
+            self.batching, told = autotune.likely(
+                builder.ways, builder.platform, convolves=convolves
+            )
+            self.settled, self.for_good = len(builder.ways) == 1, False
+            logger.info("members are batched by %s, %s", self.batching, told)
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Say of what fails in the first round whether another way may do it.
+
+        Raises:
+            Impossible: The present way has failed; `instead` is the next one.
+        """
+        try:
+            yield
+        except autotune.IMPOSSIBLE as error:
+            self._rest = [way for way in self._rest if way != self.batching]
+            if self._rounds or self.settled or not self._rest:
+                raise
+            logger.warning("members cannot be batched by %s: %s", self.batching, error)
+            raise Impossible from None
+
+    def instead(self) -> str:
+        """Go over to the first of the ways that have not failed."""
+        self.batching = self._rest[0]
+        return self.batching
+
+    def trained(self, seconds: float) -> None:
+        """Hear how long a round took."""
+        self._rounds += 1
+        self._trained_s += seconds
+        if self._rounds == 1:
+            self._first_s = seconds
+            return
+        self._seconds.append(seconds)
+        # Kept for later runs, which do not compile and so cannot see it.
+        key = self.batching, self._builder.place
+        found = self._first_s - self._round_s
+        known = self._programs.compile_s.get(key, 0.0)
+        self._programs.compile_s[key] = max(known, found)
+
+    def is_due(self) -> bool:
+        """Whether the other ways are to be tried now."""
+        if self.settled or self._rounds < _LEAST:
+            return False
+        compile_s = self._programs.compile_s[self.batching, self._builder.place]
+        return autotune.pays(self._left_s(), compile_s, len(self._rest))
+
+    def choose(self) -> str:
+        """Try the ways; the fastest is the present one from now on."""
+        steps = self._builder.trial_length
+        told = f"{steps} steps of all members"
+        self.settled = True
+        try:
+            choice = autotune.fastest(self._builder.trial, told, self._rest)
+        except autotune.IMPOSSIBLE as error:  # There is no room for copies.
+            logger.warning("ways of batching cannot be tried: %s", error)
+            return self.batching
+        finally:
+            self._builder.end_trials()
+        self.batching, self.for_good = choice
+        if choice.for_good:
+            self._programs.fastest[self._builder.place] = choice.batching
+        return self.batching
+
+    @property
+    def _round_s(self) -> float:
+        return statistics.median(self._seconds)
+
+    def _left_s(self) -> float:
+        """Seconds of training that are left; of a run without a limit, as many again.
+
+        Limits are those that are known ahead: of steps, reports and seconds.
+        """
+        session, stop = self._session, self._session.stop
+        every = self._builder.steps_per_report
+        left = []
+        if stop.steps is not None:
+            lowest = min(slot.newest.step for slot in session.slots)
+            left.append((stop.steps - lowest) / every * self._round_s)
+        if stop.reports is not None:
+            reports = stop.reports - session.slots.reports
+            left.append(reports / len(session.slots) * self._round_s)
+        if stop.seconds is not None:
+            left.append(stop.seconds - session.open_s)
+        return min(left, default=self._trained_s)
