@@ -34,7 +34,7 @@ from population.controller import PopulationController
 from population.engines.stacked import arguments, interrupts, setup
 from population.engines.stacked.columns import mask as mask
 from population.engines.stacked.rounds import Rounds
-from population.engines.stacked.summary import Summary as Summary
+from population.engines.summary import Summary as Summary
 from population.in_force import restoring
 from population.report import progress as progress_module
 
@@ -70,7 +70,7 @@ def run(
         evaluate: `(state, meta_params, batch) -> value`, a number, or the value and a
             dict of further numbers.
         steps_per_report: Steps between two reports of a member.
-        data: What each step gets as its batch: a data set to draw from, say.
+        data: What each step gets as its batch: for example a data set to draw from.
         batches: `(seed, worker_id, step)`, on the host, to a batch of one member.
         shared_batches: `(seed, step)` to one batch for all members.
         evaluation: What `evaluate` gets as its batch.
@@ -84,12 +84,12 @@ def run(
         progress: Whether to show bars.
 
     Raises:
-        ValueError: If an argument, or a value of meta_params, is none that fits; if a
-            shape depends on meta_params.
-        TypeError: If an argument is none of the kind.
-        ClaimError: If somebody else trains a slot.
-        RuntimeError: If somebody takes a slot meanwhile, all wait for a decision, or
-            whatever the members try they diverge.
+        ValueError: An argument or a value of meta_params is invalid, or a shape depends
+            on meta_params.
+        TypeError: An argument has the wrong type.
+        ClaimError: Another process or loop trains a slot.
+        RuntimeError: Another process takes over a slot during the run, all members wait
+            for a decision, or all members diverge again and again.
         Exception: What the functions raise.
     """
     request = arguments.Request(
@@ -115,13 +115,13 @@ def _run(
     controller.session.check_open(to_train=True)
     start, claims = time.perf_counter(), controller.session.claims
     if controller.finished:
-        return Summary(len(controller.session.slots), 0, "", 0.0, 0.0, False)
+        return Summary(1, 0.0, 0.0, False, num_members=len(controller.session.slots))
     with controller.session.news.lock:  # Two threads may ask at once.
         if claims.of_all is not None:
             raise ClaimError(
-                "vectorized.run needs all slots, and a loop of this very controller "
-                "has claimed them. End it first: one controller trains one stack at a "
-                "time."
+                "vectorized.run needs all slots, but another loop of this controller "
+                "has claimed them. End that loop first: a controller trains one "
+                "stacked population at a time."
             )
         controller.claim_all()
     with contextlib.ExitStack() as stack:
@@ -132,15 +132,16 @@ def _run(
         check = parts.columns.encode
         stack.enter_context(controller.session.decisions.checked_by(check))
         rounds = Rounds(controller, parts, request)
-        stop = stack.enter_context(interrupts.first_is_told())
+        stop = stack.enter_context(interrupts.stop_at_first())
         if progress:
             stack.enter_context(progress_module.bars(controller))
         rounds.train(stop)
     return Summary(
-        num_members=parts.size,
-        rounds=rounds.rounds,
-        batching=parts.tuner.batching,
+        num_workers=1,
         wall_s=time.perf_counter() - start,
         overhead_s=rounds.overhead_s,
         interrupted=stop.is_set(),
+        num_members=parts.size,
+        rounds=rounds.rounds,
+        batching=parts.tuner.batching,
     )

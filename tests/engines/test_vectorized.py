@@ -20,7 +20,7 @@ from population import Mutator, PopulationController, Stop
 from population.base.errors import ClaimError
 from population.base.types import Held, Saved
 from population.engines import vectorized
-from population.engines.stacked.placement import Tenants
+from population.engines.stacked.placement import Placement
 from population.engines.stacked.rounds import Rounds
 from population.mutators import (
     REGISTRY,
@@ -185,18 +185,18 @@ def test_snapshots_are_what_may_be_needed_and_nothing_else(
 ) -> None:
     """Each is named by `reachable()`; what that names is in a row or a snapshot."""
     found = regression.controller(regression.GoBack(), 3, steps=60)
-    drop, seen = Tenants.drop_all_but, []
+    drop, seen = Placement.drop_all_but, []
 
-    def checked(tenants: Tenants, keys: Any) -> None:
-        drop(tenants, keys)
+    def checked(placement: Placement, keys: Any) -> None:
+        drop(placement, keys)
         reachable = found.session.reachable().values()
         named = {c.params for c in reachable if isinstance(c.params, Held)}
         newest = {slot.newest.params for slot in found.session.slots}
-        assert set(tenants.snapshots) <= named
-        assert named <= set(tenants.snapshots) | newest
-        seen.append(len(tenants.snapshots))
+        assert set(placement.snapshots) <= named
+        assert named <= set(placement.snapshots) | newest
+        seen.append(len(placement.snapshots))
 
-    monkeypatch.setattr(Tenants, "drop_all_but", checked)
+    monkeypatch.setattr(Placement, "drop_all_but", checked)
     regression.stacked(found, save_every=1000)
     assert max(seen) >= 3
     assert min(seen[5:]) < max(seen)

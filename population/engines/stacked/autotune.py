@@ -19,16 +19,16 @@ from typing import Any, NamedTuple
 import jax
 
 logger = logging.getLogger("population")
-BATCHINGS = ("loop", "vmap", "map")  # Tried in this order: the first is never a trap.
-SHORT = 4  # Steps of a trial: enough to see what a loop in a program costs.
-_GIVE_UP = 3.0  # Slower by this factor than the best: no more time is spent on it.
+BATCHINGS = ("loop", "vmap", "map")  # Tried in this order: the first always works.
+SHORT = 4  # Steps of a trial: enough to measure what a loop in a program costs.
+_GIVE_UP = 3.0  # A way that is slower than the best by this factor is timed once.
 _ROUNDS = 3
 _GAIN = 0.25  # What another way may save of the time that is left.
 _LEAST_S, _ENOUGH_S = 0.1, 2.0
-# What has no rule for a batch, or needs more memory than there is.
+# Raised where a primitive has no batching rule, or where memory does not suffice.
 IMPOSSIBLE = (NotImplementedError, ValueError, jax.errors.JaxRuntimeError)
 
-Round = Callable[[], Any]  # Returns once the device has done it.
+Round = Callable[[], Any]  # Returns once the device is done.
 
 
 class Choice(NamedTuple):
@@ -36,12 +36,12 @@ class Choice(NamedTuple):
 
     Attributes:
         batching: "vmap", "map" or "loop".
-        for_good: Whether later runs may take it without a trial: there were others, and
-            none of them failed for want of memory, which another program may have used.
+        keep: Whether later runs may use it without a trial: there were others, and none
+            of them ran out of memory, which another program may have used.
     """
 
     batching: str
-    for_good: bool
+    keep: bool
 
 
 def worth_trying(num_members: int, steps_per_report: int) -> list[str]:
@@ -53,7 +53,7 @@ def worth_trying(num_members: int, steps_per_report: int) -> list[str]:
 
 
 def likely(ways: Sequence[str], platform: str, *, convolves: bool) -> tuple[str, str]:
-    """The way to begin with, and why.
+    """The way to begin with, and the reason in words.
 
     Args:
         ways: Those that differ.
@@ -87,26 +87,26 @@ def fastest(
     """The way of batching that takes the least time.
 
     Args:
-        make: For a way, a function that trains copies of all members for a moment.
-        what: What such a moment is, for people.
+        make: Of a way, a function that trains copies of all members for a few steps.
+        what: What such a function trains, for the log.
         names: The ways, in the order in which they are tried.
         clock: Gives seconds.
     """
     if len(names) == 1:
         logger.info("members are batched by %s, as there is no other way", *names)
-        return Choice(names[0], for_good=False)
+        return Choice(names[0], keep=False)
     found: dict[str, float] = {}
     failed: Exception | None = None
     short_of_memory = False
     for name in names:
-        run = None  # What the last one needs is free before the next one is made.
+        run = None  # The memory of the last one is free before the next is made.
         try:
             run = make(name)
             run()  # It is compiled now.
         except IMPOSSIBLE as error:
             logger.warning("members cannot be batched by %s: %s", name, error)
             short_of_memory |= _is_memory(error)
-            # Its frames hold the states that did not fit, and others need the room.
+            # Its frames hold the states that did not fit, and others need the memory.
             failed = error.with_traceback(None)
             failed.__context__ = failed.__cause__ = None
             continue
@@ -114,8 +114,8 @@ def fastest(
     if failed is not None and not found:
         raise failed
     chosen = min(found, key=lambda name: found[name])
-    told = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in found.items())
-    logger.info("members are batched by %s (%s: %s)", chosen, what, told)
+    times = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in found.items())
+    logger.info("members are batched by %s (%s: %s)", chosen, what, times)
     return Choice(chosen, not short_of_memory)
 
 
@@ -124,7 +124,7 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _seconds(run: Round, best: float | None, clock: Callable[[], float]) -> float:
-    """Seconds of a run, the median of some; of one if that is much slower."""
+    """The median of several runs; a single one if that is much slower than the best."""
     spent: list[float] = []
     while True:
         start = clock()

@@ -14,16 +14,21 @@ from population.engines.stacked import autotune, prefetching, programs
 from population.engines.stacked.arguments import Request
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat
-from population.engines.stacked.placement import Fresh, Sources, Tenants, key_of
+from population.engines.stacked.placement import Fresh, Placement, Sources, key_of
 from population.engines.stacked.programs import Programs
-from population.engines.stacked.states import Bank, Separate, Stack, on_host
+from population.engines.stacked.states import (
+    MemberStates,
+    SeparateStates,
+    StackedStates,
+    on_host,
+)
 from population.run.open_run import Session
 
-Made = Stack | Separate
+Made = StackedStates | SeparateStates
 
 
 class Builder:
-    """Makes the parts, and tries ways of batching.
+    """Makes states, batches and trials for any way of batching.
 
     Args:
         session: The run.
@@ -67,7 +72,7 @@ class Builder:
         self._tried: Made | None = None
 
     def measure(self, batch: Any) -> None:
-        """See how many steps a chunk may have: its batches are all at hand."""
+        """Set how many steps a chunk has: all its batches are in memory at once."""
         if self._source.kind == "data":
             return
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
@@ -91,39 +96,41 @@ class Builder:
         self._begin(states)
         return states
 
-    def _begin(self, bank: Made) -> None:
-        """Have a bank hold fresh states."""
-        if isinstance(bank, Separate):  # Never all of them twice.
-            bank.begin(
+    def _begin(self, states: Made) -> None:
+        """Fill rows with fresh states."""
+        if isinstance(states, SeparateStates):  # One by one: they fit once only.
+            states.begin(
                 self._one_fresh(row, [column[row] for column in self._scalars])
                 for row in range(self._count)
             )
         else:
-            bank.begin(self._fresh())
+            states.begin(self._fresh())
 
-    def tenants(self, bank: Bank) -> Tenants:
-        """The rows of a bank that has just begun."""
+    def placement(self, states: MemberStates) -> Placement:
+        """The placement of rows that hold fresh states."""
         sources = Sources(self._load, self._one_fresh)
-        found = Tenants(bank, self._count, self._rows, self._columns, sources)
+        found = Placement(states, self._count, self._rows, self._columns, sources)
         for row, newest in enumerate(self._newest):
             key = key_of(newest)
             if isinstance(key, Fresh):
-                found.has(row, key)
+                found.set_held(row, key)
         return found
 
     def feed(self, batching: str, length: int, **options: float) -> prefetching.Feed:
-        """What brings the batches of a chunk."""
+        """The source of the batches of each chunk."""
         kind, seed = self._source.kind, self._session.seed
         if kind == "data":
             return prefetching.Constant(self._data)
         here, whole = self._putter(rows=True), self._putter(rows=False)
         if batching == "loop":  # What Python cuts up stays on the host.
-            here = whole = _as_it_is
+            here = whole = _unchanged
         function = self._source.function
         if kind == "shared":
             return prefetching.Shared(function, seed, length, whole, **options)
         count, rows = self._count, self._rows
-        each = functools.partial(prefetching.Each, function, seed, count, length, here)
+        each = functools.partial(
+            prefetching.PerMember, function, seed, count, length, here
+        )
         return each(rows=rows, **options)
 
     @functools.cached_property
@@ -133,7 +140,7 @@ class Builder:
 
     @functools.cached_property
     def _held_out(self) -> Any:
-        """The same of what `evaluate` gets."""
+        """What `evaluate` gets, on all devices."""
         return self._putter(rows=False)(self._evaluation)
 
     def _putter(self, *, rows: bool) -> Callable[[Any], Any]:
@@ -148,19 +155,19 @@ class Builder:
         if self._tried is not None:
             self._tried.release()
         length = self.trial_length
-        bank = self._tried = self._empty(batching, length)
-        self._begin(bank)
-        bank.tell(self._steps, self._scalars, np.ones(self._rows, np.bool_))
+        states = self._tried = self._empty(batching, length)
+        self._begin(states)
+        states.set_rows(self._steps, self._scalars, np.ones(self._rows, np.bool_))
         brought = self.feed(batching, length, ahead_s=math.inf)  # There is no next one.
         rows = slice(1) if self._source.kind == "shared" else slice(None)
         batches = brought.take(self._steps[rows].tolist())
         brought.close()
         if length == self._options.steps_per_report:
-            return lambda: bank.finish(batches)  # A whole round.
+            return lambda: states.finish(batches)  # A whole round.
 
         def steps() -> None:
-            bank.train(batches)
-            bank.wait()
+            states.train(batches)
+            states.wait()
 
         return steps
 
@@ -181,9 +188,10 @@ class Builder:
         evaluation = self._held_out
         if batching == "loop":
             keys = self._keys[: self._count]
-            return Separate(self._programs, keys, length, self._devices, by, evaluation)
+            where = length, self._devices
+            return SeparateStates(self._programs, keys, *where, by, evaluation)
         way = batching, length, self._mesh
-        return Stack(self._programs, self._keys, *way, by, evaluation)
+        return StackedStates(self._programs, self._keys, *way, by, evaluation)
 
     def _fresh(self) -> Flat:
         """Fresh states of all rows, with the slots' meta_params."""
@@ -196,7 +204,7 @@ class Builder:
 
     @functools.cached_property
     def _like(self) -> Any:
-        """What saved params are to look like."""
+        """An example of saved params, for the params store."""
         flat = self._one_fresh(0, [column[0] for column in self._scalars])
         return self._member.saved(tuple(map(on_host, flat)))
 
@@ -205,5 +213,5 @@ class Builder:
         return self._member.restored(tree)
 
 
-def _as_it_is(tree: Any) -> Any:
+def _unchanged(tree: Any) -> Any:
     return tree

@@ -37,7 +37,7 @@ class _Entry(NamedTuple):
     alive: list[Any]  # Weak references: they remove the entry.
 
 
-_entries: dict[Any, _Entry] = {}  # The one used last is the last one.
+_entries: dict[Any, _Entry] = {}  # In the order of their last use.
 _lock = threading.Lock()
 
 

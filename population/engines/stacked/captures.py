@@ -1,10 +1,10 @@
-"""What a function reads beside its arguments: whether it is still as it was.
+"""Whether what a function reads beside its arguments has changed since it was traced.
 
-A compiled function keeps what it read when it was traced: variables of the function
-around it, globals, attributes of `self`. A later run may use it again only while these
-are the same. Found are those that the function names itself or in functions of its own
-module, and what lists, tuples and dicts among them hold. What other modules hold is
-taken to be constant, as `jax.jit` takes everything.
+A compiled function keeps the values that it read when it was traced: variables of the
+enclosing function, globals, attributes of `self`. A later run may use it again only
+while these are the same. `Captures` finds those that the function names, those of
+functions of the same module that it uses, and the items of lists, tuples and dicts
+among them. What it reads in other modules is taken to be constant, as in `jax.jit`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def reference(function: Callable[..., Any]) -> Callable[[], Any] | None:
-    """A weak reference to a function; None if there is none to its kind of object."""
+    """A weak reference to a function; None if its type does not support one."""
     try:
         if isinstance(function, types.MethodType):
             return weakref.WeakMethod(function)
@@ -30,7 +30,7 @@ def reference(function: Callable[..., Any]) -> Callable[[], Any] | None:
 
 
 def identity(function: Callable[..., Any]) -> tuple[int, ...]:
-    """A key for a function that lives: a method is the same each time it is looked up.
+    """A key for a function while it lives; Python makes a bound method anew each time.
 
     Args:
         function: Any callable.
@@ -41,7 +41,7 @@ def identity(function: Callable[..., Any]) -> tuple[int, ...]:
 
 
 class Captures:
-    """What some functions have read, without keeping large objects alive.
+    """What some functions read, without keeping large objects alive.
 
     Args:
         functions: The callables.
@@ -82,7 +82,7 @@ def _read(value: Any, seen: set[int], module: Any) -> Iterator[Any]:
         for inner in _named(value):
             yield inner
             yield from _read(inner, seen, value.__globals__)
-    elif hasattr(value, "__wrapped__"):  # Of jax.jit, say.
+    elif hasattr(value, "__wrapped__"):  # As jax.jit returns it.
         yield from _read(value.__wrapped__, seen, module)
     elif module is None and hasattr(value, "__dict__"):  # An object that is called.
         yield from vars(value).items()

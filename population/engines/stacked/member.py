@@ -14,7 +14,7 @@ import numpy as np
 from population.engines.stacked import captures
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.effects import Effects
-from population.engines.stacked.layout import Flat, Layout, Moved, is_array, told
+from population.engines.stacked.layout import Flat, Layout, Moved, is_array, shown
 from population.in_force import dataflow, injected, restoring
 from population.in_force.injected import Number
 
@@ -37,17 +37,17 @@ class Member:
 
     Attributes:
         columns: How meta_params become scalars: their structure and dtypes.
-        shapes: What the arrays of a state look like.
-        injected: The optimiser's numbers but those to keep, each with its place among
-            the arrays.
-        moving: Where of these `init` makes the number of meta_params.
+        shapes: Shapes and dtypes of the arrays of a state.
+        injected: The optimiser's numbers except those to keep, each with its place
+            among the arrays.
+        moving: The places of those that `init` computes from meta_params.
         unused: The names of hyperparameters on which no value depends.
         convolves: Whether `step` has a convolution.
 
     Raises:
-        ValueError: If a shape depends on meta_params, `step` changes the structure of
-            the state, `evaluate` returns no number, or `keep` names what is not there.
-        TypeError: If one of the three is no function.
+        ValueError: A shape depends on meta_params, `step` changes the structure of the
+            state, `evaluate` returns no number, or `keep` names an unknown number.
+        TypeError: One of the three is not callable.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Member:
         for name, function in given.items():
             if not callable(function):
                 raise TypeError(
-                    f"{name} must be a function, got {function!r}. It is one of one "
-                    "member; the population is the engine's business."
+                    f"{name} must be a function, got {function!r}. Write it for one "
+                    "member; the engine batches it."
                 )
         self._init, self._step, self._evaluate = map(_weakly, given.values())
         self.columns = columns
@@ -112,9 +112,9 @@ class Member:
             return self._init()(own, self.columns.tree(scalars))
 
     def put(self, flat: Flat, key: Any, scalars: Sequence[Any], new: Any) -> Flat:
-        """The state with what `init` puts in force in its optimiser, if `new` is true.
+        """The state with the optimiser's numbers that `init` makes, if `new` is true.
 
-        What `init` makes beside that is not computed: nothing is done with it.
+        XLA leaves out all else that `init` computes, as nothing uses it.
         """
         state = self._layout.state(flat)
         held = injected.numbers(state)
@@ -160,7 +160,7 @@ class Member:
         is_pair = type(found) is tuple and len(found) == 2
         value, metrics = found if is_pair else (found, None)
         if metrics is not None and not isinstance(metrics, dict):
-            what = told(metrics) if is_array(metrics) else type(metrics).__name__
+            what = shown(metrics) if is_array(metrics) else type(metrics).__name__
             raise ValueError(
                 "evaluate's metrics must be a dict of numbers, got a "
                 f"{what} beside the value. Return the value alone, or a tuple of it "
@@ -169,7 +169,7 @@ class Member:
         _check_number(value, "evaluate must return a number")
         if jnp.asarray(value).dtype == jnp.bool_:
             raise ValueError(
-                "evaluate must return a number, got a bool. Make it a float, say."
+                "evaluate must return a number, got a bool. Make it a float."
             )
         leaves, self._metrics = jax.tree.flatten(metrics)
         for leaf in leaves:
@@ -185,10 +185,10 @@ class Member:
         return self._layout.saved(flat)
 
     def restored(self, tree: Any) -> Flat:
-        """The arrays of what `saved` has made.
+        """The arrays of a tree that `saved` has made.
 
         Raises:
-            ParamsError: If they are not those of a member of this population.
+            ParamsError: They are not those of a member of this population.
         """
         return self._layout.restored(tree, self.shapes)
 
@@ -202,7 +202,7 @@ class Member:
             if (old.shape, old.dtype) != (new.shape, new.dtype):
                 raise ValueError(
                     "step must return a state with the shapes and dtypes that it was "
-                    f"given; {name} was {told(old)} and became {told(new)}. Cast it, "
+                    f"given; {name} was {shown(old)} and became {shown(new)}. Cast it, "
                     "or have init make it so."
                 )
         return after
@@ -213,7 +213,7 @@ class Member:
         """A function's jaxpr and the shapes that it returns.
 
         Raises:
-            ValueError: If they are not fixed.
+            ValueError: A shape depends on meta_params.
         """
         try:
             traced, shapes = jax.make_jaxpr(function, return_shape=True)(
@@ -230,7 +230,7 @@ class Member:
                         *a,
                     )
                 except (TypeError, LookupError, ValueError, AttributeError):
-                    continue  # It is not that one, or it needs more than a number.
+                    continue  # Another one is needed, or more than a number.
                 raise ValueError(
                     f"{name} must not need {names} as a plain number: all members are "
                     "one program, so that no shape, range or Python `if` may depend on "
@@ -246,13 +246,13 @@ class Member:
 
 
 def _weakly(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
-    """A function that brings this one back as long as others hold it, if it can."""
+    """A weak reference to a function; a strong one if its type supports no other."""
     return captures.reference(function) or (lambda: function)
 
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Have what a user's function raises say which one it was."""
+    """Add the function's name to what it raises."""
     try:
         yield
     except BaseException as error:
@@ -266,7 +266,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _wide(number: Any) -> Any:
-    """A number in a type that Python knows: bfloat16 is none."""
+    """A number in a type that Python has: bfloat16 becomes float32."""
     array = jnp.asarray(number)
     narrow = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
     return array.astype(jnp.float32) if narrow else array
@@ -293,6 +293,6 @@ def _check_number(value: Any, what: str) -> None:
     number = dtype == np.bool_ or jnp.issubdtype(dtype, jnp.number)
     if not number or jnp.issubdtype(dtype, jnp.complexfloating) or jnp.shape(value):
         raise ValueError(
-            f"{what}, got {told(value)}. Return a scalar, or a scalar and a dict of "
-            "scalars; average over the examples, say."
+            f"{what}, got {shown(value)}. Return a scalar, or a scalar and a dict of "
+            "scalars: the mean over the examples, for instance."
         )

@@ -15,13 +15,13 @@ from population.engines.stacked.layout import Flat
 from population.engines.stacked.member import Member
 
 AXIS = "members"
-_MOST = 32  # Programs of the same functions: of other lengths and devices, say.
+_MOST = 32  # Programs of the same functions, with other lengths or devices.
 _ROWS: Any = PartitionSpec(AXIS)
 _ALL: Any = PartitionSpec()
 
 
 class Rows(NamedTuple):
-    """What a program needs to know of each row.
+    """Inputs of a program that are constant over a round, for each row.
 
     Attributes:
         scalars: `[R]` each: meta_params.
@@ -43,8 +43,8 @@ def trainer(
         member: The user's functions.
         length: Steps of a call.
         evaluates: Whether it evaluates the state at its end.
-        per_step: Axis of the batches that runs over the steps; None: each step gets
-            the same.
+        per_step: Axis of the batches that runs over the steps; None: all steps get the
+            same batch.
     """
 
     def train(
@@ -82,7 +82,7 @@ def batched(
     Args:
         train: What one row does.
         batching: "vmap" or "map".
-        mesh: The devices; each trains its own rows, and needs nothing of the others.
+        mesh: The devices; each trains its own rows without the others.
         batch_axis: 0 where each row has batches of its own, else None.
     """
 
@@ -198,7 +198,7 @@ def _fresh(member: Member, mesh: Mesh) -> Callable[[Any, Sequence[Any]], Flat]:
 
 
 def sharding(mesh: Mesh, *, rows: bool) -> Any:
-    """Where arrays belong: their rows spread over the devices, or all on each."""
+    """A sharding: rows spread over the devices, or everything on each device."""
     if mesh.size == 1:
         return mesh.devices.flat[0]
     return NamedSharding(mesh, _ROWS if rows else _ALL)
@@ -209,9 +209,9 @@ class Copies(NamedTuple):
 
     Attributes:
         take: The stack and a row, to that row alone.
-        put: The stack, a row and what it shall hold, to the next stack.
+        put: The stack, a row and its new state, to the next stack.
         move: The stack, rows `[K]` to read and rows `[K]` to write, to the next stack;
-            all are read before any is written, and a row beyond the end is none.
+            all are read before any is written; rows beyond the end are ignored.
     """
 
     take: Callable[..., Flat]
@@ -219,9 +219,9 @@ class Copies(NamedTuple):
     move: Callable[..., Flat]
 
 
-@functools.lru_cache(maxsize=8)  # They are the same whatever is tried and trained.
+@functools.lru_cache(maxsize=8)  # They do not depend on the user's functions.
 def copies(mesh: Mesh) -> Copies:
-    """The functions for stacks on these devices; those that change one reuse it."""
+    """The functions for stacks on these devices; `put` and `move` reuse its memory."""
     rows, whole = sharding(mesh, rows=True), sharding(mesh, rows=False)
     spread = {} if mesh.size == 1 else {"out_shardings": rows}
     alone = {} if mesh.size == 1 else {"out_shardings": whole}

@@ -28,11 +28,11 @@ _SAVING = (OSError, RuntimeError, MemoryError, TypeError, ValueError)
 
 
 class Rounds:
-    """All members on their way, round by round.
+    """Trains all members round by round.
 
     Args:
         controller: The population.
-        parts: What trains it.
+        parts: States, batches and programs.
         request: What the user asks for.
 
     Attributes:
@@ -60,10 +60,10 @@ class Rounds:
         self.overhead_s = 0.0
 
     def train(self, stop: threading.Event) -> None:
-        """Round after round until the run has ended; then save what is not yet.
+        """Train until the run has ended, then save all states that are not saved.
 
-        That is done too if something is raised while the rows hold what was last
-        reported: by the first batches of a round, by a step that cannot be traced.
+        They are saved too if an error comes while the rows hold the states that were
+        reported last: from the first batches of a round, or from tracing a step.
         """
         try:
             while not (self._controller.finished or stop.is_set()):
@@ -73,9 +73,8 @@ class Rounds:
                 if not active:
                     continue  # Another process has ended the run.
                 start = time.perf_counter()
-                try:
-                    values = self._round(active)
-                except Impossible:
+                values = self._round(active)
+                if values is None:
                     self._parts.begin_again()
                     continue
                 self._parts.tuner.trained(time.perf_counter() - start)
@@ -93,16 +92,16 @@ class Rounds:
         self._save_rest()
 
     def _rescue(self, error: BaseException) -> None:
-        """Save what can be saved; should that fail, the error says so too."""
+        """Save what can be saved; if that fails, add a note to the error."""
         try:
             self._save_rest()
         except (*_SAVING, PopulationError) as second:
-            told = f"{type(second).__name__}: {second}"
-            error.add_note(f"What was trained since the last save is lost, too: {told}")
+            reason = f"{type(second).__name__}: {second}"
+            error.add_note(f"The training since the last save is lost, too: {reason}")
 
     def _prepare(self) -> list[int]:
-        """Have the rows hold what the slots go on from; say which are trained."""
-        session, tenants = self._session, self._parts.tenants
+        """Fill the rows with the states to train, and return the slots to train."""
+        session, placement = self._session, self._parts.placement
         with session.news.lock:
             session.refresh()
             self._check_claim()
@@ -114,31 +113,31 @@ class Rounds:
         self._ids = [slot.generation.generation_id for slot in slots]
         waiting = sorted(set(range(len(slots))) - set(active))
         needed = pinned | {key_of(slots[w].newest) for w in waiting}
-        tenants.keep(needed)
+        placement.snapshot(needed)
         if waiting or before != self._ids or self._moved():
             self._whole = False  # Should a copy fail.
-            tenants.settle([(w, slots[w].generation, slots[w].newest) for w in active])
+            placement.bring([(w, slots[w].generation, slots[w].newest) for w in active])
             self._whole = True
-        tenants.drop_all_but(needed)
+        placement.drop_all_but(needed)
         for w in waiting:
-            tenants.lose(w)  # It trains along, but nothing comes of it.
-        self._kept = set(tenants.snapshots) | pinned
+            placement.clear(w)  # The row is trained too, but its result is dropped.
+        self._kept = set(placement.snapshots) | pinned
         session.news.drain()
         return active
 
     def _moved(self) -> bool:
-        """Whether a slot goes on from anything else than what its row has reported."""
+        """Whether a slot continues from another state than its row has reported."""
         newest = (slot.newest.params for slot in self._session.slots)
-        return not all(map(operator.is_, newest, self._parts.tenants.holds))
+        return not all(map(operator.is_, newest, self._parts.placement.holds))
 
     def _give_up_lost(self) -> None:
-        """Another process may have decided to go on from what was just overwritten.
+        """Set slots back to a save whose states training has overwritten.
 
-        Such a slot goes on from what was saved.
+        Another process may have decided on them after the last report.
         """
         if not self._moved():
             return
-        session, known = self._session, self._parts.tenants.keys()
+        session, known = self._session, self._parts.placement.keys()
         newest = [slot.newest.params for slot in session.slots]
         lost = [
             w
@@ -172,17 +171,24 @@ class Rounds:
         lost = claims.lost()
         if lost:
             raise RuntimeError(
-                f"Slots {lost} were taken over by somebody else, and a stacked "
-                "population trains all of them. Stop the other one, and run this again."
+                f"Slots {lost} were taken over by another process, but a stacked "
+                "population trains all of them. Stop that process, and run this again."
             )
 
-    def _round(self, active: Sequence[int]) -> Values:
-        """One round of all rows; what is trained along for waiting slots is lost."""
-        parts, steps = self._parts, self._parts.tenants.steps
+    def _round(self, active: Sequence[int]) -> Values | None:
+        """Train all rows for one round; None: the way of batching is impossible."""
+        try:
+            return self._trained(active)
+        except Impossible:  # Its frames hold states: they end before others are made.
+            return None
+
+    def _trained(self, active: Sequence[int]) -> Values:
+        """The values of a round; those of waiting slots are to be ignored."""
+        parts, steps = self._parts, self._parts.placement.steps
         waits = np.ones(len(steps), np.bool_)
         waits[active] = False
         for chunk in range(1, parts.chunks + 1):
-            # Nobody asks for batches of steps that no member will make.
+            # Waiting slots get the batches of an active one: no other is requested.
             asked = np.where(waits, steps[active[0]], steps)
             rows = active[:1] if self._shared else slice(None)
             batches = parts.feed.take(asked[rows].tolist())
@@ -190,19 +196,19 @@ class Rounds:
             self._whole = False
             with parts.tuner.guarded():
                 if chunk < parts.chunks:
-                    parts.bank.train(batches)
+                    parts.states.train(batches)
                 else:
-                    values = parts.bank.finish(batches)
+                    values = parts.states.finish(batches)
         return values
 
     def _report(self, active: Sequence[int], values: Values) -> None:
-        """Report what was trained; if it is time, save it before."""
+        """Report the round; every `save_every` rounds, save the states before."""
         saves = (self.rounds + 1) % self._save_every == 0
-        host = self._parts.bank.host() if saves else None
+        host = self._parts.states.host() if saves else None
         new: list[Incoming] = []
-        with self._forgotten_on_error(new):
+        with self._undone_on_error(new):
             if saves:
-                self._save(self._parts.tenants.snapshots, new)
+                self._save(self._parts.placement.snapshots, new)
             first = len(new)
             for w in active:
                 value, metrics = values[w]
@@ -214,38 +220,38 @@ class Rounds:
             self._commit(new)
         self._reported = {k: p for k, p in self._reported.items() if k in self._kept}
         for w, report in zip(active, new[first:], strict=True):
-            self._parts.tenants.has(w, report.params)
+            self._parts.placement.set_held(w, report.params)
             if isinstance(report.params, Held):
                 self._reported[report.params] = w, report.generation_id, report.step
         self._whole = True
         self.overhead_s += time.perf_counter() - start
 
     def _incoming(self, w: int, params: Any, value: float, metrics: Any) -> Incoming:
-        step = int(self._parts.tenants.steps[w])
+        step = int(self._parts.placement.steps[w])
         return self._session.incoming(
             w, self._ids[w], step, params, value, metrics, plain=False
         )
 
     def _save_rest(self) -> None:
-        """Save what only this process has, so that everything can go on from it."""
+        """Save the states that only this process has."""
         with self._session.news.lock:
             newest = [slot.newest.params for slot in self._session.slots]
             keys = {key for key in newest if isinstance(key, Held)}
             keys |= self._session.held.pinned
         new: list[Incoming] = []
-        with self._forgotten_on_error(new):
+        with self._undone_on_error(new):
             self._save(keys, new)
             if new:
                 self._commit(new)
 
     def _save(self, keys: Iterable[Any], new: list[Incoming]) -> None:
-        """Save what was reported as held, and add that to what is to be reported."""
+        """Save states that were reported as held, and add reports of these saves."""
         roots: dict[Any, list[Checkpoint]] = {}
         for slot in self._session.slots:
             if isinstance(slot.newest.params, Held):
                 roots.setdefault(slot.newest.params, []).append(slot.newest)
         held = [key for key in keys if isinstance(key, Held) and key in self._reported]
-        for key, flat in self._parts.tenants.on_host(sorted(held)):
+        for key, flat in self._parts.placement.on_host(sorted(held)):
             place = self._reported[cast(Held, key)]
             tree = self._member.saved(flat)
             saved = self._session.incoming(*place, tree, None, plain=False)
@@ -259,8 +265,8 @@ class Rounds:
         self._session.commit(new, self._session.claims.of_all)
 
     @contextlib.contextmanager
-    def _forgotten_on_error(self, new: Sequence[Incoming]) -> Iterator[None]:
-        """What was saved for reports that are then not made is removed again."""
+    def _undone_on_error(self, new: Sequence[Incoming]) -> Iterator[None]:
+        """Undo unrecorded saves."""
         try:
             yield
         except BaseException:

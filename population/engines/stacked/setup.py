@@ -9,13 +9,13 @@ from population.base import codec
 from population.controller import PopulationController
 from population.core import facts
 from population.core.decoding import decode
-from population.engines.stacked import arguments, cache, prefetching
+from population.engines.stacked import arguments, autotune, cache, prefetching
 from population.engines.stacked.arguments import Request
 from population.engines.stacked.builder import Builder, Made
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.member import Member
-from population.engines.stacked.placement import Tenants
-from population.engines.stacked.states import Bank
+from population.engines.stacked.placement import Placement
+from population.engines.stacked.states import MemberStates
 from population.engines.stacked.tuner import Tuner
 from population.engines.stacked.watch import Watch
 from population.run.open_run import Session
@@ -30,10 +30,10 @@ class Parts:
         member: The user's functions.
         columns: How meta_params become scalars.
         builder: Makes states and batches.
-        tuner: Says how the members are batched.
-        bank: The states.
-        tenants: Whose they are.
-        watch: Says what is not in force.
+        tuner: Chooses how the members are batched.
+        states: The states.
+        placement: Which checkpoint each row holds.
+        watch: Warns of hyperparameters that are not in force.
         feed: Brings the batches of a chunk.
     """
 
@@ -42,8 +42,8 @@ class Parts:
     columns: Columns
     builder: Builder
     tuner: Tuner
-    bank: Bank
-    tenants: Tenants
+    states: MemberStates
+    placement: Placement
     watch: Watch
     feed: prefetching.Feed
 
@@ -67,47 +67,53 @@ class Parts:
         self.feed.close()
 
     def record(self) -> None:
-        """Record the way of batching, if it is to be kept."""
-        if self.tuner.for_good:
+        """Record the way of batching, if it is worth keeping."""
+        if self.tuner.keep:
             _record(self.session, self.builder.fact, self.tuner.batching)
 
     def tune(self) -> None:
-        """Try other ways of batching if that pays; go over to a faster one."""
+        """Try other ways of batching if that pays, and switch to a faster one."""
         if not self.tuner.is_due():
             return
         before = self.tuner.batching
         self.feed.close()  # The user's function is called by one thread at a time.
-        batching = self.tuner.choose()
-        if batching != before:
-            states = self.builder.states(batching)
-            for row in range(self.size):
-                states.put(row, self.bank.take(row))
-            self._use(states)
-            self.tenants.use(states)
-        self.feed = self.builder.feed(batching, self.length)
+        if self.tuner.choose() != before:
+            try:
+                self._switch()
+            except autotune.IMPOSSIBLE as error:  # There is no room for both stacks.
+                self.tuner.stay(before, error)
+        self.feed = self.builder.feed(self.tuner.batching, self.length)
         self.record()
 
+    def _switch(self) -> None:
+        """Copy all states into rows that are batched in the way that was chosen."""
+        states = self.builder.states(self.tuner.batching)
+        for row in range(self.size):
+            states.put(row, self.states.take(row))
+        self._use(states)
+        self.placement.use(states)
+
     def begin_again(self) -> None:
-        """Have fresh states, batched in another way: the first one is impossible."""
+        """Replace the states by fresh ones, batched in another way."""
         self.feed.close()
-        self.bank.release()
+        self.states.release()
         batching = self.tuner.instead()
         self._use(self.builder.states(batching))
-        self.tenants = self.builder.tenants(self.bank)
+        self.placement = self.builder.placement(self.states)
         self.feed = self.builder.feed(batching, self.length)
 
     def _use(self, states: Made) -> None:
-        self.bank.release()
-        self.bank = states
+        self.states.release()
+        self.states = states
         self.watch.use(states)
 
 
 def assemble(controller: PopulationController, request: Request) -> Parts:
-    """All that a run needs.
+    """Make all that a run needs.
 
     Raises:
-        ValueError: If the functions, the meta_params or the batches do not fit.
-        TypeError: If a function is none, or the batches are no arrays.
+        ValueError: The functions, the meta_params or the batches do not fit.
+        TypeError: A function is not callable, or batches are not arrays.
     """
     session, source = controller.session, request.source
     slots = session.slots
@@ -127,17 +133,17 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
     builder = Builder(session, found, columns, request)
     builder.measure(example)
     tuner = Tuner(session, found, builder, request.options.batching)
-    bank = builder.states(tuner.batching)
+    states = builder.states(tuner.batching)
     _record_categories(session, columns.codes)  # Only what can be trained is recorded.
-    watch = Watch(session.notices, found.member, bank, builder.metas)
+    watch = Watch(session.notices, found.member, states, builder.metas)
     return Parts(
         session,
         found.member,
         columns,
         builder,
         tuner,
-        bank,
-        builder.tenants(bank),
+        states,
+        builder.placement(states),
         watch,
         builder.feed(tuner.batching, builder.length),
     )
@@ -147,7 +153,7 @@ def _check_categories(session: Session, given: dict[str, list[Any]]) -> None:
     """Refuse other codes than before; values may be added at the end of a list.
 
     Raises:
-        ValueError: If the run goes on with other categories than it began with.
+        ValueError: The run began with other categories.
     """
     known = (_recorded_categories(session) or [given])[-1]
     same = known.keys() == given.keys()
@@ -161,7 +167,7 @@ def _check_categories(session: Session, given: dict[str, list[Any]]) -> None:
 
 
 def _recorded_categories(session: Session) -> list[dict[str, list[Any]]]:
-    """The categories with which the run was trained: each longer than the last."""
+    """The categories with which the run was trained, the shortest lists first."""
     with session.news.lock:
         facts = session.journal.facts()
     texts = [text for key, text in facts.items() if key.startswith("categories")]
@@ -170,7 +176,7 @@ def _recorded_categories(session: Session) -> list[dict[str, list[Any]]]:
 
 
 def _record_categories(session: Session, given: dict[str, list[Any]]) -> None:
-    """Record them, if they are new: values once added keep their codes."""
+    """Record new categories: values keep their codes in all later processes."""
     known = _recorded_categories(session)
     if given not in known:
         number = f" {len(known) + 1}" if known else ""
@@ -178,7 +184,7 @@ def _record_categories(session: Session, given: dict[str, list[Any]]) -> None:
 
 
 def _record(session: Session, fact: str, value: Any) -> None:
-    """Record a fact of the run, if it is not recorded."""
+    """Record a fact of the run, unless there is one of that name."""
     text = codec.encode(value)
     with session.news.lock:
         if fact not in session.journal.facts():

@@ -15,7 +15,7 @@ from population.engines.stacked.programs import Programs
 from population.run.open_run import Session
 
 logger = logging.getLogger("population")
-_LAST = 5  # Rounds that say how long one takes.
+_LAST = 5  # Rounds whose median is the time of a round.
 _LEAST = 3  # Rounds before anything is decided.
 
 
@@ -26,7 +26,7 @@ class Impossible(Exception):
 class Tuner:
     """The way of batching: the one that is named, recorded or known, or a likely one.
 
-    A likely one is kept until the run has shown that trying the others pays.
+    A likely one is kept until the rounds so far show that trying the others pays.
 
     Args:
         session: The run.
@@ -37,7 +37,7 @@ class Tuner:
     Attributes:
         batching: The present way.
         settled: Whether no others will be tried.
-        for_good: Whether runs that go on should take it without a trial.
+        keep: Whether later processes should use it without a trial.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Tuner:
         self._seconds: collections.deque[float] = collections.deque(maxlen=_LAST)
         self._trained_s = 0.0
         self.settled = True
-        self.for_good = len(builder.ways) > 1
+        self.keep = len(builder.ways) > 1
         if asked != "auto":
             self.batching = asked
             return
@@ -65,18 +65,18 @@ class Tuner:
             logger.info("members are batched by %s, as in an earlier run", known)
         else:
             convolves = found.member.convolves
-            self.batching, told = autotune.likely(
+            self.batching, reason = autotune.likely(
                 builder.ways, builder.platform, convolves=convolves
             )
-            self.settled, self.for_good = len(builder.ways) == 1, False
-            logger.info("members are batched by %s, %s", self.batching, told)
+            self.settled, self.keep = len(builder.ways) == 1, False
+            logger.info("members are batched by %s, %s", self.batching, reason)
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Say of what fails in the first round whether another way may do it.
+        """Where training runs: tell an impossible way of batching from other errors.
 
         Raises:
-            Impossible: The present way has failed; `instead` is the next one.
+            Impossible: The first round failed, and there is another way: `instead`.
         """
         try:
             yield
@@ -88,12 +88,12 @@ class Tuner:
             raise Impossible from None
 
     def instead(self) -> str:
-        """Go over to the first of the ways that have not failed."""
+        """Switch to the first of the ways that have not failed."""
         self.batching = self._rest[0]
         return self.batching
 
     def trained(self, seconds: float) -> None:
-        """Hear how long a round took."""
+        """Take in how long a round took."""
         self._rounds += 1
         self._trained_s += seconds
         if self._rounds == 1:
@@ -114,30 +114,36 @@ class Tuner:
         return autotune.pays(self._left_s(), compile_s, len(self._rest))
 
     def choose(self) -> str:
-        """Try the ways; the fastest is the present one from now on."""
+        """Try the ways, and switch to the fastest."""
         steps = self._builder.trial_length
-        told = f"{steps} steps of all members"
+        what = f"{steps} steps of all members"
         self.settled = True
         try:
-            choice = autotune.fastest(self._builder.trial, told, self._rest)
+            choice = autotune.fastest(self._builder.trial, what, self._rest)
         except autotune.IMPOSSIBLE as error:  # There is no room for copies.
             logger.warning("ways of batching cannot be tried: %s", error)
             return self.batching
         finally:
             self._builder.end_trials()
-        self.batching, self.for_good = choice
-        if choice.for_good:
+        self.batching, self.keep = choice
+        if choice.keep:
             self._programs.fastest[self._builder.place] = choice.batching
         return self.batching
+
+    def stay(self, batching: str, error: Exception) -> None:
+        """Keep a way, as there is no memory to switch to the one that was chosen."""
+        logger.warning("members cannot be batched by %s: %s", self.batching, error)
+        self._programs.fastest.pop(self._builder.place, None)
+        self.batching, self.keep = batching, False
 
     @property
     def _round_s(self) -> float:
         return statistics.median(self._seconds)
 
     def _left_s(self) -> float:
-        """Seconds of training that are left; of a run without a limit, as many again.
+        """Seconds of training left, by the limits of steps, reports and seconds.
 
-        Limits are those that are known ahead: of steps, reports and seconds.
+        A run without any counts as half done.
         """
         session, stop = self._session, self._session.stop
         every = self._builder.steps_per_report

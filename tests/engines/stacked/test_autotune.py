@@ -110,7 +110,7 @@ def favour(monkeypatch: pytest.MonkeyPatch, best: str) -> list[str]:
         for name in problems.BATCHINGS:
             tried.append(name)
             make(name)()
-        return autotune.Choice(best, for_good=True)
+        return autotune.Choice(best, keep=True)
 
     monkeypatch.setattr(autotune, "fastest", fastest)
     monkeypatch.setattr(autotune, "pays", lambda left_s, compile_s, ways: True)
@@ -286,3 +286,28 @@ def test_the_choice_is_left_to_the_clock_where_trying_pays(
     tried = favour(monkeypatch, "none")
     again = problems.run(problems.controller(size=2), PLAIN, batching="auto")
     assert (again.batching, tried) == (summary.batching, [])
+
+
+def test_without_room_for_both_stacks_the_present_way_stays(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trial that fits is no promise that a switch does."""
+    favour(monkeypatch, "loop")
+    states, made = Builder.states, []
+
+    def once(builder: Builder, batching: str) -> Any:
+        made.append(batching)
+        if len(made) > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return states(builder, batching)
+
+    monkeypatch.setattr(Builder, "states", once)
+    found, named = problems.controller(steps=20), problems.controller(steps=20)
+    summary = problems.run(found, PLAIN, batching="auto")
+    assert made == ["vmap", "loop"]
+    assert (summary.batching, summary.rounds) == ("vmap", 10)
+    assert "cannot be batched by loop" in caplog.text
+    assert not [f for f in found.session.journal.facts() if "batching" in f]
+    monkeypatch.setattr(Builder, "states", states)
+    problems.run(named, PLAIN, batching="vmap")
+    problems.assert_alike(found, named)
