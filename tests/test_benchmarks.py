@@ -276,11 +276,13 @@ def test_cold_processes_and_later_runs_are_judged_beside_the_script_by_hand(
     def process(way: str, seeds: Any) -> cold.Process:
         first, later = (9.0, 1.0) if way == cold.BY_HAND else (11.0, 1.05)
         seconds = [first, *[later] * (len(seeds) - 1)]
-        runs = [cold.Run(s, 75, "vmap") for s in seconds]
-        return cold.Process(took.get(way, 20.0), runs)
+        runs = [cold.Run(s, 2 * s, 75, "vmap") for s in seconds]
+        return cold.Process(took.get(way, 20.0), 30.0, runs)
 
     monkeypatch.setattr(cold, "_process", process)
-    figures = [f for f in cold._figures(2, 3) if f.at_most is not None]
+    everything = list(cold._figures(2, 3))
+    assert len({(f.section, f.what) for f in everything}) == len(everything) == 16
+    figures = [f for f in everything if f.at_most is not None]
     assert [f.at_most for f in figures] == [cold.COLD, cold.AGAIN]
     ratios = [f.ratio[0] for f in figures if f.ratio is not None]
     assert ratios == pytest.approx([1.2, 1.05])

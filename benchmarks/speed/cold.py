@@ -15,11 +15,13 @@ import json
 import os
 import pathlib
 import random
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.record import (
@@ -50,7 +52,8 @@ ABOUT = [
     "and all states are saved at the end. Processes take turns; their seconds are",
     "those of the whole process, imports and data included. A later run in the same",
     "process has another seed; each ratio is to the script by hand with the same",
-    "seeds. Steps are those of each member.",
+    "seeds. Processor time is that of all cores, and says more where other programs",
+    "run. Steps are those of each member.",
 ]
 
 
@@ -59,11 +62,13 @@ class Run(NamedTuple):
 
     Attributes:
         seconds: That it took.
+        cpu_s: Seconds of processor time that it took.
         steps: Training steps of each member.
         batching: How members were batched.
     """
 
     seconds: float
+    cpu_s: float
     steps: int
     batching: str
 
@@ -73,10 +78,12 @@ class Process(NamedTuple):
 
     Attributes:
         seconds: From its start to its end.
+        cpu_s: Seconds of processor time that it took.
         runs: The populations that it has trained, one after the other.
     """
 
     seconds: float
+    cpu_s: float
     runs: list[Run]
 
 
@@ -131,9 +138,10 @@ def trained(way: str, seeds: Sequence[int]) -> list[Run]:
     runs = []
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             steps, batching = run(seed, None if way == IN_MEMORY else folder)
-            runs.append(Run(time.perf_counter() - start, steps, batching))
+            took = time.perf_counter() - start, time.process_time() - cpu
+            runs.append(Run(*took, steps, batching))
     return runs
 
 
@@ -262,29 +270,43 @@ def _figures(repetitions: int, later: int) -> Iterator[Figure]:
     """A cold process each, and processes that train several populations."""
     first, more = [SEED], [SEED + i for i in range(later + 1)]
     cold = _in_turns(COLD_WAYS, first, repetitions)
-    seconds = {way: [one.seconds for one in found] for way, found in cold.items()}
-    for way, found in cold.items():
-        yield Figure(
-            "A process that trains one population",
-            _named(way),
-            "s",
-            spread(seconds[way]),
-            paired(seconds[way], seconds[BY_HAND]) if way != BY_HAND else None,
-            at_most=COLD if way == AUTO else None,
-            note=_note([run for one in found for run in one.runs]),
-        )
+    told = {w: _note([run for one in cold[w] for run in one.runs]) for w in cold}
+    section = "A process that trains one population"
+    seconds = {w: [one.seconds for one in found] for w, found in cold.items()}
+    yield from _beside(section, seconds, told, AUTO, COLD)
+    cpu = {w: [one.cpu_s for one in found] for w, found in cold.items()}
+    yield from _beside(f"{section}, in processor time", cpu)
     again = _in_turns(LATER_WAYS, more, repetitions)
-    runs = {way: [one.runs[1:] for one in found] for way, found in again.items()}
-    totals = {w: [sum(r.seconds for r in one) for one in runs[w]] for w in runs}
-    for way, groups in runs.items():
+    runs = {w: [one.runs[1:] for one in found] for w, found in again.items()}
+    told = {w: _note([run for one in runs[w] for run in one]) for w in runs}
+    section = "A later run in the same process"
+    seconds = {w: [_mean(r.seconds for r in one) for one in runs[w]] for w in runs}
+    yield from _beside(section, seconds, told, IN_MEMORY, AGAIN)
+    cpu = {w: [_mean(r.cpu_s for r in one) for one in runs[w]] for w in runs}
+    yield from _beside(f"{section}, in processor time", cpu)
+
+
+def _mean(samples: Iterable[float]) -> float:
+    return statistics.fmean(samples)
+
+
+def _beside(
+    section: str,
+    seconds: Mapping[str, list[float]],
+    notes: Mapping[str, str] | None = None,
+    judged: str = "",
+    goal: float | None = None,
+) -> Iterator[Figure]:
+    """Seconds of each way, and beside those of the script by hand."""
+    for way, samples in seconds.items():
         yield Figure(
-            "A later run in the same process",
+            section,
             _named(way),
             "s",
-            spread([total / later for total in totals[way]]),
-            paired(totals[way], totals[BY_HAND]) if way != BY_HAND else None,
-            at_most=AGAIN if way == IN_MEMORY else None,
-            note=_note([run for one in groups for run in one]),
+            spread(samples),
+            paired(samples, seconds[BY_HAND]) if way != BY_HAND else None,
+            at_most=goal if way == judged else None,
+            note=(notes or {}).get(way, ""),
         )
 
 
@@ -322,7 +344,7 @@ def _process(way: str, seeds: Sequence[int]) -> Process:
     paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), _children_s()
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed.cold", *arguments],
         cwd=HERE.parent,
@@ -330,8 +352,14 @@ def _process(way: str, seeds: Sequence[int]) -> Process:
         stdout=subprocess.PIPE,
         check=True,
     )
-    seconds = time.perf_counter() - start
-    return Process(seconds, [Run(*run) for run in json.loads(done.stdout)])
+    took = time.perf_counter() - start, _children_s() - cpu
+    return Process(*took, [Run(*run) for run in json.loads(done.stdout)])
+
+
+def _children_s() -> float:
+    """Processor time of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
