@@ -29,10 +29,10 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from population.base.errors import ClaimError
 from population.controller import PopulationController
 from population.engines.stacked import arguments, interrupts, setup
 from population.engines.stacked.columns import mask as mask
+from population.engines.stacked.lease import Lease
 from population.engines.stacked.rounds import Rounds
 from population.engines.summary import Summary as Summary
 from population.in_force import restoring
@@ -107,31 +107,16 @@ def run(
 def _run(
     controller: PopulationController, request: arguments.Request, progress: bool
 ) -> Summary:
-    if not isinstance(controller, PopulationController):
-        raise TypeError(
-            "vectorized.run needs a PopulationController as its first argument, got "
-            f"{type(controller).__name__}."
-        )
-    controller.session.check_open(to_train=True)
-    start, claims = time.perf_counter(), controller.session.claims
-    if controller.finished:
-        return Summary(1, 0.0, 0.0, False, num_members=len(controller.session.slots))
-    with controller.session.news.lock:  # Two threads may ask at once.
-        if claims.of_all is not None:
-            raise ClaimError(
-                "vectorized.run needs all slots, but another loop of this controller "
-                "has claimed them. End that loop first: a controller trains one "
-                "stacked population at a time."
-            )
-        controller.claim_all()
+    start, lease = time.perf_counter(), Lease(controller)
+    if not lease.claimed:
+        return Summary(1, 0.0, 0.0, False, num_members=lease.size)
     with contextlib.ExitStack() as stack:
-        stack.callback(claims.release_all)
-        parts = setup.assemble(controller, request)
+        stack.callback(lease.release)
+        parts = setup.assemble(lease, request)
         stack.callback(parts.close)
-        # What no program can take is refused before the decision is recorded.
-        check = parts.columns.encode
-        stack.enter_context(controller.session.decisions.checked_by(check))
-        rounds = Rounds(controller, parts, request)
+        # Decisions that no program can train are refused before they are recorded.
+        stack.enter_context(lease.checking(parts.columns.encode))
+        rounds = Rounds(lease, parts, request)
         stop = stack.enter_context(interrupts.stop_at_first())
         if progress:
             stack.enter_context(progress_module.bars(controller))
@@ -141,7 +126,7 @@ def _run(
         wall_s=time.perf_counter() - start,
         overhead_s=rounds.overhead_s,
         interrupted=stop.is_set(),
-        num_members=parts.size,
+        num_members=lease.size,
         rounds=rounds.rounds,
         batching=parts.tuner.batching,
     )

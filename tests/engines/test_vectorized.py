@@ -466,7 +466,7 @@ def test_one_controller_trains_one_stack_at_a_time() -> None:
     found = regression.controller(pbt(), on_event=again)
     regression.stacked(found)
     assert found.finished
-    assert "one stack at a time" in refused[0]
+    assert "one stacked population at a time" in refused[0]
 
 
 def test_a_slot_that_somebody_takes_ends_the_run_and_stays_his() -> None:

@@ -14,6 +14,7 @@ from population.engines.stacked import autotune, prefetching, programs
 from population.engines.stacked.arguments import Request
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat
+from population.engines.stacked.lease import Lease
 from population.engines.stacked.placement import Fresh, Placement, Sources, key_of
 from population.engines.stacked.programs import Programs
 from population.engines.stacked.states import (
@@ -22,7 +23,6 @@ from population.engines.stacked.states import (
     StackedStates,
     on_host,
 )
-from population.run.open_run import Session
 
 Made = StackedStates | SeparateStates
 
@@ -31,7 +31,7 @@ class Builder:
     """Makes states, batches and trials for any way of batching.
 
     Args:
-        session: The run.
+        lease: The run.
         found: The user's functions, compiled.
         columns: How meta_params become scalars.
         request: What the user asks for.
@@ -46,19 +46,19 @@ class Builder:
     """
 
     def __init__(
-        self, session: Session, found: Programs, columns: Columns, request: Request
+        self, lease: Lease, found: Programs, columns: Columns, request: Request
     ) -> None:
-        self._session, self._programs, self._columns = session, found, columns
+        self._lease, self._programs, self._columns = lease, found, columns
         self._member = found.member
         self._source, self._evaluation = request.source, request.evaluation
         self._options = options = request.options
-        self._newest = [slot.newest for slot in session.slots]
+        self._newest = [slot.newest for slot in lease.slots()]
         self._count = len(self._newest)
         devices = list(options.devices or jax.local_devices())[: self._count]
         self._devices = devices
         self._mesh = programs.mesh_of(devices)
         self._rows = -(-self._count // len(devices)) * len(devices)
-        self._keys = programs.base_keys(session.seed, self._rows)
+        self._keys = programs.base_keys(lease.seed, self._rows)
         self.metas = [newest.meta_params for newest in self._newest]
         padding = self.metas[:1] * (self._rows - self._count)
         self._scalars = columns.stack(self.metas + padding)
@@ -118,7 +118,7 @@ class Builder:
 
     def feed(self, batching: str, length: int, **options: float) -> prefetching.Feed:
         """The source of the batches of each chunk."""
-        kind, seed = self._source.kind, self._session.seed
+        kind, seed = self._source.kind, self._lease.seed
         if kind == "data":
             return prefetching.Constant(self._data)
         here, whole = self._putter(rows=True), self._putter(rows=False)
@@ -209,7 +209,7 @@ class Builder:
         return self._member.saved(tuple(map(on_host, flat)))
 
     def _load(self, params: Any) -> Flat:
-        tree = self._session.keeper.load(params, self._like)
+        tree = self._lease.load(params, self._like)
         return self._member.restored(tree)
 
 

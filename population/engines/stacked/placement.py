@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +19,8 @@ import numpy as np
 from population.base.types import Checkpoint, Held, Ref, Saved
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat
+from population.engines.stacked.lease import SlotWork
 from population.engines.stacked.states import MemberStates, on_host
-from population.journal.records import GenerationRow
 
 
 @dataclasses.dataclass(
@@ -140,20 +140,20 @@ class Placement:
         for key in [key for key in self.snapshots if key not in keys]:
             del self.snapshots[key]
 
-    def bring(self, work: Sequence[tuple[int, GenerationRow, Checkpoint]]) -> None:
+    def bring(self, work: Mapping[int, SlotWork]) -> None:
         """Fill the rows of these slots with the states from which they continue.
 
         Args:
-            work: The slots, each with its present generation and newest checkpoint.
+            work: The slots and what they train.
         """
         holds = {key: row for row, key in enumerate(self.holds) if key is not None}
         moves: dict[int, int] = {}
         firsts: dict[Key, int] = {}  # What is not in any row is brought once.
         repeats: dict[int, int] = {}
         params: dict[int, Any] = {}
-        for row, generation, newest in work:
-            self._begin(row, generation, newest)
-            key = key_of(newest)
+        for row, slot in work.items():
+            self._begin(row, slot)
+            key = key_of(slot.newest)
             if self.holds[row] == key:
                 continue
             if key in holds:
@@ -161,7 +161,7 @@ class Placement:
             elif key in firsts:
                 repeats[row] = firsts[key]
             else:
-                firsts[key], params[row] = row, newest.params
+                firsts[key], params[row] = row, slot.newest.params
         self._move(moves)
         for key, row in firsts.items():
             self._states.put(row, self._brought(key, row, params[row]))
@@ -170,14 +170,15 @@ class Placement:
         if self._stale:
             self._set_rows()
 
-    def _begin(self, row: int, generation: GenerationRow, newest: Checkpoint) -> None:
+    def _begin(self, row: int, slot: SlotWork) -> None:
         """Set step and meta_params of a row by the slot's generation."""
+        newest = slot.newest
         if self.steps[row] != newest.step:
             self.steps[row] = newest.step
             self._stale = True
-        if self._generations[row] == generation.generation_id:
+        if self._generations[row] == slot.generation_id:
             return
-        self._generations[row] = generation.generation_id
+        self._generations[row] = slot.generation_id
         scalars = self._columns.encode(newest.meta_params, row)
         for column, scalar in zip(self._scalars, scalars, strict=True):
             column[row] = scalar

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from population.base.errors import PopulationError
-from population.base.types import Checkpoint, Held, Saved
-from population.controller import PopulationController
+from population.base.types import Checkpoint, Held
 from population.engines.stacked import arguments, setup
+from population.engines.stacked.lease import Lease, SlotWork, Trained
 from population.engines.stacked.placement import key_of
 from population.engines.stacked.tuner import Impossible
-from population.run import deadlock
 
 if TYPE_CHECKING:
-    from population.core.incoming import Incoming
     from population.engines.stacked.member import Member
     from population.engines.stacked.states import Values
 
@@ -31,7 +28,7 @@ class Rounds:
     """Trains all members round by round.
 
     Args:
-        controller: The population.
+        lease: The population.
         parts: States, batches and programs.
         request: What the user asks for.
 
@@ -42,18 +39,18 @@ class Rounds:
 
     def __init__(
         self,
-        controller: PopulationController,
+        lease: Lease,
         parts: setup.Parts,
         request: arguments.Request,
     ) -> None:
-        self._controller = controller
-        self._session = controller.session
+        self._lease = lease
+        self._slots: list[SlotWork] = []  # As they are trained.
         self._parts = parts
         self._save_every = request.options.save_every
         self._shared = request.source.kind == "shared"
         self._member: Member = parts.member
         self._reported: dict[Held, tuple[int, str, int]] = {}
-        self._kept: set[Any] = set()  # What outlives the round.
+        self._kept: Collection[Any] = ()  # What outlives the round.
         self._ids: list[str] = []  # The generations that are being trained.
         self._whole = True  # Whether the rows hold what was last reported.
         self.rounds = 0
@@ -66,7 +63,7 @@ class Rounds:
         reported last: from the first batches of a round, or from tracing a step.
         """
         try:
-            while not (self._controller.finished or stop.is_set()):
+            while not (self._lease.finished or stop.is_set()):
                 start = time.perf_counter()
                 active = self._prepare()
                 self.overhead_s += time.perf_counter() - start
@@ -78,13 +75,13 @@ class Rounds:
                     self._parts.begin_again()
                     continue
                 self._parts.tuner.trained(time.perf_counter() - start)
-                self._parts.watch.trained(active, self._session.slots)
+                self._parts.watch.trained(active, self._slots)
                 self._report(active, values)
                 self.rounds += 1
                 if self.rounds == 1:
                     self._parts.record()
                 self._parts.tune()
-                self._session.check_progress()
+                self._lease.check_progress()
         except BaseException as error:
             if isinstance(error, Exception) and self._whole:
                 self._rescue(error)
@@ -101,77 +98,68 @@ class Rounds:
 
     def _prepare(self) -> list[int]:
         """Fill the rows with the states to train, and return the slots to train."""
-        session, placement = self._session, self._parts.placement
-        with session.news.lock:
-            session.refresh()
+        lease, placement = self._lease, self._parts.placement
+        with lease.view():
+            lease.refresh(renew=self.rounds > 0)  # The first round may take long.
             self._check_claim()
-            self._give_up_lost()
-            slots = list(session.slots)
-            active = self._active()
-            pinned = set(session.held.pinned)
-        before = self._ids
-        self._ids = [slot.generation.generation_id for slot in slots]
+            slots = self._present()
+            active = self._active(slots)
+            pinned = lease.needed()
+        before, self._slots = self._ids, slots
+        self._ids = [slot.generation_id for slot in slots]
         waiting = sorted(set(range(len(slots))) - set(active))
         needed = pinned | {key_of(slots[w].newest) for w in waiting}
         placement.snapshot(needed)
-        if waiting or before != self._ids or self._moved():
+        if waiting or before != self._ids or self._moved(slots):
             self._whole = False  # Should a copy fail.
-            placement.bring([(w, slots[w].generation, slots[w].newest) for w in active])
+            placement.bring({w: slots[w] for w in active})
             self._whole = True
         placement.drop_all_but(needed)
         for w in waiting:
             placement.clear(w)  # The row is trained too, but its result is dropped.
-        self._kept = set(placement.snapshots) | pinned
-        session.news.drain()
+        self._kept = pinned | placement.snapshots.keys()
         return active
 
-    def _moved(self) -> bool:
+    def _moved(self, slots: Sequence[SlotWork]) -> bool:
         """Whether a slot continues from another state than its row has reported."""
-        newest = (slot.newest.params for slot in self._session.slots)
+        newest = (slot.newest.params for slot in slots)
         return not all(map(operator.is_, newest, self._parts.placement.holds))
 
-    def _give_up_lost(self) -> None:
-        """Set slots back to a save whose states training has overwritten.
+    def _present(self) -> list[SlotWork]:
+        """The work of all slots, whose states are in memory or saved.
 
-        Another process may have decided on them after the last report.
+        Another process may have decided after the last report that a slot continues
+        from a state that training has overwritten: it is set back to a save.
         """
-        if not self._moved():
-            return
-        session, known = self._session, self._parts.placement.keys()
-        newest = [slot.newest.params for slot in session.slots]
-        lost = [
-            w
-            for w, key in enumerate(newest)
-            if isinstance(key, Held) and key not in known
-        ]
+        slots = self._lease.slots()
+        if self._moved(slots):
+            known = self._parts.placement.keys()
+            newest = [slot.newest.params for slot in slots]
+            lost = [
+                w
+                for w, key in enumerate(newest)
+                if isinstance(key, Held) and key not in known
+            ]
+            if lost:
+                self._lease.give_up(lost)
+                slots = self._lease.slots()
+        if all(slot.waits for slot in slots):
+            self._lease.resolve()
+            slots = self._lease.slots()
+        return slots
 
-        def go_back() -> None:
-            for worker_id in lost:
-                session.go_back(worker_id)
-
-        if lost:
-            session.transact([], go_back)
-
-    def _active(self) -> list[int]:
+    def _active(self, slots: Sequence[SlotWork]) -> list[int]:
         """The slots to train: those that do not wait for a decision."""
-        slots, waits = self._session.slots, self._session.waits
-        active = [w for w in range(len(slots)) if not waits(w)]
-        if not active:
-            deadlock.resolve(self._session, evaluators=False)
-            active = [w for w in range(len(slots)) if not waits(w)]
+        active = [w for w, slot in enumerate(slots) if not slot.waits]
         if active and self._shared:
             lowest = min(slots[w].newest.step for w in active)
             active = [w for w in active if slots[w].newest.step == lowest]
         return active
 
     def _check_claim(self) -> None:
-        claims = self._session.claims
-        if self.rounds:  # The first one may take long: it compiles.
-            claims.renew_all()
-        lost = claims.lost()
-        if lost:
+        if taken := self._lease.taken():
             raise RuntimeError(
-                f"Slots {lost} were taken over by another process, but a stacked "
+                f"Slots {taken} were taken over by another process, but a stacked "
                 "population trains all of them. Stop that process, and run this again."
             )
 
@@ -205,71 +193,48 @@ class Rounds:
         """Report the round; every `save_every` rounds, save the states before."""
         saves = (self.rounds + 1) % self._save_every == 0
         host = self._parts.states.host() if saves else None
-        new: list[Incoming] = []
-        with self._undone_on_error(new):
-            if saves:
-                self._save(self._parts.placement.snapshots, new)
-            first = len(new)
+        snapshots = list(self._parts.placement.snapshots) if saves else []
+        before = self._lease.recording_s
+
+        def reports() -> Iterator[Trained]:
+            yield from self._saves(snapshots)
             for w in active:
                 value, metrics = values[w]
                 params = Held() if host is None else self._member.saved(host(w))
-                new.append(
-                    self._incoming(w, params, value, self._member.metrics(metrics))
-                )
-            start = time.perf_counter()
-            self._commit(new)
-        self._reported = {k: p for k, p in self._reported.items() if k in self._kept}
-        for w, report in zip(active, new[first:], strict=True):
-            self._parts.placement.set_held(w, report.params)
-            if isinstance(report.params, Held):
-                self._reported[report.params] = w, report.generation_id, report.step
-        self._whole = True
-        self.overhead_s += time.perf_counter() - start
+                place = w, self._ids[w], int(self._parts.placement.steps[w])
+                yield Trained(*place, params, value, self._member.metrics(metrics))
 
-    def _incoming(self, w: int, params: Any, value: float, metrics: Any) -> Incoming:
-        step = int(self._parts.placement.steps[w])
-        return self._session.incoming(
-            w, self._ids[w], step, params, value, metrics, plain=False
-        )
+        params = self._lease.report(reports())[-len(active) :]
+        start = time.perf_counter()
+        self._reported = {k: p for k, p in self._reported.items() if k in self._kept}
+        for w, key in zip(active, params, strict=True):
+            self._parts.placement.set_held(w, key)
+            if isinstance(key, Held):
+                step = int(self._parts.placement.steps[w])
+                self._reported[key] = w, self._ids[w], step
+        self._whole = True
+        self.overhead_s += self._lease.recording_s - before
+        self.overhead_s += time.perf_counter() - start
 
     def _save_rest(self) -> None:
         """Save the states that only this process has."""
-        with self._session.news.lock:
-            newest = [slot.newest.params for slot in self._session.slots]
+        with self._lease.view():
+            newest = [slot.newest.params for slot in self._lease.slots()]
             keys = {key for key in newest if isinstance(key, Held)}
-            keys |= self._session.held.pinned
-        new: list[Incoming] = []
-        with self._undone_on_error(new):
-            self._save(keys, new)
-            if new:
-                self._commit(new)
+            keys |= self._lease.needed()
+        self._lease.report(self._saves(keys))
 
-    def _save(self, keys: Iterable[Any], new: list[Incoming]) -> None:
-        """Save states that were reported as held, and add reports of these saves."""
+    def _saves(self, keys: Iterable[Any]) -> Iterator[Trained]:
+        """Reports with the states of keys that were reported as held."""
         roots: dict[Any, list[Checkpoint]] = {}
-        for slot in self._session.slots:
+        for slot in self._lease.slots():
             if isinstance(slot.newest.params, Held):
                 roots.setdefault(slot.newest.params, []).append(slot.newest)
         held = [key for key in keys if isinstance(key, Held) and key in self._reported]
         for key, flat in self._parts.placement.on_host(sorted(held)):
             place = self._reported[cast(Held, key)]
             tree = self._member.saved(flat)
-            saved = self._session.incoming(*place, tree, None, plain=False)
-            new.append(saved)
+            yield Trained(*place, tree)
             for root in roots.get(key, ()):
                 if root.ref != place[1:]:  # A branch that was not trained yet has it.
-                    own = root.worker_id, *root.ref
-                    new.append(self._session.incoming(*own, saved.params, None))
-
-    def _commit(self, new: Sequence[Incoming]) -> None:
-        self._session.commit(new, self._session.claims.of_all)
-
-    @contextlib.contextmanager
-    def _undone_on_error(self, new: Sequence[Incoming]) -> Iterator[None]:
-        """Undo unrecorded saves."""
-        try:
-            yield
-        except BaseException:
-            saved = [r for r in new if isinstance(r.params, Saved)]
-            self._session.keeper.forget_unrecorded(saved, self._session.graph)
-            raise
+                    yield Trained(root.worker_id, *root.ref, tree)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from population.base import codec
-from population.controller import PopulationController
-from population.core import facts
-from population.core.decoding import decode
 from population.engines.stacked import arguments, autotune, cache, prefetching
 from population.engines.stacked.arguments import Request
 from population.engines.stacked.builder import Builder, Made
 from population.engines.stacked.columns import Columns
+from population.engines.stacked.lease import Lease
 from population.engines.stacked.member import Member
 from population.engines.stacked.placement import Placement
 from population.engines.stacked.states import MemberStates
 from population.engines.stacked.tuner import Tuner
 from population.engines.stacked.watch import Watch
-from population.run.open_run import Session
 
 
 @dataclasses.dataclass
@@ -26,7 +22,7 @@ class Parts:
     """What trains a stacked population.
 
     Attributes:
-        session: The run.
+        lease: The run.
         member: The user's functions.
         columns: How meta_params become scalars.
         builder: Makes states and batches.
@@ -37,7 +33,7 @@ class Parts:
         feed: Brings the batches of a chunk.
     """
 
-    session: Session
+    lease: Lease
     member: Member
     columns: Columns
     builder: Builder
@@ -69,7 +65,7 @@ class Parts:
     def record(self) -> None:
         """Record the way of batching, if it is worth keeping."""
         if self.tuner.keep:
-            _record(self.session, self.builder.fact, self.tuner.batching)
+            self.lease.record_fact(self.builder.fact, self.tuner.batching)
 
     def tune(self) -> None:
         """Try other ways of batching if that pays, and switch to a faster one."""
@@ -108,36 +104,33 @@ class Parts:
         self.watch.use(states)
 
 
-def assemble(controller: PopulationController, request: Request) -> Parts:
+def assemble(lease: Lease, request: Request) -> Parts:
     """Make all that a run needs.
 
     Raises:
         ValueError: The functions, the meta_params or the batches do not fit.
         TypeError: A function is not callable, or batches are not arrays.
     """
-    session, source = controller.session, request.source
-    slots = session.slots
-    with session.news.lock:
-        firsts = [decode(row.meta_params) for row in facts.begun(session.journal)]
+    source = request.source
     columns = Columns.of(
-        firsts, controller.space, request.categories, request.max_batch
+        lease.firsts(), lease.space, request.categories, request.max_batch
     )
-    example = source.example(session.seed, 0, slots[0].newest.step)
-    _check_categories(session, columns.codes)
+    example = source.example(lease.seed, 0, lease.slots()[0].newest.step)
+    _check_categories(lease, columns.codes)
     names = {"data": "data", "each": "batches", "shared": "shared_batches"}
     arguments.check_arrays(names[source.kind], example)
     arguments.check_arrays("evaluation", request.evaluation)
     found = cache.programs(
         request.functions, columns, example, request.evaluation, request.keep
     )
-    builder = Builder(session, found, columns, request)
+    builder = Builder(lease, found, columns, request)
     builder.measure(example)
-    tuner = Tuner(session, found, builder, request.options.batching)
+    tuner = Tuner(lease, found, builder, request.options.batching)
     states = builder.states(tuner.batching)
-    _record_categories(session, columns.codes)  # Only what can be trained is recorded.
-    watch = Watch(session.notices, found.member, states, builder.metas)
+    _record_categories(lease, columns.codes)  # Only what can be trained is recorded.
+    watch = Watch(lease.notices, found.member, states, builder.metas)
     return Parts(
-        session,
+        lease,
         found.member,
         columns,
         builder,
@@ -149,13 +142,13 @@ def assemble(controller: PopulationController, request: Request) -> Parts:
     )
 
 
-def _check_categories(session: Session, given: dict[str, list[Any]]) -> None:
+def _check_categories(lease: Lease, given: dict[str, list[Any]]) -> None:
     """Refuse other codes than before; values may be added at the end of a list.
 
     Raises:
         ValueError: The run began with other categories.
     """
-    known = (_recorded_categories(session) or [given])[-1]
+    known = (_recorded_categories(lease) or [given])[-1]
     same = known.keys() == given.keys()
     if not same or any(
         given[name][: len(known[name])] != known[name] for name in known
@@ -166,26 +159,15 @@ def _check_categories(session: Session, given: dict[str, list[Any]]) -> None:
         )
 
 
-def _recorded_categories(session: Session) -> list[dict[str, list[Any]]]:
+def _recorded_categories(lease: Lease) -> list[dict[str, list[Any]]]:
     """The categories with which the run was trained, the shortest lists first."""
-    with session.news.lock:
-        facts = session.journal.facts()
-    texts = [text for key, text in facts.items() if key.startswith("categories")]
-    found = map(codec.decode, texts)
+    found = lease.facts("categories").values()
     return sorted(found, key=lambda known: sum(map(len, known.values())))
 
 
-def _record_categories(session: Session, given: dict[str, list[Any]]) -> None:
+def _record_categories(lease: Lease, given: dict[str, list[Any]]) -> None:
     """Record new categories: values keep their codes in all later processes."""
-    known = _recorded_categories(session)
+    known = _recorded_categories(lease)
     if given not in known:
         number = f" {len(known) + 1}" if known else ""
-        _record(session, f"categories{number}", given)
-
-
-def _record(session: Session, fact: str, value: Any) -> None:
-    """Record a fact of the run, unless there is one of that name."""
-    text = codec.encode(value)
-    with session.news.lock:
-        if fact not in session.journal.facts():
-            session.transact([], lambda: session.journal.add_fact(fact, text))
+        lease.record_fact(f"categories{number}", given)

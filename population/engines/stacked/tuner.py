@@ -8,11 +8,10 @@ import logging
 import statistics
 from collections.abc import Iterator
 
-from population.base import codec
 from population.engines.stacked import autotune
 from population.engines.stacked.builder import Builder
+from population.engines.stacked.lease import Lease
 from population.engines.stacked.programs import Programs
-from population.run.open_run import Session
 
 logger = logging.getLogger("population")
 _LAST = 5  # Rounds whose median is the time of a round.
@@ -29,7 +28,7 @@ class Tuner:
     A likely one is kept until the rounds so far show that trying the others pays.
 
     Args:
-        session: The run.
+        lease: The run.
         found: The user's functions, compiled.
         builder: Makes trials.
         asked: What the user asks for: a way of batching, or "auto".
@@ -41,9 +40,9 @@ class Tuner:
     """
 
     def __init__(
-        self, session: Session, found: Programs, builder: Builder, asked: str
+        self, lease: Lease, found: Programs, builder: Builder, asked: str
     ) -> None:
-        self._session, self._programs, self._builder = session, found, builder
+        self._lease, self._programs, self._builder = lease, found, builder
         self._rest = list(builder.ways)  # Those that have not failed.
         self._rounds = 0
         self._first_s = 0.0
@@ -54,11 +53,10 @@ class Tuner:
         if asked != "auto":
             self.batching = asked
             return
-        with session.news.lock:
-            recorded = session.journal.facts().get(builder.fact)
+        recorded = lease.fact(builder.fact)
         known = found.fastest.get(builder.place)
         if recorded is not None:
-            self.batching = codec.decode(recorded)
+            self.batching = recorded
             logger.info("members are batched by %s, as before", self.batching)
         elif known is not None:
             self.batching = known
@@ -145,15 +143,8 @@ class Tuner:
 
         A run without any counts as half done.
         """
-        session, stop = self._session, self._session.stop
-        every = self._builder.steps_per_report
-        left = []
-        if stop.steps is not None:
-            lowest = min(slot.newest.step for slot in session.slots)
-            left.append((stop.steps - lowest) / every * self._round_s)
-        if stop.reports is not None:
-            reports = stop.reports - session.slots.reports
-            left.append(reports / len(session.slots) * self._round_s)
-        if stop.seconds is not None:
-            left.append(stop.seconds - session.open_s)
+        rounds = self._lease.rounds_left(self._builder.steps_per_report)
+        limits = [self._lease.seconds_left()]
+        limits += [None if rounds is None else rounds * self._round_s]
+        left = [limit for limit in limits if limit is not None]
         return min(left, default=self._trained_s)

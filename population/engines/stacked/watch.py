@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from population.base.log_once import Notice, Notices
-from population.core.slot import Slot
+from population.engines.stacked.lease import SlotWork
 from population.engines.stacked.member import Member
 from population.engines.stacked.states import MemberStates
 from population.in_force import findings
@@ -64,7 +64,7 @@ class Watch:
         """Use other rows, which hold the same states."""
         self._states = states
 
-    def trained(self, rows: Collection[int], slots: Sequence[Slot]) -> None:
+    def trained(self, rows: Collection[int], slots: Sequence[SlotWork]) -> None:
         """Warn of what a round has changed.
 
         Args:
@@ -72,7 +72,7 @@ class Watch:
             slots: Their slots. A generation that has just begun is compared only in the
                 first round, which begins with fresh states.
         """
-        ids = [slot.generation.generation_id for slot in slots]
+        ids = [slot.generation_id for slot in slots]
         before, self._last = self._last, self._columns()
         known = self._ids or ids
         same = [row for row in sorted(rows)[:_MOST] if known[row] == ids[row]]

@@ -126,7 +126,7 @@ def seconds_a_round(
 
     def slow(self: Any, active: Any) -> Any:
         values = whole(self, active)
-        leases = self._session.leases
+        leases = self._lease._session.leases
         for _ in range(20):  # As others see it, who look now and then.
             clock.advance(seconds[self.rounds] / 20)
             leases.look()
