@@ -61,6 +61,7 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.speed.processes
 	$(RUN) -m benchmarks.speed.saves
 	$(RUN) -m benchmarks.speed.population
+	$(RUN) -m benchmarks.speed.cold
 	$(RUN) -m benchmarks.quality.toy
 	$(RUN) -m benchmarks.quality.complex_cnn
 	$(RUN) -m benchmarks.render

@@ -268,11 +268,14 @@ class PopulationController:
         """
         self.open_run.give_up([worker_id])
 
-    def claim_all(self) -> PopulationLease:
+    def claim_all(self, *, again: bool = True) -> PopulationLease:
         """Claim every slot for one loop that trains the whole population.
 
         From now on the reports and polls of this controller are that loop's. What it
         was given must be taken up anew: `Held` params of an earlier claim are none.
+
+        Args:
+            again: Whether a loop of this very controller may have claimed them before.
 
         Returns:
             The work of each slot, by worker id, and what an engine needs of the run.
@@ -282,7 +285,7 @@ class PopulationController:
             ClaimError: Another worker that may be alive holds a slot.
         """
         self.open_run.check_open(to_train=True)
-        return PopulationLease(self.open_run)
+        return PopulationLease(self.open_run, again=again)
 
     def worker(
         self, worker_id: int | None = None, *, stopped: threading.Event | None = None

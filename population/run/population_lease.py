@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from population.base import codec
 from population.base.errors import ClaimError
+from population.base.log_once import Notices
 from population.base.types import ActiveWorker, Checkpoint, Held
 from population.core import leases, reachability
 from population.core.decoding import decode
-from population.core.facts import texts_of
+from population.core.facts import begun, texts_of
 from population.core.step import EncodedReport, Step
 from population.journal.records import UNREACHABLE, Fact, Removal
 from population.run import deadlock
@@ -22,19 +23,17 @@ from population.run.transaction import Transaction
 
 
 class SlotWork(NamedTuple):
-    """Where a slot of the population stands.
+    """What a slot trains.
 
     Attributes:
-        worker_id: The slot.
-        generation_id: What it trains.
-        number: How many generations it had before.
-        newest: Its newest checkpoint.
+        generation_id: Its present generation.
+        meta_params: The generation's hyperparameters; not to be changed.
+        newest: The checkpoint from which it continues.
         waits: Whether it waits for a decision, or for the end of the run.
     """
 
-    worker_id: int
     generation_id: str
-    number: int
+    meta_params: Any
     newest: Checkpoint
     waits: bool
 
@@ -48,15 +47,22 @@ class PopulationLease(Mapping[int, ActiveWorker]):
 
     Args:
         run: The run.
+        again: Whether a loop of this very process may have claimed all slots before.
 
     Raises:
         ClaimError: Another worker that may be alive holds a slot.
     """
 
-    def __init__(self, run: OpenRun) -> None:
+    def __init__(self, run: OpenRun, *, again: bool = True) -> None:
         self._run = run
-        self._holder = run.all_holder or LeaseHolder(run.holder)
-        with run.lock.lock:
+        with run.lock.lock:  # Two threads may ask at once.
+            if run.all_holder is not None and not again:
+                raise ClaimError(
+                    "This needs all slots, but another loop of this controller has "
+                    "claimed them. End that loop first: a controller trains one "
+                    "stacked population at a time."
+                )
+            self._holder = run.all_holder or LeaseHolder(run.holder)
             self._work = run.transact(self._claim)
             run.all_holder = self._holder
         run.lock.drain()
@@ -73,20 +79,25 @@ class PopulationLease(Mapping[int, ActiveWorker]):
     def __repr__(self) -> str:
         return f"PopulationLease({self._work!r})"
 
+    @contextlib.contextmanager
+    def view(self) -> Iterator[None]:
+        """Within it, no other thread changes what is known of the run."""
+        with self._run.lock.lock:
+            yield
+        self._run.lock.drain()
+
     def slots(self) -> list[SlotWork]:
-        """Where each slot stands now, by worker id."""
+        """What each slot trains now, by worker id."""
         run = self._run
         with run.lock.lock:
-            slots = run.state().slots
             return [
                 SlotWork(
-                    worker_id,
                     slot.generation.generation_id,
-                    slot.generation.number,
+                    slot.meta_params,
                     slot.newest,
                     run.waits(worker_id),
                 )
-                for worker_id, slot in enumerate(slots)
+                for worker_id, slot in enumerate(run.state().slots)
             ]
 
     def needed(self) -> frozenset[Held]:
@@ -121,6 +132,22 @@ class PopulationLease(Mapping[int, ActiveWorker]):
             row = self._run.state().row
             lost = tuple(Removal(row, text, UNREACHABLE) for text in texts)
             return self._run.submit(new, self._holder, Step(lost))
+
+    @property
+    def reports(self) -> int:
+        """How many reports with a value there are so far."""
+        with self._run.lock.lock:
+            return self._run.state().reports
+
+    @property
+    def open_s(self) -> float:
+        """For how many seconds the run was open so far."""
+        return self._run.open_s
+
+    @property
+    def notices(self) -> Notices:
+        """Logs each warning of the run once."""
+        return self._run.notices
 
     def undo(self, new: Sequence[EncodedReport]) -> None:
         """Remove what was saved for reports that were then not made."""
@@ -182,11 +209,18 @@ class PopulationLease(Mapping[int, ActiveWorker]):
             slots = range(len(state.slots))
             return [w for w in slots if not leases.holds(state, text, w)]
 
-    def facts(self) -> dict[str, Any]:
-        """What is fixed about the run."""
+    def firsts(self) -> list[Any]:
+        """The meta_params that each slot of the run began with."""
+        with self._run.lock.lock:
+            found = begun(self._run.journal)
+        return [decode(generation.meta_params) for generation in found]
+
+    def facts(self, prefix: str = "") -> dict[str, Any]:
+        """What is fixed about the run, under names that begin so."""
         with self._run.lock.lock:
             found = texts_of(self._run.journal)
-        return {key: decode(text) for key, text in found.items()}
+        kept = {key: text for key, text in found.items() if key.startswith(prefix)}
+        return {key: decode(text) for key, text in kept.items()}
 
     def record_fact(self, key: str, value: Any) -> None:
         """Record something that is fixed about the run from now on, once."""

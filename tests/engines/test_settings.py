@@ -283,7 +283,7 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
         return np.ones(2)
 
     with CONTEXTS[name]():
-        made = prefetching.Each(batches, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
+        made = prefetching.PerMember(batches, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
         made.take([0])
         assert ahead.wait(SECONDS)
         made.take([1])

@@ -20,7 +20,8 @@ from population import Mutator, PopulationController, Stop
 from population.base.errors import ClaimError
 from population.base.types import Held, Saved
 from population.engines import vectorized
-from population.engines.stacked.placement import Tenants
+from population.engines.stacked.placement import Placement
+from population.engines.stacked.rounds import Rounds
 from population.mutators import (
     REGISTRY,
     BranchingSingleMachine,
@@ -28,8 +29,6 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
-from tests import probe
-from tests.crash_points import crash_in_round
 from tests.engines import regression, vectorized_child
 from tests.helpers import assert_is_a_forest
 from tests.mutators.factories import FACTORIES
@@ -186,18 +185,18 @@ def test_snapshots_are_what_may_be_needed_and_nothing_else(
 ) -> None:
     """Each is named by `reachable()`; what that names is in a row or a snapshot."""
     found = regression.controller(regression.GoBack(), 3, steps=60)
-    drop, seen = Tenants.drop_all_but, []
+    drop, seen = Placement.drop_all_but, []
 
-    def checked(tenants: Tenants, keys: Any) -> None:
-        drop(tenants, keys)
-        reachable = probe.reachable(found)
+    def checked(placement: Placement, keys: Any) -> None:
+        drop(placement, keys)
+        reachable = found.session.reachable().values()
         named = {c.params for c in reachable if isinstance(c.params, Held)}
-        newest = {checkpoint.params for checkpoint in probe.newest(found)}
-        assert set(tenants.snapshots) <= named
-        assert named <= set(tenants.snapshots) | newest
-        seen.append(len(tenants.snapshots))
+        newest = {slot.newest.params for slot in found.session.slots}
+        assert set(placement.snapshots) <= named
+        assert named <= set(placement.snapshots) | newest
+        seen.append(len(placement.snapshots))
 
-    monkeypatch.setattr(Tenants, "drop_all_but", checked)
+    monkeypatch.setattr(Placement, "drop_all_but", checked)
     regression.stacked(found, save_every=1000)
     assert max(seen) >= 3
     assert min(seen[5:]) < max(seen)
@@ -224,11 +223,6 @@ class Crash(BaseException):
     """Stands for what ends a process: nothing is saved on the way out."""
 
 
-def crash() -> None:
-    """End as a process does that is killed."""
-    raise Crash
-
-
 @pytest.mark.parametrize("name", ["pbt", "winner", "back"])
 @pytest.mark.parametrize("save_every", [1, 3])
 def test_a_run_that_was_cut_short_anywhere_goes_on(
@@ -238,13 +232,26 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
     make, size = POLICIES[name]
     whole = regression.controller(make(), size)
     regression.stacked(whole, save_every=save_every)
+    report = Rounds._report
     for cut in range(1, 8, 3):
         for done in (False, True):
             folder = tmp_path / f"{cut}-{done}"
+            left = [cut]
+
+            def cut_short(
+                self: Any, *a: Any, left: list[int] = left, done: bool = done
+            ) -> None:
+                left[0] -= 1
+                if done:
+                    report(self, *a)
+                if left[0] == 0:
+                    raise Crash
+                if not done:
+                    report(self, *a)
+
             first = regression.controller(make(), size, folder)
             with monkeypatch.context() as patch:
-                point = "reported" if done else "trained"
-                crash_in_round(patch, point, cut, crash)
+                patch.setattr(Rounds, "_report", cut_short)
                 with pytest.raises(Crash):
                     regression.stacked(first, save_every=save_every)
             metas = [active.meta_params for active in first.workers]
@@ -269,7 +276,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
 
     Saved less often, it goes on from the last save and reaches the end.
     """
-    jobs = [(2, "saved", 1), (4, "committed", 1), (3, "saved", 2), (5, "committed", 2)]
+    jobs = [(2, "saved", 1), (4, "recorded", 1), (3, "saved", 2), (5, "recorded", 2)]
     code = "import sys; from tests.engines import vectorized_child as c; c.main("
     code += "sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
     children = [
@@ -288,7 +295,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
             vectorized_child.policy(), log_dir=tmp_path / str(i)
         )
         done = rounds - (place == "saved")
-        steps = [checkpoint.step for checkpoint in probe.newest(again)]
+        steps = [slot.newest.step for slot in again.session.slots]
         assert steps == [done * regression.EVERY] * 5
         regression.stacked(again, save_every=save_every)
         assert again.finished
@@ -298,7 +305,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
             files = {p.name for p in (tmp_path / str(i) / "params").rglob("*.msgpack")}
             named = {
                 pathlib.PurePath(c.params.path).name
-                for c in probe.reachable(again)
+                for c in again.session.reachable().values()
                 if isinstance(c.params, Saved)
             }
             assert files == named  # What the kill has left is gone.
@@ -459,7 +466,7 @@ def test_one_controller_trains_one_stack_at_a_time() -> None:
     found = regression.controller(pbt(), on_event=again)
     regression.stacked(found)
     assert found.finished
-    assert "one stack at a time" in refused[0]
+    assert "one stacked population at a time" in refused[0]
 
 
 def test_a_slot_that_somebody_takes_ends_the_run_and_stays_his() -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from typing import Any
 
-import pytest
-
+from population.engines.stacked.lease import Lease
 from population.mutators import PopulationBasedTraining
-from tests.crash_points import crash_in_round
 from tests.engines import regression
 
 
@@ -26,13 +26,20 @@ def main(log_dir: str, rounds: int, place: str, save_every: int) -> None:
     Args:
         log_dir: The run folder.
         rounds: The round in which it dies.
-        place: "saved", before the reports are recorded, or "committed", after it.
+        place: "saved", before the reports are recorded, or "recorded", after it.
         save_every: Rounds from one save to the next.
     """
+    commit: Callable[..., None] = Lease._commit
+    left = [rounds]
 
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def deadly(self: Any, new: Any) -> None:
+        left[0] -= 1
+        if not left[0] and place == "saved":
+            os.kill(os.getpid(), signal.SIGKILL)
+        commit(self, new)
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    crash_in_round(pytest.MonkeyPatch(), place, rounds, die)
+    Lease._commit = deadly  # type: ignore[method-assign]
     found = regression.controller(policy(), log_dir=log_dir)
     regression.stacked(found, save_every=save_every)

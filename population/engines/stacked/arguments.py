@@ -36,10 +36,10 @@ class Source(NamedTuple):
                 return self.function(seed, step)
             return self.function(seed, worker_id, step)
         except BaseException as error:
-            told = f"shared_batches for step {step}"
+            place = f"shared_batches for step {step}"
             if not shared:
-                told = f"batches for worker {worker_id}, step {step}"
-            error.add_note(f"This was raised by {told}.")
+                place = f"batches for worker {worker_id}, step {step}"
+            error.add_note(f"This was raised by {place}.")
             raise
 
 
@@ -50,7 +50,7 @@ class Options(NamedTuple):
         steps_per_report: Steps of a round.
         save_every: Rounds from one save to the next.
         batching: "vmap", "map", "loop" or "auto".
-        devices: Where; None: on all local devices.
+        devices: The devices; None: all local ones.
     """
 
     steps_per_report: int
@@ -84,10 +84,10 @@ class Request(NamedTuple):
 def options(
     steps_per_report: Any, save_every: Any, batching: Any, devices: Sequence[Any] | None
 ) -> Options:
-    """How the members are to be trained.
+    """Check how the members are to be trained.
 
     Raises:
-        ValueError: If an argument is none that can be; it is named.
+        ValueError: An argument is invalid; the message names it.
     """
     counts = ("steps_per_report", steps_per_report), ("save_every", save_every)
     for name, count in counts:
@@ -114,11 +114,11 @@ def _are_devices(devices: Any) -> bool:
 
 
 def source(data: Any, batches: Any, shared_batches: Any) -> Source:
-    """The one of the three that is given; without any, steps get None.
+    """The source that was given; without one, steps get None.
 
     Raises:
-        ValueError: If there are several.
-        TypeError: If what must be a function is none.
+        ValueError: Several were given.
+        TypeError: `batches` or `shared_batches` is not a function.
     """
     given = {"data": data, "batches": batches, "shared_batches": shared_batches}
     named = [name for name, value in given.items() if value is not None]
@@ -142,11 +142,11 @@ def source(data: Any, batches: Any, shared_batches: Any) -> Source:
 
 
 def check_arrays(name: str, tree: Any) -> None:
-    """Refuse what cannot go to a device.
+    """Refuse leaves that cannot be moved to a device.
 
     Raises:
-        TypeError: If a leaf is no number and no array of numbers; it is named.
-        ValueError: If a whole number is larger than those of the device.
+        TypeError: A leaf is neither a number nor an array of numbers; it is named.
+        ValueError: A whole number does not fit the integers of the device.
     """
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
@@ -168,10 +168,10 @@ def check_arrays(name: str, tree: Any) -> None:
 
 
 def check_whole(array: npt.NDArray[Any], place: str) -> None:
-    """Refuse whole numbers that the device would cut off.
+    """Refuse whole numbers that do not fit the integers of the device.
 
     Raises:
-        ValueError: Naming their place.
+        ValueError: Some do not fit; the message names their place.
     """
     if array.dtype == np.dtype(object):  # An int beyond 64 bits.
         raise ValueError(f"{place} must fit 64 bits, got {array!r}.")

@@ -14,9 +14,9 @@ import pytest
 
 from population import Branch, PopulationController, Stop
 from population.base.types import Held
-from population.engines import vectorized
 from population.engines.stacked import autotune, prefetching
-from population.engines.stacked.states import Stack
+from population.engines.stacked.rounds import Rounds
+from population.engines.stacked.states import StackedStates
 from population.mutators import (
     FixedSchedule,
     PopulationBasedTraining,
@@ -102,12 +102,12 @@ def test_a_copy_that_fails_is_what_the_caller_is_told(
 ) -> None:
     """Nothing is saved from rows that may hold anything."""
 
-    def failing(bank: Stack, sources: Any) -> None:
+    def failing(states: StackedStates, sources: Any) -> None:
         del sources
-        bank._flat = ()
+        states._flat = ()
         raise MemoryError("no memory for a copy")
 
-    monkeypatch.setattr(Stack, "move", failing)
+    monkeypatch.setattr(StackedStates, "move", failing)
     found = regression.controller(problems.pbt(10))
     with pytest.raises(MemoryError, match="no memory for a copy"):
         regression.stacked(found, save_every=1000)
@@ -122,18 +122,18 @@ def seconds_a_round(
 ) -> list[list[int]]:
     """Have rounds take so long; the slots that were free at the end of each."""
     free: list[list[int]] = []
-    whole = vectorized._Population._round
+    whole = Rounds._round
 
     def slow(self: Any, active: Any) -> Any:
         values = whole(self, active)
-        leases = self._session.leases
+        leases = self._lease._session.leases
         for _ in range(20):  # As others see it, who look now and then.
             clock.advance(seconds[self.rounds] / 20)
             leases.look()
         free.append([w for w in range(len(active)) if leases.is_free(w)])
         return values
 
-    monkeypatch.setattr(vectorized._Population, "_round", slow)
+    monkeypatch.setattr(Rounds, "_round", slow)
     return free
 
 
@@ -249,14 +249,14 @@ def test_values_may_be_added_at_the_end_of_categories(tmp_path: pathlib.Path) ->
 
 
 @pytest.mark.parametrize(
-    ("error", "for_good"),
+    ("error", "keep"),
     [
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), False),
         (NotImplementedError("no rule for a batch"), True),
     ],
 )
 def test_a_choice_for_want_of_memory_is_made_again(
-    error: Exception, for_good: bool, caplog: pytest.LogCaptureFixture
+    error: Exception, keep: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody else may have used it; the next start looks again."""
     clock = Clock()
@@ -267,7 +267,7 @@ def test_a_choice_for_want_of_memory_is_made_again(
         return lambda: clock.advance(1.0)
 
     found = autotune.fastest(make, "", ("loop", "vmap"), clock)
-    assert found == ("loop", for_good)
+    assert found == ("loop", keep)
     assert "cannot be batched by vmap" in caplog.text
 
 
@@ -303,9 +303,10 @@ def test_the_data_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> Non
         for name in names:
             make(name)()
             counts.append(copies())
-        return autotune.Choice("loop", for_good=True)
+        return autotune.Choice("loop", keep=True)
 
     monkeypatch.setattr(autotune, "fastest", fastest)
+    monkeypatch.setattr(autotune, "pays", lambda left_s, compile_s, ways: True)
     problems.run(problems.controller(), PLAIN, data=data, batching="auto")
     assert counts == [1, 1, 1]
 

@@ -1,4 +1,4 @@
-"""Both kinds of banks keep one contract."""
+"""Stacked and separate states keep one contract."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ import pytest
 from population.engines.stacked import programs
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.member import Member
-from population.engines.stacked.states import Bank, Separate, Stack
+from population.engines.stacked.states import (
+    MemberStates,
+    SeparateStates,
+    StackedStates,
+)
 
 SIZE, LENGTH = 5, 3
 AXES = {"data": (None, None), "each": (0, 0), "shared": (None, 0)}
 wait: Any = jax.block_until_ready
 KEYS = programs.base_keys(0, 64)
+KEPT: list[Any] = []  # A member does not keep its functions alive.
 
 
 def member(batch: Any) -> Member:
@@ -34,6 +39,7 @@ def member(batch: Any) -> Member:
     def evaluate(state: Any, meta: Any, batch: Any) -> Any:
         return jnp.sum(state["sum"]) + batch, {"draw": state["draw"], "by": meta["by"]}
 
+    KEPT.append((init, step, evaluate))
     columns = Columns.of([{"by": 1.0}], None, None, None)
     return Member(init, step, evaluate, columns, batch, np.float32(100))
 
@@ -48,38 +54,39 @@ def batches_of(kind: str, size: int = SIZE) -> Any:
     return by_step[None] * np.arange(size, dtype=np.float32)[:, None]
 
 
-def bank(
+def states(
     batching: str,
     kind: str = "data",
     size: int = SIZE,
     devices: Sequence[Any] | None = None,
-) -> Bank:
-    """A bank whose row i begins with `[i, i]`, and adds i + 1 times its batches."""
-    one, devices = member(np.float32(1)), devices or jax.devices()[:1]
+) -> MemberStates:
+    """A states whose row i begins with `[i, i]`, and adds i + 1 times its batches."""
+    one = programs.Programs(member(np.float32(1)))
+    devices = devices or jax.devices()[:1]
     rest: Any = (AXES[kind], np.float32(100))
-    found: Bank
+    found: MemberStates
     if batching == "loop":
-        found = Separate(one, KEYS[:size], LENGTH, devices, *rest)
+        found = SeparateStates(one, KEYS[:size], LENGTH, devices, *rest)
     else:
         mesh = programs.mesh_of(devices)
-        found = Stack(one, KEYS[:size], batching, LENGTH, mesh, *rest)
+        found = StackedStates(one, KEYS[:size], batching, LENGTH, mesh, *rest)
     begin(found, np.arange(size, dtype=np.float32))
     by = np.arange(1, size + 1, dtype=np.float32)
-    found.tell(np.zeros(size, np.int32), [by], np.ones(size, np.bool_))
+    found.set_rows(np.zeros(size, np.int32), [by], np.ones(size, np.bool_))
     return found
 
 
-def begin(found: Bank, numbers: Any) -> None:
+def begin(found: MemberStates, numbers: Any) -> None:
     """Have row i hold number i twice, as its sum."""
     rows = [(jnp.zeros(()), jnp.array([x, x])) for x in numbers]  # Draw, sum.
-    if isinstance(found, Separate):
+    if isinstance(found, SeparateStates):
         found.begin(rows)
     else:
-        assert isinstance(found, Stack)
+        assert isinstance(found, StackedStates)
         found.begin(tuple(map(jnp.stack, zip(*rows, strict=True))))
 
 
-def sums(found: Bank, size: int = SIZE) -> list[float]:
+def sums(found: MemberStates, size: int = SIZE) -> list[float]:
     """What each row has in its sum."""
     states = [found.take(row)[1] for row in range(size)]
     assert all(state.shape == (2,) for state in states)
@@ -93,14 +100,14 @@ every_way = pytest.mark.parametrize("batching", ["vmap", "map", "loop"])
 @every_way
 def test_rows_hold_what_they_began_with(batching: str) -> None:
     """And each can be taken by itself."""
-    assert sums(bank(batching)) == [0, 1, 2, 3, 4]
+    assert sums(states(batching)) == [0, 1, 2, 3, 4]
 
 
 @every_way
 @pytest.mark.parametrize("kind", AXES)
 def test_a_chunk_trains_each_row_with_its_batches(batching: str, kind: str) -> None:
     """Each step has its own batch and key; the value is that of the last state."""
-    found = bank(batching, kind)
+    found = states(batching, kind)
     given = batches_of(kind)
     each = {"data": [3.0] * SIZE, "shared": [6.0] * SIZE}.get(kind)
     each = [6.0 * row for row in range(SIZE)] if each is None else each
@@ -125,11 +132,11 @@ def test_a_chunk_trains_each_row_with_its_batches(batching: str, kind: str) -> N
 @every_way
 def test_what_is_told_holds_for_the_next_chunk(batching: str) -> None:
     """Steps, and with them keys, and meta_params; arrays may be changed afterwards."""
-    found = bank(batching)
+    found = states(batching)
     steps, by = np.arange(10, 10 + SIZE, dtype=np.int32), np.zeros(SIZE, np.float32)
     by[2] = 7
     new = np.zeros(SIZE, np.bool_)
-    found.tell(steps, [by], new)
+    found.set_rows(steps, [by], new)
     steps[:], by[:], new[:] = 99, 99, True
     values = found.finish(np.float32(1))
     assert sums(found) == [0, 1, 2 + 21, 3, 4]
@@ -141,7 +148,7 @@ def test_what_is_told_holds_for_the_next_chunk(batching: str) -> None:
 @every_way
 def test_what_was_taken_survives_training(batching: str) -> None:
     """Donated buffers are reused, and a copy is none of them."""
-    found = bank(batching)
+    found = states(batching)
     before = [found.take(row) for row in range(SIZE)]
     found.train(np.float32(1))
     found.finish(np.float32(1))
@@ -153,7 +160,7 @@ def test_what_was_taken_survives_training(batching: str) -> None:
 @every_way
 def test_what_was_put_is_a_copy(batching: str) -> None:
     """It can be put again after it was trained, and comes from the host, too."""
-    found = bank(batching)
+    found = states(batching)
     kept = found.take(4)
     found.put(0, kept)
     found.put(1, kept)
@@ -180,7 +187,7 @@ MOVES: dict[str, Mapping[int, int]] = {
 @pytest.mark.parametrize("name", MOVES)
 def test_moves_read_all_before_they_write(batching: str, name: str) -> None:
     """Chains and cycles included, and the rows can be trained afterwards."""
-    found, sources = bank(batching), MOVES[name]
+    found, sources = states(batching), MOVES[name]
     found.move(sources)
     expected = [float(sources.get(row, row)) for row in range(SIZE)]
     assert sums(found) == expected
@@ -192,7 +199,7 @@ def test_moves_read_all_before_they_write(batching: str, name: str) -> None:
 def test_moves_of_more_rows_than_a_chunk() -> None:
     """A rotation of all rows takes several calls of one program."""
     size = 40
-    found = bank("vmap", size=size)
+    found = states("vmap", size=size)
     found.move({row: (row + 1) % size for row in range(size)})
     assert sums(found, size) == [*range(1, size), 0]
 
@@ -200,7 +207,7 @@ def test_moves_of_more_rows_than_a_chunk() -> None:
 @every_way
 def test_all_states_are_read_at_once_for_saving(batching: str) -> None:
     """As NumPy arrays, which later training leaves alone."""
-    found = bank(batching)
+    found = states(batching)
     host = found.host()
     found.train(np.float32(1))
     for row in range(SIZE):
@@ -213,7 +220,7 @@ def test_all_states_are_read_at_once_for_saving(batching: str) -> None:
 @pytest.mark.parametrize("batching", ["vmap", "map"])
 def test_the_states_of_the_last_chunk_are_reused(batching: str) -> None:
     """There is one copy of all states in a stack, not two."""
-    found = bank(batching)
+    found = states(batching)
     change: list[Callable[[], Any]] = [
         lambda: found.train(np.float32(1)),
         lambda: found.finish(np.float32(1)),
@@ -227,15 +234,17 @@ def test_the_states_of_the_last_chunk_are_reused(batching: str) -> None:
 
 
 @every_way
-def test_a_released_bank_holds_nothing_and_can_begin_again(batching: str) -> None:
+def test_released_states_hold_nothing_and_can_begin_again(batching: str) -> None:
     """What is tried gives way to what is tried next."""
-    found = bank(batching)
+    found = states(batching)
     found.release()
     assert _buffers(found) == []
     begin(found, np.ones(SIZE, np.float32))
     assert sums(found) == [1] * SIZE
 
 
-def _buffers(found: Bank) -> list[Any]:
-    assert isinstance(found, (Stack, Separate))
-    return jax.tree.leaves(found._flat if isinstance(found, Stack) else found._flats)
+def _buffers(found: MemberStates) -> list[Any]:
+    assert isinstance(found, (StackedStates, SeparateStates))
+    return jax.tree.leaves(
+        found._flat if isinstance(found, StackedStates) else found._flats
+    )
