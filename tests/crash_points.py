@@ -11,8 +11,6 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
 from population.journal import sqlite
 from population.journal.sql import TABLES
 from population.journal.sqlite import SqliteJournal
@@ -21,13 +19,6 @@ Act = Callable[[], object]
 _KINDS = {table.name: kind for kind, table in TABLES.items()}
 # What is asked of a journal to find out what other processes have recorded.
 _LOOKS = {"all", "changed", "generations", "reading"}
-# Points of a round of `vectorized.run`: a method, and whether it has returned then.
-_ROUND = {
-    "trained": ("_report", False),
-    "saved": ("_commit", False),
-    "committed": ("_commit", True),
-    "reported": ("_report", True),
-}
 
 
 def crash_at(
@@ -98,25 +89,6 @@ def around(
         return result
 
     return wrapped
-
-
-def crash_in_round(
-    patch: pytest.MonkeyPatch, point: str, number: int, act: Act
-) -> None:
-    """Do something at a point of a stacked population's `number`-th round.
-
-    Args:
-        patch: What undoes it.
-        point: "trained", "saved" (the params are), "committed" or "reported".
-        number: Which round, from 1 on.
-        act: Kills the process, or raises.
-    """
-    from population.engines import vectorized
-
-    name, after = _ROUND[point]
-    original = getattr(vectorized._Population, name)
-    wrapped = around(original, nth(number, act), before=not after)
-    patch.setattr(vectorized._Population, name, wrapped)
 
 
 class LookedInto(SqliteJournal):

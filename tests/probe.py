@@ -226,6 +226,11 @@ def is_claimable(controller: PopulationController, worker_id: int) -> bool:
     return bool(rules.is_claimable(_known(controller), worker_id))
 
 
+def is_free(controller: PopulationController, worker_id: int) -> bool:
+    """Whether a slot has no owner, or one that is dead or was silent too long."""
+    return bool(_inside(controller).leases.is_free(_known(controller), worker_id))
+
+
 def free_slot(controller: PopulationController) -> int | None:
     """The free slot that does not wait and has the fewest steps, or None."""
     run = _inside(controller)
@@ -339,6 +344,15 @@ def before_next_load(
         return load(*arguments)
 
     manager.load = late
+
+
+def fail_to_save(
+    controller: PopulationController,
+    patch: pytest.MonkeyPatch,
+    act: Callable[..., object],
+) -> None:
+    """Do something in place of each save."""
+    patch.setattr(_inside(controller).params, "save", act)
 
 
 def settle() -> None:

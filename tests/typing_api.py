@@ -185,7 +185,7 @@ def by_the_two_calls(controller: PopulationController) -> None:
 def by_one_loop(controller: PopulationController) -> None:
     """A loop that trains the whole population, and keeps the weights itself."""
     try:
-        given: dict[int, ActiveWorker] = controller.claim_all()
+        given: Mapping[int, ActiveWorker] = controller.claim_all()
     except ClaimError as error:
         raise SystemExit(str(error)) from error
     controller.set_evals(

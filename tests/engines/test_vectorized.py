@@ -29,6 +29,7 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
+from tests import probe
 from tests.engines import regression, vectorized_child
 from tests.helpers import assert_is_a_forest
 from tests.mutators.factories import FACTORIES
@@ -189,9 +190,9 @@ def test_snapshots_are_what_may_be_needed_and_nothing_else(
 
     def checked(placement: Placement, keys: Any) -> None:
         drop(placement, keys)
-        reachable = found.session.reachable().values()
+        reachable = probe.reachable(found)
         named = {c.params for c in reachable if isinstance(c.params, Held)}
-        newest = {slot.newest.params for slot in found.session.slots}
+        newest = {checkpoint.params for checkpoint in probe.newest(found)}
         assert set(placement.snapshots) <= named
         assert named <= set(placement.snapshots) | newest
         seen.append(len(placement.snapshots))
@@ -295,7 +296,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
             vectorized_child.policy(), log_dir=tmp_path / str(i)
         )
         done = rounds - (place == "saved")
-        steps = [slot.newest.step for slot in again.session.slots]
+        steps = [checkpoint.step for checkpoint in probe.newest(again)]
         assert steps == [done * regression.EVERY] * 5
         regression.stacked(again, save_every=save_every)
         assert again.finished
@@ -305,7 +306,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
             files = {p.name for p in (tmp_path / str(i) / "params").rglob("*.msgpack")}
             named = {
                 pathlib.PurePath(c.params.path).name
-                for c in again.session.reachable().values()
+                for c in probe.reachable(again)
                 if isinstance(c.params, Saved)
             }
             assert files == named  # What the kill has left is gone.

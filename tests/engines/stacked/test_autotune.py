@@ -16,6 +16,7 @@ import pytest
 from population.base import codec
 from population.engines.stacked import autotune
 from population.engines.stacked.builder import Builder
+from tests import probe
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import PLAIN, Functions, Traced
 from tests.helpers import Clock
@@ -158,7 +159,7 @@ def test_a_short_run_tries_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert summary.batching == "vmap"
     assert traced.counts == {"init": 2, "step": 2, "evaluate": 2}
     assert "batched by vmap, until it is known" in caplog.text
-    assert not [f for f in found.session.journal.facts() if "batching" in f]
+    assert not [f for f in probe.facts(found) if "batching" in f]
 
 
 def test_trying_pays_where_the_time_that_is_left_outweighs_compiling() -> None:
@@ -236,7 +237,7 @@ def test_without_room_for_copies_the_present_way_stays(
     summary = problems.run(found, PLAIN, batching="auto")
     assert (summary.batching, summary.rounds) == ("vmap", 10)
     assert caplog.text.count("cannot be tried") == 1
-    assert not [f for f in found.session.journal.facts() if "batching" in f]
+    assert not [f for f in probe.facts(found) if "batching" in f]
 
 
 def test_the_choice_is_recorded_and_kept(
@@ -246,7 +247,7 @@ def test_the_choice_is_recorded_and_kept(
     tried = favour(monkeypatch, "map")
     found = problems.controller(log_dir=tmp_path, steps=8)
     assert problems.run(found, PLAIN, batching="auto").batching == "map"
-    facts = found.session.journal.facts()
+    facts = probe.facts(found)
     fact = facts["batching on 1 cpu, 2 steps a report"]
     assert codec.decode(fact) == "map"
     found.close()
@@ -307,7 +308,7 @@ def test_without_room_for_both_stacks_the_present_way_stays(
     assert made == ["vmap", "loop"]
     assert (summary.batching, summary.rounds) == ("vmap", 10)
     assert "cannot be batched by loop" in caplog.text
-    assert not [f for f in found.session.journal.facts() if "batching" in f]
+    assert not [f for f in probe.facts(found) if "batching" in f]
     monkeypatch.setattr(Builder, "states", states)
     problems.run(named, PLAIN, batching="vmap")
     problems.assert_alike(found, named)

@@ -14,6 +14,8 @@ import pytest
 
 from population import Branch, PopulationController, Stop
 from population.base.types import Held
+from population.core.leases import LeaseRules
+from population.core.step import Step
 from population.engines.stacked import autotune, prefetching
 from population.engines.stacked.rounds import Rounds
 from population.engines.stacked.states import StackedStates
@@ -22,8 +24,9 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
-from population.run.open_run import Session
+from population.run.open_run import OpenRun
 from population.space import Categorical
+from tests import probe
 from tests.engines import regression
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import PLAIN
@@ -91,7 +94,7 @@ def test_what_cannot_be_saved_then_is_said_beside_what_was_raised(
         raise second("no space left")
 
     found = regression.controller(schedule(), 2, tmp_path)
-    monkeypatch.setattr(found.session.keeper, "prepare", full)
+    probe.fail_to_save(found, monkeypatch, full)
     with pytest.raises(OSError, match="a bad disk") as error:
         regression.stacked(found, batches=bad, save_every=1000)
     assert any("no space left" in note for note in error.value.__notes__)
@@ -111,7 +114,7 @@ def test_a_copy_that_fails_is_what_the_caller_is_told(
     found = regression.controller(problems.pbt(10))
     with pytest.raises(MemoryError, match="no memory for a copy"):
         regression.stacked(found, save_every=1000)
-    assert found.session.claims.of_all is None
+    assert probe.whole_claim(found) is None
 
 
 # Leases.
@@ -126,11 +129,12 @@ def seconds_a_round(
 
     def slow(self: Any, active: Any) -> Any:
         values = whole(self, active)
-        leases = self._lease._session.leases
+        controller = self._lease._controller
         for _ in range(20):  # As others see it, who look now and then.
             clock.advance(seconds[self.rounds] / 20)
-            leases.look()
-        free.append([w for w in range(len(active)) if leases.is_free(w)])
+            probe.watch(controller)
+        slots = range(len(active))
+        free.append([w for w in slots if probe.is_free(controller, w)])
         return values
 
     monkeypatch.setattr(Rounds, "_round", slow)
@@ -153,16 +157,16 @@ def test_the_first_round_may_take_longer_than_the_time_out(
 def test_leases_are_renewed_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """One transaction for all slots, also for those that wait."""
     clock, alone = Clock(), [0]
-    transact = Session.transact
+    transact = OpenRun.transact
 
-    def counted(session: Session, incoming: Any, work: Any) -> Any:
-        alone[0] += not incoming
-        return transact(session, incoming, work)
+    def counted(run: OpenRun, work: Any, new: Any = ()) -> Any:
+        alone[0] += not new
+        return transact(run, work, new)
 
     options: Any = {"clock": clock, "worker_timeout": 60.0}
     found = regression.controller(problems.still(), 4, steps=20, **options)
-    monkeypatch.setattr(Session, "transact", counted)
-    monkeypatch.setattr(found.session.claims, "heard_of", lambda *a: None)
+    monkeypatch.setattr(OpenRun, "transact", counted)
+    monkeypatch.setattr(LeaseRules, "heard", lambda *a: Step())
     seconds_a_round(clock, [30.0] * 4, monkeypatch)
     regression.stacked(found, save_every=1000)
     # The claim, its end and two facts; before each round but the first.
@@ -178,18 +182,18 @@ def test_the_controllers_share_counts_rounds_that_save(
 ) -> None:
     """Each report takes a second here, saving a minute: only the former counts."""
     clock = Clock(0.0)
-    commit, incoming = Session.commit, Session.incoming
+    submit, encode = OpenRun.submit, OpenRun.encode
 
-    def committed(session: Session, *a: Any) -> Any:
+    def committed(run: OpenRun, *a: Any) -> Any:
         clock.advance(1.0)
-        return commit(session, *a)
+        return submit(run, *a)
 
-    def saved(session: Session, *a: Any, **k: Any) -> Any:
+    def saved(run: OpenRun, *a: Any, **k: Any) -> Any:
         clock.advance(0.0 if isinstance(a[3], Held) else 60.0)
-        return incoming(session, *a, **k)
+        return encode(run, *a, **k)
 
-    monkeypatch.setattr(Session, "commit", committed)
-    monkeypatch.setattr(Session, "incoming", saved)
+    monkeypatch.setattr(OpenRun, "submit", committed)
+    monkeypatch.setattr(OpenRun, "encode", saved)
     monkeypatch.setattr(time, "perf_counter", clock)
     found = regression.controller(schedule(), 2)
     summary = regression.stacked(found, save_every=save_every)
@@ -285,7 +289,7 @@ def test_what_cannot_differ_is_not_tried(
         found = problems.controller(size=1, steps=2)
         assert problems.run(found, PLAIN, 1, batching="auto").batching == "loop"
         assert "no other way" in caplog.text
-        assert not [f for f in found.session.journal.facts() if "batching" in f]
+        assert not [f for f in probe.facts(found) if "batching" in f]
 
 
 def test_the_data_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +371,7 @@ def test_a_population_that_only_diverges_ends(kind: str) -> None:
     with pytest.raises(RuntimeError, match="begun anew 20 times, and nobody"):
         problems.run(found, PLAIN._replace(evaluate=nan))
     assert sum(found.diverged()) > 20
-    assert found.session.claims.of_all is None
+    assert probe.whole_claim(found) is None
 
 
 def test_a_policy_that_never_goes_back_ends_as_ever() -> None:
