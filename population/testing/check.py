@@ -28,25 +28,27 @@ def check_mutator(
     branches: bool = True,
     script: Sequence[ScriptEvent] | None = None,
 ) -> None:
-    """Play reports of every kind to a mutator; an error if it breaks a promise.
+    """Send reports of every kind to a mutator, and check all of its promises.
 
-    Let it decide every 3 steps or 5 seconds, say: the workers train about 24 steps, a
-    report takes a second, and an interval of more than 10 steps is hardly tested.
+    Let it decide often, say every 3 steps or 5 seconds: workers train only about 24
+    steps and a report takes a second, so that an interval of more than 10 steps is
+    hardly tested.
 
     Args:
-        make_mutator: Makes the mutator, anew for each restart. If it takes an argument
-            it is given a `mutate_fn`, which moves the numbers in any meta_params.
+        make_mutator: Makes the mutator, anew for each restart. If it has a parameter,
+            it is given a `mutate_fn` that changes the numbers in any meta_params.
         population: The first meta_params of each worker; by default nested ones.
         size: How many workers, if no population is given.
-        seed: Of the runs and of the reports.
+        seed: The seed of the runs and of the reports.
         branches: Whether the mutator ever branches; False for a grid search, say.
-        script: Only this sequence, say that of a `BrokenPromise`.
+        script: The only script to play, such as that of a `BrokenPromise`.
 
     Raises:
-        TypeError: If `make_mutator` is no function, or makes something else.
-        BrokenPromise: Naming the promise, with the smallest sequence that breaks it.
-        ValueError: If the mutator does not run with so many workers, or
-            `make_mutator` returns the same mutator twice.
+        TypeError: `make_mutator` is not a function, or does not make a mutator.
+        BrokenPromise: The mutator breaks a promise; the error names it and has the
+            smallest script that shows it.
+        ValueError: The mutator refuses a population of this size, or `make_mutator`
+            returns the same mutator twice.
     """
     make = _maker(make_mutator)
     if not isinstance(make(), Mutator):
@@ -74,7 +76,7 @@ def check_mutator(
 
 
 def _maker(make_mutator: Callable[..., Mutator[Any]]) -> Make:
-    """`make_mutator` as a function of nothing."""
+    """`make_mutator` as a function without parameters."""
     if not callable(make_mutator):
         raise TypeError(
             "make_mutator must be a function that makes a mutator, got "
@@ -147,7 +149,7 @@ def _check(promise: Promise, case: Case, kind: str) -> None:
 def _shortest(
     promise: Promise, case: Case, found: Breach
 ) -> tuple[tuple[ScriptEvent, ...], Breach]:
-    """The smallest script that still breaks the promise, and how it does."""
+    """The smallest script that still breaks the promise, and what it shows."""
     findings = {case.script: found}
 
     def breaks(script: tuple[ScriptEvent, ...]) -> bool:

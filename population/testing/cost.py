@@ -1,4 +1,4 @@
-"""What a report costs, as counts that are the same on every machine."""
+"""Measures what a report costs, in counts that are the same on every machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from population.testing.perturb import perturb
 from population.testing.runner import Case, Played, ScriptRunner
 from population.testing.script import Work
 
-_MOST = 1_000_000  # Instructions that are counted in a run; a third of a second.
+_MOST = 1_000_000  # Instructions counted in a run at most; takes a third of a second.
 
 
 class Count(NamedTuple):
-    """What one report has cost.
+    """The cost of one report.
 
     Attributes:
         opcodes: Python instructions within `update`.
@@ -33,18 +33,18 @@ class Count(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What the reports of a script have cost.
+    """The cost of the reports of a script.
 
     Attributes:
         played: The run.
-        counts: Of each report.
+        counts: The counts of each report.
     """
 
     played: Played
     counts: list[Count]
 
     def idle(self) -> tuple[float, float]:
-        """The medians of what a report that decides nothing costs; 0 for none."""
+        """The median counts of the reports without a decision; 0 if there are none."""
         idle = [count for count in self.counts if not count.decided]
         if not idle:
             return 0.0, 0.0
@@ -54,7 +54,7 @@ class Cost(NamedTuple):
         )
 
     def mean(self) -> tuple[float, float]:
-        """What a report costs in the mean."""
+        """The mean counts of all reports."""
         if not self.counts:
             return 0.0, 0.0
         return (
@@ -64,13 +64,13 @@ class Cost(NamedTuple):
 
 
 def cost_of(case: Case) -> Cost:
-    """Play a case, and count."""
-    play = _CountingRunner(case)
-    return Cost(play.run(), play.counts)
+    """The cost of each report when a case is played."""
+    runner = _CountingRunner(case)
+    return Cost(runner.run(), runner.counts)
 
 
 class _CountingRunner(ScriptRunner):
-    """A run whose reports are counted, as long as they come one by one."""
+    """Counts the instructions and statements of each delivery of reports."""
 
     def __init__(self, case: Case) -> None:
         self.counts: list[Count] = []
@@ -78,7 +78,7 @@ class _CountingRunner(ScriptRunner):
         super().__init__(case, make=lambda: self._meter)
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
-        """Report, and count."""
+        """Report, and count what that takes."""
         meter, statements = self._meter, [0]
         counting = not meter.exhausted
 
@@ -93,7 +93,7 @@ class _CountingRunner(ScriptRunner):
 
 
 class _Meter(Mutator[Any]):
-    """Another mutator, whose instructions are counted."""
+    """Calls another mutator, and counts its instructions."""
 
     def __init__(self, mutator: Mutator[Any]) -> None:
         self._mutator = mutator
@@ -127,7 +127,7 @@ class _Meter(Mutator[Any]):
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         del argument
         if frame.f_code.co_filename == perturb.__code__.co_filename:
-            return None  # What the kit itself brings does not count.
+            return None  # This function is part of the test kit.
         frame.f_trace_opcodes = self._budget > 0
         frame.f_trace_lines = False
         if event == "opcode":

@@ -11,12 +11,12 @@ import numpy as np
 def perturb(
     meta_params: Any, *rest: Any, rng: np.random.Generator | None = None
 ) -> Any:
-    """A `mutate_fn` for any meta_params: moves each number a bit.
+    """The meta_params with each number changed a little: a `mutate_fn` for any of them.
 
     Args:
         meta_params: Nested dicts, lists and tuples of anything.
-        *rest: What else a mutator passes; a generator among it is used.
-        rng: Random numbers; without any, each number grows.
+        *rest: Further arguments of the mutator; if one is a generator, it is used.
+        rng: Where the random numbers come from; without one, each number grows.
     """
     if rng is None:
         rng = next((r for r in rest if isinstance(r, np.random.Generator)), None)

@@ -1,4 +1,4 @@
-"""The promises of a mutator, and how each is looked for in a run."""
+"""The promises of a mutator, and how each is checked in a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from population.testing.script import (
     negated,
 )
 
-_SHORT = 12  # Events; of so few more runs are made where chance plays a part.
+_SHORT = 12  # Events: scripts as short are played more often, where chance matters.
 _FEW = 16
 _NUMBERS = re.compile(r"[\d.]+(e[+-]?\d+)?")
 
@@ -28,7 +28,7 @@ class Breach(NamedTuple):
     """How a promise was broken.
 
     Attributes:
-        seen: What was seen, for people.
+        seen: What was seen, as text for people.
         position: The index of the event that showed it.
         error: What was raised, or None.
     """
@@ -42,8 +42,8 @@ class Promise(NamedTuple):
     """Something that every mutator does.
 
     Attributes:
-        sentence: What it does, without the subject.
-        kind: The kind of scripts that show it: "usual", "loss", "long", "idle" or
+        sentence: The promise, without its subject.
+        kind: The kind of scripts that test it: "usual", "loss", "long", "idle" or
             "round".
         find: Plays a case, and returns how the promise was broken, or None.
     """
@@ -54,7 +54,7 @@ class Promise(NamedTuple):
 
 
 def guarded(promise: str) -> Callable[[Case], Breach | None]:
-    """Looks for a promise that is watched at each call."""
+    """The check of a promise that `WatchedMutator` watches at each call."""
 
     def find(case: Case) -> Breach | None:
         found = watch(case).get(promise)
@@ -64,7 +64,7 @@ def guarded(promise: str) -> Callable[[Case], Breach | None]:
 
 
 def watch(case: Case) -> watched.Breaches:
-    """What is found when each call of the mutator is watched."""
+    """All promises that are broken when each call of the mutator is watched."""
 
     def play() -> watched.Breaches:
         breaches = watched.Breaches()
@@ -78,7 +78,7 @@ def watch(case: Case) -> watched.Breaches:
 
 
 def raises(case: Case) -> Breach | None:
-    """Whether a report is met with an exception."""
+    """Check that no report raises an exception."""
     error = case.plain.error
     if error is None:
         return None
@@ -87,7 +87,7 @@ def raises(case: Case) -> Breach | None:
 
 
 def random_numbers(case: Case) -> Breach | None:
-    """Whether the run changes with random numbers that are not the view's."""
+    """Check that a run does not depend on other random numbers than the view's."""
     if not _varies(case):
         return None
     first = _leapt(case, 1)
@@ -99,7 +99,7 @@ def random_numbers(case: Case) -> Breach | None:
 
 
 def own_clock(case: Case) -> Breach | None:
-    """Whether the run changes when all clocks but the view's leap."""
+    """Check that a run does not depend on other clocks than the view's."""
     if not _varies(case):
         return None
     how = "while the clocks of the machine leapt"
@@ -107,7 +107,7 @@ def own_clock(case: Case) -> Breach | None:
 
 
 def restarts(case: Case) -> Breach | None:
-    """Whether the run changes when it is restarted before each event."""
+    """Check that a restart before each event changes nothing."""
     if not _varies(case):
         return None
     other = ScriptRunner(case, restarts=True).run()
@@ -115,7 +115,7 @@ def restarts(case: Case) -> Breach | None:
 
 
 def repeats(case: Case) -> Breach | None:
-    """Whether the run changes when reports are delivered several times."""
+    """Check that reports that are delivered several times change nothing."""
     if not _varies(case):
         return None
     other = ScriptRunner(case, times=3).run()
@@ -123,7 +123,7 @@ def repeats(case: Case) -> Breach | None:
 
 
 def modes(case: Case) -> Breach | None:
-    """Whether "max" of the negated values is something else than "min"."""
+    """Check that "max" of the negated values decides the same as "min"."""
     mirrored = dataclasses.replace(case, script=negated(case.script))
     other = ScriptRunner(mirrored, mode="max").run()
     how = "in mode 'max' with all values negated"
@@ -131,7 +131,7 @@ def modes(case: Case) -> Breach | None:
 
 
 def stuck(case: Case) -> Breach | None:
-    """Whether all live workers wait at once, so that nobody will ever report again."""
+    """Check that live workers never all wait, so that none would report again."""
     if any(isinstance(event, Lost) for event in case.script):
         return None
     if not any(limit is not None for o in case.plain.outcomes for limit in o.waits):
@@ -145,12 +145,12 @@ def stuck(case: Case) -> Breach | None:
 
 
 def losses(case: Case) -> Breach | None:
-    """Whether nothing is decided without a lost worker, but something is with it."""
+    """Check that the others get a decision without the lost worker's reports."""
     lost = {event.worker_id for event in case.script if isinstance(event, Lost)}
     if not lost or len(lost) > len(case.population) - 2 or _others(case.plain, lost):
         return None
     if len(set(case.plain.states)) > 1:
-        return None  # A round was closed, in which nobody was branched.
+        return None  # A round was decided, with no branch.
     script: list[ScriptEvent] = [
         ScriptedReport(event.worker_id, 20, 0.0, saved=True)
         if isinstance(event, Lost)
@@ -171,7 +171,7 @@ def losses(case: Case) -> Breach | None:
 
 
 def growth(case: Case) -> Breach | None:
-    """Whether the state goes on growing, numbers in it counted as one character."""
+    """Check that the state does not keep growing; a number counts as one character."""
     if len(case.script) < 9:
         return None
     sizes = [len(_NUMBERS.sub("0", text)) for text in case.plain.states]
@@ -191,26 +191,26 @@ def growth(case: Case) -> Breach | None:
 
 
 def idle_cost(case: Case) -> Breach | None:
-    """Whether a report that decides nothing costs more in a larger population."""
+    """Check that a report without a decision costs no more in a larger population."""
     return _dearer(case, 256, "a report that decides nothing", Cost.idle, 1.5)
 
 
 def mean_cost(case: Case) -> Breach | None:
-    """Whether the mean report of a round costs more in a larger population."""
+    """Check that the mean report of a round costs no more in a larger population."""
     return _dearer(case, 64, "a report in the mean", Cost.mean, 2.5)
 
 
 def _leapt(case: Case, noise_seed: int) -> Played:
-    """The run while all clocks but its own leap, in the same way every time."""
+    """The run while all other clocks leap, in the same way every time."""
     mutator = case.make()
     with noise.leaping_clocks(mutator):
         return ScriptRunner(case, make=lambda: mutator, noise_seed=noise_seed).run()
 
 
 def _varies(case: Case) -> bool:
-    """Whether anything changes when all that must not matter is another at once.
+    """Whether anything changes when all that must not matter is varied at once.
 
-    To find that nothing does takes one run; to find out what matters takes one each.
+    If not, which is usual, this one run is enough; else each is varied by itself.
     """
     if len(case.script) <= _SHORT:
         return True
@@ -233,7 +233,7 @@ def _difference(plain: Played, other: Played, how: str) -> Breach | None:
 
 
 def _unexplained(played: Played) -> Played:
-    """Without the reasons, which may name a value."""
+    """The run without the reasons of its branches, which may contain values."""
     outcomes = [
         outcome._replace(
             decisions=tuple(d._replace(reason="") for d in outcome.decisions)
@@ -244,7 +244,7 @@ def _unexplained(played: Played) -> Played:
 
 
 def _others(played: Played, lost: set[int]) -> bool:
-    """Whether anything was decided for workers that are not lost."""
+    """Whether any worker that is not lost was branched."""
     return any(found.place.worker_id not in lost for found in played.decisions)
 
 
@@ -255,12 +255,12 @@ def _dearer(
     price: Callable[[Cost], tuple[float, float]],
     factor: float,
 ) -> Breach | None:
-    """Whether reports cost more with many workers than with few, by so much."""
+    """Check that with many workers a report costs at most `factor` times as much."""
     if not any(isinstance(event, AllReport) for event in case.script):
         return None
     small, large = _cost(case, _FEW), _cost(case, many)
     if small.played.refused or large.played.refused:
-        return None  # `init` says that the policy is not for so many workers.
+        return None  # `init` refuses a population of this size.
     names = ("Python instructions in update", "SQL statements")
     prices = zip(names, (60, 2), price(small), price(large), strict=True)
     for name, slack, low, high in prices:

@@ -1,4 +1,4 @@
-"""Plays a script against a real controller, and notes what is decided when."""
+"""Plays a script against a real controller, and records what is decided when."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Result = TypeVar("Result")
 
 
 class Place(NamedTuple):
-    """A checkpoint, named without what differs from run to run.
+    """The place of a checkpoint, which is the same in every run of a script.
 
     Attributes:
         worker_id: The slot that trained it.
-        number: Which of the slot's generations it belongs to.
+        number: The number of its generation among the slot's.
         step: Its step.
     """
 
@@ -40,14 +40,14 @@ class Place(NamedTuple):
 
 
 class DecidedBranch(NamedTuple):
-    """A branch, without what differs from run to run.
+    """A branch that was decided; equal in every run of a script.
 
     Attributes:
         place: Where the new generation begins.
-        parent: What it goes on from.
+        parent: The checkpoint that it goes on from, or None.
         meta_params: Its hyperparameters, encoded.
-        reason: The mutator's words.
-        time: When, by the fake clock.
+        reason: The reason that the mutator gave.
+        time: When, by the simulated clock.
     """
 
     place: Place
@@ -64,7 +64,7 @@ class DecidedBranch(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What follows from an event.
+    """The consequences of an event.
 
     Attributes:
         decisions: The branches, by worker id.
@@ -80,14 +80,14 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass
 class Played:
-    """What was seen of a run.
+    """What happened in a run of a script.
 
     Attributes:
-        outcomes: What followed from each event.
+        outcomes: The consequences of each event.
         states: The mutator's state after each event, as the journal keeps it.
         error: What was raised, or None; the script ended there.
-        opened: Whether there was a run at all.
-        stuck: After which events every live worker waited.
+        opened: Whether the run could be opened.
+        stuck: The positions of the events after which every live worker waited.
     """
 
     outcomes: list[Outcome] = dataclasses.field(default_factory=list)
@@ -112,9 +112,9 @@ class Case:
     """A script, and the run that it is played in.
 
     Attributes:
-        make: Makes the mutator anew.
+        make: Makes a new mutator.
         population: The first meta_params of each worker.
-        script: What happens.
+        script: The events.
         seed: The run's seed.
     """
 
@@ -125,7 +125,7 @@ class Case:
 
     @functools.cached_property
     def plain(self) -> Played:
-        """The run as it is when nothing is varied."""
+        """The run without any variation."""
         return ScriptRunner(self).run()
 
     @functools.cached_property
@@ -133,7 +133,7 @@ class Case:
         return {}
 
     def once(self, what: str, find: Callable[[], Result]) -> Result:
-        """What `find` returns; it is called once for each `what`."""
+        """What `find` returns, called only the first time for each `what`."""
         if what not in self._found:
             self._found[what] = find()
         found: Result = self._found[what]
@@ -144,17 +144,18 @@ class ScriptRunner:
     """One run of a case.
 
     Args:
-        case: What to play.
-        make: Makes the mutator, if not the case's.
+        case: The case.
+        make: Makes the mutator; by default the case does.
         restarts: Whether the controller is made anew before each event.
         times: How often each report is delivered.
         mode: "min" or "max".
         patient: Whether workers wait where the mutator says so.
-        noise_seed: Of NumPy's and Python's global random numbers.
+        noise_seed: Seed of the global random numbers of NumPy and Python.
 
     Attributes:
         controller: The run.
-        clock: Its clock; every event takes a second.
+        position: The index of the event that is played.
+        clock: The clock of the run; every event takes a second.
         size: How many workers there are.
         lost: The workers that are lost.
         last: The last report of each worker.
@@ -196,25 +197,25 @@ class ScriptRunner:
             try:
                 self._play(played)
             except Exception as error:
-                # Whatever a mutator raises is a finding, to be shown with its script.
+                # An error of the mutator is a broken promise, to be reported as such.
                 played.error = error
             finally:
                 self.journal.close()
         return played
 
     def held(self, worker_id: int) -> bool:
-        """Whether the worker waits, if workers do."""
+        """Whether the worker waits for a decision; never if workers are not patient."""
         return self._patient and inside.waits(self.controller, worker_id)
 
     def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
-        """A report of a worker that has trained on from where it stands."""
+        """The report of a worker that has trained on from its newest checkpoint."""
         newest = self.controller.newest(worker_id)
         step = newest.step + steps
         params = f"params at step {step}" if saved else None
         return worker_id, newest.generation_id, step, params, value
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
-        """Report, once or several times; who reports is not lost."""
+        """Report, once or several times; a worker that reports is not lost any more."""
         returned = self.lost & {report[0] for report in reports}
         if returned:
             self.lost -= returned
@@ -290,7 +291,7 @@ class ScriptRunner:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Say nothing of all the odd things that are reported on purpose."""
+    """Disable the log in the block, as scripts do odd things on purpose."""
     logger = logging.getLogger("population")
     before = logger.disabled
     logger.disabled = True

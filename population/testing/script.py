@@ -1,7 +1,8 @@
-"""What may happen to a run, as small events that can be printed, left out and joined.
+"""The events of a script: what may happen to a run.
 
-An event says what a worker does relative to where it stands, so that a sequence keeps
-its meaning when others are left out.
+An event says what a worker does relative to its newest checkpoint. So a script still
+makes sense when some of its events are left out or joined, to find the shortest one
+that shows a mistake.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ScriptedRun(Protocol):
     previous: dict[int, Ref]
 
     def held(self, worker_id: int) -> bool:
-        """Whether the worker waits, if workers do."""
+        """Whether the worker waits for a decision."""
 
     def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
         """The report of a worker that has trained on from its newest checkpoint."""
@@ -52,25 +53,25 @@ class ScriptedRun(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ScriptEvent(abc.ABC):
-    """Something that happens to a run; `str` says it in a line."""
+    """Something that happens to a run; its `str` is one line."""
 
     @abc.abstractmethod
     def play(self, run: ScriptedRun) -> None:
-        """Let it happen; nothing if it cannot."""
+        """Let it happen; nothing happens where it is impossible."""
 
     def joined(self, later: ScriptEvent) -> ScriptEvent | None:
-        """One event that stands for this one and a later one, or None."""
+        """One event in place of this one and a later one; None if there is none."""
         del later
         return None
 
 
 @dataclasses.dataclass(frozen=True)
 class ScriptedReport(ScriptEvent):
-    """A worker has trained on, and reports.
+    """A worker trains on, and reports.
 
     Attributes:
         worker_id: The worker.
-        steps: How many steps further it is.
+        steps: How many steps it has trained since its newest checkpoint.
         value: The value, or None.
         saved: Whether it has saved its params.
     """
@@ -87,13 +88,13 @@ class ScriptedReport(ScriptEvent):
         )
 
     def play(self, run: ScriptedRun) -> None:
-        """Report for the worker's present generation."""
+        """Report for the worker's current generation."""
         if not run.held(self.worker_id):
             work = run.ahead(self.worker_id, self.steps, self.value, self.saved)
             run.deliver([work])
 
     def joined(self, later: ScriptEvent) -> ScriptEvent | None:
-        """The same steps at once, with the later report."""
+        """The later report, with the steps of both."""
         if not isinstance(later, ScriptedReport) or later.worker_id != self.worker_id:
             return None
         return dataclasses.replace(later, steps=self.steps + later.steps)
@@ -101,13 +102,13 @@ class ScriptedReport(ScriptEvent):
 
 @dataclasses.dataclass(frozen=True)
 class AllReport(ScriptEvent):
-    """Every worker has trained on, and reports.
+    """Every worker trains on, and reports.
 
     Attributes:
-        steps: How many steps further each is.
-        values: The values, by worker id; if there are more workers, from the start.
+        steps: How many steps each has trained since its newest checkpoint.
+        values: The values by worker id, repeated if there are more workers.
         saved: Whether they have saved their params.
-        at_once: In one batch, as an engine does, not one after the other.
+        at_once: Whether they report in one batch, as an engine does; else in turn.
     """
 
     steps: int
@@ -133,7 +134,7 @@ class AllReport(ScriptEvent):
                 run.deliver([self._work(worker_id, run)])
 
     def joined(self, later: ScriptEvent) -> ScriptEvent | None:
-        """The same steps at once, with the later reports."""
+        """The later reports, with the steps of both."""
         if not isinstance(later, AllReport) or later.at_once != self.at_once:
             return None
         return dataclasses.replace(later, steps=self.steps + later.steps)
@@ -145,7 +146,7 @@ class AllReport(ScriptEvent):
 
 @dataclasses.dataclass(frozen=True)
 class Earlier(ScriptEvent):
-    """A report of the step before the newest one arrives after it.
+    """A worker reports the step before its newest one, out of order.
 
     Attributes:
         worker_id: The worker.
@@ -162,7 +163,7 @@ class Earlier(ScriptEvent):
         )
 
     def play(self, run: ScriptedRun) -> None:
-        """Report it, if it lies within the generation."""
+        """Report it, if it is in the same generation."""
         newest = run.controller.newest(self.worker_id)
         root = run.controller.graph.root(newest.generation_id)
         if newest.step - 1 > root.step:
@@ -173,7 +174,7 @@ class Earlier(ScriptEvent):
 
 @dataclasses.dataclass(frozen=True)
 class Again(ScriptEvent):
-    """A worker's last report is delivered once more.
+    """A worker delivers its last report once more.
 
     Attributes:
         worker_id: The worker.
@@ -193,7 +194,7 @@ class Again(ScriptEvent):
 
 @dataclasses.dataclass(frozen=True)
 class LateValue(ScriptEvent):
-    """A worker's last report had no value; now it comes.
+    """The value of a worker's last report comes late.
 
     Attributes:
         worker_id: The worker.
@@ -219,11 +220,11 @@ class LateValue(ScriptEvent):
 
 @dataclasses.dataclass(frozen=True)
 class OldReport(ScriptEvent):
-    """A worker that does not know of its newest branch goes on, and reports.
+    """A worker that has not polled since its slot was branched trains on, and reports.
 
     Attributes:
         worker_id: The worker.
-        steps: How many steps further it is.
+        steps: How many steps it has trained.
         value: The value.
     """
 
@@ -249,7 +250,7 @@ class OldReport(ScriptEvent):
 
 @dataclasses.dataclass(frozen=True)
 class Lost(ScriptEvent):
-    """A worker is dead: its slot leaves `view.live`, until it reports again.
+    """A worker's slot is lost: it leaves `view.live` until it reports again.
 
     Attributes:
         worker_id: The worker.
@@ -280,12 +281,12 @@ class Passes(ScriptEvent):
         return f"{self.seconds:g} seconds pass"
 
     def play(self, run: ScriptedRun) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         run.clock.advance(self.seconds)
 
 
 def negated(script: Sequence[ScriptEvent]) -> tuple[ScriptEvent, ...]:
-    """The same events, every value with the other sign."""
+    """The script with the sign of every value changed."""
     found: list[ScriptEvent] = []
     for event in script:
         if isinstance(event, AllReport):

@@ -1,4 +1,4 @@
-"""The sequences that `check_mutator` plays; the same ones for the same seed."""
+"""The scripts that `check_mutator` plays; the same ones for the same seed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Maker = Callable[[int, int, Generator], Iterator[ScriptEvent]]
 
 
 def scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
-    """A sequence of each kind for so many workers.
+    """A script of each kind for `size` workers.
 
-    Each worker gets about 24 steps further, in some kinds by leaps.
+    Each worker trains about 24 steps, in some kinds many of them at once.
     """
     count = max(10 * size, 30)
     makers: Sequence[Maker] = (
@@ -51,13 +51,13 @@ def scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
 
 
 def long_script(size: int, seed: int) -> tuple[ScriptEvent, ...]:
-    """A long history with many decisions."""
+    """A script with many decisions."""
     rng = np.random.default_rng([seed, 100])
     return tuple(AllReport(3, _values(size, rng), saved=True) for _ in range(36))
 
 
 def script_with_loss(size: int, lost: int, seed: int) -> tuple[ScriptEvent, ...]:
-    """One worker is lost from the first; the others differ clearly, and go on."""
+    """A script in which one worker is lost at once; the others differ clearly."""
     rng = np.random.default_rng([seed, 200])
     others = [
         ScriptedReport(w, 2, round(10.0 * w + float(rng.normal()), 2), saved=True)
@@ -69,7 +69,7 @@ def script_with_loss(size: int, lost: int, seed: int) -> tuple[ScriptEvent, ...]
 
 
 def one_round(steps: int) -> tuple[ScriptEvent, ...]:
-    """All report once."""
+    """A script in which all report once."""
     return (AllReport(steps, (3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0, 3.5, 8.0)),)
 
 
@@ -90,7 +90,7 @@ def _in_any_order(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent
 
 
 def _with_stragglers(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
-    """The last worker is much slower, and worker 0 twice as fast as the others."""
+    """The last worker reports rarely, and worker 0 twice as often as the others."""
     for number in range(count // size):
         for worker_id in [0, *range(size - 1)]:
             yield ScriptedReport(worker_id, 2, _good(rng), saved=True)

@@ -1,4 +1,4 @@
-"""A mutator on a synthetic problem, with stragglers and deaths, on a fake clock."""
+"""Simulates a mutator on a synthetic problem, with slow workers and deaths."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ class Problem:
 
     By default the expected loss of noisy gradient descent on a parabola: a large
     `learning_rate` is fast at first, only a small one comes close to the minimum, and
-    one above 2 diverges. The best schedule falls.
+    one above 2 diverges. The best schedule decreases.
 
     Attributes:
-        init: `init(meta_params)` gives the first params.
-        train: `train(params, meta_params, steps)` gives the params after so many steps.
-        evaluate: `evaluate(params)` says how good they are.
+        init: `init(meta_params)` returns the first params.
+        train: `train(params, meta_params, steps)` returns the params that many steps
+            later.
+        evaluate: `evaluate(params)` returns their value.
     """
 
     init: Callable[[Any], Any] = _far_away
@@ -65,20 +66,20 @@ def simulate(
     mode: str = "min",
     journal: Journal | None = None,
 ) -> PopulationController:
-    """Train a population in no time, and look at what was decided.
+    """Train a simulated population, to see what a mutator decides.
 
-    Workers honour `wait_at`. If everybody waits for one that has died, time passes
-    until its slot is lost; the mutator is then asked again, and must decide without it.
-    If they wait for one that has trained all of its `steps`, the run ends there.
+    Workers wait where `wait_at` says so. If all of them wait for one that has died,
+    time passes until its slot is lost; the mutator is then asked again, and must decide
+    without it. If they wait for one that has trained all of its `steps`, the run ends.
 
     Args:
         mutator: The policy.
         population: The first meta_params of each worker; by default learning rates.
         problem: What is trained.
         size: How many workers, if no population is given.
-        steps: Training steps of each worker, those counted that a branch took back.
+        steps: Training steps of each worker, including those that a branch discards.
         every: Training steps between two reports.
-        speeds: Training steps of each worker in a second; by default 1.
+        speeds: Training steps of each worker per second; by default 1.
         deaths: Seconds after which a worker reports no more, by worker id.
         timeout: Seconds after its last report until a dead worker's slot is lost.
         seed: The run's seed.
@@ -86,11 +87,12 @@ def simulate(
         journal: Where the run is recorded; by default in memory.
 
     Returns:
-        The controller, to be asked for `best()`, `history()`, `schedule(...)`.
+        The controller; ask it for `best()`, `history()`, `schedule(...)`.
 
     Raises:
-        ValueError: If an argument is none that a simulation can have.
-        RuntimeError: If every live worker waits, and no decision comes.
+        ValueError: `steps`, `every`, `speeds`, `deaths` or `timeout` is out of its
+            range.
+        RuntimeError: Every live worker waits for a decision that never comes.
     """
     metas = _learning_rates(size) if population is None else list(population)
     rates = [1.0] * len(metas) if speeds is None else list(speeds)
@@ -110,12 +112,12 @@ class _Loop:
     """One worker's training loop.
 
     Attributes:
-        left: Training steps to go.
-        last: When it last reported.
-        work: What it was handed out; None at first.
-        params: What it trains.
-        step: Where that stands.
-        ticket: Says which of its planned reports still counts.
+        left: Training steps that are left.
+        last: The time of its last report.
+        work: Its work; None at first.
+        params: The params that it trains.
+        step: Their step.
+        ticket: The number of its planned report; earlier ones do not count any more.
     """
 
     left: int
@@ -127,7 +129,7 @@ class _Loop:
 
 
 class _Simulation:
-    """Loops that take turns by the time at which each has its next report ready."""
+    """Runs the loops in the order in which their next reports are due."""
 
     def __init__(
         self,
@@ -152,7 +154,7 @@ class _Simulation:
         self._lost: set[int] = set()
 
     def run(self, timeout: float) -> None:
-        """Until every living worker has trained all of its steps, or waits for one."""
+        """Run until every live worker has trained all of its steps, or the run ends."""
         for worker_id in range(len(self._loops)):
             self._begin(worker_id)
         while self._due or self._waiting:
@@ -162,7 +164,7 @@ class _Simulation:
                 continue
             now, worker_id, ticket = heapq.heappop(self._due)
             if ticket != self._loops[worker_id].ticket:
-                continue  # It was branched meanwhile, and has begun anew.
+                continue  # It was branched meanwhile, and its loop began anew.
             death = self._death(worker_id)
             self._clock.now = max(self._clock.now, min(now, death))
             if now < death:
@@ -171,7 +173,7 @@ class _Simulation:
                 self._look_around()
 
     def _begin(self, worker_id: int) -> None:
-        """Poll, train on, and be ready with a report some time later."""
+        """Poll, and plan the next report."""
         loop = self._loops[worker_id]
         given = None if loop.work is None else loop.work.generation_id
         news = self._controller.maybe_get_worker_data(
@@ -204,7 +206,7 @@ class _Simulation:
         self._waiting.add(worker_id)
 
     def _look_around(self) -> None:
-        """Let those go on that wait no longer, and those begin anew that branched."""
+        """Continue the loops that wait no longer; begin anew those that branched."""
         for worker_id, loop in enumerate(self._loops):
             if worker_id in self._waiting:
                 if not inside.waits(self._controller, worker_id):
@@ -216,17 +218,17 @@ class _Simulation:
                     self._begin(worker_id)
 
     def _lose(self, timeout: float, *, remind: bool = False) -> None:
-        """Give up those that have been silent for too long."""
+        """Give up the slots of workers whose timeout after their death is over."""
         lost = {w for w in self._deaths if self._clock.now >= self._loss(w, timeout)}
         if remind or lost != self._lost:
             self._lost = lost
             inside.give_up(self._controller, lost, ask_again=remind)
 
     def _break_the_wait(self, timeout: float) -> bool:
-        """Time passes until the dead are lost; say whether anybody can train then.
+        """Let time pass until the dead are lost; whether a worker can train then.
 
         Raises:
-            RuntimeError: If no decision comes, though nobody is left to wait for.
+            RuntimeError: There is no decision, though no worker is left to wait for.
         """
         controller, now = self._controller, self._clock.now
         dead = [w for w in self._deaths if self._death(w) <= now]
@@ -246,7 +248,7 @@ class _Simulation:
         return self._deaths.get(worker_id, math.inf)
 
     def _loss(self, worker_id: int, timeout: float) -> float:
-        """When a worker that dies is given up."""
+        """The time at which the slot of a worker that dies is given up."""
         return max(self._death(worker_id), self._loops[worker_id].last + timeout)
 
 
@@ -269,10 +271,10 @@ def _check(
         raise ValueError(
             f"speeds must be {size} positive numbers, one a worker, got {speeds!r}."
         )
-    strangers = [worker_id for worker_id in deaths if worker_id not in range(size)]
-    if strangers:
+    unknown = [worker_id for worker_id in deaths if worker_id not in range(size)]
+    if unknown:
         raise ValueError(
-            f"deaths must name workers of a population of {size}, got {strangers}."
+            f"deaths must name workers of a population of {size}, got {unknown}."
         )
     if not timeout >= 0:
         raise ValueError(f"timeout must be 0 or more seconds, got {timeout!r}.")

@@ -1,4 +1,4 @@
-"""Another mutator, watched: what goes into each call, and what comes out of it."""
+"""Wraps a mutator to check what goes into each call, and what comes out of it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ DEAD = "branches only from checkpoints whose params are kept"
 
 
 class WatchedMutator(Mutator[Any]):
-    """Does as the other mutator does, and notes what breaks a promise.
+    """Calls another mutator, and notes the promises that it breaks.
 
     Args:
-        mutator: The other one.
-        breaches: Gets the first finding of each promise.
+        mutator: The other mutator.
+        breaches: Gets the first breach of each promise.
     """
 
     def __init__(self, mutator: Mutator[Any], breaches: Breaches) -> None:
@@ -35,7 +35,7 @@ class WatchedMutator(Mutator[Any]):
         self._kind: type = type(None)
 
     def init(self, view: PopulationView) -> Any:
-        """As the other's, twice."""
+        """The other mutator's first state; it is asked twice."""
         state = self._mutator.init(view)
         self._kind = type(state)
         text = self._stored(state)
@@ -49,7 +49,7 @@ class WatchedMutator(Mutator[Any]):
     def update(
         self, state: Any, report: Report, view: PopulationView
     ) -> tuple[Any, Mapping[int, Branch]]:
-        """As the other's, twice."""
+        """The other mutator's decision; it is asked twice."""
         spare = copy.deepcopy(view.rng)
         before = _text(state), _seen(report, view)
         following, branches = self._mutator.update(state, report, view)
@@ -65,7 +65,7 @@ class WatchedMutator(Mutator[Any]):
         return following, branches
 
     def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
-        """As the other's, twice."""
+        """Where the other mutator has a slot wait; it is asked twice."""
         before = _text(state)
         found = self._mutator.wait_at(state, worker_id, view)
         again = self._mutator.wait_at(state, worker_id, view)
@@ -78,7 +78,7 @@ class WatchedMutator(Mutator[Any]):
         return found
 
     def _stored(self, state: Any) -> str:
-        """The state as it is stored; a finding if it does not come back the same."""
+        """The state as it is stored; a breach if it is not the same when read back."""
         if type(state) is not self._kind:
             what = (
                 f"update returned a {type(state).__name__}, init a "
@@ -131,7 +131,7 @@ class WatchedMutator(Mutator[Any]):
     def _check_parent(
         self, worker_id: int, branch: Branch, view: PopulationView
     ) -> None:
-        """A slot may be sent back from where it stands; nothing else may diverge."""
+        """A parent must be kept, and finite unless it is the slot's own newest one."""
         parent = branch.parent
         if parent is None:
             return
@@ -146,14 +146,14 @@ class WatchedMutator(Mutator[Any]):
         if point.params is not None and not self._breaches.keeps(point.ref):
             what = (
                 f"worker {worker_id} was to go on from worker {point.worker_id} at "
-                f"step {point.step}, whose params nobody needs any more. Keep a Ref in "
-                "the state to keep them."
+                f"step {point.step}, whose params may be removed by now. Keep a Ref to "
+                "it in the state to keep them."
             )
             self._breaches.note(DEAD, what)
 
 
 class Breaches(dict[str, tuple[int, str]]):
-    """The first finding of each promise: the place in the script, and what was seen.
+    """The first breach of each promise: the position in the script, and what was seen.
 
     Attributes:
         run: The run that is watched.
@@ -162,16 +162,16 @@ class Breaches(dict[str, tuple[int, str]]):
     run: ScriptRunner
 
     def note(self, promise: str, what: str) -> None:
-        """Keep the first one."""
+        """Note a breach, unless there is one of this promise already."""
         self.setdefault(promise, (self.run.position, what))
 
     def keeps(self, ref: Ref) -> bool:
-        """Whether the params of a checkpoint may not be dropped before this update."""
+        """Whether the params of a checkpoint are kept until this update."""
         return ref in self.run.controller.reachable()
 
 
 class _SameNumbers:
-    """A view with a random generator of its own."""
+    """A view with another random generator."""
 
     def __init__(self, view: PopulationView, rng: np.random.Generator) -> None:
         self._view = view
@@ -189,7 +189,7 @@ def _text(state: Any) -> str:
 
 
 def _seen(report: Report, view: PopulationView) -> str:
-    """All that a mutator could spoil; as text, because NaN is not equal to itself."""
+    """All that a mutator could change; as text, because NaN is not equal to itself."""
     return repr((report, [view.newest(w) for w in range(len(view.steps))]))
 
 
@@ -205,7 +205,7 @@ def _plain(branches: Mapping[int, Branch]) -> dict[int, Any]:
 
 
 def _change(old: str, new: str) -> str:
-    """Where two texts differ, with something before and after."""
+    """Where two texts differ, with some context."""
     first = max(_alike(old, new) - 40, 0)
     last = _alike(old[first:][::-1], new[first:][::-1]) - 20
     shown = [text[first : len(text) - max(last, 0)] for text in (old, new)]
@@ -214,7 +214,7 @@ def _change(old: str, new: str) -> str:
 
 
 def _alike(one: str, two: str) -> int:
-    """How many characters at the beginning are the same."""
+    """The length of the common beginning."""
     pairs = enumerate(zip(one, two, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(two)))
 

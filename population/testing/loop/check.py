@@ -1,4 +1,4 @@
-"""Looks a user's training loop over before a population is trained with it."""
+"""Checks a user's training loop before a population is trained with it."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ def check_loop(
     steps: int = 3,
     seed: int = 0,
 ) -> LoopReport:
-    """Run a few training steps, and say what would go wrong in a population.
+    """Run a few training steps, and report what would go wrong in a population.
 
-    Both functions are called many times, always on copies of the state but for a last
-    try in which the step may donate what `init` has made.
+    Both functions are called many times, on copies of the state; only at the very end
+    the step may donate what `init` has made.
 
     Args:
-        init: What `worker.restore` is given: `init(meta_params)` makes a fresh state.
+        init: As in `worker.restore`: `init(meta_params)` makes a fresh state.
         step: One step of training: `step(state)`, `step(state, meta_params)` or
             `step(state, meta_params, key)`, jitted or not. It returns the next state,
             or `(state, anything)`.
         meta_params: The hyperparameters to begin with.
-        mutated: Others, of the same structure: only what differs is looked at. None:
-            each number is moved, and no text or bool.
+        mutated: Other meta_params of the same structure; only what differs is tested.
+            None: each number is changed, but no text or bool.
         keep: As in `worker.restore`.
         adapt: As in `worker.restore`.
-        steps: How many steps a run takes.
-        seed: Of the keys.
+        steps: How many steps each run has.
+        seed: The seed of the keys.
 
     Returns:
         The findings; empty, and so false, if nothing is wrong.
 
     Raises:
-        TypeError: If the functions do not take or return what they should, or
-            meta_params are not plain data.
-        ValueError: If `steps` is no positive int, or `mutated` has another structure.
+        TypeError: The functions do not take or return what they should, or meta_params
+            are not plain data.
+        ValueError: `steps` is not a positive int, or `mutated` has another structure.
     """
-    # JAX is loaded here: `check_mutator` and `simulate` do without.
+    # Imported here, because `check_mutator` and `simulate` do not need JAX.
     from population.in_force import restoring
     from population.testing.loop.examination import Examination
     from population.testing.loop.hyperparameters import changes
