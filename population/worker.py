@@ -178,9 +178,9 @@ class Worker:
         if self._lease.slot is None or self._run.closed:
             self._say_dropped()
             return
-        if state is not None:
+        if state is not None and type(state) is not str:
             self._check_applied(state)
-        at = self._position()
+        at = Position(self.worker_id, self.generation_id, self.step)
         self.overhead_s += self._lease.report(at, state, value, metrics)
 
     def busy(self, seconds: float) -> None:

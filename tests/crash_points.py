@@ -11,9 +11,9 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from population.journal import sqlite
 from population.journal.sql import TABLES
 from population.journal.sqlite import SqliteJournal
+from population.journal.sqlite_connection import Connection
 
 Act = Callable[[], object]
 _KINDS = {table.name: kind for kind, table in TABLES.items()}
@@ -42,8 +42,8 @@ def crash_at(
     """
     passing = nth(number, act)
     if kind == "commit":
-        end = sqlite._Transaction.__exit__
-        sqlite._Transaction.__exit__ = around(end, passing, before)  # type: ignore
+        end = Connection.__exit__
+        Connection.__exit__ = around(end, passing, before)  # type: ignore
         return
     original = journal.write
 

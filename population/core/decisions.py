@@ -101,11 +101,15 @@ class Decider:
             The mutator's next state, the same object if nothing has changed, and its
             branches.
         """
-        view = self._view_of(state)
+        known, view = self._view
+        if known is not state:
+            view = self._view_of(state)
         view.begin(decisions + 1, now)
         start = time.perf_counter()
         found, branches = self.mutator.update(before, report, view)
-        self.slowest_s = max(self.slowest_s, time.perf_counter() - start)
+        took = time.perf_counter() - start
+        if took > self.slowest_s:
+            self.slowest_s = took
         return found, branches
 
     def record(self, value: Any, decisions: int) -> MutatorRecord:

@@ -7,13 +7,14 @@ is decided here; `news` says whether the mutator is to be asked.
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from population.base.codec import HELD
 from population.base.errors import damaged
 from population.base.types import Checkpoint, Held, Ref, Report, Saved
 from population.core.graph import JournalGraph
-from population.core.known import Slot, Subject
+from population.core.known import Subject
 from population.core.state import RunState
 from population.core.step import EncodedReport, Moment, Note, Step
 from population.journal.records import Best, CheckpointRecord, Fact, Generation, Late
@@ -61,7 +62,8 @@ def receive(
     generation: Generation | None = slot.generation
     if new.generation_id == slot.generation.generation_id:
         if new.step > slot.newest.step:
-            return _extend(state, slot, new, at)
+            place = slot.generation, slot.meta_params, slot.newest
+            return _insert(state, new, *place, at, is_newest=True)
     else:
         generation = graph.generation(new.generation_id)
     if generation is None:
@@ -100,12 +102,6 @@ def first_facts(state: RunState, params: Any) -> tuple[Fact, ...]:
     if type(params) is Held and not state.has_held:
         return (*first, HELD_FACT)
     return first
-
-
-def _extend(state: RunState, slot: Slot, new: EncodedReport, at: Moment) -> Step:
-    """The slot's present generation has come further: the usual case."""
-    place = slot.generation, slot.meta_params, slot.newest
-    return _insert(state, new, *place, at, is_newest=True)
 
 
 def _insert_older(
@@ -159,7 +155,7 @@ def _insert(
         meta_params,
         generation.generation_id,
         new.value,
-        parent.ref,
+        Ref(parent.generation_id, parent.step),
         new.step,
         at.now,
         generation.worker_id,
@@ -168,11 +164,13 @@ def _insert(
         row,
     )
     about = Subject(checkpoint, is_newest, has_value, True)
-    first = () if new.params is None else first_facts(state, new.params)
-    if not (has_value or first):
-        return Step((record,), about)
-    best, notes = _ranked(state, checkpoint, row, reports)
-    return Step((*first, record, *best), about, notes)
+    first: tuple[Fact, ...] = ()
+    if new.params is not None and (not state.has_params or type(new.params) is Held):
+        first = first_facts(state, new.params)
+    if has_value:
+        best, notes = _ranked(state, checkpoint, row, reports)
+        return Step((*first, record, *best), about, notes)
+    return Step((*first, record), about)
 
 
 def _complete(
@@ -242,15 +240,16 @@ def _ranked(
     state: RunState, checkpoint: Checkpoint, row: int, reports: int
 ) -> tuple[tuple[Best, ...], tuple[Note, ...]]:
     """Whether a checkpoint whose value has just come is the best, or has diverged."""
-    if checkpoint.diverged:
+    score = state.score(checkpoint)
+    if score < state.best.score:
+        return (Best(row, checkpoint.row, reports),), ()
+    if math.isinf(score):
         detail = (
             f": worker {checkpoint.worker_id} reported {checkpoint.value} at step "
             f"{checkpoint.step}"
         )
         level = logging.WARNING
         return (), (Note(checkpoint.generation_id, "diverged", detail, level),)
-    if state.score(checkpoint) < state.best.score:
-        return (Best(row, checkpoint.row, reports),), ()
     return (), ()
 
 

@@ -29,6 +29,7 @@ class Scores:
         scores: `[N]` the scores of those reports; inf for none.
         begins: `[N]` step at which each slot's generation began.
         reached: `[N]` step of the newest checkpoint of any kind.
+        unsure: The slots whose `ready` has to be looked for, with their newest.
     """
 
     def __init__(
@@ -42,27 +43,31 @@ class Scores:
         self.reached: npt.NDArray[np.int64]
         self.begins, self.reached = np.zeros((2, size), np.int64)
         self._ready: npt.NDArray[np.int64] = np.full(size, -1, np.int64)
-        self._unsure: dict[int, Checkpoint] = {}
+        self.unsure: dict[int, Checkpoint] = {}
         self._recent: RecentScores | None = None  # Kept once a policy looks back.
 
     @property
     def ready(self) -> npt.NDArray[np.int64]:
         """`[N]` step of the newest checkpoint that a barrier may rest on, or -1."""
-        if self._unsure:
-            unsure, self._unsure = self._unsure, {}
-            for worker_id, newest in unsure.items():
-                self._find_ready(worker_id, self._graph.newest_value(newest), True)
+        if self.unsure:
+            self.settle()
         return self._ready
 
-    def advance(self, worker_id: int, checkpoint: Checkpoint, decides: bool) -> None:
+    def settle(self) -> None:
+        """Look for the barriers of the slots that are unsure."""
+        unsure = dict(self.unsure)
+        self.unsure.clear()
+        for worker_id, newest in unsure.items():
+            self._find_ready(worker_id, self._graph.newest_value(newest), True)
+
+    def advance(self, worker_id: int, step: int, score: float, decides: bool) -> None:
         """A slot has reported a value further on; whether a barrier may rest on it."""
-        step, score = checkpoint.step, self._score_of(checkpoint)
         self.steps[worker_id] = step
         self.scores[worker_id] = score
         if decides:
             self._ready[worker_id] = step
-            if self._unsure:
-                self._unsure.pop(worker_id, None)
+            if self.unsure:
+                self.unsure.pop(worker_id, None)
         if self._recent is not None:
             self._recent.add(worker_id, step, score)
 
@@ -105,7 +110,7 @@ class Scores:
         Returns:
             Whether there is a value.
         """
-        self._unsure.pop(worker_id, None)
+        self.unsure.pop(worker_id, None)
         valued = None if newest is None else self._graph.newest_value(newest)
         self.steps[worker_id] = -1 if valued is None else valued.step
         self.scores[worker_id] = math.inf if valued is None else self._score_of(valued)
@@ -123,12 +128,12 @@ class Scores:
         """
         reported: list[int] = np.flatnonzero(self._ready >= 0).tolist()
         self._ready.fill(-1)
-        self._unsure.clear()
+        self.unsure.clear()
         return reported
 
     def doubt(self, worker_id: int, newest: Checkpoint) -> None:
         """A slot's newest params are gone: look for another barrier when asked."""
-        self._unsure[worker_id] = newest
+        self.unsure[worker_id] = newest
 
     def behind(self, step: int) -> list[int]:
         """The slots that a late report of a step may concern, but for its own."""

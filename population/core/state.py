@@ -53,6 +53,7 @@ class RunState:
         row: The last row of the journal.
         time: Time of the newest report.
         reports: Reports with a value so far.
+        furthest: The greatest step of a checkpoint since this was loaded.
         slots: What is known of each slot.
         scores: Where they stand.
         best: The best checkpoint so far.
@@ -75,6 +76,7 @@ class RunState:
         self._journal = journal
         self._sign = 1.0 if mode == "min" else -1.0
         self.row, self.time, self.reports = 0, 0.0, 0
+        self.furthest = 0
         self.slots: list[Slot] = []
         self.scores = Scores(size, graph, self.score)
         self.best = BestSoFar()
@@ -203,11 +205,9 @@ class RunState:
         if record.row <= self.row:
             return
         self.row, self.time, self.reports = record.row, record.time, record.reports
-        if record.params is not None:
-            if not self.has_params:
-                self._need_params()
-            self.saves.mention(record.params, record.row)
-            self.has_held |= record.params.startswith(HELD)
+        text = record.params
+        if text is not None and not (self.has_params and text[0] == '"'):
+            self._note_params(text, record.row)
         opening = self._opening
         if opening is not None and opening.row == record.generation:
             self._opening = None
@@ -220,13 +220,19 @@ class RunState:
         if not current or found.step < slot.newest.step:
             return self._complete(found, value_added=bool(record.has_value))
         slot.newest = found
-        self._note_newest(worker_id, found, record.params)
-        self.scores.reached[worker_id] = found.step
+        step = record.step
+        self.scores.reached[worker_id] = step
+        if step > self.furthest:
+            self.furthest = step
+        value = record.value
+        diverged = bool(record.has_value) and (value is None or not math.isfinite(value))
+        if record.params is not None and (diverged or self.has_held):
+            self._note_newest(worker_id, found, record.params)
         if record.has_value:
-            diverged = found.diverged
             self._diverged |= diverged
             decides = record.params is not None or not self.has_params or diverged
-            self.scores.advance(worker_id, found, decides)
+            score = math.inf if value is None or diverged else self._sign * value
+            self.scores.advance(worker_id, step, score, decides)
         return None
 
     def _apply_late(self, record: Late, about: Subject | None) -> None:
@@ -234,9 +240,7 @@ class RunState:
             return
         self.row, self.time, self.reports = record.row, record.time, record.reports
         if record.params is not None:
-            if not self.has_params:
-                self._need_params()
-            self.saves.mention(record.params, record.row)
+            self._note_params(record.params, record.row)
         if self.best.row == record.checkpoint:
             self.best.checkpoint = None
         at = record.checkpoint
@@ -345,6 +349,14 @@ class RunState:
             if self.is_on_lineage(worker_id, found):
                 self._refresh(worker_id)
 
+    def _note_params(self, text: str, row: int) -> None:
+        """A record brings params."""
+        if not self.has_params:
+            self._need_params()
+        if text[0] == "{":  # Else it is a path.
+            self.saves.mention(text, row)
+            self.has_held |= text.startswith(HELD)
+
     def _need_params(self) -> None:
         """The first params of the run: from now on barriers rest on such."""
         self.has_params = True
@@ -393,6 +405,7 @@ class RunState:
         self._workers[generation.row] = worker_id
         self.scores.begins[worker_id] = generation.step
         self.scores.reached[worker_id] = newest.step
+        self.furthest = max(self.furthest, newest.step)
         if newest.params is not None:
             text = self.graph.params_text(newest)
             self._note_newest(worker_id, newest, text)

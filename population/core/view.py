@@ -27,6 +27,7 @@ class View:
     def __init__(self, state: RunState, graph: JournalGraph, seed: int) -> None:
         self._state = state
         self._seed = seed
+        self._unsure = state.scores.unsure
         self._decision = 0
         self._now = 0.0
         self._rng: np.random.Generator | None = None
@@ -36,6 +37,7 @@ class View:
         self.steps = _read_only(state.scores.steps)
         self.scores = _read_only(state.scores.scores)
         self.begins = _read_only(state.scores.begins)
+        self._ready = _read_only(state.scores.ready)
 
     def begin(self, decision: int, now: float) -> None:
         """Begin a call of the mutator.
@@ -72,7 +74,9 @@ class View:
     @property
     def ready(self) -> npt.NDArray[np.int64]:
         """`[N]`: step of the newest report that a decision may rest on; -1: none."""
-        return _read_only(self._state.scores.ready)
+        if self._unsure:
+            self._state.scores.settle()
+        return self._ready
 
     def as_of(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """`steps` and `scores` as they were at a step of each slot's lineage."""

@@ -10,11 +10,10 @@ are any. Whatever it is, it is written and comes back as 0 or 1, and NaN as NULL
 
 from __future__ import annotations
 
-import abc
 import functools
 import heapq
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from population.base.errors import damaged
 from population.journal.base import MAX, Find, Journal
@@ -119,24 +118,52 @@ SELECT {larger}(
 """
 
 
-class SqlJournal(Journal):
-    """The methods of a journal that are SQL.
+class Link(Protocol):
+    """A connection to a database, as its own transaction: `with link:` writes."""
 
-    Attributes:
-        mark: What stands for a value in a statement.
-        larger: The function that gives the largest of its arguments.
-    """
+    def __enter__(self) -> object:
+        """Begin a transaction, once no other connection has the write lock."""
 
-    mark = "?"
-    larger = "max"
+    def __exit__(self, *exc: object) -> None:
+        """Commit, or roll back if there was an exception."""
 
-    @abc.abstractmethod
-    def execute(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Execute a statement; all rows of its result."""
 
-    @abc.abstractmethod
-    def execute_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Execute a statement for each of the rows."""
+    def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Execute a statement for each of the rows, within a transaction."""
+
+    def changed(self) -> bool:
+        """Whether another connection has committed since the last call."""
+
+    def close(self) -> None:
+        """Close the connection; a second time does nothing."""
+
+
+class SqlJournal(Journal):
+    """A journal behind a connection to a relational database.
+
+    Args:
+        link: The connection.
+        mark: What stands for a value in a statement.
+        larger: The function that gives the larger of its arguments.
+    """
+
+    def __init__(self, link: Link, *, mark: str = "?", larger: str = "max") -> None:
+        self._link = link
+        self.mark, self.larger = mark, larger
+
+    def transaction(self) -> Link:
+        """What is written within is committed at the end, or nothing of it."""
+        return self._link
+
+    def changed(self) -> bool:
+        """Whether another connection has committed since the last call."""
+        return self._link.changed()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
 
     def write(self, records: Sequence[Record]) -> None:
         """Add records in their order; within a transaction."""
@@ -147,9 +174,9 @@ class SqlJournal(Journal):
             while end < len(records) and type(records[end]) is kind:
                 end += 1
             if end == start + 1:
-                self.execute(_insert(kind, self.mark), records[start])
+                self._link.run(_insert(kind, self.mark), records[start])
             else:
-                self.execute_many(_insert(kind, self.mark), records[start:end])
+                self._link.run_many(_insert(kind, self.mark), records[start:end])
             if kind is Removal:  # What is removed is kept no more.
                 self._forget_saves(records[start:end])
             start = end
@@ -162,7 +189,7 @@ class SqlJournal(Journal):
         if table.after is not None:
             sql += f" WHERE {table.after} > {self.mark}"
             values = (after,)
-        rows = self.execute(f"{sql} ORDER BY {table.order}", values)
+        rows = self._link.run(f"{sql} ORDER BY {table.order}", values)
         return [checked(kind, row) for row in rows]
 
     def log(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
@@ -198,7 +225,7 @@ class SqlJournal(Journal):
         sql = _generations(names, after > 0, self.mark)
         if after > 0:
             values.append(after)
-        return [checked(Generation, row) for row in self.execute(sql, tuple(values))]
+        return [checked(Generation, row) for row in self._link.run(sql, tuple(values))]
 
     def checkpoints(self, find: Find) -> list[CheckpointRow]:
         """The checkpoints that are wanted, as they are now."""
@@ -211,20 +238,20 @@ class SqlJournal(Journal):
         if shape.limited:
             values += (find.limit,)
         sql = _checkpoints(shape, self.mark)
-        return [checked(CheckpointRow, row) for row in self.execute(sql, values)]
+        return [checked(CheckpointRow, row) for row in self._link.run(sql, values)]
 
     def tail(self) -> Tail:
         """Where the journal ends."""
-        (found,) = self.execute(_tail(self.larger))
+        (found,) = self._link.run(_tail(self.larger))
         return checked(Tail, found)
 
     def _forget_saves(self, removals: Sequence[Any]) -> None:
         sql = f"DELETE FROM saves WHERE params = {self.mark}"
-        self.execute_many(sql, [(removal.params,) for removal in removals])
+        self._link.run_many(sql, [(removal.params,) for removal in removals])
 
     def _page(self, kind: Any, after: int, upto: int) -> list[Any]:
         sql = _log(kind, self.mark)
-        return [checked(kind, row) for row in self.execute(sql, (after, upto))]
+        return [checked(kind, row) for row in self._link.run(sql, (after, upto))]
 
 
 def _row_of(record: Any) -> int:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import pathlib
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
 
 from population.base.run_paths import run_folder
 from population.journal.sql import SqlJournal
@@ -51,69 +49,29 @@ class SqliteJournal(SqlJournal):
             )
         folder = None if path is None else run_folder(os.path.dirname(path), "path")
         file = folder and folder / os.path.basename(path or "")
-        self._link = Connection(file, durability, must_exist, left, look)
-        self.read_only = self._link.read_only
+        link = Connection(file, durability, must_exist, left, look)
+        super().__init__(link)
+        self._sqlite = link
+        self.read_only = link.read_only
         self._is_shared = file is not None
-        self._transaction = _Transaction(self._link)
-        self._version = self._link.version()
-
-    def transaction(self) -> _Transaction:
-        """What is written within is committed at the end, or nothing of it."""
-        return self._transaction
 
     def reading(self) -> _Reading | _Nothing:
         """All that is read within sees the same; nothing new within a transaction."""
-        self._link.check_open()
-        return _Reading(self._link) if self._is_shared else _NOTHING
-
-    def changed(self) -> bool:
-        """Whether another connection has committed since the last call."""
-        if not self._is_shared:
-            self._link.check_open()
-            return False  # No other one can reach this memory.
-        version = self._link.version()
-        if version == self._version:
-            return False
-        self._version = version
-        return True
-
-    def execute(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Execute a statement; all rows of its result."""
-        return self._link.run(sql, values)
-
-    def execute_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Execute a statement for each of the rows; within a transaction."""
-        self._link.run_many(sql, rows)
+        self._sqlite.check_open()
+        return _Reading(self._sqlite) if self._is_shared else _NOTHING
 
     def check_writable(self) -> None:
         """Refuse to write to what was opened to look."""
-        self._link.check_writable()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._link.close()
+        self._sqlite.check_writable()
 
     @property
     def raw(self) -> sqlite3.Connection:
         """SQLite's own connection."""
-        return self._link.raw
+        return self._sqlite.raw
 
     def merge(self) -> None:
         """Put all into the one file, so that it can be moved once this is closed."""
-        self._link.merge_all()
-
-
-class _Transaction:
-    """Takes the write lock, and commits or rolls back."""
-
-    def __init__(self, link: Connection) -> None:
-        self._link = link
-
-    def __enter__(self) -> None:
-        self._link.begin()
-
-    def __exit__(self, *exc: object) -> None:
-        self._link.end(commit=exc[0] is None)
+        self._sqlite.merge_all()
 
 
 class _Reading:

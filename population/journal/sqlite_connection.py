@@ -68,6 +68,7 @@ class Connection:
         self._must_exist, self._left = must_exist, left
         self._durability = durability
         self._commits = self._asked = 0
+        self._version: object = None
         self._closed = False
         self._frozen: object = None  # What a file was like that must not change.
         self._merge_after = 0.0
@@ -76,6 +77,7 @@ class Connection:
         self._closing = weakref.finalize(self, self._held.close)
         try:
             self._open()
+            self.changed()
         except BaseException as error:
             self._closing()
             if isinstance(error, REFUSALS):
@@ -144,10 +146,11 @@ class Connection:
                 "in a folder of your own: population.fork(run, new_dir, mutator=...)."
             )
 
-    def begin(self) -> None:
+    def __enter__(self) -> None:
         """Begin a transaction that may write; waits for the write lock."""
-        self.check_writable()
-        if self.is_in_transaction():
+        if self.read_only:
+            self.check_writable()
+        if not self._closed and self.raw.in_transaction:
             self.abandon()  # An interrupt has cut it short.
         try:
             self.run("BEGIN IMMEDIATE")
@@ -158,18 +161,34 @@ class Connection:
                 self.abandon()
             raise
 
-    def end(self, *, commit: bool) -> None:
-        """End a transaction."""
+    def __exit__(self, *exc: object) -> None:
+        """End a transaction: commit, or roll back if there was an exception."""
+        if exc[0] is not None:
+            return self.abandon()
         try:
-            if commit:
-                self.check_is_there()
-                self.run("COMMIT")
-                self._commits += 1
-                self._held.has_written = True
-        finally:
-            self.abandon()  # Also when the commit itself failed.
-        if commit and self._commits % _COMMITS_BEFORE_MERGE == 0:
+            self.check_is_there()
+            self.run("COMMIT")
+            self._commits += 1
+            self._held.has_written = True
+            if self._held.file is not None:
+                self._held.file.writer = None
+        except BaseException:
+            self.abandon()  # The commit itself has failed.
+            raise
+        if self._commits % _COMMITS_BEFORE_MERGE == 0:
             self._merge()
+        return None
+
+    def changed(self) -> bool:
+        """Whether another connection has committed since the last call."""
+        if self.path is None:
+            self.check_open()
+            return False  # No other one can reach this memory.
+        self._asked += 1
+        if self._asked % _ASKED_BEFORE_LOOK == 0:
+            self.check_is_there()  # A worker that waits does not write.
+        before, ((self._version,),) = self._version, self.run("PRAGMA data_version")
+        return bool(before != self._version)
 
     def abandon(self) -> None:
         """Roll back a transaction if one is still open."""
@@ -177,7 +196,8 @@ class Connection:
             if self.is_in_transaction():
                 self.run("ROLLBACK")
         finally:
-            self._end_writing()
+            if self._held.file is not None:
+                self._held.file.writer = None
 
     def close(self) -> None:
         """Close the file; a second time is nothing."""
@@ -191,14 +211,6 @@ class Connection:
         if busy:
             raise JournalError(f"The log of {self.path} is in use by another program.")
 
-    def version(self) -> Any:
-        """Another number whenever another connection has committed."""
-        self._asked += 1
-        if self._asked % _ASKED_BEFORE_LOOK == 0:
-            self.check_is_there()  # A worker that waits does not write.
-        ((version,),) = self.run("PRAGMA data_version")
-        return version
-
     def _check_frozen(self) -> None:
         """Refuse to read a file that SQLite was told would not change, if it has.
 
@@ -210,10 +222,6 @@ class Connection:
                 f"The run in {self.path} has gone on since it was opened to look. Open "
                 "it again to see what is there now."
             )
-
-    def _end_writing(self) -> None:
-        if self._held.file is not None:
-            self._held.file.writer = None
 
     def check_is_there(self) -> None:
         """Refuse to go on if the run was removed, moved or replaced meanwhile.

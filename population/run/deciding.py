@@ -33,7 +33,11 @@ class Deciding:
         self._has_warned = self._is_slow = False
 
     def submit(
-        self, tx: Transaction, new: Sequence[EncodedReport], holder: str | None
+        self,
+        tx: Transaction,
+        new: Sequence[EncodedReport],
+        holder: str | None,
+        before: Step | None = None,
     ) -> Collection[int]:
         """Record reports, then show each to the mutator, in worker order.
 
@@ -43,45 +47,78 @@ class Deciding:
             tx: The transaction.
             new: The reports.
             holder: Who reports; None: a loop of the two calls.
+            before: What is recorded first.
 
         Returns:
             The slots that were branched.
         """
+        state, graph, due = tx.state, tx.graph, []
+        if before is not None:
+            tx.do(before)
+        if holder is not None or self._leases.timeout is not None or state.lost:
+            for report in new:
+                self._hear(tx, report, holder)
         for report in new:
-            tx.do(self._leases.heard(tx.state, holder, report, tx.at))
-        due = [found for report in new if (found := self._record(tx, report))]
-        self._guards.unmet.check(tx.state, new)
-        for told in due:
-            tx.events.append(Event("report", *told))
-            if told.checkpoint.diverged:
-                tx.events.append(Event("diverged", *told))
+            step = reports.receive(state, graph, report, tx.at)
+            about = step.about
+            if about is not None and about.is_newest:
+                tx.do(step)
+                due.append(Report(report.worker_id, about.checkpoint))
+                continue
+            ready = -1
+            if about is not None:
+                ready = int(state.scores.ready[about.checkpoint.worker_id])
+            tx.do(step)
+            told = reports.news(state, about, ready)
+            if told is not None:
+                due.append(told)
+        for report in new:
+            if (report.value is None) != (report.params is None):
+                self._guards.unmet.check(state, report)
+        if tx.tells:
+            self._tell(tx, due)
         return self.decide(tx, due) if due else ()
 
-    def decide(self, tx: Transaction, due: Iterable[Report]) -> Collection[int]:
+    def _hear(self, tx: Transaction, report: EncodedReport, holder: str | None) -> None:
+        """Who reports is there, and has taken up what it was handed."""
+        state, rules = tx.state, self._leases
+        if rules.timeout is None and not state.lost:
+            lease = state.leases.get(report.worker_id)
+            if lease is None or lease.handed is None:
+                return
+        tx.do(rules.heard(state, holder, report, tx.at))
+
+    def _tell(self, tx: Transaction, due: Iterable[Report]) -> None:
+        for report in due:
+            tx.events.append(Event("report", *report))
+            if report.checkpoint.diverged:
+                tx.events.append(Event("diverged", *report))
+
+    def decide(self, tx: Transaction, due: list[Report]) -> Collection[int]:
         """Show the mutator reports, and put its branches in force.
 
         Returns:
             The slots that were branched.
         """
         state, decider = tx.state, self._decider
-        value = decider.value(state)
-        first = decisions = decider.decisions(state)
-        branched: set[int] = set()
-        for report in sorted(due, key=_worker):
+        value, decisions = decider.value(state), decider.decisions(state)
+        before, branched = decisions, set()
+        if len(due) > 1:
+            due.sort(key=_worker)
+        for report in due:
             if report.worker_id in branched:
                 continue
             after, branches = decider.update(state, value, decisions, report, tx.at.now)
             if branches or after is not value:
                 value, decisions = after, decisions + 1
-            for new in decider.checked(state, branches) if branches else ():
-                tx.do(branching.branch(state, tx.graph, *new, tx.at))
-                branched.add(new.worker_id)
-        if decisions != first:
+            if branches:
+                for new in decider.checked(state, branches):
+                    tx.do(branching.branch(state, tx.graph, *new, tx.at))
+                    branched.add(new.worker_id)
+        if decisions != before:
             tx.do(Step((decider.record(value, decisions),)))
-        for worker_id in branched:
-            newest = state.slots[worker_id].newest
-            tx.events.append(Event("branch", worker_id, newest))
-        self._warn(tx, branched)
+        if branched or decider.slowest_s > _SLOW_S:
+            self._after(tx, branched)
         return branched
 
     def give_up(self, tx: Transaction, lost: Collection[int], *, ask: bool) -> None:
@@ -111,15 +148,12 @@ class Deciding:
                 return Report(worker_id, found)
         return None
 
-    def _record(self, tx: Transaction, report: EncodedReport) -> Report | None:
-        """Record a report; what the mutator is to be told, or None."""
-        state = tx.state
-        step = reports.receive(state, tx.graph, report, tx.at)
-        about, ready = step.about, -1
-        if about is not None and not about.is_newest:
-            ready = int(state.scores.ready[about.checkpoint.worker_id])
-        tx.do(step)
-        return reports.news(state, about, ready)
+    def _after(self, tx: Transaction, branched: Collection[int]) -> None:
+        """Tell of branches, and warn of what is likely not meant."""
+        for worker_id in branched if tx.tells else ():
+            newest = tx.state.slots[worker_id].newest
+            tx.events.append(Event("branch", worker_id, newest))
+        self._warn(tx, branched)
 
     def _warn(self, tx: Transaction, branched: Collection[int]) -> None:
         """Say once that branches begin with fresh weights, or that they take long."""

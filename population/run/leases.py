@@ -117,8 +117,7 @@ class SlotLease:
 
     def report(self, at: Position, state: Any, value: Any, metrics: Any) -> float:
         """Report a checkpoint; say how long it took without saving the params."""
-        place = at.worker_id, at.generation_id, at.step
-        took_s = self._run.report(self._holder, *place, state, value, metrics)
+        took_s = self._run.report(self._holder, *at, state, value, metrics)
         if state is not None:
             self._turns.reports += 1
         return took_s
@@ -275,7 +274,8 @@ def note_claim(
 ) -> None:
     """A slot was claimed; from another owner it was taken over."""
     kind = "takeover" if before and before != holder else "claim"
-    tx.events.append(Event(kind, worker_id, tx.state.slots[worker_id].newest))
+    if tx.tells:
+        tx.events.append(Event(kind, worker_id, tx.state.slots[worker_id].newest))
 
 
 def grace_of(holder: LeaseHolder) -> float:

@@ -12,6 +12,7 @@ import pathlib
 import secrets
 import socket
 import weakref
+from typing import NoReturn
 
 from population.core.owners import Owner
 
@@ -72,19 +73,18 @@ def is_gone(owner: Owner) -> bool:
     return space == our_space and _started(owner.pid) != owner.started
 
 
-def check_not_forked(pid: int) -> None:
+def refuse_fork() -> NoReturn:
     """Refuse to go on in a child of the process that opened a run.
 
     Raises:
         RuntimeError: Saying what to do instead.
     """
-    if pid != os.getpid():
-        raise RuntimeError(
-            "A controller must not be used in a process that was forked from its own, "
-            "nor its run be opened there: SQLite's locks do not hold in it. Begin such "
-            "processes with spawn, as population.engines.processes does, or before the "
-            "run is opened."
-        )
+    raise RuntimeError(
+        "A controller must not be used in a process that was forked from its own, nor "
+        "its run be opened there: SQLite's locks do not hold in it. Begin such "
+        "processes with spawn, as population.engines.processes does, or before the run "
+        "is opened."
+    )
 
 
 def is_foreign(owner: Owner) -> bool:

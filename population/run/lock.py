@@ -17,30 +17,32 @@ class RunLock:
 
     Attributes:
         lock: The lock.
+        changed: Is notified when something has changed.
+        pending: What is to be done when the lock is free.
     """
 
     def __init__(self) -> None:
         self.lock: Any = threading.RLock()
-        self._changed = threading.Condition(self.lock)
-        self._later: list[Callable[[], object]] = []
+        self.changed = threading.Condition(self.lock)
+        self.pending: list[Callable[[], object]] = []
 
     def later(self, call: Callable[[], object]) -> None:
         """Have something done when the lock is free; called while it is held."""
-        self._later.append(call)
+        self.pending.append(call)
 
     def drain(self) -> None:
         """Do what is to be done, unless this thread still holds the lock."""
-        while self._later and not self.lock._is_owned():
+        while self.pending and not self.lock._is_owned():
             try:
-                call = self._later.pop(0)
+                call = self.pending.pop(0)
             except IndexError:
                 return  # Another thread was quicker.
             call()
 
     def wait(self, timeout_s: float) -> None:
         """Release the lock until something has changed, or for so long."""
-        self._changed.wait(timeout_s)
+        self.changed.wait(timeout_s)
 
     def notify_all(self) -> None:
         """Wake all threads that wait."""
-        self._changed.notify_all()
+        self.changed.notify_all()

@@ -9,8 +9,9 @@ back, and what is known is loaded at the next call.
 
 from __future__ import annotations
 
+import functools
 import itertools
-import logging
+import os
 import pathlib
 import time
 import weakref
@@ -43,7 +44,6 @@ from population.run.options import Options
 from population.run.params_manager import ParamsManager
 from population.run.transaction import Transaction
 
-logger = logging.getLogger("population")
 Result = TypeVar("Result")
 
 
@@ -101,11 +101,12 @@ class OpenRun:
         self.events = Events(options.on_event, self.lock)
         self.log_once = LogOnce()
         self.holder = LeaseHolder()
+        self._pid = self.holder.owner.pid
         self.all_holder: LeaseHolder | None = None
         self.closed = False
         self.watched_at = self.open_s = 0.0
         self._state: RunState | None = None
-        self._transaction: Callable[[], Transaction | None] = _nothing
+        self._transaction: weakref.ref[Transaction] | None = None
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
@@ -137,14 +138,15 @@ class OpenRun:
 
         Called with the lock. Within a transaction it is what that has made of it.
         """
-        running = self._transaction()
-        if running is not None:
+        running = self._transaction and self._transaction()
+        if running:
             return running.state
         if self.closed:
             if self._state is None:
                 raise closed(self.log_dir)
             return self._state
-        liveness.check_not_forked(self.holder.owner.pid)
+        if os.getpid() != self._pid:
+            liveness.refuse_fork()
         state = self._state
         if self.journal.changed() or state is None:
             self._state = None  # Should this not come to its end.
@@ -185,32 +187,35 @@ class OpenRun:
         """
         if self.closed:
             self.check_open()
-        if self._transaction() is not None:
+        if self._transaction and self._transaction():
             raise RuntimeError(
                 "A mutator must not call the controller while it decides: use the view "
                 "that it is given."
             )
+        has_saved = _has_saved(new)
         tx = state = None
         try:
             with self.journal.transaction():
                 state = self.state()
                 self._state = None  # Until it is known what becomes of this.
                 tx = Transaction(self.journal, state, self.graph, self.moment(state))
+                tx.tells = self.events.on_event is not None
                 self._transaction = weakref.ref(tx)
                 result = work(tx)
-                if new and any(report.bytes is not None for report in new):
+                if has_saved:
                     tx.do(self.params.sweep(tx, new, lambda: self.reachable(state)))
         except BaseException:
-            self._transaction = _nothing
+            self._transaction = None
             if tx is None or tx.records:
                 self.graph.forget()  # What was read within it.
             else:
                 self._state = state  # Most refusals change nothing.
-            self.params.undo(new, self.graph)
+            if has_saved:
+                self.params.undo(new, self.graph)
             raise
-        self._transaction = _nothing
+        self._transaction = None
         self._state = state
-        self._after(tx, new)
+        self._after(tx, new, has_saved)
         return result
 
     def encode(self, *report: Any, plain: bool = True) -> EncodedReport:
@@ -223,6 +228,9 @@ class OpenRun:
         if self.closed or self.journal.read_only:
             self.check_open(to_train=True)
         new = encoding.checked(self.size, *report)
+        if type(new.params) is str:
+            text = self.params.text_of(new.params)
+            return new._replace(params_text=text)
         if type(new.params) is Held:
             held = self._numbered(new.params)
             return new._replace(params=held, params_text=codec.encode_params(held))
@@ -250,16 +258,16 @@ class OpenRun:
         """
         by = holder or self.all_holder
         text = None if by is None else by.text
-
-        def work(tx: Transaction) -> dict[int, ActiveWorker]:
-            if before is not None:
-                tx.do(before)
-            branched = self._deciding.submit(tx, new, text)
-            return {worker_id: self.active(worker_id) for worker_id in branched}
-
+        submit = self._deciding.submit
+        work = functools.partial(submit, new=new, holder=text, before=before)
+        found: dict[int, ActiveWorker] = {}
         with self.lock.lock:
-            found = self.transact(work, new)
-        self.lock.drain()
+            branched = self.transact(work, new)
+            if branched and self._state is not None:
+                for worker_id in branched:
+                    found[worker_id] = self._active(self._state, worker_id)
+        if self.lock.pending:
+            self.lock.drain()
         return found
 
     def report(self, holder: LeaseHolder, *report: Any) -> float:
@@ -267,11 +275,14 @@ class OpenRun:
         new = self.encode(*report, plain=False)
         start = time.perf_counter()
         self.submit((new,), holder)
-        self.check_progress()
+        if self.guards.set_backs.is_counting:
+            self.check_progress()
         return time.perf_counter() - start
 
     def check_progress(self) -> None:
         """After a report: RuntimeError if no member makes progress."""
+        if not self.guards.set_backs.is_counting:
+            return
         with self.lock.lock:
             if self._state is not None:
                 self.guards.set_backs.check(self._state)
@@ -320,8 +331,11 @@ class OpenRun:
 
     def active(self, worker_id: int) -> ActiveWorker:
         """What a slot works on, and when it waits. Called with the lock."""
-        wait_at = self.wait_at(worker_id)
-        return self.state().work(worker_id)._replace(wait_at=wait_at)
+        return self._active(self.state(), worker_id)
+
+    def _active(self, state: RunState, worker_id: int) -> ActiveWorker:
+        wait_at = self.decider.wait_at(state, worker_id)
+        return state.work(worker_id)._replace(wait_at=wait_at)
 
     def wait_at(self, worker_id: int) -> int | None:
         """The step at which a slot waits. Called with the lock."""
@@ -360,7 +374,7 @@ class OpenRun:
 
     def moment(self, state: RunState) -> Moment:
         """When a transaction takes place that begins now."""
-        clock = self.clock()
+        clock = self.options.clock()
         now = clock if state.time < clock < float("inf") else state.time
         return Moment(now, state.row + 1, clock)
 
@@ -387,20 +401,21 @@ class OpenRun:
             )
         return Held(self.holder.owner.token, next(self._numbers))
 
-    def _after(self, tx: Transaction, new: Sequence[EncodedReport]) -> None:
+    def _after(
+        self, tx: Transaction, new: Sequence[EncodedReport], has_saved: bool
+    ) -> None:
         """Let the effects of a transaction follow; it is committed."""
         for note in tx.notes:
             self.log_once(*note)
-        if tx.events and self.events.on_event is not None:
+        if tx.events:
             self.events.tell(tx.events)
-        if new or tx.restarts:
-            before = tx.at.batch - 1
-            self.guards.set_backs.note(tx.state, before, new, tx.restarts)
+        if tx.restarts or self.guards.set_backs.is_counting:
+            self.guards.set_backs.note(tx.state, tx.before, new, tx.restarts)
         if self.leases.timeout is not None:
             written = (r for r in tx.records if isinstance(r, Lease))
             self.leases.silence.see(written)
-        self.lock.notify_all()
-        if any(report.bytes is not None for report in new):
+        self.lock.changed.notify_all()
+        if has_saved:
             for effect in self.params.after(tx, new):
                 self.lock.later(effect)
             self.lock.later(self._tidy)
@@ -409,5 +424,9 @@ class OpenRun:
         self.params.tidy(Session(self.journal, self.lock.lock))
 
 
-def _nothing() -> None:
-    """There is no transaction."""
+def _has_saved(new: Sequence[EncodedReport]) -> bool:
+    """Whether the params store has saved anything for these reports."""
+    for report in new:
+        if report.bytes is not None:
+            return True
+    return False

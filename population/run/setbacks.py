@@ -12,6 +12,7 @@ from population.core.state import RunState
 from population.core.step import EncodedReport, Restart
 from population.journal.base import Journal
 from population.journal.records import CheckpointRecord, Late
+from population.run.transaction import Before
 
 NO_STATE = (
     "No training state was ever reported, so that every decision sets members back to "
@@ -44,6 +45,7 @@ class SetBacks:
     Attributes:
         tries: How often a slot may be reset without a finite value of any member.
         circles: How often it may diverge though finite values come in between.
+        is_counting: Whether any slot was reset since a member has made progress.
     """
 
     def __init__(
@@ -55,44 +57,52 @@ class SetBacks:
         self._journal = journal
         self._graph = graph
         self._may_train = may_train
-        self._furthest = 0
-        self._best = math.inf
         self._diverging, self._circling, self._fresh = _Count(), _Count(), _Count()
         self.tries, self.circles = 20.0, 100.0
+        self.is_counting = False
 
     def note(
         self,
         state: RunState,
-        before: int,
+        before: Before,
         reports: Sequence[EncodedReport],
         restarts: Sequence[Restart],
     ) -> None:
-        """Take in what a transaction has recorded.
+        """Take in what a transaction has recorded, if it restarts slots or counts.
 
         Args:
             state: What is known since.
-            before: The last row before it.
+            before: How far the run had come before it.
             reports: The reports.
             restarts: The slots that it has begun anew.
         """
-        further = finite = False
-        for new in reports:
-            further |= new.step > self._furthest
-            finite |= new.value is not None and math.isfinite(new.value)
-            self._furthest = max(self._furthest, new.step)
-        better = state.best.score < self._best
-        self._best = state.best.score
+        further = state.furthest > before.furthest
+        better = state.best.score < before.best
+        finite = any(r.value is not None and math.isfinite(r.value) for r in reports)
         if further:
             self._fresh.end()
         if further or better:
             self._circling.end()
         if further or finite:
             self._diverging.end()
-        if not restarts:
-            return
-        if not (further or finite):
-            self._diverging.add([new.worker_id for new in restarts], before)
-        if not (further or better):
+        self._add(state, before, restarts, further or finite, further or better)
+        counts = self._diverging.slots, self._circling.slots, self._fresh.slots
+        self.is_counting = any(counts)
+
+    def _add(
+        self,
+        state: RunState,
+        before: Before,
+        restarts: Sequence[Restart],
+        finite: bool,
+        better: bool,
+    ) -> None:
+        """Count restarts without a finite value, or without anything better."""
+        further = state.furthest > before.furthest
+        if not finite:
+            slots = [new.worker_id for new in restarts]
+            self._diverging.add(slots, before)
+        if not better:
             diverged = [new.worker_id for new in restarts if new.diverged]
             self._circling.add(diverged, before)
         if not (further or state.has_params):
@@ -122,7 +132,7 @@ class SetBacks:
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
                     "and meanwhile no member got beyond step "
-                    f"{self._furthest} or found a better value: this would go on for "
+                    f"{state.furthest} or found a better value: this would go on for "
                     "ever. Everybody diverges before a training state is saved that "
                     "lies further on: save more often, or begin with other "
                     "hyperparameters. What was recorded stays."
@@ -140,9 +150,8 @@ class SetBacks:
     def _ended(self, count: _Count) -> tuple[Progress, bool]:
         """What was reported since a count began, and if further on; it is reset."""
         progress = _progress(self._journal, count.row)
+        further = progress.furthest > count.furthest
         count.end()
-        further = progress.furthest > self._furthest
-        self._furthest = max(self._furthest, progress.furthest)
         return progress, further
 
     def _all_since(self, state: RunState, row: int) -> bool:
@@ -173,17 +182,17 @@ class _Count:
 
     def __init__(self) -> None:
         self.slots: Counter[int] = Counter()
-        self.row = 0
+        self.row = self.furthest = 0
 
     def end(self) -> None:
         """Reset: a member has made progress."""
         if self.slots:
             self.slots.clear()
 
-    def add(self, worker_ids: Sequence[int], before: int) -> None:
-        """These slots began anew, after this row."""
+    def add(self, worker_ids: Sequence[int], before: Before) -> None:
+        """These slots began anew; so far the run had come then."""
         if worker_ids and not self.slots:
-            self.row = before
+            self.row, self.furthest = before.row, before.furthest
         self.slots.update(worker_ids)
 
     def most(self) -> tuple[int, int]:

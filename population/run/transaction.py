@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from population.base import codec
 from population.base.types import Event
 from population.core import branching
@@ -10,6 +12,20 @@ from population.core.state import RunState
 from population.core.step import Moment, Note, Restart, Step
 from population.journal.base import Journal
 from population.journal.records import Fact, Record
+
+
+class Before(NamedTuple):
+    """How far a run had come before a transaction.
+
+    Attributes:
+        row: The last row.
+        furthest: The greatest step of any slot.
+        best: The score of the best checkpoint.
+    """
+
+    row: int
+    furthest: int
+    best: float
 
 
 class Transaction:
@@ -26,7 +42,11 @@ class Transaction:
         notes: What is to be logged after the commit.
         events: What `on_event` is to be told after the commit.
         restarts: The slots that began a generation.
+        tells: Whether events are wanted.
+        before: How far the run had come before.
     """
+
+    tells = False
 
     def __init__(
         self, journal: Journal, state: RunState, graph: JournalGraph, at: Moment
@@ -37,14 +57,16 @@ class Transaction:
         self.notes: list[Note] = []
         self.events: list[Event] = []
         self.restarts: list[Restart] = []
+        self.before = Before(state.row, state.furthest, state.best.score)
 
     def do(self, step: Step) -> None:
         """Write a step's records, and apply them to what is known."""
         if step.records:
             self._journal.write(step.records)
             self.records += step.records
+            apply, about = self.state.apply, step.about
             for record in step.records:
-                self.state.apply(record, step.about)
+                apply(record, about)
         if step.notes:
             self.notes += step.notes
         if step.restart is not None:

@@ -79,17 +79,12 @@ class Unmet:
         self.most = 3.0
         self._kept: dict[int, _Kept] = {}
 
-    def check(self, state: RunState, reports: Sequence[EncodedReport]) -> None:
-        """Look at what was just recorded; called within the transaction.
+    def check(self, state: RunState, new: EncodedReport) -> None:
+        """Look at a report that was just recorded, and lacks a value or params.
 
         Raises:
-            RuntimeError: If a slot reports values at some steps and params at others.
+            RuntimeError: A slot reports values at some steps and params at others.
         """
-        for new in reports:
-            if (new.value is None) != (new.params is None):
-                self._check(state, new)
-
-    def _check(self, state: RunState, new: EncodedReport) -> None:
         worker_id = new.worker_id
         newest = state.slots[worker_id].newest
         if (new.generation_id, new.step) != newest.ref:

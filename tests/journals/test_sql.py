@@ -40,6 +40,39 @@ FINDS = {
 }
 
 
+class Noting:
+    """A connection that notes what it is asked to execute."""
+
+    def __init__(self, link: Any, statements: list[Statement]) -> None:
+        self._link = link
+        self._statements = statements
+
+    def __enter__(self) -> object:
+        return self._link.__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        self._link.__exit__(*exc)
+
+    def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Note it, and execute it."""
+        self._statements.append((sql, values))
+        found: list[Any] = self._link.run(sql, values)
+        return found
+
+    def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Note it, and execute it."""
+        self._statements.append((sql, rows[0]))
+        self._link.run_many(sql, rows)
+
+    def changed(self) -> bool:
+        """As the connection says."""
+        return bool(self._link.changed())
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
+
+
 class Told(SqliteJournal):
     """Tells what it is asked to execute.
 
@@ -50,22 +83,13 @@ class Told(SqliteJournal):
     def __init__(self) -> None:
         self.statements: list[Statement] = []
         super().__init__()
-
-    def execute(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Note it, and execute it."""
-        self.statements.append((sql, values))
-        return super().execute(sql, values)
-
-    def execute_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Note it, and execute it."""
-        self.statements.append((sql, rows[0]))
-        super().execute_many(sql, rows)
+        self._link = Noting(self._link, self.statements)
 
     def scans(self, calls: int = 1) -> list[str]:
         """The tables that the last statements go through from end to end."""
         found = []
         for sql, values in self.statements[-calls:]:
-            for *_, step in super().execute(f"EXPLAIN QUERY PLAN {sql}", values):
+            for *_, step in self._sqlite.run(f"EXPLAIN QUERY PLAN {sql}", values):
                 if step.startswith("SCAN"):
                     found.append(step)
         return found
@@ -184,5 +208,5 @@ def test_the_view_in_the_file_asks_the_same() -> None:
         names = list(records.CheckpointRow._fields)
         names.remove("had_params")
         found = [row._asdict() for row in journal.checkpoints(Find())]
-        view = journal.execute("SELECT * FROM history ORDER BY row")
+        view = journal.raw.execute("SELECT * FROM history ORDER BY row").fetchall()
         assert [tuple(row[name] for name in names) for row in found] == view
