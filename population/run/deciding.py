@@ -33,7 +33,11 @@ class Deciding:
         self._has_warned = self._is_slow = False
 
     def submit(
-        self, tx: Transaction, new: Sequence[EncodedReport], holder: str | None
+        self,
+        tx: Transaction,
+        new: Sequence[EncodedReport],
+        holder: str | None,
+        reader: str | None,
     ) -> Collection[int]:
         """Record reports, then show each to the mutator, in worker order.
 
@@ -43,6 +47,8 @@ class Deciding:
             tx: The transaction.
             new: The reports.
             holder: Who reports; None: a loop of the two calls.
+            reader: The session that trains all slots, if it is this one: weights in the
+                memory of others are none for it.
 
         Returns:
             The slots that were branched.
@@ -55,9 +61,11 @@ class Deciding:
             tx.events.append(Event("report", *told))
             if told.checkpoint.diverged:
                 tx.events.append(Event("diverged", *told))
-        return self.decide(tx, due) if due else ()
+        return self.decide(tx, due, reader) if due else ()
 
-    def decide(self, tx: Transaction, due: Iterable[Report]) -> Collection[int]:
+    def decide(
+        self, tx: Transaction, due: Iterable[Report], reader: str | None
+    ) -> Collection[int]:
         """Show the mutator reports, and put its branches in force.
 
         Returns:
@@ -74,6 +82,10 @@ class Deciding:
             if branches or after is not value:
                 value, decisions = after, decisions + 1
             for new in decider.checked(state, branches) if branches else ():
+                if reader is not None and new.parent is not None:
+                    before = tx.at.batch - 1  # They were gone before all this.
+                    found = tx.within_reach(new.parent, reader, before)
+                    new = new._replace(parent=found)
                 tx.do(branching.branch(state, tx.graph, *new, tx.at))
                 branched.add(new.worker_id)
         if decisions != first:
@@ -84,12 +96,15 @@ class Deciding:
         self._warn(tx, branched)
         return branched
 
-    def give_up(self, tx: Transaction, lost: Collection[int], *, ask: bool) -> None:
+    def give_up(
+        self, tx: Transaction, lost: Collection[int], reader: str | None, *, ask: bool
+    ) -> None:
         """Wait for exactly these slots no longer.
 
         Args:
             tx: The transaction.
             lost: The slots.
+            reader: As in `submit`.
             ask: Whether the mutator is shown the newest value of the lowest slot that
                 is waited for and has one.
         """
@@ -101,7 +116,7 @@ class Deciding:
         told = None if shown is None else shown.worker_id
         tx.do(self._leases.give_up(state, lost, told, tx.at))
         if shown is not None:
-            self.decide(tx, [shown])
+            self.decide(tx, [shown], reader)
 
     def _valued(self, tx: Transaction, slots: Iterable[int]) -> Report | None:
         """The newest value of the first of these slots that has one."""

@@ -27,7 +27,7 @@ from population.core.decisions import Decider
 from population.core.graph import JournalGraph
 from population.core.leases import LeaseRules, Silence
 from population.core.state import RunState
-from population.core.step import EncodedReport, Moment, Step
+from population.core.step import EncodedReport, Moment
 from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import MAX, Find, Journal
@@ -71,6 +71,7 @@ class OpenRun:
         open_s: Seconds that the run was open, up to `watched_at`.
         size: How many slots there are.
         closed: Whether the run was closed.
+        in_memory: Reported weights that nobody has said to be gone.
     """
 
     size = 0
@@ -106,6 +107,7 @@ class OpenRun:
         self.watched_at = self.open_s = 0.0
         self._state: RunState | None = None
         self._transaction: Callable[[], Transaction | None] = _nothing
+        self.in_memory: set[Held] = set()
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
@@ -235,7 +237,7 @@ class OpenRun:
         self,
         new: Sequence[EncodedReport],
         holder: LeaseHolder | None = None,
-        before: Step | None = None,
+        before: Callable[[Transaction], object] | None = None,
     ) -> dict[int, ActiveWorker]:
         """Record reports, decide and put branches in force: all or nothing.
 
@@ -243,7 +245,7 @@ class OpenRun:
             new: The reports.
             holder: The worker that reports; None: who has claimed all slots, or a loop
                 of the two calls.
-            before: What is recorded first.
+            before: Records what comes first.
 
         Returns:
             The slots that were branched, with their work.
@@ -253,8 +255,8 @@ class OpenRun:
 
         def work(tx: Transaction) -> Collection[int]:
             if before is not None:
-                tx.do(before)
-            return self._deciding.submit(tx, new, text)
+                before(tx)
+            return self._deciding.submit(tx, new, text, self.reader)
 
         with self.lock.lock:
             branched = self.transact(work, new)
@@ -291,7 +293,7 @@ class OpenRun:
         def work(tx: Transaction) -> None:
             lost = {tx.state.check_id(worker_id) for worker_id in worker_ids}
             lost = lost if exactly else lost | tx.state.lost
-            self._deciding.give_up(tx, lost, ask=ask)
+            self._deciding.give_up(tx, lost, self.reader, ask=ask)
 
         with self.lock.lock:
             self.transact(work)
@@ -385,7 +387,9 @@ class OpenRun:
                 f"A report of held params needs Held(), got {params!r}, which is of "
                 "another report. The controller numbers them."
             )
-        return Held(self.holder.owner.token, next(self._numbers))
+        held = Held(self.holder.owner.token, next(self._numbers))
+        self.in_memory.add(held)
+        return held
 
     def _after(self, tx: Transaction, new: Sequence[EncodedReport]) -> None:
         """Let the effects of a transaction follow; it is committed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from population.base import codec
-from population.base.types import Event
+from population.base.types import Checkpoint, Event
 from population.core import branching
 from population.core.graph import JournalGraph
 from population.core.state import RunState
@@ -45,6 +45,7 @@ class Transaction:
             self.records += step.records
             for record in step.records:
                 self.state.apply(record, step.about)
+            self.state.settle()
         if step.notes:
             self.notes += step.notes
         if step.restart is not None:
@@ -59,9 +60,24 @@ class Transaction:
             reason: Open a generation in any case, for this reason.
         """
         state, graph = self.state, self.graph
-        while lost := branching.out_of_reach(state, graph, worker_id, reader):
-            self.do(lost)
+        point = graph.resume_point(state.slots[worker_id].newest)
+        self.within_reach(point, reader, state.row)
         self.do(branching.resume(state, graph, worker_id, self.at, reason))
+
+    def within_reach(
+        self, point: Checkpoint, reader: str | None, row: int
+    ) -> Checkpoint:
+        """A resume point, or the one before it whose weights are not elsewhere.
+
+        Args:
+            point: The resume point.
+            reader: As in `resume`.
+            row: After which row of the journal those elsewhere were gone.
+        """
+        while lost := branching.out_of_reach(self.graph, point, reader, row):
+            self.do(lost)
+            point = self.graph.resume_point(self.graph.at(point.row))
+        return point
 
     def claim_weights(self) -> None:
         """Record that from now on the library keeps the weights, if it is new."""
