@@ -91,22 +91,27 @@ def resume(
 
 
 def out_of_reach(
-    state: RunState, graph: JournalGraph, worker_id: int, reader: str | None
+    graph: JournalGraph, point: Checkpoint, reader: str | None, row: int
 ) -> Step | None:
-    """Record that a slot cannot resume from what is in the memory of another process.
+    """Record that no slot can go on from what is in the memory of another process.
 
     To be applied and asked again, until there is nothing to record.
 
     Args:
-        state: What is known.
         graph: All checkpoints.
-        worker_id: The slot.
+        point: A resume point.
         reader: Whose memory the weights may be in; None: nobody's.
+        row: After which row of the journal they were gone.
     """
-    params = graph.resume_point(state.slots[worker_id].newest).params
-    if type(params) is not Held or params.session == reader:
-        return None
-    return Step((Removal(state.row, codec.encode_params(params), GONE),))
+    lost: set[Held] = set()
+    for checkpoint in graph.walk(point):
+        params = checkpoint.params
+        if type(params) is Held and params.session != reader:
+            lost.add(params)
+        elif params is not None or not lost:
+            break
+    texts = [codec.encode_params(params) for params in sorted(lost)]
+    return Step(tuple(Removal(row, t, GONE) for t in texts)) if lost else None
 
 
 def _open(

@@ -11,8 +11,8 @@ from population.core.decisions import Decider
 from population.core.graph import JournalGraph
 from population.core.leases import handed_out
 from population.core.state import RunState
-from population.core.step import Step
-from population.journal.records import Removal
+from population.core.step import EncodedReport, Step
+from population.journal.records import UNREACHABLE, Removal
 
 
 def reachable(
@@ -64,6 +64,38 @@ def lose(
     return Step(tuple(Removal(state.row, text, GONE) for text in texts))
 
 
+def forget(
+    state: RunState,
+    graph: JournalGraph,
+    decider: Decider,
+    gone: Collection[Held],
+    new: Iterable[EncodedReport],
+) -> Step:
+    """Record that weights are in no memory any more, before the reports of a batch.
+
+    Args:
+        state: What is known.
+        graph: All checkpoints.
+        decider: The mutator.
+        gone: The weights.
+        new: The reports, whose slots have trained on.
+    """
+    trained = {report.worker_id for report in new if _extends(state, report)}
+    standing = [slot.newest for w, slot in enumerate(state.slots) if w not in trained]
+    named = [*_named(state, graph, decider).values(), *standing]
+    missed = {c.params for c in named if type(c.params) is Held}
+    return Step(
+        tuple(
+            Removal(
+                state.row,
+                codec.encode_params(params),
+                GONE if params in missed else UNREACHABLE,
+            )
+            for params in sorted(gone)
+        )
+    )
+
+
 def resumable(
     graph: JournalGraph, starts: Iterable[Checkpoint]
 ) -> dict[int, Checkpoint]:
@@ -104,6 +136,13 @@ def _named(
     # A round may rest on a checkpoint that diverged; it must not lose its params.
     found.update({c.row: c for c in barriers if c.params is not None})
     return found
+
+
+def _extends(state: RunState, new: EncodedReport) -> bool:
+    """Whether a report is of a slot's present generation, and further on."""
+    slot = state.slots[new.worker_id]
+    own = new.generation_id == slot.generation.generation_id
+    return own and new.step > slot.newest.step
 
 
 def _suffices(checkpoint: Checkpoint) -> bool:

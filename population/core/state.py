@@ -66,6 +66,7 @@ class RunState:
         lost: The slots that are not waited for until they report again.
         live: The worker ids of the others, ascending.
         saves: What the params store keeps.
+        must_reread: Whether `settle` has something to do.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class RunState:
         self._unreachable: dict[str, int] = {}  # Newest params that may be removed.
         self._in_memory: dict[str, set[int]] = {}  # Newest params, by their text.
         self._last: Checkpoint | None = None  # What was applied last.
+        self.must_reread = False
 
     @classmethod
     def load(cls, journal: Journal, graph: JournalGraph, mode: str) -> RunState:
@@ -138,6 +140,7 @@ class RunState:
             self.apply(lease)
         for mutator in journal.all(MutatorRecord):
             self.apply(mutator)
+        self.settle()
         return True
 
     def apply(self, record: Record, about: Subject | None = None) -> None:
@@ -153,6 +156,16 @@ class RunState:
             _APPLY[kind](self, record, about)
         else:
             _APPLY[kind](self, record)
+
+    def settle(self) -> None:
+        """Records were applied: if params that anything may rest on are gone, reread.
+
+        To be called once all that was written is applied.
+        """
+        if self.must_reread:
+            self.must_reread = False
+            for worker_id in range(len(self.slots)):
+                self._load_slot(worker_id)
 
     def score(self, checkpoint: Checkpoint) -> float:
         """Lower is better whatever the mode; inf for None, NaN and infinities."""
@@ -225,7 +238,9 @@ class RunState:
         if step > self.furthest:
             self.furthest = step
         value = record.value
-        diverged = bool(record.has_value) and (value is None or not math.isfinite(value))
+        diverged = bool(record.has_value) and (
+            value is None or not math.isfinite(value)
+        )
         if record.params is not None and (diverged or self.has_held):
             self._note_newest(worker_id, found, record.params)
         if record.has_value:
@@ -249,6 +264,7 @@ class RunState:
         if slot.newest.row == found.row:
             slot.newest = found
             self._note_newest(found.worker_id, found, record.params)
+            self.scores.reached[found.worker_id] = found.step
         self._complete(found, value_added=bool(record.has_value))
 
     def _apply_generation(self, record: Generation) -> None:
@@ -271,7 +287,7 @@ class RunState:
         self.saves.remove(text)
         if record.reason != UNREACHABLE:
             self.best.checkpoint = None
-            self._reread()
+            self.must_reread = True
         elif text.startswith(HELD):
             self.best.checkpoint = None
             for worker_id in self._in_memory.pop(text, ()):
@@ -348,6 +364,7 @@ class RunState:
         for worker_id in sorted({found.worker_id, *self.scores.behind(found.step)}):
             if self.is_on_lineage(worker_id, found):
                 self._refresh(worker_id)
+                self._step_back(worker_id)
 
     def _note_params(self, text: str, row: int) -> None:
         """A record brings params."""
@@ -389,11 +406,6 @@ class RunState:
         slot.newest = slot.newest._replace(params=None)
         return True
 
-    def _reread(self) -> None:
-        """Params that anything may rest on are gone: look at each slot again."""
-        for worker_id in range(len(self.slots)):
-            self._load_slot(worker_id)
-
     def _load_slot(self, worker_id: int) -> None:
         found = self._journal.generations(worker_id=worker_id)
         if not found:
@@ -409,10 +421,16 @@ class RunState:
         if newest.params is not None:
             text = self.graph.params_text(newest)
             self._note_newest(worker_id, newest, text)
-        elif self.has_params and (self.graph.had_params(newest) or "").startswith(HELD):
-            # It has to be trained again: the slot stands where it can go on.
-            self.scores.reached[worker_id] = self.graph.resume_point(newest).step
+        self._step_back(worker_id)
         self._refresh(worker_id)
+
+    def _step_back(self, worker_id: int) -> None:
+        """A slot whose newest weights are gone stands where it can go on."""
+        newest = self.slots[worker_id].newest
+        if newest.params is not None or not (self.has_params and self.has_held):
+            return
+        if (self.graph.had_params(newest) or "").startswith(HELD):
+            self.scores.reached[worker_id] = self.graph.resume_point(newest).step
 
 
 _APPLY: Mapping[type, Any] = {

@@ -308,6 +308,7 @@ class _Replayer:
                 self._journal.write([SAVED])
             self._journal.write([record])
             self._state.apply(record)
+            self._state.settle()
 
     def _claim(self) -> None:
         """From this row on the weights were the library's business."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from population.base.types import Event, Report
+from population.base.types import Branch, Event, Report
 from population.core import branching, reports
 from population.core.decisions import Decider
 from population.core.leases import LeaseRules
@@ -37,7 +37,7 @@ class Deciding:
         tx: Transaction,
         new: Sequence[EncodedReport],
         holder: str | None,
-        before: Step | None = None,
+        before: Callable[[Transaction], object] | None = None,
     ) -> Collection[int]:
         """Record reports, then show each to the mutator, in worker order.
 
@@ -47,14 +47,14 @@ class Deciding:
             tx: The transaction.
             new: The reports.
             holder: Who reports; None: a loop of the two calls.
-            before: What is recorded first.
+            before: Records what comes first.
 
         Returns:
             The slots that were branched.
         """
         state, graph, due = tx.state, tx.graph, []
         if before is not None:
-            tx.do(before)
+            before(tx)
         if holder is not None or self._leases.timeout is not None or state.lost:
             for report in new:
                 self._hear(tx, report, holder)
@@ -102,7 +102,7 @@ class Deciding:
         """
         state, decider = tx.state, self._decider
         value, decisions = decider.value(state), decider.decisions(state)
-        before, branched = decisions, set()
+        first, branched = decisions, set[int]()
         if len(due) > 1:
             due.sort(key=_worker)
         for report in due:
@@ -112,14 +112,24 @@ class Deciding:
             if branches or after is not value:
                 value, decisions = after, decisions + 1
             if branches:
-                for new in decider.checked(state, branches):
-                    tx.do(branching.branch(state, tx.graph, *new, tx.at))
-                    branched.add(new.worker_id)
-        if decisions != before:
+                self._branch(tx, branches, branched)
+        if decisions != first:
             tx.do(Step((decider.record(value, decisions),)))
         if branched or decider.slowest_s > _SLOW_S:
             self._after(tx, branched)
         return branched
+
+    def _branch(
+        self, tx: Transaction, branches: Mapping[int, Branch], branched: set[int]
+    ) -> None:
+        """Put branches in force, and note their slots."""
+        for new in self._decider.checked(tx.state, branches):
+            if tx.reader is not None and new.parent is not None:
+                # What others held was gone before all this.
+                found = tx.within_reach(new.parent, tx.reader, tx.before.row)
+                new = new._replace(parent=found)
+            tx.do(branching.branch(tx.state, tx.graph, *new, tx.at))
+            branched.add(new.worker_id)
 
     def give_up(self, tx: Transaction, lost: Collection[int], *, ask: bool) -> None:
         """Wait for exactly these slots no longer.

@@ -28,7 +28,7 @@ from population.core.decisions import Decider
 from population.core.graph import JournalGraph
 from population.core.leases import LeaseRules, Silence
 from population.core.state import RunState
-from population.core.step import EncodedReport, Moment, Step
+from population.core.step import EncodedReport, Moment
 from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import MAX, Find, Journal
@@ -71,6 +71,7 @@ class OpenRun:
         open_s: Seconds that the run was open, up to `watched_at`.
         size: How many slots there are.
         closed: Whether the run was closed.
+        in_memory: Reported weights that nobody has said to be gone.
     """
 
     size = 0
@@ -107,6 +108,7 @@ class OpenRun:
         self.watched_at = self.open_s = 0.0
         self._state: RunState | None = None
         self._transaction: weakref.ref[Transaction] | None = None
+        self.in_memory: set[Held] = set()
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
@@ -200,6 +202,7 @@ class OpenRun:
                 self._state = None  # Until it is known what becomes of this.
                 tx = Transaction(self.journal, state, self.graph, self.moment(state))
                 tx.tells = self.events.on_event is not None
+                tx.reader = self.reader
                 self._transaction = weakref.ref(tx)
                 result = work(tx)
                 if has_saved:
@@ -243,7 +246,7 @@ class OpenRun:
         self,
         new: Sequence[EncodedReport],
         holder: LeaseHolder | None = None,
-        before: Step | None = None,
+        before: Callable[[Transaction], object] | None = None,
     ) -> dict[int, ActiveWorker]:
         """Record reports, decide and put branches in force: all or nothing.
 
@@ -251,7 +254,7 @@ class OpenRun:
             new: The reports.
             holder: The worker that reports; None: who has claimed all slots, or a loop
                 of the two calls.
-            before: What is recorded first.
+            before: Records what comes first.
 
         Returns:
             The slots that were branched, with their work.
@@ -399,7 +402,9 @@ class OpenRun:
                 f"A report of held params needs Held(), got {params!r}, which is of "
                 "another report. The controller numbers them."
             )
-        return Held(self.holder.owner.token, next(self._numbers))
+        held = Held(self.holder.owner.token, next(self._numbers))
+        self.in_memory.add(held)
+        return held
 
     def _after(
         self, tx: Transaction, new: Sequence[EncodedReport], has_saved: bool

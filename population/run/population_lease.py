@@ -14,7 +14,7 @@ from population.core import leases, reachability
 from population.core.decoding import decode
 from population.core.facts import begun, texts_of
 from population.core.step import EncodedReport, Step
-from population.journal.records import UNREACHABLE, Fact, Removal
+from population.journal.records import Fact
 from population.run import deadlock
 from population.run.leases import grace_of, note_claim
 from population.run.liveness import LeaseHolder
@@ -63,8 +63,10 @@ class PopulationLease(Mapping[int, ActiveWorker]):
                     "stacked population at a time."
                 )
             self._holder = run.all_holder or LeaseHolder(run.holder)
-            self._work = run.transact(self._claim)
+            lost = frozenset(run.in_memory)
+            self._work = run.transact(lambda tx: self._claim(tx, lost))
             run.all_holder = self._holder
+            run.in_memory -= lost
         run.lock.drain()
 
     def __getitem__(self, worker_id: int) -> ActiveWorker:
@@ -122,16 +124,21 @@ class PopulationLease(Mapping[int, ActiveWorker]):
 
         Args:
             new: The reports.
-            gone: Weights that are not in this memory any more.
+            gone: Weights that are not in this memory any more, which is recorded first.
+                Those that were needed after all cost the steps since others.
 
         Returns:
             The slots that now have other work.
+
+        Raises:
+            TypeError: `gone` names what is not `Held`.
+            ValueError: It names what was never in this memory.
         """
-        texts = [codec.encode_params(params) for params in sorted(gone)]
-        with self._run.lock.lock:
-            row = self._run.state().row
-            lost = tuple(Removal(row, text, UNREACHABLE) for text in texts)
-            return self._run.submit(new, self._holder, Step(lost))
+        run, lost = self._run, self._checked(gone, new)
+
+        found = run.submit(new, self._holder, lambda tx: self._forget(tx, lost, new))
+        run.in_memory -= lost
+        return found
 
     @property
     def reports(self) -> int:
@@ -248,19 +255,38 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         run, text = self._run, self._holder.text
         if run.closed or run.all_holder is not self._holder:
             return
-        own = run.holder.owner.token
+        lost = frozenset(run.in_memory)
 
         def work(tx: Transaction) -> None:
-            self._lose(tx, lambda held: held.session == own)
+            self._forget(tx, lost)
             for worker_id in range(len(tx.state.slots)):
                 tx.do(run.leases.release(tx.state, text, worker_id, tx.at))
 
         with run.lock.lock:
             run.transact(work)
             run.all_holder, self._holder.closed = None, True
+            run.in_memory -= lost
         run.lock.drain()
 
-    def _claim(self, tx: Transaction) -> dict[int, ActiveWorker]:
+    def _checked(
+        self, gone: Collection[Held], new: Sequence[EncodedReport]
+    ) -> frozenset[Held]:
+        """Weights that may be named as gone."""
+        own = self._run.holder.owner.token
+        reported = [report.params for report in new if type(report.params) is Held]
+        for params in gone:
+            if type(params) is not Held:
+                raise TypeError(f"gone must name Held params, got {params!r}.")
+            if params.session != own or params in reported:
+                raise ValueError(
+                    f"gone must name params that this process has held, got {params!r}."
+                    " A lease speaks for its own memory, of earlier reports."
+                )
+        return frozenset(gone)
+
+    def _claim(
+        self, tx: Transaction, lost: Collection[Held]
+    ) -> dict[int, ActiveWorker]:
         run, text = self._run, self._holder.text
         state, rules, slots = tx.state, run.leases, range(len(tx.state.slots))
         free = (
@@ -273,8 +299,9 @@ class PopulationLease(Mapping[int, ActiveWorker]):
                 "this run another log_dir."
             )
         tx.claim_weights()
-        # What others hold in their memory is out of reach.
-        self._lose(tx, lambda held: True)
+        # What an earlier claim held is gone; what others hold is out of reach.
+        self._forget(tx, lost)
+        tx.do(reachability.lose(state, run.graph, run.decider, lambda held: True))
         return {worker_id: self._take(tx, worker_id) for worker_id in slots}
 
     def _take(self, tx: Transaction, worker_id: int) -> ActiveWorker:
@@ -288,6 +315,11 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         note_claim(tx, worker_id, before, text)
         return self._run.active(worker_id)
 
-    def _lose(self, tx: Transaction, is_lost: Callable[[Held], bool]) -> None:
-        run = self._run
-        tx.do(reachability.lose(tx.state, run.graph, run.decider, is_lost))
+    def _forget(
+        self, tx: Transaction, gone: Collection[Held], new: Sequence[EncodedReport] = ()
+    ) -> None:
+        """Record that weights are in no memory any more."""
+        if gone:
+            run = self._run
+            place = tx.state, run.graph, run.decider
+            tx.do(reachability.forget(*place, gone, new))

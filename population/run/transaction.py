@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from population.base import codec
-from population.base.types import Event
+from population.base.types import Checkpoint, Event
 from population.core import branching
 from population.core.graph import JournalGraph
 from population.core.state import RunState
@@ -43,10 +43,13 @@ class Transaction:
         events: What `on_event` is to be told after the commit.
         restarts: The slots that began a generation.
         tells: Whether events are wanted.
+        reader: The session that trains all slots, if it is this one: weights in the
+            memory of others are none for it.
         before: How far the run had come before.
     """
 
     tells = False
+    reader: str | None = None
 
     def __init__(
         self, journal: Journal, state: RunState, graph: JournalGraph, at: Moment
@@ -67,6 +70,8 @@ class Transaction:
             apply, about = self.state.apply, step.about
             for record in step.records:
                 apply(record, about)
+            if self.state.must_reread:
+                self.state.settle()
         if step.notes:
             self.notes += step.notes
         if step.restart is not None:
@@ -81,9 +86,24 @@ class Transaction:
             reason: Open a generation in any case, for this reason.
         """
         state, graph = self.state, self.graph
-        while lost := branching.out_of_reach(state, graph, worker_id, reader):
-            self.do(lost)
+        point = graph.resume_point(state.slots[worker_id].newest)
+        self.within_reach(point, reader, state.row)
         self.do(branching.resume(state, graph, worker_id, self.at, reason))
+
+    def within_reach(
+        self, point: Checkpoint, reader: str | None, row: int
+    ) -> Checkpoint:
+        """A resume point, or the one before it whose weights are not elsewhere.
+
+        Args:
+            point: The resume point.
+            reader: As in `resume`.
+            row: After which row of the journal those elsewhere were gone.
+        """
+        while lost := branching.out_of_reach(self.graph, point, reader, row):
+            self.do(lost)
+            point = self.graph.resume_point(self.graph.at(point.row))
+        return point
 
     def claim_weights(self) -> None:
         """Record that from now on the library keeps the weights, if it is new."""
