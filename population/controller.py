@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import logging
 import os
 import pathlib
@@ -18,18 +17,16 @@ from population.base.run_paths import run_folder
 from population.base.types import (
     ActiveWorker,
     Checkpoint,
-    Held,
     Ref,
     Schedule,
     Start,
     Stop,
 )
-from population.core.facts import texts_of
 from population.core.graph import JournalGraph
 from population.core.retention import Keep
 from population.core.step import EncodedReport
-from population.journal.base import Find, Journal
-from population.run import opening, polls, resuming, structures
+from population.journal.base import Journal
+from population.run import opening, polls, questions, resuming
 from population.run.events import OnEvent
 from population.run.open_run import OpenRun
 from population.run.options import Options
@@ -192,7 +189,7 @@ class PopulationController:
         """
         del params, meta_params
         found = polls.poll(self.open_run, worker_id, generation_id, step)
-        return None if found is None else self._with_arrays(worker_id, found)
+        return found and polls.with_arrays(self.open_run, worker_id, found)
 
     def set_eval(
         self,
@@ -253,7 +250,7 @@ class PopulationController:
         found = {}
         for worker_id, work in sorted(branched.items()):
             try:
-                found[worker_id] = self._with_arrays(worker_id, work)
+                found[worker_id] = polls.with_arrays(run, worker_id, work)
             except ParamsError as error:  # The reports are recorded all the same.
                 logger.warning("worker %d has other work: %s", worker_id, error)
         return found
@@ -262,11 +259,10 @@ class PopulationController:
         """Wait for a slot no longer, until it reports again.
 
         For loops of the two calls whose process is gone: a decision that waits for all
-        slots then comes without it. If nothing more will be reported, the newest value
-        of the others is enough for it. A slot that a `Worker` has held need not be
-        given up: another worker takes it over.
+        slots then comes without it, at once if the others have reported what it needs.
+        A slot that a `Worker` has held need not be given up: another takes it over.
         """
-        self.open_run.give_up([worker_id])
+        polls.give_up(self.open_run, [worker_id])
 
     def claim_all(self, *, again: bool = True) -> PopulationLease:
         """Claim every slot for one loop that trains the whole population.
@@ -278,8 +274,7 @@ class PopulationController:
             again: Whether a loop of this very controller may have claimed them before.
 
         Returns:
-            The work of each slot, by worker id, and what an engine needs of the run.
-            Saved arrays stay in the params store: `load` reads them.
+            The work of each slot, and what an engine needs of the run.
 
         Raises:
             ClaimError: Another worker that may be alive holds a slot.
@@ -333,9 +328,7 @@ class PopulationController:
     @property
     def space(self) -> Any:
         """What the meta_params may be, as it was recorded; None if nobody said."""
-        with self.open_run.lock.lock:
-            facts = texts_of(self.open_run.journal)
-        return structures.recorded_space(facts)
+        return questions.space(self.open_run)
 
     @property
     def stop(self) -> Stop:
@@ -392,19 +385,11 @@ class PopulationController:
 
     def reachable(self) -> set[Ref]:
         """The checkpoints whose params a decision, a restart or a worker may need."""
-        run = self.open_run
-        run.check_open()
-        with run.lock.lock, run.journal.reading():
-            found = run.reachable(run.state())
-        return {checkpoint.ref for checkpoint in found.values()}
+        return {found.ref for found in questions.reachable(self.open_run).values()}
 
     def diverged(self) -> list[int]:
         """How many values of each slot were NaN or infinite, by worker id."""
-        run = self.open_run
-        with run.lock.lock:
-            rows = run.journal.checkpoints(Find(diverged=True))
-        found = collections.Counter(row.worker_id for row in rows)
-        return [found[worker_id] for worker_id in range(run.size)]
+        return questions.diverged(self.open_run)
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments with which another process opens this run.
@@ -423,17 +408,3 @@ class PopulationController:
     def close(self) -> None:
         """Close the journal. Everything is recorded already."""
         self.open_run.close()
-
-    def _with_arrays(self, worker_id: int, found: ActiveWorker) -> ActiveWorker:
-        """The work with its arrays; if they were removed meanwhile, what came after."""
-        if type(found.params) is Held:
-            return found
-        while True:
-            try:
-                arrays = self.open_run.params.load(found.params)
-                return found._replace(params=arrays)
-            except ParamsError:
-                newer = polls.resume(self.open_run, worker_id)
-                if newer.params == found.params:
-                    raise
-                found = newer

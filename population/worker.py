@@ -100,7 +100,10 @@ class Worker:
             `restore` then. False to carry on, and when the run has ended.
         """
         start, waited = time.perf_counter(), self._lease.waited_s
-        found = self._lease.poll(self._position() if self._adopted else None)
+        at = None
+        if self._adopted:
+            at = Position(self.worker_id, self.generation_id, self.step)
+        found = self._lease.poll(at)
         waited = self._lease.waited_s - waited
         self.overhead_s += time.perf_counter() - start - waited
         if found is None:
@@ -293,10 +296,6 @@ class Worker:
     @property
     def _name(self) -> str:
         return f"worker {self.worker_id}"
-
-    def _position(self) -> Position:
-        """What the loop has at hand."""
-        return Position(self.worker_id, self.generation_id, self.step)
 
     def _show(self, found: ActiveWorker) -> None:
         self.worker_id = -1 if self._lease.slot is None else self._lease.slot

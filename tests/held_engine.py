@@ -120,8 +120,8 @@ class Engine:
 
     def _newest(self, trained: Collection[int]) -> set[Held]:
         """What is in the rows of the other slots."""
-        slots = [slot for slot in self.lease.slots() if slot.worker_id not in trained]
-        found = [slot.newest.params for slot in slots]
+        slots = enumerate(self.lease.slots())
+        found = [slot.newest.params for w, slot in slots if w not in trained]
         return {params for params in found if type(params) is Held}
 
 

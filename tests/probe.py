@@ -19,6 +19,7 @@ from population.core import leases, reachability
 from population.core.facts import texts_of
 from population.journal.records import Opening, Save, Tail
 from population.journal.sqlite import SqliteJournal
+from population.run import polls
 from population.run.population_lease import PopulationLease
 
 Ints = npt.NDArray[np.int64]
@@ -248,7 +249,7 @@ def waits(controller: PopulationController, worker_id: int) -> bool:
 
 def give_up(controller: PopulationController, slots: Collection[int]) -> None:
     """Record that exactly these slots are lost: no decision waits for them."""
-    _inside(controller).give_up(slots, exactly=True, ask=False)
+    polls.give_up(_inside(controller), slots, exactly=True, ask=False)
 
 
 def pretend_lost(controller: PopulationController, slots: Collection[int]) -> None:

@@ -12,6 +12,7 @@ from population.base.interfaces import Mutator
 from population.base.types import Branch, Checkpoint, Ref, Report
 from population.core.decoding import decode
 from population.core.graph import JournalGraph
+from population.core.known import check_id
 from population.core.state import RunState
 from population.core.view import View
 from population.journal.checks import checksum
@@ -160,7 +161,7 @@ class Decider:
                 its hyperparameters cannot be stored.
         """
         for worker_id, branch in sorted(branches.items()):
-            yield self._checked(state.check_id(worker_id), branch)
+            yield self._checked(check_id(len(state.slots), worker_id), branch)
 
     def named(self, state: RunState) -> list[Checkpoint]:
         """The checkpoints that the mutator's state names.

@@ -106,10 +106,9 @@ class JournalGraph(CheckpointGraph):
 
     @property
     def keeps_weights(self) -> bool:
-        """Whether the weights are the library's business.
+        """Whether the library keeps the weights: else the loops keep them themselves.
 
-        They are from the first claim by a `Worker`, the first report with params, or
-        a `Start` with params; without any of these the loops keep them themselves.
+        From the first claim by a `Worker`, report with params or `Start` with params.
         """
         if not self._keeps_weights:
             with self._lock:
@@ -161,15 +160,6 @@ class JournalGraph(CheckpointGraph):
         if not own or newest.step < generation.step:
             raise damaged(f"{generation.generation_id} does not begin with its step")
         return newest
-
-    def descends(self, newest: Checkpoint, checkpoint: Checkpoint) -> bool:
-        """Whether a checkpoint lies on the lineage of another one."""
-        for generation_id, first, last, _ in self.segments(newest):
-            if generation_id == checkpoint.generation_id:
-                return checkpoint.step <= last
-            if first < checkpoint.step:
-                return False
-        return False
 
     def had_params(self, checkpoint: Checkpoint) -> str | None:
         """A checkpoint's params, encoded, whether or not they were removed since."""
@@ -271,15 +261,13 @@ class JournalGraph(CheckpointGraph):
 
         `FixedSchedule(controller.schedule(checkpoint))` trains with them again.
         """
-        segments = list(self.segments(checkpoint))
-        roots = [self.root(segment.generation_id) for segment in segments]
-        entries = [(root.step, root.meta_params) for root in reversed(roots)]
+        roots = [self.root(segment[0]) for segment in self.segments(checkpoint)]
         changes: dict[int, object] = {}
         before: str | None = None
-        for step, meta_params in entries:
-            now = codec.digest(meta_params)
-            if now != before or step in changes:
-                changes[step] = meta_params
+        for root in reversed(roots):
+            now = codec.digest(root.meta_params)
+            if now != before or root.step in changes:
+                changes[root.step] = root.meta_params
             before = now
         return Schedule(changes)
 
@@ -291,16 +279,12 @@ class JournalGraph(CheckpointGraph):
         params are its `Start`'s, None meaning fresh ones. Where the loops keep the
         weights themselves, params are not asked for.
         """
-        needs = {
-            "value": checkpoint.diverged,
-            "params": self.keeps_weights,
-            "finite": True,
-        }
-        if not (checkpoint.diverged or (needs["params"] and checkpoint.params is None)):
+        value, params = checkpoint.diverged, self.keeps_weights
+        if not (value or (params and checkpoint.params is None)):
             return checkpoint
         fresh: str | None = None
         for segment in self.segments(checkpoint):
-            found = self._newest(segment, **needs)
+            found = self._newest(segment, value=value, params=params, finite=True)
             if found is not None:
                 return found
             # A generation's first checkpoint stands for what it copies: here, for

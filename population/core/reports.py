@@ -10,16 +10,64 @@ import logging
 import math
 from typing import Any
 
+from population.base import codec, run_paths
 from population.base.codec import HELD
 from population.base.errors import damaged
 from population.base.types import Checkpoint, Held, Ref, Report, Saved
 from population.core.graph import JournalGraph
-from population.core.known import Subject
+from population.core.known import Subject, check_id
 from population.core.state import RunState
 from population.core.step import EncodedReport, Moment, Note, Step
+from population.journal.base import MAX
 from population.journal.records import Best, CheckpointRecord, Fact, Generation, Late
 
 SAVED, HELD_FACT = Fact("saved", "true"), Fact("held", "true")
+
+
+def check(
+    size: int,
+    own: str | None,
+    worker_id: Any,
+    generation_id: Any,
+    step: Any,
+    params: Any,
+    value: Any,
+    metrics: Any = None,
+) -> EncodedReport:
+    """Check a report's parts and encode them, but for params that are no path.
+
+    What is refused is refused before any lock is taken.
+
+    Args:
+        size: How many slots there are.
+        own: How paths of the library's own begin.
+        worker_id: The slot.
+        generation_id: The generation.
+        step: Training steps.
+        params: Any.
+        value: The value, or None.
+        metrics: Further figures, or None.
+
+    Raises:
+        TypeError, ValueError: Naming the part that is none.
+    """
+    if type(worker_id) is not int or not 0 <= worker_id < size:
+        worker_id = check_id(size, worker_id)
+    if type(step) is not int or not 0 <= step <= MAX:
+        step = codec.integer(step, "step")
+    if type(generation_id) is not str:
+        generation_id = check_generation_id(generation_id)
+    if type(value) is not float:
+        value = codec.number(value)
+    text = None if metrics is None else codec.encode(metrics, "metrics")
+    plain = None if text is None else codec.decode(text)
+    path = None
+    if type(params) is str:
+        is_own = own is not None and params.startswith(own)
+        path = run_paths.encode(params, own) if is_own else codec.encode(params)
+    return EncodedReport(
+        worker_id, generation_id, step, params, path, value, plain, text
+    )
 
 
 def check_generation_id(generation_id: Any) -> str:

@@ -17,7 +17,7 @@ from population.base.types import ActiveWorker, Checkpoint, Held
 from population.core import facts
 from population.core.decoding import decode
 from population.core.graph import JournalGraph
-from population.core.known import BestSoFar, Slot, Subject, check_id
+from population.core.known import BestSoFar, Slot, Subject
 from population.core.owners import owner_of
 from population.core.retention import Saves
 from population.core.scores import Scores
@@ -96,53 +96,6 @@ class RunState:
         self._last: Checkpoint | None = None  # What was applied last.
         self.must_reread = False
 
-    @classmethod
-    def load(cls, journal: Journal, graph: JournalGraph, mode: str) -> RunState:
-        """Read everything from a journal. O(slots), whatever the history.
-
-        Raises:
-            JournalError: If the journal is damaged.
-        """
-        known = facts.read_all(journal)
-        self = cls(known["run"], known["size"], mode, journal, graph)
-        self.has_params, self.is_claimed = "saved" in known, "claimed" in known
-        self.has_held = "held" in known
-        for worker_id in range(known["size"]):
-            self._load_slot(worker_id)
-        tail = journal.tail()
-        self.row, self.time, self.reports = tail.row, tail.time, tail.reports
-        self.best = BestSoFar(tail.best, math.inf, tail.best_reports)
-        found = self.best_checkpoint()
-        self.best.score = math.inf if found is None else self.score(found)
-        for loss in journal.all(Loss)[-1:]:
-            self.apply(loss)
-        for lease in journal.all(Lease):
-            self.apply(lease)
-        for mutator in journal.all(MutatorRecord):
-            self.apply(mutator)
-        return self
-
-    def catch_up(self, journal: Journal) -> bool:
-        """Apply what other connections have written since.
-
-        Returns:
-            Whether that was possible; if not, all must be loaded anew.
-        """
-        behind = journal.tail().row - self.row
-        if not 0 <= behind <= 4 * len(self.slots) + 256:
-            return False
-        if not (self.has_params or self.is_claimed):
-            for fact in journal.all(Fact):
-                self.is_claimed |= fact.key == "claimed"
-        for record in journal.log(self.row):
-            self.apply(record)
-        for lease in journal.all(Lease, self.change):
-            self.apply(lease)
-        for mutator in journal.all(MutatorRecord):
-            self.apply(mutator)
-        self.settle()
-        return True
-
     def apply(self, record: Record, about: Subject | None = None) -> None:
         """Take in a record that is in the journal. A second time changes nothing.
 
@@ -165,7 +118,7 @@ class RunState:
         if self.must_reread:
             self.must_reread = False
             for worker_id in range(len(self.slots)):
-                self._load_slot(worker_id)
+                self.load_slot(worker_id)
 
     def score(self, checkpoint: Checkpoint) -> float:
         """Lower is better whatever the mode; inf for None, NaN and infinities."""
@@ -177,10 +130,6 @@ class RunState:
     def as_score(self, value: float) -> float:
         """A value in the sense of `score`."""
         return self._sign * value
-
-    def check_id(self, worker_id: Any) -> int:
-        """A worker id as an int of this population; see `check_id`."""
-        return check_id(len(self.slots), worker_id)
 
     def work(self, worker_id: int) -> ActiveWorker:
         """What a slot works on, but for when it waits; the receiver's own copy."""
@@ -210,7 +159,12 @@ class RunState:
             return True
         if slot.generation.step < checkpoint.step:
             return False
-        return self.graph.descends(slot.newest, checkpoint)
+        for generation_id, first, last, _ in self.graph.segments(slot.newest):
+            if generation_id == checkpoint.generation_id:
+                return checkpoint.step <= last
+            if first < checkpoint.step:
+                break
+        return False
 
     def _apply_checkpoint(
         self, record: CheckpointRecord, about: Subject | None
@@ -406,7 +360,8 @@ class RunState:
         slot.newest = slot.newest._replace(params=None)
         return True
 
-    def _load_slot(self, worker_id: int) -> None:
+    def load_slot(self, worker_id: int) -> None:
+        """Read from the journal where a slot stands."""
         found = self._journal.generations(worker_id=worker_id)
         if not found:
             raise damaged(f"it holds no generation of worker {worker_id}")

@@ -129,10 +129,6 @@ class Connection:
         if self._closed:
             raise closed(self.path)
 
-    def one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
-        """The first row of a statement's result; None without one."""
-        return next(iter(self.run(sql, values)), None)
-
     def check_writable(self) -> None:
         """Refuse to write to what was opened to look.
 
@@ -207,7 +203,7 @@ class Connection:
 
     def merge_all(self) -> None:
         """Merge the whole log into the file, so that this holds everything."""
-        busy, *_ = self.one("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((busy, *_),) = self.run("PRAGMA wal_checkpoint(TRUNCATE)")
         if busy:
             raise JournalError(f"The log of {self.path} is in use by another program.")
 

@@ -17,6 +17,7 @@ from population.base.interfaces import Mutator
 from population.base.run_paths import OWN_FOLDER, run_folder
 from population.base.types import Checkpoint, Saved
 from population.controller import PopulationController
+from population.core import loading
 from population.core.decisions import Decider
 from population.core.decoding import decode_params
 from population.core.facts import texts_of
@@ -253,7 +254,7 @@ def _write(source: Journal, journal: Journal, copy: _Copy, rules: _Rules) -> Non
 def _state(journal: Journal, facts: dict[str, Any], folder: pathlib.Path) -> RunState:
     """What is known of the new run, in which nothing is damaged."""
     graph = JournalGraph(journal, threading.RLock(), folder)
-    state = RunState.load(journal, graph, facts["mode"])
+    state = loading.load(journal, graph, facts["mode"])
     for _ in graph.history():
         pass  # What is damaged shows itself before there is a new run.
     return state

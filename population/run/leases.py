@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from population.base.types import ActiveWorker, Checkpoint, Event, Ref
 from population.core.leases import FIRST_STEP_S, holders, holds
 from population.core.reports import check_step
+from population.core.state import RunState
 from population.core.step import Step
 from population.journal.records import Removal
 from population.run import deadlock, polls
@@ -68,7 +69,7 @@ class SlotLease:
         self.slot: int | None = None
         self.turn = 10
         self.waited_s = 0.0
-        run.claim_weights()
+        polls.claim_weights(run)
         with run.lock.lock:
             if worker_id is None:
                 self.slot = self._claim_any(None)
@@ -97,22 +98,20 @@ class SlotLease:
         Returns:
             The work of `slot`; None to carry on, and when the run has ended.
         """
-        run = self._run
+        run, found = self._run, None
         with run.lock.lock:
             if run.closed:
                 self.slot = None
                 return None
             state = run.state()
-            if self.slot is not None and not holds(state, self.text, self.slot):
-                self.slot = None
-            if self.slot is None or (at is not None and self._should_move(at)):
-                self._move(at)
-            found = None if self.slot is None else self._ask(at)
-            if self.slot is not None and found is None:
+            if at is None or not self._carries_on(state, at):
+                found = self._look(state, at)
+            if found is None and self.slot is not None:
                 self._holder.warm = True  # Its first step is done.
                 if run.leases.timeout is not None:
                     polls.renew(run, self._holder, self.slot)
-        run.lock.drain()
+        if run.lock.pending:
+            run.lock.drain()
         return found
 
     def report(self, at: Position, state: Any, value: Any, metrics: Any) -> float:
@@ -161,6 +160,29 @@ class SlotLease:
 
     def _holds(self, worker_id: int) -> bool:
         return holds(self._run.state(), self.text, worker_id)
+
+    def _carries_on(self, state: RunState, at: Position) -> bool:
+        """Whether the loop has trained its slot on since the last report: usual."""
+        own, lease = at.worker_id, state.leases.get(at.worker_id)
+        if self._reclaimed or own != self.slot or lease is None:
+            return False
+        slot = state.slots[own]
+        generation, newest = slot.generation, slot.newest
+        current = generation.generation_id == at.generation_id
+        if not current or lease.owner != self._holder.text or newest.step == at.step:
+            return False
+        if at.step < generation.step:
+            check_step(generation, at.step)
+        self._run.guards.idle.note(slot, at.step)
+        return True
+
+    def _look(self, state: RunState, at: Position | None) -> ActiveWorker | None:
+        """What to train, once it is known whether the slot is still held."""
+        if self.slot is not None and not holds(state, self.text, self.slot):
+            self.slot = None
+        if self.slot is None or (at is not None and self._should_move(at)):
+            self._move(at)
+        return None if self.slot is None else self._ask(at)
 
     def _should_move(self, at: Position) -> bool:
         """Whether another slot is to be trained; only ever right after a report."""

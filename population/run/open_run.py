@@ -15,7 +15,7 @@ import os
 import pathlib
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from population.base import codec
@@ -23,23 +23,25 @@ from population.base.errors import closed
 from population.base.interfaces import Mutator
 from population.base.log_once import LogOnce, Notices
 from population.base.types import ActiveWorker, Checkpoint, Held
-from population.core import reachability
+from population.core import loading, reachability, reports
 from population.core.decisions import Decider
 from population.core.graph import JournalGraph
+from population.core.known import check_id
 from population.core.leases import LeaseRules, Silence
 from population.core.state import RunState
 from population.core.step import EncodedReport, Moment
 from population.core.stopping import ended
 from population.in_force.probe import Probes
-from population.journal.base import MAX, Find, Journal
-from population.journal.records import Lease, Opening
-from population.run import encoding, liveness
+from population.journal.base import Journal
+from population.journal.records import Lease
+from population.run import liveness
 from population.run.deciding import Deciding
 from population.run.events import Events
 from population.run.guards import Guards
 from population.run.leftovers import Session
 from population.run.liveness import LeaseHolder
 from population.run.lock import RunLock
+from population.run.open_time import OpenTime
 from population.run.options import Options
 from population.run.params_manager import ParamsManager
 from population.run.transaction import Transaction
@@ -59,7 +61,8 @@ class OpenRun:
 
     Attributes:
         graph: All checkpoints.
-        decider: The mutator at work.
+        decider: The mutator.
+        deciding: Records reports and puts decisions in force.
         leases: The rules of leases.
         guards: What ends a run that would go on for ever.
         events: Tells `on_event`.
@@ -68,7 +71,7 @@ class OpenRun:
         lock: Guards everything here; notified when something has changed.
         holder: This process, as one that has opened the run.
         all_holder: Who has claimed all slots in this process, or None.
-        open_s: Seconds that the run was open, up to `watched_at`.
+        open_time: For how long the run was open.
         size: How many slots there are.
         closed: Whether the run was closed.
         in_memory: Reported weights that nobody has said to be gone.
@@ -98,14 +101,14 @@ class OpenRun:
         self.guards = Guards(
             journal, self.graph, self.decider, self.leases, self.wait_at
         )
-        self._deciding = Deciding(self.decider, self.leases, self.guards)
+        self.deciding = Deciding(self.decider, self.leases, self.guards)
         self.events = Events(options.on_event, self.lock)
         self.log_once = LogOnce()
         self.holder = LeaseHolder()
         self._pid = self.holder.owner.pid
         self.all_holder: LeaseHolder | None = None
         self.closed = False
-        self.watched_at = self.open_s = 0.0
+        self.open_time = OpenTime(options.clock)
         self._state: RunState | None = None
         self._transaction: weakref.ref[Transaction] | None = None
         self.in_memory: set[Held] = set()
@@ -162,16 +165,6 @@ class OpenRun:
         self.leases.silence.look(self.clock())
         self.leases.silence.see(state.leases.values())
         self._state = state
-
-    def note_open_time(self, openings: Sequence[Opening]) -> None:
-        """See for how long the run was open so far."""
-        self.watched_at = self.clock()
-        self.open_s = 0.0
-        ends = [*(opening.row for opening in openings[1:]), MAX]
-        for opening, end in zip(openings, ends, strict=False):
-            last = Find(upto=end, newest_first=True, limit=1)
-            for found in self.journal.checkpoints(last):
-                self.open_s += max(0.0, found.time - opening.time)
 
     def transact(
         self,
@@ -230,10 +223,9 @@ class OpenRun:
         """
         if self.closed or self.journal.read_only:
             self.check_open(to_train=True)
-        new = encoding.checked(self.size, *report)
-        if type(new.params) is str:
-            text = self.params.text_of(new.params)
-            return new._replace(params_text=text)
+        new = reports.check(self.size, self.graph.own, *report)
+        if new.params_text is not None:
+            return new
         if type(new.params) is Held:
             held = self._numbered(new.params)
             return new._replace(params=held, params_text=codec.encode_params(held))
@@ -261,7 +253,7 @@ class OpenRun:
         """
         by = holder or self.all_holder
         text = None if by is None else by.text
-        submit = self._deciding.submit
+        submit = self.deciding.submit
         work = functools.partial(submit, new=new, holder=text, before=before)
         found: dict[int, ActiveWorker] = {}
         with self.lock.lock:
@@ -290,34 +282,6 @@ class OpenRun:
             if self._state is not None:
                 self.guards.set_backs.check(self._state)
 
-    def give_up(
-        self, worker_ids: Iterable[Any], *, exactly: bool = False, ask: bool = True
-    ) -> None:
-        """Wait for these slots no longer, until they report again.
-
-        Args:
-            worker_ids: The slots.
-            exactly: Whether all others are waited for again.
-            ask: Whether the mutator is shown a value that is known: there may be no
-                further report.
-        """
-
-        def work(tx: Transaction) -> None:
-            lost = {tx.state.check_id(worker_id) for worker_id in worker_ids}
-            lost = lost if exactly else lost | tx.state.lost
-            self._deciding.give_up(tx, lost, ask=ask)
-
-        with self.lock.lock:
-            self.transact(work)
-        self.lock.drain()
-
-    def claim_weights(self) -> None:
-        """From now on the library keeps the weights."""
-        with self.lock.lock:
-            self.check_open(to_train=True)
-            if not self.graph.keeps_weights:
-                self.transact(lambda tx: tx.claim_weights())
-
     def workers(self) -> list[ActiveWorker]:
         """What each slot works on."""
         self.check_open()
@@ -330,7 +294,7 @@ class OpenRun:
         self.check_open()
         with self.lock.lock:
             state = self.state()
-            return state.slots[state.check_id(worker_id)].newest
+            return state.slots[check_id(len(state.slots), worker_id)].newest
 
     def active(self, worker_id: int) -> ActiveWorker:
         """What a slot works on, and when it waits. Called with the lock."""
@@ -354,9 +318,7 @@ class OpenRun:
             if self.closed:
                 return True
             state = self.state()
-            before, self.watched_at = self.watched_at, self.clock()
-            self.open_s += max(0.0, self.watched_at - before)  # A clock may go back.
-            if not ended(self.stop, state, self.open_s):
+            if not ended(self.stop, state, self.open_time.look()):
                 return False
             self.events.finished()
         self.lock.drain()
@@ -386,8 +348,8 @@ class OpenRun:
         # What passed before this is not the silence of a slot that has changed.
         self.leases.silence.look(self.clock())
         with self.journal.reading():
-            if state is None or not state.catch_up(self.journal):
-                state = RunState.load(self.journal, self.graph, self.options.mode)
+            if state is None or not loading.catch_up(state, self.journal):
+                state = loading.load(self.journal, self.graph, self.options.mode)
         self.leases.silence.see(state.leases.values())
         return state
 

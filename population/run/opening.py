@@ -12,7 +12,7 @@ from population.base import codec, durable
 from population.base.errors import JournalError
 from population.base.run_paths import OWN_FOLDER
 from population.base.types import Start
-from population.core import branching, reachability
+from population.core import branching, loading, reachability
 from population.core.facts import texts_of
 from population.core.owners import owner_of
 from population.core.state import RunState
@@ -134,7 +134,7 @@ def _resumed(
     resuming.check(recorded, now)
     structures.check_resumed(journal, run.decider.mutator, space, metas, run.log_dir)
     resuming.warn_of_settings(recorded, now)
-    state = RunState.load(journal, run.graph, options.mode)
+    state = loading.load(journal, run.graph, options.mode)
     run.decider.named(state)  # The mutator's state can be read.
     for _ in journal.log(max(0, state.row - _NEWEST), state.row):
         pass  # None of the newest rows is missing, or damaged.
@@ -158,7 +158,7 @@ def _begin(run: OpenRun, tx: Transaction) -> None:
         if lease.owner and liveness.is_foreign(owner_of(lease.owner)):
             tx.do(run.leases.take_back(tx.state, worker_id, tx.at))
             tx.resume(worker_id, None, "takeover")
-    run.note_open_time(openings)
+    run.open_time.begin(run.journal, openings)
     tx.do(Step((Opening(tx.state.row, tx.at.now, run.holder.text),)))
 
 
@@ -174,9 +174,9 @@ def _open_to_look(run: OpenRun, now: dict[str, str]) -> None:
             )
         resuming.check(recorded, now)
         resuming.warn_of_settings(recorded, now)
-        state = RunState.load(journal, run.graph, run.options.mode)
+        state = loading.load(journal, run.graph, run.options.mode)
         run.decider.named(state)
-        run.note_open_time(journal.all(Opening))
+        run.open_time.begin(journal, journal.all(Opening))
     run.adopt(state)
 
 

@@ -137,12 +137,6 @@ class ParamsManager:
             params = run_paths.absolute(codec.decode(text), self._own)
         return report._replace(params=params, params_text=text)
 
-    def text_of(self, path: str) -> str:
-        """A path that the caller has saved itself, as the journal keeps it."""
-        if self._own is None or not path.startswith(self._own):
-            return codec.encode(path, "params")
-        return run_paths.encode(path, self._own)
-
     def load(self, params: Any, like: Any = None) -> Any:
         """The params of a checkpoint, read from the store if it keeps them.
 

@@ -1,10 +1,12 @@
-"""What a poll does: most bring nothing, some other work, and all renew a lease."""
+"""What a loop of the two calls asks for: other work, and to wait for it no longer."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from population.base import codec
+from population.base.errors import ParamsError
 from population.base.types import ActiveWorker, Held
 from population.core import reports
 from population.core.known import check_id
@@ -94,3 +96,51 @@ def _check_superseded(
         run.log_once(name, "is unknown; the slot was handed out")
     elif generation.worker_id == worker_id:
         reports.check_step(generation, step)
+
+
+def give_up(
+    run: OpenRun, worker_ids: Iterable[Any], *, exactly: bool = False, ask: bool = True
+) -> None:
+    """Wait for slots no longer, until they report again.
+
+    Args:
+        run: The run.
+        worker_ids: The slots.
+        exactly: Whether all others are waited for again.
+        ask: Whether the mutator is shown a value that is known: there may be no further
+            report.
+    """
+    slots = {check_id(run.size, worker_id) for worker_id in worker_ids}
+
+    def work(tx: Transaction) -> None:
+        lost = slots if exactly else slots | tx.state.lost
+        run.deciding.give_up(tx, lost, ask=ask)
+
+    with run.lock.lock:
+        run.transact(work)
+    run.lock.drain()
+
+
+def with_arrays(run: OpenRun, worker_id: int, found: ActiveWorker) -> ActiveWorker:
+    """The work with its arrays; if they were removed meanwhile, what came after.
+
+    Raises:
+        ParamsError: They cannot be read.
+    """
+    while type(found.params) is not Held:
+        try:
+            return found._replace(params=run.params.load(found.params))
+        except ParamsError:
+            newer = resume(run, worker_id)
+            if newer.params == found.params:
+                raise
+            found = newer
+    return found
+
+
+def claim_weights(run: OpenRun) -> None:
+    """From now on the library keeps the weights of a run."""
+    with run.lock.lock:
+        run.check_open(to_train=True)
+        if not run.graph.keeps_weights:
+            run.transact(lambda tx: tx.claim_weights())

@@ -149,7 +149,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
     @property
     def open_s(self) -> float:
         """For how many seconds the run was open so far."""
-        return self._run.open_s
+        return self._run.open_time.seconds
 
     @property
     def notices(self) -> Notices:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from population.controller import PopulationController
 from population.journal.records import MutatorRecord
 from population.journal.sqlite import SqliteJournal
-from population.run import deadlock
+from population.run import deadlock, polls
 
 
 def end_nothing(controller: PopulationController) -> None:
@@ -48,7 +48,7 @@ def give_up(
         ask_again: Whether to show the mutator a live slot's newest report again, as
             there may be no further one.
     """
-    controller.open_run.give_up(slots, exactly=True, ask=ask_again)
+    polls.give_up(controller.open_run, slots, exactly=True, ask=ask_again)
 
 
 def why_it_never_ends(controller: PopulationController, waiting: Sequence[int]) -> str:

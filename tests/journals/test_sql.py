@@ -121,7 +121,7 @@ def effort(journal: SqliteJournal, find: Find) -> int:
         counted[0] += 1
         return 0
 
-    raw: sqlite3.Connection = journal._link.raw
+    raw: sqlite3.Connection = journal.raw
     raw.set_progress_handler(count, 1)
     journal.checkpoints(find)
     raw.set_progress_handler(None, 1)
