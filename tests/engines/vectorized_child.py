@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from population.engines.stacked.lease import Lease
+from population.engines.stacked.lease import PopulationLease
 from population.mutators import PopulationBasedTraining
 from tests.engines import regression
 
@@ -29,7 +29,7 @@ def main(log_dir: str, rounds: int, place: str, save_every: int) -> None:
         place: "saved", before the reports are recorded, or "recorded", after it.
         save_every: Rounds from one save to the next.
     """
-    commit: Callable[..., None] = Lease._commit
+    commit: Callable[..., None] = PopulationLease._commit
     left = [rounds]
 
     def deadly(self: Any, new: Any) -> None:
@@ -40,6 +40,6 @@ def main(log_dir: str, rounds: int, place: str, save_every: int) -> None:
         if not left[0]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Lease._commit = deadly  # type: ignore[method-assign]
+    PopulationLease._commit = deadly  # type: ignore[method-assign]
     found = regression.controller(policy(), log_dir=log_dir)
     regression.stacked(found, save_every=save_every)

@@ -58,7 +58,7 @@ class Trained(NamedTuple):
     metrics: Any = None
 
 
-class Lease:
+class PopulationLease:
     """The slots of a run in the hands of one loop.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from population.base.errors import PopulationError
 from population.base.types import Checkpoint, Held
 from population.engines.stacked import arguments, setup
-from population.engines.stacked.lease import Lease, SlotWork, Trained
+from population.engines.stacked.lease import PopulationLease, SlotWork, Trained
 from population.engines.stacked.placement import key_of
 from population.engines.stacked.tuner import Impossible
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SAVING = (OSError, RuntimeError, MemoryError, TypeError, ValueError)
 
 
-class Rounds:
+class PopulationTrainer:
     """Trains all members round by round.
 
     Args:
@@ -39,7 +39,7 @@ class Rounds:
 
     def __init__(
         self,
-        lease: Lease,
+        lease: PopulationLease,
         parts: setup.Parts,
         request: arguments.Request,
     ) -> None:
