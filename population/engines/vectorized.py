@@ -1,25 +1,24 @@
 """Train the whole population as one program on an accelerator.
 
-`run(controller, init, step, evaluate, 100)` stacks the states of all members and trains
-them together: so many steps in a `lax.scan`, an evaluation of all, one transaction with
-all reports; then the rows of those that branch are copied on the device. The policies,
-the journal and the pictures are those of every other engine.
+`run(controller, init, step, evaluate, 100)` stacks the states of all members. Each
+round trains them together in a `lax.scan` of steps, evaluates all, and reports all in
+one transaction; at a branch, rows are copied on the device. Policies, journal and
+pictures are those of every other engine.
 
-The three functions are of one member, and are traced. A state is any pytree, of the
-same shapes for all. meta_params are the pytree that the controller knows, with scalars
-for its numbers and bools, and codes, from 0 on, for what is neither. What `init` puts
-in force is in force: at a branch the numbers of `optax.inject_hyperparams` are those
-that `init` makes of the new meta_params at the same place. Where a batch size is a
-hyperparameter, batches have the largest size, and `mask(meta_params["batch_size"],
-size)` says which examples count.
+The three functions describe one member, and JAX traces them. A state is any pytree, of
+the same shapes for all members. meta_params have the structure that the controller
+knows: numbers and bools are scalars, all other values are codes from 0 on. A new
+generation trains with the numbers of `optax.inject_hyperparams` that `init` makes of
+its meta_params. Where a batch size is a hyperparameter, batches have the largest size,
+and `mask(meta_params["batch_size"], size)` selects the examples that count.
 
 Keys and batches depend on the run's seed, the slot and the step alone, as those of a
-`Worker` do. With one batch for all, members that were set back are trained alone until
+`Worker` do. If all members share batches, members that were set back train alone until
 they have caught up.
 
-All states are saved every so many rounds, and at the end: after a kill, training goes
-on from the last save. Ctrl-C ends the run after the present round, a second one at
-once.
+All states are saved every few rounds and at the end; after a kill, training continues
+from the last save. The first Ctrl-C ends the run after the present round, a second one
+immediately. A second run with the same functions and shapes compiles nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 from population.controller import PopulationController
 from population.engines.stacked import arguments, interrupts, setup
 from population.engines.stacked.columns import mask as mask
-from population.engines.stacked.lease import Lease
-from population.engines.stacked.rounds import Rounds
+from population.engines.stacked.lease import EngineLease
+from population.engines.stacked.rounds import PopulationTrainer
 from population.engines.summary import Summary as Summary
 from population.in_force import restoring
 from population.report import progress as progress_module
@@ -107,7 +106,7 @@ def run(
 def _run(
     controller: PopulationController, request: arguments.Request, progress: bool
 ) -> Summary:
-    start, lease = time.perf_counter(), Lease(controller)
+    start, lease = time.perf_counter(), EngineLease(controller)
     if not lease.claimed:
         return Summary(1, 0.0, 0.0, False, num_members=lease.size)
     with contextlib.ExitStack() as stack:
@@ -116,17 +115,17 @@ def _run(
         stack.callback(parts.close)
         # Decisions that no program can train are refused before they are recorded.
         stack.enter_context(lease.of.refusing(parts.columns.encode))
-        rounds = Rounds(lease, parts, request)
+        trainer = PopulationTrainer(lease, parts, request)
         stop = stack.enter_context(interrupts.stop_at_first())
         if progress:
             stack.enter_context(progress_module.bars(controller))
-        rounds.train(stop)
+        trainer.train(stop)
     return Summary(
         num_workers=1,
         wall_s=time.perf_counter() - start,
-        overhead_s=rounds.overhead_s,
+        overhead_s=trainer.overhead_s,
         interrupted=stop.is_set(),
         num_members=lease.size,
-        rounds=rounds.rounds,
+        rounds=trainer.rounds,
         batching=parts.tuner.batching,
     )

@@ -21,7 +21,7 @@ from population.base.errors import ClaimError
 from population.base.types import Held, Saved
 from population.engines import vectorized
 from population.engines.stacked.placement import Placement
-from population.engines.stacked.rounds import Rounds
+from population.engines.stacked.rounds import PopulationTrainer
 from population.mutators import (
     REGISTRY,
     BranchingSingleMachine,
@@ -233,7 +233,7 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
     make, size = POLICIES[name]
     whole = regression.controller(make(), size)
     regression.stacked(whole, save_every=save_every)
-    report = Rounds._report
+    report = PopulationTrainer._report
     for cut in range(1, 8, 3):
         for done in (False, True):
             folder = tmp_path / f"{cut}-{done}"
@@ -252,7 +252,7 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
 
             first = regression.controller(make(), size, folder)
             with monkeypatch.context() as patch:
-                patch.setattr(Rounds, "_report", cut_short)
+                patch.setattr(PopulationTrainer, "_report", cut_short)
                 with pytest.raises(Crash):
                     regression.stacked(first, save_every=save_every)
             metas = [active.meta_params for active in first.workers]

@@ -161,7 +161,7 @@ def check_arrays(name: str, tree: Any) -> None:
             what = f"an array of {dtype}" if hasattr(leaf, "dtype") else repr(leaf)
             raise TypeError(
                 f"{name} must hold arrays of numbers or bools, got {what} in "
-                f"{name}{jax.tree_util.keystr(path)}. Make codes of what is none."
+                f"{name}{jax.tree_util.keystr(path)}. Encode other values as numbers."
             )
         if not keys and not isinstance(leaf, jax.Array):
             check_whole(np.asarray(leaf), f"{name}{jax.tree_util.keystr(path)}")

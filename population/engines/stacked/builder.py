@@ -14,7 +14,7 @@ from population.engines.stacked import autotune, prefetching, programs
 from population.engines.stacked.arguments import Request
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat
-from population.engines.stacked.lease import Lease
+from population.engines.stacked.lease import EngineLease
 from population.engines.stacked.placement import Fresh, Placement, Sources, key_of
 from population.engines.stacked.programs import Programs
 from population.engines.stacked.states import (
@@ -46,7 +46,11 @@ class Builder:
     """
 
     def __init__(
-        self, lease: Lease, found: Programs, columns: Columns, request: Request
+        self,
+        lease: EngineLease,
+        found: Programs,
+        columns: Columns,
+        request: Request,
     ) -> None:
         self._lease, self._programs, self._columns = lease, found, columns
         self._member = found.member

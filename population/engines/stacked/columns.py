@@ -1,8 +1,8 @@
 """meta_params as arrays: one column of a fixed dtype for each of their leaves.
 
 A program is compiled once, for dtypes and not for values. So a leaf is a float, an int
-or a bool for all members and for ever, as the run's space or its first population says;
-what is none of these is a code: its place among the values that it may have.
+or a bool for all members during the whole run, as the run's space or its first
+population determines; any other value is a code: its index among the possible values.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Trained(NamedTuple):
     metrics: Any = None
 
 
-class Lease:
+class EngineLease:
     """All slots of a run, claimed for one loop, unless the run has ended.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from population.base.errors import PopulationError
 from population.base.types import Checkpoint, Held
 from population.engines.stacked import arguments, setup
-from population.engines.stacked.lease import Lease, Trained
+from population.engines.stacked.lease import EngineLease, Trained
 from population.engines.stacked.placement import key_of
 from population.engines.stacked.tuner import Impossible
 from population.run.population_lease import SlotWork
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SAVING = (OSError, RuntimeError, MemoryError, TypeError, ValueError)
 
 
-class Rounds:
+class PopulationTrainer:
     """Trains all members round by round.
 
     Args:
@@ -40,7 +40,7 @@ class Rounds:
 
     def __init__(
         self,
-        lease: Lease,
+        lease: EngineLease,
         parts: setup.Parts,
         request: arguments.Request,
     ) -> None:

@@ -9,12 +9,12 @@ from population.engines.stacked import arguments, autotune, cache, prefetching
 from population.engines.stacked.arguments import Request
 from population.engines.stacked.builder import Builder, Made
 from population.engines.stacked.columns import Columns
-from population.engines.stacked.lease import Lease
+from population.engines.stacked.lease import EngineLease
 from population.engines.stacked.member import Member
 from population.engines.stacked.placement import Placement
 from population.engines.stacked.states import MemberStates
 from population.engines.stacked.tuner import Tuner
-from population.engines.stacked.watch import Watch
+from population.engines.stacked.watch import InForceWatch
 
 
 @dataclasses.dataclass
@@ -33,14 +33,14 @@ class Parts:
         feed: Brings the batches of a chunk.
     """
 
-    lease: Lease
+    lease: EngineLease
     member: Member
     columns: Columns
     builder: Builder
     tuner: Tuner
     states: MemberStates
     placement: Placement
-    watch: Watch
+    watch: InForceWatch
     feed: prefetching.Feed
 
     @property
@@ -104,7 +104,7 @@ class Parts:
         self.watch.use(states)
 
 
-def assemble(lease: Lease, request: Request) -> Parts:
+def assemble(lease: EngineLease, request: Request) -> Parts:
     """Make all that a run needs.
 
     Raises:
@@ -128,7 +128,7 @@ def assemble(lease: Lease, request: Request) -> Parts:
     tuner = Tuner(lease, found, builder, request.options.batching)
     states = builder.states(tuner.batching)
     _record_categories(lease, columns.codes)  # Only what can be trained is recorded.
-    watch = Watch(lease.of.notices, found.member, states, builder.metas)
+    watch = InForceWatch(lease.of.notices, found.member, states, builder.metas)
     return Parts(
         lease,
         found.member,
@@ -142,7 +142,7 @@ def assemble(lease: Lease, request: Request) -> Parts:
     )
 
 
-def _check_categories(lease: Lease, given: dict[str, list[Any]]) -> None:
+def _check_categories(lease: EngineLease, given: dict[str, list[Any]]) -> None:
     """Refuse other codes than before; values may be added at the end of a list.
 
     Raises:
@@ -159,13 +159,13 @@ def _check_categories(lease: Lease, given: dict[str, list[Any]]) -> None:
         )
 
 
-def _recorded_categories(lease: Lease) -> list[dict[str, list[Any]]]:
+def _recorded_categories(lease: EngineLease) -> list[dict[str, list[Any]]]:
     """The categories with which the run was trained, the shortest lists first."""
     found = lease.of.facts("categories").values()
     return sorted(found, key=lambda known: sum(map(len, known.values())))
 
 
-def _record_categories(lease: Lease, given: dict[str, list[Any]]) -> None:
+def _record_categories(lease: EngineLease, given: dict[str, list[Any]]) -> None:
     """Record new categories: values keep their codes in all later processes."""
     known = _recorded_categories(lease)
     if given not in known:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from population.engines.stacked import autotune
 from population.engines.stacked.builder import Builder
-from population.engines.stacked.lease import Lease
+from population.engines.stacked.lease import EngineLease
 from population.engines.stacked.programs import Programs
 
 logger = logging.getLogger("population")
@@ -40,7 +40,7 @@ class Tuner:
     """
 
     def __init__(
-        self, lease: Lease, found: Programs, builder: Builder, asked: str
+        self, lease: EngineLease, found: Programs, builder: Builder, asked: str
     ) -> None:
         self._lease, self._programs, self._builder = lease, found, builder
         self._rest = list(builder.ways)  # Those that have not failed.

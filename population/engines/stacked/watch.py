@@ -23,7 +23,7 @@ _UNUSED = (
 _MOST = 64  # Members that are checked: `init` treats all members alike.
 
 
-class Watch:
+class InForceWatch:
     """Compares fresh states with meta_params, and each round with the one before.
 
     Args:

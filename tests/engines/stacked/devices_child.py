@@ -16,7 +16,7 @@ import numpy as np
 
 from population import Mutator, PopulationController
 from population.engines import vectorized
-from population.engines.stacked.rounds import Rounds
+from population.engines.stacked.rounds import PopulationTrainer
 from population.engines.stacked.states import SeparateStates, StackedStates
 from population.mutators import PopulationBasedTraining
 from tests.engines import regression
@@ -153,7 +153,7 @@ def watch() -> None:
         compiled[0] += event == "/jax/core/compile/backend_compile_duration"
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    before = Rounds._round
+    before = PopulationTrainer._round
 
     def round_(population: Any, active: Any) -> Any:
         values = before(population, active)
@@ -164,7 +164,7 @@ def watch() -> None:
         told["devices"].add(len(used))
         return values
 
-    setattr(Rounds, "_round", round_)  # noqa: B010
+    setattr(PopulationTrainer, "_round", round_)  # noqa: B010
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from population import Mutator, PopulationController, Stop
 from population.engines import vectorized
 from population.engines.stacked import cache
 from population.engines.stacked.columns import Columns
-from population.engines.stacked.rounds import Rounds
+from population.engines.stacked.rounds import PopulationTrainer
 from population.mutators import (
     BranchingSingleMachine,
     FixedSchedule,
@@ -45,13 +45,13 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[Counter[str]]:
         _kept.append(_listen)
         jax.monitoring.register_event_duration_secs_listener(_listen)
     found: list[Counter[str]] = []
-    prepare = Rounds._prepare
+    prepare = PopulationTrainer._prepare
 
     def prepared(population: Any) -> list[int]:
         found.append(_counts.copy())
         return prepare(population)
 
-    monkeypatch.setattr(Rounds, "_prepare", prepared)
+    monkeypatch.setattr(PopulationTrainer, "_prepare", prepared)
     return found
 
 

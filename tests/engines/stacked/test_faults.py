@@ -17,7 +17,7 @@ from population.base.types import Held
 from population.core.leases import LeaseRules
 from population.core.step import Step
 from population.engines.stacked import autotune, prefetching
-from population.engines.stacked.rounds import Rounds
+from population.engines.stacked.rounds import PopulationTrainer
 from population.engines.stacked.states import StackedStates
 from population.mutators import (
     FixedSchedule,
@@ -125,7 +125,7 @@ def seconds_a_round(
 ) -> list[list[int]]:
     """Have rounds take so long; the slots that were free at the end of each."""
     free: list[list[int]] = []
-    whole = Rounds._round
+    whole = PopulationTrainer._round
 
     def slow(self: Any, active: Any) -> Any:
         values = whole(self, active)
@@ -137,7 +137,7 @@ def seconds_a_round(
         free.append([w for w in slots if probe.is_free(controller, w)])
         return values
 
-    monkeypatch.setattr(Rounds, "_round", slow)
+    monkeypatch.setattr(PopulationTrainer, "_round", slow)
     return free
 
 
