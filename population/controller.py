@@ -285,29 +285,21 @@ class PopulationController:
     def worker(
         self, worker_id: int | None = None, *, stopped: threading.Event | None = None
     ) -> Worker:
-        """Claim a slot for one training loop.
+        """Claim a slot for one training loop; `with` gives it back at the end.
 
         Args:
             worker_id: The slot to begin with, even if another worker holds it. None:
                 the free slot with the fewest steps; waits until there is one.
             stopped: Ends the loop when it is set, as an engine does; call `wake` then.
-
-        Returns:
-            The loop's side of the protocol; used in a `with` statement it gives the
-            slot back at the end.
         """
         return Worker(self.open_run, worker_id, stopped)
 
     def wake(self) -> None:
-        """Have every waiting worker look whether it was stopped."""
+        """Have waiting workers look whether they were stopped."""
         self.open_run.wake()
 
     def check_trainable(self) -> None:
-        """Refuse to train a run that was closed, or can only be looked at.
-
-        Raises:
-            JournalError: Saying what to do.
-        """
+        """Raise a JournalError if the run is closed, or can only be looked at."""
         self.open_run.check_open(to_train=True)
 
     @property

@@ -120,7 +120,7 @@ class JournalGraph(CheckpointGraph):
         """The ids of all generations with equal hyperparameters, oldest first."""
         with self._lock:
             found = self._journal.generations(digest=codec.digest(meta_params))
-        return [generation.generation_id for generation in found]
+        return [g.generation_id for g in found]
 
     def generation(self, generation_id: str) -> Generation | None:
         """The generation of that id, or None."""
@@ -224,8 +224,7 @@ class JournalGraph(CheckpointGraph):
         Raises:
             KeyError: If there is no such generation.
         """
-        found = next(self.span(generation_id), None)
-        if found is None:
+        if (found := next(self.span(generation_id), None)) is None:
             raise KeyError(generation_id)
         return found
 
@@ -284,8 +283,7 @@ class JournalGraph(CheckpointGraph):
             return checkpoint
         fresh: str | None = None
         for segment in self.segments(checkpoint):
-            found = self._newest(segment, value=value, params=params, finite=True)
-            if found is not None:
+            if found := self._newest(segment, value=value, params=params, finite=True):
                 return found
             # A generation's first checkpoint stands for what it copies: here, for
             # fresh weights that nobody has trained on the way.
@@ -313,8 +311,7 @@ class JournalGraph(CheckpointGraph):
             if segment.first > until:
                 continue
             segment = segment._replace(last=min(segment.last, until))
-            found = self._newest(segment, value=True, decides=params)
-            if found is not None:
+            if found := self._newest(segment, value=True, decides=params):
                 return found
         return None
 
@@ -370,8 +367,8 @@ class JournalGraph(CheckpointGraph):
         self._keeps_weights = False
 
     def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
-        place = segment.generation_id, segment.last
-        find = Find(place[0], high=place[1], newest_first=True, limit=1, **needs)
+        name, last = segment.generation_id, segment.last
+        find = Find(name, high=last, newest_first=True, limit=1, **needs)
         with self._lock:
             rows = self._journal.checkpoints(find)
         return decoded(rows[0], self.own) if rows else None

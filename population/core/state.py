@@ -270,10 +270,7 @@ class RunState:
         self.has_held |= record.key == "held"
 
     def _apply_opening(self, record: Opening) -> None:
-        """Who has opened the run changes nothing for its slots."""
-
-    def _apply_save(self, record: Save) -> None:
-        self.saves.add(record)
+        """That the run was opened changes nothing for its slots."""
 
     def _apply_mutator(self, record: MutatorRecord) -> None:
         if record != self.mutator:  # Else what it says may be in memory.
@@ -398,6 +395,6 @@ _APPLY: Mapping[type, Any] = {
     Lease: RunState._apply_lease,
     Opening: RunState._apply_opening,
     Fact: RunState._apply_fact,
-    Save: RunState._apply_save,
+    Save: lambda state, record: state.saves.add(record),
     MutatorRecord: RunState._apply_mutator,
 }

@@ -121,11 +121,7 @@ class Connection:
         return not self._closed and self.raw.in_transaction
 
     def check_open(self) -> None:
-        """Refuse to go on once this is closed.
-
-        Raises:
-            JournalError: If so.
-        """
+        """Raise a JournalError if this is closed."""
         if self._closed:
             raise closed(self.path)
 

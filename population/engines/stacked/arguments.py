@@ -43,7 +43,7 @@ class Source(NamedTuple):
             raise
 
 
-class Options(NamedTuple):
+class StackOptions(NamedTuple):
     """How the members are trained.
 
     Attributes:
@@ -75,7 +75,7 @@ class Request(NamedTuple):
     functions: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
     source: Source
     evaluation: Any
-    options: Options
+    options: StackOptions
     categories: Mapping[str, Sequence[Any]] | None
     max_batch: int | Mapping[str, int] | None
     keep: Collection[str]
@@ -83,7 +83,7 @@ class Request(NamedTuple):
 
 def options(
     steps_per_report: Any, save_every: Any, batching: Any, devices: Sequence[Any] | None
-) -> Options:
+) -> StackOptions:
     """Check how the members are to be trained.
 
     Raises:
@@ -104,7 +104,7 @@ def options(
             f"{devices!r}. Take some of jax.devices(), or leave it out to use all "
             "local ones."
         )
-    return Options(steps_per_report, save_every, batching, devices)
+    return StackOptions(steps_per_report, save_every, batching, devices)
 
 
 def _are_devices(devices: Any) -> bool:

@@ -23,7 +23,7 @@ from population.engines import jax_settings
 from population.engines.stacked import captures
 from population.engines.stacked.captures import Captures
 from population.engines.stacked.columns import Columns
-from population.engines.stacked.member import Member
+from population.engines.stacked.member import MemberFunctions
 from population.engines.stacked.programs import Programs
 
 _MOST = 16  # Sets of functions, shapes and settings.
@@ -62,7 +62,7 @@ def programs(
     """
 
     def made() -> Programs:
-        return Programs(Member(*functions, columns, batch, evaluation, keep))
+        return Programs(MemberFunctions(*functions, columns, batch, evaluation, keep))
 
     if not all(map(callable, functions)) or None in map(captures.reference, functions):
         return made()  # Without a reference nothing says when a function is gone.

@@ -21,7 +21,7 @@ from population.in_force.injected import Number
 FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets.
 
 
-class Member:
+class MemberFunctions:
     """The user's functions, each traced with one member's arrays.
 
     The functions are held weakly: they live as long as a run uses them.

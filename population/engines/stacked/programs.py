@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from population.engines.stacked.layout import Flat
-from population.engines.stacked.member import Member
+from population.engines.stacked.member import MemberFunctions
 
 AXIS = "members"
 _MOST = 32  # Programs of the same functions, with other lengths or devices.
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
 
 
 def trainer(
-    member: Member, length: int, *, evaluates: bool, per_step: int | None
+    member: MemberFunctions, length: int, *, evaluates: bool, per_step: int | None
 ) -> Callable[..., tuple[Any, ...]]:
     """A function of one row: `length` steps, then an evaluation if `evaluates`.
 
@@ -123,7 +123,7 @@ class Programs:
         fastest: By place, the way of batching that trials have found to be the fastest.
     """
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: MemberFunctions) -> None:
         self.member = member
         self.compile_s: dict[Any, float] = {}
         self.fastest: dict[Any, str] = {}
@@ -167,7 +167,7 @@ class Programs:
 
 
 def _stacked(
-    member: Member,
+    member: MemberFunctions,
     batching: str,
     length: int,
     mesh: Mesh,
@@ -179,16 +179,16 @@ def _stacked(
     return batched(train, batching, mesh, by_row)
 
 
-def _alone(member: Member, evaluates: bool) -> Callable[..., tuple[Any, ...]]:
+def _alone(member: MemberFunctions, evaluates: bool) -> Callable[..., tuple[Any, ...]]:
     return jax.jit(trainer(member, 1, evaluates=evaluates, per_step=None))
 
 
-def _one_fresh(member: Member) -> Callable[..., Flat]:
+def _one_fresh(member: MemberFunctions) -> Callable[..., Flat]:
     # A lambda: JAX would keep a bound method, and what it holds, in a cache of its own.
     return jax.jit(lambda key, scalars: member.fresh(key, scalars))
 
 
-def _fresh(member: Member, mesh: Mesh) -> Callable[[Any, Sequence[Any]], Flat]:
+def _fresh(member: MemberFunctions, mesh: Mesh) -> Callable[[Any, Sequence[Any]], Flat]:
     def make(keys: Any, scalars: Sequence[Any]) -> Flat:
         return jax.vmap(member.fresh)(keys, tuple(scalars))
 

@@ -19,7 +19,7 @@ from population.engines.stacked.tuner import Impossible
 from population.run.population_lease import SlotWork
 
 if TYPE_CHECKING:
-    from population.engines.stacked.member import Member
+    from population.engines.stacked.member import MemberFunctions
     from population.engines.stacked.states import Values
 
 _SAVING = (OSError, RuntimeError, MemoryError, TypeError, ValueError)
@@ -49,7 +49,7 @@ class PopulationTrainer:
         self._parts = parts
         self._save_every = request.options.save_every
         self._shared = request.source.kind == "shared"
-        self._member: Member = parts.member
+        self._member: MemberFunctions = parts.member
         self._reported: dict[Held, tuple[int, str, int]] = {}
         self._kept: Collection[Any] = ()  # What outlives the round.
         self._ids: list[str] = []  # The generations that are being trained.

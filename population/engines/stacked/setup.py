@@ -10,7 +10,7 @@ from population.engines.stacked.arguments import Request
 from population.engines.stacked.builder import Builder, Made
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.lease import EngineLease
-from population.engines.stacked.member import Member
+from population.engines.stacked.member import MemberFunctions
 from population.engines.stacked.placement import Placement
 from population.engines.stacked.states import MemberStates
 from population.engines.stacked.tuner import Tuner
@@ -34,7 +34,7 @@ class Parts:
     """
 
     lease: EngineLease
-    member: Member
+    member: MemberFunctions
     columns: Columns
     builder: Builder
     tuner: Tuner

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from population.base.log_once import Notice, Notices
-from population.engines.stacked.member import Member
+from population.engines.stacked.member import MemberFunctions
 from population.engines.stacked.states import MemberStates
 from population.in_force import findings
 from population.in_force.injected import Number
@@ -36,7 +36,7 @@ class InForceWatch:
     def __init__(
         self,
         notices: Notices,
-        member: Member,
+        member: MemberFunctions,
         states: MemberStates,
         metas: Sequence[Any],
     ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from population.engines.stacked import programs
 from population.engines.stacked.columns import Columns
-from population.engines.stacked.member import Member
+from population.engines.stacked.member import MemberFunctions
 from population.engines.stacked.states import (
     MemberStates,
     SeparateStates,
@@ -26,7 +26,7 @@ KEYS = programs.base_keys(0, 64)
 KEPT: list[Any] = []  # A member does not keep its functions alive.
 
 
-def member(batch: Any) -> Member:
+def member(batch: Any) -> MemberFunctions:
     """A state that counts what it was given, and remembers its last random number."""
 
     def init(key: Any, meta: Any) -> Any:
@@ -41,7 +41,7 @@ def member(batch: Any) -> Member:
 
     KEPT.append((init, step, evaluate))
     columns = Columns.of([{"by": 1.0}], None, None, None)
-    return Member(init, step, evaluate, columns, batch, np.float32(100))
+    return MemberFunctions(init, step, evaluate, columns, batch, np.float32(100))
 
 
 def batches_of(kind: str, size: int = SIZE) -> Any:
