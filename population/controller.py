@@ -69,8 +69,7 @@ class PopulationController:
 
     Attributes:
         graph: All checkpoints: `graph[generation_id][step]`.
-        events: Calls `on_event`.
-        open_run: The run as the library's own engines and tests see it.
+        events, open_run: The run as the library's own engines and tests see it.
 
     Raises:
         ValueError: If an argument is none that a run can have.
@@ -178,8 +177,7 @@ class PopulationController:
             worker_id: The slot.
             generation_id: What the worker trains; None or "" when it has just begun.
             step: The training steps of its params.
-            params: Not looked at: `set_eval` is how they are saved.
-            meta_params: The hyperparameters in use; not looked at.
+            params, meta_params: Not looked at; `set_eval` saves params.
 
         Returns:
             The slot's work, or None to carry on.
@@ -329,7 +327,7 @@ class PopulationController:
 
     @property
     def log_dir(self) -> pathlib.Path | None:
-        """The run folder; None if nothing is kept."""
+        """The run folder, or None."""
         return self.open_run.log_dir
 
     def best(self) -> Checkpoint | None:
@@ -337,19 +335,19 @@ class PopulationController:
         return self.graph.best()
 
     def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """All checkpoints that led to this one, from the root to itself."""
+        """All checkpoints that led to this one, oldest first."""
         return self.graph.lineage(checkpoint)
 
     def schedule(self, checkpoint: Checkpoint) -> Schedule:
         """The hyperparameters over steps that led to a checkpoint.
 
         Raises:
-            TypeError: If it is none, as `best()` is before the first value.
+            TypeError: It is none, as `best()` before the first value.
         """
         if not isinstance(checkpoint, Checkpoint):
             raise TypeError(
-                f"schedule needs a checkpoint, got {type(checkpoint).__name__}. Before "
-                "the first finite value there is no best one."
+                f"schedule needs a checkpoint, got {type(checkpoint).__name__}. There "
+                "is no best one before the first finite value."
             )
         return self.graph.schedule(checkpoint)
 

@@ -1,9 +1,8 @@
 """The graph of checkpoints, read from the journal point by point.
 
-`graph[generation_id][step]` is a `Checkpoint`. The graph is a forest: every parent
-exists, its step is not greater than its child's, and it never changes. A lineage is
-walked by generations: a slot's lineage holds all of its present generation, of the
-generation before all up to the checkpoint where it branched off, and so on.
+`graph[generation_id][step]` is a `Checkpoint`. A lineage is walked by generations: it
+holds all of a slot's present generation, of the one before all up to the checkpoint
+where it branched off, and so on.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class CheckpointsByStep(Mapping[int, Checkpoint]):
         return sum(1 for _ in self)
 
     def __repr__(self) -> str:
-        return f"CheckpointsByStep({self._id!r}, {len(self)} checkpoints)"
+        return f"CheckpointsByStep({self._id!r}, {[*self]})"
 
 
 class JournalGraph(CheckpointGraph):
@@ -362,7 +361,7 @@ class JournalGraph(CheckpointGraph):
             return text
 
     def forget(self) -> None:
-        """Forget what was read: a transaction was rolled back."""
+        """A transaction was rolled back: read anew what is kept."""
         self._origins.clear()
         self._keeps_weights = False
 
