@@ -177,7 +177,8 @@ class PopulationController:
             worker_id: The slot.
             generation_id: What the worker trains; None or "" when it has just begun.
             step: The training steps of its params.
-            params, meta_params: Not looked at; `set_eval` saves params.
+            params: Not looked at; `set_eval` saves them.
+            meta_params: Not looked at.
 
         Returns:
             The slot's work, or None to carry on.
@@ -266,7 +267,7 @@ class PopulationController:
         """Claim every slot for one loop that trains the whole population.
 
         From now on the reports and polls of this controller are that loop's. What it
-        was given must be taken up anew: `Held` params of an earlier claim are none.
+        was given must be taken up anew: `InMemory` params of an earlier claim are none.
 
         Args:
             again: Whether a loop of this very controller may have claimed them before.

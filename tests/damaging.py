@@ -18,7 +18,7 @@ import numpy as np
 
 import population
 from population import Mutator, PopulationController
-from population.base.types import Held
+from population.base.types import InMemory
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.mutators.exploit import Truncation
 from tests import probe
@@ -128,7 +128,7 @@ def _held(controller: PopulationController) -> None:
                     w,
                     at.generation_id,
                     at.step + 1,
-                    Held(),
+                    InMemory(),
                     abs(at.meta_params) + 1 / step,
                 )
                 for w, at in enumerate(work)

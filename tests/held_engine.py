@@ -16,14 +16,14 @@ import numpy as np
 
 from population import Branch, PopulationController, PopulationView, Report
 from population.base.interfaces import Mutator
-from population.base.types import Held
+from population.base.types import InMemory
 from population.journal.sqlite import SqliteJournal
 from population.mutators import WinnerTakeAllGenetic
 from tests import probe
 from tests.crash_points import crash_at
 from tests.helpers import Scripted
 
-HELD = Held()
+HELD = InMemory()
 AWAY, BACK = -2.0, -1.0  # Values; see `LooksBack`.
 SIZE = 3  # How many slots the runs here have, if not told otherwise.
 
@@ -44,7 +44,7 @@ class Engine:
     def __init__(self, controller: PopulationController) -> None:
         self.controller = controller
         self.lease = controller.claim_all()
-        self.kept: dict[Held, str] = {}
+        self.kept: dict[InMemory, str] = {}
         self.stack: list[Any] = [work.params for work in self.lease.values()]
 
     def report(
@@ -52,7 +52,7 @@ class Engine:
         values: Mapping[int, Any] | Sequence[Any],
         params: Any = HELD,
         *,
-        forgets: Collection[Held] = (),
+        forgets: Collection[InMemory] = (),
     ) -> None:
         """Slots train and report, each a step further.
 
@@ -70,7 +70,7 @@ class Engine:
         self.commit(reports, forgets=forgets)
 
     def commit(
-        self, reports: Sequence[tuple[Any, ...]], *, forgets: Collection[Held] = ()
+        self, reports: Sequence[tuple[Any, ...]], *, forgets: Collection[InMemory] = ()
     ) -> None:
         """Report what was trained, and which weights that has overwritten."""
         trained = self._trained(reports)
@@ -79,7 +79,7 @@ class Engine:
         there = {key: name for key, name in self.kept.items() if key in stays}
         new = [self.lease.encode(*report) for report in reports]
         for report in new:
-            if type(report.params) is Held and report.worker_id in trained:
+            if type(report.params) is InMemory and report.worker_id in trained:
                 there[report.params] = trained[report.worker_id]
         try:
             branched = self.lease.report(new, gone=gone)
@@ -91,7 +91,7 @@ class Engine:
             self.stack[w] = name
         for w, work in branched.items():
             self.stack[w] = work.params
-            if type(work.params) is Held:
+            if type(work.params) is InMemory:
                 self.stack[w] = there[work.params]  # It must not be gone.
 
     def held(self) -> list[tuple[int, int]]:
@@ -101,7 +101,7 @@ class Engine:
     def needed(self) -> list[tuple[int, int]]:
         """Worker id and step of the reports whose weights are to be set aside."""
         history = [*self.controller.history()]
-        of = {c.params: c for c in reversed(history) if type(c.params) is Held}
+        of = {c.params: c for c in reversed(history) if type(c.params) is InMemory}
         found = [of[params] for params in self.lease.needed()]
         return sorted((c.worker_id, c.step) for c in found)
 
@@ -118,11 +118,11 @@ class Engine:
             if name == slots[w].generation_id and step > slots[w].newest.step
         }
 
-    def _newest(self, trained: Collection[int]) -> set[Held]:
+    def _newest(self, trained: Collection[int]) -> set[InMemory]:
         """What is in the rows of the other slots."""
         slots = enumerate(self.lease.slots())
         found = [slot.newest.params for w, slot in slots if w not in trained]
-        return {params for params in found if type(params) is Held}
+        return {params for params in found if type(params) is InMemory}
 
 
 def opened(
@@ -139,7 +139,7 @@ def opened(
 
 def held(controller: PopulationController) -> list[tuple[int, int]]:
     """Worker id and step of the weights in a memory, as every process sees them."""
-    found = [c for c in controller.history() if type(c.params) is Held]
+    found = [c for c in controller.history() if type(c.params) is InMemory]
     return [(c.worker_id, c.step) for c in found]
 
 

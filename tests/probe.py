@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from population import Checkpoint, PopulationController, Worker
-from population.base.types import Held
+from population.base.types import InMemory
 from population.core import leases, reachability
 from population.core.facts import texts_of
 from population.journal.records import Opening, Save, Tail
@@ -312,11 +312,11 @@ def pretend_host(
 # Weights and their store.
 
 
-def needed_in_memory(controller: PopulationController) -> frozenset[Held]:
+def needed_in_memory(controller: PopulationController) -> frozenset[InMemory]:
     """The held weights that their slot has left and something may still need."""
     run = _inside(controller)
     with lock(controller):
-        found: frozenset[Held] = reachability.needed_in_memory(
+        found: frozenset[InMemory] = reachability.needed_in_memory(
             run.state(), run.graph, run.decider, run.holder.owner.token
         )
     return found

@@ -10,7 +10,7 @@ import pytest
 
 from population import PopulationController, Stop
 from population.base.errors import ClaimError
-from population.base.types import Held, Saved
+from population.base.types import InMemory, Saved
 from tests import probe
 from tests.helpers import Clock, Scripted, branch_at, everything, poll
 
@@ -107,7 +107,7 @@ def test_a_second_claim_begins_anew() -> None:
     controller.claim_all()
     report(controller, "a path", 1.0, 2.0, 3.0)
     holder = probe.whole_claim(controller)
-    report(controller, Held(), 1.0, 2.0, 3.0)
+    report(controller, InMemory(), 1.0, 2.0, 3.0)
     given = controller.claim_all()
     assert probe.whole_claim(controller) is holder
     assert [(g.params, g.step) for g in given.values()] == 3 * [("a path", 1)]
@@ -121,7 +121,7 @@ def test_reports_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> N
     first.claim_all()
     for _ in range(200):
         clock.advance(25.0)
-        report(first, Held(), 1.0, 2.0, 3.0)
+        report(first, InMemory(), 1.0, 2.0, 3.0)
         probe.refresh(second)
         assert probe.free_slot(second) is None
     with pytest.raises(ClaimError, match="0 by "):
@@ -134,7 +134,7 @@ def test_polls_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> Non
     first = opened(tmp_path, clock=clock, worker_timeout=60.0)
     second = opened(tmp_path, clock=clock, worker_timeout=60.0)
     names = [work.generation_id for work in first.claim_all().values()]
-    report(first, Held(), 1.0, 2.0, 3.0)
+    report(first, InMemory(), 1.0, 2.0, 3.0)
     for _ in range(20):
         clock.advance(25.0)
         assert all(poll(first, w, names[w], 1) is None for w in range(3))
@@ -150,7 +150,7 @@ def test_a_claim_that_falls_silent_is_lost_and_fenced(
     second = opened(tmp_path, clock=clock, worker_timeout=60.0)
     first.claim_all()
     report(first, "a path", 1.0, 2.0, 3.0)
-    report(first, Held(), 1.0, 2.0, 3.0)
+    report(first, InMemory(), 1.0, 2.0, 3.0)
     late = first.workers
     probe.refresh(second)
     for _ in range(4):
@@ -158,7 +158,7 @@ def test_a_claim_that_falls_silent_is_lost_and_fenced(
         probe.watch(second)
     given = second.claim_all()
     assert [(g.params, g.step) for g in given.values()] == 3 * [("a path", 1)]
-    report_of = [(w, at.generation_id, 3, Held(), 0.0) for w, at in enumerate(late)]
+    report_of = [(w, at.generation_id, 3, InMemory(), 0.0) for w, at in enumerate(late)]
     first.set_evals(report_of)
     assert probe.taken_slots(first) == [0, 1, 2]
     assert [work.step for work in second.workers] == [1, 1, 1]
@@ -169,11 +169,11 @@ def test_a_slot_that_a_worker_takes_by_its_id_is_lost(tmp_path: pathlib.Path) ->
     first, second = opened(tmp_path), opened(tmp_path)
     first.claim_all()
     report(first, "a path", 1.0, 2.0, 3.0)
-    report(first, Held(), 1.0, 2.0, 3.0)
+    report(first, InMemory(), 1.0, 2.0, 3.0)
     with second.worker(1) as worker:
         assert worker.poll()
         assert (worker.load_from, worker.step) == ("a path", 1)
-        report(first, Held(), 1.0, 2.0, 3.0)
+        report(first, InMemory(), 1.0, 2.0, 3.0)
         assert probe.taken_slots(first) == [1]
 
 
@@ -184,7 +184,7 @@ def test_a_loop_that_polls_a_claimed_slot_gets_saved_weights(
     first, second = opened(tmp_path), opened(tmp_path)
     first.claim_all()
     report(first, "a path", 1.0, 2.0, 3.0)
-    report(first, Held(), 1.0, 2.0, 3.0)
+    report(first, InMemory(), 1.0, 2.0, 3.0)
     found = poll(second, 1)
     assert found is not None
     assert (found.params, found.step) == ("a path", 1)
@@ -194,10 +194,10 @@ def test_the_claims_own_polls_go_on_from_what_it_holds() -> None:
     """A branch to held weights is handed out as it is."""
     controller = opened(mutator=Scripted(branch_at(1, 0.5)))
     first = controller.claim_all()[0]
-    controller.set_eval(0, first.generation_id, 1, Held(), 1.0)
+    controller.set_eval(0, first.generation_id, 1, InMemory(), 1.0)
     found = poll(controller, 0, first.generation_id, 1)
     assert found is not None
-    assert (type(found.params), found.step) == (Held, 1)
+    assert (type(found.params), found.step) == (InMemory, 1)
 
 
 def test_all_is_free_again_when_it_is_given_back(tmp_path: pathlib.Path) -> None:
@@ -205,11 +205,11 @@ def test_all_is_free_again_when_it_is_given_back(tmp_path: pathlib.Path) -> None
     first, second = opened(tmp_path), opened(tmp_path)
     first.claim_all()
     report(first, "a path", 1.0, 2.0, 3.0)
-    report(first, Held(), 1.0, 2.0, 3.0)
+    report(first, InMemory(), 1.0, 2.0, 3.0)
     probe.release_all(first)
     assert probe.whole_claim(first) is None
     assert probe.taken_slots(first) == [0, 1, 2]
-    assert all(type(c.params) is not Held for c in second.history())
+    assert all(type(c.params) is not InMemory for c in second.history())
     assert [work.params for work in second.claim_all().values()] == 3 * ["a path"]
     probe.release_all(first)  # Nothing is left to be given back.
     assert probe.taken_slots(second) == []

@@ -15,7 +15,7 @@ import pytest
 
 from population import PopulationController
 from population.base import codec, run_paths
-from population.base.types import Checkpoint, Held, Saved
+from population.base.types import Checkpoint, InMemory, Saved
 from population.core.retention import Keep
 from tests import probe
 from tests.data import make
@@ -171,21 +171,21 @@ def test_what_a_host_held_that_was_long_silent_is_free(tmp_path: pathlib.Path) -
 def test_what_a_stored_run_held_in_memory_is_none(tmp_path: pathlib.Path) -> None:
     """Its host is long gone: the slot goes on from what was saved; no note stays."""
     controller = opened("format-3", tmp_path)
-    assert all(type(c.params) is not Held for c in controller.history())
+    assert all(type(c.params) is not InMemory for c in controller.history())
     assert not any(s.params.startswith(codec.HELD) for s in probe.saves(controller))
-    assert type(work(controller, 0).params) is not Held
+    assert type(work(controller, 0).params) is not InMemory
 
 
 @pytest.mark.parametrize("name", FORMATS[:-1])
 def test_a_file_of_an_older_format_lets_late_params_replace_held_ones(
     name: str, tmp_path: pathlib.Path
 ) -> None:
-    """Opening it makes the view anew: a path counts that comes after `Held`."""
+    """Opening it makes the view anew: a path counts that comes after `InMemory`."""
     controller = opened(name, tmp_path)
     at = controller.workers[2]
     report = 2, at.generation_id, at.step + 1
-    controller.set_eval(*report, Held(), 1e6)
-    assert type(controller.newest(2).params) is Held
+    controller.set_eval(*report, InMemory(), 1e6)
+    assert type(controller.newest(2).params) is InMemory
     controller.set_eval(*report, "a path", None)
     found = controller.graph[at.generation_id][at.step + 1]
     assert found.params == "a path"

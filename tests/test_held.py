@@ -19,7 +19,7 @@ from population import (
     Report,
 )
 from population.base.interfaces import Mutator
-from population.base.types import Held, Saved, Start
+from population.base.types import InMemory, Saved, Start
 from population.mutators import (
     BranchingSingleMachine,
     PopulationBasedTraining,
@@ -52,7 +52,7 @@ def test_held_params_are_the_donors_of_their_own_batch() -> None:
     engine = opened(copy_from(0, 1, 1, 2))
     engine.report([1.0, 2.0, 3.0])
     newest = probe.newest(engine.controller)
-    assert type(newest[0].params) is Held
+    assert type(newest[0].params) is InMemory
     assert len({checkpoint.params for checkpoint in newest}) == 1
     assert [checkpoint.step for checkpoint in newest] == [1, 1, 1]
 
@@ -158,7 +158,7 @@ def test_the_trials_of_a_single_machine_are_needed() -> None:
         if newest.parent and newest.value is None and newest.step:
             begun.append(newest.params)
             assert engine.stack[0] == engine.kept[newest.params]
-        assert newest.step == 0 or type(newest.params) is Held
+        assert newest.step == 0 or type(newest.params) is InMemory
     assert len(begun) >= 6
 
 
@@ -171,7 +171,7 @@ def test_a_member_that_diverged_goes_back_to_one_set_aside() -> None:
     engine.report({0: math.inf, 1: 0.5})  # It is the best one no more.
     engine.report({0: math.nan, 1: 2.0})
     point = engine.controller.graph.resume_point(engine.newest(0))
-    assert (point.step, type(point.params)) == (1, Held)
+    assert (point.step, type(point.params)) == (1, InMemory)
     assert point.params in engine.lease.needed()
     assert point.params in engine.kept
 
@@ -230,7 +230,7 @@ def test_what_an_undecided_round_rests_on_is_needed() -> None:
     engine.report({1: 9.0})
     newest = engine.newest(1)
     assert (newest.params, newest.step) == (donor, 3)
-    assert type(donor) is Held
+    assert type(donor) is InMemory
 
 
 # What is gone.
@@ -309,10 +309,10 @@ def test_gone_names_what_this_process_has_held() -> None:
     new = engine.lease.encode(*place, HELD, 1.0)
     before = everything(engine.controller)
     odd: Any = "a path"
-    with pytest.raises(TypeError, match=r"gone must name Held params, got 'a path'"):
+    with pytest.raises(TypeError, match=r"gone must name InMemory .* got 'a path'"):
         engine.lease.report([new], gone=[engine.newest(0).params, odd])
-    for params in (HELD, Held("elsewhere", 3), new.params):
-        with pytest.raises(ValueError, match=r"gone must name .*, got Held\("):
+    for params in (HELD, InMemory("elsewhere", 3), new.params):
+        with pytest.raises(ValueError, match=r"gone must name .*, got InMemory\("):
             engine.lease.report([new], gone=[params])
     assert everything(engine.controller) == before
 
@@ -392,12 +392,12 @@ class Toy(Engine):
     def check(self) -> None:
         """What counts is there, and a process that reads the journal sees the same."""
         history = [*self.controller.history()]
-        assert {c.params for c in history if type(c.params) is Held} <= {*self.kept}
+        assert {c.params for c in history if type(c.params) is InMemory} <= {*self.kept}
         before = probe.in_memory(self.controller)
         probe.forget(self.controller)
         assert probe.in_memory(self.controller) == before
         for w, newest in enumerate(probe.newest(self.controller)):
-            if type(newest.params) is Held:
+            if type(newest.params) is InMemory:
                 assert self.kept[newest.params] == self.stack[w]
 
 
@@ -493,8 +493,8 @@ def test_held_params_of_another_report_are_refused() -> None:
     engine = opened()
     engine.report([1.0, 2.0, 3.0])
     before = everything(engine.controller)
-    for params in (engine.newest(0).params, Held("elsewhere", 3)):
-        with pytest.raises(ValueError, match=r"needs Held\(\), got .*another report"):
+    for params in (engine.newest(0).params, InMemory("elsewhere", 3)):
+        with pytest.raises(ValueError, match=r"needs InMemory\(\), .*another report"):
             engine.report({0: 1.0}, params)
     assert everything(engine.controller) == before
 
@@ -503,7 +503,7 @@ def test_held_params_within_a_tree_are_refused() -> None:
     """A report has weights in memory or a tree, not both."""
     engine = opened()
     place = engine.newest(0).ref
-    with pytest.raises(ValueError, match=r"net.*must be a value, got Held\(\)"):
+    with pytest.raises(ValueError, match=r"net.*must be a value, got InMemory\(\)"):
         engine.controller.set_evals([(0, *place, {"net": HELD}, None)])
 
 
@@ -521,4 +521,4 @@ def test_a_root_that_was_branched_at_stays_while_a_slot_begins_there() -> None:
     engine.report({0: 1.0})
     engine.report({0: 2.0})
     newest = engine.newest(0)
-    assert (newest.meta_params, newest.step, type(newest.params)) == (7.0, 2, Held)
+    assert (newest.meta_params, newest.step, type(newest.params)) == (7.0, 2, InMemory)

@@ -25,7 +25,7 @@ from population import (
     Stop,
 )
 from population.base.errors import ClaimError
-from population.base.types import Held
+from population.base.types import InMemory
 from population.core.retention import Keep
 from population.engines import processes
 from population.mutators import (
@@ -190,12 +190,12 @@ def by_one_loop(controller: PopulationController) -> None:
         raise SystemExit(str(error)) from error
     controller.set_evals(
         [
-            (worker_id, work.generation_id, work.step + 1, Held(), 0.5)
+            (worker_id, work.generation_id, work.step + 1, InMemory(), 0.5)
             for worker_id, work in given.items()
         ]
     )
     best = controller.best()
-    if best is not None and isinstance(best.params, Held):
+    if best is not None and isinstance(best.params, InMemory):
         session: str = best.params.session
         del session
 

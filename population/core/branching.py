@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from population.base import codec
-from population.base.types import Checkpoint, Held
+from population.base.types import Checkpoint, InMemory
 from population.core.graph import JournalGraph
 from population.core.known import Subject
 from population.core.reports import first_facts
@@ -103,10 +103,10 @@ def out_of_reach(
         reader: Whose memory the weights may be in; None: nobody's.
         row: After which row of the journal they were gone.
     """
-    lost: set[Held] = set()
+    lost: set[InMemory] = set()
     for checkpoint in graph.walk(point):
         params = checkpoint.params
-        if type(params) is Held and params.session != reader:
+        if type(params) is InMemory and params.session != reader:
             lost.add(params)
         elif params is not None or not lost:
             break

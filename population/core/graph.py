@@ -69,7 +69,7 @@ class JournalGraph(CheckpointGraph):
 
     Args:
         journal: Where they are recorded.
-        lock: Held while the journal is read; the controller's.
+        lock: InMemory while the journal is read; the controller's.
         log_dir: The run folder; None: paths within it stay `RunPath`.
 
     Attributes:

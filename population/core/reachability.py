@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from population.base import codec
-from population.base.types import Checkpoint, Held
+from population.base.types import Checkpoint, InMemory
 from population.core.branching import GONE
 from population.core.decisions import Decider
 from population.core.graph import JournalGraph
@@ -23,7 +23,7 @@ def reachable(
     newest = (slot.newest for slot in state.slots)
     found |= {c.row: c for c in newest if _suffices(c)}
     # What is only in a memory dies with it: what is saved before it is needed too.
-    held = [c for c in found.values() if type(c.params) is Held]
+    held = [c for c in found.values() if type(c.params) is InMemory]
     for checkpoint in filter(None, (_saved_before(graph, c) for c in held)):
         found[checkpoint.row] = checkpoint
     return found
@@ -31,7 +31,7 @@ def reachable(
 
 def needed_in_memory(
     state: RunState, graph: JournalGraph, decider: Decider, reader: str
-) -> frozenset[Held]:
+) -> frozenset[InMemory]:
     """Which weights in a process's memory may be needed though their slots go on.
 
     Args:
@@ -41,7 +41,7 @@ def needed_in_memory(
         reader: Whose memory.
     """
     named = _named(state, graph, decider).values()
-    held = (c.params for c in named if type(c.params) is Held)
+    held = (c.params for c in named if type(c.params) is InMemory)
     return frozenset(params for params in held if params.session == reader)
 
 
@@ -49,7 +49,7 @@ def lose(
     state: RunState,
     graph: JournalGraph,
     decider: Decider,
-    is_lost: Callable[[Held], bool],
+    is_lost: Callable[[InMemory], bool],
 ) -> Step:
     """Record that weights which may be needed were in a memory that is gone.
 
@@ -59,7 +59,7 @@ def lose(
         return Step()
     found = [slot.newest for slot in state.slots]
     found += _named(state, graph, decider).values()
-    held = {c.params for c in found if type(c.params) is Held}
+    held = {c.params for c in found if type(c.params) is InMemory}
     texts = [codec.encode_params(params) for params in sorted(filter(is_lost, held))]
     return Step(tuple(Removal(state.row, text, GONE) for text in texts))
 
@@ -68,7 +68,7 @@ def forget(
     state: RunState,
     graph: JournalGraph,
     decider: Decider,
-    gone: Collection[Held],
+    gone: Collection[InMemory],
     new: Iterable[EncodedReport],
 ) -> Step:
     """Record that weights are in no memory any more, before the reports of a batch.
@@ -83,7 +83,7 @@ def forget(
     trained = {report.worker_id for report in new if _extends(state, report)}
     standing = [slot.newest for w, slot in enumerate(state.slots) if w not in trained]
     named = [*_named(state, graph, decider).values(), *standing]
-    missed = {c.params for c in named if type(c.params) is Held}
+    missed = {c.params for c in named if type(c.params) is InMemory}
     return Step(
         tuple(
             Removal(
@@ -154,6 +154,6 @@ def _suffices(checkpoint: Checkpoint) -> bool:
 def _saved_before(graph: JournalGraph, held: Checkpoint) -> Checkpoint | None:
     """The nearest ancestor that training can go on from after a kill."""
     for checkpoint in graph.walk(held):
-        if _suffices(checkpoint) and type(checkpoint.params) is not Held:
+        if _suffices(checkpoint) and type(checkpoint.params) is not InMemory:
             return checkpoint
     return None

@@ -13,7 +13,7 @@ from typing import Any
 from population.base import codec, run_paths
 from population.base.codec import HELD
 from population.base.errors import damaged
-from population.base.types import Checkpoint, Held, Ref, Report, Saved
+from population.base.types import Checkpoint, InMemory, Ref, Report, Saved
 from population.core.graph import JournalGraph
 from population.core.known import Subject, check_id
 from population.core.state import RunState
@@ -147,7 +147,7 @@ def news(state: RunState, about: Subject | None, ready_before: int) -> Report | 
 def first_facts(state: RunState, params: Any) -> tuple[Fact, ...]:
     """What the first params of a run say of it, and the first in a memory."""
     first = () if state.has_params else (SAVED,)
-    if type(params) is Held and not state.has_held:
+    if type(params) is InMemory and not state.has_held:
         return (*first, HELD_FACT)
     return first
 
@@ -213,7 +213,9 @@ def _insert(
     )
     about = Subject(checkpoint, is_newest, has_value, True)
     first: tuple[Fact, ...] = ()
-    if new.params is not None and (not state.has_params or type(new.params) is Held):
+    if new.params is not None and (
+        not state.has_params or type(new.params) is InMemory
+    ):
         first = first_facts(state, new.params)
     if has_value:
         best, notes = _ranked(state, checkpoint, row, reports)
@@ -231,9 +233,9 @@ def _complete(
 ) -> Step:
     """The checkpoint is there already: add what it lacks, ignore the rest."""
     own = generation.worker_id == new.worker_id
-    was_held = type(existing.params) is Held
+    was_held = type(existing.params) is InMemory
     lacks = existing.params is None or was_held
-    brings = new.params is not None and type(new.params) is not Held
+    brings = new.params is not None and type(new.params) is not InMemory
     adds_params = own and lacks and brings
     adds_params = adds_params and _may_have_params(graph, existing)
     adds_value = existing.value is None and new.value is not None
@@ -304,7 +306,7 @@ def _ranked(
 def _contradicts(existing: Checkpoint, new: EncodedReport) -> bool:
     if new.value is not None and repr(new.value) != repr(existing.value):
         return True
-    if new.params is None or isinstance(new.params, (Saved, Held)):
+    if new.params is None or isinstance(new.params, (Saved, InMemory)):
         return False
     return bool(new.params != existing.params)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from population.base.codec import HELD
 from population.base.errors import damaged
-from population.base.types import ActiveWorker, Checkpoint, Held
+from population.base.types import ActiveWorker, Checkpoint, InMemory
 from population.core import facts
 from population.core.decoding import decode
 from population.core.graph import JournalGraph
@@ -343,7 +343,7 @@ class RunState:
         """Note params of a slot's newest checkpoint that may be removed."""
         if text is None:
             return
-        if type(newest.params) is Held:
+        if type(newest.params) is InMemory:
             self._in_memory.setdefault(text, set()).add(worker_id)
         elif newest.diverged:
             self._unreachable[text] = worker_id

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from population.base import codec
 from population.base.errors import damaged
 from population.base.interfaces import Mutator
-from population.base.types import Branch, Held, Ref, Report
+from population.base.types import Branch, InMemory, Ref, Report
 from population.core import reports
 from population.core.decisions import Decider
 from population.core.decoding import decode
@@ -290,7 +290,7 @@ class _Replayer:
         late = isinstance(record, Late)
         row = record.checkpoint if isinstance(record, Late) else record.row
         # What a memory had counted before: nothing had changed for a decision.
-        held = late and type(self._graph.at(row).params) is Held
+        held = late and type(self._graph.at(row).params) is InMemory
         ready = self._state.scores.ready.copy()
         self._put(record)
         found, value_added = self._graph.at(row), bool(record.has_value)

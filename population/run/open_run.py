@@ -22,7 +22,7 @@ from population.base import codec
 from population.base.errors import closed
 from population.base.interfaces import Mutator
 from population.base.log_once import LogOnce, Notices
-from population.base.types import ActiveWorker, Checkpoint, Held
+from population.base.types import ActiveWorker, Checkpoint, InMemory
 from population.core import loading, reachability, reports
 from population.core.decisions import Decider
 from population.core.graph import JournalGraph
@@ -111,7 +111,7 @@ class OpenRun:
         self.open_time = OpenTime(options.clock)
         self._state: RunState | None = None
         self._transaction: weakref.ref[Transaction] | None = None
-        self.in_memory: set[Held] = set()
+        self.in_memory: set[InMemory] = set()
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
@@ -226,7 +226,7 @@ class OpenRun:
         new = reports.check(self.size, self.graph.own, *report)
         if new.params_text is not None:
             return new
-        if type(new.params) is Held:
+        if type(new.params) is InMemory:
             held = self._numbered(new.params)
             return new._replace(params=held, params_text=codec.encode_params(held))
         if new.params is not None and type(new.params) is not str:
@@ -353,18 +353,18 @@ class OpenRun:
         self.leases.silence.see(state.leases.values())
         return state
 
-    def _numbered(self, params: Held) -> Held:
+    def _numbered(self, params: InMemory) -> InMemory:
         """Params in the memory of this process, told apart from all others.
 
         Raises:
             ValueError: They are of another report.
         """
-        if params != Held():
+        if params != InMemory():
             raise ValueError(
-                f"A report of held params needs Held(), got {params!r}, which is of "
-                "another report. The controller numbers them."
+                f"A report of weights in memory needs InMemory(), got {params!r}, which "
+                "is of another report. The controller numbers them."
             )
-        held = Held(self.holder.owner.token, next(self._numbers))
+        held = InMemory(self.holder.owner.token, next(self._numbers))
         self.in_memory.add(held)
         return held
 

@@ -19,7 +19,7 @@ from typing import Any
 from population.base import codec, run_paths
 from population.base.errors import JournalError, ParamsError, PopulationError
 from population.base.interfaces import ParamsStore
-from population.base.types import Checkpoint, Held, Ref, Saved
+from population.base.types import Checkpoint, InMemory, Ref, Saved
 from population.core.facts import store_key
 from population.core.graph import JournalGraph
 from population.core.owners import Owner
@@ -143,7 +143,7 @@ class ParamsManager:
         Raises:
             ParamsError: They cannot be read, or are in the memory of a process.
         """
-        if type(params) is Held:
+        if type(params) is InMemory:
             raise ParamsError(
                 "These params are only in the memory of the process that trains them. "
                 "Load what is saved: controller.graph.resume_point(checkpoint) after "

@@ -7,7 +7,7 @@ from typing import Any
 
 from population.base import codec
 from population.base.errors import ParamsError
-from population.base.types import ActiveWorker, Held
+from population.base.types import ActiveWorker, InMemory
 from population.core import reports
 from population.core.known import check_id
 from population.core.owners import UNCLAIMED
@@ -50,7 +50,7 @@ def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
 
     with run.lock.lock:
         newest, reader = run.state().slots[worker_id].newest, run.reader
-        there = reader is not None or type(newest.params) is not Held
+        there = reader is not None or type(newest.params) is not InMemory
         if there and run.graph.resume_point(newest) is newest:
             found = run.active(worker_id)
         else:
@@ -127,7 +127,7 @@ def with_arrays(run: OpenRun, worker_id: int, found: ActiveWorker) -> ActiveWork
     Raises:
         ParamsError: They cannot be read.
     """
-    while type(found.params) is not Held:
+    while type(found.params) is not InMemory:
         try:
             return found._replace(params=run.params.load(found.params))
         except ParamsError:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from population.base import codec
 from population.base.errors import ClaimError
 from population.base.log_once import Notices
-from population.base.types import ActiveWorker, Checkpoint, Held
+from population.base.types import ActiveWorker, Checkpoint, InMemory
 from population.core import leases, reachability
 from population.core.decoding import decode
 from population.core.facts import begun, texts_of
@@ -41,9 +41,9 @@ class SlotWork(NamedTuple):
 class PopulationLease(Mapping[int, ActiveWorker]):
     """Every slot under one lease: the work of each, by worker id.
 
-    Weights may stay in the memory of the engine: it reports `Held()`. Before training
-    overwrites any, it sets aside those that are `needed`; with its next reports it
-    names those that are gone. A saved array stays in the params store: `load` reads it.
+    Weights may stay in the memory of the engine: it reports `InMemory()`. Before
+    training overwrites any, it sets aside those that are `needed`; with its next
+    reports it names those that are gone. A saved array stays in the params store: `load` reads it.
 
     Args:
         run: The run.
@@ -102,7 +102,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
                 for worker_id, slot in enumerate(run.state().slots)
             ]
 
-    def needed(self) -> frozenset[Held]:
+    def needed(self) -> frozenset[InMemory]:
         """Weights in this memory that a decision or a restart may need.
 
         They have to be set aside before training overwrites them.
@@ -118,7 +118,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         return self._run.encode(*report, plain=False)
 
     def report(
-        self, new: Sequence[EncodedReport], *, gone: Collection[Held] = ()
+        self, new: Sequence[EncodedReport], *, gone: Collection[InMemory] = ()
     ) -> dict[int, ActiveWorker]:
         """Report checkpoints in one transaction.
 
@@ -131,7 +131,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
             The slots that now have other work.
 
         Raises:
-            TypeError: `gone` names what is not `Held`.
+            TypeError: `gone` names what is not `InMemory`.
             ValueError: It names what was never in this memory.
         """
         run, lost = self._run, self._checked(gone, new)
@@ -269,14 +269,14 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         run.lock.drain()
 
     def _checked(
-        self, gone: Collection[Held], new: Sequence[EncodedReport]
-    ) -> frozenset[Held]:
+        self, gone: Collection[InMemory], new: Sequence[EncodedReport]
+    ) -> frozenset[InMemory]:
         """Weights that may be named as gone."""
         own = self._run.holder.owner.token
-        reported = [report.params for report in new if type(report.params) is Held]
+        reported = [report.params for report in new if type(report.params) is InMemory]
         for params in gone:
-            if type(params) is not Held:
-                raise TypeError(f"gone must name Held params, got {params!r}.")
+            if type(params) is not InMemory:
+                raise TypeError(f"gone must name InMemory params, got {params!r}.")
             if params.session != own or params in reported:
                 raise ValueError(
                     f"gone must name params that this process has held, got {params!r}."
@@ -285,7 +285,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         return frozenset(gone)
 
     def _claim(
-        self, tx: Transaction, lost: Collection[Held]
+        self, tx: Transaction, lost: Collection[InMemory]
     ) -> dict[int, ActiveWorker]:
         run, text = self._run, self._holder.text
         state, rules, slots = tx.state, run.leases, range(len(tx.state.slots))
@@ -316,7 +316,10 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         return self._run.active(worker_id)
 
     def _forget(
-        self, tx: Transaction, gone: Collection[Held], new: Sequence[EncodedReport] = ()
+        self,
+        tx: Transaction,
+        gone: Collection[InMemory],
+        new: Sequence[EncodedReport] = (),
     ) -> None:
         """Record that weights are in no memory any more."""
         if gone:

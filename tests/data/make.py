@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from population import PopulationController, Start
-from population.base.types import Held
+from population.base.types import InMemory
 from population.mutators import WinnerTakeAllGenetic
 from tests import probe
 from tests.helpers import Clock
@@ -91,7 +91,7 @@ def hold(controller: PopulationController, clock: Clock) -> None:
         reports: list[Any] = []
         for slot, at in enumerate(controller.workers):
             step, saves = at.step + 1, number % 5 == 0
-            params: Any = {"w": np.full(2, float(step))} if saves else Held()
+            params: Any = {"w": np.full(2, float(step))} if saves else InMemory()
             diverges = (slot, number) == (2, 7)
             value = abs(at.meta_params["h"]) + (math.nan if diverges else 100.0 - step)
             reports.append((slot, at.generation_id, step, params, value))
@@ -106,7 +106,7 @@ def leave_held(controller: PopulationController) -> None:
     """A loop ends with weights in its memory: its newest ones, and the best."""
     for value in (-1000.0, 50.0):
         at = controller.workers[0]
-        controller.set_eval(0, at.generation_id, at.step + 1, Held(), value)
+        controller.set_eval(0, at.generation_id, at.step + 1, InMemory(), value)
 
 
 def report_twice_and_reject(controller: PopulationController) -> None:

@@ -18,7 +18,7 @@ import pytest
 import population
 from population import Mutator, PopulationController, Stop
 from population.base.errors import ClaimError
-from population.base.types import Held, Saved
+from population.base.types import InMemory, Saved
 from population.engines import vectorized
 from population.engines.stacked.placement import Placement
 from population.engines.stacked.rounds import PopulationTrainer
@@ -191,7 +191,7 @@ def test_snapshots_are_what_may_be_needed_and_nothing_else(
     def checked(placement: Placement, keys: Any) -> None:
         drop(placement, keys)
         reachable = probe.reachable(found)
-        named = {c.params for c in reachable if isinstance(c.params, Held)}
+        named = {c.params for c in reachable if isinstance(c.params, InMemory)}
         newest = {checkpoint.params for checkpoint in probe.newest(found)}
         assert set(placement.snapshots) <= named
         assert named <= set(placement.snapshots) | newest

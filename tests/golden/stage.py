@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from population import Keep, PopulationController, Start, Stop, Worker
-from population.base import Held
+from population.base import InMemory
 from tests.golden import tables
 from tests.golden.policies import WILD, choose
 from tests.helpers import Clock
 
-HELD = Held()  # The one name that scripts need and the facade has not.
+HELD = InMemory()  # The one name that scripts need and the facade has not.
 HUGE_S = 1e9  # A time-out that nothing here reaches.
 JOURNAL = "journal.sqlite"
 
@@ -201,7 +201,7 @@ def told(answer: Any) -> Any:
         return answer
     if isinstance(answer, Mapping):
         return [[told(key), told(value)] for key, value in answer.items()]
-    if isinstance(answer, Held):
+    if isinstance(answer, InMemory):
         return f'held "{answer.session}",{answer.number}'
     if isinstance(answer, (set, frozenset)):
         return [told(inner) for inner in sorted(answer)]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from population.base.errors import ClaimError
-from population.base.types import Held
+from population.base.types import InMemory
 from population.controller import PopulationController
 from population.core.step import EncodedReport
 from population.run.population_lease import PopulationLease
@@ -20,7 +20,7 @@ class Trained(NamedTuple):
         worker_id: The slot.
         generation_id: The generation that was trained.
         step: Its training steps.
-        params: A tree to save, or `Held()`.
+        params: A tree to save, or `InMemory()`.
         value: The value; None if it was not evaluated or is recorded already.
         metrics: Further figures, or None.
     """
@@ -89,7 +89,7 @@ class EngineLease:
         return self._controller.finished
 
     def report(
-        self, reports: Iterable[Trained], gone: Collection[Held] = ()
+        self, reports: Iterable[Trained], gone: Collection[InMemory] = ()
     ) -> list[Any]:
         """Save trees, then record all reports in one transaction.
 

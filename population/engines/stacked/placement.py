@@ -1,7 +1,7 @@
 """Which checkpoint each row holds, and how a row gets the one that its slot needs.
 
-The key of a state is the params of its checkpoint: `Held` while only this process has
-them, `Saved` once the params store has them too, `Fresh` before the first training.
+The key of a state is the params of its checkpoint: `InMemory` while only this process
+has them, `Saved` once the params store has them too, `Fresh` before the first training.
 After each report the graph names the checkpoint from which each slot continues; the
 rows are filled accordingly, and states that may be needed later are copied to snapshots
 before training overwrites them.
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from population.base.types import Checkpoint, Held, Ref, Saved
+from population.base.types import Checkpoint, InMemory, Ref, Saved
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat
 from population.engines.stacked.states import MemberStates, on_host
@@ -47,7 +47,7 @@ class Given:
     place: Ref
 
 
-Key = Held | Saved | Fresh | Given
+Key = InMemory | Saved | Fresh | Given
 
 
 class Sources(NamedTuple):
@@ -225,7 +225,7 @@ def key_of(newest: Checkpoint) -> Key:
     params = newest.params
     if params is None:
         return Fresh(newest.generation_id)
-    if isinstance(params, (Held, Saved)):
+    if isinstance(params, (InMemory, Saved)):
         return params
     if not isinstance(params, (str, pathlib.PurePath)):
         return Given(newest.ref)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from population.base.errors import PopulationError
-from population.base.types import Checkpoint, Held
+from population.base.types import Checkpoint, InMemory
 from population.engines.stacked import arguments, setup
 from population.engines.stacked.lease import EngineLease, Trained
 from population.engines.stacked.placement import key_of
@@ -50,7 +50,7 @@ class PopulationTrainer:
         self._save_every = request.options.save_every
         self._shared = request.source.kind == "shared"
         self._member: MemberFunctions = parts.member
-        self._reported: dict[Held, tuple[int, str, int]] = {}
+        self._reported: dict[InMemory, tuple[int, str, int]] = {}
         self._kept: Collection[Any] = ()  # What outlives the round.
         self._ids: list[str] = []  # The generations that are being trained.
         self._whole = True  # Whether the rows hold what was last reported.
@@ -140,7 +140,7 @@ class PopulationTrainer:
             lost = [
                 w
                 for w, key in enumerate(newest)
-                if isinstance(key, Held) and key not in known
+                if isinstance(key, InMemory) and key not in known
             ]
             if lost:
                 self._lease.of.resume(lost)
@@ -202,7 +202,7 @@ class PopulationTrainer:
             yield from self._saves(snapshots)
             for w in active:
                 value, metrics = values[w]
-                params = Held() if host is None else self._member.saved(host(w))
+                params = InMemory() if host is None else self._member.saved(host(w))
                 place = w, self._ids[w], int(self._parts.placement.steps[w])
                 yield Trained(*place, params, value, self._member.metrics(metrics))
 
@@ -212,7 +212,7 @@ class PopulationTrainer:
         self._reported = {k: p for k, p in self._reported.items() if k in self._kept}
         for w, key in zip(active, params, strict=True):
             self._parts.placement.set_held(w, key)
-            if isinstance(key, Held):
+            if isinstance(key, InMemory):
                 step = int(self._parts.placement.steps[w])
                 self._reported[key] = w, self._ids[w], step
         self._whole = True
@@ -223,7 +223,7 @@ class PopulationTrainer:
         """Save the states that only this process has."""
         with self._lease.of.view():
             newest = [slot.newest.params for slot in self._lease.of.slots()]
-            keys = {key for key in newest if isinstance(key, Held)}
+            keys = {key for key in newest if isinstance(key, InMemory)}
             keys |= self._lease.of.needed()
         self._lease.report(self._saves(keys))
 
@@ -231,11 +231,13 @@ class PopulationTrainer:
         """Reports with the states of keys that were reported as held."""
         roots: dict[Any, list[Checkpoint]] = {}
         for slot in self._lease.of.slots():
-            if isinstance(slot.newest.params, Held):
+            if isinstance(slot.newest.params, InMemory):
                 roots.setdefault(slot.newest.params, []).append(slot.newest)
-        held = [key for key in keys if isinstance(key, Held) and key in self._reported]
+        held = [
+            key for key in keys if isinstance(key, InMemory) and key in self._reported
+        ]
         for key, flat in self._parts.placement.on_host(sorted(held)):
-            place = self._reported[cast(Held, key)]
+            place = self._reported[cast(InMemory, key)]
             tree = self._member.saved(flat)
             yield Trained(*place, tree)
             for root in roots.get(key, ()):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from population import Branch, PopulationController, Stop
-from population.base.types import Held
+from population.base.types import InMemory
 from population.core.leases import LeaseRules
 from population.core.step import Step
 from population.engines.stacked import autotune, prefetching
@@ -189,7 +189,7 @@ def test_the_controllers_share_counts_rounds_that_save(
         return submit(run, *a)
 
     def saved(run: OpenRun, *a: Any, **k: Any) -> Any:
-        clock.advance(0.0 if isinstance(a[3], Held) else 60.0)
+        clock.advance(0.0 if isinstance(a[3], InMemory) else 60.0)
         return encode(run, *a, **k)
 
     monkeypatch.setattr(OpenRun, "submit", committed)
@@ -319,8 +319,8 @@ def test_held_stands_for_all_params_and_nothing_else() -> None:
     """As a metric it would be read back as weights."""
     found = PopulationController([1.0], FixedSchedule({0: 1.0}))
     at = found.workers[0]
-    with pytest.raises(ValueError, match="metrics must be a value, got Held"):
-        found.set_eval(0, at.generation_id, 1, None, 1.0, Held())
+    with pytest.raises(ValueError, match="metrics must be a value, got InMemory"):
+        found.set_eval(0, at.generation_id, 1, None, 1.0, InMemory())
 
 
 def test_a_round_that_can_only_be_cut_into_crumbs_is_a_warning(
