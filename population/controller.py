@@ -72,7 +72,7 @@ class PopulationController:
         events, open_run: The run as the library's own engines and tests see it.
 
     Raises:
-        ValueError: If an argument is none that a run can have.
+        ValueError: An argument is invalid.
         TypeError: If meta_params or params cannot be stored; the place is named.
         JournalError: If the run folder cannot be used.
         RunMismatchError: If it holds a run with another size, mode, seed or mutator, or
@@ -154,11 +154,11 @@ class PopulationController:
             mutator: The policy; it explores by `Perturb(space)`, say.
             log_dir: The run folder, or None.
             initial: "random", or "grid" for evenly spaced ones.
-            seed: The run's seed; the first meta_params depend on it.
+            seed: The run's; the first meta_params depend on it.
             **options: Further arguments of the constructor.
 
         Raises:
-            ValueError: If the space has no domain, or an argument is none of the kind.
+            ValueError: The space has no domain, or an argument does not fit.
         """
         first = resuming.first_population(space, size, initial, seed)
         return cls(first, mutator, log_dir, seed=seed, space=space, **options)
@@ -184,7 +184,7 @@ class PopulationController:
             The slot's work, or None to carry on.
 
         Raises:
-            TypeError, ValueError: If an argument is none of the kind; nothing changes.
+            TypeError, ValueError: An argument is invalid; nothing has changed.
         """
         del params, meta_params
         found = polls.poll(self.open_run, worker_id, generation_id, step)
@@ -201,19 +201,19 @@ class PopulationController:
     ) -> None:
         """Report a checkpoint. When this returns, it and its branches are recorded.
 
-        Safe to repeat. A value may come later, from anyone who names the checkpoint.
+        Safe to repeat; a value may come later.
 
         Args:
             worker_id: The slot.
             generation_id: What the worker trains.
             step: The training steps of `params`.
             params: What training can go on from: a path, or a pytree of arrays, which
-                is copied. None: nothing was saved.
-            value: How good it is, or None if it was not evaluated.
+                is copied. None: nothing.
+            value: How good it is; None: not evaluated.
             metrics: Further figures, as plain data.
 
         Raises:
-            TypeError, ValueError: If an argument is none of the kind; nothing changes.
+            TypeError, ValueError: An argument is invalid; nothing has changed.
             JournalError: If it cannot be recorded.
             RuntimeError: If no member makes progress, so that the run would never end.
             Exception: What the mutator raises; nothing was recorded then.
@@ -236,8 +236,7 @@ class PopulationController:
             The slots that now have other work, by worker id, but for those whose
             params cannot be read, which is logged: their next poll raises.
         """
-        run = self.open_run
-        new: list[EncodedReport] = []
+        run, new = self.open_run, list[EncodedReport]()
         try:
             for report in reports:
                 new.append(run.encode(*report))

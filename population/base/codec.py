@@ -3,7 +3,7 @@
 Plain JSON carries None, bool, int, float, str, lists and dicts with string keys. What
 JSON would change is written as an object with a single key that begins with "!":
 tuples, other dict keys, NaN and infinities, paths, dataclasses, `Ref`, `Saved`,
-`RunPath` and `InMemory`. Decoding builds plain data and these records, and runs nothing.
+`RunPath` and `InMemory`. Decoding builds plain data and these records; it runs nothing.
 Trees are at most `DEEPEST` containers deep: what was written can be read at any depth.
 """
 

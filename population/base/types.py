@@ -193,8 +193,8 @@ class Start:
             )
         if isinstance(self.params, InMemory):
             raise ValueError(
-                "Start.params must be weights that every process can read, got InMemory(), "
-                "which stands for those in the memory of one. Save them first."
+                "Start.params must be weights that every process can read, got "
+                "InMemory(), which stands for those of one process. Save them first."
             )
 
 

@@ -361,8 +361,8 @@ class OpenRun:
         """
         if params != InMemory():
             raise ValueError(
-                f"A report of weights in memory needs InMemory(), got {params!r}, which "
-                "is of another report. The controller numbers them."
+                f"A report of weights in memory needs InMemory(), got {params!r}, "
+                "which is of another report. The controller numbers them."
             )
         held = InMemory(self.holder.owner.token, next(self._numbers))
         self.in_memory.add(held)

@@ -43,7 +43,8 @@ class PopulationLease(Mapping[int, ActiveWorker]):
 
     Weights may stay in the memory of the engine: it reports `InMemory()`. Before
     training overwrites any, it sets aside those that are `needed`; with its next
-    reports it names those that are gone. A saved array stays in the params store: `load` reads it.
+    reports it names those that are gone. Saved arrays stay in the params store: `load`
+    reads them.
 
     Args:
         run: The run.
