@@ -1,4 +1,4 @@
-"""Promises about the usual report and the usual poll: how little of Python they take."""
+"""Promises about the usual report and poll: how little of Python they take."""
 
 from __future__ import annotations
 
