@@ -317,7 +317,7 @@ class PopulationController:
 
     @property
     def space(self) -> Any:
-        """What the meta_params may be, as it was recorded; None if nobody said."""
+        """What the meta_params may be, as it was recorded; None if none was given."""
         return questions.space(self.open_run)
 
     @property
@@ -385,7 +385,7 @@ class PopulationController:
         """The constructor's arguments with which another process opens this run.
 
         Raises:
-            ValueError: If its journal is not in a `log_dir`: nobody else can open it.
+            ValueError: If its journal is not in a `log_dir`, where others find it.
         """
         self.open_run.check_open()
         if not self._is_shared or self.log_dir is None:

@@ -126,7 +126,7 @@ def said(caplog: pytest.LogCaptureFixture, what: str) -> int:
     return sum(what in record.getMessage() for record in caplog.records)
 
 
-# All wait, and nobody trains.
+# All wait, and no worker trains.
 
 
 @driven
@@ -216,7 +216,7 @@ def in_a_process(worker: Worker) -> None:
 def test_processes_are_told_too(tmp_path: pathlib.Path) -> None:
     """Each judges by the journal and the leases."""
     controller = run(Stuck(3, 5), 1.0, 2.0, log_dir=tmp_path / "run", steps=100)
-    with pytest.raises(RuntimeError, match="Every slot waits and nobody trains"):
+    with pytest.raises(RuntimeError, match="Every slot waits and no worker trains"):
         processes.run(in_a_process, controller, progress=False)
     controller.close()
 

@@ -73,7 +73,7 @@ def encode(
 
 
 def encode_params(params: Any) -> str:
-    """The same for the params of a checkpoint, which as a whole may be `InMemory`."""
+    """Encodes the params of a checkpoint, which as a whole may be `InMemory`."""
     if type(params) is InMemory:
         return f'{HELD}["{params.session}",{params.number}]}}'
     return encode(params, "params")

@@ -36,7 +36,7 @@ class CheckpointGraph(Mapping[str, Mapping[int, Checkpoint]], abc.ABC):
 
     @abc.abstractmethod
     def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """The same, oldest first."""
+        """The checkpoint and all that it descends from, oldest first."""
 
     @abc.abstractmethod
     def history(self) -> Iterator[Checkpoint]:

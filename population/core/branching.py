@@ -100,7 +100,7 @@ def out_of_reach(
     Args:
         graph: All checkpoints.
         point: A resume point.
-        reader: Whose memory the weights may be in; None: nobody's.
+        reader: In whose memory the weights may be; None: only saved weights count.
         row: After which row of the journal they were gone.
     """
     lost: set[InMemory] = set()

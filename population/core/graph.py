@@ -285,7 +285,7 @@ class JournalGraph(CheckpointGraph):
             if found := self._newest(segment, value=value, params=params, finite=True):
                 return found
             # A generation's first checkpoint stands for what it copies: here, for
-            # fresh weights that nobody has trained on the way.
+            # fresh weights, which no worker has trained on the way.
             if segment.last > segment.first:
                 fresh = None
             if self.root(segment.generation_id).diverged:

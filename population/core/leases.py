@@ -93,7 +93,7 @@ class LeaseRules:
         return self._write(state, worker_id, None, at)
 
     def take_back(self, state: RunState, worker_id: int, at: Moment) -> Step:
-        """A slot is nobody's from now on."""
+        """End the lease of a slot."""
         return self._write(state, worker_id, None, at)
 
     def renew(

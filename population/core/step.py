@@ -71,8 +71,8 @@ class Restart(NamedTuple):
 
     Attributes:
         worker_id: The slot.
-        loses_all: Whether it is set back to fresh weights though nobody asked for it:
-            none were saved.
+        loses_all: Whether it is set back to fresh weights though no command did
+            that: none were saved.
         diverged: Whether what it had reported last is not finite.
     """
 

@@ -70,7 +70,7 @@ def check(path: pathlib.Path, file: OpenFile, *, to_write: bool) -> None:
 
     Args:
         path: The file.
-        file: The same, open.
+        file: That file, open.
         to_write: Whether it is to be written to.
 
     Raises:
@@ -144,9 +144,9 @@ def copy(
 
     Args:
         path: The file.
-        file: The same, open.
+        file: That file, open.
         raw: A connection that can read it as it is now; None: its log lies there
-            without what SQLite keeps beside it, so nobody has it open.
+            without what SQLite keeps beside it, so no process has it open.
         target: The copy.
 
     Raises:

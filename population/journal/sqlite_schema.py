@@ -1,6 +1,6 @@
 """The tables of a SQLite journal, and how an older format becomes this one.
 
-`docs/on-disk-format.md` describes them for whoever reads a run without this library.
+`docs/on-disk-format.md` describes them for those who read a run without this library.
 """
 
 from __future__ import annotations

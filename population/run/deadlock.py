@@ -110,7 +110,7 @@ def describe(run: OpenRun, waiting: Sequence[int]) -> str:
         end = f"{_named(ended)} at the end of the run, step {run.stop.steps}"
         places.append(end)
     return (
-        "Every slot waits and nobody trains, so that no decision will ever come: "
+        "Every slot waits and no worker trains, so that no decision will ever come: "
         f"{'; '.join(places)}."
     )
 

@@ -121,8 +121,8 @@ class SetBacks:
             if progress.diverged and not (progress.finite or further):
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
-                    "and nobody has reported a finite value meanwhile: this would go "
-                    "on for ever. Is the evaluation right, and can any member train "
+                    "and no finite value was reported meanwhile: this would go on for "
+                    "ever. Is the evaluation right, and can any member train "
                     "with these hyperparameters? What was recorded stays."
                 )
         worker_id, count = self._circling.most()

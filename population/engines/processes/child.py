@@ -83,7 +83,7 @@ class _Child:
             self.tell(pickling.Done(workers[0].overhead_s))
 
     def tell(self, message: object) -> None:
-        """Send a message, unless nobody is there to read it."""
+        """Send a message, unless its reader has gone."""
         with self._lock, contextlib.suppress(OSError):
             self._news.send(message)
 

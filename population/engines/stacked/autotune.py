@@ -1,7 +1,8 @@
 """Which way of batching the members is the fastest here.
 
-A run begins with the likely way: "loop" where the step has a convolution and the device
-is a CPU, else "vmap". From its first rounds it is known what compiling took, and how
+A run begins with the likely way: on a CPU "loop" where the step has a convolution or so
+many multiplications that one member keeps the cores busy, else "vmap". From its first
+rounds it is known what compiling took, and how
 long the rounds that are left will take. The other ways are tried, on copies of the
 members, once a quarter of that is more than compiling all the trials: so much, but
 seldom more, is gained by another way. A run that is shorter keeps the likely one, and
@@ -18,11 +19,14 @@ from typing import Any, NamedTuple
 
 import jax
 
+from population.engines.stacked.cost import Cost
+
 logger = logging.getLogger("population")
 BATCHINGS = ("loop", "vmap", "map")  # Tried in this order: the first always works.
 SHORT = 4  # Steps of a trial: enough to measure what a loop in a program costs.
 _GIVE_UP = 3.0  # A way that is slower than the best by this factor is timed once.
 _ROUNDS = 3
+_BUSY = 8_000_000  # Multiply-adds of a step above which "vmap" gains nothing.
 _GAIN = 0.25  # What another way may save of the time that is left.
 _LEAST_S, _ENOUGH_S = 0.1, 2.0
 # Raised where a primitive has no batching rule, or where memory does not suffice.
@@ -52,18 +56,20 @@ def worth_trying(num_members: int, steps_per_report: int) -> list[str]:
     return ["loop"] if steps_per_report == 1 else ["loop", "vmap"]
 
 
-def likely(ways: Sequence[str], platform: str, *, convolves: bool) -> tuple[str, str]:
+def likely(ways: Sequence[str], platform: str, cost: Cost) -> tuple[str, str]:
     """The way to begin with, and the reason in words.
 
     Args:
         ways: Those that differ.
         platform: Of the devices: "cpu", "gpu" or "tpu".
-        convolves: Whether the step of a member has a convolution.
+        cost: What the step of a member computes.
     """
     if len(ways) == 1:
         return ways[0], "as there is no other way"
-    if convolves and platform == "cpu":
+    if cost.convolves and platform == "cpu":
         return "loop", "as convolutions are slow in other ways on a CPU"
+    if cost.multiply_adds > _BUSY and platform == "cpu":
+        return "loop", "as one member keeps a CPU busy"
     return "vmap", "until it is known whether trying others pays"
 
 

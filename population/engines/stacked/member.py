@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population.engines.stacked import captures
+from population.engines.stacked import captures, cost
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.effects import Effects
 from population.engines.stacked.layout import Flat, Layout, Moved, is_array, shown
-from population.in_force import dataflow, injected, restoring
+from population.in_force import injected, restoring
 from population.in_force.injected import Number
 
 FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets.
@@ -42,7 +42,7 @@ class MemberFunctions:
             among the arrays.
         moving: The places of those that `init` computes from meta_params.
         unused: The names of hyperparameters on which no value depends.
-        convolves: Whether `step` has a convolution.
+        cost: What `step` computes.
 
     Raises:
         ValueError: A shape depends on meta_params, `step` changes the structure of the
@@ -99,7 +99,7 @@ class MemberFunctions:
             if n.place in places and not self._keeps(n)
         ]
         self.moving = {n.place for leaf, n in self.injected if effects.makes(leaf)}
-        self.convolves = _convolves(step)
+        self.cost = cost.of(step)
         self.unused = [columns.names[column] for column in effects.unused()]
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
@@ -270,17 +270,6 @@ def _wide(number: Any) -> Any:
     array = jnp.asarray(number)
     narrow = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
     return array.astype(jnp.float32) if narrow else array
-
-
-def _convolves(jaxpr: Any) -> bool:
-    """Whether a jaxpr or one inside it has a convolution."""
-    found: set[str] = set()
-
-    def seen(equation: Any, *_: Any) -> None:
-        found.add(equation.primitive.name)
-
-    dataflow.uses(jaxpr, [dataflow.NOTHING] * len(jaxpr.invars), seen)
-    return "conv_general_dilated" in found
 
 
 def _shapes(tree: Any) -> Any:

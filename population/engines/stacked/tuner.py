@@ -62,9 +62,8 @@ class Tuner:
             self.batching = known
             logger.info("members are batched by %s, as in an earlier run", known)
         else:
-            convolves = found.member.convolves
             self.batching, reason = autotune.likely(
-                builder.ways, builder.platform, convolves=convolves
+                builder.ways, builder.platform, found.member.cost
             )
             self.settled, self.keep = len(builder.ways) == 1, False
             logger.info("members are batched by %s, %s", self.batching, reason)

@@ -17,6 +17,7 @@ from population.base import codec
 from population.engines.stacked import autotune
 from population.engines.stacked.builder import Builder
 from tests import probe
+from population.engines.stacked.cost import Cost, of
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import PLAIN, Functions, Traced
 from tests.helpers import Clock
@@ -169,20 +170,40 @@ def test_trying_pays_where_the_time_that_is_left_outweighs_compiling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ways", "platform", "convolves", "way"),
+    ("ways", "platform", "cost", "way"),
     [
-        (["loop"], "gpu", False, "loop"),
-        (["loop", "vmap", "map"], "cpu", False, "vmap"),
-        (["loop", "vmap", "map"], "cpu", True, "loop"),
-        (["loop", "vmap", "map"], "gpu", True, "vmap"),
-        (["loop", "vmap"], "cpu", False, "vmap"),
+        (["loop"], "gpu", Cost(False, 0), "loop"),
+        (["loop", "vmap", "map"], "cpu", Cost(False, 10**6), "vmap"),
+        (["loop", "vmap", "map"], "cpu", Cost(True, 0), "loop"),
+        (["loop", "vmap", "map"], "cpu", Cost(False, 10**8), "loop"),
+        (["loop", "vmap", "map"], "gpu", Cost(True, 10**8), "vmap"),
+        (["loop", "vmap"], "cpu", Cost(False, 0), "vmap"),
     ],
 )
 def test_a_run_begins_with_the_likely_way(
-    ways: list[str], platform: str, convolves: bool, way: str
+    ways: list[str], platform: str, cost: Cost, way: str
 ) -> None:
-    """Convolutions decide on a CPU; elsewhere all members side by side."""
-    assert autotune.likely(ways, platform, convolves=convolves)[0] == way
+    """Convolutions and large products decide on a CPU; elsewhere all side by side."""
+    assert autotune.likely(ways, platform, cost)[0] == way
+
+
+def test_the_products_of_a_step_are_counted() -> None:
+    """Those of a gradient too, and of a scan as often as it goes round."""
+
+    def loss(weights: Any, inputs: Any) -> Any:
+        return jnp.sum((inputs @ weights) ** 2)
+
+    def scanned(weights: Any, inputs: Any) -> Any:
+        def body(carry: Any, _: None) -> Any:
+            return carry @ inputs, None
+
+        return jax.lax.scan(body, weights, None, 5)[0]
+
+    weights, inputs = jnp.ones((3, 2)), jnp.ones((4, 3))
+    gradient = jax.make_jaxpr(jax.jit(jax.grad(loss)))(weights, inputs)
+    assert of(gradient.jaxpr) == Cost(False, 2 * 4 * 3 * 2)
+    square = jax.make_jaxpr(scanned)(jnp.ones((4, 3)), jnp.ones((3, 3)))
+    assert of(square.jaxpr) == Cost(False, 5 * 4 * 3 * 3)
 
 
 def test_a_step_with_a_convolution_is_looped_on_a_cpu() -> None:
