@@ -16,8 +16,8 @@ import pytest
 from population.base import codec
 from population.engines.stacked import autotune
 from population.engines.stacked.builder import Builder
-from tests import probe
 from population.engines.stacked.cost import Cost, of
+from tests import probe
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import PLAIN, Functions, Traced
 from tests.helpers import Clock
