@@ -61,7 +61,7 @@ class CheckpointsByStep(Mapping[int, Checkpoint]):
         return sum(1 for _ in self)
 
     def __repr__(self) -> str:
-        return f"CheckpointsByStep({self._id!r}, {[*self]})"
+        return f"CheckpointsByStep({self._id!r}, {len(self)} checkpoints)"
 
 
 class JournalGraph(CheckpointGraph):

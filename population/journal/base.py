@@ -75,7 +75,8 @@ class Journal(abc.ABC):
         """What is written within is committed at the end, or nothing of it.
 
         It waits for the write lock and takes it at once. What an interrupt has left
-        open is rolled back first; so there is never one within another.
+        open is rolled back first; so there is never one within another. To leave it
+        with an exception a second time is nothing.
         """
 
     @abc.abstractmethod

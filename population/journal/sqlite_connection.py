@@ -155,9 +155,9 @@ class Connection:
 
     def __exit__(self, *exc: object) -> None:
         """End a transaction: commit, or roll back if there was an exception."""
-        if exc[0] is not None:
-            return self.abandon()
         try:
+            if exc[0] is not None:
+                return self.abandon()
             self.check_is_there()
             self.run("COMMIT")
             self._commits += 1
@@ -165,7 +165,7 @@ class Connection:
             if self._held.file is not None:
                 self._held.file.writer = None
         except BaseException:
-            self.abandon()  # The commit itself has failed.
+            self.abandon()  # The commit has failed, or a Ctrl-C came before it.
             raise
         if self._commits % _COMMITS_BEFORE_MERGE == 0:
             self._merge()

@@ -74,7 +74,7 @@ class OpenRun:
         open_time: For how long the run was open.
         size: How many slots there are.
         closed: Whether the run was closed.
-        in_memory: Reported weights that nobody has said to be gone.
+        in_memory: Reported weights that are still in a memory, as far as known.
     """
 
     size = 0
@@ -98,10 +98,9 @@ class OpenRun:
         self.decider = Decider(mutator, self.graph, options.seed, options.stop.steps)
         silence = Silence(options.worker_timeout, options.clock())
         self.leases = LeaseRules(silence, liveness.is_gone)
-        self.guards = Guards(
-            journal, self.graph, self.decider, self.leases, self.wait_at
-        )
-        self.deciding = Deciding(self.decider, self.leases, self.guards)
+        rules = self.decider, self.leases
+        self.guards = Guards(journal, self.graph, *rules, self.wait_at)
+        self.deciding = Deciding(*rules, self.guards)
         self.events = Events(options.on_event, self.lock)
         self.log_once = LogOnce()
         self.holder = LeaseHolder()
@@ -189,8 +188,9 @@ class OpenRun:
             )
         has_saved = _has_saved(new)
         tx = state = None
+        transaction = self.journal.transaction()
         try:
-            with self.journal.transaction():
+            with transaction:
                 state = self.state()
                 self._state = None  # Until it is known what becomes of this.
                 tx = Transaction(self.journal, state, self.graph, self.moment(state))
@@ -200,7 +200,8 @@ class OpenRun:
                 result = work(tx)
                 if has_saved:
                     tx.do(self.params.sweep(tx, new, lambda: self.reachable(state)))
-        except BaseException:
+        except BaseException as error:
+            transaction.__exit__(type(error), error, None)  # A Ctrl-C may have come.
             self._transaction = None
             if tx is None or tx.records:
                 self.graph.forget()  # What was read within it.
@@ -229,9 +230,9 @@ class OpenRun:
         if type(new.params) is InMemory:
             held = self._numbered(new.params)
             return new._replace(params=held, params_text=codec.encode_params(held))
-        if new.params is not None and type(new.params) is not str:
-            if self.graph.generation(new.generation_id) is None:
-                return new._replace(params=None)  # It will be dropped: save nothing.
+        has_tree = new.params is not None and type(new.params) is not str
+        if has_tree and self.graph.generation(new.generation_id) is None:
+            return new._replace(params=None)  # It will be dropped: save nothing.
         return self.params.save(new, plain=plain)
 
     def submit(

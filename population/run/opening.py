@@ -65,7 +65,8 @@ def open_run(
         if not texts_of(journal):
             resuming.check_within(space, starts)
             structures.check_new(run.decider.mutator, metas)
-            first = [params.save(new) for new in _reports_of(starts, now)]
+            for new in _reports_of(starts, now):
+                first.append(params.save(new))
         with journal.transaction():
             tx = _opened(run, now, first, metas, space)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -90,6 +91,24 @@ class Transactions(Opening):
         record(journal, Fact("b", "1"))
         assert facts(journal) == ["b"]
         del left
+
+    def test_one_that_was_left_can_be_left_by_an_exception(
+        self, journal: Journal
+    ) -> None:
+        """So code that cannot know whether an interrupt came before the end is safe."""
+        transaction = journal.transaction()
+        with transaction:
+            journal.write([Fact("a", "1")])
+        transaction.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        assert facts(journal) == ["a"]
+        transaction = journal.transaction()
+        with contextlib.suppress(KeyError), transaction:
+            journal.write([Fact("b", "1")])
+            raise KeyError
+        transaction.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        assert facts(journal) == ["a"]
+        record(journal, Fact("c", "1"))
+        assert facts(journal) == ["a", "c"]
 
     def test_a_transaction_without_records_changes_nothing(
         self, journal: Journal

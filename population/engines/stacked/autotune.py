@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from population.engines.stacked.cost import Cost
+from population.engines.stacked.step_cost import StepCost
 
 logger = logging.getLogger("population")
 BATCHINGS = ("loop", "vmap", "map")  # Tried in this order: the first always works.
@@ -56,7 +56,7 @@ def worth_trying(num_members: int, steps_per_report: int) -> list[str]:
     return ["loop"] if steps_per_report == 1 else ["loop", "vmap"]
 
 
-def likely(ways: Sequence[str], platform: str, cost: Cost) -> tuple[str, str]:
+def likely(ways: Sequence[str], platform: str, cost: StepCost) -> tuple[str, str]:
     """The way to begin with, and the reason in words.
 
     Args:

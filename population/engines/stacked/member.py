@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population.engines.stacked import captures, cost
+from population.engines.stacked import captures, step_cost
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.effects import Effects
 from population.engines.stacked.layout import Flat, Layout, Moved, is_array, shown
@@ -99,7 +99,7 @@ class MemberFunctions:
             if n.place in places and not self._keeps(n)
         ]
         self.moving = {n.place for leaf, n in self.injected if effects.makes(leaf)}
-        self.cost = cost.of(step)
+        self.cost = step_cost.of(step)
         self.unused = [columns.names[column] for column in effects.unused()]
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:

@@ -16,7 +16,7 @@ import pytest
 from population.base import codec
 from population.engines.stacked import autotune
 from population.engines.stacked.builder import Builder
-from population.engines.stacked.cost import Cost, of
+from population.engines.stacked.step_cost import StepCost, of
 from tests import probe
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import PLAIN, Functions, Traced
@@ -172,16 +172,16 @@ def test_trying_pays_where_the_time_that_is_left_outweighs_compiling() -> None:
 @pytest.mark.parametrize(
     ("ways", "platform", "cost", "way"),
     [
-        (["loop"], "gpu", Cost(False, 0), "loop"),
-        (["loop", "vmap", "map"], "cpu", Cost(False, 10**6), "vmap"),
-        (["loop", "vmap", "map"], "cpu", Cost(True, 0), "loop"),
-        (["loop", "vmap", "map"], "cpu", Cost(False, 10**8), "loop"),
-        (["loop", "vmap", "map"], "gpu", Cost(True, 10**8), "vmap"),
-        (["loop", "vmap"], "cpu", Cost(False, 0), "vmap"),
+        (["loop"], "gpu", StepCost(False, 0), "loop"),
+        (["loop", "vmap", "map"], "cpu", StepCost(False, 10**6), "vmap"),
+        (["loop", "vmap", "map"], "cpu", StepCost(True, 0), "loop"),
+        (["loop", "vmap", "map"], "cpu", StepCost(False, 10**8), "loop"),
+        (["loop", "vmap", "map"], "gpu", StepCost(True, 10**8), "vmap"),
+        (["loop", "vmap"], "cpu", StepCost(False, 0), "vmap"),
     ],
 )
 def test_a_run_begins_with_the_likely_way(
-    ways: list[str], platform: str, cost: Cost, way: str
+    ways: list[str], platform: str, cost: StepCost, way: str
 ) -> None:
     """Convolutions and large products decide on a CPU; elsewhere all side by side."""
     assert autotune.likely(ways, platform, cost)[0] == way
@@ -201,9 +201,9 @@ def test_the_products_of_a_step_are_counted() -> None:
 
     weights, inputs = jnp.ones((3, 2)), jnp.ones((4, 3))
     gradient = jax.make_jaxpr(jax.jit(jax.grad(loss)))(weights, inputs)
-    assert of(gradient.jaxpr) == Cost(False, 2 * 4 * 3 * 2)
+    assert of(gradient.jaxpr) == StepCost(False, 2 * 4 * 3 * 2)
     square = jax.make_jaxpr(scanned)(jnp.ones((4, 3)), jnp.ones((3, 3)))
-    assert of(square.jaxpr) == Cost(False, 5 * 4 * 3 * 3)
+    assert of(square.jaxpr) == StepCost(False, 5 * 4 * 3 * 3)
 
 
 def test_a_step_with_a_convolution_is_looped_on_a_cpu() -> None:

@@ -368,7 +368,7 @@ def test_a_population_that_only_diverges_ends(kind: str) -> None:
         "winner": WinnerTakeAllGenetic(problems.mutate, 2, synchronous=True),
     }
     found = problems.controller(policies[kind], 3, steps=20)
-    with pytest.raises(RuntimeError, match="begun anew 20 times, and nobody"):
+    with pytest.raises(RuntimeError, match="begun anew 20 times, and no finite"):
         problems.run(found, PLAIN._replace(evaluate=nan))
     assert sum(found.diverged()) > 20
     assert probe.whole_claim(found) is None

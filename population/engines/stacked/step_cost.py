@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from population.in_force import dataflow
 
 
-class Cost(NamedTuple):
+class StepCost(NamedTuple):
     """The part of a step that decides how members are best batched.
 
     Attributes:
@@ -20,7 +20,7 @@ class Cost(NamedTuple):
     multiply_adds: int
 
 
-def of(jaxpr: Any) -> Cost:
+def of(jaxpr: Any) -> StepCost:
     """The cost of a traced step."""
     names: set[str] = set()
     products = [0]
@@ -32,7 +32,7 @@ def of(jaxpr: Any) -> Cost:
             products.append(times * _multiply_adds(equation))
 
     dataflow.uses(jaxpr, [dataflow.NOTHING] * len(jaxpr.invars), seen)
-    return Cost("conv_general_dilated" in names, sum(products))
+    return StepCost("conv_general_dilated" in names, sum(products))
 
 
 def _multiply_adds(equation: Any) -> int:
