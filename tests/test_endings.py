@@ -289,7 +289,7 @@ def test_a_population_that_only_diverges_ends(
     """Twenty times anew without a finite value of anybody are enough; it stays."""
     mutator = PopulationBasedTraining(same, 2, synchronous=waits)
     controller = run(mutator, 1.0, 2.0, 3.0, steps=100)
-    with pytest.raises(RuntimeError, match="begun anew 20 times, and nobody"):
+    with pytest.raises(RuntimeError, match="begun anew 20 times, and no finite"):
         drive(controller, lambda w, state: w.report(math.nan, state if saves else None))
     assert sum(controller.diverged()) >= 20
 
