@@ -24,12 +24,11 @@ from population.engines.processes import settings
 from population.engines.stacked import prefetching
 from population.mutators import FixedSchedule
 from tests.engines import settings_children as children
+from tests.engines.releases import x64
 
 SECONDS = 30  # Far more than anything here waits.
 Entering = Callable[[], AbstractContextManager[Any]]
 newer: Any = jax
-older: Any = jax.experimental
-x64 = (newer if hasattr(jax, "enable_x64") else older).enable_x64
 
 
 def mesh() -> jax.sharding.Mesh:

@@ -23,6 +23,7 @@ from population.mutators import (
     FixedSchedule,
     WinnerTakeAllGenetic,
 )
+from tests.engines import releases
 from tests.engines.regression import EVERY, GoBack
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import Functions, Traced
@@ -277,7 +278,7 @@ def test_settings_of_jax_have_programs_of_their_own() -> None:
         return found.newest(0).value
 
     assert trained() == 1
-    with jax.enable_x64(True):
+    with releases.x64(True):
         assert trained() == pytest.approx(1 + 4e-9, rel=1e-12)
     assert trained() == 1
 
