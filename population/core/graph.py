@@ -273,12 +273,12 @@ class JournalGraph(CheckpointGraph):
         """Where training can go on: the nearest that did not diverge and has params.
 
         The checkpoint itself or an ancestor; from one that diverged, the nearest with a
-        finite value, as what has none yet may be as bad. A root always qualifies; its
-        params are its `Start`'s, None meaning fresh ones. Where the loops keep the
-        weights themselves, params are not asked for.
+        finite value, as what has none yet may be as bad. A root always qualifies, with
+        None for fresh params. Where loops keep the weights, params are not needed.
         """
         value, params = checkpoint.diverged, self.keeps_weights
-        if not (value or (params and checkpoint.params is None)):
+        lacks = value or (params and checkpoint.params is None)
+        if checkpoint.parent is None or not lacks:
             return checkpoint
         fresh: str | None = None
         for segment in self.segments(checkpoint):
