@@ -303,7 +303,7 @@ class PopulationController:
     @property
     def workers(self) -> list[ActiveWorker]:
         """What each slot works on, by worker id; arrays stay in the params store."""
-        return self.open_run.workers()
+        return questions.workers(self.open_run)
 
     @property
     def finished(self) -> bool:
@@ -357,7 +357,7 @@ class PopulationController:
 
     def newest(self, worker_id: int) -> Checkpoint:
         """A slot's newest checkpoint."""
-        return self.open_run.newest(worker_id)
+        return questions.newest(self.open_run, worker_id)
 
     def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
         """A checkpoint's params, read from the params store if it keeps them.

@@ -15,6 +15,11 @@ from population.journal.records import Fact, Generation
 _TOKEN = re.compile(r"[0-9A-Za-z_]+")
 
 
+def is_own(key: str) -> bool:
+    """Whether the library itself records a fact under this key."""
+    return key in _CHECKS or key == "space"
+
+
 def texts_of(journal: Journal) -> dict[str, str]:
     """What is fixed about a run, encoded; empty for a new one."""
     return {fact.key: fact.value for fact in journal.all(Fact)}

@@ -115,7 +115,7 @@ class LeaseRules:
     ) -> Step:
         """Who reports is there, and has taken up what it was handed.
 
-        A slot that was given up is waited for again.
+        A slot that was given up is waited for again once it is trained further.
         """
         if holder is None and self.timeout is None and not state.lost:
             return Step()
@@ -124,7 +124,7 @@ class LeaseRules:
         if not current or new.step < slot.newest.step:
             return Step()
         records: tuple[Loss, ...] = ()
-        if worker_id in state.lost:
+        if worker_id in state.lost and new.step > slot.newest.step:
             records = (_loss(state, state.lost - {worker_id}, None, at),)
         lease = state.leases.get(worker_id)
         owner = UNCLAIMED if holder is None else holder

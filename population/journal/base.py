@@ -76,7 +76,7 @@ class Journal(abc.ABC):
 
         It waits for the write lock and takes it at once. What an interrupt has left
         open is rolled back first; so there is never one within another. To leave it
-        with an exception a second time is nothing.
+        by an exception once more, or when it could not begin, changes nothing.
         """
 
     @abc.abstractmethod

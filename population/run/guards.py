@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from population.core.decisions import Decider
 from population.core.graph import JournalGraph
@@ -23,7 +22,6 @@ class Guards:
         graph: All checkpoints.
         decider: Says when slots wait.
         leases: Say which slots are held.
-        wait_at: The step at which a slot waits.
 
     Attributes:
         set_backs: Ends a run in which no member makes progress.
@@ -37,7 +35,6 @@ class Guards:
         graph: JournalGraph,
         decider: Decider,
         leases: LeaseRules,
-        wait_at: Callable[[int], int | None],
     ) -> None:
         def may_train(state: RunState, worker_id: int) -> bool:
             held = not leases.is_free(state, worker_id)
@@ -45,7 +42,7 @@ class Guards:
 
         self.set_backs = SetBacks(journal, graph, may_train)
         self.unmet = Unmet(decider.decision_at)
-        self.idle = Idle(wait_at)
+        self.idle = Idle(decider.wait_at)
 
     def end_nothing(self) -> None:
         """Let everything go on: a script or a budget ends it."""

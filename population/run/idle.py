@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from population.core.known import Slot
+from population.core.state import RunState
 
 logger = logging.getLogger("population")
 _AT_ONE_STEP = 1_000
@@ -38,12 +39,12 @@ class Idle:
             purpose.
     """
 
-    def __init__(self, wait_at: Callable[[int], int | None]) -> None:
+    def __init__(self, wait_at: Callable[[RunState, int], int | None]) -> None:
         self._wait_at = wait_at
         self._polls: dict[int, _Polls] = {}
         self._said: set[str] = set()
 
-    def note(self, slot: Slot, step: int) -> None:
+    def note(self, state: RunState, slot: Slot, step: int) -> None:
         """A loop has polled a slot's present generation at this step."""
         row, worker_id = slot.generation.row, slot.generation.worker_id
         polls = self._polls.get(worker_id)
@@ -55,12 +56,12 @@ class Idle:
         else:
             polls.repeats += 1
             if polls.repeats == _AT_ONE_STEP:
-                self._stands_still(worker_id, polls)
+                self._stands_still(state, worker_id, polls)
         if polls.count == _WITHOUT_REPORT:
             self._is_silent(slot)
 
-    def _stands_still(self, worker_id: int, polls: _Polls) -> None:
-        limit = self._wait_at(worker_id)
+    def _stands_still(self, state: RunState, worker_id: int, polls: _Polls) -> None:
+        limit = self._wait_at(state, worker_id)
         if limit is not None and polls.step >= limit:
             polls.repeats = 0
             return

@@ -136,7 +136,8 @@ class SlotLease:
 
         def work(tx: Transaction) -> None:
             text, why = run.graph.params_text(checkpoint), f"rejected: {reason}"
-            tx.do(Step((Removal(tx.state.row, text, why),)))
+            if run.graph.at(checkpoint.row).params is not None:
+                tx.do(Step((Removal(tx.state.row, text, why),)))
             present = tx.state.slots[worker_id].generation.generation_id
             own = present == checkpoint.generation_id
             tx.resume(worker_id, run.reader, why[:_LONGEST_REASON] if own else "")
@@ -173,7 +174,7 @@ class SlotLease:
             return False
         if at.step < generation.step:
             check_step(generation, at.step)
-        self._run.guards.idle.note(slot, at.step)
+        self._run.guards.idle.note(state, slot, at.step)
         return True
 
     def _look(self, state: RunState, at: Position | None) -> ActiveWorker | None:
@@ -210,12 +211,13 @@ class SlotLease:
         if own is None:
             return None
         if at is not None and own == at.worker_id:
-            slot = run.state().slots[own]
+            state = run.state()
+            slot = state.slots[own]
             if not self._reclaimed and (
                 slot.generation.generation_id == at.generation_id
             ):
                 check_step(slot.generation, at.step)
-                run.guards.idle.note(slot, at.step)
+                run.guards.idle.note(state, slot, at.step)
                 return None
             if self._reclaimed and slot.newest.ref == at[1:]:
                 self._reclaimed = False

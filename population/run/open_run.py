@@ -10,7 +10,6 @@ back, and what is known is loaded at the next call.
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import pathlib
 import time
@@ -26,7 +25,6 @@ from population.base.types import ActiveWorker, Checkpoint, InMemory
 from population.core import loading, reachability, reports
 from population.core.decisions import Decider
 from population.core.graph import JournalGraph
-from population.core.known import check_id
 from population.core.leases import LeaseRules, Silence
 from population.core.state import RunState
 from population.core.step import EncodedReport, Moment
@@ -43,7 +41,7 @@ from population.run.liveness import LeaseHolder
 from population.run.lock import RunLock
 from population.run.open_time import OpenTime
 from population.run.options import Options
-from population.run.params_manager import ParamsManager
+from population.run.params_manager import ParamsManager, unsaved
 from population.run.transaction import Transaction
 
 Result = TypeVar("Result")
@@ -74,7 +72,8 @@ class OpenRun:
         open_time: For how long the run was open.
         size: How many slots there are.
         closed: Whether the run was closed.
-        in_memory: Reported weights that are still in a memory, as far as known.
+        in_memory: Recorded weights in this memory, as far as it is known.
+        numbered: How many reports of weights in this memory there were.
     """
 
     size = 0
@@ -99,7 +98,7 @@ class OpenRun:
         silence = Silence(options.worker_timeout, options.clock())
         self.leases = LeaseRules(silence, liveness.is_gone)
         rules = self.decider, self.leases
-        self.guards = Guards(journal, self.graph, *rules, self.wait_at)
+        self.guards = Guards(journal, self.graph, *rules)
         self.deciding = Deciding(*rules, self.guards)
         self.events = Events(options.on_event, self.lock)
         self.log_once = LogOnce()
@@ -111,7 +110,7 @@ class OpenRun:
         self._state: RunState | None = None
         self._transaction: weakref.ref[Transaction] | None = None
         self.in_memory: set[InMemory] = set()
-        self._numbers = itertools.count(1)
+        self.numbered = 0
 
     def close(self) -> None:
         """Close the journal, and end every worker."""
@@ -151,9 +150,9 @@ class OpenRun:
             return self._state
         if os.getpid() != self._pid:
             liveness.refuse_fork()
-        state = self._state
+        # None should this not come to its end: `changed` tells its news only once.
+        state, self._state = self._state, None
         if self.journal.changed() or state is None:
-            self._state = None  # Should this not come to its end.
             state = self._caught_up(state)
         self._state = state
         return state
@@ -176,8 +175,7 @@ class OpenRun:
 
         Args:
             work: Gets the transaction.
-            new: The reports that it records; what was saved for them is removed if
-                they are not recorded.
+            new: The reports that it records.
         """
         if self.closed:
             self.check_open()
@@ -207,8 +205,6 @@ class OpenRun:
                 self.graph.forget()  # What was read within it.
             else:
                 self._state = state  # Most refusals change nothing.
-            if has_saved:
-                self.params.undo(new, self.graph)
             raise
         self._transaction = None
         self._state = state
@@ -243,6 +239,8 @@ class OpenRun:
     ) -> dict[int, ActiveWorker]:
         """Record reports, decide and put branches in force: all or nothing.
 
+        What was saved for reports that are not recorded is removed.
+
         Args:
             new: The reports.
             holder: The worker that reports; None: who has claimed all slots, or a loop
@@ -257,14 +255,27 @@ class OpenRun:
         submit = self.deciding.submit
         work = functools.partial(submit, new=new, holder=text, before=before)
         found: dict[int, ActiveWorker] = {}
-        with self.lock.lock:
-            branched = self.transact(work, new)
-            if branched and self._state is not None:
-                for worker_id in branched:
-                    found[worker_id] = self._active(self._state, worker_id)
+        if self.closed:
+            self.params.forget(new)  # Else it would be left to a later process.
+        try:
+            with self.lock.lock:
+                branched = self.transact(work, new)
+                if branched and self._state is not None:
+                    for worker_id in branched:
+                        found[worker_id] = self._active(self._state, worker_id)
+        except BaseException:
+            self.undo(new)
+            raise
         if self.lock.pending:
             self.lock.drain()
         return found
+
+    def undo(self, new: Sequence[EncodedReport]) -> None:
+        """Remove what was saved for reports, unless it was recorded."""
+        if _has_saved(new):
+            with self.lock.lock:
+                unrecorded = unsaved(self.journal, new)
+            self.params.forget(unrecorded)
 
     def report(self, holder: LeaseHolder, *report: Any) -> float:
         """Report for a `Worker`; say how long it took without saving the params."""
@@ -283,20 +294,6 @@ class OpenRun:
             if self._state is not None:
                 self.guards.set_backs.check(self._state)
 
-    def workers(self) -> list[ActiveWorker]:
-        """What each slot works on."""
-        self.check_open()
-        with self.lock.lock:
-            size = len(self.state().slots)
-            return [self.active(worker_id) for worker_id in range(size)]
-
-    def newest(self, worker_id: Any) -> Checkpoint:
-        """A slot's newest checkpoint."""
-        self.check_open()
-        with self.lock.lock:
-            state = self.state()
-            return state.slots[check_id(len(state.slots), worker_id)].newest
-
     def active(self, worker_id: int) -> ActiveWorker:
         """What a slot works on, and when it waits. Called with the lock."""
         return self._active(self.state(), worker_id)
@@ -304,10 +301,6 @@ class OpenRun:
     def _active(self, state: RunState, worker_id: int) -> ActiveWorker:
         wait_at = self.decider.wait_at(state, worker_id)
         return state.work(worker_id)._replace(wait_at=wait_at)
-
-    def wait_at(self, worker_id: int) -> int | None:
-        """The step at which a slot waits. Called with the lock."""
-        return self.decider.wait_at(self.state(), worker_id)
 
     def waits(self, worker_id: int) -> bool:
         """Whether a slot waits. Called with the lock."""
@@ -365,14 +358,16 @@ class OpenRun:
                 f"A report of weights in memory needs InMemory(), got {params!r}, "
                 "which is of another report. The controller numbers them."
             )
-        held = InMemory(self.holder.owner.token, next(self._numbers))
-        self.in_memory.add(held)
-        return held
+        self.numbered += 1
+        return InMemory(self.holder.owner.token, self.numbered)
 
     def _after(
         self, tx: Transaction, new: Sequence[EncodedReport], has_saved: bool
     ) -> None:
         """Let the effects of a transaction follow; it is committed."""
+        for report in new:
+            if type(report.params) is InMemory and tx.recorded(report):
+                self.in_memory.add(report.params)
         for note in tx.notes:
             self.log_once(*note)
         if tx.events:

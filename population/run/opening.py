@@ -25,7 +25,7 @@ from population.journal.sqlite_file import JOURNAL_NAME
 from population.run import liveness, resuming, structures
 from population.run.open_run import OpenRun
 from population.run.params_manager import PARAMS_FOLDER
-from population.run.transaction import Transaction
+from population.run.transaction import Transaction, within
 
 _GENERATION = re.compile(r"[0-9A-Za-z_]+-[0-9]+-[0-9]+")
 
@@ -67,10 +67,9 @@ def open_run(
             structures.check_new(run.decider.mutator, metas)
             for new in _reports_of(starts, now):
                 first.append(params.save(new))
-        with journal.transaction():
-            tx = _opened(run, now, first, metas, space)
+        tx = within(journal, lambda: _opened(run, now, first, metas, space))
     except BaseException:
-        params.undo(first, run.graph)
+        run.undo(first)
         raise
     for effect in params.after(tx, first):
         effect()

@@ -19,12 +19,12 @@ from typing import Any
 from population.base import codec, run_paths
 from population.base.errors import JournalError, ParamsError, PopulationError
 from population.base.interfaces import ParamsStore
-from population.base.types import Checkpoint, InMemory, Ref, Saved
+from population.base.types import Checkpoint, InMemory, Saved
 from population.core.facts import store_key
-from population.core.graph import JournalGraph
 from population.core.owners import Owner
 from population.core.retention import Keep, path_of, saved_text
 from population.core.step import EncodedReport, Step
+from population.journal.base import Journal
 from population.journal.records import (
     UNREACHABLE,
     CheckpointRecord,
@@ -212,26 +212,14 @@ class ParamsManager:
             if new.bytes is not None and new.params_text not in recorded
         ]
         if unrecorded:
-            self.remove_now(unrecorded)
+            yield functools.partial(self.remove_now, unrecorded)
         if removed and self._most:
             self.remove(removed)
         elif removed:
             yield functools.partial(self._remove_here, removed)
 
-    def undo(self, reports: Iterable[EncodedReport], graph: JournalGraph) -> None:
-        """Remove what was saved for reports that failed, if they were not recorded."""
-        for new in reports:
-            if new.bytes is None:
-                continue
-            try:
-                recorded = _is_recorded(new, graph)
-            except JournalError:
-                continue  # It cannot be known now; a later session will.
-            if not recorded:
-                self.remove_now([new.params.path])
-
     def forget(self, reports: Iterable[EncodedReport]) -> None:
-        """Remove what was saved for reports that were never handed on."""
+        """Remove what was saved for reports that were not recorded."""
         self.remove_now([new.params.path for new in reports if new.bytes is not None])
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -359,6 +347,13 @@ def _size(tree: Any) -> int:
     return sum(int(getattr(leaf, "nbytes", 0)) for leaf in arrays)
 
 
-def _is_recorded(new: EncodedReport, graph: JournalGraph) -> bool:
-    found = graph.get_checkpoint(Ref(new.generation_id, new.step))
-    return found is not None and found.params == new.params
+def unsaved(journal: Journal, new: Iterable[EncodedReport]) -> list[EncodedReport]:
+    """Those reports whose saves the journal does not name; none if it cannot be read.
+
+    Several reports may share what was saved for the first of them.
+    """
+    try:
+        known = {save.params for save in journal.all(Save)}
+    except JournalError:
+        return []  # The next process that opens the run will know.
+    return [one for one in new if one.bytes and one.params_text not in known]

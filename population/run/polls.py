@@ -25,11 +25,12 @@ def poll(
     worker_id = check_id(run.size, worker_id)
     step = codec.integer(step, "step")
     with run.lock.lock:
-        slot = run.state().slots[worker_id]
+        state = run.state()
+        slot = state.slots[worker_id]
         current = generation_id == slot.generation.generation_id
         if current:
             reports.check_step(slot.generation, step)
-            run.guards.idle.note(slot, step)
+            run.guards.idle.note(state, slot, step)
             if run.leases.timeout is None:
                 return None
         elif generation_id is not None and generation_id != "":

@@ -12,7 +12,8 @@ from population.base.log_once import Notices
 from population.base.types import ActiveWorker, Checkpoint, InMemory
 from population.core import leases, reachability
 from population.core.decoding import decode
-from population.core.facts import begun, texts_of
+from population.core.facts import begun, is_own, texts_of
+from population.core.known import check_id
 from population.core.step import EncodedReport, Step
 from population.journal.records import Fact
 from population.run import deadlock
@@ -138,7 +139,8 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         run, lost = self._run, self._checked(gone, new)
 
         found = run.submit(new, self._holder, lambda tx: self._forget(tx, lost, new))
-        run.in_memory -= lost
+        with run.lock.lock:
+            run.in_memory -= lost
         return found
 
     @property
@@ -159,7 +161,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
 
     def undo(self, new: Sequence[EncodedReport]) -> None:
         """Remove what was saved for reports that were then not made."""
-        self._run.params.undo(new, self._run.graph)
+        self._run.undo(new)
 
     def check_progress(self) -> None:
         """After reports: RuntimeError if no member makes progress."""
@@ -171,11 +173,12 @@ class PopulationLease(Mapping[int, ActiveWorker]):
 
     def resume(self, worker_ids: Collection[int]) -> None:
         """Have slots go back to what is saved: their weights are in no memory."""
-        if not worker_ids:
+        ids = [check_id(self._run.size, worker_id) for worker_id in worker_ids]
+        if not ids:
             return
 
         def work(tx: Transaction) -> None:
-            for worker_id in worker_ids:
+            for worker_id in ids:
                 tx.resume(worker_id, None)
 
         with self._run.lock.lock:
@@ -232,6 +235,8 @@ class PopulationLease(Mapping[int, ActiveWorker]):
 
     def record_fact(self, key: str, value: Any) -> None:
         """Record something that is fixed about the run from now on, once."""
+        if is_own(key):
+            raise ValueError(f"{key!r} is a fact of the library: choose another key.")
         fact = Fact(key, codec.encode(value, key))
         with self._run.lock.lock:
             if key not in texts_of(self._run.journal):
@@ -278,12 +283,13 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         for params in gone:
             if type(params) is not InMemory:
                 raise TypeError(f"gone must name InMemory params, got {params!r}.")
-            if params.session != own or params in reported:
+            known = params.session == own and 0 < params.number <= self._run.numbered
+            if not known or params in reported:
                 raise ValueError(
                     f"gone must name params that this process has held, got {params!r}."
                     " A lease speaks for its own memory, of earlier reports."
                 )
-        return frozenset(gone)
+        return frozenset(gone) & self._run.in_memory
 
     def _claim(
         self, tx: Transaction, lost: Collection[InMemory]

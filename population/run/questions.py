@@ -5,11 +5,26 @@ from __future__ import annotations
 import collections
 from typing import Any
 
-from population.base.types import Checkpoint
+from population.base.types import ActiveWorker, Checkpoint
 from population.core.facts import texts_of
+from population.core.known import check_id
 from population.journal.base import Find
 from population.run import structures
 from population.run.open_run import OpenRun
+
+
+def workers(run: OpenRun) -> list[ActiveWorker]:
+    """What each slot works on."""
+    run.check_open()
+    with run.lock.lock:
+        return [run.active(worker_id) for worker_id in range(run.size)]
+
+
+def newest(run: OpenRun, worker_id: Any) -> Checkpoint:
+    """A slot's newest checkpoint."""
+    run.check_open()
+    with run.lock.lock:
+        return run.state().slots[check_id(run.size, worker_id)].newest
 
 
 def reachable(run: OpenRun) -> dict[int, Checkpoint]:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from population.base import codec
 from population.base.types import Checkpoint, Event
 from population.core import branching
 from population.core.graph import JournalGraph
 from population.core.state import RunState
-from population.core.step import Moment, Note, Restart, Step
+from population.core.step import EncodedReport, Moment, Note, Restart, Step
 from population.journal.base import Journal
-from population.journal.records import Fact, Record
+from population.journal.records import CheckpointRecord, Fact, Late, Record
+
+Result = TypeVar("Result")
+
+
+def within(journal: Journal, work: Callable[[], Result]) -> Result:
+    """The result of work in a transaction, which ends even if a Ctrl-C comes late."""
+    transaction = journal.transaction()
+    try:
+        with transaction:
+            return work()
+    except BaseException as error:
+        transaction.__exit__(type(error), error, None)
+        raise
 
 
 class Before(NamedTuple):
@@ -65,8 +79,8 @@ class Transaction:
     def do(self, step: Step) -> None:
         """Write a step's records, and apply them to what is known."""
         if step.records:
+            self.records += step.records  # What fails may have been written in part.
             self._journal.write(step.records)
-            self.records += step.records
             apply, about = self.state.apply, step.about
             for record in step.records:
                 apply(record, about)
@@ -76,6 +90,12 @@ class Transaction:
             self.notes += step.notes
         if step.restart is not None:
             self.restarts.append(step.restart)
+
+    def recorded(self, report: EncodedReport) -> bool:
+        """Whether this has recorded the params of a report."""
+        kinds = CheckpointRecord, Late
+        texts = (r.params for r in self.records if isinstance(r, kinds))
+        return report.params_text in texts
 
     def resume(self, worker_id: int, reader: str | None, reason: str = "") -> None:
         """Have a slot go back to its resume point.

@@ -35,7 +35,7 @@ class Turns:
             most: After so many saved reports others have their turn.
         """
         run = self._run
-        newest = run.newest(own)
+        newest = run.state().slots[own].newest
         branched = newest.generation_id != at_hand.generation_id
         if not branched and newest.step != at_hand.step:
             return False

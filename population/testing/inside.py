@@ -27,7 +27,7 @@ def wait_at(controller: PopulationController, worker_id: int) -> int | None:
     """The step at which a slot waits, or None."""
     run = controller.open_run
     with run.lock.lock:
-        return run.wait_at(worker_id)
+        return run.decider.wait_at(run.state(), worker_id)
 
 
 def live(controller: PopulationController) -> Sequence[int]:
