@@ -69,7 +69,7 @@ class JournalGraph(CheckpointGraph):
 
     Args:
         journal: Where they are recorded.
-        lock: InMemory while the journal is read; the controller's.
+        lock: Taken while the journal is read; the controller's.
         log_dir: The run folder; None: paths within it stay `RunPath`.
 
     Attributes:
@@ -134,7 +134,7 @@ class JournalGraph(CheckpointGraph):
         """The checkpoint of that name.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: There is no such checkpoint.
         """
         return self[ref.generation_id][ref.step]
 
@@ -380,7 +380,7 @@ class JournalGraph(CheckpointGraph):
         return found[0]
 
     def _origin(self, generation_id: str) -> tuple[int, int, Ref | None]:
-        """Its first row, and where a generation began, and from what: for ever."""
+        """A generation's first row, first step and parent, which never change."""
         found = self._origins.get(generation_id)
         if found is None:
             root = next(self.span(generation_id), None)

@@ -64,7 +64,7 @@ class OpenRun:
         decider: The mutator.
         deciding: Records reports and puts decisions in force.
         leases: The rules of leases.
-        guards: What ends a run that would go on for ever.
+        guards: End a run that would never end by itself.
         events: Tells `on_event`.
         notices: Says which hyperparameters are not in force.
         probes: What `init` was found to make of meta_params.

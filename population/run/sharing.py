@@ -78,7 +78,7 @@ def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
     try:
         other, owner = json.loads(text)
         return str(other), owner_of(owner)
-    except (ValueError, TypeError, JournalError):  # It is none of ours.
+    except (ValueError, TypeError, JournalError):  # Not written by this library.
         return None, None
 
 

@@ -1,7 +1,7 @@
 """Train a population in processes of this machine.
 
 `run(train, controller)` calls `train(worker)` in each process. Each opens the run
-folder by itself; they work as one population, and a process that dies stops nobody.
+folder by itself; they work as one population, and a process that dies stops no other.
 The settings of JAX that hold where `run` is called hold in each process, but for those
 that say which devices it has.
 """
