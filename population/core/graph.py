@@ -142,7 +142,7 @@ class JournalGraph(CheckpointGraph):
         """The checkpoint of a row of the journal.
 
         Raises:
-            JournalError: There is none.
+            JournalError: There is no such row.
         """
         return decoded(self._row(row), self.own)
 
@@ -150,7 +150,7 @@ class JournalGraph(CheckpointGraph):
         """A generation's newest checkpoint.
 
         Raises:
-            JournalError: It has none.
+            JournalError: It has no checkpoint.
         """
         newest = next(self.span(generation.generation_id, descending=True), None)
         if newest is None:

@@ -355,7 +355,7 @@ class OpenRun:
         return state
 
     def _numbered(self, params: InMemory) -> InMemory:
-        """Params in the memory of this process, told apart from all others.
+        """Params in the memory of this process, with a number of their own.
 
         Raises:
             ValueError: They are of another report.

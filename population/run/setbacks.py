@@ -189,7 +189,7 @@ class _Count:
             self.slots.clear()
 
     def add(self, worker_ids: Sequence[int], before: Before) -> None:
-        """These slots began anew; so far the run had come then."""
+        """Count that these slots began anew, from the progress `before` on."""
         if worker_ids and not self.slots:
             self.row, self.furthest = before.row, before.furthest
         self.slots.update(worker_ids)

@@ -156,7 +156,7 @@ class _WorkerProcesses:
         if self._listener.ident is None:
             self._listener.start()
         # No join: in Python 3.11 and 3.12 a thread counts as ended once Ctrl-C has
-        # interrupted a join. In small bites, so that Ctrl-C is heard.
+        # interrupted a join. In small bites, so that Ctrl-C takes effect.
         while not self._all_ended.wait(_REFRESH_S):
             pass
 
