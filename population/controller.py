@@ -265,8 +265,8 @@ class PopulationController:
     def claim_all(self, *, again: bool = True) -> PopulationLease:
         """Claim every slot for one loop that trains the whole population.
 
-        From now on the reports and polls of this controller are that loop's. What it
-        was given must be taken up anew: `InMemory` params of an earlier claim are none.
+        From now on the reports and polls of this controller are that loop's. It must
+        read the slots anew: `InMemory` params of an earlier claim count as lost.
 
         Args:
             again: Whether a loop of this very controller may have claimed them before.
@@ -342,7 +342,7 @@ class PopulationController:
         """The hyperparameters over steps that led to a checkpoint.
 
         Raises:
-            TypeError: It is none, as `best()` before the first value.
+            TypeError: It is not a `Checkpoint`; before a value `best()` is None.
         """
         if not isinstance(checkpoint, Checkpoint):
             raise TypeError(

@@ -204,7 +204,7 @@ class Worker:
     def reject(self, reason: str) -> None:
         """Say that the params that were handed out are of no use: a damaged file, say.
 
-        They count as none from now on, for all slots, and the slot goes on from the
+        They count as lost from now on, for all slots, and the slot goes on from the
         newest that are left: the next `poll` returns True.
 
         Raises:

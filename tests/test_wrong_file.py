@@ -209,7 +209,7 @@ def test_what_lies_beside_a_journal_is_looked_at_before_sqlite_does(
     """It would wait for a pipe for ever."""
     opened(tmp_path).close()
     os.mkfifo(tmp_path / f"{JOURNAL}-{beside}")
-    with pytest.raises(JournalError, match=r"is none\. Remove it"):
+    with pytest.raises(JournalError, match=r"is not a file\. Remove it"):
         opened(tmp_path)
 
 

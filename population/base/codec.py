@@ -60,7 +60,7 @@ def encode(
     Raises:
         TypeError: If something cannot be stored, or is nested deeper than `DEEPEST`
             containers; the message names its place.
-        ValueError: If there is a `InMemory` within the tree.
+        ValueError: There is an `InMemory` within the tree.
     """
     if type(tree) is str:
         return _dumps(tree)
@@ -104,11 +104,11 @@ def normalized(tree: Any, what: str) -> Any:
 
 
 def digest(tree: Any) -> str:
-    """The same text for equal trees, whatever the order of their dict keys.
+    """A text that is equal for equal trees, in any order of their dict keys.
 
     Raises:
         TypeError: If something cannot be stored; the message names its place.
-        ValueError: If there is a `InMemory` within the tree.
+        ValueError: There is an `InMemory` within the tree.
     """
     packed = _pack(tree, "meta_params", _IN_ORDER, 0)
     try:
@@ -123,7 +123,7 @@ def number(value: Any, what: str = "value") -> float | None:
     Waits for the device if the value is still being computed.
 
     Raises:
-        TypeError: If it is no real number; a bool is none, nor is a masked array.
+        TypeError: It is not a real number, or is a bool or a masked array.
         ValueError: If it is an array of more than one element.
     """
     kind = type(value)
@@ -156,7 +156,7 @@ def integer(value: Any, what: str, low: int = 0) -> int:
     """A worker id or step as a Python int.
 
     Raises:
-        TypeError: If it is no integer; bools and floats are none.
+        TypeError: It is not an integer; bools and floats are refused.
         ValueError: If it is below `low`.
     """
     kind = type(value)

@@ -62,7 +62,7 @@ class CheckpointGraph(Mapping[str, Mapping[int, Checkpoint]], abc.ABC):
 
 
 class PopulationView(Protocol):
-    """What a mutator may look at. It is read-only, and good for one call."""
+    """What a mutator may look at: read-only, valid only during the call."""
 
     @property
     def workers(self) -> Sequence[ActiveWorker]:

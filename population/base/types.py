@@ -55,7 +55,7 @@ class InMemory(NamedTuple):
     """Params that only the process has which reported them, in its memory.
 
     Report `InMemory()`: it counts as params until the process says that they are gone,
-    or is gone itself. For other processes it is none.
+    or is gone itself. In other processes it does not count as params.
 
     Attributes:
         session: Whose they are; filled in at the report.

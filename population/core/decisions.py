@@ -157,8 +157,8 @@ class Decider:
         """Branches that can be put in force, each once the one before is.
 
         Raises:
-            TypeError, ValueError: A branch is none, or its parent is not recorded, or
-                its hyperparameters cannot be stored.
+            TypeError, ValueError: A branch is not a `Branch`, its parent is not
+                recorded, or its hyperparameters cannot be stored.
         """
         for worker_id, branch in sorted(branches.items()):
             yield self._checked(check_id(len(state.slots), worker_id), branch)

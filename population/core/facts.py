@@ -29,7 +29,7 @@ def read(recorded: Mapping[str, str]) -> dict[str, Any]:
     """The facts of a journal, decoded.
 
     Raises:
-        JournalError: If one is none that a run can have.
+        JournalError: A fact has an invalid value.
     """
     found = {key: decode(text) for key, text in recorded.items()}
     for key, value in found.items():
@@ -40,10 +40,10 @@ def read(recorded: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_all(journal: Journal) -> dict[str, Any]:
-    """The same of a whole run, whose slots are as many as it says.
+    """The facts of a whole run, after a check that all its slots are recorded.
 
     Raises:
-        JournalError: Also if they are not.
+        JournalError: A fact is missing or invalid, or a slot has no generation.
     """
     found = read(texts_of(journal))
     missing = {"size", "run", "mode", "seed"} - {*found}

@@ -69,7 +69,7 @@ class JournalGraph(CheckpointGraph):
 
     Args:
         journal: Where they are recorded.
-        lock: InMemory while the journal is read; the controller's.
+        lock: Taken while the journal is read; the controller's.
         log_dir: The run folder; None: paths within it stay `RunPath`.
 
     Attributes:
@@ -134,7 +134,7 @@ class JournalGraph(CheckpointGraph):
         """The checkpoint of that name.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: There is no such checkpoint.
         """
         return self[ref.generation_id][ref.step]
 
@@ -142,7 +142,7 @@ class JournalGraph(CheckpointGraph):
         """The checkpoint of a row of the journal.
 
         Raises:
-            JournalError: There is none.
+            JournalError: There is no such row.
         """
         return decoded(self._row(row), self.own)
 
@@ -150,7 +150,7 @@ class JournalGraph(CheckpointGraph):
         """A generation's newest checkpoint.
 
         Raises:
-            JournalError: It has none.
+            JournalError: It has no checkpoint.
         """
         newest = next(self.span(generation.generation_id, descending=True), None)
         if newest is None:
@@ -380,7 +380,7 @@ class JournalGraph(CheckpointGraph):
         return found[0]
 
     def _origin(self, generation_id: str) -> tuple[int, int, Ref | None]:
-        """Its first row, and where a generation began, and from what: for ever."""
+        """A generation's first row, first step and parent, which never change."""
         found = self._origins.get(generation_id)
         if found is None:
             root = next(self.span(generation_id), None)

@@ -1,4 +1,4 @@
-"""Parts of what is known of a run: a slot, the best checkpoint, what is at hand."""
+"""Parts of `RunState`: a slot, the best checkpoint, the subject of a step."""
 
 from __future__ import annotations
 

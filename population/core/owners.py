@@ -43,7 +43,7 @@ def owner_of(text: str) -> Owner:
     """The owner that a journal's text names.
 
     Raises:
-        JournalError: It names none.
+        JournalError: It names no owner.
     """
     try:
         host, place, pid, started, token = json.loads(text)

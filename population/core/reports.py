@@ -1,6 +1,6 @@
 """What a report adds: each row of the protocol's table for reports.
 
-A report is recorded once, where it belongs, whoever sends it and however late. Nothing
+A report is recorded once, where it belongs, from any sender and however late. Nothing
 is decided here; `news` says whether the mutator is to be asked.
 """
 
@@ -49,7 +49,7 @@ def check(
         metrics: Further figures, or None.
 
     Raises:
-        TypeError, ValueError: Naming the part that is none.
+        TypeError, ValueError: A part is invalid; the message names it.
     """
     if type(worker_id) is not int or not 0 <= worker_id < size:
         worker_id = check_id(size, worker_id)

@@ -16,7 +16,7 @@ Array = TypeVar("Array", bound=npt.NDArray[Any])
 
 
 class View:
-    """The library's `PopulationView` of a run; `begin` makes it good for one call.
+    """The library's `PopulationView` of a run; `begin` prepares it for one call.
 
     Args:
         state: What is known of the run.

@@ -165,7 +165,7 @@ def _all_devices() -> list[jax.Device]:
 
 def _wait_for(ends: Sequence[threading.Event]) -> None:
     # No join: in Python 3.11 and 3.12 a thread counts as ended once Ctrl-C has
-    # interrupted a join. In small bites, so that Ctrl-C is heard.
+    # interrupted a join. In small bites, so that Ctrl-C takes effect.
     for end in ends:
         while not end.wait(_REFRESH_S):
             pass

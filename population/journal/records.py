@@ -133,7 +133,7 @@ class Best(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """That checkpoints which name these params have none any more.
+    """That checkpoints which name these params have lost them.
 
     Attributes:
         row: The last row before it; what is recorded later is not meant.

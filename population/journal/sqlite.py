@@ -29,7 +29,7 @@ class SqliteJournal(SqlJournal):
         look: Whether the file is only looked at, as if it could not be written.
 
     Raises:
-        ValueError: If the durability is none of these.
+        ValueError: `durability` is not one of the two.
         JournalError: If the file cannot be opened or written, is damaged, belongs to
             another program, or was written by a newer version of this library.
     """

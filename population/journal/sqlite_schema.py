@@ -280,7 +280,7 @@ def _make_own_paths_relative(connection: sqlite3.Connection) -> None:
             try:
                 new = _relative(json.loads(text), own)
             except (ValueError, RecursionError, TypeError):
-                continue  # Whoever needs this row will find that it is damaged.
+                continue  # A later read of this row reports the damage.
             changed = json.dumps(new, separators=(",", ":"))
             if changed != text:
                 connection.execute(

@@ -280,7 +280,7 @@ class _Replayer:
             return
         (worker_id, now), self._reminded = self._reminded, None
         if worker_id >= len(self._state.slots):
-            raise damaged(f"it tells of worker {worker_id}, which is none")
+            raise damaged(f"it names worker {worker_id}, which does not exist")
         newest = self._graph.newest_value(self._state.slots[worker_id].newest)
         if newest is not None:
             self._ask([Report(worker_id, newest)], opened, now)

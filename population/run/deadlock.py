@@ -88,7 +88,7 @@ def loses_states(run: OpenRun) -> bool:
 
 
 def never(run: OpenRun, waiting: Sequence[int]) -> str:
-    """That all slots wait for ever, and why that may be."""
+    """An error message: all slots wait without end, and the likely causes."""
     return (
         f"{describe(run, waiting)} All have reported what a decision needs, and "
         f"{type(run.decider.mutator).__name__}.update made none. Either its wait_at is "

@@ -35,7 +35,7 @@ class Events:
             self._lock.later(functools.partial(self._call, list(events)))
 
     def finished(self) -> None:
-        """The run has ended; told once."""
+        """Tell once that the run has ended."""
         if not self._finished:
             self._finished = True
             self.tell([Event("finished", -1, None)])

@@ -1,4 +1,4 @@
-"""What ends a run, or warns, where its loops would go on for ever."""
+"""Ends a run, or warns, where its loops would never end."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _LONGEST_REASON = 200
 
 
 class Position(NamedTuple):
-    """What a training loop has at hand.
+    """What a training loop trains now.
 
     Attributes:
         worker_id: The slot.
@@ -90,10 +90,10 @@ class SlotLease:
             return None if self.slot is None else self._run.active(self.slot)
 
     def poll(self, at: Position | None) -> ActiveWorker | None:
-        """Ask for other work than what is at hand; blocks while there is none.
+        """Ask for other work than the present one; blocks while there is none.
 
         Args:
-            at: What the loop has at hand; None at the start.
+            at: What the loop trains now; None at the start.
 
         Returns:
             The work of `slot`; None to carry on, and when the run has ended.
@@ -206,7 +206,7 @@ class SlotLease:
             self._turns.begin()
 
     def _ask(self, at: Position | None) -> ActiveWorker | None:
-        """What the slot works on, or None if that is what the loop has at hand."""
+        """What the slot works on, or None if the loop trains that already."""
         own, run = self.slot, self._run
         if own is None:
             return None

@@ -23,7 +23,7 @@ class Session(NamedTuple):
 
     Attributes:
         journal: Where it is recorded.
-        lock: InMemory while the journal is read.
+        lock: Taken while the journal is read.
     """
 
     journal: Journal

@@ -1,6 +1,6 @@
 """Whether the owner of a lease is still there: its process, and its part of it.
 
-A process is told by its id and by when it began, in the kernel's own ticks, which no
+A process is known by its id and by when it began, in the kernel's own ticks, which no
 change of the clock moves.
 """
 

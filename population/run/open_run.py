@@ -62,7 +62,7 @@ class OpenRun:
         decider: The mutator.
         deciding: Records reports and puts decisions in force.
         leases: The rules of leases.
-        guards: What ends a run that would go on for ever.
+        guards: End a run that would never end by itself.
         events: Tells `on_event`.
         notices: Says which hyperparameters are not in force.
         probes: What `init` was found to make of meta_params.
@@ -348,7 +348,7 @@ class OpenRun:
         return state
 
     def _numbered(self, params: InMemory) -> InMemory:
-        """Params in the memory of this process, told apart from all others.
+        """Params in the memory of this process, with a number of their own.
 
         Raises:
             ValueError: They are of another report.

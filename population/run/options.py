@@ -1,4 +1,4 @@
-"""What a controller was told about the run that it opens."""
+"""The arguments of a controller, about the run that it opens."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def check_faults(
         if not number or not 0 < float(str(worker_timeout)) < math.inf:
             raise ValueError(
                 "worker_timeout must be a positive number of seconds, got "
-                f"{worker_timeout!r}. None waits for silent workers for ever."
+                f"{worker_timeout!r}. None waits for silent workers without limit."
             )
     if durability not in DURABILITIES:
         raise ValueError(
@@ -180,7 +180,7 @@ def first_population(space: Any, size: Any, initial: str, seed: Any) -> list[Any
     """The first meta_params of each worker, drawn from a space.
 
     Raises:
-        TypeError, ValueError: If an argument is none of the kind.
+        TypeError, ValueError: An argument is invalid; the message names it.
     """
     size = codec.integer(size, "size", low=1)
     check_space(space)

@@ -110,10 +110,10 @@ class SetBacks:
             self._fresh.add([new.worker_id for new in lost], before)
 
     def check(self, state: RunState) -> None:
-        """End what would go on for ever.
+        """End a run that makes no progress.
 
         Raises:
-            RuntimeError: If a slot has begun anew too often.
+            RuntimeError: A slot has begun anew too often.
         """
         worker_id, count = self._diverging.most()
         if count >= self.tries and self._all_since(state, self._diverging.row):
@@ -121,9 +121,9 @@ class SetBacks:
             if progress.diverged and not (progress.finite or further):
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
-                    "and no finite value was reported meanwhile: this would go on for "
-                    "ever. Is the evaluation right, and can any member train "
-                    "with these hyperparameters? What was recorded stays."
+                    "and no finite value was reported meanwhile. Check the evaluation, "
+                    "and whether any member can train with these hyperparameters. "
+                    "What was recorded stays."
                 )
         worker_id, count = self._circling.most()
         if count >= self.circles and self._all_since(state, self._circling.row):
@@ -131,11 +131,10 @@ class SetBacks:
             if not further:
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
-                    "and meanwhile no member got beyond step "
-                    f"{state.furthest} or found a better value: this would go on for "
-                    "ever. Everybody diverges before a training state is saved that "
-                    "lies further on: save more often, or begin with other "
-                    "hyperparameters. What was recorded stays."
+                    "and meanwhile no member found a better value. No training state "
+                    f"beyond step {state.furthest} was saved meanwhile. Save more "
+                    "often, or begin with other hyperparameters. What was recorded "
+                    "stays."
                 )
         worker_id, count = self._fresh.most()
         if count >= self.tries:
@@ -190,7 +189,7 @@ class _Count:
             self.slots.clear()
 
     def add(self, worker_ids: Sequence[int], before: Before) -> None:
-        """These slots began anew; so far the run had come then."""
+        """Count that these slots began anew, from the progress `before` on."""
         if worker_ids and not self.slots:
             self.row, self.furthest = before.row, before.furthest
         self.slots.update(worker_ids)

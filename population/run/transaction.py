@@ -58,7 +58,7 @@ class Transaction:
         restarts: The slots that began a generation.
         tells: Whether events are wanted.
         reader: The session that trains all slots, if it is this one: weights in the
-            memory of others are none for it.
+            memory of others do not count for it.
         before: How far the run had come before.
     """
 

@@ -28,7 +28,7 @@ class _Alone:
     since: int = 0
 
     def add(self, step: int, limit: int | None) -> None:
-        """One more; a report that is made again is none."""
+        """Count one more, unless it repeats the last report."""
         if not self.last or self.last[-1] != step:
             self.last = [*self.last, step][-_NAMED:]
             self.since += limit is None or step >= limit

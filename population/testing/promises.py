@@ -141,7 +141,7 @@ def stuck(case: Case) -> Breach | None:
         return None
     position = patient.stuck[0]
     waits = patient.outcomes[position].waits
-    return Breach(f"Then everybody waits, at the steps {list(waits)}.", position)
+    return Breach(f"Then all workers wait, at the steps {list(waits)}.", position)
 
 
 def losses(case: Case) -> Breach | None:

@@ -245,7 +245,7 @@ class ScriptRunner:
             event.play(self)
             played.outcomes.append(self._outcome())
             played.states.append(inside.mutator_state(self.journal))
-            if self._patient and self._everybody_waits():
+            if self._patient and self._all_wait():
                 played.stuck.append(position)
 
     def _open(self) -> None:
@@ -284,7 +284,7 @@ class ScriptRunner:
             root.time,
         )
 
-    def _everybody_waits(self) -> bool:
+    def _all_wait(self) -> bool:
         live = (w for w in range(self.size) if w not in self.lost)
         return all(inside.waits(self.controller, w) for w in live)
 

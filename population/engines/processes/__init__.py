@@ -1,7 +1,7 @@
 """Train a population in processes of this machine.
 
 `run(train, controller)` calls `train(worker)` in each process. Each opens the run
-folder by itself; they work as one population, and a process that dies stops nobody.
+folder by itself; they work as one population, and a process that dies stops no other.
 The settings of JAX that hold where `run` is called hold in each process, but for those
 that say which devices it has.
 """
@@ -156,7 +156,7 @@ class _WorkerProcesses:
         if self._listener.ident is None:
             self._listener.start()
         # No join: in Python 3.11 and 3.12 a thread counts as ended once Ctrl-C has
-        # interrupted a join. In small bites, so that Ctrl-C is heard.
+        # interrupted a join. In small bites, so that Ctrl-C takes effect.
         while not self._all_ended.wait(_REFRESH_S):
             pass
 

@@ -1,4 +1,4 @@
-"""A run in the hands of the stacked engine: its reports, and how long it goes on."""
+"""The stacked engine's lease of a run: its reports, and how long it goes on."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EngineLease:
         recording_s: Seconds for recording reports and for decisions, without saving.
 
     Raises:
-        TypeError: It is no PopulationController.
+        TypeError: `controller` is not a PopulationController.
         JournalError: The run is closed or read-only.
         ClaimError: Another process or loop trains a slot.
     """
