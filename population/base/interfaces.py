@@ -74,7 +74,7 @@ class PopulationView(Protocol):
 
     @property
     def live(self) -> Sequence[int]:
-        """The worker ids of the slots that are not lost, ascending."""
+        """The worker ids of the slots that are waited for: not given up; ascending."""
 
     @property
     def rng(self) -> np.random.Generator:

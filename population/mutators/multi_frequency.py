@@ -201,8 +201,8 @@ def _migration(migrant: Member, best: Member, view: PopulationView) -> Branch:
 def _quarters(ranked: Sequence[Member]) -> list[Sequence[Member]]:
     """Winners, survivors, open members and losers.
 
-    If lost slots leave a number that four does not divide, survivors and open members
-    are the fewer.
+    If slots that were given up leave a number that four does not divide, survivors and
+    open members are the fewer.
     """
     size = -(-len(ranked) // 4)
     first, last = min(size, len(ranked) // 2), max(len(ranked) - size, len(ranked) // 2)

@@ -13,7 +13,7 @@ from population.testing.perturb import perturb
 from population.testing.promises import PROMISES, Breach, Promise
 from population.testing.runner import Case, Make, Played, quiet
 from population.testing.script import ScriptEvent
-from population.testing.scripts import long_script, one_round, script_with_loss, scripts
+from population.testing.scripts import long_script, one_round, script_with_gap, scripts
 from population.testing.shrink import shrink
 
 BRANCHES = "branches now and then"
@@ -128,7 +128,7 @@ def _cases(
         usual += [case(events, metas[:1]) for events in scripts(1, seed)[::4]]
     return {
         "usual": usual,
-        "loss": [case(script_with_loss(size, w, seed)) for w in {0, size - 1}],
+        "gap": [case(script_with_gap(size, w, seed)) for w in {0, size - 1}],
         "long": [case(long_script(size, seed))],
         "idle": [case(one_round(1))],
         "round": [case(one_round(10))],

@@ -31,24 +31,15 @@ def wait_at(controller: PopulationController, worker_id: int) -> int | None:
 
 
 def live(controller: PopulationController) -> Sequence[int]:
-    """The worker ids of the slots that are not lost, ascending."""
+    """The worker ids of the slots that are waited for, ascending."""
     run = controller.open_run
     with run.lock.lock:
         return run.state().live
 
 
-def give_up(
-    controller: PopulationController, slots: Collection[int], *, ask_again: bool = False
-) -> None:
-    """Record that exactly these slots are lost: no decision waits for them.
-
-    Args:
-        controller: The run.
-        slots: Their worker ids.
-        ask_again: Whether to show the mutator a live slot's newest report again, as
-            there may be no further one.
-    """
-    polls.give_up(controller.open_run, slots, exactly=True, ask=ask_again)
+def give_up(controller: PopulationController, slots: Collection[int]) -> None:
+    """Give up exactly these slots, without showing the mutator a value again."""
+    polls.give_up(controller.open_run, slots, exactly=True, ask=False)
 
 
 def why_it_never_ends(controller: PopulationController, waiting: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from population.testing.cost import Cost, cost_of
 from population.testing.runner import Case, Played, ScriptRunner
 from population.testing.script import (
     AllReport,
-    Lost,
+    GivenUp,
     ScriptedReport,
     ScriptEvent,
     negated,
@@ -43,7 +43,7 @@ class Promise(NamedTuple):
 
     Attributes:
         sentence: The promise, without its subject.
-        kind: The kind of scripts that test it: "usual", "loss", "long", "idle" or
+        kind: The kind of scripts that test it: "usual", "gap", "long", "idle" or
             "round".
         find: Plays a case, and returns how the promise was broken, or None.
     """
@@ -132,7 +132,7 @@ def modes(case: Case) -> Breach | None:
 
 def stuck(case: Case) -> Breach | None:
     """Check that live workers never all wait, so that none would report again."""
-    if any(isinstance(event, Lost) for event in case.script):
+    if any(isinstance(event, GivenUp) for event in case.script):
         return None
     if not any(limit is not None for o in case.plain.outcomes for limit in o.waits):
         return None
@@ -144,28 +144,30 @@ def stuck(case: Case) -> Breach | None:
     return Breach(f"Then all workers wait, at the steps {list(waits)}.", position)
 
 
-def losses(case: Case) -> Breach | None:
-    """Check that the others get a decision without the lost worker's reports."""
-    lost = {event.worker_id for event in case.script if isinstance(event, Lost)}
-    if not lost or len(lost) > len(case.population) - 2 or _others(case.plain, lost):
+def gaps(case: Case) -> Breach | None:
+    """Check that the others get a decision without the reports of who was given up."""
+    given_up = {event.worker_id for event in case.script if isinstance(event, GivenUp)}
+    if not given_up or len(given_up) > len(case.population) - 2:
+        return None
+    if _others(case.plain, given_up):
         return None
     if len(set(case.plain.states)) > 1:
         return None  # A round was decided, with no branch.
     script: list[ScriptEvent] = [
         ScriptedReport(event.worker_id, 20, 0.0, saved=True)
-        if isinstance(event, Lost)
+        if isinstance(event, GivenUp)
         else event
         for event in case.script
     ]
     script += [
-        ScriptedReport(worker_id, 1, 0.0, saved=True) for worker_id in sorted(lost)
+        ScriptedReport(worker_id, 1, 0.0, saved=True) for worker_id in sorted(given_up)
     ]
     other = ScriptRunner(dataclasses.replace(case, script=tuple(script))).run()
-    if not _others(other, lost):
+    if not _others(other, given_up):
         return None
     seen = (
-        "Nothing was decided for the others, which is when the lost worker reports "
-        "step +20 instead."
+        "Nothing was decided for the others, which is when the worker that was given "
+        "up reports step +20 instead."
     )
     return Breach(seen, len(case.script) - 1)
 
@@ -243,9 +245,9 @@ def _unexplained(played: Played) -> Played:
     return dataclasses.replace(played, outcomes=outcomes)
 
 
-def _others(played: Played, lost: set[int]) -> bool:
-    """Whether any worker that is not lost was branched."""
-    return any(found.place.worker_id not in lost for found in played.decisions)
+def _others(played: Played, given_up: set[int]) -> bool:
+    """Whether any worker that was not given up was branched."""
+    return any(found.place.worker_id not in given_up for found in played.decisions)
 
 
 def _dearer(
@@ -293,7 +295,7 @@ PROMISES: Sequence[Promise] = (
     Promise(watched.SAME_OBJECT, "usual", guarded(watched.SAME_OBJECT)),
     Promise("decides once however often a report is delivered", "usual", repeats),
     Promise("minds the mode: max of x is min of -x", "usual", modes),
-    Promise("closes its rounds without lost workers", "loss", losses),
+    Promise("closes its rounds without workers that were given up", "gap", gaps),
     Promise("keeps a state that does not grow with the history", "long", growth),
     Promise("does not look at every worker at every report", "idle", idle_cost),
     Promise("decides at a cost per report that is bounded", "round", mean_cost),

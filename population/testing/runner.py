@@ -157,7 +157,7 @@ class ScriptRunner:
         position: The index of the event that is played.
         clock: The clock of the run; every event takes a second.
         size: How many workers there are.
-        lost: The workers that are lost.
+        given_up: The workers whose slots are given up.
         last: The last report of each worker.
         previous: Where each worker's previous generation ended.
     """
@@ -184,7 +184,7 @@ class ScriptRunner:
         self.position = -1
         self.clock = Clock()
         self.size = len(case.population)
-        self.lost: set[int] = set()
+        self.given_up: set[int] = set()
         self.last: dict[int, Work] = {}
         self.previous: dict[int, Ref] = {}
         self.journal = SqliteJournal()
@@ -215,11 +215,11 @@ class ScriptRunner:
         return worker_id, newest.generation_id, step, params, value
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
-        """Report, once or several times; a worker that reports is not lost any more."""
-        returned = self.lost & {report[0] for report in reports}
+        """Report, once or several times; a worker that reports is waited for again."""
+        returned = self.given_up & {report[0] for report in reports}
         if returned:
-            self.lost -= returned
-            inside.give_up(self.controller, self.lost)
+            self.given_up -= returned
+            inside.give_up(self.controller, self.given_up)
         if last:
             self.last.update((report[0], report) for report in reports)
         for _ in range(self._times):
@@ -228,10 +228,10 @@ class ScriptRunner:
             else:
                 self.controller.set_evals(reports)
 
-    def lose(self, worker_id: int) -> None:
-        """Lose a worker's slot, until it reports again."""
-        self.lost.add(worker_id)
-        inside.give_up(self.controller, self.lost)
+    def give_up(self, worker_id: int) -> None:
+        """Give up a worker's slot, until it reports again."""
+        self.given_up.add(worker_id)
+        inside.give_up(self.controller, self.given_up)
 
     def _play(self, played: Played) -> None:
         self._open()
@@ -258,7 +258,7 @@ class ScriptRunner:
             clock=self.clock,
         )
         inside.end_nothing(self.controller)  # The script does.
-        inside.give_up(self.controller, self.lost)
+        inside.give_up(self.controller, self.given_up)
 
     def _newest(self) -> list[Checkpoint]:
         return [self.controller.newest(worker_id) for worker_id in range(self.size)]
@@ -285,7 +285,7 @@ class ScriptRunner:
         )
 
     def _all_wait(self) -> bool:
-        live = (w for w in range(self.size) if w not in self.lost)
+        live = (w for w in range(self.size) if w not in self.given_up)
         return all(inside.waits(self.controller, w) for w in live)
 
 

@@ -26,7 +26,7 @@ class ScriptedRun(Protocol):
         controller: The run.
         clock: Its clock.
         size: How many workers there are.
-        lost: The workers that are lost.
+        given_up: The workers whose slots are given up.
         last: The last report of each worker.
         previous: Where each worker's previous generation ended.
     """
@@ -34,7 +34,7 @@ class ScriptedRun(Protocol):
     controller: PopulationController
     clock: Clock
     size: int
-    lost: set[int]
+    given_up: set[int]
     last: dict[int, Work]
     previous: dict[int, Ref]
 
@@ -45,10 +45,10 @@ class ScriptedRun(Protocol):
         """The report of a worker that has trained on from its newest checkpoint."""
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
-        """Report; a worker that reports is not lost any more."""
+        """Report; a worker that reports is waited for again."""
 
-    def lose(self, worker_id: int) -> None:
-        """Lose a worker's slot, until it reports again."""
+    def give_up(self, worker_id: int) -> None:
+        """Give up a worker's slot, until it reports again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +124,9 @@ class AllReport(ScriptEvent):
         )
 
     def play(self, run: ScriptedRun) -> None:
-        """Report for every worker that is not lost."""
-        due = [w for w in range(run.size) if w not in run.lost and not run.held(w)]
+        """Report for every worker that is not given up."""
+        live = (w for w in range(run.size) if w not in run.given_up)
+        due = [w for w in live if not run.held(w)]
         if self.at_once:
             run.deliver([self._work(w, run) for w in due])
             return
@@ -249,8 +250,8 @@ class OldReport(ScriptEvent):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lost(ScriptEvent):
-    """A worker's slot is lost: it leaves `view.live` until it reports again.
+class GivenUp(ScriptEvent):
+    """A worker's slot is given up: it leaves `view.live` until it reports again.
 
     Attributes:
         worker_id: The worker.
@@ -259,12 +260,12 @@ class Lost(ScriptEvent):
     worker_id: int
 
     def __str__(self) -> str:
-        return f"worker {self.worker_id} is lost"
+        return f"worker {self.worker_id} is given up"
 
     def play(self, run: ScriptedRun) -> None:
-        """Lose the slot, unless it is the last live one."""
-        if len(run.lost | {self.worker_id}) < run.size:
-            run.lose(self.worker_id)
+        """Give up the slot, unless it is the last live one."""
+        if len(run.given_up | {self.worker_id}) < run.size:
+            run.give_up(self.worker_id)
 
 
 @dataclasses.dataclass(frozen=True)

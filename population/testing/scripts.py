@@ -11,8 +11,8 @@ from population.testing.script import (
     Again,
     AllReport,
     Earlier,
+    GivenUp,
     LateValue,
-    Lost,
     OldReport,
     Passes,
     ScriptedReport,
@@ -37,7 +37,7 @@ def scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
         _with_stragglers,
         _with_bad_values,
         _all_diverged,
-        _with_losses,
+        _with_gaps,
         _with_late_values,
         _with_repeats,
         _with_everything,
@@ -56,16 +56,16 @@ def long_script(size: int, seed: int) -> tuple[ScriptEvent, ...]:
     return tuple(AllReport(3, _values(size, rng), saved=True) for _ in range(36))
 
 
-def script_with_loss(size: int, lost: int, seed: int) -> tuple[ScriptEvent, ...]:
-    """A script in which one worker is lost at once; the others differ clearly."""
+def script_with_gap(size: int, gap: int, seed: int) -> tuple[ScriptEvent, ...]:
+    """A script in which one worker is given up at once; the others differ clearly."""
     rng = np.random.default_rng([seed, 200])
     others = [
         ScriptedReport(w, 2, round(10.0 * w + float(rng.normal()), 2), saved=True)
         for _ in range(15)
         for w in range(size)
-        if w != lost
+        if w != gap
     ]
-    return (Lost(lost), *others)
+    return (GivenUp(gap), *others)
 
 
 def one_round(steps: int) -> tuple[ScriptEvent, ...]:
@@ -123,11 +123,11 @@ def _all_diverged(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent
         yield ScriptedReport(number % size, int(rng.integers(1, 4)), value, saved=True)
 
 
-def _with_losses(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
+def _with_gaps(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count):
         draw = rng.random()
         if draw < 0.1:
-            yield Lost(_worker(size, rng))
+            yield GivenUp(_worker(size, rng))
         elif draw < 0.2:
             yield Passes(20.0)
         else:
@@ -170,7 +170,7 @@ def _with_everything(size: int, count: int, rng: Generator) -> Iterator[ScriptEv
             1: OldReport(worker_id, 3, math.nan),
             2: LateValue(worker_id, good),
             3: Earlier(worker_id, good),
-            4: Lost(worker_id),
+            4: GivenUp(worker_id),
         }
         value = None if draw == 5 else math.nan if draw == 6 else good
         saved = bool(rng.random() < 0.5)

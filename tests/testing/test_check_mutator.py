@@ -59,7 +59,7 @@ DEFECTS: list[tuple[type[Mutator[Any]], str]] = [
     (defects.WaitsAndWrites, "leaves its arguments"),
     (defects.SlowRounds, "cost per report that is bounded"),
     (defects.Scans, "does not look at every worker"),
-    (defects.WaitsForTheDead, "rounds without lost workers"),
+    (defects.WaitsForTheDead, "rounds without workers that were given up"),
     (defects.WaitsTooEarly, "never has all live workers wait"),
 ]
 ONE_ROUND = [AllReport(4, (3.0, 1.0, math.nan, 2.0), saved=True)]
@@ -245,7 +245,7 @@ def test_the_reports_hold_all_that_can_happen() -> None:
         "Again",
         "LateValue",
         "OldReport",
-        "Lost",
+        "GivenUp",
         "Passes",
     }
     reports = [event for event in events if type(event).__name__ == "ScriptedReport"]
