@@ -514,6 +514,50 @@ def test_reports_past_a_barrier_cost_the_same_however_many_there_are() -> None:
     assert len(probe.unmet(controller)) < 500
 
 
+class Raises(PopulationBasedTraining):
+    """All slots wait for each other at every tenth step; fails when told to."""
+
+    fails = False
+
+    def update(self, state: Any, report: Any, view: Any) -> Any:
+        """Fail, or decide."""
+        if self.fails:
+            raise ZeroDivisionError
+        return super().update(state, report, view)
+
+
+def test_a_report_that_was_rolled_back_is_not_remembered() -> None:
+    """Neither by a mutator that raised, nor by the refusal of a report itself."""
+    policy = Raises(lambda m: m, 10, synchronous=True)
+    controller = run(policy, 1.0, 2.0)
+    name = generation(controller)
+    controller.set_eval(0, name, 2, "saved", None)
+    before = probe.unmet(controller)
+    policy.fails = True
+    for step, value in ((4, 1.0), (5, math.nan)):
+        with pytest.raises(ZeroDivisionError):
+            controller.set_eval(0, name, step, None, value)
+        assert probe.unmet(controller) == before
+    policy.fails = False
+    controller.set_eval(1, generation(controller, 1), 1, "saved", 1.0)
+    assert probe.unmet(controller) == before
+    for step in range(10, 30):
+        remembered = probe.unmet(controller)
+        try:
+            if step % 2:
+                controller.set_eval(0, name, step, None, 1.0)
+            else:
+                controller.set_eval(0, name, step, "saved", None)
+        except RuntimeError:
+            break
+    assert step == 13
+    assert probe.unmet(controller) == remembered
+    with pytest.raises(RuntimeError, match=r"steps 11, 13 and states at .* 10, 12"):
+        controller.set_eval(0, name, step, None, 1.0)
+    controller.set_eval(0, name, step, "saved", 1.0)  # Both at once are recorded.
+    assert controller.newest(0).step == step
+
+
 def test_who_diverges_quickly_does_not_end_a_run_that_others_train_slowly() -> None:
     """Twenty times anew while another thread still evaluates its first report."""
     controller = run(PopulationBasedTraining(lambda m: m, 1), 1.0, 2.0, steps=3)

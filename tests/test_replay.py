@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pathlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 
 import population
 from population import Branch, Mutator, PopulationController, Report, Start
+from population.journal.records import Record
+from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.testing.perturb import perturb
 from tests import probe
@@ -206,6 +209,42 @@ def test_what_a_mutator_raises_while_it_is_replayed_is_raised(
     with pytest.raises(ZeroDivisionError):
         population.replay(tmp_path, Scripted(raises))
     controller.close()
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_a_replay_is_one_transaction_of_a_journal_that_is_closed(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception] | None,
+) -> None:
+    """The run in memory is written at once, and nothing is left open."""
+    trained(tmp_path, Scripted()).close()
+    outside: list[object] = []
+    opened: set[SqliteJournal] = set()
+    write, close = SqliteJournal.write, SqliteJournal.close
+
+    def count(journal: SqliteJournal, records: Sequence[Record]) -> None:
+        opened.add(journal)
+        if not probe.connection_of(journal).in_transaction:
+            outside.append(records)
+        write(journal, records)
+
+    def note(journal: SqliteJournal) -> None:
+        opened.discard(journal)
+        close(journal)
+
+    def decide(report: Report, view: Any) -> Mapping[int, Branch]:
+        assert len(opened) == 1
+        if error is not None:
+            raise error
+        return {}
+
+    monkeypatch.setattr(SqliteJournal, "write", count)
+    monkeypatch.setattr(SqliteJournal, "close", note)
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        population.replay(tmp_path, Scripted(decide))
+    assert not outside
+    assert not opened
 
 
 def test_only_a_run_on_disk_can_be_replayed(tmp_path: pathlib.Path) -> None:

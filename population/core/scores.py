@@ -136,8 +136,11 @@ class Scores:
         self.unsure[worker_id] = newest
 
     def behind(self, step: int) -> list[int]:
-        """The slots that a late report of a step may concern, but for its own."""
-        late = (self.steps <= step) | (self.ready <= step)
+        """The slots that a late report of a step may concern, but for its own.
+
+        One whose newest weights are gone may stand before the step.
+        """
+        late = (self.steps <= step) | (self.ready <= step) | (self.reached < step)
         found: list[int] = np.flatnonzero(late & (self.begins >= step)).tolist()
         return found
 

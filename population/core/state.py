@@ -92,7 +92,8 @@ class RunState:
         self._opening: Generation | None = None
         self._diverged = False  # Whether any lineage may hold what has.
         self._unreachable: dict[str, int] = {}  # Newest params that may be removed.
-        self._in_memory: dict[str, set[int]] = {}  # Newest params, by their text.
+        # By the text of params in memory: slots, and the rows that were their newest.
+        self._in_memory: dict[str, set[tuple[int, int]]] = {}
         self._last: Checkpoint | None = None  # What was applied last.
         self.must_reread = False
 
@@ -244,11 +245,19 @@ class RunState:
             self.must_reread = True
         elif text.startswith(HELD):
             self.best.checkpoint = None
-            for worker_id in self._in_memory.pop(text, ()):
-                if self._lose_newest(worker_id, text):
-                    self.scores.doubt(worker_id, self.slots[worker_id].newest)
+            for worker_id, row in self._in_memory.pop(text, ()):
+                slot = self.slots[worker_id]
+                if slot.newest.row != row:
+                    continue
+                # What was read to catch up may lack them already.
+                if type(slot.newest.params) is InMemory:
+                    slot.newest = slot.newest._replace(params=None)
+                self.scores.doubt(worker_id, slot.newest)
         elif text in self._unreachable:
-            self._lose_newest(self._unreachable.pop(text), text)
+            slot = self.slots[self._unreachable.pop(text)]
+            newest = slot.newest
+            if newest.params is not None and self.graph.params_text(newest) == text:
+                slot.newest = newest._replace(params=None)
 
     def _apply_loss(self, record: Loss) -> None:
         size = len(self.scores.steps)
@@ -343,19 +352,10 @@ class RunState:
         """Note params of a slot's newest checkpoint that may be removed."""
         if text is None:
             return
-        if type(newest.params) is InMemory:
-            self._in_memory.setdefault(text, set()).add(worker_id)
+        if text.startswith(HELD):
+            self._in_memory.setdefault(text, set()).add((worker_id, newest.row))
         elif newest.diverged:
             self._unreachable[text] = worker_id
-
-    def _lose_newest(self, worker_id: int, text: str) -> bool:
-        """Take removed params from a slot's newest checkpoint, if it has these."""
-        slot = self.slots[worker_id]
-        has = slot.newest.params is not None
-        if not has or self.graph.params_text(slot.newest) != text:
-            return False
-        slot.newest = slot.newest._replace(params=None)
-        return True
 
     def load_slot(self, worker_id: int) -> None:
         """Read from the journal where a slot stands."""

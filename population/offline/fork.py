@@ -19,8 +19,8 @@ from population.base.types import Checkpoint, Saved
 from population.controller import PopulationController
 from population.core import loading
 from population.core.decisions import Decider
-from population.core.decoding import decode_params
-from population.core.facts import texts_of
+from population.core.decoding import decode, decode_params
+from population.core.facts import lost, texts_of
 from population.core.graph import JournalGraph
 from population.core.reports import SAVED
 from population.core.state import RunState
@@ -31,6 +31,7 @@ from population.journal.records import (
     CheckpointRecord,
     CheckpointRow,
     Fact,
+    Loss,
     Removal,
     Save,
 )
@@ -220,10 +221,11 @@ def _write(source: Journal, journal: Journal, copy: _Copy, rules: _Rules) -> Non
     """Write all of the new run in one transaction."""
     mutator, space, last = rules
     with journal.transaction():
+        facts = transactions.facts_of(source)
         for transaction in transactions.transactions(source):
             copy.follow(transaction, beyond=transaction.first > last)
         copy.finish()
-        facts = transactions.facts_of(source)
+        copy.give_up(int(facts["size"]))
         facts |= {
             "mutator": name_of(type(mutator)),
             "settings": settings(mutator),
@@ -288,6 +290,8 @@ class _Copy:
         self._files = files
         self._own_store = own_store
         self._removals: list[Removal] = []
+        self._losses: list[Loss] = []
+        self._is_part = False  # Whether anything lies beyond the end.
         self._named: dict[str, CheckpointRow] = {}
         self.end = 0
 
@@ -296,7 +300,9 @@ class _Copy:
         after = transaction.after
         self._removals += [r for r in after if isinstance(r, Removal)]
         if beyond:
+            self._is_part = True
             return
+        self._losses += [r for r in after if isinstance(r, Loss)]
         for report in transaction.reports:
             if isinstance(report, CheckpointRecord):
                 self._checkpoint(report)
@@ -328,6 +334,23 @@ class _Copy:
                 self._copy_own(params)
             elif self._own_store:
                 self._share(text, params.path, named)
+
+    def give_up(self, size: int) -> None:
+        """Record which slots were not waited for at the end.
+
+        Args:
+            size: How many slots there are.
+        """
+        given_up: set[int] = set()
+        for loss in self._losses:
+            now = set(lost(decode(loss.lost), size))
+            if self._is_part and loss.row >= self.end:
+                now |= given_up  # A report beyond the end has brought the others back.
+            given_up = now
+        if given_up:
+            text = codec.encode(sorted(given_up))
+            time = self._losses[-1].time
+            self._journal.write([Loss(self.end, text, None, time)])
 
     def _checkpoint(self, record: CheckpointRecord) -> None:
         if record.params is not None and record.params.startswith(codec.HELD):

@@ -8,6 +8,7 @@ have done in the same situation.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -126,12 +127,11 @@ def replay(
     """
     folder = transactions.folder_of(run)
     journal = transactions.open_journal(folder)
-    try:
+    in_memory = contextlib.closing(SqliteJournal())
+    with contextlib.closing(journal), in_memory as copy, copy.transaction():
         with journal.reading():
-            replayer = _Replayer(journal, mutator, folder)
+            replayer = _Replayer(journal, copy, mutator, folder)
         return replayer.run()
-    finally:
-        journal.close()
 
 
 class _Replayer:
@@ -139,12 +139,17 @@ class _Replayer:
 
     Args:
         source: The recorded run.
+        journal: Of the run in memory; empty.
         mutator: Who is asked.
         folder: The run folder, in which the library's own paths lie.
     """
 
     def __init__(
-        self, source: Journal, mutator: Mutator[Any], folder: pathlib.Path
+        self,
+        source: Journal,
+        journal: Journal,
+        mutator: Mutator[Any],
+        folder: pathlib.Path,
     ) -> None:
         facts = transactions.facts_of(source)
         # What is recorded up to here never changes: a run that goes on meanwhile need
@@ -153,7 +158,7 @@ class _Replayer:
         self._source = source
         self._forked = int(facts.get("forked", {"row": 0})["row"])
         self._claimed = int(facts.get("claimed", -1))
-        self._journal = SqliteJournal()
+        self._journal = journal
         kept = ("run", "size", "mode", "seed")
         self._journal.write([Fact(key, codec.encode(facts[key])) for key in kept])
         self._graph = JournalGraph(self._journal, threading.RLock(), folder)
@@ -183,7 +188,6 @@ class _Replayer:
                 if not isinstance(record, Best):
                     self._put(record)
         self._remind([])
-        self._journal.close()
         return Replay(self._found, self._updates)
 
     def _create(self, transaction: RecordedTransaction) -> None:

@@ -72,9 +72,11 @@ class Deciding:
             told = reports.news(state, about, ready)
             if told is not None:
                 due.append(told)
+        unmet = self._guards.unmet
+        unmet.found.clear()  # Of what was rolled back.
         for report in new:
             if (report.value is None) != (report.params is None):
-                self._guards.unmet.check(state, report)
+                unmet.check(state, report)
         if tx.tells:
             self._tell(tx, due)
         return self.decide(tx, due) if due else ()

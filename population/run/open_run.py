@@ -374,14 +374,14 @@ class OpenRun:
             self.events.tell(tx.events)
         if tx.restarts or self.guards.set_backs.is_counting:
             self.guards.set_backs.note(tx.state, tx.before, new, tx.restarts)
+        if new and self.guards.unmet.found:
+            self.guards.unmet.keep()
         if self.leases.timeout is not None:
-            written = (r for r in tx.records if isinstance(r, Lease))
-            self.leases.silence.see(written)
+            self.leases.silence.see(r for r in tx.records if isinstance(r, Lease))
         self.lock.changed.notify_all()
         if has_saved:
-            for effect in self.params.after(tx, new):
+            for effect in (*self.params.after(tx, new), self._tidy):
                 self.lock.later(effect)
-            self.lock.later(self._tidy)
 
     def _tidy(self) -> None:
         self.params.tidy(Session(self.journal, self.lock.lock))

@@ -15,7 +15,7 @@ _NAMED = 3
 _WITHOUT_BARRIER = 10
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Alone:
     """The steps at which one of the two came without the other.
 
@@ -24,14 +24,15 @@ class _Alone:
         since: How many at or after the present barrier.
     """
 
-    last: list[int] = dataclasses.field(default_factory=list)
+    last: tuple[int, ...] = ()
     since: int = 0
 
-    def add(self, step: int, limit: int | None) -> None:
-        """Count one more, unless it repeats the last report."""
-        if not self.last or self.last[-1] != step:
-            self.last = [*self.last, step][-_NAMED:]
-            self.since += limit is None or step >= limit
+    def add(self, step: int, limit: int | None) -> _Alone:
+        """With one more, unless it repeats the last report."""
+        if self.last and self.last[-1] == step:
+            return self
+        counts = limit is None or step >= limit
+        return _Alone((*self.last, step)[-_NAMED:], self.since + counts)
 
     @property
     def every(self) -> int | None:
@@ -39,7 +40,7 @@ class _Alone:
         return self.last[-1] - self.last[-2] if len(self.last) > 1 else None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Kept:
     """What a slot has reported in a generation.
 
@@ -52,8 +53,23 @@ class _Kept:
 
     generation_id: str
     limit: int | None
-    values: _Alone = dataclasses.field(default_factory=_Alone)
-    saves: _Alone = dataclasses.field(default_factory=_Alone)
+    values: _Alone = _Alone()
+    saves: _Alone = _Alone()
+
+    def at(self, limit: int | None) -> _Kept:
+        """With the counts of a barrier, which begin anew at another one."""
+        if limit == self.limit:
+            return self
+        values, saves = _Alone(self.values.last), _Alone(self.saves.last)
+        return _Kept(self.generation_id, limit, values, saves)
+
+    def add(self, new: EncodedReport) -> _Kept:
+        """With one more report, which lacks one of the two."""
+        if new.value is None:
+            saves = self.saves.add(new.step, self.limit)
+            return dataclasses.replace(self, saves=saves)
+        values = self.values.add(new.step, self.limit)
+        return dataclasses.replace(self, values=values)
 
     def never_meet(self) -> bool:
         """Whether there is no step at which both will come, if they go on like this."""
@@ -71,6 +87,8 @@ class Unmet:
 
     Attributes:
         most: So many at or after a barrier are no chance.
+        found: What the reports of a transaction add, by slot, to be kept once it is
+            committed; cleared when the next one has reports. None: the two have met.
     """
 
     def __init__(self, decision_at: Callable[[RunState, int], int | None]) -> None:
@@ -78,6 +96,18 @@ class Unmet:
         self._is_said = False
         self.most = 3.0
         self._kept: dict[int, _Kept] = {}
+        self.found: dict[int, _Kept | None] = {}
+
+    def keep(self) -> None:
+        """Remember the reports of a transaction, which is committed."""
+        for worker_id, kept in self.found.items():
+            if kept is None:
+                self._kept.pop(worker_id, None)
+                continue
+            self._kept[worker_id] = kept
+            if kept.limit is None and kept.never_meet():
+                self._warn(worker_id, kept)
+        self.found.clear()
 
     def check(self, state: RunState, new: EncodedReport) -> None:
         """Look at a report that was just recorded, and lacks a value or params.
@@ -90,23 +120,19 @@ class Unmet:
         if (new.generation_id, new.step) != newest.ref:
             return
         if newest.value is not None and newest.params is not None:
-            self._kept.pop(worker_id, None)  # The two have met.
+            self.found[worker_id] = None  # The two have met.
             return
         if state.has_params and state.scores.ready[worker_id] >= 0:
             return  # They have met before, and may do so again.
         limit = self._decision_at(state, worker_id)
         kept = self._kept.get(worker_id)
         if kept is None or kept.generation_id != new.generation_id:
-            kept = self._kept[worker_id] = _Kept(new.generation_id, limit)
-        elif kept.limit != limit:
-            kept.limit, kept.values.since, kept.saves.since = limit, 0, 0
-        (kept.saves if new.value is None else kept.values).add(new.step, limit)
+            kept = _Kept(new.generation_id, limit)
+        kept = self.found[worker_id] = kept.at(limit).add(new)
         values, saves = kept.values.since, kept.saves.since
-        if not kept.never_meet():
+        if limit is None or not kept.never_meet():
             return
-        if limit is None:
-            self._warn(worker_id, kept)
-        elif values and saves and values + saves >= self.most:
+        if values and saves and values + saves >= self.most:
             raise RuntimeError(
                 f"Worker {worker_id} waits for a decision at step {limit}, which needs "
                 f"a value and the training state of one step. {_seen(kept)} Write "
