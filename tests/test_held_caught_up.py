@@ -86,7 +86,7 @@ def three(folder: pathlib.Path) -> Three:
 
 # What comes after a report of weights in memory, before others look: reports of the
 # slot, each with what it holds, its value and whether the first weights are gone.
-AFTER = {
+AFTER: dict[str, list[tuple[int, Any, float | None, bool]]] = {
     "a report without a value": [(9, HELD, None, True)],
     "a report of less": [(9, None, 30.0, True)],
     "a report of more": [(9, HELD, 30.0, True)],
@@ -104,7 +104,7 @@ AFTER = {
 def test_what_is_gone_by_the_time_of_a_look_is_gone(
     tmp_path: pathlib.Path, after: str, value: float | None
 ) -> None:
-    """A barrier rests on it for nobody."""
+    """No barrier rests on it any more."""
     runs = three(tmp_path)
     runs.report(0, 5, "saved at 5", 9.0)
     runs.compare()
