@@ -296,8 +296,14 @@ def test_a_report_is_encoded_by_name_too() -> None:
     """In the order of `set_eval`, and a missing part is named."""
     lease = opened().claim_all()
     name = lease[0].generation_id
-    place = {"worker_id": 0, "generation_id": name, "step": 1}
-    new = lease.encode(**place, params=None, value=1.0, metrics={"a": 2})
+    new = lease.encode(
+        worker_id=0,
+        generation_id=name,
+        step=1,
+        params=None,
+        value=1.0,
+        metrics={"a": 2},
+    )
     assert new == lease.encode(0, name, 1, None, 1.0, {"a": 2})
     encode: Any = lease.encode
     with pytest.raises(TypeError, match=r"encode\(\) missing .* 'value'"):
