@@ -254,11 +254,11 @@ class PopulationController:
         return found
 
     def give_up(self, worker_id: int) -> None:
-        """Wait for a slot no longer, until it reports again.
+        """Wait for a slot no longer, until a later step than its newest is reported.
 
-        For loops of the two calls whose process is gone: a decision that waits for all
-        slots then comes without it, at once if the others have reported what it needs.
-        A slot that a `Worker` has held need not be given up: another takes it over.
+        For loops of the two calls whose process is gone (a `Worker` is replaced): what
+        waits for all slots is decided without this one, at once if the others have
+        reported what is needed; with none left, once a slot is trained further.
         """
         polls.give_up(self.open_run, [worker_id])
 
@@ -342,7 +342,7 @@ class PopulationController:
         """The hyperparameters over steps that led to a checkpoint.
 
         Raises:
-            TypeError: It is not a `Checkpoint`; before a value `best()` is None.
+            TypeError: Not a `Checkpoint`; `best()` is None before a finite value.
         """
         if not isinstance(checkpoint, Checkpoint):
             raise TypeError(

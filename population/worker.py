@@ -284,7 +284,7 @@ class Worker:
     def _check_applied(self, state: Any) -> None:
         """Say if the optimiser uses other hyperparameters than those in force."""
         if "optax" not in sys.modules or isinstance(state, str):
-            return  # Then the state holds no optimiser of its.
+            return  # The state holds no optax optimiser.
         self._watch.reported(self.generation_id, self._name, self.meta_params, state)
 
     @functools.cached_property

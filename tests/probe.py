@@ -360,7 +360,7 @@ def settle() -> None:
     """Wait until all files that are to be removed are."""
     from population.run import remover
 
-    remover.settle()
+    remover.wait()
 
 
 # Waiting, and what ends a run.

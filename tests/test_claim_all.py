@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from population import PopulationController, Stop
-from population.base.errors import ClaimError
+from population.base.errors import ClaimError, JournalError
 from population.base.types import InMemory, Saved
 from tests import probe
 from tests.helpers import Clock, Scripted, branch_at, everything, poll
@@ -222,3 +222,105 @@ def test_a_run_that_has_ended_can_be_claimed() -> None:
     assert controller.finished
     assert [work.step for work in controller.claim_all().values()] == [1, 1, 1]
     assert controller.finished
+
+
+# What a lease refuses.
+
+RELEASED = "was released: claim all slots again"
+
+
+def test_a_released_lease_records_nothing(tmp_path: pathlib.Path) -> None:
+    """Its slots are free for others, who would train beside weights nobody holds."""
+    controller = opened(tmp_path, worker_timeout=60.0)
+    lease = controller.claim_all()
+    name = lease[0].generation_id
+    arrays = lease.encode(0, name, 1, {"w": np.ones(2)}, 1.0)
+    lease.release()
+    before = everything(controller)
+    for act in (
+        lambda: lease.encode(0, name, 1, InMemory(), 1.0),
+        lambda: lease.report([arrays]),
+        lambda: lease.report([]),
+        lambda: lease.resume([0]),
+        lambda: lease.resume([]),
+        lease.renew,
+        lease.unblock,
+    ):
+        with pytest.raises(ClaimError, match=RELEASED):
+            act()
+    assert everything(controller) == before
+    assert not list(tmp_path.rglob("*.msgpack")), "the save was removed"
+    lease.release()  # A second time does nothing.
+    controller.claim_all().report([])
+
+
+def test_a_lease_that_was_released_stays_so_after_another_claim() -> None:
+    """A loop that was replaced by another one in its process finds out."""
+    controller = opened()
+    first = controller.claim_all()
+    first.release()
+    second = controller.claim_all()
+    with pytest.raises(ClaimError, match=RELEASED):
+        first.report([])
+    second.report([])
+
+
+def test_every_call_of_a_lease_says_that_the_run_is_closed() -> None:
+    """No call answers from what was known before."""
+    controller = opened()
+    lease = controller.claim_all()
+    name = lease[0].generation_id
+    encoded = lease.encode(0, name, 1, InMemory(), 1.0)
+    controller.close()
+    for act in (
+        lease.slots,
+        lease.taken,
+        lease.needed,
+        lease.firsts,
+        lease.facts,
+        lease.renew,
+        lease.unblock,
+        lambda: lease.reports,
+        lambda: lease.load("a path"),
+        lambda: lease.resume([0]),
+        lambda: lease.encode(0, name, 1, InMemory(), 1.0),
+        lambda: lease.report([encoded]),
+        lambda: lease.record_fact("key", 1),
+    ):
+        with pytest.raises(JournalError, match="This run is closed"):
+            act()
+    lease.release()  # It has ended with the run.
+
+
+def test_a_report_is_encoded_by_name_too() -> None:
+    """In the order of `set_eval`, and a missing part is named."""
+    lease = opened().claim_all()
+    name = lease[0].generation_id
+    new = lease.encode(
+        worker_id=0,
+        generation_id=name,
+        step=1,
+        params=None,
+        value=1.0,
+        metrics={"a": 2},
+    )
+    assert new == lease.encode(0, name, 1, None, 1.0, {"a": 2})
+    encode: Any = lease.encode
+    with pytest.raises(TypeError, match=r"encode\(\) missing .* 'value'"):
+        encode(0, name, 1, None)
+
+
+def test_reports_that_were_not_encoded_are_refused_in_words() -> None:
+    """Whatever was passed, and before anything is recorded."""
+    lease: Any = opened().claim_all()
+    name = lease[0].generation_id
+    new = lease.encode(0, name, 1, None, 1.0)
+    for odd in ([(0, name, 1, None, 1.0)], [new, None], new):
+        with pytest.raises(TypeError, match="report needs a list of what encode retu"):
+            lease.report(odd)
+    for odd in ("", "a path", InMemory()):
+        with pytest.raises(TypeError, match="gone must be a list of InMemory params"):
+            lease.report([new], gone=odd)
+    with pytest.raises(TypeError, match="gone must name InMemory params, got 'path'"):
+        lease.report([new], gone=["path"])
+    assert lease.reports == 0

@@ -139,7 +139,7 @@ class LeaseRules:
     def give_up(
         self, state: RunState, worker_ids: Iterable[int], told: int | None, at: Moment
     ) -> Step:
-        """These slots are not waited for until they report again.
+        """These slots are not waited for until they are trained further.
 
         Args:
             state: What is known.

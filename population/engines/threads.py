@@ -57,11 +57,11 @@ def run(
     if type(count) is not int or count < 1:
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
     places = list(devices) if devices else _all_devices()
-    crew = _WorkerThreads(train, controller, jax_settings.taken("train"))
+    workers = _WorkerThreads(train, controller, jax_settings.taken("train"))
     ends = [threading.Event() for _ in range(count)]
     threads = [
         threading.Thread(
-            target=crew.work,
+            target=workers.work,
             args=(places[index % len(places)], end),
             name=f"population-{index}",
             daemon=True,
@@ -70,11 +70,11 @@ def run(
     ]
     start = time.perf_counter()
     with progress_module.bars(controller) if progress else contextlib.nullcontext():
-        interrupted = crew.run(threads, ends)
+        interrupted = workers.run(threads, ends)
     wall_s = time.perf_counter() - start
-    if crew.error is not None:
-        raise crew.error
-    return Summary(count, wall_s, crew.overhead_s, interrupted)
+    if workers.error is not None:
+        raise workers.error
+    return Summary(count, wall_s, workers.overhead_s, interrupted)
 
 
 class _WorkerThreads:
@@ -165,7 +165,7 @@ def _all_devices() -> list[jax.Device]:
 
 def _wait_for(ends: Sequence[threading.Event]) -> None:
     # No join: in Python 3.11 and 3.12 a thread counts as ended once Ctrl-C has
-    # interrupted a join. In small bites, so that Ctrl-C takes effect.
+    # interrupted a join. With a timeout, as Python handles Ctrl-C only in between.
     for end in ends:
         while not end.wait(_REFRESH_S):
             pass

@@ -192,7 +192,7 @@ class Connection:
                 self._held.file.writer = None
 
     def close(self) -> None:
-        """Close the file; a second time is nothing."""
+        """Close the file; a second time does nothing."""
         self._closed = True
         self._held.close()
         self._closing.detach()

@@ -125,7 +125,9 @@ def _opened(path: pathlib.Path, flags: int) -> OpenFile:
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise JournalError(f"The journal must be a file; {path} is not.")
+            raise JournalError(
+                f"The journal must be a regular file, which {path} is not."
+            )
         place = found.st_dev, found.st_ino
         known = _FILES.get(place)
         if known is None:

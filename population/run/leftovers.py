@@ -18,18 +18,6 @@ _SESSIONS = 5  # So far back a removal may have been cut off.
 _NUMBER = re.compile(r"(.*-)(\d+)")
 
 
-class Session(NamedTuple):
-    """How a run is read.
-
-    Attributes:
-        journal: Where it is recorded.
-        lock: Taken while the journal is read.
-    """
-
-    journal: Journal
-    lock: AbstractContextManager[object]
-
-
 class Left(NamedTuple):
     """What may be left of sessions that are gone.
 
@@ -46,10 +34,14 @@ class Left(NamedTuple):
     folders: list[str]
 
 
-def look(run: Session) -> Left | None:
-    """Look for what dead sessions may have left; None if there are none."""
-    journal = run.journal
-    with run.lock:
+def look(journal: Journal, lock: AbstractContextManager[object]) -> Left | None:
+    """What dead sessions may have left; None if there are none.
+
+    Args:
+        journal: Where the run is recorded.
+        lock: Taken while the journal is read.
+    """
+    with lock:
         # In this order: a dead session has recorded all that it ever will, so what is
         # read after that names every save of its own that counts.
         openings = [o for o in journal.all(Opening) if o.owner is not None]

@@ -36,7 +36,6 @@ from population.run import liveness
 from population.run.deciding import Deciding
 from population.run.events import Events
 from population.run.guards import Guards
-from population.run.leftovers import Session
 from population.run.liveness import LeaseHolder
 from population.run.lock import RunLock
 from population.run.open_time import OpenTime
@@ -380,11 +379,11 @@ class OpenRun:
             self.leases.silence.see(r for r in tx.records if isinstance(r, Lease))
         self.lock.changed.notify_all()
         if has_saved:
-            for effect in (*self.params.after(tx, new), self._tidy):
+            for effect in (*self.params.after(tx, new), self._remove_leftovers):
                 self.lock.later(effect)
 
-    def _tidy(self) -> None:
-        self.params.tidy(Session(self.journal, self.lock.lock))
+    def _remove_leftovers(self) -> None:
+        self.params.remove_leftovers(self.journal, self.lock.lock)
 
 
 def _has_saved(new: Sequence[EncodedReport]) -> bool:

@@ -14,6 +14,7 @@ import pathlib
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from population.base import codec, run_paths
@@ -77,7 +78,7 @@ class ParamsManager:
         self._vanishes = in_memory and store is None
         self._remover = Remover()
         self._most = self._most_bytes = 0  # Looked through when there are more.
-        self._has_tidied = False
+        self._has_looked = False
 
     def begin(self, token: str) -> None:
         """What is saved from now on is of the session with this token."""
@@ -234,18 +235,24 @@ class ParamsManager:
         """Remove unrecorded saves before the caller goes on."""
         if paths:
             self.remove(paths)
-            self._remover.settle()
+            self._remover.wait()
 
-    def tidy(self, run: leftovers.Session) -> None:
+    def remove_leftovers(
+        self, journal: Journal, lock: AbstractContextManager[object]
+    ) -> None:
         """Remove, once a session, saves that killed sessions have never named.
 
         Only those of sessions that are gone: others may be about to report theirs.
+
+        Args:
+            journal: Where the run is recorded.
+            lock: Taken while the journal is read.
         """
-        if self._has_tidied:
+        if self._has_looked:
             return
-        self._has_tidied = True
+        self._has_looked = True
         try:
-            self.remove(self._left(run))
+            self.remove(self._left(journal, lock))
         except (OSError, PopulationError) as error:
             logger.warning("what earlier sessions have left was not removed: %s", error)
 
@@ -253,9 +260,11 @@ class ParamsManager:
         """Remove what is left to be removed."""
         self._remover.close()
 
-    def _left(self, run: leftovers.Session) -> list[str]:
+    def _left(
+        self, journal: Journal, lock: AbstractContextManager[object]
+    ) -> list[str]:
         """The paths that sessions which are gone have not removed, or never named."""
-        found = leftovers.look(run)
+        found = leftovers.look(journal, lock)
         if found is None:
             return []
         left = [path for path in found.removed if saved_text(path) not in found.known]
@@ -310,7 +319,7 @@ class ParamsManager:
         if self._before_first_save is not None:
             self._before_first_save()
             self._before_first_save = None
-        self._remover.settle()  # Else a slow disk would fill up all the same.
+        self._remover.wait()  # Else a slow disk would fill up all the same.
         name = f"{generation_id}/{step}-{self._token}"
         path = self._need_store().save(name, params)
         return Saved(path), _size(params)

@@ -102,7 +102,7 @@ def _check_superseded(
 def give_up(
     run: OpenRun, worker_ids: Iterable[Any], *, exactly: bool = False, ask: bool = True
 ) -> None:
-    """Wait for slots no longer, until they report again.
+    """Wait for slots no longer, until they are trained further.
 
     Args:
         run: The run.

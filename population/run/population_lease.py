@@ -14,6 +14,7 @@ from population.core import leases, reachability
 from population.core.decoding import decode
 from population.core.facts import begun, is_own, texts_of
 from population.core.known import check_id
+from population.core.state import RunState
 from population.core.step import EncodedReport, Step
 from population.journal.records import Fact
 from population.run import deadlock
@@ -41,6 +42,9 @@ class SlotWork(NamedTuple):
 
 class PopulationLease(Mapping[int, ActiveWorker]):
     """Every slot under one lease: the work of each, by worker id.
+
+    After `release`, whatever would record something raises a ClaimError. Once the
+    controller is closed, whatever reads or records raises a JournalError.
 
     Weights may stay in the memory of the engine: it reports `InMemory()`. Before
     training overwrites any, it sets aside those that are `needed`; with its next
@@ -101,7 +105,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
                     slot.newest,
                     run.waits(worker_id),
                 )
-                for worker_id, slot in enumerate(run.state().slots)
+                for worker_id, slot in enumerate(self._state().slots)
             ]
 
     def needed(self) -> frozenset[InMemory]:
@@ -112,12 +116,34 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         run = self._run
         with run.lock.lock:
             return reachability.needed_in_memory(
-                run.state(), run.graph, run.decider, run.holder.owner.token
+                self._state(), run.graph, run.decider, run.holder.owner.token
             )
 
-    def encode(self, *report: Any) -> EncodedReport:
-        """Check and encode a report, in the argument order of `set_eval`."""
-        return self._run.encode(*report, plain=False)
+    def encode(
+        self,
+        worker_id: int,
+        generation_id: str,
+        step: int,
+        params: Any,
+        value: Any,
+        metrics: Any = None,
+    ) -> EncodedReport:
+        """Check a report and save its arrays; `report` records it.
+
+        Args:
+            worker_id: The slot.
+            generation_id: What was trained.
+            step: The training steps of `params`.
+            params: `InMemory()`, a path, a tree to save, or None.
+            value: How good it is; None: not evaluated.
+            metrics: Further figures, as plain data.
+
+        Raises:
+            TypeError, ValueError: An argument is invalid; nothing was saved.
+        """
+        self._check_held()
+        place = worker_id, generation_id, step
+        return self._run.encode(*place, params, value, metrics, plain=False)
 
     def report(
         self, new: Sequence[EncodedReport], *, gone: Collection[InMemory] = ()
@@ -133,12 +159,17 @@ class PopulationLease(Mapping[int, ActiveWorker]):
             The slots that now have other work.
 
         Raises:
-            TypeError: `gone` names what is not `InMemory`.
-            ValueError: It names what was never in this memory.
+            TypeError: `new` holds what `encode` did not return, or `gone` what is not
+                `InMemory`.
+            ValueError: `gone` names what was never in this memory.
         """
         run, lost = self._run, self._checked(gone, new)
 
-        found = run.submit(new, self._holder, lambda tx: self._forget(tx, lost, new))
+        def before(tx: Transaction) -> None:
+            self._check_held()
+            self._forget(tx, lost, new)
+
+        found = run.submit(new, self._holder, before)
         with run.lock.lock:
             run.in_memory -= lost
         return found
@@ -147,7 +178,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
     def reports(self) -> int:
         """How many reports with a value there are so far."""
         with self._run.lock.lock:
-            return self._run.state().reports
+            return self._state().reports
 
     @property
     def open_s(self) -> float:
@@ -169,15 +200,18 @@ class PopulationLease(Mapping[int, ActiveWorker]):
 
     def load(self, params: Any, like: Any = None) -> Any:
         """A checkpoint's params, read from the params store if it keeps them."""
+        self._run.check_open()
         return self._run.params.load(params, like)
 
     def resume(self, worker_ids: Collection[int]) -> None:
         """Have slots go back to what is saved: their weights are in no memory."""
+        self._check_held()
         ids = [check_id(self._run.size, worker_id) for worker_id in worker_ids]
         if not ids:
             return
 
         def work(tx: Transaction) -> None:
+            self._check_held()
             for worker_id in ids:
                 tx.resume(worker_id, None)
 
@@ -192,6 +226,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
             RuntimeError: Naming the slots, their steps, and the likely cause.
         """
         with self._run.lock.lock:
+            self._check_held()
             deadlock.resolve(self._run, evaluators=False)
 
     def renew(self) -> None:
@@ -205,6 +240,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
                     tx.do(rules.renew(tx.state, *place))
 
         with run.lock.lock:
+            self._check_held()
             state = run.state()
             slots = range(len(state.slots)) if rules.timeout is not None else ()
             due = [w for w in slots if rules.due(state, w, run.clock())]
@@ -216,7 +252,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         """The slots that other workers have taken since."""
         text = self._holder.text
         with self._run.lock.lock:
-            state = self._run.state()
+            state = self._state()
             slots = range(len(state.slots))
             return [w for w in slots if not leases.holds(state, text, w)]
 
@@ -274,10 +310,33 @@ class PopulationLease(Mapping[int, ActiveWorker]):
             run.in_memory -= lost
         run.lock.drain()
 
+    def _state(self) -> RunState:
+        """What is known of the run. Called with the lock.
+
+        Raises:
+            JournalError: The controller is closed.
+        """
+        self._run.check_open()
+        return self._run.state()
+
+    def _check_held(self) -> None:
+        """Refuse to record anything for slots that were given back."""
+        self._run.check_open()
+        if self._run.all_holder is not self._holder:
+            raise ClaimError("This lease was released: claim all slots again.")
+
     def _checked(
         self, gone: Collection[InMemory], new: Sequence[EncodedReport]
     ) -> frozenset[InMemory]:
-        """Weights that may be named as gone."""
+        """Weights that may be named as gone by these reports."""
+        for report in new:
+            if not isinstance(report, EncodedReport):
+                raise TypeError(
+                    "report needs a list of what encode returned, got "
+                    f"{type(report).__name__} in it."
+                )
+        if isinstance(gone, (str, InMemory)):
+            raise TypeError(f"gone must be a list of InMemory params, got {gone!r}.")
         own = self._run.holder.owner.token
         reported = [report.params for report in new if type(report.params) is InMemory]
         for params in gone:

@@ -97,9 +97,9 @@ def check_arguments(
     """Refuse arguments of the controller that no run can have.
 
     Raises:
-        TypeError: If one is not of the kind that is needed.
-        ValueError: If the population is empty, the space has no domain, or the mode
-            or seed are unknown.
+        TypeError: An argument has the wrong type.
+        ValueError: The population is empty, the space has no domain, the mode is
+            unknown, or the seed is out of range.
     """
     if isinstance(population, (str, Mapping)) or not isinstance(population, Iterable):
         raise TypeError(
@@ -131,7 +131,7 @@ def check_faults(
     """Refuse arguments about faults that no run can have.
 
     Raises:
-        TypeError, ValueError: If one is not of the kind that is needed.
+        TypeError, ValueError: An argument is invalid; the message names it.
     """
     if not isinstance(keep, Keep | None):
         raise TypeError(

@@ -78,20 +78,22 @@ def run(
     parts = pickling.pack({"train": train, **controller.arguments()})
     payload = pickle.dumps(pickling.Order(settings.sent(), parts))
     places = gpus.environments(count, gpus_per_worker, memory_fraction)
-    crew = _WorkerProcesses(controller.events)
+    processes = _WorkerProcesses(controller.events)
     start = time.perf_counter()
     with progress_module.bars(controller) if progress else contextlib.nullcontext():
         try:
-            interrupted = crew.work(payload, places)
+            interrupted = processes.work(payload, places)
         finally:
-            crew.end()
+            processes.end()
     wall_s = time.perf_counter() - start
-    if crew.error is not None:
-        raise crew.error
+    if processes.error is not None:
+        raise processes.error
     finished = controller.finished  # Looked at in any case: `on_event` hears of it.
-    if len(crew.deaths) == count and not (interrupted or finished):
-        raise RuntimeError(_all_died(crew.deaths))
-    return Summary(count, wall_s, crew.overhead_s, interrupted, len(crew.deaths))
+    if len(processes.deaths) == count and not (interrupted or finished):
+        raise RuntimeError(_all_died(processes.deaths))
+    return Summary(
+        count, wall_s, processes.overhead_s, interrupted, len(processes.deaths)
+    )
 
 
 class _WorkerProcesses:
@@ -156,7 +158,7 @@ class _WorkerProcesses:
         if self._listener.ident is None:
             self._listener.start()
         # No join: in Python 3.11 and 3.12 a thread counts as ended once Ctrl-C has
-        # interrupted a join. In small bites, so that Ctrl-C takes effect.
+        # interrupted a join. With a timeout, as Python handles Ctrl-C only in between.
         while not self._all_ended.wait(_REFRESH_S):
             pass
 
