@@ -16,13 +16,19 @@ _KEPT = 17  # To look back over 16 reports at the one before them.
 Entries = deque[tuple[int, float]]
 
 
+def score_of(checkpoint: Checkpoint, sign: float) -> float:
+    """Lower is better whatever the mode; inf for None, NaN and infinities."""
+    value = checkpoint.value
+    return math.inf if value is None or not math.isfinite(value) else sign * value
+
+
 class Scores:
     """The newest values on each slot's lineage.
 
     Args:
         size: How many slots there are.
         graph: All checkpoints.
-        score_of: A checkpoint's score; lower is better, inf for none.
+        sign: 1.0 if lower values are better, else -1.0.
 
     Attributes:
         steps: `[N]` step of the newest report with a value on each lineage, or -1.
@@ -32,11 +38,9 @@ class Scores:
         unsure: The slots whose `ready` has to be looked for, with their newest.
     """
 
-    def __init__(
-        self, size: int, graph: JournalGraph, score_of: Callable[[Checkpoint], float]
-    ) -> None:
+    def __init__(self, size: int, graph: JournalGraph, sign: float) -> None:
         self._graph = graph
-        self._score_of = score_of
+        self._sign = sign
         self.steps: npt.NDArray[np.int64] = np.full(size, -1, np.int64)
         self.scores: npt.NDArray[np.float64] = np.full(size, math.inf)
         self.begins: npt.NDArray[np.int64]
@@ -113,7 +117,9 @@ class Scores:
         self.unsure.pop(worker_id, None)
         valued = None if newest is None else self._graph.newest_value(newest)
         self.steps[worker_id] = -1 if valued is None else valued.step
-        self.scores[worker_id] = math.inf if valued is None else self._score_of(valued)
+        self.scores[worker_id] = (
+            math.inf if valued is None else score_of(valued, self._sign)
+        )
         if self._recent is not None:
             last = int(self.steps[worker_id]), float(self.scores[worker_id])
             self._recent.begin(worker_id, *last)
@@ -163,7 +169,7 @@ class Scores:
                 found = self._graph.newest_value(newest(worker_id), until=step)
                 known = (-1, math.inf)
                 if found is not None:
-                    known = found.step, self._score_of(found)
+                    known = found.step, score_of(found, self._sign)
             steps[worker_id], scores[worker_id] = known
         return steps, scores
 

@@ -20,7 +20,7 @@ from population.core.graph import JournalGraph
 from population.core.known import BestSoFar, Slot, Subject
 from population.core.owners import owner_of
 from population.core.retention import Saves
-from population.core.scores import Scores
+from population.core.scores import Scores, score_of
 from population.journal.base import Journal
 from population.journal.records import (
     UNREACHABLE,
@@ -79,7 +79,7 @@ class RunState:
         self.row, self.time, self.reports = 0, 0.0, 0
         self.furthest = 0
         self.slots: list[Slot] = []
-        self.scores = Scores(size, graph, self.score)
+        self.scores = Scores(size, graph, self._sign)
         self.best = BestSoFar()
         self.mutator: MutatorRecord | None = None
         self.has_params = self.has_held = self.is_claimed = False
@@ -123,10 +123,7 @@ class RunState:
 
     def score(self, checkpoint: Checkpoint) -> float:
         """Lower is better whatever the mode; inf for None, NaN and infinities."""
-        value = checkpoint.value
-        if value is None or not math.isfinite(value):
-            return math.inf
-        return self._sign * value
+        return score_of(checkpoint, self._sign)
 
     def as_score(self, value: float) -> float:
         """A value in the sense of `score`."""
