@@ -373,7 +373,8 @@ class Machine(RuleBasedStateMachine):
         for said in reports:
             newest = self._model.newest(said.worker_id)
             if said.generation == newest.name[0] and said.step >= newest.step:
-                heard.add(said.worker_id)
+                if said.step > newest.step:  # An evaluator's value is no training.
+                    heard.add(said.worker_id)
                 known = self._leases.holder[said.worker_id]
                 if known is holder or (known is None and holder == RAW):
                     self._leases.write(said.worker_id, holder)
