@@ -29,7 +29,7 @@ FLOORS := sed -n 's/^    \([A-Za-z0-9_-]*\)>=\([0-9.]*\)$$/\1==\2/p' setup.cfg
 CONSTRAIN := $(PINS:%=--constraint %) $(if $(filter oldest,$(LANE)),--constraint $(VENV)/floors.txt)
 # What the newest lane runs, in at most ten minutes: see CONTRIBUTING.md.
 WHOLE := --cov --cov-report=term:skip-covered --cov-fail-under=90
-PART := tests/engines tests/params tests/report tests/space tests/testing \
+PART := tests/engines tests/journals tests/params tests/report tests/space tests/testing \
   tests/test_codec.py tests/test_controller.py tests/test_crash.py tests/test_faults.py \
   tests/test_hyperparams.py tests/test_sqlite_journal.py tests/test_worker.py
 PREPARE := $(if $(filter true,$(CI)),$(if $(filter newest,$(LANE)),,.venv-prepare/installed))
@@ -61,6 +61,7 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.speed.processes
 	$(RUN) -m benchmarks.speed.saves
 	$(RUN) -m benchmarks.speed.population
+	$(RUN) -m benchmarks.speed.cold
 	$(RUN) -m benchmarks.quality.toy
 	$(RUN) -m benchmarks.quality.complex_cnn
 	$(RUN) -m benchmarks.render

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pathlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,20 +17,21 @@ from population.base.run_paths import run_folder
 from population.base.types import (
     ActiveWorker,
     Checkpoint,
-    Held,
     Ref,
     Schedule,
     Start,
     Stop,
 )
-from population.core.incoming import Incoming
+from population.core.graph import JournalGraph
 from population.core.retention import Keep
+from population.core.step import EncodedReport
 from population.journal.base import Journal
-from population.run import opening, resuming, structures
+from population.run import opening, polls, questions, resuming
 from population.run.events import OnEvent
-from population.run.open_run import Session
-from population.run.options import Rules
-from population.run.params_manager import Keeper
+from population.run.open_run import OpenRun
+from population.run.options import Options
+from population.run.params_manager import ParamsManager
+from population.run.population_lease import PopulationLease
 from population.worker import Worker
 
 logger = logging.getLogger("population")
@@ -57,9 +59,8 @@ class PopulationController:
             need them any more (`population.Keep`). None: as recorded when
             the run began, else none.
         worker_timeout: Seconds without a poll or report after which a slot's worker is
-            thought to be dead, and after twice that a slot that nobody has taken over
-            is waited for no longer. None: only a process of this host that has died
-            loses its slots.
+            thought to be dead: another one may take the slot over. None: only a
+            process of this host that has died loses its slots.
         durability: What a report survives once it is acknowledged: "process", the
             death of any process, or "power", a power cut too.
         on_event: Called with each `population.Event` of this process, after it is
@@ -68,10 +69,10 @@ class PopulationController:
 
     Attributes:
         graph: All checkpoints: `graph[generation_id][step]`.
-        session: The run as the library's own workers and engines see it.
+        events, open_run: The run as the library's own engines and tests see it.
 
     Raises:
-        ValueError: If an argument is none that a run can have.
+        ValueError: An argument is invalid.
         TypeError: If meta_params or params cannot be stored; the place is named.
         JournalError: If the run folder cannot be used.
         RunMismatchError: If it holds a run with another size, mode, seed or mutator, or
@@ -107,11 +108,11 @@ class PopulationController:
         ]
         folder = None if log_dir is None else run_folder(log_dir)
         in_memory = journal is None and folder is None
-        keeper = Keeper(folder, params, in_memory)
+        manager = ParamsManager(folder, params, in_memory, keep or Keep())
         opened = journal or opening.open_journal(folder, durability)
         ends = stop or Stop()
-        rules = Rules(mode, seed, ends, worker_timeout, keep, on_event, clock)
-        self.session = Session(opened, keeper, mutator, folder, rules)
+        options = Options(mode, seed, ends, worker_timeout, keep, on_event, clock)
+        self.open_run = OpenRun(opened, manager, mutator, folder, options)
         self._arguments = {
             "initial_population": [None] * len(entries),
             "mutator": mutator,
@@ -124,9 +125,10 @@ class PopulationController:
             "durability": durability,
         }
         self._is_shared = journal is None and folder is not None
-        self.graph = self.session.graph
+        self.graph: JournalGraph = self.open_run.graph
+        self.events = self.open_run.events
         try:
-            opening.open_run(self.session, starts, metas, space)
+            opening.open_run(self.open_run, starts, metas, space)
         except BaseException:
             if journal is None:
                 opened.close()
@@ -152,11 +154,11 @@ class PopulationController:
             mutator: The policy; it explores by `Perturb(space)`, say.
             log_dir: The run folder, or None.
             initial: "random", or "grid" for evenly spaced ones.
-            seed: The run's seed; the first meta_params depend on it.
+            seed: The run's; the first meta_params depend on it.
             **options: Further arguments of the constructor.
 
         Raises:
-            ValueError: If the space has no domain, or an argument is none of the kind.
+            ValueError: The space has no domain, or an argument does not fit.
         """
         first = resuming.first_population(space, size, initial, seed)
         return cls(first, mutator, log_dir, seed=seed, space=space, **options)
@@ -175,19 +177,18 @@ class PopulationController:
             worker_id: The slot.
             generation_id: What the worker trains; None or "" when it has just begun.
             step: The training steps of its params.
-            params: What it trains, as in `set_eval`, or None. Kept if the slot has
-                been branched meanwhile and they are not recorded yet.
-            meta_params: The hyperparameters in use; not looked at.
+            params: Not looked at; `set_eval` saves them.
+            meta_params: Not looked at.
 
         Returns:
             The slot's work, or None to carry on.
 
         Raises:
-            TypeError, ValueError: If an argument is none of the kind; nothing changes.
+            TypeError, ValueError: An argument is invalid; nothing has changed.
         """
-        del meta_params
-        found = self.session.poll(worker_id, generation_id, step, params)
-        return None if found is None else self._with_arrays(worker_id, found)
+        del params, meta_params
+        found = polls.poll(self.open_run, worker_id, generation_id, step)
+        return found and polls.with_arrays(self.open_run, worker_id, found)
 
     def set_eval(
         self,
@@ -200,27 +201,27 @@ class PopulationController:
     ) -> None:
         """Report a checkpoint. When this returns, it and its branches are recorded.
 
-        Safe to repeat. A value may come later, from anyone who names the checkpoint.
+        Safe to repeat; a value may come later.
 
         Args:
             worker_id: The slot.
             generation_id: What the worker trains.
             step: The training steps of `params`.
             params: What training can go on from: a path, or a pytree of arrays, which
-                is copied. None: nothing was saved.
-            value: How good it is, or None if it was not evaluated.
+                is copied. None: nothing.
+            value: How good it is; None: not evaluated.
             metrics: Further figures, as plain data.
 
         Raises:
-            TypeError, ValueError: If an argument is none of the kind; nothing changes.
+            TypeError, ValueError: An argument is invalid; nothing has changed.
             JournalError: If it cannot be recorded.
             RuntimeError: If no member makes progress, so that the run would never end.
             Exception: What the mutator raises; nothing was recorded then.
         """
-        session = self.session
-        new = session.incoming(worker_id, generation_id, step, params, value, metrics)
-        session.commit((new,))
-        session.check_progress()
+        run = self.open_run
+        new = run.encode(worker_id, generation_id, step, params, value, metrics)
+        run.submit((new,))
+        run.check_progress()
 
     def set_evals(self, reports: Iterable[tuple[Any, ...]]) -> dict[int, ActiveWorker]:
         """Report several checkpoints in one transaction.
@@ -235,100 +236,118 @@ class PopulationController:
             The slots that now have other work, by worker id, but for those whose
             params cannot be read, which is logged: their next poll raises.
         """
-        incoming: list[Incoming] = []
+        run, new = self.open_run, list[EncodedReport]()
         try:
             for report in reports:
-                incoming.append(self.session.incoming(*report))
+                new.append(run.encode(*report))
         except BaseException:
-            self.session.keeper.forget(incoming, ())
+            run.params.forget(new)
             raise
-        branched = self.session.commit(incoming)
-        self.session.check_progress()
+        branched = run.submit(new)
+        run.check_progress()
         found = {}
         for worker_id, work in sorted(branched.items()):
             try:
-                found[worker_id] = self._with_arrays(worker_id, work)
+                found[worker_id] = polls.with_arrays(run, worker_id, work)
             except ParamsError as error:  # The reports are recorded all the same.
                 logger.warning("worker %d has other work: %s", worker_id, error)
         return found
 
-    def claim_all(self) -> dict[int, ActiveWorker]:
+    def give_up(self, worker_id: int) -> None:
+        """Wait for a slot no longer, until a later step than its newest is reported.
+
+        For loops of the two calls whose process is gone (a `Worker` is replaced): what
+        waits for all slots is decided without this one, at once if the others have
+        reported what is needed; with none left, once a slot is trained further.
+        """
+        polls.give_up(self.open_run, [worker_id])
+
+    def claim_all(self, *, again: bool = True) -> PopulationLease:
         """Claim every slot for one loop that trains the whole population.
 
-        From now on the reports and polls of this controller are that loop's. What it
-        was given must be taken up anew: `Held` params of an earlier claim are none.
-
-        Returns:
-            The work of each slot. Saved arrays stay in the params store: `load` brings
-            them.
-
-        Raises:
-            ClaimError: If somebody who may be alive holds a slot.
-        """
-        return self.session.claims.claim_all()
-
-    def worker(self, worker_id: int | None = None) -> Worker:
-        """Claim a slot for one training loop.
+        From now on the reports and polls of this controller are that loop's. It must
+        read the slots anew: `InMemory` params of an earlier claim count as lost.
 
         Args:
-            worker_id: The slot to begin with, even if somebody holds it. None: the
-                free slot with the fewest steps; waits until there is one.
+            again: Whether a loop of this very controller may have claimed them before.
 
         Returns:
-            The loop's side of the protocol; used in a `with` statement it gives the
-            slot back at the end.
+            The work of each slot, and what an engine needs of the run.
+
+        Raises:
+            ClaimError: Another worker that may be alive holds a slot.
         """
-        return Worker(self.session, worker_id)
+        self.open_run.check_open(to_train=True)
+        return PopulationLease(self.open_run, again=again)
+
+    def worker(
+        self, worker_id: int | None = None, *, stopped: threading.Event | None = None
+    ) -> Worker:
+        """Claim a slot for one training loop; `with` gives it back at the end.
+
+        Args:
+            worker_id: The slot to begin with, even if another worker holds it. None:
+                the free slot with the fewest steps; waits until there is one.
+            stopped: Ends the loop when it is set, as an engine does; call `wake` then.
+        """
+        return Worker(self.open_run, worker_id, stopped)
+
+    def wake(self) -> None:
+        """Have waiting workers look whether they were stopped."""
+        self.open_run.wake()
+
+    def check_trainable(self) -> None:
+        """Raise a JournalError if the run is closed, or can only be looked at."""
+        self.open_run.check_open(to_train=True)
 
     @property
     def workers(self) -> list[ActiveWorker]:
         """What each slot works on, by worker id; arrays stay in the params store."""
-        return self.session.workers()
+        return questions.workers(self.open_run)
 
     @property
     def finished(self) -> bool:
         """Whether `stop` has ended the run."""
-        return self.session.finished()
+        return self.open_run.finished()
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return self.session.seed
+        return self.open_run.seed
 
     @property
     def space(self) -> Any:
-        """What the meta_params may be, as it was recorded; None if nobody said."""
-        with self.session.news.lock:
-            return structures.recorded_space(self.session.journal.facts())
+        """What the meta_params may be, as it was recorded; None if none was given."""
+        return questions.space(self.open_run)
 
     @property
     def stop(self) -> Stop:
         """When the run ends."""
-        return self.session.stop
+        return self.open_run.stop
 
     @property
     def log_dir(self) -> pathlib.Path | None:
-        """The run folder; None if nothing is kept."""
-        return self.session.log_dir
+        """The run folder, or None."""
+        return self.open_run.log_dir
 
     def best(self) -> Checkpoint | None:
         """The checkpoint with the best finite value; None without one."""
         return self.graph.best()
 
     def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """All checkpoints that led to this one, from the root to itself."""
+        """All checkpoints that led to this one, oldest first."""
         return self.graph.lineage(checkpoint)
 
     def schedule(self, checkpoint: Checkpoint) -> Schedule:
         """The hyperparameters over steps that led to a checkpoint.
 
         Raises:
-            TypeError: If it is none, as `best()` is before the first value.
+            TypeError: Not a `Checkpoint`; `best()` is None before a finite value.
         """
         if not isinstance(checkpoint, Checkpoint):
             raise TypeError(
-                f"schedule needs a checkpoint, got {type(checkpoint).__name__}. Before "
-                "the first finite value there is no best one."
+                f"schedule needs a checkpoint, got {type(checkpoint).__name__}. There "
+                "is no best one before the first finite value."
             )
         return self.graph.schedule(checkpoint)
 
@@ -338,7 +357,7 @@ class PopulationController:
 
     def newest(self, worker_id: int) -> Checkpoint:
         """A slot's newest checkpoint."""
-        return self.session.newest(self.session.check_id(worker_id))
+        return questions.newest(self.open_run, worker_id)
 
     def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
         """A checkpoint's params, read from the params store if it keeps them.
@@ -351,26 +370,24 @@ class PopulationController:
         Raises:
             ParamsError: If they are missing, damaged, or do not fit `like`.
         """
-        self.session.check_open()
-        return self.session.keeper.load(checkpoint.params, like)
+        self.open_run.check_open()
+        return self.open_run.params.load(checkpoint.params, like)
 
     def reachable(self) -> set[Ref]:
         """The checkpoints whose params a decision, a restart or a worker may need."""
-        return {checkpoint.ref for checkpoint in self.session.reachable().values()}
+        return {found.ref for found in questions.reachable(self.open_run).values()}
 
     def diverged(self) -> list[int]:
         """How many values of each slot were NaN or infinite, by worker id."""
-        with self.session.news.lock:
-            found = dict(self.session.journal.diverged())
-        return [found.get(w, 0) for w in range(len(self.session.slots))]
+        return questions.diverged(self.open_run)
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments with which another process opens this run.
 
         Raises:
-            ValueError: If its journal is not in a `log_dir`: nobody else can open it.
+            ValueError: If its journal is not in a `log_dir`, where others find it.
         """
-        self.session.check_open()
+        self.open_run.check_open()
         if not self._is_shared or self.log_dir is None:
             raise ValueError(
                 "Several processes need a run folder to share, and this controller has "
@@ -380,18 +397,4 @@ class PopulationController:
 
     def close(self) -> None:
         """Close the journal. Everything is recorded already."""
-        self.session.close()
-
-    def _with_arrays(self, worker_id: int, found: ActiveWorker) -> ActiveWorker:
-        """The work with its arrays; if they were removed meanwhile, what came after."""
-        if type(found.params) is Held:
-            return found
-        while True:
-            try:
-                arrays = self.session.keeper.load(found.params)
-                return found._replace(params=arrays)
-            except ParamsError:
-                newer = self.session.resume(worker_id)
-                if newer.params == found.params:
-                    raise
-                found = newer
+        self.open_run.close()

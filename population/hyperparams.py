@@ -1,17 +1,17 @@
-"""Put meta_params into a running optax state, and read what is in force.
+"""Put meta_params into the state of an optax optimiser, and read what is in force.
 
-`optax.inject_hyperparams` keeps an optimiser's numbers in its state, where they can be
-replaced without compiling anew as long as dtype, shape and weak type stay as they are:
-a Python int or a NumPy scalar where a float was would retrace the training step.
+`optax.inject_hyperparams` keeps an optimiser's numbers in its state. Replacing them
+there compiles nothing, as long as dtype, shape and weak type stay the same: a Python
+int or a NumPy scalar in place of a float would retrace the training step.
 
-What `init(meta_params)` puts in force is in force: `Worker.restore` takes the numbers
-of a restored state from there. So a loop whose optimiser is shared by all members has
-this line in its `init`:
+`init(meta_params)` decides which numbers are in force: `Worker.restore` copies them
+from its state into the restored one. So a loop whose optimiser is shared by all members
+has this line in its `init`:
 
     opt_state = hyperparams.put(optimizer.init(weights), meta_params, strict=False)
 
-The states are looked for at any depth of a tree: in tuples, dicts, dataclasses, a
-`TrainState`, an `nnx.Optimizer`. `put` works within `jax.jit`, too.
+Injected states are found at any depth of a tree: in tuples, dicts, dataclasses, a
+`TrainState`, an `nnx.Optimizer`. `put` also works within `jax.jit`.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def put(state: Any, hyperparams: Mapping[str, Any], *, strict: bool = True) -> A
         state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
         hyperparams: Numbers by name; a name is set in every injected state that has
             it. They may be traced, and so may the state.
-        strict: Whether every name must be one that the state knows. If not, others are
-            left out, and so are those that a schedule drives: `meta_params` as a whole
-            may be given. If none is known, that is a warning.
+        strict: Whether every name must be in the state. If not, unknown names and
+            those that a schedule drives are left out, so that the whole `meta_params`
+            can be given; if no name is known, a warning is logged.
 
     Returns:
-        The tree with equal structure, shapes, dtypes and weak types.
+        The tree with the same structure, shapes, dtypes and weak types.
 
     Raises:
-        ValueError: If a value does not fit; if `strict` and a name is unknown (the
-            message lists those that are known), or is driven by a schedule.
-        TypeError: If `hyperparams` maps no names to numbers.
+        ValueError: A value does not fit; or, if `strict`, a name is unknown (the
+            message lists the known ones) or driven by a schedule.
+        TypeError: `hyperparams` is not a mapping.
     """
     if not isinstance(hyperparams, Mapping):
         raise TypeError(
@@ -69,11 +69,11 @@ def put(state: Any, hyperparams: Mapping[str, Any], *, strict: bool = True) -> A
     return injected.replaced(state, new)
 
 
-@functools.lru_cache(maxsize=128)  # Said once, as init is called at each restore.
+@functools.lru_cache(maxsize=128)  # Logged once: init is called at each restore.
 def _warn_of_nothing(given: str, known: str) -> None:
     logger.warning(
         "hyperparams.put has put nothing: it was given %s, and the optimiser's state "
-        "has %s. Name what you mean: hyperparams.put(opt_state, {%r: ...}).",
+        "has %s. Use the optimiser's names: hyperparams.put(opt_state, {%r: ...}).",
         given,
         known,
         known.rpartition(", ")[2],
@@ -101,7 +101,8 @@ def _check_names(hyperparams: Mapping[str, Any], known: list[injected.Number]) -
 def read(state: Any) -> dict[str, Any]:
     """The hyperparameters in force, as Python numbers by name.
 
-    Where several injected states share a name, the outermost first one is read.
+    If several injected states have the same name, the outermost one is read, and of
+    those the first.
     """
     found: dict[str, Any] = {}
     for number in injected.numbers(state):
@@ -125,18 +126,18 @@ class Mismatch(NamedTuple):
 
 
 def mismatches(state: Any, meta_params: Any) -> list[Mismatch]:
-    """The numbers of meta_params that an optimiser knows, and does not have in force.
+    """The numbers of meta_params that differ from those in an optimiser's state.
 
-    Nothing is compiled, and the numbers come from the device in one go.
+    Nothing is compiled, and all numbers are fetched from the device at once.
 
     Args:
         state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
-        meta_params: What was assigned; only the numbers of a mapping are looked at.
+        meta_params: What was assigned; only the numbers of a mapping are compared.
 
     Returns:
-        One for each key that differs in any of the injected states, schedules
-        included; the first number that does. What rounding to the dtype of the state
-        makes of a number, or 1e-6 of it, is no difference; NaN equals NaN.
+        One for each key that differs in any of the injected states, those driven by a
+        schedule included, with the first number that differs. A difference of 1e-6, or
+        by rounding to the dtype of the state, does not count; NaN equals NaN.
     """
     if not isinstance(meta_params, Mapping):
         return []
@@ -177,7 +178,7 @@ def _cast(value: Any, old: Any, name: str) -> jax.Array:
 
 
 def _traced(value: Any, old: jax.Array, name: str) -> jax.Array:
-    """The same within `jax.jit`, where dtypes are known and values are not."""
+    """`_cast` within `jax.jit`, where dtypes are known and values are not."""
     known = isinstance(value, jax.core.Tracer) or is_number(value)
     given = jnp.result_type(value) if known else np.dtype(object)
     if not known or jnp.ndim(value) or old.ndim or not is_real(given):

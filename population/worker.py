@@ -15,16 +15,15 @@ from population.base import codec
 from population.base.errors import ParamsError
 from population.base.run_paths import OWN_FOLDER
 from population.base.types import ActiveWorker, Checkpoint, Ref, Saved
-from population.core import reports
+from population.core.known import check_id
 from population.run import keys
-from population.run.liveness import Holder
-from population.run.turns import Turns
+from population.run.leases import Position, SlotLease
+from population.run.open_run import OpenRun
 
 if TYPE_CHECKING:
     import jax
 
     from population.in_force.watch import Watch
-    from population.run.open_run import Session
 
 logger = logging.getLogger("population")
 Tree = TypeVar("Tree")
@@ -43,27 +42,20 @@ class Worker:
         generation_id: What is being trained.
         step: Training steps; the loop counts on from what `poll` brought.
         device: Where to train; None is JAX's default. Set by an engine.
-        turn: After this many saved reports another slot with fewer steps is trained.
         overhead_s: Seconds spent in `poll` and `report`, without saving params,
             converting values and waiting.
     """
 
     def __init__(
         self,
-        session: Session,
+        run: OpenRun,
         worker_id: int | None = None,
         stopped: threading.Event | None = None,
     ) -> None:
-        self._session = session
-        self._leases = session.leases
-        self._claims = session.claims
-        self._holder = Holder(session.holder)
+        self._run = run
         self._stopped = stopped or threading.Event()
         self._adopted = False
-        self._reclaimed = False
         self._has_dropped = False
-        self._own: int | None = None  # The slot that this worker believes it has.
-        self._turns = Turns(session)
         self._handed_out = 0
         self.worker_id = -1
         self.meta_params: Any = None
@@ -71,10 +63,14 @@ class Worker:
         self.generation_id = ""
         self.step = 0
         self.device: jax.Device | None = None
-        self.turn = 10
         self.overhead_s = 0.0
-        session.claim_weights()
-        self._claim(None if worker_id is None else session.check_id(worker_id))
+        slot = None if worker_id is None else check_id(run.size, worker_id)
+        # Not a method: a worker that is dropped gives its slot back at once.
+        ended = functools.partial(_has_ended, run, self._stopped)
+        self._lease = SlotLease(run, ended, slot)
+        found = self._lease.work()
+        if found is not None:
+            self._show(found)
 
     def __enter__(self) -> Worker:
         return self
@@ -83,9 +79,18 @@ class Worker:
         self.release()
 
     @property
+    def turn(self) -> int:
+        """After this many saved reports another slot with fewer steps is trained."""
+        return self._lease.turn
+
+    @turn.setter
+    def turn(self, reports: int) -> None:
+        self._lease.turn = reports
+
+    @property
     def running(self) -> bool:
         """False when `stop=` or the engine has ended the run."""
-        return not (self._stopped.is_set() or self._session.finished())
+        return not _has_ended(self._run, self._stopped)
 
     def poll(self) -> bool:
         """Ask for news; blocks while every slot waits for a decision or is taken.
@@ -94,26 +99,17 @@ class Worker:
             True at the start, after a branch and when another slot is trained: call
             `restore` then. False to carry on, and when the run has ended.
         """
-        start = time.perf_counter()
-        waited = 0.0
-        with self._session.news.lock:
-            if self._session.closed:
-                self._own = None
-                return False
-            self._session.refresh()
-            if self._own is not None and not self._holds(self._own):
-                self._own = None
-            if self._own is None or self._should_move():
-                waited = self._move()
-            found = None if self._own is None else self._ask(self._own)
-            if self._own is not None and found is None:
-                self._holder.warm = True  # Its first step is done.
-                self._claims.alive(self._holder, self._own)
-        self._session.news.drain()
+        start, waited = time.perf_counter(), self._lease.waited_s
+        at = None
+        if self._adopted:
+            at = Position(self.worker_id, self.generation_id, self.step)
+        found = self._lease.poll(at)
+        waited = self._lease.waited_s - waited
         self.overhead_s += time.perf_counter() - start - waited
         if found is None:
             return False
-        self._adopt(found)
+        self._adopted = True
+        self._show(found)
         return True
 
     def restore(
@@ -154,16 +150,15 @@ class Worker:
                     self.params,
                     self.meta_params,
                     init,
-                    self._session.keeper.load,
-                    lambda: restoring.donor_of(self._session.graph, self._checkpoint()),
+                    self._run.params.load,
+                    lambda: restoring.donor_of(self._run.graph, self._checkpoint()),
                     kept,
                     adapt,
                 )
                 break
             except ParamsError:
-                # Whoever was silent for too long may find that others went on.
-                fenced = self._own is None or not self._holds(self._own)
-                if not (fenced and self.poll()):
+                # After a long silence another worker may have gone on with the slot.
+                if self._lease.is_held or not self.poll():
                     raise
         self._watch.restored(
             self.generation_id, self._name, self.meta_params, found, init, kept
@@ -183,22 +178,13 @@ class Worker:
         Raises:
             As `PopulationController.set_eval`.
         """
-        if self._own is None or self._session.closed:
+        if self._lease.slot is None or self._run.closed:
             self._say_dropped()
             return
-        if state is not None:
+        if state is not None and type(state) is not str:
             self._check_applied(state)
-        self.overhead_s += self._session.report(
-            self._holder,
-            self._own,
-            self.generation_id,
-            self.step,
-            state,
-            value,
-            metrics,
-        )
-        if state is not None:
-            self._turns.reports += 1
+        at = Position(self.worker_id, self.generation_id, self.step)
+        self.overhead_s += self._lease.report(at, state, value, metrics)
 
     def busy(self, seconds: float) -> None:
         """Say that the next poll or report may be this many seconds later than usual.
@@ -213,61 +199,50 @@ class Worker:
             raise ValueError(
                 f"busy needs a positive number of seconds, got {seconds!r}."
             )
-        if self._own is not None and self._leases.timeout is not None:
-            with self._session.news.lock:
-                self._session.refresh()
-                self._claims.alive(self._holder, self._own, float(seconds))
-            self._session.news.drain()
+        self._lease.extend(float(seconds))
 
     def reject(self, reason: str) -> None:
         """Say that the params that were handed out are of no use: a damaged file, say.
 
-        They count as none from now on, for all slots, and the slot goes on from the
+        They count as lost from now on, for all slots, and the slot goes on from the
         newest that are left: the next `poll` returns True.
 
         Raises:
             ValueError: If nothing that was saved was handed out.
         """
-        self._session.check_open()
-        if self._own is None or self.params is None:
+        self._run.check_open()
+        if self._lease.slot is None or self.params is None:
             raise ValueError(
                 "reject needs params that poll has handed out, and there are none: "
                 "this worker begins afresh. What failed is not what was saved."
             )
         rejected, reason = self._checkpoint(), codec.readable(str(reason))
-        with self._session.news.lock:
-            self._session.refresh()
-            self._claims.reject(self._own, rejected, reason)
-        self._session.news.drain()
+        self._lease.reject(rejected, reason)
         logger.warning(
             "worker %d rejected the params of step %d: %s",
-            self._own,
+            self._lease.slot,
             rejected.step,
             reason,
         )
 
     def release(self) -> None:
         """Give the slot back; another worker may go on with it."""
-        with self._session.news.lock:
-            if self._own is not None:
-                self._claims.give_back(self._holder, self._own)
-                self._own = None
-        self._session.news.drain()
+        self._lease.release()
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return self._session.seed
+        return self._run.seed
 
     @property
     def key(self) -> jax.Array:
         """A PRNG key that depends on the run's seed, the slot and the step alone."""
-        return keys.key(self._session.seed, self.worker_id, self.step)
+        return keys.key(self._run.seed, self.worker_id, self.step)
 
     @property
     def lineage(self) -> list[Checkpoint]:
         """All checkpoints that led to this one, from the root."""
-        return self._session.graph.lineage(self._checkpoint())
+        return self._run.graph.lineage(self._checkpoint())
 
     @property
     def save_to(self) -> str | None:
@@ -275,10 +250,10 @@ class Worker:
 
         Its folder exists. Save there, then call `report(value, worker.save_to)`.
         """
-        if self._session.log_dir is None:
+        if self._run.log_dir is None:
             return None
-        self._session.check_open()
-        folder = self._session.log_dir / OWN_FOLDER / self.generation_id
+        self._run.check_open()
+        folder = self._run.log_dir / OWN_FOLDER / self.generation_id
         folder.mkdir(parents=True, exist_ok=True)
         return str(folder / str(self.step))
 
@@ -302,93 +277,34 @@ class Worker:
 
     def _checkpoint(self) -> Checkpoint:
         """The checkpoint that was handed out."""
-        graph = self._session.graph
+        graph = self._run.graph
         found = graph.get_checkpoint(Ref(self.generation_id, self._handed_out))
         return found or graph.root(self.generation_id)
-
-    def _claim(self, worker_id: int | None) -> None:
-        with self._session.news.lock:
-            self._session.refresh()
-            if worker_id is None:
-                worker_id = self._claims.claim_any(self._holder, None, self._ended)
-            else:
-                self._claims.claim(self._holder, worker_id)
-            if worker_id is None:
-                return
-            self._own = worker_id
-            self._show(self._session.active(worker_id))
-        self._session.news.drain()
-
-    def _holds(self, worker_id: int) -> bool:
-        return self._leases.holds(self._holder, worker_id)
 
     def _check_applied(self, state: Any) -> None:
         """Say if the optimiser uses other hyperparameters than those in force."""
         if "optax" not in sys.modules or isinstance(state, str):
-            return  # Then the state holds no optimiser of its.
+            return  # The state holds no optax optimiser.
         self._watch.reported(self.generation_id, self._name, self.meta_params, state)
 
     @functools.cached_property
     def _watch(self) -> Watch:
         from population.in_force.watch import Watch
 
-        return Watch(self._session.notices, self._session.probes)
+        return Watch(self._run.notices, self._run.probes)
 
     @property
     def _name(self) -> str:
         return f"worker {self.worker_id}"
 
-    def _ended(self) -> bool:
-        return not self.running
-
-    def _should_move(self) -> bool:
-        """Whether another slot is to be trained; only ever right after a report."""
-        if not self._adopted or self._own is None:
-            return False
-        if self._ended():
-            return True
-        at_hand = Ref(self.generation_id, self.step)
-        return self._turns.is_over(self._own, at_hand, self.turn)
-
-    def _move(self) -> float:
-        """Give the slot back and claim one that can be trained; say how long it was."""
-        if self._own is not None:
-            self._claims.give_back(self._holder, self._own)
-        start = time.perf_counter()
-        own = self.worker_id if self._adopted else None
-        tired = self._turns.tired
-        self._own = self._claims.claim_any(self._holder, own, self._ended, tired)
-        waited = time.perf_counter() - start
-        if self._own is not None:
-            self._reclaimed = True
-            self._turns.begin()
-        return waited
-
-    def _ask(self, own: int) -> ActiveWorker | None:
-        """What the slot works on, or None if that is what the loop has at hand."""
-        if own == self.worker_id and self._adopted:
-            slot = self._session.slots[own]
-            if not self._reclaimed and slot.generation.generation_id == (
-                self.generation_id
-            ):
-                reports.check_step(slot.generation, self.step)
-                self._session.guards.idle.note(slot, self.step)
-                return None
-            if self._reclaimed and slot.newest.ref == (self.generation_id, self.step):
-                self._reclaimed = False
-                return None
-        self._reclaimed = False
-        return self._claims.hand_out(self._holder, own)
-
-    def _adopt(self, found: ActiveWorker) -> None:
-        if self._own is None:
-            return
-        self._show(found)
-        self._adopted, self._reclaimed = True, False
-
     def _show(self, found: ActiveWorker) -> None:
-        self.worker_id = -1 if self._own is None else self._own
+        self.worker_id = -1 if self._lease.slot is None else self._lease.slot
         self.params = found.params
         self.meta_params = found.meta_params
         self.generation_id = found.generation_id
         self.step = self._handed_out = found.step
+
+
+def _has_ended(run: OpenRun, stopped: threading.Event) -> bool:
+    """Whether `stop=` or the engine has ended the run."""
+    return stopped.is_set() or run.finished()

@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 
 from population import PopulationController, Stop, Worker
-from population.core.leases import Leases
 from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.mutators.exploit import Truncation
-from population.run.claims import Claims
-from population.run.open_run import Session
+from tests import probe
+from tests.crash_points import around, crash_at, nth
 
 REPORTS = 36
 MANY = 60
 STEPS = 12
+ACKNOWLEDGEMENT = "before the acknowledgement"  # Of a report that is recorded.
 Acknowledge = Callable[[str, int], None]
 Job = tuple[str, str, str, int]  # A folder, what is done there, a point and a count.
 _connect = sqlite3.connect
@@ -55,7 +55,7 @@ def drive(
     reports: int = REPORTS,
 ) -> None:
     """Train the slot that is furthest behind until there are enough reports."""
-    while controller.session.slots.reports < reports:
+    while probe.reports(controller) < reports:
         workers = controller.workers
         worker_id = min(range(len(workers)), key=lambda w: workers[w].step)
         work = controller.maybe_get_worker_data(worker_id, None, 0, None, None)
@@ -128,75 +128,46 @@ def steal(controller: PopulationController, acknowledge: Acknowledge) -> None:
 
 def kill_at(point: str, count: int) -> None:
     """Arrange for this process to be killed at the `count`-th passage of a point."""
-    passed = [0]
+    from population.params import FileParams
 
-    def passing() -> None:
-        passed[0] += 1
-        if passed[0] == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    if point == "any statement":
-        _before_statements(passing)
-    elif point == "during a claim":
-        _in_claims(passing)
-    elif point != "never":
-        from population.params import FileParams
-
-        owner, name, is_after = {
-            "in the transaction": (SqliteJournal, "add_checkpoint", True),
-            "before the commit": (SqliteJournal, "__exit__", False),
-            "before the acknowledgement": (Session, "commit", True),
-            "between branches": (SqliteJournal, "add_generation", True),
-            "before the rename": (os, "replace", False),
-            "after the rename": (os, "replace", True),
-            "during the write": (os, "fsync", False),
-            "before the removal": (FileParams, "remove", False),
-            "after the removal": (FileParams, "remove", True),
-            "before a takeover's generation": (Session, "go_back", False),
-            "after a takeover's generation": (Session, "go_back", True),
-        }[point]
-        _around(owner, name, is_after, passing)
-
-
-def _around(owner: Any, name: str, is_after: bool, passing: Callable[[], None]) -> None:
-    """Pass before or after each call; of `go_back`, of those for a takeover."""
-    original = getattr(owner, name)
-
-    @functools.wraps(original)
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        counts = name != "go_back" or options.get("reason") == "takeover"
-        if counts and not is_after:
-            passing()
-        result = original(*arguments, **options)
-        if counts and is_after:
-            passing()
-        return result
-
-    setattr(owner, name, wrapped)
+    calls: dict[str, tuple[Any, str, bool]] = {
+        "before the rename": (os, "replace", True),
+        "after the rename": (os, "replace", False),
+        "during the write": (os, "fsync", True),
+        "before the removal": (FileParams, "remove", True),
+        "after the removal": (FileParams, "remove", False),
+    }
+    records: dict[str, tuple[str, dict[str, Any]]] = {
+        "in the transaction": ("checkpoints", {}),
+        "between branches": ("generations", {}),
+        "while a lease is written": ("leases", {}),
+        "before the commit": ("commit", {"before": True}),
+        **{
+            f"{when} a takeover's generation": (
+                "generations",
+                {"before": when == "before", "reason": "takeover"},
+            )
+            for when in ("before", "after")
+        },
+    }
+    if point in calls:
+        owner, name, before = calls[point]
+        wrapped = around(getattr(owner, name), nth(count, _kill), before)
+        setattr(owner, name, wrapped)
+    elif point in records:
+        kind, options = records[point]
+        crash_at(SqliteJournal, kind, count, _kill, **options)
+    elif point == "any statement":
+        _before_statements(nth(count, _kill))
+    elif point not in ("never", ACKNOWLEDGEMENT):
+        raise ValueError(f"there is no point {point!r}")
 
 
-def _in_claims(passing: Callable[[], None]) -> None:
-    """Pass after each lease that a claim writes; its transaction is still open."""
-    take, write = Claims._take, Leases.write
-    claims: list[bool] = []
-
-    def taking(*arguments: Any, **options: Any) -> bool:
-        claims.append(True)
-        try:
-            return take(*arguments, **options)
-        finally:
-            claims.pop()
-
-    def writing(*arguments: Any, **options: Any) -> None:
-        write(*arguments, **options)
-        if claims:
-            passing()
-
-    Claims._take = taking  # type: ignore[method-assign]
-    Leases.write = writing  # type: ignore[method-assign]
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _before_statements(passing: Callable[[], None]) -> None:
+def _before_statements(passing: Callable[[], object]) -> None:
     """Pass before each statement of SQL."""
 
     class Connection(sqlite3.Connection):
@@ -249,6 +220,8 @@ def play(jobs: Sequence[Job]) -> None:
 
 def _do(log_dir: str, what: str, point: str, count: int) -> None:
     acknowledge = _noting(log_dir)
+    if point == ACKNOWLEDGEMENT:
+        acknowledge = around(acknowledge, nth(count, _kill), before=True)
     kill_at(point, count)
     if what in ("paths", "arrays"):
         controller = opened(log_dir)

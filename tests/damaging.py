@@ -18,9 +18,10 @@ import numpy as np
 
 import population
 from population import Mutator, PopulationController
-from population.base.types import Held
+from population.base.types import InMemory
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.mutators.exploit import Truncation
+from tests import probe
 
 LIMIT_S = 10
 JOURNAL = "journal.sqlite"
@@ -127,13 +128,13 @@ def _held(controller: PopulationController) -> None:
                     w,
                     at.generation_id,
                     at.step + 1,
-                    Held(),
+                    InMemory(),
                     abs(at.meta_params) + 1 / step,
                 )
                 for w, at in enumerate(work)
             ]
         )
-    controller.session.claims.release_all()
+    probe.release_all(controller)
 
 
 def made(parent: pathlib.Path) -> dict[str, Run]:

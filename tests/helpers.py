@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import sqlite3
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import pytest
 
@@ -21,7 +20,7 @@ from population import (
     Report,
 )
 from population.core.graph import JournalGraph
-from population.journal.sqlite import SqliteJournal
+from tests import probe
 
 Decide = Callable[[Report, PopulationView], Mapping[int, Branch]]
 
@@ -145,14 +144,9 @@ def generation(controller: PopulationController, worker_id: int = 0) -> str:
     return controller.workers[worker_id].generation_id
 
 
-def connection(controller: PopulationController) -> sqlite3.Connection:
-    """The connection of the controller's journal."""
-    return cast(SqliteJournal, controller.session.journal)._connection
-
-
 def content(controller: PopulationController) -> list[str]:
     """All that the journal holds, as SQL."""
-    return list(connection(controller).iterdump())
+    return list(probe.connection(controller).iterdump())
 
 
 def everything(controller: PopulationController) -> tuple[Any, ...]:

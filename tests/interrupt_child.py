@@ -12,7 +12,8 @@ import sys
 import threading
 
 from population import PopulationController
-from tests.helpers import Scripted, connection, generation
+from tests import probe
+from tests.helpers import Scripted, generation
 
 INTERRUPTS = 400
 
@@ -42,7 +43,7 @@ def main(folder: pathlib.Path) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:
             hits += 1
-        assert not connection(controller).in_transaction, step
+        assert not probe.connection(controller).in_transaction, step
         assert _can_lock(controller), step
     assert acknowledged <= set(controller.graph[first])
     controller.close()
@@ -57,7 +58,7 @@ def _can_lock(controller: PopulationController) -> bool:
     got: list[bool] = []
 
     def take() -> None:
-        lock = controller.session.news.lock
+        lock = probe.lock(controller)
         got.append(lock.acquire(timeout=5))
         if got[0]:
             lock.release()

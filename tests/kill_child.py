@@ -14,14 +14,13 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from population import PopulationController
-from population.journal.sqlite import SqliteJournal
 from population.mutators import WinnerTakeAllGenetic
+from tests.crash_points import LookedInto
 
 SLOTS = 4
 _PATIENCE_S = 60.0
@@ -47,46 +46,6 @@ def report(controller: PopulationController, worker_id: int, value: float) -> No
     assert work is not None
     params = {"w": np.full(3, value)}
     controller.set_eval(worker_id, work.generation_id, work.step + 1, params, value)
-
-
-class Looks(SqliteJournal):
-    """A journal that does something before one of the looks into it.
-
-    Looks within a transaction are not counted: nobody else can write then.
-    """
-
-    def __init__(self, path: pathlib.Path) -> None:
-        super().__init__(path)
-        self._count = 0
-        self._act: Callable[[], object] | None = None
-        self._writing = False
-
-    def before(self, count: int, act: Callable[[], object]) -> None:
-        """Do something before the look of this number, counted from now."""
-        self._count, self._act = count, act
-
-    @property
-    def waits(self) -> bool:
-        """Whether it has not been done yet."""
-        return self._act is not None
-
-    def __enter__(self) -> object:
-        found = super().__enter__()
-        self._writing = True
-        return found
-
-    def __exit__(self, *exc: object) -> None:
-        self._writing = False
-        super().__exit__(*exc)
-
-    def __getattribute__(self, name: str) -> Any:
-        looks = {"owners", "reading", "saves", "rejected", "removed_since"}
-        if name in looks | {"trained_since", "changed"} and not self._writing:
-            self._count -= 1
-            if self._count == 0 and self._act is not None:
-                act, self._act = self._act, None
-                act()
-        return super().__getattribute__(name)
 
 
 def race(parent: str, how: str) -> None:
@@ -127,7 +86,7 @@ def _raced(log_dir: pathlib.Path, count: int, how: str) -> bool:
         os.read(told, 1)
         os.waitpid(pid, 0)
 
-    journal = Looks(log_dir / "journal.sqlite")
+    journal = LookedInto(log_dir / "journal.sqlite")
     controller = opened(log_dir, journal=journal)
     journal.before(count, act)
     report(controller, 1, 9.0)  # Its first with arrays: it tidies up.

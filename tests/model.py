@@ -131,7 +131,7 @@ class Model:
         keeps_weights: Whether resuming asks for params.
         saves: Whether any params were recorded.
         best: The best checkpoint, or None.
-        lost: The slots that nobody waits for.
+        lost: The slots that are not waited for.
     """
 
     def __init__(self, metas: Sequence[int]) -> None:
@@ -229,20 +229,22 @@ class Model:
         newest = self.newest(worker_id)
         self.open(worker_id, self.resume_point(newest), newest.meta, "takeover")
 
-    def poll(
-        self, worker_id: int, generation: str, step: int, params: str | None
-    ) -> Point | None:
+    def poll(self, worker_id: int, generation: str) -> Point | None:
         """What the poll of a raw loop brings; None to carry on."""
         if generation == self.generation(worker_id):
             return None
-        own = generation in self.generations() and generation.startswith(
-            f"{worker_id}-"
-        )
-        if own and params is not None and (generation, step) not in self.points:
-            below = self.span(generation, step)
-            if params not in [p.params for p in below]:
-                self._add(below[0], step, params, None)
         return self.hand_out(worker_id)
+
+    def give_up(self, worker_id: int) -> None:
+        """A slot is not waited for; the others' newest value is shown again."""
+        if worker_id in self.lost:
+            return
+        self.lost.add(worker_id)
+        for live in self.live:
+            told = self.newest_value(live)
+            if told is not None:
+                self.decide(Point(**{**vars(told), "worker_id": live}))
+                break
 
     def refuses(self, generation: str, step: int) -> bool:
         """Whether a step lies before the generation's first."""
@@ -302,8 +304,8 @@ class Model:
             return dataclasses.replace(point) if asks else None
         rests = False
         if own and point.params is None and said.params is not None:
-            self.keeps_weights = self.saves = True
             before = self._ready(worker_id)
+            self.keeps_weights = self.saves = True
             point.params = said.params
             rests = self._ready(worker_id) > before
         if point.value is None and said.value is not None:
@@ -395,18 +397,15 @@ class Leases:
         self.grace = [False] * size
         self.silent = [[0.0] * size for _ in range(places)]
         self._quiet = [0.0] * size
-        self.judged = [True] * places
 
     def restart(self, place: int) -> None:
         """A process begins anew: it has watched nobody yet."""
         self.silent[place] = [0.0] * self.size
-        self.judged[place] = True
 
     def pass_time(self, timeouts: float) -> None:
         """Everybody is silent for so long."""
         self._quiet = [seconds + timeouts for seconds in self._quiet]
         self.silent = [[s + timeouts for s in silent] for silent in self.silent]
-        self.judged = [False] * len(self.judged)
 
     def write(self, worker_id: int, holder: Any, *, grace: bool = False) -> None:
         """The slot was heard of."""
@@ -415,11 +414,6 @@ class Leases:
         self._quiet[worker_id] = 0.0
         for silent in self.silent:
             silent[worker_id] = 0.0
-
-    def noticed(self, place: int, worker_id: int) -> None:
-        """A process has heard of a raw loop, but could not record it."""
-        if self.holder[worker_id] == RAW:
-            self.silent[place][worker_id] = 0.0
 
     def is_gone(self, holder: Any) -> bool:
         """Whether a hand is dead."""
@@ -442,14 +436,3 @@ class Leases:
         """Whether a sign of life is recorded."""
         unheld = self.holder[worker_id] in (None, GIVEN_BACK)
         return unheld or self.grace[worker_id] or self._quiet[worker_id] >= 0.25
-
-    def newly_lost(self, place: int) -> set[int]:
-        """The slots that were silent for two time-outs, where no worker is about."""
-        if self.judged[place]:
-            return set()
-        self.judged[place] = True
-        slots = range(self.size)
-        if any(self.is_there(place, w) for w in slots):
-            return set()
-        back = [w for w in slots if self.holder[w] == GIVEN_BACK]
-        return {w for w in slots if w not in back and self.silent[place][w] > 2.0}

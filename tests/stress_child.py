@@ -28,6 +28,7 @@ from population import (
     Worker,
 )
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
+from tests import probe
 
 PROCESSES, THREADS = 8, 4
 SLOTS = 34
@@ -200,17 +201,5 @@ def main(log_dir: str, policy: str, ticks: int, number: int) -> None:
 
 def known(controller: PopulationController) -> dict[str, str]:
     """All that is kept of the run in memory, after catching up."""
-    workers, slots = controller.workers, controller.session.slots
-    decisions = controller.session.decisions
-    names = ("row", "reports", "saved", "live")
-    best = slots.best
-    return {
-        "best": repr((best.row, best.score, best.reports)),
-        **{name: repr(getattr(slots, name)) for name in names},
-        **{
-            name: repr(getattr(slots, name).tolist())
-            for name in ("steps", "scores", "ready", "begins")
-        },
-        "workers": repr(workers),
-        "decisions": repr((decisions.count, decisions.state)),
-    }
+    workers = repr(controller.workers)
+    return {"workers": workers, **probe.in_memory(controller)}

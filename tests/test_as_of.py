@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import pathlib
 import random
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from population import Branch, Checkpoint, PopulationController, PopulationView, Report
-from tests.helpers import Decide, Scripted, connection, generation, poll
+from tests import probe
+from tests.helpers import Decide, Scripted, generation, poll
 
 SIZE = 3
 Standing = tuple[list[int], list[float]]
@@ -121,7 +123,7 @@ class Journey:
         except Unwilling:
             pass
         assert len(self.controller.workers) == SIZE  # Reads anew what was taken back.
-        check(self.controller.session.decisions._view)
+        check(probe.view(self.controller))
 
     def _next(self, worker_id: int) -> tuple[Any, ...]:
         present = self.controller.newest(worker_id)
@@ -158,7 +160,7 @@ def test_as_of_keeps_to_its_definition_after_reopening(tmp_path: pathlib.Path) -
                 journey.go()
             journey.controller.close()
             journey.controller = journey.open()
-            check(journey.controller.session.decisions._view)
+            check(probe.view(journey.controller))
         journey.controller.close()
 
 
@@ -180,7 +182,7 @@ def test_as_of_sees_what_another_process_has_written(tmp_path: pathlib.Path) -> 
 def run(decide: Decide | None = None, size: int = 2) -> PopulationController:
     """A run in memory whose policy has looked back once."""
     controller = PopulationController([{"h": 0}] * size, Scripted(decide))
-    controller.session.slots.as_of(0)
+    probe.as_of(controller, 0)
     return controller
 
 
@@ -205,9 +207,9 @@ def report(controller: PopulationController, worker_id: int, *steps: int) -> Non
 def reads(controller: PopulationController, step: int) -> tuple[list[str], list[int]]:
     """The SQL that it takes to look back, and the steps that were found."""
     found: list[str] = []
-    connection(controller).set_trace_callback(found.append)
-    steps, scores = controller.session.slots.as_of(step)
-    connection(controller).set_trace_callback(None)
+    probe.connection(controller).set_trace_callback(found.append)
+    steps, scores = probe.as_of(controller, step)
+    probe.connection(controller).set_trace_callback(None)
     assert [s for s in scores.tolist() if s < math.inf] == [
         s for s in steps.tolist() if s >= 0
     ]
@@ -259,9 +261,9 @@ def test_looking_back_in_a_decision_reads_nothing() -> None:
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
         if report.worker_id == 1:
-            connection(controller).set_trace_callback(found.append)
+            probe.connection(controller).set_trace_callback(found.append)
             seen.extend(array.tolist() for array in view.as_of(report.checkpoint.step))
-            connection(controller).set_trace_callback(None)
+            probe.connection(controller).set_trace_callback(None)
         return {}
 
     controller = run(decide)
@@ -275,15 +277,14 @@ def test_looking_back_changes_nothing() -> None:
     """The arrays are the caller's own."""
     controller = run()
     report(controller, 0, 10, 20)
-    slots = controller.session.slots
     for step in (15, 99):
-        steps, scores = slots.as_of(step)
+        steps, scores = probe.as_of(controller, step)
         steps.fill(7)
         scores.fill(7)
-    assert slots.steps.tolist() == [20, -1]
-    assert slots.as_of(15)[0].tolist() == [10, -1]
-    assert slots.as_of(-1)[0].tolist() == [-1, -1]
-    assert np.isinf(slots.as_of(-1)[1]).all()
+    assert probe.steps(controller).tolist() == [20, -1]
+    assert probe.as_of(controller, 15)[0].tolist() == [10, -1]
+    assert probe.as_of(controller, -1)[0].tolist() == [-1, -1]
+    assert np.isinf(probe.as_of(controller, -1)[1]).all()
 
 
 def test_a_late_value_is_seen_by_all_who_came_that_way() -> None:
@@ -299,7 +300,7 @@ def test_a_late_value_is_seen_by_all_who_came_that_way() -> None:
     controller.set_eval(0, first, 10, "p", 1.0)
     controller.set_eval(0, first, 20, "p", None)
     controller.set_eval(0, first, 30, "p", 3.0)
-    as_of = controller.session.slots.as_of
+    as_of = functools.partial(probe.as_of, controller)
     assert as_of(25)[0].tolist() == [10, 10, 10, -1]
     controller.set_eval(0, first, 20, None, 2.0)
     assert as_of(25)[0].tolist() == [20, 20, 20, -1]
@@ -322,7 +323,7 @@ def test_a_late_value_of_the_very_donor_is_seen_by_its_copies() -> None:
     controller.set_eval(0, first, 20, "p", None)
     for worker_id in (0, 1, 2):
         report(controller, worker_id, 30, 40)
-    as_of = controller.session.slots.as_of
+    as_of = functools.partial(probe.as_of, controller)
     assert as_of(25)[0].tolist() == [10, 10, 10]
     controller.set_eval(0, first, 20, None, 2.0)
     assert as_of(25)[0].tolist() == [20, 20, 20]
@@ -345,7 +346,7 @@ def test_a_late_value_is_seen_by_who_comes_that_way_later(late: int) -> None:
         value = None if step == late else float(step)
         controller.set_eval(0, first, step, "p", value)
     donors.append(controller.graph[first][30])
-    as_of = controller.session.slots.as_of
+    as_of = functools.partial(probe.as_of, controller)
     report(controller, 1, 1)
     controller.set_eval(0, first, late, None, float(late))
     report(controller, 2, 1)
@@ -377,11 +378,11 @@ def test_a_lost_slot_is_not_live_but_is_still_a_worker(tmp_path: pathlib.Path) -
         return views[-1][0]
 
     for lost, live in (({1}, [0, 2]), ({1, 2}, [0]), (set(), [0, 1, 2]), ({1}, [0, 2])):
-        controller.session.lose(lost)
+        probe.give_up(controller, lost)
         assert report(controller, 0) == live
     assert report(other, 0) == [0, 2], "every process knows"
     assert report(other, 1) == [0, 1, 2], "whoever reports is back"
-    controller.session.lose({2})
+    probe.give_up(controller, {2})
     assert len(controller.workers) == 3
     controller.close()
     other.close()

@@ -32,6 +32,7 @@ from population.mutators import (
     WinnerTakeAllGenetic,
 )
 from population.params import FileParams
+from tests import probe
 from tests.helpers import Scripted, everything, generation, poll
 
 
@@ -115,7 +116,7 @@ def test_a_bad_worker_id_is_refused(
     with pytest.raises(error, match=message):
         controller.newest(worker_id)
     assert everything(controller)[1] == before[1]
-    assert not list(controller.session.leases.holders())
+    assert not probe.lease_holders(controller)
 
 
 @pytest.mark.parametrize(("step", "error", "message"), BAD_STEPS)

@@ -28,7 +28,6 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
-from population.run import mutator_settings
 from population.space import (
     Categorical,
     Gaussian,
@@ -42,6 +41,7 @@ from population.space import (
 )
 from population.space.explore import immovable
 from population.space.structure import differences, refitted
+from tests import probe
 from tests.engines import process_children
 from tests.helpers import Scripted, assert_is_a_forest, content
 
@@ -426,7 +426,7 @@ def test_the_warning_names_what_has_changed_of_the_mutator(
 )
 def test_a_difference_is_short(before: Any, now: Any, said: str) -> None:
     """However much there is of it."""
-    found = mutator_settings.changed(before, now)
+    found = probe.difference(before, now)
     assert said in found if said else not found
     assert len(found) < 200
 
@@ -577,13 +577,13 @@ def test_a_fork_into_another_space_trains_to_the_end(
     """Each slot has all that the loop needs, also if it goes back, having diverged."""
     with closing(begun(SPACE, tmp_path / "old")) as old:
         advance(old, until, value)
-        work, reports = old.workers, old.session.slots.reports
+        work, reports = old.workers, probe.reports(old)
         best = old.best()
     stop = Stop(reports=reports + 80)
     with closing(forked(tmp_path / "old", tmp_path / "new", make(), stop=stop)) as new:
         assert (new.space, new.best()) == (OTHER, best)
-        assert new.session.slots.reports == reports
-        row, first = new.session.slots.row, new.workers
+        assert probe.reports(new) == reports
+        row, first = probe.last_row(new), new.workers
         assert len({found.meta_params["wd"] for found in first}) == 4
         for found, was in zip(first, work, strict=True):
             assert (found.step, found.params) == (was.step, was.params)

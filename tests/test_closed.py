@@ -17,6 +17,7 @@ import pytest
 from population import JournalError, PopulationController, Stop
 from population.engines import processes, threads, vectorized
 from population.mutators import FixedSchedule
+from tests import probe
 from tests.helpers import generation
 
 Call = Callable[[PopulationController, str, Any], object]
@@ -45,7 +46,7 @@ CALLS: dict[str, Call] = {
     "generations": lambda run, name, best: list(run.graph),
     "find": lambda run, name, best: run.graph.find(1.0),
     "arguments": lambda run, name, best: run.arguments(),
-    "lose": lambda run, name, best: run.session.lose([0]),
+    "lose": lambda run, name, best: probe.give_up(run, [0]),
 }
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from population import PopulationController
 from population.base.types import Saved
-from tests import crash_child
+from tests import crash_child, probe
 from tests.helpers import assert_is_a_forest, told
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -181,7 +181,7 @@ def test_what_was_recorded_but_not_acknowledged_is_recorded_once(
     [(log_dir, _)] = play(tmp_path, [point])
     assert len(acknowledged(log_dir)) == 2
     controller = crash_child.opened(log_dir)
-    assert controller.session.slots.reports == 3
+    assert probe.reports(controller) == 3
     third = next(c for c in controller.history() if c.worker_id == 2 and c.step == 1)
     before = told(controller)
     controller.set_eval(2, *third.ref, third.params, third.value)
@@ -321,9 +321,7 @@ def takeovers(controller: PopulationController) -> int:
 
 
 CLAIMS = [
-    ("train", "during a claim", 1),
-    ("train", "during a claim", 2),
-    ("train", "during a claim", 6),
+    *(("train", "while a lease is written", n) for n in (1, 2, 3, 4, 5, 6, 12, 20)),
     ("train", "before the commit", 9),
     ("train", "before the acknowledgement", 7),
     ("train", "between branches", 6),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from population import ParamsError, PopulationController, PopulationError
-from tests import damaging
+from tests import damaging, probe
 from tests.helpers import Scripted, branch_at, generation, work
 
 
@@ -132,14 +132,12 @@ def test_a_report_that_is_recorded_returns_though_its_donor_cannot_be_read(
     mutator = Scripted(branch_at(1, 5.0))
     controller = PopulationController([1.0], mutator, tmp_path)
     (tmp_path / "params").mkdir()
-    load = controller.session.keeper.load
 
-    def damaged(params: object, like: object = None) -> object:
+    def damage() -> None:
         for file in tmp_path.rglob("*.msgpack"):
             file.write_bytes(b"damaged")
-        return load(params, like)
 
-    controller.session.keeper.load = damaged  # type: ignore[method-assign]
+    probe.before_next_load(controller, damage)
     report = (0, generation(controller), 1, {"w": np.ones(2)}, 1.0)
     assert controller.set_evals([report]) == {}
     assert "worker 0 has other work: The params" in caplog.text

@@ -12,6 +12,7 @@ import pytest
 from population import Mutator, PopulationController, Stop, Worker
 from population.engines import threads
 from population.mutators import PopulationBasedTraining
+from tests import probe
 from tests.helpers import Scripted, generation, poll, random_branch
 from tests.mutators.factories import FACTORIES
 from tests.mutators.helpers import Run
@@ -95,7 +96,7 @@ def test_a_late_value_that_is_not_finite_closes_a_round(bad: float) -> None:
         run.report(0, 2, 1.0, "a2")
         run.report(1, 2, None)
         run.report(1, 3, None)
-        assert run.controller.session.slots.ready.tolist() == [2, -1]
+        assert probe.ready(run.controller).tolist() == [2, -1]
         run.report(1, 2, bad)
         assert [c.params for c in run.roots(1)] == [None, "a2"]
 
@@ -107,9 +108,9 @@ def test_what_diverged_before_the_first_save_still_counts() -> None:
         run.report(0, 1, 1.0)
         run.report(1, 2, math.nan)
         run.report(2, 2, 3.0)
-        assert run.controller.session.slots.ready.tolist() == [1, 2, 2]
+        assert probe.ready(run.controller).tolist() == [1, 2, 2]
         run.report(0, 2, 1.0, "a2")
-        assert run.controller.session.slots.ready.tolist() == [2, 2, -1]
+        assert probe.ready(run.controller).tolist() == [2, 2, -1]
         run.report(2, 3, 3.0, "c3")
         assert run.roots(1)[-1].params == "a2"
 
@@ -121,16 +122,15 @@ def test_a_barrier_is_the_first_that_counts() -> None:
         run.report(0, 2, 1.0)
         run.report(0, 3, math.nan)
         run.report(0, 4, 1.0, "a4")
-        barrier = run.controller.session.slots.barrier
-        found = [barrier(0, step) for step in (1, 2, 4)]
+        run_ = run.controller
+        found = [probe.barrier(run_, 0, step) for step in (1, 2, 4)]
         assert [c and c.step for c in found] == [1, 3, 4]
-        assert barrier(0, 5) is None
+        assert probe.barrier(run_, 0, 5) is None
 
 
 def seen(controller: PopulationController) -> list[list[int]]:
     """What is kept of the slots' reports."""
-    slots = controller.session.slots
-    return [a.tolist() for a in (slots.steps, slots.ready)]
+    return [a.tolist() for a in (probe.steps(controller), probe.ready(controller))]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -22,6 +22,7 @@ from population import (
 )
 from population.engines import processes, threads, vectorized
 from population.mutators import FixedSchedule, PopulationBasedTraining
+from tests import probe
 from tests.helpers import Scripted, generation, poll
 
 MOST = 3000  # Turns of a loop, so that one that never ends fails.
@@ -125,7 +126,7 @@ def said(caplog: pytest.LogCaptureFixture, what: str) -> int:
     return sum(what in record.getMessage() for record in caplog.records)
 
 
-# All wait, and nobody trains.
+# All wait, and no worker trains.
 
 
 @driven
@@ -176,7 +177,7 @@ def test_a_longer_run_decides_what_a_shorter_one_did_not(
         controller = run(together(), *starts, log_dir=tmp_path / "run", steps=steps)
         by_one_worker(controller, complete)
         assert [controller.newest(w).step for w in (0, 1)] == [steps, steps]
-        decisions = controller.session.decisions.count
+        decisions = probe.decisions(controller)
         controller.close()
     assert decisions == 3
 
@@ -185,7 +186,7 @@ def test_who_may_still_be_evaluated_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A saved state at the barrier gets its value late; the warning names the slot."""
-    monkeypatch.setattr("population.run.claims._SAY_AFTER_S", -1.0)
+    probe.explain_waits_at_once(monkeypatch)
     controller = run(together(), Start(1.0, step=5), 2.0, steps=15)
     with controller.worker(0) as worker:
         worker.poll()
@@ -193,7 +194,7 @@ def test_who_may_still_be_evaluated_is_waited_for(
         worker.report(None, {"x": 1.0})  # It has ended, and awaits its value.
     late = generation(controller, 0)
 
-    def evaluated(seconds: float | None = None) -> None:
+    def evaluated() -> None:
         assert said(caplog, "may still come: 0") == 1
         controller.set_eval(0, late, 15, None, 1.0)
 
@@ -201,10 +202,10 @@ def test_who_may_still_be_evaluated_is_waited_for(
         worker.poll()
         worker.step = 10
         worker.report(2.0, {"x": 2.0})
-        monkeypatch.setattr(controller.session.news, "wait", evaluated)
+        probe.when_waiting(controller, evaluated)
         worker.poll()
         assert worker.step == 15 or worker.worker_id == 1
-    assert controller.session.decisions.count == 1
+    assert probe.decisions(controller) == 1
 
 
 def in_a_process(worker: Worker) -> None:
@@ -215,7 +216,7 @@ def in_a_process(worker: Worker) -> None:
 def test_processes_are_told_too(tmp_path: pathlib.Path) -> None:
     """Each judges by the journal and the leases."""
     controller = run(Stuck(3, 5), 1.0, 2.0, log_dir=tmp_path / "run", steps=100)
-    with pytest.raises(RuntimeError, match="Every slot waits and nobody trains"):
+    with pytest.raises(RuntimeError, match="Every slot waits and no worker trains"):
         processes.run(in_a_process, controller, progress=False)
     controller.close()
 
@@ -234,11 +235,11 @@ def test_what_another_process_trains_is_waited_for(tmp_path: pathlib.Path) -> No
             other.report(1.0, {"x": 1.0})
             seen: list[int] = []
 
-            def looked(seconds: float | None = None) -> None:
+            def looked() -> None:
                 seen.append(here.newest(1).step)
                 other.release()
 
-            here.session.news.wait = looked  # type: ignore[method-assign,assignment]
+            probe.when_waiting(here, looked)
             assert worker.poll() is False  # Released, slot 0 goes on to the end.
     assert seen == [5]
     here.close()
@@ -288,7 +289,7 @@ def test_a_population_that_only_diverges_ends(
     """Twenty times anew without a finite value of anybody are enough; it stays."""
     mutator = PopulationBasedTraining(same, 2, synchronous=waits)
     controller = run(mutator, 1.0, 2.0, 3.0, steps=100)
-    with pytest.raises(RuntimeError, match="begun anew 20 times, and nobody"):
+    with pytest.raises(RuntimeError, match="begun anew 20 times, and no finite"):
         drive(controller, lambda w, state: w.report(math.nan, state if saves else None))
     assert sum(controller.diverged()) >= 20
 
@@ -412,7 +413,7 @@ def test_values_that_meet_a_state_now_and_then_are_fine(
     """Two reports of one step complete each other."""
     controller = run(together(4), 1.0, 2.0, steps=30)
     drive(controller, report)
-    assert controller.session.decisions.count >= 4
+    assert probe.decisions(controller) >= 4
 
 
 def test_saves_whose_values_come_late_are_fine() -> None:
@@ -424,7 +425,7 @@ def test_saves_whose_values_come_late_are_fine() -> None:
             controller.set_eval(worker_id, name, step, f"{step}", None)
     for worker_id in (0, 1):
         controller.set_eval(worker_id, generation(controller, worker_id), 9, None, 1.0)
-    assert controller.session.decisions.count == 1
+    assert probe.decisions(controller) == 1
 
 
 # Loops that never get on.
@@ -508,10 +509,53 @@ def test_reports_past_a_barrier_cost_the_same_however_many_there_are() -> None:
     controller = run(together(4), 1.0, 2.0)
     name = generation(controller)
     controller.set_eval(0, name, 3, "saved", None)
-    kept = controller.session.guards.unmet
     for step in range(4, 200):
         controller.set_eval(0, name, step, None, 1.0)
-    assert len(repr(vars(kept)["_kept"])) < 500
+    assert len(probe.unmet(controller)) < 500
+
+
+class Raises(PopulationBasedTraining):
+    """All slots wait for each other at every tenth step; fails when told to."""
+
+    fails = False
+
+    def update(self, state: Any, report: Any, view: Any) -> Any:
+        """Fail, or decide."""
+        if self.fails:
+            raise ZeroDivisionError
+        return super().update(state, report, view)
+
+
+def test_a_report_that_was_rolled_back_is_not_remembered() -> None:
+    """Neither by a mutator that raised, nor by the refusal of a report itself."""
+    policy = Raises(lambda m: m, 10, synchronous=True)
+    controller = run(policy, 1.0, 2.0)
+    name = generation(controller)
+    controller.set_eval(0, name, 2, "saved", None)
+    before = probe.unmet(controller)
+    policy.fails = True
+    for step, value in ((4, 1.0), (5, math.nan)):
+        with pytest.raises(ZeroDivisionError):
+            controller.set_eval(0, name, step, None, value)
+        assert probe.unmet(controller) == before
+    policy.fails = False
+    controller.set_eval(1, generation(controller, 1), 1, "saved", 1.0)
+    assert probe.unmet(controller) == before
+    for step in range(10, 30):
+        remembered = probe.unmet(controller)
+        try:
+            if step % 2:
+                controller.set_eval(0, name, step, None, 1.0)
+            else:
+                controller.set_eval(0, name, step, "saved", None)
+        except RuntimeError:
+            break
+    assert step == 13
+    assert probe.unmet(controller) == remembered
+    with pytest.raises(RuntimeError, match=r"steps 11, 13 and states at .* 10, 12"):
+        controller.set_eval(0, name, step, None, 1.0)
+    controller.set_eval(0, name, step, "saved", 1.0)  # Both at once are recorded.
+    assert controller.newest(0).step == step
 
 
 def test_who_diverges_quickly_does_not_end_a_run_that_others_train_slowly() -> None:
@@ -546,5 +590,5 @@ def test_members_that_diverge_before_each_save_end_the_run(drive: Any) -> None:
             worker.report(math.nan, state)
 
     controller = run(PopulationBasedTraining(lambda m: m, 4), 1.0, 2.0, steps=60)
-    with pytest.raises(RuntimeError, match=r"no member got beyond step 4 .*save more"):
+    with pytest.raises(RuntimeError, match=r"beyond step 4 was saved .*Save more"):
         drive(controller, report)

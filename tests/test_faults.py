@@ -22,14 +22,13 @@ import numpy as np
 import pytest
 
 from population import JournalError, Mutator, PopulationController, Start
-from population.journal import sqlite_waiting
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.params import FileParams
+from tests import probe
 from tests.helpers import (
     Clock,
     Scripted,
     assert_is_a_forest,
-    connection,
     everything,
     generation,
     told,
@@ -77,11 +76,11 @@ def check_recovery(
 ) -> None:
     """The fault is gone: nothing is lost, and both controllers go on as if it were."""
     assert everything(controller) == before
-    recorded = controller.session.slots.reports
+    recorded = probe.reports(controller)
     tick(controller, (30 - recorded) // 2)
     again = opened(log_dir)
     assert told(again) == told(controller)
-    tick(again, 30 - again.session.slots.reports)
+    tick(again, 30 - probe.reports(again))
     assert told(controller) == told(again) == uninterrupted
     assert_is_a_forest(controller.graph)
 
@@ -92,22 +91,22 @@ def test_a_full_disk_loses_nothing_and_is_an_error_that_says_so(
     """SQLite's own word for a full disk; after some space was freed the run goes on."""
     controller = opened(tmp_path / "run")
     tick(controller, 7)
-    pages = connection(controller).execute("PRAGMA page_count").fetchone()[0]
-    connection(controller).execute(f"PRAGMA max_page_count={pages}")
+    pages = probe.connection(controller).execute("PRAGMA page_count").fetchone()[0]
+    probe.connection(controller).execute(f"PRAGMA max_page_count={pages}")
     with pytest.raises(JournalError, match=r"is full.*Free some space and go on"):
         tick(controller, 200)
     before = everything(controller)
     for _ in range(3):
         with pytest.raises(JournalError, match="is full"):
             tick(controller)
-    connection(controller).execute("PRAGMA max_page_count=1000000")
+    probe.connection(controller).execute("PRAGMA max_page_count=1000000")
     check_recovery(controller, tmp_path / "run", before, uninterrupted)
 
 
 LIMITED = """
 import resource, signal, sys
-from population.errors import JournalError
-from tests import test_faults
+from population import JournalError
+from tests import probe, test_faults
 controller = test_faults.opened(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 test_faults.tick(controller, 5)
@@ -116,14 +115,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
 try:
     while True:
         test_faults.tick(controller)
-        print(controller.session.slots.reports, flush=True)
+        print(probe.reports(controller), flush=True)
 except JournalError as error:
     print(error, file=sys.stderr)
 before = test_faults.everything(controller)
 resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
 assert test_faults.everything(controller) == before
 test_faults.tick(controller, 3)
-print(controller.session.slots.reports)
+print(probe.reports(controller))
 """
 
 
@@ -186,7 +185,7 @@ def test_a_save_that_fails_leaves_the_run_as_it_was(tmp_path: pathlib.Path) -> N
 
 UNWRITABLE = """
 import os, sys
-from population.errors import JournalError
+from population import JournalError
 from tests import test_faults
 if os.getuid() == 0:  # Whom no mode of a file binds.
     os.setgroups([])
@@ -245,12 +244,12 @@ def test_a_journal_that_becomes_read_only_loses_nothing(
     controller = opened(tmp_path / "run")
     tick(controller, 7)
     before = everything(controller)
-    connection(controller).execute("PRAGMA query_only=ON")
+    probe.connection(controller).execute("PRAGMA query_only=ON")
     for _ in range(3):
         with pytest.raises(JournalError, match="folder that this user may write to"):
             tick(controller)
         assert everything(controller) == before
-    connection(controller).execute("PRAGMA query_only=OFF")
+    probe.connection(controller).execute("PRAGMA query_only=OFF")
     check_recovery(controller, tmp_path / "run", before, uninterrupted)
 
 
@@ -297,7 +296,7 @@ def test_a_report_waits_while_another_program_holds_the_lock(
             cls.waits.release()
             time.sleep(seconds)
 
-    monkeypatch.setattr(sqlite_waiting, "time", Watched)
+    probe.wait_for_lock_by(monkeypatch, Watched)
     controller = opened(tmp_path / "run")
     tick(controller, 7)
     other = foreign(tmp_path / "run")
@@ -307,7 +306,7 @@ def test_a_report_waits_while_another_program_holds_the_lock(
             assert Watched.waits.acquire(timeout=60)
 
     hold_up(controller, other, seen_to_wait)
-    assert controller.session.slots.reports == 8
+    assert probe.reports(controller) == 8
     check_recovery(controller, tmp_path / "run", everything(controller), uninterrupted)
 
 
@@ -336,7 +335,7 @@ def test_a_clock_that_jumps_back_an_hour_changes_no_decision(
     assert told(controller) == uninterrupted
     times = [checkpoint.time for checkpoint in controller.history()]
     assert times == sorted(times)
-    assert controller.session.slots.lost == frozenset()
+    assert probe.lost(controller) == set()
 
 
 POLICIES: dict[str, Callable[[], Mutator[Any]]] = {
@@ -369,10 +368,10 @@ def test_nan_from_everyone_for_a_while_is_survived(
     controller = run(tmp_path / "a")
     go_on(controller, 0, 56)
     reached = max(worker.step for worker in controller.workers)
-    decided = controller.session.decisions.count
+    decided = probe.decisions(controller)
     go_on(controller, 56, 300)
     assert min(worker.step for worker in controller.workers) > reached
-    assert controller.session.decisions.count > decided + 4
+    assert probe.decisions(controller) > decided + 4
     by_ref = {checkpoint.ref: checkpoint for checkpoint in controller.history()}
     parents = {
         c.parent for c in by_ref.values() if c.parent and c.parent[0] != c.generation_id
@@ -417,7 +416,7 @@ def test_processes_that_open_a_new_run_at_the_same_moment_share_it(
     assert output.split() == ["0"] * 80, said
     for number in range(10):
         controller = opened(tmp_path / str(number))
-        sessions = controller.session.journal.owners()
+        sessions = probe.openings(controller)
         assert len({owner for _, owner in sessions}) == len(sessions) == 9
         roots = [c for c in controller.history() if c.parent is None]
         assert [(c.worker_id, c.meta_params) for c in roots] == [(0, 1.0), (1, 2.0)]

@@ -11,9 +11,13 @@ import pytest
 import population
 from population import Checkpoint, PopulationController, Stop
 from population.core.retention import Keep
-from population.mutators import FixedSchedule, WinnerTakeAllGenetic
+from population.mutators import (
+    FixedSchedule,
+    PopulationBasedTraining,
+    WinnerTakeAllGenetic,
+)
 from population.params import FileParams
-from population.run import remover
+from tests import probe
 from tests.helpers import (
     Scripted,
     assert_is_a_forest,
@@ -148,7 +152,7 @@ def test_neither_run_removes_what_the_other_needs(
     train(new, 12)
     for checkpoint in needed:
         old.load(checkpoint)
-    remover.settle()
+    probe.settle()
     first = folders[1] / "params"
     assert len(list(first.rglob("*.msgpack"))) <= 1.2 * len(new.reachable()) + 1
     old.close()
@@ -227,7 +231,7 @@ def test_a_fork_can_be_replayed(folders: tuple[pathlib.Path, pathlib.Path]) -> N
     found = population.replay(new, winner())
     assert found.first_difference is None, str(found)
     assert found.decisions
-    assert all(decision.row > old.session.slots.row for decision in found.decisions)
+    assert all(decision.row > probe.last_row(old) for decision in found.decisions)
     old.close()
     new.close()
 
@@ -318,6 +322,68 @@ def test_a_run_that_is_made_in_the_folder_of_a_fork_is_not_overwritten(
     assert files == {generation(again, worker_id) for worker_id in range(3)}
     assert not list(folders[1].glob(".journal*"))
     again.close()
+    old.close()
+
+
+def rounds() -> PopulationBasedTraining:
+    """All slots wait for each other at every second step."""
+    return PopulationBasedTraining(smaller, steps_per_exploit=2, synchronous=True)
+
+
+def advance(controller: PopulationController, *slots: int) -> None:
+    """These slots go on by a step and report."""
+    for worker_id in slots:
+        step = controller.newest(worker_id).step + 1
+        at = generation(controller, worker_id), step
+        controller.set_eval(worker_id, *at, f"{worker_id} at {step}", float(worker_id))
+
+
+def test_a_fork_does_not_wait_for_a_slot_that_was_given_up(
+    folders: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """Its other slots go through the barrier, until the slot reports to the fork."""
+    old = PopulationController([1.0, 2.0, 3.0], rounds(), folders[0])
+    advance(old, 0, 1, 2, 0, 1)
+    old.give_up(2)
+    new = population.fork(old, folders[1], mutator=rounds())
+    assert probe.lost(old) == probe.lost(new) == {2}
+    before = len(new.graph)
+    for _ in range(4):
+        advance(new, 0, 1)
+    assert len(new.graph) > before
+    assert not probe.waits(new, 0)
+    again = PopulationController([None] * 3, rounds(), folders[1])
+    assert probe.lost(again) == {2}
+    again.close()
+    advance(new, 2)
+    assert probe.lost(new) == set()
+    assert population.replay(new, rounds()).first_difference is None
+    new.close()
+    old.close()
+
+
+def test_a_fork_knows_who_was_given_up_at_its_point(
+    folders: tuple[pathlib.Path, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    """Neither who was later, nor who had reported by then; the fork of a fork, too."""
+    old = PopulationController([1.0, 2.0, 3.0], Scripted(), folders[0])
+    advance(old, 0, 1)
+    early = probe.last_row(old)
+    advance(old, 0)
+    old.give_up(2)
+    old.give_up(1)
+    given_up = probe.last_row(old)
+    advance(old, 2)
+    back = probe.last_row(old)
+    advance(old, 1)
+    lost = {early: set(), given_up: {1, 2}, back: {1}, None: set()}
+    for at, expected in lost.items():
+        folder = tmp_path / f"at {at}"
+        new = population.fork(old, folder, mutator=Scripted(), at=at)
+        other = population.fork(new, tmp_path / f"{at} again", mutator=Scripted())
+        assert probe.lost(new) == probe.lost(other) == expected
+        new.close()
+        other.close()
     old.close()
 
 

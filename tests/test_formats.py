@@ -15,9 +15,9 @@ import pytest
 
 from population import PopulationController
 from population.base import codec, run_paths
-from population.base.types import Checkpoint, Held, Saved
+from population.base.types import Checkpoint, InMemory, Saved
 from population.core.retention import Keep
-from population.journal.records import SaveRow
+from tests import probe
 from tests.data import make
 from tests.helpers import assert_is_a_forest, work
 
@@ -98,11 +98,11 @@ def test_a_run_of_each_released_format_goes_on(
 ) -> None:
     """Reports, decisions and saves of today follow, and what was there stays."""
     controller = opened(name, tmp_path, keep=Keep(everything=True))
-    decided = controller.session.decisions.count
+    decided = probe.decisions(controller)
     count = sum(1 for _ in controller.history())
     make.tick(controller, 40)
     assert sum(1 for _ in controller.history()) >= count + 40
-    assert controller.session.decisions.count > decided
+    assert probe.decisions(controller) > decided
     check_forgetting_nothing(controller, name)
     controller.close()
     again = opened(name, tmp_path)
@@ -151,9 +151,9 @@ def test_the_stored_run_of_this_format_holds_all_that_the_format_can_tell() -> N
 def test_the_lost_slots_of_a_stored_run_are_still_lost(tmp_path: pathlib.Path) -> None:
     """Until they report again."""
     controller = opened("format-3", tmp_path)
-    assert controller.session.slots.lost == {2}
+    assert probe.lost(controller) == {2}
     controller.set_eval(2, controller.workers[2].generation_id, 99, "path", 1.0)
-    assert not controller.session.slots.lost
+    assert not probe.lost(controller)
 
 
 def test_what_a_host_held_that_was_long_silent_is_free(tmp_path: pathlib.Path) -> None:
@@ -171,26 +171,21 @@ def test_what_a_host_held_that_was_long_silent_is_free(tmp_path: pathlib.Path) -
 def test_what_a_stored_run_held_in_memory_is_none(tmp_path: pathlib.Path) -> None:
     """Its host is long gone: the slot goes on from what was saved; no note stays."""
     controller = opened("format-3", tmp_path)
-    assert all(type(c.params) is not Held for c in controller.history())
-    assert not any(s.params.startswith(codec.HELD) for s in saves_of(controller))
-    assert type(work(controller, 0).params) is not Held
-
-
-def saves_of(controller: PopulationController) -> list[SaveRow]:
-    """What the journal says that the store keeps."""
-    return list(controller.session.journal.saves())
+    assert all(type(c.params) is not InMemory for c in controller.history())
+    assert not any(s.params.startswith(codec.HELD) for s in probe.saves(controller))
+    assert type(work(controller, 0).params) is not InMemory
 
 
 @pytest.mark.parametrize("name", FORMATS[:-1])
 def test_a_file_of_an_older_format_lets_late_params_replace_held_ones(
     name: str, tmp_path: pathlib.Path
 ) -> None:
-    """Opening it makes the view anew: a path counts that comes after `Held`."""
+    """Opening it makes the view anew: a path counts that comes after `InMemory`."""
     controller = opened(name, tmp_path)
     at = controller.workers[2]
     report = 2, at.generation_id, at.step + 1
-    controller.set_eval(*report, Held(), 1e6)
-    assert type(controller.newest(2).params) is Held
+    controller.set_eval(*report, InMemory(), 1e6)
+    assert type(controller.newest(2).params) is InMemory
     controller.set_eval(*report, "a path", None)
     found = controller.graph[at.generation_id][at.step + 1]
     assert found.params == "a path"

@@ -35,7 +35,8 @@ from population.space import (
     grid,
     sample,
 )
-from tests.helpers import Scripted, connection
+from tests import probe
+from tests.helpers import Scripted
 
 SPACE = {
     "rate": LogUniform(1e-5, 1e-1, start=(1e-3, 1e-2)),
@@ -313,7 +314,7 @@ def test_a_damaged_space_is_said_to_be_one(text: str, tmp_path: pathlib.Path) ->
     """Who asks for it is told; the run itself can go on."""
     begun(RATE, 1, tmp_path).close()
     controller = PopulationController([None], Scripted(), tmp_path)
-    journal = connection(controller)
+    journal = probe.connection(controller)
     journal.execute("UPDATE facts SET value = ? WHERE key = 'space'", (text,))
     with pytest.raises(JournalError, match="The journal is damaged: "):
         _ = controller.space
@@ -325,7 +326,7 @@ def test_a_journal_of_ones_own_keeps_the_space() -> None:
     """It is a fact like the others, whatever the store."""
     journal = SqliteJournal()
     begun(SPACE, 2, journal=journal)
-    assert "space" in journal.facts()
+    assert "space" in probe.facts_of(journal)
     again = PopulationController([None] * 2, Scripted(), journal=journal)
     assert again.space == SPACE
 

@@ -17,7 +17,7 @@ from population import PopulationController
 from population.core.retention import Keep
 from population.mutators import FixedSchedule
 from population.params import FileParams
-from population.run import remover
+from tests import probe
 from tests.helpers import Scripted, generation
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -127,7 +127,7 @@ def test_a_store_that_cannot_remove_does_not_stop_the_training(
     first = generation(controller)
     for step in range(1, 30):
         controller.set_eval(0, first, step, {"w": np.ones(2)}, 1.0 / step)
-    remover.settle()
+    probe.settle()
     assert "params could not be removed" in caplog.text
     assert controller.newest(0).step == 29
     controller.close()

@@ -29,7 +29,7 @@ from population import (
 )
 from population.base.types import Event
 from population.mutators import WinnerTakeAllGenetic
-from population.run import liveness
+from tests import probe
 from tests.helpers import Clock, Scripted, content, generation, poll
 
 TIMEOUT_S = 100.0
@@ -67,7 +67,7 @@ class Hosts:
             for worker in alive:
                 assert not worker.poll()
             for controller in self._open:
-                look(controller)
+                probe.look(controller)
 
     def close(self) -> None:
         """Close all."""
@@ -83,17 +83,10 @@ def hosts(tmp_path: pathlib.Path, clock: Clock) -> Iterator[Hosts]:
     found.close()
 
 
-def look(controller: PopulationController) -> None:
-    """Have a process look at the run."""
-    with controller.session.news.lock:
-        controller.session.refresh()
-        controller.session.leases.look()
-
-
 def is_free(controller: PopulationController, worker_id: int) -> bool:
     """Whether a worker of this process that asks for any slot may have this one."""
-    look(controller)
-    return controller.session.leases.is_claimable(worker_id)
+    probe.look(controller)
+    return probe.is_claimable(controller, worker_id)
 
 
 def begin(controller: PopulationController, worker_id: int | None = None) -> Worker:
@@ -156,7 +149,7 @@ def test_the_worker_of_a_held_slot_is_fenced_and_told_its_new_work(
     train(slow, 0.0)
     assert one.graph[old][2].value == 0.0
     assert one.newest(0).generation_id == quick.generation_id
-    asked = one.session.decisions._mutator
+    asked = probe.mutator(one)
     assert isinstance(asked, Scripted)
     assert asked.asked == [(0, 1)]
     quick.release()
@@ -272,7 +265,9 @@ def test_a_live_process_keeps_its_slot(
 
 def test_a_later_process_with_the_same_id_is_another_owner() -> None:
     """Ids come round again; when a process began does not."""
-    own = liveness.Holder().owner
+    from population.run import liveness
+
+    own = liveness.LeaseHolder().owner
     parent = own._replace(pid=os.getppid(), token="a")
     began = liveness._started(os.getppid())
     assert began is not None
@@ -329,22 +324,21 @@ def test_polls_write_at_most_four_times_in_a_time_out(hosts: Hosts) -> None:
     """A lease is not worth a transaction a step."""
     run = hosts.join(1)
     worker = begin(run)
-    changes = run.session.leases.change
+    changes = probe.lease_changes(run)
     for _ in range(1000):
         hosts.clock.advance(TIMEOUT_S / 1000)
         assert not worker.poll()
-    assert 3 <= run.session.leases.change - changes <= 4
+    assert 3 <= probe.lease_changes(run) - changes <= 4
 
 
 def test_silence_counts_from_the_last_sign_of_life(hosts: Hosts) -> None:
     """Not from when the process that judges had looked before."""
     one, two = hosts.join(1), hosts.join(1)
     worker = begin(one)
-    look(two)
+    probe.look(two)
     hosts.clock.advance(0.49 * TIMEOUT_S)
     assert not worker.poll()
-    with two.session.news.lock:
-        two.session.refresh()
+    probe.refresh(two)
     for _ in range(9):
         hosts.clock.advance(0.1 * TIMEOUT_S)
         assert not is_free(two, 0)
@@ -360,7 +354,7 @@ def test_a_loop_that_was_heard_of_by_one_process_is_not_silent_for_another(
     fresh = hosts.join(2)
     fresh.set_eval(0, generation(fresh), 1, None, 1.0)
     watching.set_eval(1, generation(watching, 1), 1, None, 1.0)
-    assert list(watching.session.slots.live) == [0, 1]
+    assert probe.live(watching) == [0, 1]
 
 
 def test_a_first_compilation_may_take_longer_than_the_time_out(hosts: Hosts) -> None:
@@ -392,7 +386,7 @@ def test_a_busy_worker_keeps_its_slot_for_as_long_as_it_said(hosts: Hosts) -> No
     one, two = hosts.join(1), hosts.join(1)
     worker = begin(one)
     worker.busy(5 * TIMEOUT_S)
-    look(two)
+    probe.look(two)
     hosts.pass_time(5.9 * TIMEOUT_S / 2)
     hosts.pass_time(5.9 * TIMEOUT_S / 2)
     assert not is_free(two, 0)
@@ -456,7 +450,7 @@ def test_a_slot_that_a_loop_polls_is_not_claimed_for_any_worker(hosts: Hosts) ->
     assert run.worker(0).worker_id == 0
 
 
-# Lost slots, in loops around the two calls.
+# Slots that are given up, in loops around the two calls.
 
 
 def rounds(hosts: Hosts, size: int = 3) -> PopulationController:
@@ -479,40 +473,91 @@ def advance(run: PopulationController, *worker_ids: int) -> None:
             run.set_eval(worker_id, name, step, f"{worker_id}", float(worker_id + 1))
 
 
-def test_a_barrier_closes_without_a_lost_slot_which_comes_back(hosts: Hosts) -> None:
-    """After twice the time-out, at a poll of one that waits; none needs to report."""
+def test_a_barrier_closes_without_a_slot_that_was_given_up(hosts: Hosts) -> None:
+    """At once, though none of those that wait reports again; until it reports."""
     run, other = rounds(hosts), rounds(hosts)
     advance(run, 0, 1, 2)
     advance(run, 0, 1)
-    for _ in range(18):
-        hosts.pass_time(0.1 * TIMEOUT_S)
-        advance(run, 0, 1)
-    assert run.session.slots.lost == frozenset()
+    hosts.pass_time(9 * TIMEOUT_S)
+    advance(run, 0, 1)
+    assert probe.lost(run) == set()
     assert [w.step for w in run.workers] == [2, 2, 1]
     assert len(run.graph) == 3
-    for _ in range(4):
-        hosts.pass_time(0.1 * TIMEOUT_S)
-        advance(run, 0, 1)
-    look(other)
-    assert list(run.session.slots.live) == [0, 1]
-    assert list(other.session.slots.live) == [0, 1]
+    run.give_up(2)
+    probe.look(other)
+    assert probe.live(run) == probe.live(other) == [0, 1]
     assert len(run.graph) == len(other.graph) == 5
     assert other.workers[2].step == 1
     late = run.workers[2]
     other.set_eval(2, late.generation_id, 2, "2", 3.0)
-    look(run)
-    assert list(run.session.slots.live) == [0, 1, 2]
-    assert list(other.session.slots.live) == [0, 1, 2]
+    probe.look(run)
+    assert probe.live(run) == probe.live(other) == [0, 1, 2]
 
 
-def test_a_slot_that_nobody_ever_trained_is_lost_too(hosts: Hosts) -> None:
+def test_a_slot_that_no_loop_ever_trained_can_be_given_up(hosts: Hosts) -> None:
     """Fewer loops than slots: the rest does not wait for ever."""
     run = rounds(hosts)
-    for _ in range(25):
+    run.give_up(2)
+    for _ in range(5):
         advance(run, 0, 1)
-        hosts.pass_time(0.1 * TIMEOUT_S)
-    assert run.session.slots.live == (0, 1)
+    assert probe.live(run) == [0, 1]
     assert len(run.graph) > 3
+
+
+def test_giving_up_all_but_one_of_four_is_enough_for_a_decision(hosts: Hosts) -> None:
+    """The newest value that is known is shown again, whichever slot has one."""
+    run = rounds(hosts, 4)
+    advance(run, 0, 3)
+    advance(run, 3)
+    for worker_id in (0, 1, 2):
+        assert generation(run, 3).endswith("-0")
+        run.give_up(worker_id)
+    assert probe.live(run) == [3]
+    assert generation(run, 3).endswith("-1")
+    before = content(run)
+    run.give_up(0)
+    assert content(run) == before, "a second time is nothing"
+
+
+def test_a_poll_alone_does_not_bring_a_slot_back(hosts: Hosts) -> None:
+    """Only a report says that its loop trains; by a worker that took it over, too."""
+    run = rounds(hosts)
+    advance(run, 0, 1, 2)
+    run.give_up(2)
+    active = run.workers[2]
+    poll(run, 2, active.generation_id, active.step)
+    assert probe.live(run) == [0, 1]
+    hosts.pass_time(2 * TIMEOUT_S)
+    worker = run.worker(2)
+    assert worker.poll()
+    assert probe.live(run) == [0, 1]
+    worker.step += 1
+    worker.report(3.0, "2")
+    assert probe.live(run) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("worker_id", [-1, 3, True, 1.0, None])
+def test_only_a_slot_can_be_given_up(hosts: Hosts, worker_id: Any) -> None:
+    """Anything else is refused, and changes nothing."""
+    run = rounds(hosts)
+    before = content(run)
+    with pytest.raises((TypeError, ValueError), match="worker_id must be"):
+        run.give_up(worker_id)
+    assert content(run) == before
+
+
+def test_a_run_does_not_wait_for_the_end_of_a_slot_that_was_given_up(
+    tmp_path: pathlib.Path,
+) -> None:
+    """`Stop(steps=)` ends it when all others are there."""
+    run = PopulationController([1.0] * 2, Scripted(), tmp_path, stop=Stop(steps=2))
+    run.set_eval(0, generation(run, 0), 2, "p", 1.0)
+    assert not run.finished
+    run.give_up(1)
+    assert run.finished
+    run.set_eval(1, generation(run, 1), 1, "p", 1.0)
+    assert not run.finished
+    run.close()
 
 
 def test_no_slot_is_lost_while_a_worker_could_take_it(hosts: Hosts) -> None:
@@ -521,30 +566,18 @@ def test_no_slot_is_lost_while_a_worker_could_take_it(hosts: Hosts) -> None:
     worker = begin(run, 0)
     gone = begin(run, 1)
     hosts.pass_time(9 * TIMEOUT_S, worker)
-    assert run.session.slots.lost == frozenset()
+    assert probe.lost(run) == set()
     assert is_free(run, gone.worker_id)
 
 
-def test_without_a_time_out_no_slot_is_ever_lost(hosts: Hosts) -> None:
-    """A loop may pause for a week."""
-    run = hosts.join(worker_timeout=None)
-    poll(run, 0)
-    for _ in range(10):
-        hosts.pass_time(1e6)
-        poll(run, 0, generation(run))
-    assert run.session.slots.live == (0, 1)
-
-
-def test_losses_outlive_a_restart(hosts: Hosts) -> None:
-    """They are recorded, as decisions rest on them."""
+def test_what_was_given_up_outlives_a_restart(hosts: Hosts) -> None:
+    """It is recorded, as decisions rest on it."""
     run = rounds(hosts)
     advance(run, 0, 1, 2)
-    for _ in range(25):
-        advance(run, 0, 1)
-        hosts.pass_time(0.1 * TIMEOUT_S)
+    run.give_up(2)
     run.close()
     again = rounds(hosts)
-    assert again.session.slots.live == (0, 1)
+    assert probe.live(again) == [0, 1]
 
 
 # Other hosts.
@@ -556,12 +589,11 @@ def test_a_run_that_another_host_trains_is_refused(
     """SQLite cannot be shared through a network; the error names what can."""
     run = hosts.join(1)
     worker = begin(run)
-    monkeypatch.setattr(liveness, "_host", lambda: "elsewhere")
-    monkeypatch.setattr(liveness, "_place", lambda: "another boot/pid:[1]")
+    probe.pretend_host(monkeypatch)
     before = content(run)
     with pytest.raises(JournalError, match="PostgreSQL") as caught:
         hosts.join(1)
-    holder = json.loads(worker._holder.text)[0]
+    holder = json.loads(probe.holder_text(worker))[0]
     assert f"on {holder} holds worker 0" in str(caught.value)
     assert content(run) == before
 
@@ -571,8 +603,7 @@ def test_a_run_that_another_host_has_given_back_is_opened(
 ) -> None:
     """A folder may move."""
     begin(hosts.join(1)).release()
-    monkeypatch.setattr(liveness, "_host", lambda: "elsewhere")
-    monkeypatch.setattr(liveness, "_place", lambda: "another boot/pid:[1]")
+    probe.pretend_host(monkeypatch)
     assert begin(hosts.join(1)).step == 2
 
 
@@ -581,8 +612,7 @@ def test_a_run_that_another_host_has_left_long_ago_is_opened(
 ) -> None:
     """The time that the error names, after the last sign of life."""
     worker = begin(hosts.join(1))
-    monkeypatch.setattr(liveness, "_host", lambda: "elsewhere")
-    monkeypatch.setattr(liveness, "_place", lambda: "another boot/pid:[1]")
+    probe.pretend_host(monkeypatch)
     hosts.clock.advance(1e6)
     assert hosts.join(1).newest(0).step == worker.step
 

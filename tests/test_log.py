@@ -11,9 +11,9 @@ import pytest
 
 import population
 from population import PopulationController
-from population.journal import sqlite_connection
 from population.mutators import FixedSchedule
-from tests.helpers import connection, generation
+from tests import probe
+from tests.helpers import generation
 
 MANY = 200  # Reports of 50 kB: more than twice the length at which a log is merged.
 
@@ -70,9 +70,9 @@ def test_merging_is_not_tried_at_each_turn_while_a_reader_is_in_the_way(
 ) -> None:
     """Each try syncs: once a second, and none waits while it holds the write lock."""
     controller, time = opened(tmp_path), Time()
-    monkeypatch.setattr(sqlite_connection, "time", time)
+    probe.merge_by(monkeypatch, time)
     tries: list[str] = []
-    connection(controller).set_trace_callback(
+    probe.connection(controller).set_trace_callback(
         lambda sql: tries.append(sql) if "wal_checkpoint" in sql else None
     )
     with reader(tmp_path):

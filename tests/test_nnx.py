@@ -95,7 +95,7 @@ def _in_place(state: Any) -> None:
     train_step(*state)
 
 
-def test_the_doctor_finds_nothing_and_says_that_noise_is_copied() -> None:
+def test_check_loop_finds_nothing_and_says_that_noise_is_copied() -> None:
     """A step that trains in place may return nothing."""
     meta = {"learning_rate": 0.01}
     for step in (nnx_loop.step, _in_place):

@@ -19,6 +19,7 @@ from population.mutators import (
     WinnerTakeAllGenetic,
 )
 from population.mutators.exploit import BinaryTournament, Truncation, WelchTTest
+from tests import probe
 from tests.crash_child import Loop
 from tests.helpers import assert_is_a_forest, told
 
@@ -97,7 +98,7 @@ class RawLoop:
             self._weight = float(found.params or 1.0)
             self._meta, self._generation_id = found.meta_params, found.generation_id
             self._step = found.step
-        wait_at = self._controller.session.active(self._worker_id).wait_at
+        wait_at = self._controller.workers[self._worker_id].wait_at
         if wait_at is not None and self._step >= wait_at:
             return False
         self._step += 1
@@ -135,18 +136,18 @@ def by_workers(make: Make, order: int) -> PopulationController:
     """
     choose = random.Random(order)
     controller = run(make)
-    session = controller.session
 
     def begin() -> Loop:
         return Loop(controller.worker(), lambda *report: None)
 
     def may_poll(loop: Loop) -> bool:
-        waits = session.waits(loop.worker.worker_id)
-        return not waits or session.leases.free() is not None
+        slot = loop.worker.worker_id
+        free = probe.free_slot(controller)
+        return not probe.waits(controller, slot) or free is not None
 
     loops = [begin() for _ in range(choose.randint(1, 3))]
     while not controller.finished:
-        free = session.leases.free() is not None
+        free = probe.free_slot(controller) is not None
         able = [loop for loop in loops if may_poll(loop)]
         if loops and (choose.random() < 0.05 or not (able or free)):
             gone = loops.pop(choose.randrange(len(loops)))
@@ -183,7 +184,7 @@ def test_workers_in_another_order_make_the_same_run(
     branches = len(found.graph) - len(found.workers)
     assert branches >= 5
     assert_is_a_forest(found.graph)
-    assert found.session.decisions.count == expected.session.decisions.count
+    assert probe.decisions(found) == probe.decisions(expected)
 
 
 def test_the_orders_are_different_ones(make: Make) -> None:

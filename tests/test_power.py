@@ -24,6 +24,7 @@ import ctypes, json, sys
 import numpy as np
 from population import PopulationController
 from population.mutators import WinnerTakeAllGenetic
+from tests import probe
 from tests.test_faults import mutate
 from tests.test_power import REPORTS
 
@@ -40,7 +41,7 @@ for number in range(REPORTS):
     controller.set_evals([report]) if number % 5 == 4 else controller.set_eval(*report)
     after = shim.syncs_of_wal(), shim.syncs_of_journal()
     counts.append([after[0] - before[0], after[1] - before[1]])
-print(json.dumps([counts, controller.session.decisions.count]))
+print(json.dumps([counts, probe.decisions(controller)]))
 """
 
 

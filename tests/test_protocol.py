@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import pathlib
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from population import Branch, PopulationController, PopulationView, Report, Start
+from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
-from population.run.params_manager import Keeper
+from tests import probe
 from tests.helpers import (
     Scripted,
     assert_is_a_forest,
@@ -46,7 +48,7 @@ def superseded(back_to: int | None = None) -> tuple[PopulationController, str]:
 
 def asked(controller: PopulationController) -> list[tuple[int, int]]:
     """What the run's mutator was asked about."""
-    mutator = controller.session.decisions._mutator
+    mutator = probe.mutator(controller)
     assert isinstance(mutator, Scripted)
     return mutator.asked
 
@@ -135,13 +137,12 @@ def test_an_unknown_generation_is_given_the_slot_and_logged_once(
 
 
 def test_a_worker_that_was_branched_is_given_its_new_work() -> None:
-    """And what it trained meanwhile is kept as a checkpoint without a value."""
+    """What it trained meanwhile is not kept: nothing could go on from it."""
     controller, first = superseded()
     found = poll(controller, 0, first, 12, "at 12")
     assert found is not None
     assert (found.params, found.meta_params, found.step) == ("at 10", {"lr": 9}, 10)
-    kept = controller.graph[first][12]
-    assert (kept.params, kept.value, kept.parent) == ("at 12", None, (first, 10))
+    assert 12 not in controller.graph[first]
     assert asked(controller) == []
 
 
@@ -156,40 +157,16 @@ def test_coming_back_to_a_superseded_generation_follows_the_resume_point() -> No
     assert found.generation_id not in (first, second)
 
 
-@pytest.mark.parametrize(
-    ("worker_id", "step", "params"),
-    [
-        (0, 12, None),
-        (0, 12, "at 5"),
-        (0, 12, "at 10"),
-        (0, 10, "other"),
-        (1, 12, "of another worker"),
-    ],
-    ids=["no params", "old params", "last params", "known step", "other worker"],
-)
-def test_what_a_branched_worker_trained_is_kept_only_if_it_is_new(
-    worker_id: int, step: int, params: str | None
+@pytest.mark.parametrize("worker_id", [0, 1])
+@pytest.mark.parametrize("params", [None, "at 5", "at 12", np.arange(3.0)])
+def test_a_poll_of_a_superseded_generation_records_nothing(
+    worker_id: int, params: Any
 ) -> None:
-    """Not without params, not twice, not over another, and only for its own slot."""
+    """Whatever params it brings: nothing could ever go on from them."""
     controller, first = superseded()
     before = content(controller)
-    assert poll(controller, worker_id, first, step, params) is not None
+    assert poll(controller, worker_id, first, 12, params) is not None
     assert content(controller) == before
-
-
-def test_params_that_are_recorded_at_a_later_step_are_kept_at_an_earlier_one() -> None:
-    """Only earlier records of the same params make them old."""
-    controller, first = superseded()
-    poll(controller, 0, first, 7, "at 10")
-    assert controller.graph[first][7].params == "at 10"
-
-
-def test_arrays_that_a_poll_brings_are_kept() -> None:
-    """A branched worker's arrays are in the graph, and can be loaded."""
-    controller, first = superseded()
-    poll(controller, 0, first, 12, {"w": np.arange(3.0)})
-    kept = controller.graph[first].get(12)
-    assert kept is not None
 
 
 def test_a_worker_on_its_generation_carries_on() -> None:
@@ -336,7 +313,7 @@ def test_a_late_value_joins_its_checkpoint_and_decides() -> None:
     late = controller.graph[second][8]
     assert (late.params, late.value) == ("at 8", 0.5)
     assert asked(controller) == [(0, 5), (0, 8), (0, 8)]
-    mutator = controller.session.decisions._mutator
+    mutator = probe.mutator(controller)
     assert isinstance(mutator, Scripted)
     assert mutator.seen[-1].checkpoint.value == 0.5
 
@@ -362,11 +339,14 @@ def test_late_params_are_news_if_a_decision_may_rest_on_them() -> None:
     controller.set_eval(0, first, 5, "at 5", 1.0)
     assert controller.graph[first][5].params == "at 5"
     assert controller.workers[0].params == "at 5"
-    assert asked(controller) == [(0, 5), (0, 5)]
+    assert asked(controller) == [(0, 5)], "before the first params it needed none"
     controller.set_eval(0, first, 6, None, 1.0)
-    controller.set_eval(0, first, 7, "at 7", 1.0)
     controller.set_eval(0, first, 6, "at 6", None)
-    assert asked(controller) == [(0, 5), (0, 5), (0, 6), (0, 7)], "7 is there already"
+    assert asked(controller)[1:] == [(0, 6), (0, 6)]
+    controller.set_eval(0, first, 7, None, 1.0)
+    controller.set_eval(0, first, 8, "at 8", 1.0)
+    controller.set_eval(0, first, 7, "at 7", None)
+    assert asked(controller)[3:] == [(0, 7), (0, 8)], "8 is there already"
 
 
 def test_a_barrier_closes_when_the_last_params_arrive() -> None:
@@ -561,7 +541,7 @@ def test_when_the_mutator_raises_everything_is_rolled_back(
     fails[0] = False
     controller.set_eval(0, first, 10, {"w": np.ones(2)}, 0.5)
     assert controller.workers[0].step == 10
-    assert controller.session.slots.reports == 2
+    assert probe.reports(controller) == 2
 
 
 def test_when_mutate_fn_raises_no_branch_of_the_round_is_left() -> None:
@@ -578,12 +558,12 @@ def test_when_mutate_fn_raises_no_branch_of_the_round_is_left() -> None:
     controller = PopulationController([{"lr": 0}, {"lr": 1}], mutator)
     ids = [generation(controller, i) for i in (0, 1)]
     controller.set_eval(0, ids[0], 1, "of 0", 1.0)
-    before = everything(controller), controller.session.decisions.count
+    before = everything(controller), probe.decisions(controller)
     with pytest.raises(ZeroDivisionError):
         controller.set_eval(1, ids[1], 1, "of 1", 2.0)
     assert everything(controller) == before[0]
     assert controller.workers[1].step == 0
-    assert controller.session.decisions.count == before[1]
+    assert probe.decisions(controller) == before[1]
     controller.set_eval(1, ids[1], 1, "of 1", 2.0)
     assert [w.meta_params for w in controller.workers] == [{"lr": 9}] * 2
 
@@ -651,8 +631,8 @@ def test_the_order_of_late_and_repeated_reports_does_not_matter() -> None:
             expected
         )
         assert controller.newest(0) == steps[8]
-        assert controller.session.slots.steps[0] == 8
-        assert controller.session.slots.ready[0] == 8
+        assert probe.steps(controller)[0] == 8
+        assert probe.ready(controller)[0] == 8
         assert_is_a_forest(controller.graph)
 
 
@@ -665,16 +645,7 @@ def test_a_late_value_of_the_donor_does_not_hide_that_of_the_branch() -> None:
     mutator._decide = None
     controller.set_eval(0, generation(controller), 5, None, 1.0)
     controller.set_eval(0, first, 5, None, 2.0)
-    assert controller.session.slots.scores[0] == 1.0
-
-
-def remembered(controller: PopulationController) -> str:
-    """All that is kept in memory of the journal."""
-    slots = controller.session.slots
-    tail = (slots.row, slots.reports, slots.best.score, slots.best.reports, slots.saved)
-    arrays = (slots.steps.tolist(), slots.scores.tolist(), slots.ready.tolist())
-    newest = [(s.generation, s.meta_params, s.newest) for s in slots]
-    return repr((tail, arrays, newest, controller.session.decisions.count))
+    assert probe.scores(controller)[0] == 1.0
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -694,15 +665,19 @@ def test_what_is_kept_in_memory_is_what_the_journal_says(
         controller.set_eval(root.worker_id, generation_id, step, params, value)
         if choose.random() < 0.1:
             poll(controller, choose.randrange(2))
-        before = remembered(controller)
-        controller.session.reload()
-        assert remembered(controller) == before
+        before = probe.in_memory(controller)
+        probe.forget(controller)
+        assert probe.in_memory(controller) == before
     controller.close()
 
 
-def test_a_keeper_is_made_of_plain_parts() -> None:
-    """It can stand alone: without a folder or memory arrays have no place."""
-    keeper = Keeper(None, None, in_memory=False)
-    assert keeper.prepare(0, "g", 1, {"path": ("a", 1)}).params_text is not None
+def test_arrays_need_a_place(tmp_path: pathlib.Path) -> None:
+    """Without a folder or a store only plain values can be kept; the error says so."""
+    journal = SqliteJournal(tmp_path / "journal.sqlite")
+    controller = PopulationController([1.0], Scripted(), journal=journal)
+    first = generation(controller)
+    controller.set_eval(0, first, 1, {"path": ("a", 1)}, 1.0)
     with pytest.raises(ValueError, match="params="):
-        keeper.prepare(0, "g", 1, np.ones(2))
+        controller.set_eval(0, first, 2, np.ones(2), 1.0)
+    assert controller.workers[0].step == 1
+    controller.close()

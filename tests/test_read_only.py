@@ -19,6 +19,7 @@ from population import JournalError, PopulationController, Stop
 from population.journal import sqlite_file
 from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining
+from tests import probe
 
 DATA = pathlib.Path(__file__).parent / "data"
 LOOK = """
@@ -191,8 +192,8 @@ def test_whoever_looks_sees_what_is_reported_meanwhile(tmp_path: pathlib.Path) -
     for step in (10, 20):
         with controller.worker() as worker:
             train(worker, step)
-        assert journal.tail() == controller.session.journal.tail()
-    with pytest.raises(JournalError, match="opened to look"), journal:
+        assert probe.tail_of(journal) == probe.tail(controller)
+    with pytest.raises(JournalError, match="opened to look"), journal.transaction():
         pass
     journal.close()
     controller.close()
@@ -204,13 +205,13 @@ def test_a_run_that_goes_on_after_it_was_opened_to_look_says_so(
     """A finished one is read as a file that does not change; then it changes."""
     trained(tmp_path).close()
     journal = SqliteJournal(tmp_path / "journal.sqlite", look=True)
-    assert journal.tail().row > 0
+    assert probe.tail_of(journal).row > 0
     controller = opened(tmp_path, 80)
     with controller.worker() as worker:
         train(worker, 80)
     controller.close()
     with pytest.raises(JournalError, match=r"has gone on.*Open it again"):
-        journal.tail()
+        probe.tail_of(journal)
     journal.close()
 
 

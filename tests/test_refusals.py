@@ -16,7 +16,7 @@ import pytest
 
 from population.base import codec
 from population.base.refusals import DEEPEST
-from population.base.types import Held, Ref, Saved
+from population.base.types import InMemory, Ref, Saved
 from population.params import FileParams, MemoryParams, trees
 
 MA: Any = np.ma  # Older releases of NumPy do not declare its types.
@@ -255,5 +255,5 @@ def test_any_text_comes_back(text: str) -> None:
 
 def test_held_params_stand_alone() -> None:
     """The mistake is named, as before."""
-    with pytest.raises(ValueError, match=r"state\[0\].*Report Held\(\) alone"):
-        codec.encode([Held()], "state")
+    with pytest.raises(ValueError, match=r"state\[0\].*Report InMemory\(\) alone"):
+        codec.encode([InMemory()], "state")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pathlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ import pytest
 
 import population
 from population import Branch, Mutator, PopulationController, Report, Start
+from population.journal.records import Record
+from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
-from population.testing.nudge import nudge
+from population.testing.perturb import perturb
+from tests import probe
 from tests.helpers import Clock, Scripted, branch_at, content, generation, work
 from tests.mutators.factories import FACTORIES
 
@@ -52,7 +56,7 @@ class Journey:
         controller = PopulationController(
             starts, self._mutator(), self.folder, worker_timeout=20.0, clock=self._clock
         )
-        controller.session.guards.end_nothing()  # It saves and evaluates at random.
+        probe.end_nothing(controller)  # It saves and evaluates at random.
         return controller
 
     def go(self) -> None:
@@ -108,11 +112,11 @@ def test_the_runs_own_mutator_decides_the_same_again(
     make: Any, size: int, seed: int, tmp_path: pathlib.Path
 ) -> None:
     """Batches, late values, NaN, takeovers, rejections, losses, restarts included."""
-    journey = Journey(tmp_path, lambda: make(nudge), size, seed)
+    journey = Journey(tmp_path, lambda: make(perturb), size, seed)
     for _ in range(120):
         journey.go()
     before = content(journey.controller)
-    found = population.replay(journey.controller, make(nudge))
+    found = population.replay(journey.controller, make(perturb))
     assert found.first_difference is None, str(found)
     assert content(journey.controller) == before, "the run itself is not touched"
     recorded = sum(len(decision.recorded) for decision in found.decisions)
@@ -159,12 +163,10 @@ def test_the_first_decision_that_differs_is_named(tmp_path: pathlib.Path) -> Non
     """With its row, the report, and both branches."""
     controller = trained(tmp_path, WinnerTakeAllGenetic(smaller, 4))
     assert population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4)).decisions
-    tampered = controller.session.journal
-    with tampered:
-        tampered._run(  # type: ignore[attr-defined]
-            "UPDATE generations SET meta_params = '0.125', digest = '0.125' "
-            "WHERE worker_id = 1 AND number = 2"
-        )
+    probe.connection(controller).execute(
+        "UPDATE generations SET meta_params = '0.125', digest = '0.125' "
+        "WHERE worker_id = 1 AND number = 2"
+    )
     found = population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4))
     different = [d for d in found.decisions if not d.same]
     assert found.first_difference is different[0]
@@ -207,6 +209,42 @@ def test_what_a_mutator_raises_while_it_is_replayed_is_raised(
     with pytest.raises(ZeroDivisionError):
         population.replay(tmp_path, Scripted(raises))
     controller.close()
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_a_replay_is_one_transaction_of_a_journal_that_is_closed(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception] | None,
+) -> None:
+    """The run in memory is written at once, and nothing is left open."""
+    trained(tmp_path, Scripted()).close()
+    outside: list[object] = []
+    opened: set[SqliteJournal] = set()
+    write, close = SqliteJournal.write, SqliteJournal.close
+
+    def count(journal: SqliteJournal, records: Sequence[Record]) -> None:
+        opened.add(journal)
+        if not probe.connection_of(journal).in_transaction:
+            outside.append(records)
+        write(journal, records)
+
+    def note(journal: SqliteJournal) -> None:
+        opened.discard(journal)
+        close(journal)
+
+    def decide(report: Report, view: Any) -> Mapping[int, Branch]:
+        assert len(opened) == 1
+        if error is not None:
+            raise error
+        return {}
+
+    monkeypatch.setattr(SqliteJournal, "write", count)
+    monkeypatch.setattr(SqliteJournal, "close", note)
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        population.replay(tmp_path, Scripted(decide))
+    assert not outside
+    assert not opened
 
 
 def test_only_a_run_on_disk_can_be_replayed(tmp_path: pathlib.Path) -> None:

@@ -28,7 +28,7 @@ from population.base.types import Checkpoint, Saved
 from population.core.retention import Keep
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
 from population.params import FileParams
-from population.run import remover
+from tests import probe
 from tests.helpers import Scripted, generation, poll, work
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -68,7 +68,7 @@ def report(controller: PopulationController, worker_id: int, step: int) -> None:
 
 def files(log_dir: pathlib.Path) -> list[str]:
     """What is in the folder of params, once all that was to be removed is."""
-    remover.settle()
+    probe.settle()
     folder = log_dir / "params"
     names = (
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
@@ -183,7 +183,7 @@ def test_only_what_is_unreachable_is_removed(
         )
         there = set(files(tmp_path))
         for each in both:
-            reachable = each.session.reachable().values()
+            reachable = probe.reachable(each)
             assert saved(iter(reachable)) <= there
     assert saved(both[0].history()) == there
     recorded = sum(c.reason == "" and c.params is None for c in both[0].history())
@@ -225,19 +225,6 @@ def test_what_a_worker_elsewhere_was_handed_stays_until_it_is_taken_up(
     assert 5 not in steps(tmp_path)
 
 
-def interrupt(controller: PopulationController, work: Any) -> None:
-    """Have something done between the next decision and the loading of its params."""
-    keeper: Any = controller.session.keeper
-    load = keeper.load
-
-    def late(*arguments: Any) -> Any:
-        keeper.load = load
-        work()
-        return load(*arguments)
-
-    keeper.load = late
-
-
 def test_a_raw_poll_whose_params_were_removed_meanwhile_gets_newer_work(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -253,7 +240,7 @@ def test_a_raw_poll_whose_params_were_removed_meanwhile_gets_newer_work(
             report(there, 1, step)
         assert 5 not in steps(tmp_path)
 
-    interrupt(here, others_go_on)
+    probe.before_next_load(here, others_go_on)
     found = poll(here, 0)
     assert found is not None
     assert (found.step, found.meta_params) == (3, 0.5)
@@ -304,7 +291,7 @@ def test_what_a_loop_saved_by_itself_is_never_touched(tmp_path: pathlib.Path) ->
 
 KILLED = """
 import os, signal, sys
-from population.session import Session
+from tests import probe
 from tests import test_retention as tests
 
 def die(*arguments):
@@ -313,7 +300,9 @@ def die(*arguments):
 controller = tests.opened(tests.pathlib.Path(sys.argv[1]))
 tests.report(controller, 0, 1)
 if sys.argv[2] == "saved":
-    Session.commit = die
+    store = probe.store(controller)
+    save = store.save
+    store.save = lambda *arguments: (save(*arguments), die())
 else:
     os.replace = die
 tests.report(controller, 0, 2)
@@ -330,12 +319,19 @@ def test_what_a_killed_session_left_goes_and_what_a_live_one_is_about_to_report_
     orphans = [name for name in files(tmp_path) if not name.split("/")[1][0] == "1"]
     assert len(orphans) == 1
     live = opened(tmp_path)
-    about = live.session.incoming(0, generation(live), 5, tree(5), 5.0)
-    later = opened(tmp_path)
-    report(later, 0, 4)
-    assert orphans[0] not in files(tmp_path)
-    assert about.params.path in files(tmp_path)
-    live.session.commit([about])
+    store = probe.store(live)
+    save = store.save
+
+    def save_and_wait(name: str, tree: Any) -> Any:
+        path = save(name, tree)
+        later = opened(tmp_path)
+        report(later, 0, 4)
+        assert orphans[0] not in files(tmp_path)
+        assert path in files(tmp_path)
+        return path
+
+    store.save = save_and_wait
+    live.set_eval(0, generation(live), 5, tree(5), 5.0)
     assert live.load(live.newest(0))["w"][0] == 5.0
 
 
@@ -343,7 +339,7 @@ def test_what_a_kill_left_of_a_removal_is_removed_later(tmp_path: pathlib.Path) 
     """The journal says that it is gone; the file follows."""
     first = opened(tmp_path)
     removed: list[str] = []
-    store: Any = first.session.keeper._need_store()
+    store = probe.store(first)
     store.remove = removed.append
     for step in range(1, 6):
         report(first, 0, step)
@@ -402,7 +398,7 @@ def test_the_disk_never_holds_a_fifth_more_than_what_is_reachable(
         controller.set_eval(
             worker_id, at.generation_id, at.step + 1, tree(number), value
         )
-        remover.settle()
+        probe.settle()
         most = max(most, len(store.held) / len(controller.reachable()))
     assert most <= 1.2
     assert store.held == set(files(tmp_path))

@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from population import JournalError, PopulationController
-from population.core import decisions
-from population.journal import sqlite_waiting
 from population.mutators import WinnerTakeAllGenetic
+from tests import probe
 from tests.helpers import Scripted, poll, reporter
 
 WITHIN: list[Callable[[], object]] = []  # What is done in the midst of decisions.
@@ -95,7 +94,7 @@ def test_a_stopped_process_is_waited_for_and_named(
     """However long it takes: its report and this one are both recorded."""
     opened(tmp_path).close()
     watch = Watch()
-    monkeypatch.setattr(sqlite_waiting, "time", watch)
+    probe.wait_for_lock_by(monkeypatch, watch)
     with stalled(tmp_path) as child:
 
         def go_on() -> None:
@@ -104,7 +103,7 @@ def test_a_stopped_process_is_waited_for_and_named(
 
         watch.then = go_on
         controller = opened(tmp_path)
-    assert controller.session.slots.reports == 2
+    assert probe.reports(controller) == 2
     assert watch.looks >= 40
     said = [r.getMessage() for r in caplog.records if "has waited" in r.getMessage()]
     assert 3 <= len(said) <= 8  # After 30 s, 60 s, 120 s ...
@@ -119,7 +118,7 @@ def test_a_killed_process_is_not_waited_for(tmp_path: pathlib.Path) -> None:
     with stalled(tmp_path) as child:
         child.kill()
         controller = opened(tmp_path)
-    assert controller.session.slots.reports == 1
+    assert probe.reports(controller) == 1
     controller.close()
 
 
@@ -170,7 +169,7 @@ def test_another_thread_of_this_process_is_waited_for(tmp_path: pathlib.Path) ->
     go_on.set()
     thread.join(60)
     late.join(60)
-    assert second.session.slots.reports == 3
+    assert probe.reports(second) == 3
     first.close()
     second.close()
 
@@ -189,7 +188,7 @@ def test_a_slow_decision_is_one_warning(
             cls.now += 1.5
             return cls.now
 
-    monkeypatch.setattr(decisions, "time", Slow)
+    probe.time_decisions_by(monkeypatch, Slow)
     controller = PopulationController([1.0], Scripted())
     with caplog.at_level(logging.WARNING):
         for _ in range(3):

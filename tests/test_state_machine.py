@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from population import PopulationController, Worker
+from tests import probe
 from tests.helpers import Clock, assert_is_a_forest
 from tests.model import GIVEN_BACK, RAW, Coded, Hand, Leases, Model, Name, Point, Said
 
@@ -62,7 +63,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         """Two processes open the run."""
         self._places = [self._opened(mutator) for mutator in self._mutators]
-        self._run = self._places[0].session.slots.run
+        self._run = probe.run_token(self._places[0])
 
     def teardown(self) -> None:
         """Let go of the run."""
@@ -152,10 +153,12 @@ class Machine(RuleBasedStateMachine):
         with pytest.raises(ZeroDivisionError, match="on purpose"):
             self._places[place].set_eval(*self._named(one))
         self._mutators[place].fail(False)
-        self._leases.judged[place] = True  # It has looked, though in vain.
-        newest = self._model.newest(one.worker_id)
-        if (one.generation, True) == (newest.name[0], one.step >= newest.step):
-            self._leases.noticed(place, one.worker_id)
+
+    @rule(place=PLACES, worker_id=SLOTS)
+    def give_up(self, place: int, worker_id: int) -> None:
+        """A slot is waited for no longer, until it reports."""
+        self._model.give_up(worker_id)
+        self._places[place].give_up(worker_id)
 
     # Workers.
 
@@ -259,7 +262,7 @@ class Machine(RuleBasedStateMachine):
             fresh.close()
 
     def _check(self, controller: PopulationController) -> None:
-        model, slots = self._model, controller.session.slots
+        model = self._model
         shown = [
             (w.params, w.meta_params, w.generation_id, w.step)
             for w in controller.workers
@@ -279,13 +282,13 @@ class Machine(RuleBasedStateMachine):
             assert repr(seen) == repr(point)
         best = controller.best()
         assert (best and self._name(best.ref)) == (model.best and model.best.name)
-        assert controller.session.decisions.state == model.asked
-        assert set(slots.lost) == model.lost
+        assert probe.mutator_state(controller) == model.asked
+        assert probe.lost(controller) == model.lost
         valued = [model.newest_value(w) for w in range(model.size)]
-        assert slots.steps.tolist() == [-1 if p is None else p.step for p in valued]
-        leases = controller.session.leases
+        steps = probe.steps(controller).tolist()
+        assert steps == [-1 if p is None else p.step for p in valued]
         for worker_id, holder in enumerate(self._leases.holder):
-            owner = leases.owner(worker_id)
+            owner = probe.owner(controller, worker_id)
             assert (owner == "") == (holder == RAW)
             assert bool(owner) == isinstance(holder, Hand)
 
@@ -348,7 +351,7 @@ class Machine(RuleBasedStateMachine):
         self._alive(place, worker_id, RAW)
         if was_current and generation != model.generation(worker_id):
             params = None  # It was branched by this very call: nothing is kept.
-        expected = model.poll(worker_id, str(generation), step, params)
+        expected = model.poll(worker_id, str(generation))
         found = controller.maybe_get_worker_data(worker_id, name, step, params, None)
         assert (found is None) == (expected is None)
         if found is not None and expected is not None:
@@ -370,28 +373,19 @@ class Machine(RuleBasedStateMachine):
         for said in reports:
             newest = self._model.newest(said.worker_id)
             if said.generation == newest.name[0] and said.step >= newest.step:
-                heard.add(said.worker_id)
+                if said.step > newest.step:  # An evaluator's value is no training.
+                    heard.add(said.worker_id)
                 known = self._leases.holder[said.worker_id]
                 if known is holder or (known is None and holder == RAW):
                     self._leases.write(said.worker_id, holder)
-        lost = self._leases.newly_lost(place) | self._model.lost
-        self._model.lost = lost - heard
+        self._model.lost -= heard
 
     def _alive(self, place: int, worker_id: int, holder: Any) -> None:
-        """A poll is a sign of life; by it slots may be found lost."""
-        known, leases, model = self._leases.holder[worker_id], self._leases, self._model
+        """A poll is a sign of life."""
+        known, leases = self._leases.holder[worker_id], self._leases
         mine = known is holder or (holder == RAW and known in (None, GIVEN_BACK))
-        if not mine or not leases.is_due(worker_id):
-            return
-        leases.write(worker_id, holder)
-        newly = leases.newly_lost(place)
-        if newly <= model.lost:
-            return
-        model.lost |= newly
-        told = model.newest_value(worker_id)
-        if told is not None:  # As nobody may ever report again.
-            asked = Point(**{**vars(told), "worker_id": worker_id})
-            model.decide(asked)
+        if mine and leases.is_due(worker_id):
+            leases.write(worker_id, holder)
 
     def _free(self, place: int, own: int | None) -> int | None:
         slots = [w for w in range(len(METAS)) if self._leases.is_claimable(place, w)]
@@ -467,9 +461,7 @@ class Machine(RuleBasedStateMachine):
 
     def _look(self) -> None:
         for controller in self._places:
-            with controller.session.news.lock:
-                controller.session.refresh()
-                controller.session.leases.look()
+            probe.look(controller)
 
 
 def play(examples: int, steps: int) -> None:

@@ -25,7 +25,7 @@ from population import (
 from population.base.types import Saved
 from population.core.retention import Keep
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
-from population.run import remover
+from tests import probe
 
 OPTIMISER = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
 LIMIT_S = 30.0  # Far more than any test needs; a thread that hangs is a failure.
@@ -600,7 +600,7 @@ def test_restoring_what_is_gone_or_damaged_is_an_error(
     controller = make([{"learning_rate": 0.1}], alone(), tmp_path)
     with controller.worker() as worker:
         train(worker, 2)
-    remover.settle()
+    probe.settle()
     for file in (tmp_path / "params").rglob("*.msgpack"):
         if damage == "remove":
             file.unlink()
@@ -913,7 +913,7 @@ def test_a_worker_that_slept_before_it_restored_gets_what_there_is_now(
                 state = other.restore(init)
             other.step = step
             other.report(1.0 / step, state)
-    remover.settle()
+    probe.settle()
     assert not list((tmp_path / "params").rglob("1-*"))
     sleeper.restore(init)
     assert sleeper.step == 8

@@ -17,7 +17,8 @@ import population
 from population import JournalError, PopulationController
 from population.mutators import FixedSchedule
 from population.params import FileParams, OrbaxParams
-from tests.helpers import connection, generation
+from tests import probe
+from tests.helpers import generation
 
 JOURNAL = "journal.sqlite"
 
@@ -144,7 +145,7 @@ def test_a_waiting_worker_sees_that_the_run_was_removed(tmp_path: pathlib.Path) 
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(JournalError, match="removed"):
         controller.worker()  # Every slot is held, so this one waits.
-    held._own = None
+    probe.disown(held)
     controller.close()
 
 
@@ -208,7 +209,7 @@ def test_what_lies_beside_a_journal_is_looked_at_before_sqlite_does(
     """It would wait for a pipe for ever."""
     opened(tmp_path).close()
     os.mkfifo(tmp_path / f"{JOURNAL}-{beside}")
-    with pytest.raises(JournalError, match=r"is none\. Remove it"):
+    with pytest.raises(JournalError, match=r"is not a file\. Remove it"):
         opened(tmp_path)
 
 
@@ -286,10 +287,10 @@ def test_a_newer_format_that_is_still_in_the_log_is_refused(
     """It is not brought down to this one."""
     controller = opened(tmp_path)
     report(controller)
-    connection(controller).execute("PRAGMA user_version=99")
+    probe.connection(controller).execute("PRAGMA user_version=99")
     with pytest.raises(JournalError, match=r"has the format 99.*newer version"):
         opened(tmp_path)
-    version = connection(controller).execute("PRAGMA user_version").fetchone()
+    version = probe.connection(controller).execute("PRAGMA user_version").fetchone()
     assert version == (99,)
     controller.close()
 

@@ -25,7 +25,7 @@ from population import (
     Stop,
 )
 from population.base.errors import ClaimError
-from population.base.types import Held
+from population.base.types import InMemory
 from population.core.retention import Keep
 from population.engines import processes
 from population.mutators import (
@@ -185,17 +185,17 @@ def by_the_two_calls(controller: PopulationController) -> None:
 def by_one_loop(controller: PopulationController) -> None:
     """A loop that trains the whole population, and keeps the weights itself."""
     try:
-        given: dict[int, ActiveWorker] = controller.claim_all()
+        given: Mapping[int, ActiveWorker] = controller.claim_all()
     except ClaimError as error:
         raise SystemExit(str(error)) from error
     controller.set_evals(
         [
-            (worker_id, work.generation_id, work.step + 1, Held(), 0.5)
+            (worker_id, work.generation_id, work.step + 1, InMemory(), 0.5)
             for worker_id, work in given.items()
         ]
     )
     best = controller.best()
-    if best is not None and isinstance(best.params, Held):
+    if best is not None and isinstance(best.params, InMemory):
         session: str = best.params.session
         del session
 

@@ -25,7 +25,7 @@ from benchmarks.record import RESULTS, Figure, circumstances, shown, spread, wri
 from population import PopulationController
 from population.mutators import PopulationBasedTraining
 from population.params import FileParams
-from population.run.sweeping import Sweeper
+from population.run.params_manager import ParamsManager
 from population.space import LogUniform, Perturb
 
 STEPS_PER_EXPLOIT = 10
@@ -251,13 +251,13 @@ def _run(
 @contextlib.contextmanager
 def _timed(looking: Stopwatch, unlinking: Stopwatch) -> Iterator[None]:
     """Time the looking through and the unlinking of all runs that begin meanwhile."""
-    sweep, remove = Sweeper.sweep, Weighed.remove
-    Sweeper.sweep = looking.timing(sweep)  # type: ignore[method-assign]
+    sweep, remove = ParamsManager.sweep, Weighed.remove
+    ParamsManager.sweep = looking.timing(sweep)  # type: ignore[method-assign]
     Weighed.remove = unlinking.timing(remove)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Sweeper.sweep, Weighed.remove = sweep, remove  # type: ignore[method-assign]
+        ParamsManager.sweep, Weighed.remove = sweep, remove  # type: ignore[method-assign]
 
 
 def _figures(kind: tuple[int, bool], sizes: Sizes, found: list[Found]) -> list[Figure]:

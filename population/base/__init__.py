@@ -14,7 +14,7 @@ from population.base.types import ActiveWorker as ActiveWorker
 from population.base.types import Branch as Branch
 from population.base.types import Checkpoint as Checkpoint
 from population.base.types import Event as Event
-from population.base.types import Held as Held
+from population.base.types import InMemory as InMemory
 from population.base.types import Ref as Ref
 from population.base.types import Report as Report
 from population.base.types import RunPath as RunPath

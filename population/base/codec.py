@@ -3,7 +3,7 @@
 Plain JSON carries None, bool, int, float, str, lists and dicts with string keys. What
 JSON would change is written as an object with a single key that begins with "!":
 tuples, other dict keys, NaN and infinities, paths, dataclasses, `Ref`, `Saved`,
-`RunPath` and `Held`. Decoding builds plain data and these records; it never runs code.
+`RunPath` and `InMemory`. Decoding builds plain data and these records; it runs nothing.
 Trees are at most `DEEPEST` containers deep: what was written can be read at any depth.
 """
 
@@ -32,7 +32,7 @@ from population.base.refusals import (
 )
 from population.base.refusals import is_array as is_array
 from population.base.refusals import readable as readable
-from population.base.types import Held, Ref, RunPath, Saved
+from population.base.types import InMemory, Ref, RunPath, Saved
 
 _PLAIN = frozenset({type(None), bool, int, str})
 _LEAVES = _PLAIN | {float}
@@ -60,7 +60,7 @@ def encode(
     Raises:
         TypeError: If something cannot be stored, or is nested deeper than `DEEPEST`
             containers; the message names its place.
-        ValueError: If there is a `Held` within the tree.
+        ValueError: There is an `InMemory` within the tree.
     """
     if type(tree) is str:
         return _dumps(tree)
@@ -73,8 +73,8 @@ def encode(
 
 
 def encode_params(params: Any) -> str:
-    """The same for the params of a checkpoint, which as a whole may be `Held`."""
-    if type(params) is Held:
+    """Encodes the params of a checkpoint, which as a whole may be `InMemory`."""
+    if type(params) is InMemory:
         return f'{HELD}["{params.session}",{params.number}]}}'
     return encode(params, "params")
 
@@ -104,11 +104,11 @@ def normalized(tree: Any, what: str) -> Any:
 
 
 def digest(tree: Any) -> str:
-    """The same text for equal trees, whatever the order of their dict keys.
+    """A text that is equal for equal trees, in any order of their dict keys.
 
     Raises:
         TypeError: If something cannot be stored; the message names its place.
-        ValueError: If there is a `Held` within the tree.
+        ValueError: There is an `InMemory` within the tree.
     """
     packed = _pack(tree, "meta_params", _IN_ORDER, 0)
     try:
@@ -123,7 +123,7 @@ def number(value: Any, what: str = "value") -> float | None:
     Waits for the device if the value is still being computed.
 
     Raises:
-        TypeError: If it is no real number; a bool is none, nor is a masked array.
+        TypeError: It is not a real number, or is a bool or a masked array.
         ValueError: If it is an array of more than one element.
     """
     kind = type(value)
@@ -156,7 +156,7 @@ def integer(value: Any, what: str, low: int = 0) -> int:
     """A worker id or step as a Python int.
 
     Raises:
-        TypeError: If it is no integer; bools and floats are none.
+        TypeError: It is not an integer; bools and floats are refused.
         ValueError: If it is below `low`.
     """
     kind = type(value)
@@ -255,10 +255,10 @@ def _pack_other(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
         return {"!saved": tree.path}
     if kind is RunPath:
         return {"!own": [*tree]}
-    if kind is Held:
+    if kind is InMemory:
         raise ValueError(
-            f"{place} must be a value, got Held(), which stands for all params of a "
-            "report. Report Held() alone, as params, or a tree without it."
+            f"{place} must be a value, got InMemory(), which stands for all params of "
+            "a report. Report InMemory() alone, as params, or a tree without it."
         )
     if isinstance(tree, pathlib.PurePath):
         return {"!path": str(tree)}
@@ -330,7 +330,7 @@ def _unpack_tag(tag: str, body: Any, like: object) -> Any:
     if tag == "!data" and type(body) is dict:
         return _unpack_dataclass(body, like)
     if tag in ("!ref", "!held") and _is_of(body, (str, int)):
-        return Ref(*body) if tag == "!ref" else Held(*body)
+        return Ref(*body) if tag == "!ref" else InMemory(*body)
     if tag == "!own" and _is_of(body, (str, str)):
         if leads_out(body[0]):
             raise ValueError(f"Not a path within a run: {shortly(body[0])}.")

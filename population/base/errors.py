@@ -17,7 +17,7 @@ class RunMismatchError(PopulationError, ValueError):
 
 
 class ClaimError(PopulationError):
-    """All slots of a run are needed, and somebody else trains some of them."""
+    """All slots of a run are needed, and some are trained by another lessee."""
 
 
 class ParamsError(PopulationError):

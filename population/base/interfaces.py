@@ -36,7 +36,7 @@ class CheckpointGraph(Mapping[str, Mapping[int, Checkpoint]], abc.ABC):
 
     @abc.abstractmethod
     def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """The same, oldest first."""
+        """The checkpoint and all that it descends from, oldest first."""
 
     @abc.abstractmethod
     def history(self) -> Iterator[Checkpoint]:
@@ -62,7 +62,7 @@ class CheckpointGraph(Mapping[str, Mapping[int, Checkpoint]], abc.ABC):
 
 
 class PopulationView(Protocol):
-    """What a mutator may look at. It is read-only, and good for one call."""
+    """What a mutator may look at: read-only, valid only during the call."""
 
     @property
     def workers(self) -> Sequence[ActiveWorker]:
@@ -74,7 +74,7 @@ class PopulationView(Protocol):
 
     @property
     def live(self) -> Sequence[int]:
-        """The worker ids of the slots that are not lost, ascending."""
+        """The worker ids of the slots that are waited for: not given up; ascending."""
 
     @property
     def rng(self) -> np.random.Generator:

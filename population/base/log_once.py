@@ -10,15 +10,10 @@ logger = logging.getLogger("population")
 _REMEMBERED = 10_000
 
 
-class Once:
-    """Remembers what was said.
+class LogOnce:
+    """Logs each thing about a generation once."""
 
-    Args:
-        quiet: Say nothing: it was all said when it happened.
-    """
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self) -> None:
         self._said: set[tuple[str, str]] = set()
 
     def __call__(
@@ -29,7 +24,7 @@ class Once:
         level: int = logging.DEBUG,
     ) -> None:
         """Say `what` about a generation, once; `detail` is of the first time."""
-        if self._quiet or (generation_id, what) in self._said:
+        if (generation_id, what) in self._said:
             return
         if len(self._said) >= _REMEMBERED:
             self._said.clear()

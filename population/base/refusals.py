@@ -18,7 +18,7 @@ _brief.maxstring = _brief.maxother = _brief.maxlong = 60
 def is_array(leaf: Any) -> bool:
     """Whether a leaf is an array or an array scalar, of NumPy or of JAX."""
     typed = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
-    return typed and not isinstance(leaf, type)  # np.float32 itself is none.
+    return typed and not isinstance(leaf, type)  # np.float32 is a type.
 
 
 def readable(text: str) -> str:

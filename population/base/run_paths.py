@@ -14,7 +14,7 @@ from typing import Any
 
 from population.base import codec
 from population.base.refusals import leads_out
-from population.base.types import Held, RunPath, Saved
+from population.base.types import InMemory, RunPath, Saved
 
 OWN_FOLDER = "own"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Longer than a drive's letter.
@@ -67,7 +67,7 @@ def encode(params: Any, own: str | None, *, scalars: bool = True) -> str:
         TypeError, ValueError: If they cannot be stored; the message names the place.
     """
     kind = type(params)
-    if kind is Saved or kind is Held:
+    if kind is Saved or kind is InMemory:
         return codec.encode_params(params)
     text = codec.encode(params, "params", scalars=scalars)
     if own is None or (kind is str and not params.startswith(own)):

@@ -51,12 +51,11 @@ class RunPath(NamedTuple):
     kind: str
 
 
-class Held(NamedTuple):
-    """Params that the process which reported them keeps itself, in its memory.
+class InMemory(NamedTuple):
+    """Params that only the process has which reported them, in its memory.
 
-    Report `Held()`: it counts as params for decisions about the very reports that it
-    comes with, then until its slot reports again, and beyond that only while it is
-    reachable. For all who open the run later it is none.
+    Report `InMemory()`: it counts as params until the process says that they are gone,
+    or is gone itself. In other processes it does not count as params.
 
     Attributes:
         session: Whose they are; filled in at the report.
@@ -74,7 +73,7 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         params: A path or another storable value that the worker reported, `Saved` if
-            the params store keeps them, `Held` if only the process does that trains
+            the params store keeps them, `InMemory` if only the process does that trains
             them, or None. Handed back, never opened.
         meta_params: The generation's hyperparameters. Shared: copy before changing.
         generation_id: The generation that the checkpoint belongs to.
@@ -192,10 +191,10 @@ class Start:
                 f"Start.step must be an int of 0 or more, got {self.step!r}. "
                 "It counts the training steps that params already have."
             )
-        if isinstance(self.params, Held):
+        if isinstance(self.params, InMemory):
             raise ValueError(
-                "Start.params must be weights that anybody can go on from, got Held(), "
-                "which stands for those in the memory of a process. Save them first."
+                "Start.params must be weights that every process can read, got "
+                "InMemory(), which stands for those of one process. Save them first."
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from population.base import codec, run_paths
 from population.base.errors import damaged
-from population.base.types import Checkpoint, Held, Ref, Saved
+from population.base.types import Checkpoint, InMemory, Ref, Saved
 from population.journal.records import CheckpointRow
 
 
@@ -36,9 +36,9 @@ def decode_params(text: str) -> Any:
         JournalError: If it says nothing, or names what no store and no process keeps.
     """
     found = decode(text)
-    kinds = {Saved: [str], Held: [str, int]}.get(type(found))
+    kinds = {Saved: [str], InMemory: [str, int]}.get(type(found))
     fits = kinds is None or [*map(type, found)] == kinds
-    if not fits or (type(found) is Held and codec.encode_params(found) != text):
+    if not fits or (type(found) is InMemory and codec.encode_params(found) != text):
         raise damaged(f"{text[:60]!r} names no params")
     return found
 

@@ -10,16 +10,26 @@ from population.base.errors import damaged
 from population.base.types import MODES
 from population.core.decoding import decode
 from population.journal.base import Journal
-from population.journal.records import GenerationRow
+from population.journal.records import Fact, Generation
 
 _TOKEN = re.compile(r"[0-9A-Za-z_]+")
+
+
+def is_own(key: str) -> bool:
+    """Whether the library itself records a fact under this key."""
+    return key in _CHECKS or key == "space"
+
+
+def texts_of(journal: Journal) -> dict[str, str]:
+    """What is fixed about a run, encoded; empty for a new one."""
+    return {fact.key: fact.value for fact in journal.all(Fact)}
 
 
 def read(recorded: Mapping[str, str]) -> dict[str, Any]:
     """The facts of a journal, decoded.
 
     Raises:
-        JournalError: If one is none that a run can have.
+        JournalError: A fact has an invalid value.
     """
     found = {key: decode(text) for key, text in recorded.items()}
     for key, value in found.items():
@@ -30,23 +40,23 @@ def read(recorded: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_all(journal: Journal) -> dict[str, Any]:
-    """The same of a whole run, whose slots are as many as it says.
+    """The facts of a whole run, after a check that all its slots are recorded.
 
     Raises:
-        JournalError: Also if they are not.
+        JournalError: A fact is missing or invalid, or a slot has no generation.
     """
-    found = read(journal.facts())
+    found = read(texts_of(journal))
     missing = {"size", "run", "mode", "seed"} - {*found}
     if missing:
         raise damaged(f"it does not say the run's {', '.join(sorted(missing))}")
     size = found["size"]
-    fits = journal.newest_generation(size) is None
-    if not fits or journal.newest_generation(size - 1) is None:
+    fits = not journal.generations(worker_id=size)
+    if not fits or not journal.generations(worker_id=size - 1):
         raise damaged(f"it does not hold the generations of {size} workers")
     return found
 
 
-def begun(journal: Journal) -> list[GenerationRow]:
+def begun(journal: Journal) -> list[Generation]:
     """The generation that each slot of a run began with, by worker id.
 
     In a fork into another space it is the one whose meta_params were made for that.
@@ -57,14 +67,11 @@ def begun(journal: Journal) -> list[GenerationRow]:
     known = read_all(journal)
     size = known["size"]
     numbers = known.get("forked", {}).get("begun") or [0] * size
-    found = [
-        journal.generation(f"{known['run']}-{worker_id}-{number}")
-        for worker_id, number in enumerate(numbers)
-    ]
-    present = [generation for generation in found if generation is not None]
-    if len(present) != size:
+    ids = [f"{known['run']}-{worker_id}-{n}" for worker_id, n in enumerate(numbers)]
+    found = [g for name in ids for g in journal.generations(id=name)]
+    if len(found) != size:
         raise damaged("it does not hold the generations that its workers began with")
-    return present
+    return found
 
 
 def lost(worker_ids: Any, size: int) -> list[int]:
@@ -116,6 +123,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "store": lambda value: type(value) is str,
     "claimed": _is_count,
     "saved": lambda value: value is True,
+    "held": lambda value: value is True,
     "given": lambda value: type(value) is bool,
     "forked": _is_origin,
 }

@@ -1,16 +1,15 @@
 """The graph of checkpoints, read from the journal point by point.
 
-`graph[generation_id][step]` is a `Checkpoint`. The graph is a forest: every parent
-exists, its step is not greater than its child's, and it never changes. A lineage is
-walked by generations: a slot's lineage holds all of its present generation, of the
-generation before all up to the checkpoint where it branched off, and so on.
+`graph[generation_id][step]` is a `Checkpoint`. A lineage is walked by generations: it
+holds all of a slot's present generation, of the one before all up to the checkpoint
+where it branched off, and so on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from population.base import codec, run_paths
@@ -18,7 +17,8 @@ from population.base.errors import damaged
 from population.base.interfaces import CheckpointGraph
 from population.base.types import Checkpoint, Ref, Schedule
 from population.core.decoding import decoded
-from population.journal.base import Journal
+from population.journal.base import Find, Journal
+from population.journal.records import CheckpointRow, Fact, Generation
 
 _PAGE = 256
 _END = 2**63 - 1
@@ -41,7 +41,7 @@ class Segment(NamedTuple):
     parent: Ref | None
 
 
-class Generation(Mapping[int, Checkpoint]):
+class CheckpointsByStep(Mapping[int, Checkpoint]):
     """One generation's checkpoints by step, ascending; each loaded when asked for."""
 
     def __init__(self, graph: JournalGraph, generation_id: str) -> None:
@@ -61,7 +61,7 @@ class Generation(Mapping[int, Checkpoint]):
         return sum(1 for _ in self)
 
     def __repr__(self) -> str:
-        return f"Generation({self._id!r}, {len(self)} checkpoints)"
+        return f"CheckpointsByStep({self._id!r}, {len(self)} checkpoints)"
 
 
 class JournalGraph(CheckpointGraph):
@@ -69,7 +69,7 @@ class JournalGraph(CheckpointGraph):
 
     Args:
         journal: Where they are recorded.
-        lock: Held while the journal is read; the controller's.
+        lock: Taken while the journal is read; the controller's.
         log_dir: The run folder; None: paths within it stay `RunPath`.
 
     Attributes:
@@ -88,15 +88,14 @@ class JournalGraph(CheckpointGraph):
         self._keeps_weights = False
         self._origins: dict[str, tuple[int, int, Ref | None]] = {}
 
-    def __getitem__(self, generation_id: str) -> Generation:
-        with self._lock:
-            if self._journal.generation(generation_id) is None:
-                raise KeyError(generation_id)
-        return Generation(self, generation_id)
+    def __getitem__(self, generation_id: str) -> CheckpointsByStep:
+        if self.generation(generation_id) is None:
+            raise KeyError(generation_id)
+        return CheckpointsByStep(self, generation_id)
 
     def __iter__(self) -> Iterator[str]:
         with self._lock:
-            return iter(self._journal.generation_ids())
+            return iter([g.generation_id for g in self._journal.generations()])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -106,21 +105,26 @@ class JournalGraph(CheckpointGraph):
 
     @property
     def keeps_weights(self) -> bool:
-        """Whether the weights are the library's business.
+        """Whether the library keeps the weights: else the loops keep them themselves.
 
-        They are from the first claim by a `Worker`, the first report with params, or
-        a `Start` with params; without any of these the loops keep them themselves.
+        From the first claim by a `Worker`, report with params or `Start` with params.
         """
         if not self._keeps_weights:
             with self._lock:
-                facts = self._journal.facts()
-            self._keeps_weights = "claimed" in facts or "saved" in facts
+                keys = {fact.key for fact in self._journal.all(Fact)}
+            self._keeps_weights = not keys.isdisjoint({"claimed", "saved"})
         return self._keeps_weights
 
     def find(self, meta_params: object) -> list[str]:
         """The ids of all generations with equal hyperparameters, oldest first."""
         with self._lock:
-            return self._journal.generation_ids(codec.digest(meta_params))
+            found = self._journal.generations(digest=codec.digest(meta_params))
+        return [g.generation_id for g in found]
+
+    def generation(self, generation_id: str) -> Generation | None:
+        """The generation of that id, or None."""
+        with self._lock:
+            return next(iter(self._journal.generations(id=generation_id)), None)
 
     def get_checkpoint(self, ref: Ref) -> Checkpoint | None:
         """The checkpoint of that name, or None."""
@@ -130,14 +134,35 @@ class JournalGraph(CheckpointGraph):
         """The checkpoint of that name.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: There is no such checkpoint.
         """
         return self[ref.generation_id][ref.step]
 
-    def at_rows(self, rows: Iterable[int]) -> list[Checkpoint]:
-        """The checkpoints of these rows of the journal, all of which must be there."""
-        with self._lock:
-            return [self._at(row) for row in rows]
+    def at(self, row: int) -> Checkpoint:
+        """The checkpoint of a row of the journal.
+
+        Raises:
+            JournalError: There is no such row.
+        """
+        return decoded(self._row(row), self.own)
+
+    def newest_of(self, generation: Generation) -> Checkpoint:
+        """A generation's newest checkpoint.
+
+        Raises:
+            JournalError: It has no checkpoint.
+        """
+        newest = next(self.span(generation.generation_id, descending=True), None)
+        if newest is None:
+            raise damaged(f"{generation.generation_id} has no checkpoint")
+        own = newest.worker_id == generation.worker_id
+        if not own or newest.step < generation.step:
+            raise damaged(f"{generation.generation_id} does not begin with its step")
+        return newest
+
+    def had_params(self, checkpoint: Checkpoint) -> str | None:
+        """A checkpoint's params, encoded, whether or not they were removed since."""
+        return self._row(checkpoint.row).had_params
 
     def span(
         self,
@@ -152,7 +177,13 @@ class JournalGraph(CheckpointGraph):
         while low <= high:
             with self._lock:
                 rows = self._journal.checkpoints(
-                    generation_id, low, high, descending=descending, limit=size
+                    Find(
+                        generation_id,
+                        low=low,
+                        high=high,
+                        newest_first=descending,
+                        limit=size,
+                    )
                 )
             for row in rows:
                 if row.generation_id != generation_id or not low <= row.step <= high:
@@ -171,7 +202,7 @@ class JournalGraph(CheckpointGraph):
         after = 0
         while True:
             with self._lock:
-                rows = self._journal.history(after, _PAGE)
+                rows = self._journal.checkpoints(Find(after=after, limit=_PAGE))
             for row in rows:
                 if row.row <= after:
                     raise damaged(f"row {row.row} comes after row {after}")
@@ -184,7 +215,7 @@ class JournalGraph(CheckpointGraph):
         """The checkpoint with the best finite value; the first one on ties."""
         with self._lock:
             row = self._journal.tail().best
-            return None if row is None else self._at(row)
+        return None if row is None else self.at(row)
 
     def root(self, generation_id: str) -> Checkpoint:
         """A generation's first checkpoint.
@@ -192,8 +223,7 @@ class JournalGraph(CheckpointGraph):
         Raises:
             KeyError: If there is no such generation.
         """
-        found = next(self.span(generation_id), None)
-        if found is None:
+        if (found := next(self.span(generation_id), None)) is None:
             raise KeyError(generation_id)
         return found
 
@@ -229,15 +259,13 @@ class JournalGraph(CheckpointGraph):
 
         `FixedSchedule(controller.schedule(checkpoint))` trains with them again.
         """
-        segments = list(self.segments(checkpoint))
-        roots = [self.root(segment.generation_id) for segment in segments]
-        entries = [(root.step, root.meta_params) for root in reversed(roots)]
+        roots = [self.root(segment[0]) for segment in self.segments(checkpoint)]
         changes: dict[int, object] = {}
         before: str | None = None
-        for step, meta_params in entries:
-            now = codec.digest(meta_params)
-            if now != before or step in changes:
-                changes[step] = meta_params
+        for root in reversed(roots):
+            now = codec.digest(root.meta_params)
+            if now != before or root.step in changes:
+                changes[root.step] = root.meta_params
             before = now
         return Schedule(changes)
 
@@ -245,24 +273,19 @@ class JournalGraph(CheckpointGraph):
         """Where training can go on: the nearest that did not diverge and has params.
 
         The checkpoint itself or an ancestor; from one that diverged, the nearest with a
-        finite value, as what has none yet may be as bad. A root always qualifies; its
-        params are its `Start`'s, None meaning fresh ones. Where the loops keep the
-        weights themselves, params are not asked for.
+        finite value, as what has none yet may be as bad. A root always qualifies, with
+        None for fresh params. Where loops keep the weights, params are not needed.
         """
-        needs = {
-            "value": checkpoint.diverged,
-            "params": self.keeps_weights,
-            "finite": True,
-        }
-        if not (checkpoint.diverged or (needs["params"] and checkpoint.params is None)):
+        value, params = checkpoint.diverged, self.keeps_weights
+        lacks = value or (params and checkpoint.params is None)
+        if checkpoint.parent is None or not lacks:
             return checkpoint
         fresh: str | None = None
         for segment in self.segments(checkpoint):
-            found = self._newest(segment, **needs)
-            if found is not None:
+            if found := self._newest(segment, value=value, params=params, finite=True):
                 return found
             # A generation's first checkpoint stands for what it copies: here, for
-            # fresh weights that nobody has trained on the way.
+            # fresh weights, which no worker has trained on the way.
             if segment.last > segment.first:
                 fresh = None
             if self.root(segment.generation_id).diverged:
@@ -287,10 +310,7 @@ class JournalGraph(CheckpointGraph):
             if segment.first > until:
                 continue
             segment = segment._replace(last=min(segment.last, until))
-            found = self._newest(
-                segment, value=True, params=False, finite=False, decides=params
-            )
-            if found is not None:
+            if found := self._newest(segment, value=True, decides=params):
                 return found
         return None
 
@@ -335,30 +355,32 @@ class JournalGraph(CheckpointGraph):
         try:
             return run_paths.encode(checkpoint.params, self.own)
         except TypeError:  # An older version has kept what is too deep for this one.
-            with self._lock:
-                found = self._journal.checkpoint(checkpoint.row)
-            if found is None or found.params is None:
+            text = self._row(checkpoint.row).params
+            if text is None:
                 raise damaged(f"row {checkpoint.row} has no params") from None
-            return found.params
+            return text
 
     def forget(self) -> None:
-        """Forget what was read: a transaction was rolled back."""
+        """A transaction was rolled back: read anew what is kept."""
         self._origins.clear()
         self._keeps_weights = False
 
     def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
+        name, last = segment.generation_id, segment.last
+        find = Find(name, high=last, newest_first=True, limit=1, **needs)
         with self._lock:
-            row = self._journal.newest(segment.generation_id, segment.last, **needs)
-        return None if row is None else decoded(row, self.own)
+            rows = self._journal.checkpoints(find)
+        return decoded(rows[0], self.own) if rows else None
 
-    def _at(self, row: int) -> Checkpoint:
-        found = self._journal.checkpoint(row)
-        if found is None:
+    def _row(self, row: int) -> CheckpointRow:
+        with self._lock:
+            found = self._journal.checkpoints(Find(after=row - 1, upto=row, limit=1))
+        if not found:
             raise damaged(f"the checkpoint of row {row} is missing")
-        return decoded(found, self.own)
+        return found[0]
 
     def _origin(self, generation_id: str) -> tuple[int, int, Ref | None]:
-        """Its first row, and where a generation began, and from what: for ever."""
+        """A generation's first row, first step and parent, which never change."""
         found = self._origins.get(generation_id)
         if found is None:
             root = next(self.span(generation_id), None)

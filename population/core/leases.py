@@ -1,261 +1,290 @@
-"""Who trains which slot, as the journal says, and who has been silent for too long.
+"""Who trains which slot, and who has been silent for too long.
 
 A lease is renewed by its owner's polls and reports. How long it has not been is judged
 by each process for itself, from when it saw the last change: clocks that jump, or a
-machine that slept, take no slot away from anybody who is there.
+machine that slept, take no slot away from a worker that is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from population.base.errors import damaged
-from population.core.slots import Slots
-from population.journal.base import Journal
-from population.journal.records import LeaseRow
-from population.run import liveness
-from population.run.liveness import Holder
+from population.base import codec
+from population.core.owners import UNCLAIMED, Owner, owner_of
+from population.core.state import RunState
+from population.core.step import EncodedReport, Moment, Step
+from population.journal.records import Lease, Loss
 
 FIRST_STEP_S = 1800.0  # A worker's first step may be a long compilation.
-RAW = ""  # The owner of a slot that is polled without a claim.
-_PARTS = 4  # A lease is renewed when a quarter of the time-out has passed.
+_PARTS = 4  # A lease is renewed when a quarter of the timeout has passed.
+IsGone = Callable[[Owner], bool]
 
 
-class Leases:
-    """The leases of a run.
+class Silence:
+    """How long this process has itself watched each slot without a sign of its owner.
 
     Args:
-        journal: Where they are kept.
-        slots: What is known of each slot.
-        waits: Whether a slot waits for a decision.
-        clock: Gives seconds.
         timeout: Seconds of silence after which a lease has expired; None: never.
-
-    Attributes:
-        timeout: The same.
-        change: Number of the newest change.
+        now: What the clock shows.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        slots: Slots,
-        waits: Callable[[int], bool],
-        clock: Callable[[], float],
-        timeout: float | None,
-    ) -> None:
+    def __init__(self, timeout: float | None, now: float) -> None:
         self.timeout = timeout
-        self._journal = journal
-        self._slots = slots
-        self._waits = waits
-        self._clock = clock
-        self._rows: dict[int, LeaseRow] = {}
-        self._seen: dict[int, float] = {}
-        self.change = -1
-        self._looked = clock()
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._looked = now
         self._elapsed = 0.0
-        self._judged = 0.0
 
-    def load(self) -> None:
-        """Read all leases anew."""
-        before, self._rows = self._rows, {}
-        self.change = -1
-        self._read(before)
-
-    def catch_up(self) -> None:
-        """Read those that others have changed."""
-        self._read(self._rows)
-
-    def _read(self, before: dict[int, LeaseRow]) -> None:
-        self.look()  # What passed before this is not the silence of who was heard of.
-        for row in self._journal.leases(self.change):
-            if row.worker_id >= len(self._slots) or row.change <= self.change:
-                raise damaged(f"it holds a lease of worker {row.worker_id}")
-            if row.owner:
-                liveness.owner_of(row.owner)
-            known = before.get(row.worker_id)
-            if known is None or known.change != row.change:
-                self._seen[row.worker_id] = self._elapsed
-            self._rows[row.worker_id] = row
-            self.change = row.change
-
-    def look(self) -> float:
+    def look(self, now: float) -> float:
         """Let time pass; seconds that this process has watched the run.
 
-        Not more at a look than half the time-out: whoever has slept himself cannot tell
+        Not more at a look than half the timeout: a process that has slept cannot tell
         how long others were silent.
         """
-        now = self._clock()
         passed, self._looked = now - self._looked, now
         if self.timeout is not None:
             self._elapsed += min(max(passed, 0.0), self.timeout / 2)
         return self._elapsed
 
-    def holds(self, holder: Holder, worker_id: int) -> bool:
-        """Whether the slot is this holder's."""
-        row = self._rows.get(worker_id)
-        return row is not None and row.owner == holder.text
+    def see(self, leases: Iterable[Lease]) -> None:
+        """Leases that may have changed: their owners were there until now."""
+        for lease in leases:
+            known = self._seen.get(lease.worker_id)
+            if known is None or known[0] != lease.change:
+                self._seen[lease.worker_id] = (lease.change, self._elapsed)
 
-    def handed(self, worker_id: int) -> int | None:
-        """Row of the checkpoint that the owner was given and has not taken up."""
-        row = self._rows.get(worker_id)
-        return None if row is None else row.handed
+    def of(self, worker_id: int) -> float:
+        """Seconds since the slot's lease was seen to change."""
+        seen = self._seen.get(worker_id)
+        return self._elapsed - (0.0 if seen is None else seen[1])
 
-    def handed_out(self) -> list[int]:
-        """Rows of all checkpoints that were given and not taken up yet."""
-        return [row.handed for row in self._rows.values() if row.handed is not None]
 
-    def owner(self, worker_id: int) -> str | None:
-        """The owner of a slot as text; None if it was given back or never claimed."""
-        row = self._rows.get(worker_id)
-        return None if row is None else row.owner
+class LeaseRules:
+    """The rules of leases.
 
-    def foreign(self) -> list[int]:
-        """The slots that workers of another host hold."""
-        held = [
-            (w, liveness.owner_of(r.owner)) for w, r in self._rows.items() if r.owner
-        ]
-        return [worker_id for worker_id, owner in held if liveness.is_foreign(owner)]
+    Args:
+        silence: What this process has seen of the slots.
+        is_gone: Whether the process of an owner, or the owner, is certainly dead.
+    """
 
-    def is_free(self, worker_id: int) -> bool:
-        """Whether a slot may be claimed: nobody's, or of somebody dead or silent."""
-        return not self.owner(worker_id) or not self._is_there(worker_id)
+    def __init__(self, silence: Silence, is_gone: IsGone) -> None:
+        self.timeout = silence.timeout
+        self.silence = silence
+        self._is_gone = is_gone
 
-    def held_elsewhere(self, holder: Holder) -> bool:
-        """Whether a live worker outside of this session has a slot.
+    def claim(
+        self,
+        state: RunState,
+        holder: str,
+        worker_id: int,
+        at: Moment,
+        *,
+        grace: float,
+        handed: int | None = None,
+    ) -> Step:
+        """A slot is this holder's from now on."""
+        return self._write(state, worker_id, holder, at, grace, handed)
 
-        What those may train, by the `stop` of their own, cannot be told here.
+    def release(self, state: RunState, holder: str, worker_id: int, at: Moment) -> Step:
+        """A holder gives a slot back; nothing if it has lost it."""
+        if not holds(state, holder, worker_id):
+            return Step()
+        return self._write(state, worker_id, None, at)
+
+    def take_back(self, state: RunState, worker_id: int, at: Moment) -> Step:
+        """End the lease of a slot."""
+        return self._write(state, worker_id, None, at)
+
+    def renew(
+        self,
+        state: RunState,
+        holder: str | None,
+        worker_id: int,
+        at: Moment,
+        grace: float = 0.0,
+    ) -> Step:
+        """A holder is there; what it was handed out stays noted."""
+        lease = state.leases.get(worker_id)
+        handed = None if lease is None else lease.handed
+        owner = UNCLAIMED if holder is None else holder
+        return self._write(state, worker_id, owner, at, grace, handed)
+
+    def heard(
+        self, state: RunState, holder: str | None, new: EncodedReport, at: Moment
+    ) -> Step:
+        """Who reports is there, and has taken up what it was handed.
+
+        A slot that was given up is waited for again once it is trained further.
         """
-        for worker_id, row in self._rows.items():
-            raw = row.owner == RAW and self.timeout is not None
-            inner = not raw and (
-                not row.owner
-                or liveness.is_within(liveness.owner_of(row.owner), holder)
-            )
-            if not inner and self._is_there(worker_id):
-                return True
-        return False
+        if holder is None and self.timeout is None and not state.lost:
+            return Step()
+        slot, worker_id = state.slots[new.worker_id], new.worker_id
+        current = new.generation_id == slot.generation.generation_id
+        if not current or new.step < slot.newest.step:
+            return Step()
+        records: tuple[Loss, ...] = ()
+        if worker_id in state.lost and new.step > slot.newest.step:
+            records = (_loss(state, state.lost - {worker_id}, None, at),)
+        lease = state.leases.get(worker_id)
+        owner = UNCLAIMED if holder is None else holder
+        known = None if lease is None else lease.owner
+        if known != owner and not (lease is None and holder is None):
+            return Step(records)  # Who evaluates for another does not train.
+        if self.due(state, worker_id, at.clock) or (lease and lease.handed is not None):
+            step = self._write(state, worker_id, owner, at)
+            return Step((*records, *step.records))
+        return Step(records)
 
-    def must_fence(self, worker_id: int, holder: Holder) -> bool:
-        """Whether the owner, another than the holder, may still be at work."""
-        text = self.owner(worker_id)
-        if text is None or text == holder.text:
-            return False
-        return text == RAW or not liveness.is_gone(liveness.owner_of(text))
+    def give_up(
+        self, state: RunState, worker_ids: Iterable[int], told: int | None, at: Moment
+    ) -> Step:
+        """These slots are not waited for until they are trained further.
 
-    def due(self, worker_id: int) -> bool:
-        """Whether the slot's lease is to be renewed."""
+        Args:
+            state: What is known.
+            worker_ids: All slots that are not waited for from now on.
+            told: The slot whose newest value the mutator is shown again, or None.
+            at: When.
+        """
+        return Step((_loss(state, frozenset(worker_ids), told, at),))
+
+    def owner(self, state: RunState, worker_id: int) -> str | None:
+        """The owner of a slot as text; None if it was given back or never claimed."""
+        lease = state.leases.get(worker_id)
+        return None if lease is None else lease.owner
+
+    def due(self, state: RunState, worker_id: int, now: float) -> bool:
+        """Whether a slot's lease is to be renewed."""
         if self.timeout is None:
             return False
-        silent = self.look() - self._seen.get(worker_id, 0.0)
-        row = self._rows.get(worker_id)
-        if row is None or row.owner is None or row.grace > 0:
+        self.silence.look(now)
+        lease = state.leases.get(worker_id)
+        if lease is None or lease.owner is None or lease.grace > 0:
             return True
         # Others may have watched the run for longer than this process has.
-        silent = max(silent, abs(self._clock() - row.renewed))
+        silent = max(self.silence.of(worker_id), abs(now - lease.renewed))
         return silent >= self.timeout / _PARTS
 
-    def write(
-        self,
-        worker_id: int,
-        owner: str | None,
-        grace: float = 0.0,
-        handed: int | None = None,
-    ) -> None:
-        """Replace the lease of a slot. Called inside a transaction."""
-        self.look()
-        self.change += 1
-        row = LeaseRow(worker_id, owner, self._clock(), grace, handed, self.change)
-        self._journal.set_lease(row)
-        self._rows[worker_id] = row
-        self._seen[worker_id] = self._elapsed
+    def is_free(self, state: RunState, worker_id: int) -> bool:
+        """Whether a slot has no owner, or one that is dead or was silent too long."""
+        return not self.owner(state, worker_id) or not self._is_there(state, worker_id)
 
-    def reported(self, worker_id: int, holder: Holder | None) -> None:
-        """A slot was heard of; whoever reports has taken up what it was handed."""
-        row = self._rows.get(worker_id)
-        owner = RAW if holder is None else holder.text
-        known = None if row is None else row.owner
-        if known != owner and not (row is None and holder is None):
-            return  # Somebody else's, or given back: whoever evaluates does not train.
-        if self.due(worker_id) or (row is not None and row.handed is not None):
-            self.write(worker_id, owner)
+    def is_claimable(self, state: RunState, worker_id: int) -> bool:
+        """Whether a worker that asks for any slot may have this one.
+
+        Not one that a loop polls without a claim, until that is silent too long:
+        nothing tells that loop from a second worker.
+        """
+        if self.owner(state, worker_id) == UNCLAIMED and self.timeout is not None:
+            return self._expired(state, worker_id)
+        return self.is_free(state, worker_id)
+
+    def must_fence(self, state: RunState, worker_id: int, holder: str) -> bool:
+        """Whether the owner, another than the holder, may still be training."""
+        text = self.owner(state, worker_id)
+        if text is None or text == holder:
+            return False
+        return text == UNCLAIMED or not self._is_gone(owner_of(text))
 
     def free(
         self,
-        own: int | None = None,
+        state: RunState,
+        waits: Callable[[int], bool],
+        now: float,
+        *,
+        prefer: int | None = None,
         below: int | None = None,
-        tired: Mapping[int, int] | None = None,
+        set_back: Mapping[int, int] | None = None,
     ) -> int | None:
         """The free slot that does not wait and has the fewest steps, or None.
 
         Args:
-            own: The slot to prefer among those with equally few steps; else the lowest.
+            state: What is known.
+            waits: Whether a slot waits.
+            now: What the clock shows.
+            prefer: The slot to prefer among those with equally few steps; else the
+                lowest.
             below: Only slots with fewer steps than this.
-            tired: How often slots were set back; those that were less often come first.
+            set_back: How often slots were set back; those that were less often come
+                first.
         """
-        self.look()
-        steps = np.array([slot.newest.step for slot in self._slots])
+        self.silence.look(now)
+        steps = np.array([slot.newest.step for slot in state.slots])
         order = np.argsort(steps, kind="stable").tolist()
-        if own is not None:
-            order.sort(key=lambda worker_id: (steps[worker_id], worker_id != own))
-        if tired:
-            order.sort(key=lambda worker_id: tired.get(worker_id, 0))
+        if prefer is not None:
+            order.sort(key=lambda worker_id: (steps[worker_id], worker_id != prefer))
+        if set_back:
+            order.sort(key=lambda worker_id: set_back.get(worker_id, 0))
         for worker_id in order:
             if below is not None and steps[worker_id] >= below:
                 return None
-            if self.is_claimable(worker_id) and not self._waits(worker_id):
+            if self.is_claimable(state, worker_id) and not waits(worker_id):
                 return int(worker_id)
         return None
 
-    def is_claimable(self, worker_id: int) -> bool:
-        """Whether a worker that asks for any slot may have this one.
+    def held_by_others(
+        self, state: RunState, is_within: Callable[[Owner], bool]
+    ) -> bool:
+        """Whether a live worker outside of this open run has a slot.
 
-        Not one that a raw loop polls: nothing tells that loop from a second worker.
+        What those may train, by the `stop` of their own, cannot be known here.
         """
-        if self.owner(worker_id) == RAW and self.timeout is not None:
-            return self._silence(worker_id) > 1.0
-        return self.is_free(worker_id)
+        for worker_id, lease in state.leases.items():
+            raw = lease.owner == UNCLAIMED and self.timeout is not None
+            inner = not raw and (not lease.owner or is_within(owner_of(lease.owner)))
+            if not inner and self._is_there(state, worker_id):
+                return True
+        return False
 
-    def newly_lost(self) -> set[int] | None:
-        """The slots that nobody has taken over for as long again; None: not judged yet.
+    def _is_there(self, state: RunState, worker_id: int) -> bool:
+        """Whether a slot's owner is neither dead nor silent for too long."""
+        text = state.leases[worker_id].owner
+        gone = bool(text) and self._is_gone(owner_of(str(text)))
+        return not gone and not self._expired(state, worker_id)
 
-        Only where no worker is about that could take one: in raw loops.
-        """
+    def _expired(self, state: RunState, worker_id: int) -> bool:
+        """Whether a slot was silent for longer than the timeout and its grace."""
         if self.timeout is None:
-            return None
-        if self.look() - self._judged < self.timeout / _PARTS:
-            return None
-        self._judged = self._elapsed
-        slots = range(len(self._slots))
-        if any(self.owner(w) and self._is_there(w) for w in slots):
-            return set()
-        return {w for w in slots if self._may_be_lost(w) and self._silence(w) > 2.0}
+            return False
+        lease = state.leases.get(worker_id)
+        grace = 0.0 if lease is None else lease.grace
+        return self.silence.of(worker_id) - grace > self.timeout
 
-    def holders(self) -> Iterable[str]:
-        """Who holds slots, for people."""
-        for worker_id, row in sorted(self._rows.items()):
-            if row.owner:
-                yield f"{worker_id} by {liveness.owner_of(row.owner)}"
-            elif row.owner == RAW:
-                yield f"{worker_id} by a loop that polls it"
+    def _write(
+        self,
+        state: RunState,
+        worker_id: int,
+        owner: str | None,
+        at: Moment,
+        grace: float = 0.0,
+        handed: int | None = None,
+    ) -> Step:
+        self.silence.look(at.clock)
+        change = state.change + 1
+        return Step((Lease(worker_id, owner, at.clock, grace, handed, change),))
 
-    def _may_be_lost(self, worker_id: int) -> bool:
-        """Not if it was given back: then it waits for whoever claims it."""
-        row = self._rows.get(worker_id)
-        return row is None or row.owner is not None
 
-    def _is_there(self, worker_id: int) -> bool:
-        """Whether the owner of a slot is neither dead nor silent for too long."""
-        row = self._rows[worker_id]
-        gone = bool(row.owner) and liveness.is_gone(liveness.owner_of(str(row.owner)))
-        return not gone and self._silence(worker_id) <= 1.0
+def holds(state: RunState, holder: str, worker_id: int) -> bool:
+    """Whether a slot is this holder's."""
+    lease = state.leases.get(worker_id)
+    return lease is not None and lease.owner == holder
 
-    def _silence(self, worker_id: int) -> float:
-        """How long the slot was silent, in time-outs, beyond its period of grace."""
-        if self.timeout is None:
-            return 0.0
-        row = self._rows.get(worker_id)
-        grace = 0.0 if row is None else row.grace
-        return (self._elapsed - self._seen.get(worker_id, 0.0) - grace) / self.timeout
+
+def holders(state: RunState) -> Iterator[str]:
+    """The slots that are held, and by whom, for people."""
+    for worker_id, lease in sorted(state.leases.items()):
+        if lease.owner:
+            yield f"{worker_id} by {owner_of(lease.owner)}"
+        elif lease.owner == UNCLAIMED:
+            yield f"{worker_id} by a loop that polls it"
+
+
+def handed_out(state: RunState) -> list[int]:
+    """Rows of all checkpoints that were handed out and not taken up yet."""
+    leases = state.leases.values()
+    return [lease.handed for lease in leases if lease.handed is not None]
+
+
+def _loss(state: RunState, lost: frozenset[int], told: int | None, at: Moment) -> Loss:
+    return Loss(state.row, codec.encode(sorted(lost)), told, at.now)

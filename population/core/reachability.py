@@ -2,22 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable
 
-from population.base.types import Checkpoint, Held
-from population.core.decisions import Decisions
+from population.base import codec
+from population.base.types import Checkpoint, InMemory
+from population.core.branching import GONE
+from population.core.decisions import Decider
 from population.core.graph import JournalGraph
-from population.core.slots import Slots
-
-if TYPE_CHECKING:
-    from population.run.open_run import Session
+from population.core.leases import handed_out
+from population.core.state import RunState
+from population.core.step import EncodedReport, Step
+from population.journal.records import UNREACHABLE, Removal
 
 
 def reachable(
+    state: RunState, graph: JournalGraph, decider: Decider
+) -> dict[int, Checkpoint]:
+    """The checkpoints of a run with params that may still be needed, by row."""
+    found = _named(state, graph, decider)
+    newest = (slot.newest for slot in state.slots)
+    found |= {c.row: c for c in newest if _suffices(c)}
+    # What is only in a memory dies with it: what is saved before it is needed too.
+    held = [c for c in found.values() if type(c.params) is InMemory]
+    for checkpoint in filter(None, (_saved_before(graph, c) for c in held)):
+        found[checkpoint.row] = checkpoint
+    return found
+
+
+def needed_in_memory(
+    state: RunState, graph: JournalGraph, decider: Decider, reader: str
+) -> frozenset[InMemory]:
+    """Which weights in a process's memory may be needed though their slots go on.
+
+    Args:
+        state: What is known.
+        graph: All checkpoints.
+        decider: The mutator.
+        reader: Whose memory.
+    """
+    named = _named(state, graph, decider).values()
+    held = (c.params for c in named if type(c.params) is InMemory)
+    return frozenset(params for params in held if params.session == reader)
+
+
+def lose(
+    state: RunState,
+    graph: JournalGraph,
+    decider: Decider,
+    is_lost: Callable[[InMemory], bool],
+) -> Step:
+    """Record that weights which may be needed were in a memory that is gone.
+
+    What is not needed now is found gone when a slot would resume from it.
+    """
+    if not state.has_held:
+        return Step()
+    found = [slot.newest for slot in state.slots]
+    found += _named(state, graph, decider).values()
+    held = {c.params for c in found if type(c.params) is InMemory}
+    texts = [codec.encode_params(params) for params in sorted(filter(is_lost, held))]
+    return Step(tuple(Removal(state.row, text, GONE) for text in texts))
+
+
+def forget(
+    state: RunState,
+    graph: JournalGraph,
+    decider: Decider,
+    gone: Collection[InMemory],
+    new: Iterable[EncodedReport],
+) -> Step:
+    """Record that weights are in no memory any more, before the reports of a batch.
+
+    Args:
+        state: What is known.
+        graph: All checkpoints.
+        decider: The mutator.
+        gone: The weights.
+        new: The reports, whose slots have trained on.
+    """
+    trained = {report.worker_id for report in new if _extends(state, report)}
+    standing = [slot.newest for w, slot in enumerate(state.slots) if w not in trained]
+    named = [*_named(state, graph, decider).values(), *standing]
+    missed = {c.params for c in named if type(c.params) is InMemory}
+    return Step(
+        tuple(
+            Removal(
+                state.row,
+                codec.encode_params(params),
+                GONE if params in missed else UNREACHABLE,
+            )
+            for params in sorted(gone)
+        )
+    )
+
+
+def resumable(
     graph: JournalGraph, starts: Iterable[Checkpoint]
 ) -> dict[int, Checkpoint]:
-    """The checkpoints with params that training may go on from.
+    """The checkpoints with params that training may go on from, by row.
 
     From the resume point of each start back to the nearest with params and a finite
     value: what has none yet may turn out to have diverged.
@@ -26,13 +108,10 @@ def reachable(
         graph: All checkpoints.
         starts: What is in use: the slots' newest, those that the mutator's state
             names, the best, those that undecided rounds rest on.
-
-    Returns:
-        The checkpoints by row.
     """
     found: dict[int, Checkpoint] = {}
     for start in {checkpoint.row: checkpoint for checkpoint in starts}.values():
-        if _stands(start):
+        if _suffices(start):
             found[start.row] = start  # The usual case, in no time.
             continue
         for checkpoint in graph.walk(graph.resume_point(start)):
@@ -44,33 +123,29 @@ def reachable(
     return found
 
 
-def in_use(session: Session) -> dict[int, Checkpoint]:
-    """The checkpoints of a run with params that may still be needed, by row."""
-    found = named(session)
-    newest = (slot.newest for slot in session.slots)
-    found |= {c.row: c for c in newest if _stands(c)}
-    # What is only in a memory dies with it: what is saved before it is needed too.
-    held = [c for c in found.values() if type(c.params) is Held]
-    for checkpoint in filter(None, (_saved_before(session.graph, c) for c in held)):
-        found[checkpoint.row] = checkpoint
-    return found
-
-
-def named(session: Session) -> dict[int, Checkpoint]:
-    """The same, but for what is only the newest of a slot, and stands by itself."""
-    graph, slots, decisions = session.graph, session.slots, session.decisions
-    starts = [slot.newest for slot in slots if not _stands(slot.newest)]
-    starts += decisions.named()
-    starts += graph.at_rows(session.leases.handed_out())
-    starts += filter(None, [slots.best.checkpoint()])
-    barriers = list(_barriers(slots, decisions))
-    found = reachable(graph, starts + barriers)
+def _named(
+    state: RunState, graph: JournalGraph, decider: Decider
+) -> dict[int, Checkpoint]:
+    """All that is needed but for the newest of a slot that suffices by itself."""
+    starts = [slot.newest for slot in state.slots if not _suffices(slot.newest)]
+    starts += decider.named(state)
+    starts += [graph.at(row) for row in handed_out(state)]
+    starts += filter(None, [state.best_checkpoint()])
+    barriers: Collection[Checkpoint] = list(decider.barriers(state))
+    found = resumable(graph, [*starts, *barriers])
     # A round may rest on a checkpoint that diverged; it must not lose its params.
     found.update({c.row: c for c in barriers if c.params is not None})
     return found
 
 
-def _stands(checkpoint: Checkpoint) -> bool:
+def _extends(state: RunState, new: EncodedReport) -> bool:
+    """Whether a report is of a slot's present generation, and further on."""
+    slot = state.slots[new.worker_id]
+    own = new.generation_id == slot.generation.generation_id
+    return own and new.step > slot.newest.step
+
+
+def _suffices(checkpoint: Checkpoint) -> bool:
     """Whether it has params and a finite value: nothing before it is needed."""
     finite = checkpoint.value is not None and not checkpoint.diverged
     return finite and checkpoint.params is not None
@@ -79,15 +154,6 @@ def _stands(checkpoint: Checkpoint) -> bool:
 def _saved_before(graph: JournalGraph, held: Checkpoint) -> Checkpoint | None:
     """The nearest ancestor that training can go on from after a kill."""
     for checkpoint in graph.walk(held):
-        if _stands(checkpoint) and type(checkpoint.params) is not Held:
+        if _suffices(checkpoint) and type(checkpoint.params) is not InMemory:
             return checkpoint
     return None
-
-
-def _barriers(slots: Slots, decisions: Decisions) -> Iterator[Checkpoint]:
-    """The checkpoints that undecided rounds, and the end of the run, rest on."""
-    for worker_id in range(len(slots)):
-        for limit in decisions.limits(worker_id):
-            found = slots.barrier(worker_id, limit)
-            if found is not None:
-                yield found

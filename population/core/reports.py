@@ -1,71 +1,90 @@
-"""What a report does to the slots: each row of the protocol's table for reports.
+"""What a report adds: each row of the protocol's table for reports.
 
-A report is recorded once, where it belongs, whoever sends it and however late. Nothing
-here decides; what comes back says whether the mutator is to be asked.
+A report is recorded once, where it belongs, from any sender and however late. Nothing
+is decided here; `news` says whether the mutator is to be asked.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from typing import Any
 
-import numpy as np
-
+from population.base import codec, run_paths
+from population.base.codec import HELD
 from population.base.errors import damaged
-from population.base.types import Checkpoint, Held, Ref, Report, Saved
-from population.core.incoming import Incoming
-from population.core.slot import Slot
-from population.core.slots import Slots
-from population.journal.records import GenerationRow
+from population.base.types import Checkpoint, InMemory, Ref, Report, Saved
+from population.core.graph import JournalGraph
+from population.core.known import Subject, check_id
+from population.core.state import RunState
+from population.core.step import EncodedReport, Moment, Note, Step
+from population.journal.base import MAX
+from population.journal.records import Best, CheckpointRecord, Fact, Generation, Late
+
+SAVED, HELD_FACT = Fact("saved", "true"), Fact("held", "true")
 
 
-def record(slots: Slots, new: Incoming) -> Report | None:
-    """Record a report.
+def check(
+    size: int,
+    own: str | None,
+    worker_id: Any,
+    generation_id: Any,
+    step: Any,
+    params: Any,
+    value: Any,
+    metrics: Any = None,
+) -> EncodedReport:
+    """Check a report's parts and encode them, but for params that are no path.
 
-    Returns:
-        What the mutator is to be told, or None if there is nothing to decide.
+    What is refused is refused before any lock is taken.
+
+    Args:
+        size: How many slots there are.
+        own: How paths of the library's own begin.
+        worker_id: The slot.
+        generation_id: The generation.
+        step: Training steps.
+        params: Any.
+        value: The value, or None.
+        metrics: Further figures, or None.
 
     Raises:
-        ValueError: If the step is below the generation's first.
+        TypeError, ValueError: A part is invalid; the message names it.
     """
-    slot: Slot = slots[new.worker_id]
-    generation: GenerationRow | None = slot.generation
-    if new.generation_id == slot.generation.generation_id:
-        if new.step > slot.newest.step:
-            return _extend(slots, slot, new)
-    else:
-        generation = slots.journal.generation(new.generation_id)
-    if generation is None:
-        slots.once(new.generation_id, "is unknown; its report was dropped")
-        return None
-    check_step(generation, new.step)
-    existing = slots.graph.get_checkpoint(Ref(new.generation_id, new.step))
-    if existing is not None:
-        return _complete(slots, generation, existing, new)
-    if generation.worker_id != new.worker_id:
-        slots.once(new.generation_id, "is of another worker; a report was dropped")
-        return None
-    return _insert_older(slots, generation, new)
+    if type(worker_id) is not int or not 0 <= worker_id < size:
+        worker_id = check_id(size, worker_id)
+    if type(step) is not int or not 0 <= step <= MAX:
+        step = codec.integer(step, "step")
+    if type(generation_id) is not str:
+        generation_id = check_generation_id(generation_id)
+    if type(value) is not float:
+        value = codec.number(value)
+    text = None if metrics is None else codec.encode(metrics, "metrics")
+    plain = None if text is None else codec.decode(text)
+    path = None
+    if type(params) is str:
+        is_own = own is not None and params.startswith(own)
+        path = run_paths.encode(params, own) if is_own else codec.encode(params)
+    return EncodedReport(
+        worker_id, generation_id, step, params, path, value, plain, text
+    )
 
 
-def keep(slots: Slots, new: Incoming) -> bool:
-    """Record params of a superseded generation that a poll brought, if they are new.
+def check_generation_id(generation_id: Any) -> str:
+    """A generation id as it was handed out.
 
-    Returns:
-        Whether they were recorded.
+    Raises:
+        TypeError: It is no str.
     """
-    generation = slots.journal.generation(new.generation_id)
-    ref = Ref(new.generation_id, new.step)
-    if generation is None or slots.graph.get_checkpoint(ref) is not None:
-        return False
-    earlier = slots.graph.span(new.generation_id, 0, new.step, descending=True)
-    if any(checkpoint.params == new.params for checkpoint in earlier):
-        return False
-    _insert_older(slots, generation, new)
-    return True
+    if not isinstance(generation_id, str):
+        raise TypeError(
+            "generation_id must be the str that the poll handed out, got "
+            f"{type(generation_id).__name__}."
+        )
+    return generation_id
 
 
-def check_step(generation: GenerationRow, step: int) -> None:
+def check_step(generation: Generation, step: int) -> None:
     """Refuse a step before the generation's first.
 
     Raises:
@@ -79,137 +98,218 @@ def check_step(generation: GenerationRow, step: int) -> None:
         )
 
 
-def _extend(slots: Slots, slot: Slot, new: Incoming) -> Report:
-    """The slot's present generation has come further: the usual case."""
-    checkpoint = slots.insert(slot.generation, slot.meta_params, slot.newest, new)
-    slot.newest = checkpoint
-    slots.reached[new.worker_id] = new.step
-    if new.value is not None:
-        worker_id = new.worker_id
-        slots.advance(worker_id, new.step, slots.rank(checkpoint))
-        if new.params is not None or not slots.saved or checkpoint.diverged:
-            slots.ready[worker_id] = new.step
-    return Report(new.worker_id, checkpoint)
+def receive(
+    state: RunState, graph: JournalGraph, new: EncodedReport, at: Moment
+) -> Step:
+    """Say what a report adds.
+
+    Raises:
+        ValueError: Its step is below the generation's first.
+    """
+    slot = state.slots[new.worker_id]
+    generation: Generation | None = slot.generation
+    if new.generation_id == slot.generation.generation_id:
+        if new.step > slot.newest.step:
+            place = slot.generation, slot.meta_params, slot.newest
+            return _insert(state, new, *place, at, is_newest=True)
+    else:
+        generation = graph.generation(new.generation_id)
+    if generation is None:
+        return _note(new, "is unknown; its report was dropped")
+    check_step(generation, new.step)
+    existing = graph.get_checkpoint(Ref(new.generation_id, new.step))
+    if existing is not None:
+        return _complete(state, graph, generation, existing, new, at)
+    if generation.worker_id != new.worker_id:
+        return _note(new, "is of another worker; a report was dropped")
+    return _insert_older(state, graph, generation, new, at)
+
+
+def news(state: RunState, about: Subject | None, ready_before: int) -> Report | None:
+    """What the mutator is told, once the records of a report are applied.
+
+    Args:
+        state: What is known now.
+        about: What the report is about.
+        ready_before: Up to which step its slot was ready before.
+    """
+    if about is None or not about.is_news:
+        return None
+    worker_id = about.checkpoint.worker_id
+    if not about.is_newest:
+        # Late params matter, too, if a decision may rest on the checkpoint only now.
+        ready = about.value_added or state.scores.ready[worker_id] > ready_before
+        if not ready or not state.is_on_lineage(worker_id, about.checkpoint):
+            return None
+    return Report(worker_id, about.checkpoint)
+
+
+def first_facts(state: RunState, params: Any) -> tuple[Fact, ...]:
+    """What the first params of a run say of it, and the first in a memory."""
+    first = () if state.has_params else (SAVED,)
+    if type(params) is InMemory and not state.has_held:
+        return (*first, HELD_FACT)
+    return first
 
 
 def _insert_older(
-    slots: Slots, generation: GenerationRow, new: Incoming
-) -> Report | None:
+    state: RunState,
+    graph: JournalGraph,
+    generation: Generation,
+    new: EncodedReport,
+    at: Moment,
+) -> Step:
     """A new step of a superseded generation, or an older one of the present."""
-    earlier = slots.graph.span(new.generation_id, 0, new.step, descending=True)
+    earlier = graph.span(new.generation_id, 0, new.step, descending=True)
     parent = next(earlier, None)
     if parent is None:
         raise damaged(f"{new.generation_id} has no checkpoint before step {new.step}")
-    checkpoint = slots.insert(generation, parent.meta_params, parent, new)
-    if generation.row != slots[generation.worker_id].generation.row:
-        slots.once(
-            new.generation_id, "is superseded; reports are kept as a side branch"
-        )
-    return _spread(slots, checkpoint, value_added=new.value is not None)
+    place = generation, parent.meta_params, parent
+    step = _insert(state, new, *place, at, is_newest=False)
+    if generation.row == state.slots[generation.worker_id].generation.row:
+        return step
+    side = Note(new.generation_id, "is superseded; reports are kept as a side branch")
+    return step._replace(notes=(*step.notes, side))
+
+
+def _insert(
+    state: RunState,
+    new: EncodedReport,
+    generation: Generation,
+    meta_params: Any,
+    parent: Checkpoint,
+    at: Moment,
+    *,
+    is_newest: bool,
+) -> Step:
+    """A new checkpoint."""
+    row, has_value = state.row + 1, new.value is not None
+    reports = state.reports + has_value
+    record = CheckpointRecord(
+        row,
+        generation.row,
+        new.step,
+        parent.row,
+        new.params_text,
+        has_value,
+        new.value,
+        new.metrics_text,
+        at.now,
+        reports,
+        at.batch,
+    )
+    checkpoint = Checkpoint(
+        new.params,
+        meta_params,
+        generation.generation_id,
+        new.value,
+        Ref(parent.generation_id, parent.step),
+        new.step,
+        at.now,
+        generation.worker_id,
+        new.metrics,
+        generation.reason,
+        row,
+    )
+    about = Subject(checkpoint, is_newest, has_value, True)
+    first: tuple[Fact, ...] = ()
+    if new.params is not None and (
+        not state.has_params or type(new.params) is InMemory
+    ):
+        first = first_facts(state, new.params)
+    if has_value:
+        best, notes = _ranked(state, checkpoint, row, reports)
+        return Step((*first, record, *best), about, notes)
+    return Step((*first, record), about)
 
 
 def _complete(
-    slots: Slots, generation: GenerationRow, existing: Checkpoint, new: Incoming
-) -> Report | None:
+    state: RunState,
+    graph: JournalGraph,
+    generation: Generation,
+    existing: Checkpoint,
+    new: EncodedReport,
+    at: Moment,
+) -> Step:
     """The checkpoint is there already: add what it lacks, ignore the rest."""
     own = generation.worker_id == new.worker_id
-    lacks = existing.params is None or type(existing.params) is Held
-    brings = new.params is not None and type(new.params) is not Held
+    was_held = type(existing.params) is InMemory
+    lacks = existing.params is None or was_held
+    brings = new.params is not None and type(new.params) is not InMemory
     adds_params = own and lacks and brings
-    adds_params = adds_params and not slots.journal.had_params(existing.row)
+    adds_params = adds_params and _may_have_params(graph, existing)
     adds_value = existing.value is None and new.value is not None
     if not (adds_params or adds_value):
-        if _contradicts(existing, new):
-            what = "was reported again with something else, which was ignored"
-            at_hand = existing.row == slots[generation.worker_id].newest.row
-            level = logging.WARNING if at_hand else logging.DEBUG
-            hint = f" (step {new.step}; is the step counted on?)"
-            slots.once(new.generation_id, what, hint, level)
-        return None
+        return _repeated(state, generation, existing, new)
     adds_metrics = adds_value and existing.metrics is None
-    if adds_params:
-        slots.took(new)
-        slots.best.forget()
-    slots.row += 1
-    slots.reports += adds_value
-    slots.journal.add_late(
-        slots.row,
+    row, reports = state.row + 1, state.reports + adds_value
+    late = Late(
+        row,
         existing.row,
         new.params_text if adds_params else None,
         adds_value,
         new.value if adds_value else None,
         new.metrics_text if adds_metrics else None,
-        slots.time,
-        slots.reports,
-        slots.batch,
+        at.now,
+        reports,
+        at.batch,
     )
     merged = existing._replace(
         params=new.params if adds_params else existing.params,
         value=new.value if adds_value else existing.value,
         metrics=new.metrics if adds_metrics else existing.metrics,
     )
-    slot: Slot = slots[generation.worker_id]
-    if slot.newest.row == merged.row:
-        slot.newest = merged
-    if adds_params and type(existing.params) is Held and not adds_value:
-        return None  # It counted before: nobody learns anything new.
-    return _spread(slots, merged, value_added=adds_value)
+    # What a memory had counted before: nothing has changed for a decision.
+    is_news = adds_value or not was_held
+    about = Subject(merged, False, adds_value, is_news)
+    first = first_facts(state, new.params) if adds_params else ()
+    best, notes = _ranked(state, merged, row, reports) if adds_value else ((), ())
+    return Step((*first, late, *best), about, notes)
 
 
-def _spread(
-    slots: Slots, checkpoint: Checkpoint, *, value_added: bool
-) -> Report | None:
-    """Bring every slot on whose lineage the checkpoint lies up to date."""
-    if value_added:
-        slots.rank(checkpoint)
-        slots.forget_recent(checkpoint.step)
-    worker_id = checkpoint.worker_id
-    ready = slots.ready[worker_id]
-    concerned = look_again(slots, checkpoint)
-    # Late params are news too if a decision may rest on the checkpoint only now.
-    news = value_added or slots.ready[worker_id] > ready
-    decides = news and worker_id in concerned
-    return Report(worker_id, checkpoint) if decides else None
+def _may_have_params(graph: JournalGraph, existing: Checkpoint) -> bool:
+    """Whether no params but those in a memory were ever recorded for a checkpoint."""
+    had = graph.had_params(existing)
+    return had is None or had.startswith(HELD)
 
 
-def look_again(slots: Slots, checkpoint: Checkpoint) -> list[int]:
-    """Have every slot on whose lineage a checkpoint lies see what has come for it.
-
-    Returns:
-        Those slots.
-    """
-    concerned = list(_concerned(slots, checkpoint))
-    for worker_id in concerned:
-        slots.look_back(worker_id, slots[worker_id].newest)
-    return concerned
-
-
-def _concerned(slots: Slots, checkpoint: Checkpoint) -> Iterator[int]:
-    """The slots that a late value or late params may have something to tell."""
-    behind = (slots.steps <= checkpoint.step) | (slots.ready <= checkpoint.step)
-    ancestor = behind & (slots.begins >= checkpoint.step)
-    candidates = {checkpoint.worker_id, *np.flatnonzero(ancestor).tolist()}
-    for worker_id in sorted(candidates):
-        if _on_lineage(slots, slots[worker_id], checkpoint):
-            yield worker_id
+def _repeated(
+    state: RunState, generation: Generation, existing: Checkpoint, new: EncodedReport
+) -> Step:
+    """A report that adds nothing."""
+    if not _contradicts(existing, new):
+        return Step()
+    at_hand = existing.row == state.slots[generation.worker_id].newest.row
+    what = "was reported again with something else, which was ignored"
+    hint = f" (step {new.step}; is the step counted on?)"
+    level = logging.WARNING if at_hand else logging.DEBUG
+    return Step(notes=(Note(new.generation_id, what, hint, level),))
 
 
-def _on_lineage(slots: Slots, slot: Slot, checkpoint: Checkpoint) -> bool:
-    if checkpoint.generation_id == slot.generation.generation_id:
-        return True
-    if slot.generation.step < checkpoint.step:
-        return False
-    for generation_id, first, last, _ in slots.graph.segments(slot.newest):
-        if generation_id == checkpoint.generation_id:
-            return checkpoint.step <= last
-        if first < checkpoint.step:
-            return False
-    return False
+def _ranked(
+    state: RunState, checkpoint: Checkpoint, row: int, reports: int
+) -> tuple[tuple[Best, ...], tuple[Note, ...]]:
+    """Whether a checkpoint whose value has just come is the best, or has diverged."""
+    score = state.score(checkpoint)
+    if score < state.best.score:
+        return (Best(row, checkpoint.row, reports),), ()
+    if math.isinf(score):
+        detail = (
+            f": worker {checkpoint.worker_id} reported {checkpoint.value} at step "
+            f"{checkpoint.step}"
+        )
+        level = logging.WARNING
+        return (), (Note(checkpoint.generation_id, "diverged", detail, level),)
+    return (), ()
 
 
-def _contradicts(existing: Checkpoint, new: Incoming) -> bool:
+def _contradicts(existing: Checkpoint, new: EncodedReport) -> bool:
     if new.value is not None and repr(new.value) != repr(existing.value):
         return True
-    if new.params is None or isinstance(new.params, (Saved, Held)):
+    if new.params is None or isinstance(new.params, (Saved, InMemory)):
         return False
     return bool(new.params != existing.params)
+
+
+def _note(new: EncodedReport, what: str) -> Step:
+    return Step(notes=(Note(new.generation_id, what),))

@@ -1,11 +1,19 @@
-"""Which params are kept although nothing needs them any more."""
+"""What the params store keeps, and what of that it may remove."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator, Sequence
 
-from population.journal.records import SaveRow
+from population.base import codec
+from population.base.errors import damaged
+from population.base.types import Saved
+from population.core.decoding import decode_params
+from population.journal.base import Journal
+from population.journal.records import Save
+
+_SAVED = codec.encode(Saved(""))[:-3]  # How the texts of saved params begin.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +54,7 @@ class Keep:
                 "every, last and bytes, or leave out everything."
             )
 
-    def unneeded(
-        self, saves: Sequence[SaveRow], reachable: Collection[str]
-    ) -> list[SaveRow]:
+    def unneeded(self, saves: Sequence[Save], reachable: Collection[str]) -> list[Save]:
         """The saves to remove.
 
         Args:
@@ -72,7 +78,7 @@ class Keep:
                 size -= save.bytes
         return removed
 
-    def _wanted(self, saves: Sequence[SaveRow]) -> Iterator[SaveRow]:
+    def _wanted(self, saves: Sequence[Save]) -> Iterator[Save]:
         """The saves that the rules name, whether or not they fit."""
         if self.every is None and self.last is None:
             yield from saves if self.bytes is not None else ()
@@ -80,9 +86,88 @@ class Keep:
         if self.every is not None:
             yield from (save for save in saves if save.step % self.every == 0)
         if self.last is not None:
-            by_generation: dict[str, list[SaveRow]] = {}
+            by_generation: dict[str, list[Save]] = {}
             for save in saves:
                 by_generation.setdefault(save.generation, []).append(save)
             for found in by_generation.values():
                 found.sort(key=lambda save: save.step)
                 yield from found[-self.last :]
+
+
+class Saves:
+    """What the params store keeps, read from the journal when it is needed.
+
+    Args:
+        journal: Where it is recorded.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._known: dict[str, Save] | None = None
+        self._unread: set[str] = set()  # Of which only the name is known.
+        self._bytes = 0
+
+    def mention(self, params: str, row: int) -> None:
+        """A record names params: other connections may have saved them."""
+        known = self._known
+        if known is not None and params.startswith(_SAVED) and params not in known:
+            known[params] = Save(params, row, "", 0, 0)
+            self._unread.add(params)
+
+    def add(self, save: Save) -> None:
+        """The store keeps these params."""
+        if self._known is not None:
+            before = self._known.get(save.params)
+            self._bytes += save.bytes - (0 if before is None else before.bytes)
+            self._known[save.params] = save
+            self._unread.discard(save.params)
+
+    def remove(self, params: str) -> None:
+        """The store does not keep these params any more."""
+        if self._known is not None:
+            found = self._known.pop(params, None)
+            self._bytes -= 0 if found is None else found.bytes
+            self._unread.discard(params)
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._all())
+
+    def bytes(self) -> int:
+        """The size of them all."""
+        if self._unread:
+            self._known = None
+        self._all()
+        return self._bytes
+
+    def read(self) -> list[Save]:
+        """All of them, oldest first."""
+        if self._unread:
+            self._known = None
+        return list(self._all().values())
+
+    def _all(self) -> dict[str, Save]:
+        if self._known is None:
+            found = self._journal.all(Save)
+            self._known = {s.params: s for s in found if s.params.startswith(_SAVED)}
+            self._unread = set()
+            self._bytes = sum(save.bytes for save in self._known.values())
+        return self._known
+
+
+@functools.lru_cache(maxsize=16384)
+def saved_text(path: str) -> str:
+    """Saved params as the journal keeps them."""
+    return codec.encode(Saved(path))
+
+
+def path_of(text: str) -> str:
+    """The path that a journal's text names.
+
+    Raises:
+        JournalError: It names nothing that was saved.
+    """
+    saved = decode_params(text)
+    if type(saved) is not Saved:
+        raise damaged(f"{text[:60]!r} names nothing that was saved")
+    return saved.path

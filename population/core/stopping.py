@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from population.base.types import Stop
-from population.core.slots import Slots
+from population.core.state import RunState
 
 
-def ended(stop: Stop, slots: Slots, open_s: float) -> bool:
+def ended(stop: Stop, state: RunState, open_s: float) -> bool:
     """Whether `stop` has ended a run that was open for so many seconds."""
-    if stop.steps is not None and slots.reached.min() >= stop.steps:
+    if stop.steps is not None and _reached(state) >= stop.steps:
         return True
-    if stop.reports is not None and slots.reports >= stop.reports:
+    if stop.reports is not None and state.reports >= stop.reports:
         return True
-    if stop.value is not None and slots.best.score <= slots.as_score(stop.value):
+    if stop.value is not None and state.best.score <= state.as_score(stop.value):
         return True
-    since_best = slots.reports - slots.best.reports
+    since_best = state.reports - state.best.reports
     if stop.patience is not None and since_best >= stop.patience:
         return True
     return stop.seconds is not None and open_s >= stop.seconds
+
+
+def _reached(state: RunState) -> int:
+    """The step that all slots have reached which are waited for."""
+    reached = state.scores.reached
+    if state.lost and state.live:
+        reached = reached[list(state.live)]
+    return int(reached.min())

@@ -10,47 +10,54 @@ import numpy.typing as npt
 
 from population.base.types import ActiveWorker, Checkpoint
 from population.core.graph import JournalGraph
-from population.core.slots import Slots
+from population.core.state import RunState
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
 
 
 class View:
-    """The controller's `PopulationView`: one object, brought up to date for each call.
+    """The library's `PopulationView` of a run; `begin` prepares it for one call.
 
     Args:
-        slots: What is known of each slot.
+        state: What is known of the run.
         graph: All checkpoints.
         seed: The run's seed.
     """
 
-    def __init__(self, slots: Slots, graph: JournalGraph, seed: int) -> None:
-        self._slots = slots
+    def __init__(self, state: RunState, graph: JournalGraph, seed: int) -> None:
+        self._state = state
         self._seed = seed
-        self._steps = _read_only(slots.steps)  # Made anew when the slots are loaded.
-        self._scores = _read_only(slots.scores)
-        self._ready = _read_only(slots.ready)
+        self._unsure = state.scores.unsure
         self._decision = 0
+        self._now = 0.0
         self._rng: np.random.Generator | None = None
         self.graph = graph
-        self.score = slots.score
-        self.barrier = slots.barrier
-        self.as_of = slots.as_of
+        self.score = state.score
+        self.barrier = state.barrier
+        self.steps = _read_only(state.scores.steps)
+        self.scores = _read_only(state.scores.scores)
+        self.begins = _read_only(state.scores.begins)
+        self._ready = _read_only(state.scores.ready)
 
-    def begin(self, decision: int) -> None:
-        """Begin a call of the mutator; `decision` says which random numbers it sees."""
-        self._decision = decision
+    def begin(self, decision: int, now: float) -> None:
+        """Begin a call of the mutator.
+
+        Args:
+            decision: Says which random numbers it sees.
+            now: The time of the report, in seconds since the epoch.
+        """
+        self._decision, self._now = decision, now
         self._rng = None
 
     @property
     def workers(self) -> Sequence[ActiveWorker]:
         """What each slot works on, by worker id."""
-        return [self._slots.work(worker_id) for worker_id in range(len(self._slots))]
+        return [self._state.work(w) for w in range(len(self._state.slots))]
 
     @property
     def live(self) -> Sequence[int]:
-        """The worker ids of the slots that are not lost, ascending."""
-        return self._slots.live
+        """The worker ids of the slots that are waited for, ascending."""
+        return self._state.live
 
     @property
     def rng(self) -> np.random.Generator:
@@ -62,38 +69,22 @@ class View:
     @property
     def now(self) -> float:
         """The time of the report, in seconds since the epoch."""
-        return self._slots.time
-
-    @property
-    def steps(self) -> npt.NDArray[np.int64]:
-        """`[N]`: step of the newest report with a value on each lineage; -1: none."""
-        if self._steps.base is not self._slots.steps:
-            self._steps = _read_only(self._slots.steps)
-        return self._steps
-
-    @property
-    def scores(self) -> npt.NDArray[np.float64]:
-        """`[N]`: `score` of those reports; inf for none."""
-        if self._scores.base is not self._slots.scores:
-            self._scores = _read_only(self._slots.scores)
-        return self._scores
+        return self._now
 
     @property
     def ready(self) -> npt.NDArray[np.int64]:
         """`[N]`: step of the newest report that a decision may rest on; -1: none."""
-        if self._ready.base is not self._slots.ready:
-            self._ready = _read_only(self._slots.ready)
+        if self._unsure:
+            self._state.scores.settle()
         return self._ready
 
-    @property
-    def begins(self) -> npt.NDArray[np.int64]:
-        """`[N]`: step at which each slot's present generation began."""
-        return _read_only(self._slots.begins)
+    def as_of(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """`steps` and `scores` as they were at a step of each slot's lineage."""
+        return self._state.scores.as_of(step, self.newest)
 
     def newest(self, worker_id: int) -> Checkpoint:
         """The slot's newest checkpoint, with or without a value."""
-        newest: Checkpoint = self._slots[worker_id].newest
-        return newest
+        return self._state.slots[worker_id].newest
 
 
 def _read_only(array: Array) -> Array:

@@ -62,7 +62,7 @@ def examined() -> tuple[Settings, list[str]]:
     """
     if not is_loaded():
         return {}, []
-    here, traced = values(), _trace_context()
+    here, traced = values(), trace_context()
     found: dict[str, Any] = {}
     lost: list[str] = []
 
@@ -76,7 +76,7 @@ def examined() -> tuple[Settings, list[str]]:
                     found[name] = value
             reached = values()
             lost.extend(name for name in found if not _same(reached[name], found[name]))
-            if not lost and not _same(traced, _trace_context()):
+            if not lost and not _same(traced, trace_context()):
                 lost.append(_UNKNOWN)
 
     thread = threading.Thread(target=look, name="population-settings", daemon=True)
@@ -165,7 +165,7 @@ def _contexts() -> dict[str, Any]:
     }
 
 
-def _trace_context() -> Any:
+def trace_context() -> Any:
     """All that decides whether a traced function can be used again, if JAX tells."""
     config = sys.modules.get("jax._src.config")
     return getattr(config, "trace_context", lambda: None)()

@@ -1,4 +1,4 @@
-"""What an engine says when a run has ended."""
+"""What an engine returns when a run has ended."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ class Summary:
     """What a run of an engine took.
 
     Attributes:
-        num_workers: Threads or processes.
-        wall_s: Seconds from beginning to end.
-        overhead_s: Seconds inside poll and report, summed over workers; without saving
-            params and without waiting for a decision.
+        num_workers: Training loops: threads or processes; 1 for a stacked population.
+        wall_s: Seconds from beginning to end; of a stacked population, with compiling.
+        overhead_s: Seconds for polls, reports and decisions, and for copies between the
+            rows of a stack, summed over workers; without saving params and without
+            waiting for a decision.
         interrupted: Whether Ctrl-C ended it; the run can be resumed.
-        died: Processes that were killed; the others went on with their slots.
+        died: Processes that were killed; the others trained their slots.
+        num_members: The size of a stacked population.
+        rounds: Rounds that a stacked population trained.
+        batching: How its members were batched at the end: "vmap", "map" or "loop"; ""
+            if nothing was trained.
     """
 
     num_workers: int
@@ -23,6 +28,9 @@ class Summary:
     overhead_s: float
     interrupted: bool
     died: int = 0
+    num_members: int = 0
+    rounds: int = 0
+    batching: str = ""
 
     @property
     def overhead(self) -> float:

@@ -52,16 +52,16 @@ def run(
         ValueError: If `num_workers` is not positive.
         Exception: The first that a worker raised.
     """
-    controller.session.check_open(to_train=True)
+    controller.check_trainable()
     count = len(controller.workers) if num_workers is None else num_workers
     if type(count) is not int or count < 1:
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
     places = list(devices) if devices else _all_devices()
-    crew = _Crew(train, controller, jax_settings.taken("train"))
+    workers = _WorkerThreads(train, controller, jax_settings.taken("train"))
     ends = [threading.Event() for _ in range(count)]
     threads = [
         threading.Thread(
-            target=crew.work,
+            target=workers.work,
             args=(places[index % len(places)], end),
             name=f"population-{index}",
             daemon=True,
@@ -70,14 +70,14 @@ def run(
     ]
     start = time.perf_counter()
     with progress_module.bars(controller) if progress else contextlib.nullcontext():
-        interrupted = crew.run(threads, ends)
+        interrupted = workers.run(threads, ends)
     wall_s = time.perf_counter() - start
-    if crew.error is not None:
-        raise crew.error
-    return Summary(count, wall_s, crew.overhead_s, interrupted)
+    if workers.error is not None:
+        raise workers.error
+    return Summary(count, wall_s, workers.overhead_s, interrupted)
 
 
-class _Crew:
+class _WorkerThreads:
     """The threads' common ground: the flag that stops them, and the first error."""
 
     def __init__(
@@ -120,11 +120,11 @@ class _Crew:
     def stop(self) -> None:
         """End every loop, also one that waits."""
         self._stopped.set()
-        self._controller.session.wake()
+        self._controller.wake()
 
     def _work(self, device: jax.Device) -> None:
         with self._stop_on_error() as workers:
-            worker = Worker(self._controller.session, stopped=self._stopped)
+            worker = self._controller.worker(stopped=self._stopped)
             workers.append(worker)
             worker.device = device
             in_force = jax_settings.applied(self._settings)
@@ -165,7 +165,7 @@ def _all_devices() -> list[jax.Device]:
 
 def _wait_for(ends: Sequence[threading.Event]) -> None:
     # No join: in Python 3.11 and 3.12 a thread counts as ended once Ctrl-C has
-    # interrupted a join. In small bites, so that Ctrl-C is heard.
+    # interrupted a join. With a timeout, as Python handles Ctrl-C only in between.
     for end in ends:
         while not end.wait(_REFRESH_S):
             pass

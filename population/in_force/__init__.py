@@ -1,6 +1,6 @@
-"""What of meta_params is in force in a training state, and what is said if it is not.
+"""Which meta_params are in force in a training state, and warnings if some are not.
 
-`injected` finds the numbers, `restoring` carries them over, `findings` compares them
-with what was assigned, `watch` does so for a worker, `dataflow` sees what depends on
-them.
+`injected` finds the numbers in a state, `restoring` copies them into a restored one,
+`findings` compares them with the meta_params, `watch` does so for a worker, and
+`dataflow` finds out what depends on an input of a function.
 """

@@ -1,7 +1,7 @@
-"""What depends on what in a traced function, read from its jaxpr.
+"""Which inputs each result of a traced function depends on, read from its jaxpr.
 
-Nothing is run. Where the jaxpr does not tell, a result counts as dependent on all that
-goes into it, so that "depends on nothing of that" can be believed.
+Nothing is run. Where the jaxpr does not say, a result counts as dependent on all
+inputs, so that an input that is not named has no effect for certain.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 Names: TypeAlias = frozenset[Any]
 Seen: TypeAlias = Callable[[Any, list[Names], Any], None]
 NOTHING: Names = frozenset()
-# Each input is one of the inner jaxpr, and each result too. A reducer's is not.
+# Their inputs and results are those of the jaxpr within. Those of a reducer are not.
 _CALLS = {
     "checkpoint",
     "closed_call",
@@ -32,20 +32,20 @@ _CALLS = {
 def uses(
     jaxpr: Any, inputs: Sequence[Names], seen: Seen | None = None, within: Any = None
 ) -> list[Names]:
-    """The names that each result of a jaxpr depends on.
+    """The names of the inputs that each result of a jaxpr depends on.
 
     Args:
         jaxpr: An open jaxpr.
-        inputs: Of each of its inputs, what that stands for.
-        seen: Told of each equation once, with what goes into it and the equation that
-            it is part of.
+        inputs: The names that each of its inputs stands for.
+        seen: Called once for each equation, with the names of its inputs and the
+            equation that it is part of.
         within: The equation that the jaxpr is part of.
     """
     known: dict[Any, Names] = dict(zip(jaxpr.invars, inputs, strict=True))
-    aside = NOTHING  # What may have gone a way that no variable shows: into a Ref.
+    aside = NOTHING  # What may be passed on without a variable: in a Ref.
 
     def of(atom: Any) -> Names:
-        # A literal is not hashable; a constant is not among the inputs.
+        # Literals are not hashable; constants are not among the inputs.
         return NOTHING if hasattr(atom, "val") else known.get(atom, NOTHING)
 
     for equation in jaxpr.eqns:
@@ -60,7 +60,7 @@ def uses(
 
 
 def _through(equation: Any, given: list[Names], seen: Seen | None) -> list[Names]:
-    """What each result of an equation depends on."""
+    """The names that each result of an equation depends on."""
     inner = list(_jaxprs(equation.params.values()))
     count = len(equation.outvars)
     everything = NOTHING.union(*given)
@@ -75,7 +75,7 @@ def _through(equation: Any, given: list[Names], seen: Seen | None) -> list[Names
 
 
 def _carry(params: Any) -> tuple[int, int] | None:
-    """Where among the inputs of a scan those that it carries begin and end."""
+    """The first and the last index, exclusive, of what a scan carries in its inputs."""
     if "num_carry" in params:
         first = params["num_consts"]
         return first, first + params["num_carry"]
@@ -92,7 +92,7 @@ def _scan(
     seen: Seen | None,
     equation: Any,
 ) -> list[Names]:
-    """Go round until what is carried depends on nothing new."""
+    """The names for a scan: repeated until what it carries depends on nothing new."""
     first, last = carry
     while True:
         results = uses(body, given)

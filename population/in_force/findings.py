@@ -1,8 +1,7 @@
-"""What is assigned and not in force, in words; each word the same in every engine.
+"""Finds meta_params that are not in force; the warnings are the same in every engine.
 
-What `init` puts in force is in force, and only `init` knows what that should be. But an
-injected number that has the very name of one in meta_params, differs from it and does
-not change with it, was forgotten.
+Only `init` knows which numbers should be in force. But an injected number that has the
+name of one in meta_params, differs from it and does not change with it was forgotten.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from population.in_force.numeric import is_cast, is_number, is_real
 NOT_IN_FORCE = "not in force"
 ROUNDED = "rounded"
 _LARGEST_ERROR = 1e-3  # Relative.
-_LARGEST_ERROR_FROM_ONE = 1e-2  # Of a decay like 0.999, what it is short of one counts.
-_RESOLUTION = 1e-6  # What float32 cannot tell apart either.
+_LARGEST_ERROR_FROM_ONE = 1e-2  # Of 1 - x, which is what matters of a decay like 0.999.
+_RESOLUTION = 1e-6  # Relative; float32 is not more precise.
 
 
 class Assigned(NamedTuple):
@@ -31,7 +30,7 @@ class Assigned(NamedTuple):
 
     Attributes:
         key: Where it is: "learning_rate", "optimizer.betas[0]".
-        name: The last key on the way.
+        name: The last key of that; "" for an entry of a list or tuple.
         value: The number.
     """
 
@@ -53,10 +52,10 @@ def assigned(meta_params: Any, key: str = "", name: str = "") -> Iterator[Assign
 
 
 def changed(who: str, meta_params: Any, number: Number, now: Any) -> Iterator[Notice]:
-    """What to say if a number, as it was put, is another one now.
+    """A notice if the loop has replaced a number that `restore` had put in force.
 
-    Nothing if it is what was assigned under its name, or what a narrower dtype makes
-    of the one that was put.
+    None if the number is now what was assigned under its name, or what a narrower
+    dtype makes of it.
     """
     before, after = np.ravel(number.leaf), np.ravel(now)
     if before.shape != after.shape or np.array_equal(before, after):
@@ -75,7 +74,7 @@ def changed(who: str, meta_params: Any, number: Number, now: Any) -> Iterator[No
 
 
 def not_restored(who: str, meta_params: Any, state: Any) -> Iterator[Notice]:
-    """What to say of a state that was not restored: its numbers go by their names."""
+    """Notices for a state that was not restored: its numbers are compared by name."""
     numbers = on_host(injected.numbers(state))
     for leaf in assigned(meta_params):
         places = [number for number in numbers if number.name == leaf.name]
@@ -86,7 +85,7 @@ def not_restored(who: str, meta_params: Any, state: Any) -> Iterator[Notice]:
 
 
 def on_host(numbers: Sequence[Number]) -> list[Number]:
-    """The same with NumPy arrays, fetched in one go."""
+    """The numbers as NumPy arrays, all fetched from the device at once."""
     leaves = jax.device_get([number.leaf for number in numbers])
     pairs = zip(numbers, leaves, strict=True)
     return [number._replace(leaf=np.asarray(leaf)) for number, leaf in pairs]
@@ -98,14 +97,15 @@ def found(
     numbers: Sequence[Number],
     changing: Callable[[Collection[str]], Collection[str] | None],
 ) -> Iterator[Notice]:
-    """What is assigned under the name of an injected number and not in force there.
+    """Notices for numbers of meta_params that are not in force under their name.
 
     Args:
-        who: The worker.
+        who: The worker, as the notices name it.
         meta_params: What was assigned.
-        numbers: What the state holds, on the host, without what is to stay as saved.
-        changing: Gets the names, and returns the places at which the number that
-            `init` makes changes with meta_params; None: unknown.
+        numbers: The injected numbers of the state, on the host, without those that
+            `keep` names.
+        changing: Gets names, and returns the places where `init` makes another number
+            if the meta_params with these names are changed; None: unknown.
     """
     everything = list(assigned(meta_params))
     for name in dict.fromkeys(each.name for each in everything):
@@ -116,7 +116,7 @@ def found(
             yield from _rounded(who, leaves, number)
         rest = [number for number in places if number not in there]
         if not rest or len(there) >= len(leaves):
-            continue  # A group with a number of its own, frozen say, is no mistake.
+            continue  # A parameter group may have another number on purpose.
         held = {number.name for number in numbers}
         moving = changing({each.name for each in everything} & held)
         if moving is None:
@@ -127,14 +127,14 @@ def found(
 
 
 def rounded_text(who: str, key: str, wanted: float, used: float, dtype: Any) -> str:
-    """The words for a number that its dtype cannot hold."""
+    """The text for a number that its dtype cannot hold."""
     if np.dtype(dtype).itemsize < 4:
         advice = (
             "Keep the optimiser's numbers in float32: "
             "optax.inject_hyperparams(..., hyperparam_dtype=jnp.float32)."
         )
     else:
-        advice = "Assign numbers that it can tell apart."
+        advice = "Assign numbers that this dtype can distinguish."
     return (
         f"{who} was assigned {key}={wanted!r}, and its optimiser uses {used!r}: "
         f"{dtype} cannot hold it. {advice}"
@@ -142,20 +142,20 @@ def rounded_text(who: str, key: str, wanted: float, used: float, dtype: Any) -> 
 
 
 def changed_text(who: str, name: str, wanted: float, used: float) -> str:
-    """The words for a number that the loop has replaced."""
+    """The text for a number that the loop has replaced."""
     return (
         f"{who} was assigned {name}={wanted!r} by what init put in force, and reports "
-        f"a state whose optimiser uses {used!r}. Train on with what restore returns; "
-        f"a number that the loop changes by itself is named: keep={name!r}, an "
-        "argument of worker.restore and of vectorized.run."
+        f"a state whose optimiser uses {used!r}. Train the state that restore returns. "
+        f"If the loop changes this number on purpose, pass keep={name!r} to "
+        "worker.restore or vectorized.run."
     )
 
 
 def by_name_text(who: str, key: str, wanted: float, used: float) -> str:
-    """The words for a state that was never restored."""
+    """The text for a state that was never restored."""
     return (
         f"{who} was assigned {key}={wanted!r}, but its optimiser uses {used!r}. Call "
-        "worker.restore(init) whenever poll returns True, and train on with what it "
+        "worker.restore(init) whenever poll returns True, and train the state that it "
         "returns."
     )
 
@@ -166,23 +166,23 @@ def _not_in_force(who: str, leaf: Assigned, number: Number) -> Notice:
     if number.driven:
         text = (
             f"{seen}{used!r}: a schedule within inject_hyperparams drives it, and "
-            "overwrites what is put there. Inject a number, and add the schedule as a "
+            "overwrites every other value. Inject a number, and add the schedule as a "
             "factor: optax.chain(optax.inject_hyperparams(optax.sgd)("
             f"{number.name}=...), optax.scale_by_schedule(...))."
         )
     else:
         text = (
-            f"{seen}{used!r}, and so it does when another number is assigned: init "
-            "does not put it in force. Write opt_state = hyperparams.put(opt_state, "
-            "meta_params, strict=False) in init, not after restore, or make the "
-            "optimiser there of meta_params. If it is meant for something else, call "
-            "it otherwise."
+            f"{seen}{used!r}, whatever number is assigned: init does not put it in "
+            "force. Write opt_state = hyperparams.put(opt_state, meta_params, "
+            "strict=False) in init, not after restore, or make the optimiser of "
+            "meta_params there. If the number is meant for something else, give it "
+            "another name."
         )
     return Notice(NOT_IN_FORCE, leaf.key, text)
 
 
 def _equal(leaves: Sequence[Assigned], number: Number) -> bool:
-    """Whether all that a place holds was assigned under this name."""
+    """Whether each element of an injected number was assigned under its name."""
     values = np.ravel(number.leaf)
     return len(values) > 0 and all(
         is_real(value.dtype) and any(is_cast(leaf.value, value) for leaf in leaves)
@@ -202,7 +202,7 @@ def _rounded(who: str, leaves: Sequence[Assigned], number: Number) -> Iterator[N
 
 
 def _is_far(wanted: float, used: float) -> bool:
-    """Whether rounding has made another hyperparameter of a number."""
+    """Whether rounding has changed a number so much that it matters."""
     if not math.isfinite(wanted) or wanted == used:
         return False
     error = abs(used - wanted)

@@ -1,7 +1,7 @@
-"""Where in a tree the numbers are that `optax.inject_hyperparams` keeps.
+"""Finds the numbers of `optax.inject_hyperparams` in a tree, and replaces them.
 
-A state of it is known by its class, or by its fields where something has made plain
-containers of it: `nnx.split`, `flax.serialization.to_state_dict`.
+An injected state is recognised by its class; or by its fields where it was turned into
+dicts, as `nnx.split` and `flax.serialization.to_state_dict` do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Number(NamedTuple):
 
     Attributes:
         path: Where it is in the tree.
-        name: What the optimiser calls it.
+        name: Its name in the optimiser.
         driven: Whether a schedule writes it at each update.
         leaf: The number, as an array.
     """
@@ -44,7 +44,7 @@ class Number(NamedTuple):
 
 
 def numbers(tree: Any) -> list[Number]:
-    """All of them; those of an outer state come before those of the states within."""
+    """All injected numbers; those of an outer state come before those within it."""
     found: list[Number] = []
     level: list[tuple[Path, Any]] = [((), tree)]
     while level:
@@ -77,15 +77,15 @@ def carried(
     keep: Callable[[Number], bool] = lambda number: False,
     when: Any = None,
 ) -> Any:
-    """A saved state with the hyperparameters of a fresh one of the same structure.
+    """A saved state with the injected numbers of a fresh one of the same structure.
 
-    Those that a schedule drives stay as saved.
+    Numbers that a schedule drives stay as saved.
 
     Args:
-        saved: A state; that of a donor, say.
-        wanted: The numbers of what `init` makes.
-        keep: Which numbers stay as saved all the same.
-        when: A traced bool: whether to take them over at all; None: always.
+        saved: A state, such as a donor's.
+        wanted: The injected numbers of a state that `init` has made.
+        keep: Which further numbers stay as saved.
+        when: A traced bool, whether to replace them at all; None: always.
     """
     new = {
         old.path: _taken(number.leaf, old.leaf, when)
@@ -97,7 +97,7 @@ def carried(
 
 
 def _taken(number: Any, old: Any, when: Any) -> Any:
-    """A fresh number in the place of an old one; a copy, as a step may donate it."""
+    """The fresh number, or the old one; a copy, as a step may donate it."""
     if when is None:
         return jnp.copy(number) if isinstance(number, jax.Array) else number
     old = jnp.asarray(old)
@@ -114,7 +114,7 @@ def _is_injected(node: Any) -> bool:
         return True
     if not isinstance(node, Mapping) or not _ALWAYS <= node.keys() <= _FIELDS:
         return False
-    # A dict of one's own may have these two; nnx leaves out what is empty.
+    # A user's own dict may have these two keys; nnx leaves out what is empty.
     theirs = "inner_state" in node or references.has_any(node["count"])
     return theirs and isinstance(node["hyperparams"], Mapping)
 
@@ -126,7 +126,7 @@ def _driven(node: Any) -> frozenset[str]:
 
 
 def _name(key: Any) -> str:
-    """A key of a path as text, whatever kind of container it is of."""
+    """A key of a path as text, for every kind of container."""
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

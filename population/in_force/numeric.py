@@ -12,7 +12,7 @@ _RTOL = 1e-6  # float32(0.1) is not 0.1.
 
 
 def is_cast(wanted: float, value: Any) -> bool:
-    """Whether a number is what its dtype can hold of the wanted one."""
+    """Whether a number is the wanted one, rounded to its dtype."""
     if np.isclose(float(value), wanted, rtol=_RTOL, atol=0.0, equal_nan=True):
         return True
     if not jnp.issubdtype(value.dtype, jnp.floating):
@@ -23,7 +23,7 @@ def is_cast(wanted: float, value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether something is a single number or bool, whatever has made it."""
+    """Whether a value is a single number or bool, of Python, NumPy or JAX."""
     if not isinstance(value, (bool, int, float, np.generic, np.ndarray, jax.Array)):
         return False
     array = np.asarray(value)
@@ -31,6 +31,6 @@ def is_number(value: Any) -> bool:
 
 
 def is_real(dtype: Any) -> bool:
-    """Whether a dtype is one of real numbers, whole ones or bools."""
+    """Whether a dtype is one of floats, ints or bools."""
     whole = jnp.issubdtype(dtype, jnp.integer) or dtype == np.bool_
     return bool(whole or jnp.issubdtype(dtype, jnp.floating))

@@ -1,4 +1,4 @@
-"""What `init` was found to make of meta_params; loads no framework."""
+"""Remembers which numbers of `init` depend on meta_params; loads no framework."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ Places = frozenset[str]
 
 
 class Probes:
-    """Where `init` makes another number of other meta_params.
+    """The places where `init` makes another number of other meta_params.
 
-    It is asked once a run; once more for each structure or choice that is another.
-
-    Safe for threads: who asks meanwhile waits for the answer.
+    `init` is tried once in a run, and again for each other structure or choice. Safe
+    for threads: others wait until the first caller has the answer.
     """
 
     def __init__(self) -> None:
@@ -23,7 +22,7 @@ class Probes:
     def moving(
         self, structure: Hashable, find: Callable[[], Places | None]
     ) -> Places | None:
-        """What `find` returns for the first asker; None: unknown."""
+        """What `find` has returned at the first call; None: unknown."""
         with self._lock:
             if structure not in self._found:
                 self._found[structure] = find()

@@ -1,7 +1,7 @@
-"""How a training state comes back: what was saved, with what `init` puts in force.
+"""Restores a training state: the saved one, with the hyperparameters of `init`.
 
-One rule for every structure: a restored state is the saved tree, and the numbers of
-each injected state in it are those that `init(meta_params)` has at the same place.
+There is one rule for every structure: a restored state is the saved tree, but each
+injected number in it is the one that `init(meta_params)` has at the same place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from population.in_force.injected import Number
 from population.params import references, trees
 
 Adapt = Callable[[Any, Any, Any], Any]
-# What the user's own code may raise when it is given numbers that it did not expect.
+# What a user's code may raise when it is called with unexpected numbers.
 USER_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -40,7 +40,7 @@ class Restored(NamedTuple):
     Attributes:
         state: The state.
         wanted: The numbers that `init` put in force.
-        structure: That of the fresh state.
+        structure: The structure of a fresh state.
     """
 
     state: Any
@@ -60,21 +60,21 @@ def restored(
     """The fresh state, or the saved one with the slot's hyperparameters in force.
 
     Args:
-        params: What was handed out.
-        meta_params: The slot's.
+        params: The params of the slot's work.
+        meta_params: The slot's meta_params.
         init: Makes a fresh state.
         load: Reads saved params into a tree of the wanted structure.
         donor: Finds the meta_params under which the params were saved.
         keep: Names or places of injected numbers that stay as saved.
-        adapt: Makes a state of a saved one that does not fit, the meta_params that it
-            was saved under, and a fresh state.
+        adapt: Called if the saved state does not fit, with that state, the meta_params
+            under which it was saved, and a fresh state; returns the state to train.
 
     Raises:
-        MisfitError: If the saved state is of another structure.
-        ParamsError: If saved params are missing or damaged.
-        ValueError: If the loop has saved the params itself, or `keep` names what is
-            not there.
-        TypeError: If `adapt` is no function.
+        MisfitError: The saved state has another structure.
+        ParamsError: The saved params are missing or damaged.
+        ValueError: The loop has saved the params itself, or `keep` names a number that
+            the state does not have.
+        TypeError: `adapt` is not a function.
     """
     if adapt is not None and not callable(adapt):
         raise TypeError(
@@ -83,7 +83,7 @@ def restored(
         )
     fresh = init(meta_params)
     wanted, structure = injected.numbers(fresh), jax.tree.structure(fresh)
-    if adapt is None:  # Else another structure may have what this one has not.
+    if adapt is None:  # Else the saved structure may have numbers that this one lacks.
         check_kept(keep, wanted)
     if params is None:
         return Restored(fresh, wanted, structure)
@@ -109,10 +109,10 @@ def restored(
 
 
 def names_of(keep: object) -> frozenset[str]:
-    """What `keep` names: one number, or several.
+    """The names in `keep`, which may be a single one.
 
     Raises:
-        TypeError: If it is neither a text nor some.
+        TypeError: `keep` is neither a str nor a collection of them.
     """
     if isinstance(keep, str):
         return frozenset({keep})
@@ -125,15 +125,15 @@ def names_of(keep: object) -> frozenset[str]:
 
 
 def is_kept(number: Number, keep: Collection[str]) -> bool:
-    """Whether `keep` names a number: in all optimisers, or by its place in one."""
+    """Whether `keep` has the name of a number, or its place in one optimiser."""
     return number.name in keep or number.place in keep
 
 
 def check_kept(keep: Collection[str], wanted: Sequence[Number]) -> None:
-    """Refuse names of numbers that are not there.
+    """Refuse names of numbers that a state does not have.
 
     Raises:
-        ValueError: Naming those that are.
+        ValueError: A name is unknown; the message lists the known ones.
     """
     known = sorted({number.name for number in wanted})
     places = [number.place for number in wanted]
@@ -160,7 +160,8 @@ def _as_donor_made_it(
 ) -> Any:
     """The saved state in the structure that `init` makes of the donor's meta_params.
 
-    None if `init` cannot make it: the program has changed since, or the space.
+    None if it does not fit that either, or `init` fails: the program or the space may
+    have changed since.
     """
     try:
         return load(params, init(theirs))
@@ -169,21 +170,21 @@ def _as_donor_made_it(
 
 
 def _cause(theirs: Any, ours: Any, *, fits_donor: bool) -> str:
-    """Why a saved state does not fit, and what to do about it."""
+    """Why a saved state does not fit, and what to do."""
     if not fits_donor:
         return (
             f"It was saved under meta_params {theirs!r}, and does not fit what init "
-            "makes of these either: have init begin with the structure, shapes and "
-            f"dtypes that are reported. If the program has changed since: {_ADAPT}"
+            "makes of these either. Let init return the structure, shapes and dtypes "
+            f"that the loop reports. If the program has changed since: {_ADAPT}"
         )
     return (
         f"It was saved under meta_params {theirs!r}, and of {ours!r} init makes "
-        f"something else. Hand over what fits both: {_ADAPT}"
+        f"another structure. Convert the one into the other: {_ADAPT}"
     )
 
 
 def _fitted(state: Any, fresh: Any) -> Any:
-    """What `adapt` has returned, in the structure and dtypes of a fresh state."""
+    """The state that `adapt` has returned, with the dtypes of a fresh state."""
     try:
         fit = trees.fitted(trees.by_path(state), fresh, "that adapt has returned")
     except MisfitError as error:
@@ -195,7 +196,7 @@ def _fitted(state: Any, fresh: Any) -> Any:
 
 
 def _unshared(state: Any) -> Any:
-    """The state with a buffer of its own for each leaf: a step may donate them."""
+    """The state with a separate buffer for each leaf, as a step may donate them."""
     seen: set[int] = set()
 
     def own(_: Any, leaf: Any) -> Any:
@@ -210,7 +211,7 @@ def _unshared(state: Any) -> Any:
 def donor_of(graph: CheckpointGraph, checkpoint: Checkpoint) -> Any:
     """The meta_params under which a checkpoint's params were saved.
 
-    A generation's first checkpoint has those of its parent.
+    The params of a generation's first checkpoint were saved under its parent's.
     """
     while checkpoint.parent is not None:
         if checkpoint.ref != graph.root(checkpoint.generation_id).ref:

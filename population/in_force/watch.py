@@ -1,4 +1,4 @@
-"""Watches what a worker trains with, and finds out what `init` does with a number."""
+"""Compares what a worker trains with what it was assigned; tries `init` to find out."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Watch:
     """Compares what one worker trains with what it was assigned.
 
     Args:
-        notices: Says what is not in force.
-        probes: What the run's `init` was found to do.
+        notices: Logs what is not in force.
+        probes: Remembers which numbers of the run's `init` depend on meta_params.
     """
 
     def __init__(self, notices: Notices, probes: Probes) -> None:
@@ -36,8 +36,8 @@ class Watch:
         self._generation_id = ""
         self._checked = ""
         self._put: list[Number] = []
-        self._structure: Any = None  # Of the last state that was reported.
-        self._there: list[tuple[int, Number]] = []  # What was put, and is in that.
+        self._structure: Any = None  # Of the last reported state.
+        self._there: list[tuple[int, Number]] = []  # What was put there.
 
     def restored(
         self,
@@ -48,7 +48,7 @@ class Watch:
         init: Callable[[Any], Any],
         keep: Collection[str],
     ) -> None:
-        """Note what `restore` has put in force, and say what is not."""
+        """Remember what `restore` has put in force, and log what is not."""
         numbers = injected.numbers(restored.state)
         held = on_host([n for n in numbers if not is_kept(n, keep)])
         self._generation_id = generation_id
@@ -69,7 +69,7 @@ class Watch:
     def reported(
         self, generation_id: str, who: str, meta_params: Any, state: Any
     ) -> None:
-        """Say if a state that is reported has other numbers in force."""
+        """Log if other numbers are in force in a reported state."""
         if generation_id == self._generation_id:
             self._compare(who, meta_params, state)
         elif generation_id != self._checked:
@@ -97,10 +97,12 @@ class Watch:
 def places_that_change(
     restored: Restored, other: Callable[[], Any]
 ) -> frozenset[str] | None:
-    """Where `init` makes another number of other meta_params; None: unknown.
+    """The places where `init` makes another number of other meta_params.
+
+    None if `init` fails, or makes other injected states.
 
     Args:
-        restored: What `init` has made.
+        restored: A state that was restored, with the numbers that `init` has made.
         other: Makes a fresh state of other meta_params.
     """
     try:
@@ -112,7 +114,7 @@ def places_that_change(
     now = {number.place: number.leaf for number in numbers}
     if now.keys() != {number.place for number in restored.wanted}:
         return None
-    # Whose optimiser is part of the state, trains with the schedule of that one.
+    # If the state contains its optimiser, it contains the optimiser's schedule.
     own = bool(jax.tree.structure(fresh) != restored.structure)
     return frozenset(
         number.place
@@ -122,7 +124,7 @@ def places_that_change(
 
 
 def choices(meta_params: Any) -> str:
-    """What of meta_params is no number, as text: on it the structure may depend."""
+    """What in meta_params is not a number, as text; the structure may depend on it."""
     if isinstance(meta_params, Mapping):
         return repr([(key, choices(value)) for key, value in meta_params.items()])
     if isinstance(meta_params, (list, tuple)):
@@ -132,9 +134,9 @@ def choices(meta_params: Any) -> str:
 
 
 def moved(meta_params: Any, names: Collection[str]) -> Any:
-    """meta_params with other numbers under these names, each moved by another share.
+    """The meta_params with other numbers under these names.
 
-    So quotients of them move, too.
+    Each is changed by another share, so that quotients of them change, too.
     """
     return _moved(meta_params, names, "", itertools.count(2))
 
@@ -155,7 +157,7 @@ def _moved(
         return meta_params + 1
     if not math.isfinite(meta_params) or meta_params == 0:
         return 0.01
-    # Far, as init may round; what lies between 0 and 1 may be a probability.
+    # By much, as init may round; a number between 0 and 1 may be a probability.
     part = next(share)
     if 0 < meta_params < 1:
         return meta_params + (1 - meta_params) / part

@@ -1,1 +1,1 @@
-"""Where a run is recorded: one store a file."""
+"""What a run records, and where: the records, the contract of a journal, SQLite."""

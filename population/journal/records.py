@@ -1,14 +1,43 @@
-"""The rows that a journal keeps and gives back, as plain text and numbers."""
+"""What a run records: one tuple a table, its fields in the order of the columns.
+
+Whatever changes a run is first such a record. Texts are encoded by the codec.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 UNREACHABLE = "unreachable"  # Why most params are removed.
 
 
-class GenerationRow(NamedTuple):
-    """A generation as the journal keeps it; texts are encoded by the codec.
+class Fact(NamedTuple):
+    """Something that is fixed about the run from now on; the first one of a key stays.
+
+    Attributes:
+        key: Its name.
+        value: Encoded.
+    """
+
+    key: str
+    value: str
+
+
+class Opening(NamedTuple):
+    """That a controller has opened the run.
+
+    Attributes:
+        row: The last row before it.
+        time: Seconds since the epoch.
+        owner: The process, as text; None in journals of the first format.
+    """
+
+    row: int
+    time: float
+    owner: str | None
+
+
+class Generation(NamedTuple):
+    """A generation.
 
     Attributes:
         row: Its place in the journal, and its key.
@@ -33,44 +62,8 @@ class GenerationRow(NamedTuple):
     time: float
 
 
-class CheckpointRow(NamedTuple):
-    """A checkpoint with its generation's facts, as the journal gives it back.
-
-    Attributes:
-        row: Its place in the journal.
-        generation: Row of its generation.
-        step: Training steps.
-        params: Encoded, or None.
-        has_value: Whether there is a value.
-        value: The value; None beside a true `has_value` is NaN.
-        metrics: Encoded, or None.
-        time: Seconds since the epoch.
-        parent_generation_id: Of the parent; None for a root.
-        parent_step: Of the parent; None for a root.
-        generation_id: Of its generation.
-        worker_id: Of its generation.
-        meta_params: Of its generation, encoded.
-        reason: Of its generation.
-    """
-
-    row: int
-    generation: int
-    step: int
-    params: str | None
-    has_value: int
-    value: float | None
-    metrics: str | None
-    time: float
-    parent_generation_id: str | None
-    parent_step: int | None
-    generation_id: str
-    worker_id: int
-    meta_params: str
-    reason: str
-
-
 class CheckpointRecord(NamedTuple):
-    """A checkpoint as it was first recorded; what came later is a `LateRecord`.
+    """A checkpoint as it was first recorded; what came later is a `Late`.
 
     Attributes:
         row: Its place in the journal.
@@ -99,7 +92,7 @@ class CheckpointRecord(NamedTuple):
     batch: int
 
 
-class LateRecord(NamedTuple):
+class Late(NamedTuple):
     """What came later for a checkpoint.
 
     Attributes:
@@ -125,55 +118,7 @@ class LateRecord(NamedTuple):
     batch: int
 
 
-class RemovalRecord(NamedTuple):
-    """That checkpoints which name these params have none any more.
-
-    Attributes:
-        row: The last row before it; what is recorded later is not meant.
-        params: Encoded.
-        reason: Why.
-    """
-
-    row: int
-    params: str
-    reason: str
-
-
-class LossRecord(NamedTuple):
-    """That other slots are lost than before.
-
-    Attributes:
-        row: The last row before it.
-        lost: The worker ids, encoded.
-        told: The worker whose newest report the mutator was shown again, if any.
-        time: Seconds since the epoch.
-    """
-
-    row: int
-    lost: str
-    told: int | None
-    time: float
-
-
-class Pulse(NamedTuple):
-    """What has changed beside new checkpoints, to be asked for in one look.
-
-    Attributes:
-        rejected: Whether a worker has rejected any params since.
-        saved: Whether any params were ever recorded.
-        losses: Grows whenever other slots are lost.
-        decisions: How many decisions were made.
-        change: Number of the newest change of a lease; None before the first.
-    """
-
-    rejected: int
-    saved: int
-    losses: int
-    decisions: int
-    change: int | None
-
-
-class BestRecord(NamedTuple):
+class Best(NamedTuple):
     """That a checkpoint has become the best one.
 
     Attributes:
@@ -187,28 +132,45 @@ class BestRecord(NamedTuple):
     reports: int
 
 
-Record = (
-    GenerationRow
-    | CheckpointRecord
-    | LateRecord
-    | BestRecord
-    | RemovalRecord
-    | LossRecord
-)
+class Removal(NamedTuple):
+    """That checkpoints which name these params have lost them.
+
+    Attributes:
+        row: The last row before it; what is recorded later is not meant.
+        params: Encoded.
+        reason: Why.
+    """
+
+    row: int
+    params: str
+    reason: str
 
 
-NUMBERED = (GenerationRow, CheckpointRecord, LateRecord)  # One after the other.
+class Loss(NamedTuple):
+    """Which slots are not waited for from now on, until they report again.
+
+    Attributes:
+        row: The last row before it.
+        lost: Their worker ids, encoded; it replaces what was recorded before.
+        told: The worker whose newest value the mutator was shown again, or None.
+        time: Seconds since the epoch.
+    """
+
+    row: int
+    lost: str
+    told: int | None
+    time: float
 
 
-class LeaseRow(NamedTuple):
-    """Who trains a slot. The one of a slot is replaced by the next.
+class Lease(NamedTuple):
+    """Who trains a slot. It replaces the slot's lease before.
 
     Attributes:
         worker_id: The slot.
         owner: Who holds it, as text; "" is a loop that polls without a claim, None
-            nobody.
-        renewed: When it last gave a sign of life, in seconds since the epoch.
-        grace: Seconds beyond the usual time-out that it may be silent.
+            says that it was released.
+        renewed: When its owner last polled or reported, in seconds since the epoch.
+        grace: Seconds beyond the usual timeout that the owner may be silent.
         handed: Row of the checkpoint that the owner was given and has not taken up.
         change: Rises with each change of any lease.
     """
@@ -221,8 +183,8 @@ class LeaseRow(NamedTuple):
     change: int
 
 
-class SaveRow(NamedTuple):
-    """Params that the store keeps.
+class Save(NamedTuple):
+    """Params that the store keeps, until they are removed.
 
     Attributes:
         params: Encoded.
@@ -237,6 +199,81 @@ class SaveRow(NamedTuple):
     generation: str
     step: int
     bytes: int
+
+
+class MutatorRecord(NamedTuple):
+    """The mutator's state. It replaces the one before.
+
+    Attributes:
+        id: Always 0: there is one.
+        state: Encoded.
+        decisions: How many updates have branched or changed the state.
+        checksum: Of both; `checks.checksum`.
+    """
+
+    id: int
+    state: str
+    decisions: int
+    checksum: int
+
+
+Record = (
+    Fact
+    | Opening
+    | Generation
+    | CheckpointRecord
+    | Late
+    | Best
+    | Removal
+    | Loss
+    | Lease
+    | Save
+    | MutatorRecord
+)
+R = TypeVar("R", bound=tuple[Any, ...])
+NUMBERED = (Generation, CheckpointRecord, Late)  # Rows that follow one another.
+BESIDE = (Best, Removal, Loss)  # They name the last row before them.
+
+
+class CheckpointRow(NamedTuple):
+    """A checkpoint as it is now, with its generation's facts, as a journal finds it.
+
+    Attributes:
+        row: Its place in the journal.
+        generation: Row of its generation.
+        step: Training steps.
+        params: Encoded; None if there are none, or they were removed.
+        has_value: Whether there is a value.
+        value: The value; None beside a true `has_value` is NaN.
+        metrics: Encoded, or None.
+        time: Seconds since the epoch.
+        parent_generation_id: Of the parent; None for a root.
+        parent_step: Of the parent; None for a root.
+        generation_id: Of its generation.
+        worker_id: Of its generation.
+        meta_params: Of its generation, encoded.
+        reason: Of its generation.
+        had_params: Encoded, whether or not they were removed since; None: it never had
+            any.
+        parent: Row of its parent; None for a root.
+    """
+
+    row: int
+    generation: int
+    step: int
+    params: str | None
+    has_value: int
+    value: float | None
+    metrics: str | None
+    time: float
+    parent_generation_id: str | None
+    parent_step: int | None
+    generation_id: str
+    worker_id: int
+    meta_params: str
+    reason: str
+    had_params: str | None
+    parent: int | None
 
 
 class Tail(NamedTuple):

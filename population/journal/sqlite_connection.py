@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.parse
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from population.base import codec
@@ -68,15 +68,16 @@ class Connection:
         self._must_exist, self._left = must_exist, left
         self._durability = durability
         self._commits = self._asked = 0
+        self._version: object = None
         self._closed = False
         self._frozen: object = None  # What a file was like that must not change.
-        self._writes = False  # Whether this connection's transaction has the lock.
         self._merge_after = 0.0
         self._held = Handles(self.path)
         # What is dropped without `close` is closed all the same.
         self._closing = weakref.finalize(self, self._held.close)
         try:
             self._open()
+            self.changed()
         except BaseException as error:
             self._closing()
             if isinstance(error, REFUSALS):
@@ -108,9 +109,21 @@ class Connection:
         except REFUSALS as error:
             raise self._explained(error) from error
 
-    def one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
-        """The first row of a statement's result; None without one."""
-        return next(iter(self.run(sql, values)), None)
+    def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Execute a statement for each of the rows, within a transaction."""
+        try:
+            self.raw.executemany(sql, rows)
+        except REFUSALS as error:
+            raise self._explained(error) from error
+
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction is open, to read or to write."""
+        return not self._closed and self.raw.in_transaction
+
+    def check_open(self) -> None:
+        """Raise a JournalError if this is closed."""
+        if self._closed:
+            raise closed(self.path)
 
     def check_writable(self) -> None:
         """Refuse to write to what was opened to look.
@@ -125,61 +138,70 @@ class Connection:
                 "in a folder of your own: population.fork(run, new_dir, mutator=...)."
             )
 
-    def begin(self) -> None:
+    def __enter__(self) -> None:
         """Begin a transaction that may write; waits for the write lock."""
-        self.check_writable()
-        self.run("BEGIN IMMEDIATE")
-        self._writes = True
-        if self._held.file is not None:
-            self._held.file.writer = threading.get_ident()
-
-    def end(self, *, commit: bool) -> None:
-        """End a transaction."""
+        if self.read_only:
+            self.check_writable()
+        if not self._closed and self.raw.in_transaction:
+            self.abandon()  # An interrupt has cut it short.
         try:
-            if commit:
-                self.check_is_there()
-                self.run("COMMIT")
-                self._commits += 1
-                self._held.has_written = True
-        finally:
-            try:
-                if self.raw.in_transaction:  # Also when the commit itself failed.
-                    self.run("ROLLBACK")
-            finally:
-                self._end_writing()
-        if commit and self._commits % _COMMITS_BEFORE_MERGE == 0:
+            self.run("BEGIN IMMEDIATE")
+            if self._held.file is not None:
+                self._held.file.writer = threading.get_ident()
+        except BaseException:
+            if self.is_in_transaction():  # A Ctrl-C: others would wait for the lock.
+                self.abandon()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        """End a transaction: commit, or roll back if there was an exception."""
+        try:
+            if exc[0] is not None:
+                return self.abandon()
+            self.check_is_there()
+            self.run("COMMIT")
+            self._commits += 1
+            self._held.has_written = True
+            if self._held.file is not None:
+                self._held.file.writer = None
+        except BaseException:
+            self.abandon()  # The commit has failed, or a Ctrl-C came before it.
+            raise
+        if self._commits % _COMMITS_BEFORE_MERGE == 0:
             self._merge()
+        return None
 
-    def abandon(self) -> bool:
-        """Roll back a transaction that is still open; whether there was any."""
-        was_open = not self._closed and self.raw.in_transaction
+    def changed(self) -> bool:
+        """Whether another connection has committed since the last call."""
+        if self.path is None:
+            self.check_open()
+            return False  # No other one can reach this memory.
+        self._asked += 1
+        if self._asked % _ASKED_BEFORE_LOOK == 0:
+            self.check_is_there()  # A worker that waits does not write.
+        before, ((self._version,),) = self._version, self.run("PRAGMA data_version")
+        return bool(before != self._version)
+
+    def abandon(self) -> None:
+        """Roll back a transaction if one is still open."""
         try:
-            if was_open:
+            if self.is_in_transaction():
                 self.run("ROLLBACK")
         finally:
-            if self._writes:
-                self._end_writing()
-        return was_open
+            if self._held.file is not None:
+                self._held.file.writer = None
 
     def close(self) -> None:
-        """Close the file; a second time is nothing."""
+        """Close the file; a second time does nothing."""
         self._closed = True
         self._held.close()
         self._closing.detach()
 
     def merge_all(self) -> None:
         """Merge the whole log into the file, so that this holds everything."""
-        busy, *_ = self.one("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((busy, *_),) = self.run("PRAGMA wal_checkpoint(TRUNCATE)")
         if busy:
             raise JournalError(f"The log of {self.path} is in use by another program.")
-
-    def version(self) -> Any:
-        """Another number whenever another connection has committed."""
-        self._asked += 1
-        if self._asked % _ASKED_BEFORE_LOOK == 0:
-            self.check_is_there()  # A worker that waits does not write.
-        ((version,),) = self.run("PRAGMA data_version")
-        return version
 
     def _check_frozen(self) -> None:
         """Refuse to read a file that SQLite was told would not change, if it has.
@@ -192,11 +214,6 @@ class Connection:
                 f"The run in {self.path} has gone on since it was opened to look. Open "
                 "it again to see what is there now."
             )
-
-    def _end_writing(self) -> None:
-        self._writes = False
-        if self._held.file is not None:
-            self._held.file.writer = None
 
     def check_is_there(self) -> None:
         """Refuse to go on if the run was removed, moved or replaced meanwhile.

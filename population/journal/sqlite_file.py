@@ -70,7 +70,7 @@ def check(path: pathlib.Path, file: OpenFile, *, to_write: bool) -> None:
 
     Args:
         path: The file.
-        file: The same, open.
+        file: That file, open.
         to_write: Whether it is to be written to.
 
     Raises:
@@ -86,8 +86,8 @@ def check(path: pathlib.Path, file: OpenFile, *, to_write: bool) -> None:
         beside = path.with_name(path.name + suffix)
         if beside.exists() and not beside.is_file():
             raise JournalError(
-                f"{beside} must be a file that SQLite keeps beside a journal, and is "
-                "none. Remove it."
+                f"{beside} must be a file that SQLite keeps beside a journal, but is "
+                "not a file. Remove it."
             )
     try:
         _check(path, file)
@@ -144,9 +144,9 @@ def copy(
 
     Args:
         path: The file.
-        file: The same, open.
+        file: That file, open.
         raw: A connection that can read it as it is now; None: its log lies there
-            without what SQLite keeps beside it, so nobody has it open.
+            without what SQLite keeps beside it, so no process has it open.
         target: The copy.
 
     Raises:
@@ -254,7 +254,7 @@ def _check_size(path: pathlib.Path, header: bytes, size: int) -> None:
 
 
 def warn_of_network(folder: pathlib.Path) -> None:
-    """Warn if a folder is on a network file system, as far as that can be told."""
+    """Warn if a folder is on a network file system, as far as that can be detected."""
     try:
         lines = _MOUNTS.read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
 """The journals' files that this process has open, and who writes to them.
 
-Whoever opens a file beside SQLite, and closes it, takes from the whole process the
+Code that opens a file beside SQLite, and closes it, takes from the whole process the
 locks that SQLite holds on it: other processes would delete the log while it is in use.
 So a file is read through one handle, which stays open as long as any connection to it;
 while it is open no other file can have its device and inode.
@@ -125,7 +125,9 @@ def _opened(path: pathlib.Path, flags: int) -> OpenFile:
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise JournalError(f"The journal must be a file; {path} is none.")
+            raise JournalError(
+                f"The journal must be a regular file, which {path} is not."
+            )
         place = found.st_dev, found.st_ino
         known = _FILES.get(place)
         if known is None:

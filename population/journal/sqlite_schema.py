@@ -1,6 +1,6 @@
 """The tables of a SQLite journal, and how an older format becomes this one.
 
-`docs/on-disk-format.md` describes them for whoever reads a run without this library.
+`docs/on-disk-format.md` describes them for those who read a run without this library.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import pathlib
 import re
 import sqlite3
 import sys
-import zlib
 from typing import Any
 
 from population.base.errors import JournalError
 from population.base.refusals import leads_out
+from population.journal.checks import checksum
 
 APPLICATION_ID = 0x504F504A  # "POPJ"
 FORMAT = 4
@@ -248,11 +248,6 @@ def too_new(path: pathlib.Path | None, version: int) -> JournalError:
     )
 
 
-def checksum(state: str, decisions: int) -> int:
-    """What tells a mutator's state from one that was changed by accident."""
-    return zlib.crc32(f"{decisions} {state}".encode())
-
-
 def _add_checksum(connection: sqlite3.Connection) -> None:
     """Keep a checksum beside the mutator's state."""
     rows = connection.execute("SELECT state, decisions FROM state").fetchall()
@@ -285,7 +280,7 @@ def _make_own_paths_relative(connection: sqlite3.Connection) -> None:
             try:
                 new = _relative(json.loads(text), own)
             except (ValueError, RecursionError, TypeError):
-                continue  # Whoever needs this row will find that it is damaged.
+                continue  # A later read of this row reports the damage.
             changed = json.dumps(new, separators=(",", ":"))
             if changed != text:
                 connection.execute(

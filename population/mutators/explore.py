@@ -13,14 +13,14 @@ MutateFn = Callable[..., Any]
 
 
 class Explore:
-    """A user's `mutate_fn`, called on copies, so that it may change them in place.
+    """Calls a user's `mutate_fn` on copies, so that it may change them in place.
 
     Args:
-        mutate_fn: `mutate_fn(meta_params, ...)`; the decision's random generator is
-            passed by keyword to a parameter of the name `rng`, if there is one.
+        mutate_fn: `mutate_fn(meta_params, ...)`; a parameter named `rng` is given the
+            decision's random generator, by keyword.
 
     Raises:
-        TypeError: If it is not callable.
+        TypeError: `mutate_fn` is not callable, or is a class.
     """
 
     def __init__(self, mutate_fn: MutateFn) -> None:
@@ -38,7 +38,15 @@ class Explore:
         self._takes_rng = _takes_rng(mutate_fn)
 
     def __call__(self, view: PopulationView, *arguments: Any) -> Any:
-        """New meta_params; the old ones are the first argument after the view."""
+        """The new meta_params.
+
+        Args:
+            view: Has the decision's random generator.
+            *arguments: What `mutate_fn` is called with, the old meta_params first.
+
+        Raises:
+            TypeError: `mutate_fn` returned None.
+        """
         given = copy.deepcopy(arguments)
         keywords = {"rng": view.rng} if self._takes_rng else {}
         changed = self._mutate_fn(*given, **keywords)

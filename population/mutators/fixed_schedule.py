@@ -1,4 +1,4 @@
-"""Hyperparameters follow a schedule over training steps, alike in every slot.
+"""Hyperparameters follow a schedule over training steps, the same for every slot.
 
 The policy of the same name in learned_optimization's `population` (Apache-2.0).
 """
@@ -17,18 +17,20 @@ logger = logging.getLogger("population")
 
 
 class FixedSchedule(Mutator[None]):
-    """The newest entry at or before a slot's newest step is put in force there.
+    """Gives each slot the newest entry at or before the step that it has reached.
 
-    A member that diverges goes on as it is: this policy never goes back. So an entry
-    takes effect at the first report with params, where the library keeps the weights.
+    A branch to other hyperparameters goes on from saved weights. So where the library
+    keeps the weights, an entry takes effect at the first report with params. A member
+    that has diverged goes on as it is: this policy never goes back.
 
     Args:
-        schedule: `{step: meta_params}`, what `controller.schedule(checkpoint)` gives,
-            or a pure function of the step; None from it means no change.
+        schedule: `{step: meta_params}`, such as `controller.schedule(checkpoint)`
+            returns, or a pure function of the step; if that returns None, nothing
+            changes.
 
     Raises:
-        TypeError: If it is neither a mapping nor a function.
-        ValueError: If it is empty, or a step is not an int of 0 or more.
+        TypeError: `schedule` is neither a mapping nor a function.
+        ValueError: `schedule` is empty, or a step is not an int of 0 or more.
     """
 
     def __init__(self, schedule: Mapping[int, Any] | Callable[[int], Any]) -> None:
@@ -50,19 +52,19 @@ class FixedSchedule(Mutator[None]):
             self.schedule = self._at = schedule
 
     def init(self, view: PopulationView) -> None:
-        """There is nothing to remember: the step says what applies."""
+        """No state: the step alone says which entry applies."""
         del view
 
     def update(
         self, state: None, report: Report, view: PopulationView
     ) -> tuple[None, Mapping[int, Branch]]:
-        """Branch the slot if what applies at its step differs from what is in force."""
+        """Branch the slot if the entry for its step differs from its meta_params."""
         newest = view.newest(report.worker_id)
         due = self._at(newest.step)
         if due is None or newest.diverged or digest(due) == digest(newest.meta_params):
             return state, {}
         if view.graph.resume_point(newest).row != newest.row:
-            self._say_once(newest.step)  # Going back would undo the entry again.
+            self._say_once(newest.step)  # The slot would go back behind the entry.
             return state, {}
         branch = Branch(newest, due, f"schedule at step {newest.step}")
         return state, {report.worker_id: branch}
@@ -71,7 +73,8 @@ class FixedSchedule(Mutator[None]):
         if not self._said:
             self._said = True
             logger.warning(
-                "The entry due at step %d waits for a report with params: a change "
-                "goes on from saved ones. Save at the steps of the schedule.",
+                "The entry of the schedule at step %d waits for a report with params, "
+                "because a branch goes on from saved ones. Save at the steps of the "
+                "schedule.",
                 step,
             )

@@ -1,9 +1,9 @@
-"""Sub-populations that evolve at different frequencies and pass on their members.
+"""Sub-populations that evolve at different frequencies and exchange members.
 
 Frequent selection is greedy: it favours what helps now. So some sub-populations decide
-rarely, and migration is asymmetric: weights go everywhere, but the hyperparameters of a
-faster sub-population do not enter a slower one. Multiple-Frequencies PBT (Doulazmi et
-al. 2025, https://arxiv.org/abs/2506.03225).
+rarely, and migration is asymmetric: weights migrate to every sub-population, but the
+hyperparameters of a faster one do not enter a slower one. Multiple-Frequencies PBT
+(Doulazmi et al. 2025, https://arxiv.org/abs/2506.03225).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from population.mutators.rounds import Latecomer, check_steps, step_after
 
 @dataclasses.dataclass(frozen=True)
 class Rounds:
-    """The state.
+    """The state: how many rounds are over, and where the current ones began.
 
     Attributes:
         number: How many rounds have been decided.
-        since: The step at which each slot's present round began, by worker id.
+        since: The step at which each slot's current round began, by worker id.
     """
 
     number: int
@@ -39,7 +39,7 @@ class Member(NamedTuple):
     Attributes:
         group: Its sub-population.
         score: Lower is better; inf if it has diverged.
-        checkpoint: Where it stands.
+        checkpoint: Its checkpoint at the barrier.
     """
 
     group: int
@@ -60,13 +60,14 @@ class Member(NamedTuple):
 class MultiFrequencyPBT(Mutator[Rounds]):
     """PBT in sub-populations, of which the i-th evolves every `frequencies[i]` rounds.
 
-    Worker w belongs to sub-population `w // (N / len(frequencies))`. Where it evolves
-    it is ranked in quarters: winners and survivors go on; losers become mutated copies
-    of the winners, the k-th of the k-th; open members take over the best members of
-    the other sub-populations, each at most once, where those are better. Migrants are
-    not mutated; they keep their hyperparameters if they come from a slower
-    sub-population, else they get those of the best member at home. Workers wait for
-    each other at the end of a round; who has diverged by then goes back and explores,
+    Worker w belongs to sub-population `w // (N / len(frequencies))`. A sub-population
+    that evolves is ranked in quarters: winners, survivors, open members and losers.
+    Winners and survivors go on as they are. The k-th loser becomes a mutated copy of
+    the k-th winner. Open members copy the best members of the other sub-populations,
+    each at most once, where those are better. Such a migrant is not mutated: it keeps
+    its hyperparameters if it comes from a slower sub-population, else it gets those of
+    the best member of the sub-population that it enters. Workers wait for each other at
+    the end of a round. A member that has diverged by then goes back and explores,
     whether or not its sub-population evolves.
 
     Args:
@@ -75,9 +76,9 @@ class MultiFrequencyPBT(Mutator[Rounds]):
         frequencies: Rounds between two decisions of each sub-population, ascending.
 
     Raises:
-        ValueError: If the frequencies are no ascending positive ints beginning with 1,
-            or the population does not divide into that many times four.
-        TypeError: If `mutate_fn` is not callable, or the frequencies are no list.
+        ValueError: The frequencies are not ascending positive ints that begin with 1,
+            or the size of the population is not a multiple of four times their number.
+        TypeError: `mutate_fn` is not callable, or the frequencies are not a sequence.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class MultiFrequencyPBT(Mutator[Rounds]):
             )
 
     def init(self, view: PopulationView) -> Rounds:
-        """The first round begins where the slots stand."""
+        """The first round begins at each slot's newest checkpoint."""
         size, groups = len(view.steps), len(self.frequencies)
         if size % (4 * groups):
             raise ValueError(
@@ -178,14 +179,14 @@ class MultiFrequencyPBT(Mutator[Rounds]):
         return branches
 
     def _back(self, member: Member, view: PopulationView) -> Branch:
-        """To the last ancestor that did not diverge, to explore from there."""
+        """A branch to the last checkpoint that has not diverged, to explore from it."""
         point = view.graph.resume_point(member.checkpoint)
         changed = self._explore(view, point.meta_params)
         return Branch(point, changed, "went back, having diverged")
 
 
 def _migration(migrant: Member, best: Member, view: PopulationView) -> Branch:
-    """The migrant's weights; its hyperparameters only from a slower sub-population."""
+    """A branch to the migrant; with its hyperparameters if its group is slower."""
     slower = migrant.group > best.group
     origin = migrant if slower or not best.is_finite else best
     return Branch(
@@ -200,7 +201,8 @@ def _migration(migrant: Member, best: Member, view: PopulationView) -> Branch:
 def _quarters(ranked: Sequence[Member]) -> list[Sequence[Member]]:
     """Winners, survivors, open members and losers.
 
-    While slots are lost, those between the winners and the losers are the fewer.
+    If slots that were given up leave a number that four does not divide, survivors and
+    open members are the fewer.
     """
     size = -(-len(ranked) // 4)
     first, last = min(size, len(ranked) // 2), max(len(ranked) - size, len(ranked) // 2)

@@ -24,44 +24,47 @@ _TRUNCATION = Truncation(0.2)
 
 @dataclasses.dataclass(frozen=True)
 class Intervals:
-    """The state: where each slot's present interval began.
+    """The state: where each slot's current interval began.
 
     Attributes:
-        since: Training steps, by worker id.
+        since: The step at which it began, by worker id.
     """
 
     since: list[int]
 
 
 class PopulationBasedTraining(Mutator[Intervals]):
-    """Every so many steps a member may copy another one, whose copy then explores.
+    """Every `steps_per_exploit` steps a member may copy another one, then explore.
 
     Asynchronous by default: a member is compared with the others as they were at its
-    own step, by their newest report at or before it, and goes on from the donor's
-    newest checkpoint; one without such a report is not compared. The best member is
-    never overwritten, and a diverged one is no donor.
+    own step, each by its newest report at or before that step; a member without one is
+    left out. A copy goes on from the donor's newest checkpoint. The best member is
+    never overwritten, and a diverged one is never a donor.
 
-    What the paper compares are arguments: without `mutate_fn` members only exploit,
-    with `exploit=None` they only explore, with neither this is random or grid search.
+    The ablations of the paper are arguments: without `mutate_fn` members only exploit,
+    with `exploit=None` they only explore, and with neither this is random or grid
+    search.
 
     Args:
         mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`, say a
             `population.space.Perturb`; None: copies keep the donor's meta_params.
         steps_per_exploit: Training steps between two decisions of a member.
-        exploit: The rule that says who copies whom, by default `Truncation(0.2)`; None:
-            nobody copies.
-        synchronous: Workers wait for each other, all are compared at once and branch
-            from the very checkpoints that were compared: timing cannot change a run.
-        burn_in: Nobody decides before this step.
+        exploit: The rule that says which member copies which, by default
+            `Truncation(0.2)`; None: no member copies.
+        synchronous: Whether workers wait for each other, so that all are compared at
+            once and branch from the very checkpoints that were compared: timing cannot
+            change a run.
+        burn_in: The step before which there is no decision.
         copy_meta_params: Whether a copy explores from the donor's hyperparameters.
-            False: it takes over the weights only, and explores from its own, unless it
-            has diverged with those.
-        keep_best: Whether the best member goes on as it is. False: it explores too, as
+            False: it takes the weights only, and explores from its own hyperparameters,
+            unless it has diverged with them.
+        keep_best: Whether the best member goes on as it is. False: it explores, too, as
             in learned_optimization's winner-take-all.
 
     Raises:
-        ValueError: If `steps_per_exploit` or `burn_in` is no such int.
-        TypeError: If `mutate_fn` is not callable, or `exploit` is no rule.
+        ValueError: `steps_per_exploit` is not a positive int, or `burn_in` is not an
+            int of 0 or more.
+        TypeError: `mutate_fn` is not callable, or `exploit` is not a rule.
     """
 
     def __init__(
@@ -90,14 +93,14 @@ class PopulationBasedTraining(Mutator[Intervals]):
         self._latecomer = Latecomer()
 
     def init(self, view: PopulationView) -> Intervals:
-        """The first interval begins where the slots stand."""
+        """The first interval begins at each slot's newest checkpoint."""
         size = len(view.steps)
         return Intervals([view.newest(worker_id).step for worker_id in range(size)])
 
     def update(
         self, state: Intervals, report: Report, view: PopulationView
     ) -> tuple[Intervals, Mapping[int, Branch]]:
-        """Decide for the member that has trained enough, or for all at a barrier."""
+        """Decide for the member that reports, or for all at once if synchronous."""
         if self._explore is None and self.exploit is None:
             return state, {}
         if self.synchronous:
@@ -180,12 +183,11 @@ class PopulationBasedTraining(Mutator[Intervals]):
         *,
         is_best: bool,
     ) -> Branch | None:
-        """What becomes of a member: a copy, its own way explored, or nothing."""
+        """The branch of one member: to a donor, or exploring by itself; or None."""
         chosen = None
         if self.exploit is not None and not is_best:
             chosen = choose(self.exploit, me, standings, view.rng)
-        mine = standings.scores[me]
-        diverged = not math.isfinite(mine)
+        diverged = not math.isfinite(standings.scores[me])
         if chosen is not None:
             donor = checkpoint_of(chosen)
             point = view.graph.resume_point(donor)
@@ -201,7 +203,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
         if not (diverged or explores):
             return None
         own = checkpoint_of(me)
-        if diverged:  # What came after the NaN and has no value yet stems from it.
+        if diverged:  # A checkpoint without a value may come after one that diverged.
             own = view.graph.newest_value(own) or own
         point = view.graph.resume_point(own)
         meta_params = point.meta_params if diverged else own.meta_params

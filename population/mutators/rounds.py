@@ -1,4 +1,4 @@
-"""Rounds that end when every live slot has arrived, at O(1) a report."""
+"""Rounds that end when every live slot has arrived; O(1) for each report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from population.base.types import Branch
 
 
 class Latecomer:
-    """Looks on only when the slot that was late last time has arrived.
+    """Finds out whether a live slot is still missing, in O(1) for most reports.
 
-    Which one it was can be told from the state and the view, so it is kept here and
-    not in the state: a restart looks at each slot once.
+    It remembers one missing slot, and looks at the others only once that has arrived.
+    This is a cache: it follows from the state and the view, and so is not kept in the
+    state. After a restart each slot is looked at once.
     """
 
     def __init__(self) -> None:
@@ -20,12 +21,13 @@ class Latecomer:
     def is_late(
         self, state: object, live: Sequence[int], has_arrived: Callable[[int], bool]
     ) -> bool:
-        """Whether any live slot has not arrived, or none is live.
+        """Whether a live slot has not arrived yet, or no slot is live.
 
         Args:
-            state: The mutator's state; what is remembered belongs to this very object.
-            live: The slots that count.
-            has_arrived: Says so of a worker id; once true it stays true for a state.
+            state: The mutator's state; with another object the cache begins anew.
+            live: The worker ids of the live slots.
+            has_arrived: Whether a worker id has arrived; once true, it stays true as
+                long as the state is the same.
         """
         known, position = self._late
         if known is not state or position >= len(live):
@@ -39,15 +41,15 @@ class Latecomer:
 
 
 def step_after(branch: Branch) -> int:
-    """The step at which a slot stands after a branch."""
+    """The step at which a slot begins after a branch."""
     return 0 if branch.parent is None else branch.parent.step
 
 
 def check_steps(steps: object, name: str = "steps_per_exploit") -> int:
-    """A number of steps, which must be positive.
+    """The number of steps itself, once it is checked.
 
     Raises:
-        ValueError: If it is no positive int.
+        ValueError: `steps` is not a positive int.
     """
     if type(steps) is not int or steps < 1:
         raise ValueError(f"{name} must be a positive int, got {steps!r}.")

@@ -19,14 +19,14 @@ _TRIALS = ("center", "neg", "pos")
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """The state: which phase is under way.
+    """The state: the phase that is being trained.
 
     Attributes:
         name: "center", "neg", "pos" or "exploit".
-        cycle: How many cycles of the four are over.
-        branch: Where the three trials begin.
-        start: Step at which this phase began.
-        ends: Where the trials of this cycle that are over ended.
+        cycle: How many cycles of these four phases are over.
+        branch: The checkpoint at which the three trials begin.
+        start: The step at which this phase began.
+        ends: The last checkpoint of each trial of this cycle that is over.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Phase:
 class BranchingSingleMachine(Mutator[Phase]):
     """Explores centre, negative and positive in turn, then exploits the best of them.
 
-    Each trial trains `explore_steps` from the same checkpoint; the best goes on from
-    its end for `exploit_steps`, and what is reached then is the next centre.
+    Each trial trains `explore_steps` from the same checkpoint. The best one goes on
+    from its last checkpoint for `exploit_steps`; there the next cycle begins.
 
     Args:
         mutate_fn: `mutate_fn(meta_params, direction, cycle)`, or with `rng` as a fourth
@@ -49,9 +49,9 @@ class BranchingSingleMachine(Mutator[Phase]):
         explore_steps: Training steps of each trial.
 
     Raises:
-        ValueError: If a number of steps is not positive, or the population has more
-            than one worker.
-        TypeError: If `mutate_fn` is not callable.
+        ValueError: A number of steps is not positive, or the population has more than
+            one worker.
+        TypeError: `mutate_fn` is not callable.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class BranchingSingleMachine(Mutator[Phase]):
         self.explore_steps = explore_steps
 
     def init(self, view: PopulationView) -> Phase:
-        """The first cycle begins with the centre, where the slot stands."""
+        """The first cycle begins with the centre, at the slot's newest checkpoint."""
         if len(view.workers) != 1:
             raise ValueError(
                 "BranchingSingleMachine trains one worker, got a population of "
@@ -128,7 +128,7 @@ class BranchingSingleMachine(Mutator[Phase]):
     def _go_back(
         self, state: Phase, view: PopulationView
     ) -> tuple[Phase, Mapping[int, Branch]]:
-        """Another centre, from where the trials began."""
+        """Begin the next cycle where this one began, with the meta_params of "neg"."""
         tried: Checkpoint = view.graph.checkpoint(state.ends[1])
         reason = f"every trial of cycle {state.cycle} diverged"
         branch = Branch(view.graph.checkpoint(state.branch), tried.meta_params, reason)

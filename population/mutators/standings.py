@@ -1,4 +1,4 @@
-"""Who is compared with whom, and by which scores."""
+"""Which members are compared at a decision, and their scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from population.base.interfaces import PopulationView
 from population.base.types import Checkpoint
 
-_ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001, whose ceiling is not meant.
+_ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001, and should count as 7.
 Positions = npt.NDArray[np.int64]
 
 
@@ -24,12 +24,12 @@ def _no_samples(position: int, window: int) -> Sequence[float]:
 
 @dataclasses.dataclass(frozen=True)
 class Standings:
-    """The members that are compared at one decision, by their positions `0..M-1`.
+    """The members that are compared at one decision, at the positions `0..M-1`.
 
     Attributes:
         scores: `[M]`; lower is better whatever the mode, inf for a diverged member.
-        samples: `samples(position, window)`: the scores of a member's newest reports
-            up to the step of the comparison, at most `window` of them, in any order.
+        samples: `samples(position, window)` returns the scores of a member's newest
+            reports up to the step of the comparison, at most `window`, in any order.
     """
 
     scores: npt.NDArray[np.float64]
@@ -39,13 +39,13 @@ class Standings:
         return len(self.scores)
 
     def rank(self, me: int) -> int:
-        """How many are before a member; of equal ones the lower position is."""
-        mine = self.scores[me]
-        before = np.count_nonzero(self.scores < mine)
-        return int(before + np.count_nonzero(self.scores[:me] == mine))
+        """How many members are better; of equal ones the lower position is."""
+        own = self.scores[me]
+        better = np.count_nonzero(self.scores < own)
+        return int(better + np.count_nonzero(self.scores[:me] == own))
 
     def best(self, fraction: float) -> Positions:
-        """The best members: the fraction, rounded up, and all as good as its last."""
+        """The best fraction, rounded up, and all members as good as its last one."""
         count = portion(fraction, len(self))
         if not count:
             return np.zeros(0, np.int64)
@@ -56,11 +56,11 @@ class Standings:
 def at_equal_step(
     worker_id: int, step: int, view: PopulationView
 ) -> tuple[Positions, npt.NDArray[np.float64]]:
-    """The members that can be compared at a step, with their scores there.
+    """The worker ids that can be compared at a step, ascending, with their scores.
 
-    They are in order of their ids. One that has diverged since is no donor any more. A
-    copy is compared when it has been trained, reported and saved itself: until then its
-    scores are its donor's. Else members would go back to each other's copies for ever.
+    A member that has diverged since then scores inf, so that it is no donor. A copy is
+    compared only once it has been trained, evaluated and saved: until then its scores
+    are its donor's, and members could go back to copies of each other without end.
     """
     steps, scores = view.as_of(step)
     scores[~np.isfinite(view.scores)] = np.inf
@@ -79,7 +79,7 @@ def at_equal_step(
 def samples(
     checkpoint: Checkpoint, step: int, window: int, view: PopulationView
 ) -> Sequence[float]:
-    """The scores of a lineage's newest reports at or before a step."""
+    """The scores of a lineage's newest reports at or before a step, newest first."""
     newest = view.graph.newest_value(checkpoint, until=step)
     if newest is None:
         return []
@@ -88,10 +88,10 @@ def samples(
 
 
 def sign(checkpoint: Checkpoint, view: PopulationView) -> float:
-    """1 or -1: what turns scores into values, as people know them."""
+    """1.0 or -1.0: a score times this is the value that was reported."""
     return math.copysign(1.0, view.score(checkpoint._replace(value=1.0)))
 
 
 def portion(fraction: float, size: int) -> int:
-    """A fraction above 0 of so many members, rounded up."""
+    """How many of `size` members a fraction above 0 is, rounded up."""
     return min(max(math.ceil(fraction * size - _ROUNDING), 1), size)

@@ -1,4 +1,4 @@
-"""Now and then the best worker is copied to all, each copy mutated anew.
+"""At the end of each round all slots copy the best worker, each copy mutated.
 
 The rule of learned_optimization's `population` (Apache-2.0), a simple form of
 population based training (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846).
@@ -19,7 +19,7 @@ from population.mutators.rounds import Latecomer
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """The state: where the present round began.
+    """The state: where the current round began.
 
     Attributes:
         starts: The checkpoint from which each slot's reports count, by worker id.
@@ -37,16 +37,16 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`.
         steps_per_exploit: Training steps of a round; exactly one of this and the next.
         seconds_per_exploit: Seconds of a round, by the times of the reports.
-        average_over_samples: Score a worker by the mean of its reports since the round
-            was long enough, or by the last of them.
-        keep_winner: The winner goes on as it is, without being mutated.
-        synchronous: Workers wait for the decision, and branch from the very checkpoint
-            that it rests on, so that timing cannot change a run.
+        average_over_samples: Whether a worker's score is the mean of its reports at or
+            after the end of the round; else it is the last one.
+        keep_winner: Whether the winner goes on as it is, without being mutated.
+        synchronous: Whether workers wait for the decision, and branch from the very
+            checkpoint that was compared, so that timing cannot change a run.
 
     Raises:
-        ValueError: If not exactly one of steps and seconds is given, one is not
-            positive, or `synchronous` is asked for with seconds.
-        TypeError: If `mutate_fn` is not callable.
+        ValueError: Not exactly one of steps and seconds is given, the one given is not
+            positive, or `synchronous` is True with seconds.
+        TypeError: `mutate_fn` is not callable.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         self._latecomer = Latecomer()
 
     def init(self, view: PopulationView) -> Round:
-        """The first round begins where the slots stand."""
+        """The first round begins at each slot's newest checkpoint."""
         newest = [view.newest(worker_id) for worker_id in range(len(view.workers))]
         return Round([checkpoint.ref for checkpoint in newest], view.now)
 
@@ -125,7 +125,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
     def _samples(
         self, state: Round, worker_id: int, view: PopulationView
     ) -> list[Checkpoint]:
-        """The reports that a slot is judged by, oldest first."""
+        """The reports that a slot's score is made of, oldest first."""
         start = state.starts[worker_id].step
         if self.steps_per_exploit is not None:
             end = start + self.steps_per_exploit
@@ -152,11 +152,11 @@ class WinnerTakeAllGenetic(Mutator[Round]):
     def _recover(
         self, state: Round, view: PopulationView
     ) -> tuple[Round, Mapping[int, Branch]]:
-        """Nobody has a finite score: each goes on from its own last finite ancestor."""
+        """If no score is finite: each slot goes back to its last finite checkpoint."""
         branches = {}
         for worker_id in view.live:
             last = self._donor(state, worker_id, view)
-            # What came after the NaN and has no value yet stems from it.
+            # A checkpoint without a value may come after one that diverged.
             point = view.graph.resume_point(view.graph.newest_value(last) or last)
             changed = self._explore(view, point.meta_params)
             branches[worker_id] = Branch(point, changed, "every worker diverged")

@@ -15,20 +15,25 @@ from population.base import codec, durable, run_paths
 from population.base.errors import ParamsError, damaged
 from population.base.interfaces import Mutator
 from population.base.run_paths import OWN_FOLDER, run_folder
-from population.base.types import Checkpoint, Saved, Stop
+from population.base.types import Checkpoint, Saved
 from population.controller import PopulationController
-from population.core.decisions import Decisions
-from population.core.decoding import decode_params
+from population.core import loading
+from population.core.decisions import Decider
+from population.core.decoding import decode, decode_params
+from population.core.facts import lost, texts_of
 from population.core.graph import JournalGraph
-from population.core.slots import Slots
-from population.journal.base import Journal
+from population.core.reports import SAVED
+from population.core.state import RunState
+from population.journal.base import Find, Journal
 from population.journal.records import (
     UNREACHABLE,
-    BestRecord,
+    Best,
     CheckpointRecord,
     CheckpointRow,
-    RemovalRecord,
-    SaveRow,
+    Fact,
+    Loss,
+    Removal,
+    Save,
 )
 from population.journal.sqlite import SqliteJournal
 from population.journal.sqlite_file import JOURNAL_NAME
@@ -45,7 +50,7 @@ from population.offline.fork_files import (
     saved_as,
     taken,
 )
-from population.offline.transactions import Transaction
+from population.offline.transactions import RecordedTransaction
 from population.run import resuming, structures
 from population.run.mutator_settings import name_of, settings
 from population.run.params_manager import PARAMS_FOLDER
@@ -146,7 +151,7 @@ def _warn(controller: PopulationController) -> None:
         if (
             point.params is None
             and point.step < newest.step
-            and "saved" in (controller.session.journal.facts())
+            and "saved" in texts_of(controller.open_run.journal)
         ):
             logger.warning(
                 "worker %d was at step %d, but its params have been removed since: it "
@@ -164,8 +169,8 @@ def _last_row(source: Journal, at: int | Checkpoint | None) -> int:
         return end
     row = at.row if isinstance(at, Checkpoint) else codec.integer(at, "at", low=1)
     if isinstance(at, Checkpoint):
-        found = source.checkpoint(row)
-        if found is None or (found.generation_id, found.step) != at.ref:
+        found = source.checkpoints(Find(after=row - 1, upto=row))
+        if not found or (found[0].generation_id, found[0].step) != at.ref:
             raise ValueError(
                 f"at must be a checkpoint of this run, got {at.ref}, which is not."
             )
@@ -215,11 +220,12 @@ def _make(
 def _write(source: Journal, journal: Journal, copy: _Copy, rules: _Rules) -> None:
     """Write all of the new run in one transaction."""
     mutator, space, last = rules
-    with journal:
+    with journal.transaction():
+        facts = transactions.facts_of(source)
         for transaction in transactions.transactions(source):
             copy.follow(transaction, beyond=transaction.first > last)
         copy.finish()
-        facts = transactions.facts_of(source)
+        copy.give_up(int(facts["size"]))
         facts |= {
             "mutator": name_of(type(mutator)),
             "settings": settings(mutator),
@@ -232,33 +238,28 @@ def _write(source: Journal, journal: Journal, copy: _Copy, rules: _Rules) -> Non
         if space is not None:
             facts = {k: v for k, v in facts.items() if not k.startswith("categories")}
             facts["space"] = to_data(space)
-        for key, value in facts.items():
-            journal.add_fact(key, codec.encode(value))
-        slots = _slots(journal, facts, copy.target)
+        journal.write([Fact(key, codec.encode(value)) for key, value in facts.items()])
+        state = _state(journal, facts, copy.target)
         begun = origin.get("begun", [])
         if space is not None:
-            former = structures.former_space(source.facts())
-            begun = refit.refit(slots, space, former, facts["seed"])
-        structures.check_forked(mutator, journal, len(slots))
-        now = {
-            "from": str(copy.source),
-            "row": slots.row,
-            "token": resuming.new_token(),
-        }
-        if refit.is_complete(slots, begun):
+            former = structures.former_space(texts_of(source))
+            begun = refit.refit(journal, state, space, former, facts["seed"])
+        structures.check_forked(mutator, journal, len(state.slots))
+        token = resuming.new_token()
+        now = {"from": str(copy.source), "row": state.row, "token": token}
+        if refit.is_complete(journal, state, begun):
             now["begun"] = begun
-        journal.add_fact("forked", codec.encode(now))
-        Decisions(mutator, journal, slots.graph, slots, facts["seed"], Stop()).begin()
+        decider = Decider(mutator, state.graph, facts["seed"], None)
+        journal.write([Fact("forked", codec.encode(now)), decider.init(state)])
 
 
-def _slots(journal: Journal, facts: dict[str, Any], folder: pathlib.Path) -> Slots:
-    """The slots of the new run, in which nothing is damaged."""
+def _state(journal: Journal, facts: dict[str, Any], folder: pathlib.Path) -> RunState:
+    """What is known of the new run, in which nothing is damaged."""
     graph = JournalGraph(journal, threading.RLock(), folder)
-    slots = Slots(journal, graph, facts["mode"])
-    slots.load()
+    state = loading.load(journal, graph, facts["mode"])
     for _ in graph.history():
         pass  # What is damaged shows itself before there is a new run.
-    return slots
+    return state
 
 
 class _Copy:
@@ -288,30 +289,32 @@ class _Copy:
         self._old_own, self._new_own = (folder / OWN_FOLDER for folder in folders)
         self._files = files
         self._own_store = own_store
-        self._removals: list[RemovalRecord] = []
+        self._removals: list[Removal] = []
+        self._losses: list[Loss] = []
+        self._is_part = False  # Whether anything lies beyond the end.
         self._named: dict[str, CheckpointRow] = {}
         self.end = 0
 
-    def follow(self, transaction: Transaction, *, beyond: bool) -> None:
+    def follow(self, transaction: RecordedTransaction, *, beyond: bool) -> None:
         """Copy a transaction; of one beyond the end, only what is gone since."""
         after = transaction.after
-        self._removals += [r for r in after if isinstance(r, RemovalRecord)]
+        self._removals += [r for r in after if isinstance(r, Removal)]
         if beyond:
+            self._is_part = True
             return
+        self._losses += [r for r in after if isinstance(r, Loss)]
         for report in transaction.reports:
             if isinstance(report, CheckpointRecord):
                 self._checkpoint(report)
             else:
-                self._journal.add_late(*report)
+                self._journal.write([report])
                 self._name(report.params, report.checkpoint)
             self.end = report.row
         for generation, root in transaction.opened:
-            self._journal.add_generation(generation)
+            self._journal.write([generation])
             self._checkpoint(root)
             self.end = root.row
-        for record in after:
-            if isinstance(record, BestRecord):
-                self._journal.add_best(*record)
+        self._journal.write([r for r in after if isinstance(r, Best)])
 
     def finish(self) -> None:
         """Share the params that are left; what is gone by now is gone here too."""
@@ -319,10 +322,10 @@ class _Copy:
             if removal.params.startswith(codec.HELD):
                 continue
             row = min(removal.row, self.end)
-            self._journal.remove([(row, removal.params, removal.reason)])
+            self._journal.write([removal._replace(row=row)])
         gone = {removal.params for removal in self._removals}
         if self._named:
-            self._journal.add_fact("saved", codec.encode(True))
+            self._journal.write([SAVED])
         for text, named in self._named.items():
             params = decode_params(text)
             if text in gone:
@@ -332,17 +335,34 @@ class _Copy:
             elif self._own_store:
                 self._share(text, params.path, named)
 
+    def give_up(self, size: int) -> None:
+        """Record which slots were not waited for at the end.
+
+        Args:
+            size: How many slots there are.
+        """
+        given_up: set[int] = set()
+        for loss in self._losses:
+            now = set(lost(decode(loss.lost), size))
+            if self._is_part and loss.row >= self.end:
+                now |= given_up  # A report beyond the end has brought the others back.
+            given_up = now
+        if given_up:
+            text = codec.encode(sorted(given_up))
+            time = self._losses[-1].time
+            self._journal.write([Loss(self.end, text, None, time)])
+
     def _checkpoint(self, record: CheckpointRecord) -> None:
         if record.params is not None and record.params.startswith(codec.HELD):
             record = record._replace(params=None)  # Weights in a memory stay there.
-        self._journal.add_checkpoint(*record)
+        self._journal.write([record])
         self._name(record.params, record.row)
 
     def _name(self, params: str | None, row: int) -> None:
         if params is not None and params not in self._named:
-            found = self._journal.checkpoint(row)
-            if found is not None:
-                self._named[params] = found
+            found = Find(after=row - 1, upto=row)
+            for named in self._journal.checkpoints(found):
+                self._named[params] = named
 
     def _copy_own(self, params: Any) -> None:
         """Copy what the loop has saved itself: it may write to such a file again."""
@@ -366,7 +386,7 @@ class _Copy:
                     f"The params of this run are not in {self._old}. It was made with "
                     "a store elsewhere: pass the same one, params=."
                 ) from None
-            self._journal.remove([(self.end, text, UNREACHABLE)])
+            self._journal.write([Removal(self.end, text, UNREACHABLE)])
             return
-        save = SaveRow(text, self.end, named.generation_id, named.step, size)
-        self._journal.add_save(save)
+        save = Save(text, self.end, named.generation_id, named.step, size)
+        self._journal.write([save])

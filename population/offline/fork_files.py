@@ -39,7 +39,7 @@ def make_folder(folder: pathlib.Path) -> None:
     """Make a new run folder.
 
     Raises:
-        OSError: If there is none in which this user may make files.
+        OSError: It cannot be made, or this user may not write to it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):

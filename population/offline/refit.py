@@ -10,23 +10,29 @@ import numpy as np
 
 from population.base import codec
 from population.base.types import Checkpoint
-from population.core import reports
+from population.core import branching, reports
 from population.core.decoding import decode
-from population.core.incoming import Incoming
-from population.core.slots import Slots
+from population.core.state import RunState
+from population.core.step import EncodedReport, Moment, Step
+from population.journal.base import Journal
+from population.journal.records import Best, CheckpointRecord, Late
+from population.run.transaction import Transaction
 from population.space.structure import refitted
 
 _REASON = "fork into another space"
 
 
-def refit(slots: Slots, space: Any, former: Any, seed: int) -> list[int]:
+def refit(
+    journal: Journal, state: RunState, space: Any, former: Any, seed: int
+) -> list[int]:
     """Open a generation for each slot whose meta_params are not of the space.
 
     It goes on from where the slot would: what it has learned stays. Called within the
     transaction that makes the fork.
 
     Args:
-        slots: Those of the fork.
+        journal: Of the fork.
+        state: What is known of it.
         space: The space.
         former: What named the meta_params before, or None (`former_space`).
         seed: Of the run.
@@ -35,56 +41,74 @@ def refit(slots: Slots, space: Any, former: Any, seed: int) -> list[int]:
         The number of the present generation of each slot.
     """
     # Decisions draw from [seed, d], the first population from [seed, 0, 1].
-    rng = np.random.default_rng([seed, 0, 2, slots.row])
-    slots.begin(slots.time)
+    rng = np.random.default_rng([seed, 0, 2, state.row])
+    tx = Transaction(journal, state, state.graph, _moment(state))
     opened: list[tuple[int, Checkpoint, Checkpoint]] = []
-    for worker_id, slot in enumerate(slots):
+    for worker_id, slot in enumerate(state.slots):
         meta_params = decode(slot.generation.meta_params)
         wanted = refitted(space, meta_params, former, rng)
         text = codec.encode(wanted, f"meta_params for worker {worker_id}")
         if codec.digest(codec.decode(text)) != codec.digest(meta_params):
-            point = slots.graph.resume_point(slot.newest)
+            point = tx.graph.resume_point(slot.newest)
             # Where the slot goes back to should it diverge: no later lineage ends up
             # in meta_params of the space before.
-            origin = slots.graph.resume_point(point._replace(value=math.nan))
-            slots.open(worker_id, origin, text, _REASON)
+            origin = tx.graph.resume_point(point._replace(value=math.nan))
+            place = worker_id, origin, text, _REASON, tx.at
+            tx.do(branching.branch(state, tx.graph, *place))
             opened.append((worker_id, origin, point))
-    slots.begin(slots.time)  # A transaction of its own, for those who replay the run.
+    # A transaction of its own, for those who replay the run.
+    later = Transaction(journal, state, state.graph, _moment(state))
     for worker_id, origin, point in opened:
-        _take_over(slots, worker_id, origin, point)
-    return [slot.generation.number for slot in slots]
+        _take_over(later, worker_id, origin, point)
+    return [slot.generation.number for slot in state.slots]
 
 
-def is_complete(slots: Slots, begun: Sequence[int]) -> bool:
+def is_complete(journal: Journal, state: RunState, begun: Sequence[int]) -> bool:
     """Whether these generations of the slots, by their numbers, are in the journal."""
-    if len(begun) != len(slots):
+    if len(begun) != len(state.slots):
         return False
-    names = [slots.id_of(worker_id, number) for worker_id, number in enumerate(begun)]
-    return all(slots.journal.generation(name) is not None for name in names)
+    names = [
+        f"{state.run}-{worker_id}-{number}" for worker_id, number in enumerate(begun)
+    ]
+    return all(journal.generations(id=name) for name in names)
+
+
+def _moment(state: RunState) -> Moment:
+    return Moment(state.time, state.row + 1, state.time)
 
 
 def _take_over(
-    slots: Slots, worker_id: int, origin: Checkpoint, point: Checkpoint
+    tx: Transaction, worker_id: int, origin: Checkpoint, point: Checkpoint
 ) -> None:
     """Give a slot's new generation the value of its origin, and what came after that.
 
     Args:
-        slots: The slots.
+        tx: The transaction.
         worker_id: The slot.
         origin: Where its generation begins.
         point: Where it goes on; maybe further, if there was no value since.
     """
-    generation_id = slots[worker_id].generation.generation_id
+    state, graph = tx.state, tx.graph
+    name = state.slots[worker_id].generation.generation_id
     value = origin.value
     if value is not None and math.isfinite(value):
-        slots.reports -= 1  # It counted when it was reported.
-        first = Incoming(
-            worker_id, generation_id, origin.step, None, None, value, None, None
+        first = EncodedReport(
+            worker_id, name, origin.step, None, None, value, None, None
         )
-        reports.record(slots, first)
+        tx.do(_uncounted(reports.receive(state, graph, first, tx.at)))
     if point.step > origin.step:
-        text = None if point.params is None else slots.graph.params_text(point)
-        rest = Incoming(
-            worker_id, generation_id, point.step, point.params, text, None, None, None
+        text = None if point.params is None else graph.params_text(point)
+        rest = EncodedReport(
+            worker_id, name, point.step, point.params, text, None, None, None
         )
-        reports.record(slots, rest)
+        tx.do(reports.receive(state, graph, rest, tx.at))
+
+
+def _uncounted(step: Step) -> Step:
+    """The step of a report whose value counted when it was first reported."""
+    kinds = CheckpointRecord, Late, Best
+    records = (
+        r._replace(reports=r.reports - 1) if isinstance(r, kinds) else r
+        for r in step.records
+    )
+    return step._replace(records=tuple(records))

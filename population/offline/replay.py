@@ -8,6 +8,7 @@ have done in the same situation.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -15,35 +16,36 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from population.base import codec, run_paths
+from population.base import codec
 from population.base.errors import damaged
 from population.base.interfaces import Mutator
-from population.base.log_once import Once
-from population.base.types import Branch, Ref, Report, Stop
+from population.base.types import Branch, InMemory, Ref, Report
 from population.core import reports
-from population.core.decisions import Decisions
-from population.core.decoding import decode, decode_params, decoded
+from population.core.decisions import Decider
+from population.core.decoding import decode
 from population.core.graph import JournalGraph
-from population.core.incoming import Incoming
-from population.core.slots import Slots
+from population.core.known import Subject
+from population.core.reports import SAVED
+from population.core.state import RunState
 from population.journal.base import Journal
 from population.journal.records import (
-    UNREACHABLE,
+    Best,
     CheckpointRecord,
-    GenerationRow,
-    LateRecord,
-    LossRecord,
-    RemovalRecord,
+    Fact,
+    Generation,
+    Late,
+    Loss,
+    Record,
 )
 from population.journal.sqlite import SqliteJournal
 from population.offline import transactions
-from population.offline.transactions import Transaction
+from population.offline.transactions import RecordedTransaction
 
 if TYPE_CHECKING:
     from population.controller import PopulationController
 
 _NOT_DECIDED = ("resume", "takeover", "rejected: ")
-Opened = tuple[GenerationRow, CheckpointRecord]
+Opened = tuple[Generation, CheckpointRecord]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +127,11 @@ def replay(
     """
     folder = transactions.folder_of(run)
     journal = transactions.open_journal(folder)
-    try:
+    in_memory = contextlib.closing(SqliteJournal())
+    with contextlib.closing(journal), in_memory as copy, copy.transaction():
         with journal.reading():
-            replayer = _Replayer(journal, mutator, folder)
+            replayer = _Replayer(journal, copy, mutator, folder)
         return replayer.run()
-    finally:
-        journal.close()
 
 
 class _Replayer:
@@ -138,12 +139,17 @@ class _Replayer:
 
     Args:
         source: The recorded run.
+        journal: Of the run in memory; empty.
         mutator: Who is asked.
         folder: The run folder, in which the library's own paths lie.
     """
 
     def __init__(
-        self, source: Journal, mutator: Mutator[Any], folder: pathlib.Path
+        self,
+        source: Journal,
+        journal: Journal,
+        mutator: Mutator[Any],
+        folder: pathlib.Path,
     ) -> None:
         facts = transactions.facts_of(source)
         # What is recorded up to here never changes: a run that goes on meanwhile need
@@ -152,87 +158,77 @@ class _Replayer:
         self._source = source
         self._forked = int(facts.get("forked", {"row": 0})["row"])
         self._claimed = int(facts.get("claimed", -1))
-        self._is_claimed = False
-        self._journal = SqliteJournal()
-        for key in ("run", "size", "mode", "seed"):
-            self._journal.add_fact(key, codec.encode(facts[key]))
-        graph = JournalGraph(self._journal, threading.RLock(), folder)
-        self._graph = graph
-        self._slots = Slots(self._journal, graph, facts["mode"])
-        self._slots.once = Once(quiet=True)
-        self._decisions = Decisions(
-            mutator, self._journal, graph, self._slots, facts["seed"], Stop()
-        )
-        self._generations: dict[int, GenerationRow] = {}
+        self._journal = journal
+        kept = ("run", "size", "mode", "seed")
+        self._journal.write([Fact(key, codec.encode(facts[key])) for key in kept])
+        self._graph = JournalGraph(self._journal, threading.RLock(), folder)
+        start = facts["run"], facts["size"], facts["mode"]
+        self._state = RunState(*start, self._journal, self._graph)
+        self._decider = Decider(mutator, self._graph, facts["seed"], None)
+        self._value: Any = None
+        self._count = 0
         self._found: list[Decision] = []
         self._updates = 0
-        self._reminded: int | None = None
+        self._reminded: tuple[int, float] | None = None
 
     def run(self) -> Replay:
         """Follow all transactions."""
         for transaction in transactions.transactions(self._source, self._end):
-            if not self._slots.run:
+            if transaction.first == 1:
                 self._create(transaction)
             elif transaction.first <= self._forked:
                 self._copy(transaction)
             else:
                 self._follow(transaction)
             for record in transaction.after:
-                if isinstance(record, RemovalRecord):
-                    self._remove(record)
-                elif isinstance(record, LossRecord):
+                if isinstance(record, Loss):
                     self._remind([])
-                    self._slots.begin(record.time)
-                    self._slots.record_losses(decode(record.lost), record.told)
-                    self._reminded = record.told
+                    if record.told is not None:
+                        self._reminded = record.told, record.time
+                if not isinstance(record, Best):
+                    self._put(record)
         self._remind([])
-        self._journal.close()
         return Replay(self._found, self._updates)
 
-    def _create(self, transaction: Transaction) -> None:
-        for opened in transaction.opened:
-            self._record(opened)
-            if opened[1].params is not None:
-                self._journal.add_fact("saved", codec.encode(True))
+    def _create(self, transaction: RecordedTransaction) -> None:
+        self._put(*(record for opened in transaction.opened for record in opened))
         self._claim()
-        self._slots.load()
-        self._decisions.begin()
+        self._begin()
 
-    def _copy(self, transaction: Transaction) -> None:
+    def _begin(self) -> None:
+        """The mutator's first state."""
+        self._state.apply(self._decider.init(self._state))
+        self._value, self._count = self._decider.value(self._state), 0
+
+    def _copy(self, transaction: RecordedTransaction) -> None:
         """What a fork took over was decided by others; its mutator began after it."""
         self._claim()
-        for record in transaction.reports:
-            self._slots.begin(record.time)
-            self._report(record)
-        for opened in transaction.opened:
-            self._put(opened)
+        self._put(*transaction.reports)
+        self._put(*(record for opened in transaction.opened for record in opened))
 
-    def _follow(self, transaction: Transaction) -> None:
+    def _follow(self, transaction: RecordedTransaction) -> None:
         self._claim()
         if self._forked:
             self._forked = 0
-            self._decisions.begin()
+            self._begin()
+        opened = list(transaction.opened)
         if not transaction.reports and self._reminded is not None:
-            decided = [o for o in transaction.opened if not self._is_forced(o)]
+            decided = [o for o in opened if not self._is_forced(o)]
             self._remind(decided)
-            transaction.opened = [o for o in transaction.opened if o not in decided]
+            opened = [o for o in opened if o not in decided]
         else:
             self._remind([])
-        first = transaction.reports[0] if transaction.reports else None
-        if first is not None:
-            self._slots.begin(first.time)
-        reports = [self._report(record) for record in transaction.reports]
-        due = sorted(
-            (report for report in reports if report is not None),
-            key=lambda report: report.worker_id,
-        )
-        left = list(transaction.opened)
+        due = [
+            report for record in transaction.reports if (report := self._report(record))
+        ]
         if due:
-            left = self._ask(due, left)
-        for opened in left:
-            self._put(opened)
+            due.sort(key=lambda report: report.worker_id)
+            opened = self._ask(due, opened, self._state.time)
+        self._put(*(record for pair in opened for record in pair))
 
-    def _ask(self, due: Sequence[Report], opened: list[Opened]) -> list[Opened]:
+    def _ask(
+        self, due: Sequence[Report], opened: list[Opened], now: float
+    ) -> list[Opened]:
         """Show the mutator reports; what was opened is put in force as they are shown.
 
         Where one transaction holds several reports, the journal does not say which of
@@ -243,21 +239,26 @@ class _Replayer:
         for number, report in enumerate(due):
             if report.worker_id in branched:
                 continue
-            derived = self._derived(report)
+            derived = self._derived(report, now)
             last = number == len(due) - 1
             count = len(opened) if last else _agreeing(opened, derived)
-            now, opened = opened[:count], opened[count:]
-            self._note(report, now, derived)
-            for branch in now:
-                self._put(branch)
+            present, opened = opened[:count], opened[count:]
+            self._note(report, present, derived)
+            for branch in present:
+                self._put(*branch)
                 branched.add(branch[0].worker_id)
         return opened
 
-    def _derived(self, report: Report) -> dict[int, Branch]:
+    def _derived(self, report: Report, now: float) -> dict[int, Branch]:
         """The mutator's branches, each from where the slot would really go on."""
         self._updates += 1
+        after, branches = self._decider.update(
+            self._state, self._value, self._count, report, now
+        )
+        if branches or after is not self._value:
+            self._value, self._count = after, self._count + 1
         found = {}
-        for worker_id, branch in sorted(self._decisions.ask(report).items()):
+        for worker_id, branch in sorted(branches.items()):
             parent = branch.parent
             if parent is not None:
                 parent = self._graph.resume_point(parent)
@@ -270,87 +271,58 @@ class _Replayer:
     ) -> None:
         if opened or derived:
             was = {g.worker_id: self._branch(g, root) for g, root in opened}
-            row, ref = self._slots.row, report.checkpoint.ref
+            row, ref = self._state.row, report.checkpoint.ref
             self._found.append(Decision(row, ref, report.worker_id, was, derived))
 
-    def _branch(self, generation: GenerationRow, root: CheckpointRecord) -> Branch:
-        parent = None if root.parent is None else self._journal.checkpoint(root.parent)
-        found = None if parent is None else decoded(parent, self._graph.own)
+    def _branch(self, generation: Generation, root: CheckpointRecord) -> Branch:
+        found = None if root.parent is None else self._graph.at(root.parent)
         return Branch(found, decode(generation.meta_params), generation.reason)
 
     def _remind(self, opened: list[Opened]) -> None:
-        """The mutator was shown a report again, as a slot was found lost."""
+        """The mutator was shown a report again, as a slot was not waited for."""
         if self._reminded is None:
             return
-        worker_id, self._reminded = self._reminded, None
-        if worker_id >= len(self._slots):
-            raise damaged(f"it tells of worker {worker_id}, which is none")
-        newest = self._graph.newest_value(self._slots[worker_id].newest)
+        (worker_id, now), self._reminded = self._reminded, None
+        if worker_id >= len(self._state.slots):
+            raise damaged(f"it names worker {worker_id}, which does not exist")
+        newest = self._graph.newest_value(self._state.slots[worker_id].newest)
         if newest is not None:
-            self._ask([Report(worker_id, newest)], opened)
+            self._ask([Report(worker_id, newest)], opened, now)
 
-    def _report(self, record: CheckpointRecord | LateRecord) -> Report | None:
-        if isinstance(record, CheckpointRecord):
-            found, step = self._generation(record.generation), record.step
-        else:
-            checkpoint = self._journal.checkpoint(record.checkpoint)
-            if checkpoint is None:
-                raise damaged(
-                    f"row {record.row} completes a checkpoint that is missing"
-                )
-            found, step = self._generation(checkpoint.generation), checkpoint.step
-        value = record.value
-        if record.has_value and value is None:
-            value = float("nan")
-        params = None if record.params is None else decode_params(record.params)
-        new = Incoming(
-            found.worker_id,
-            found.generation_id,
-            step,
-            run_paths.absolute(params, self._graph.own),
-            record.params,
-            value if record.has_value else None,
-            None if record.metrics is None else decode(record.metrics),
-            record.metrics,
-        )
-        try:
-            return reports.record(self._slots, new)
-        except ValueError as error:
-            raise damaged(f"row {record.row} cannot be recorded: {error}") from error
+    def _report(self, record: CheckpointRecord | Late) -> Report | None:
+        """Take in what was reported; what the mutator is told of it."""
+        late = isinstance(record, Late)
+        row = record.checkpoint if isinstance(record, Late) else record.row
+        # What a memory had counted before: nothing had changed for a decision.
+        held = late and type(self._graph.at(row).params) is InMemory
+        ready = self._state.scores.ready.copy()
+        self._put(record)
+        found, value_added = self._graph.at(row), bool(record.has_value)
+        newest = self._state.slots[found.worker_id].newest
+        is_newest = not late and newest.row == row
+        about = Subject(found, is_newest, value_added, value_added or not held)
+        return reports.news(self._state, about, int(ready[found.worker_id]))
 
-    def _generation(self, row: int) -> GenerationRow:
-        found = self._generations.get(row)
-        if found is None:
-            raise damaged(f"the generation of row {row} is missing")
-        return found
-
-    def _put(self, opened: Opened) -> None:
+    def _put(self, *records: Record) -> None:
         """Put in force what the run did."""
-        self._record(opened)
-        self._slots.reload(opened[0].worker_id)
-        self._slots.row = opened[1].row
-
-    def _record(self, opened: Opened) -> None:
-        generation, root = opened
-        self._generations[generation.row] = generation
-        self._journal.add_generation(generation)
-        self._journal.add_checkpoint(*root)
-
-    def _remove(self, removal: RemovalRecord) -> None:
-        self._journal.remove([removal])
-        if removal.reason != UNREACHABLE:
-            self._slots.load()
+        for record in records:
+            params = getattr(record, "params", None)
+            new = isinstance(record, CheckpointRecord | Late) and params is not None
+            if new and not self._state.has_params:
+                self._journal.write([SAVED])
+            self._journal.write([record])
+            self._state.apply(record)
+            self._state.settle()
 
     def _claim(self) -> None:
         """From this row on the weights were the library's business."""
-        if 0 <= self._claimed <= self._slots.row and not self._is_claimed:
-            self._is_claimed = True
-            self._journal.add_fact("claimed", codec.encode(self._claimed))
+        if 0 <= self._claimed <= self._state.row and not self._state.is_claimed:
+            self._put(Fact("claimed", codec.encode(self._claimed)))
 
     def _is_forced(self, opened: Opened) -> bool:
         """Whether a generation was opened by a restart or a takeover."""
         generation = opened[0]
-        present = self._slots[generation.worker_id].generation
+        present = self._state.slots[generation.worker_id].generation
         unchanged = generation.digest == present.digest
         return unchanged and generation.reason.startswith(_NOT_DECIDED)
 

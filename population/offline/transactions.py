@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from population.base.errors import JournalError
 from population.base.run_paths import run_folder
 from population.core import facts
+from population.core.facts import texts_of
 from population.journal.base import Journal
 from population.journal.records import (
     CheckpointRecord,
-    GenerationRow,
-    LateRecord,
+    Generation,
+    Late,
     Record,
 )
 from population.journal.sqlite import SqliteJournal
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass
-class Transaction:
+class RecordedTransaction:
     """What was recorded at once.
 
     Attributes:
@@ -38,10 +39,8 @@ class Transaction:
     """
 
     first: int
-    reports: list[CheckpointRecord | LateRecord] = dataclasses.field(
-        default_factory=list
-    )
-    opened: list[tuple[GenerationRow, CheckpointRecord]] = dataclasses.field(
+    reports: list[CheckpointRecord | Late] = dataclasses.field(default_factory=list)
+    opened: list[tuple[Generation, CheckpointRecord]] = dataclasses.field(
         default_factory=list
     )
     after: list[Record] = dataclasses.field(default_factory=list)
@@ -76,7 +75,7 @@ def open_journal(folder: pathlib.Path) -> SqliteJournal:
         )
     journal = SqliteJournal(file, must_exist=True)
     try:
-        if not {"size", "run"} <= journal.facts().keys():
+        if not {"size", "run"} <= texts_of(journal).keys():
             raise JournalError(f"{file} holds no run yet.")
     except BaseException:
         journal.close()
@@ -107,22 +106,24 @@ def facts_of(journal: Journal) -> dict[str, Any]:
     return facts.read_all(journal)
 
 
-def transactions(journal: Journal, upto: int | None = None) -> Iterator[Transaction]:
+def transactions(
+    journal: Journal, upto: int | None = None
+) -> Iterator[RecordedTransaction]:
     """All transactions of a run, oldest first; the first one made it.
 
     Args:
         journal: Where they are recorded.
         upto: The last row of the last one; None: as far as there are any.
     """
-    present = Transaction(1)
-    generation: GenerationRow | None = None
-    for record in journal.records(upto=upto):
-        if isinstance(record, GenerationRow):
+    present = RecordedTransaction(1)
+    generation: Generation | None = None
+    for record in journal.log(upto=upto):
+        if isinstance(record, Generation):
             generation = record  # Its first checkpoint says when it was opened.
-        elif isinstance(record, CheckpointRecord | LateRecord):
+        elif isinstance(record, CheckpointRecord | Late):
             if record.batch != present.first:
                 yield present
-                present = Transaction(record.batch)
+                present = RecordedTransaction(record.batch)
             if generation is not None and isinstance(record, CheckpointRecord):
                 present.opened.append((generation, record))
                 generation = None

@@ -1,9 +1,9 @@
 """Where the arrays of params are kept: in memory, in files, or sharded by Orbax.
 
-A store has three methods: `save`, `load`, `remove` (`population.base.ParamsStore`).
-These have a fourth one, `names`, which lists what they keep, killed saves included.
-Those that outlive the process have `claim` and `claimed`, too: a note, in the store, of
-the journal in which a run is recorded.
+A store has three methods: `save`, `load`, `remove` (`population.base.ParamsStore`). The
+stores of this package also have `names`, which lists what they keep, including what a
+killed process left of a save. Those that outlive the process also have `claim` and
+`claimed`: a note, in the store, of the journal in which a run is recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Load Orbax only for those who ask for its store."""
+    """Load Orbax only when its store is asked for."""
     if name == "OrbaxParams":
         from population.params.orbax import OrbaxParams
 

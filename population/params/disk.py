@@ -1,4 +1,4 @@
-"""What the stores on a disk share: paths, contents with a checksum, and syncing."""
+"""What both stores on a disk use: paths, contents with a checksum, and syncing."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _MAGIC = b"POPP"
 
 
 def new_path(name: str, suffix: str) -> str:
-    """A path of its own for a save: no two share one, not even of two processes.
+    """A new path for a save, which no other save has, not even of another process.
 
     Raises:
-        ValueError: If the name leads out of the folder, or is no name of a file.
+        ValueError: The name leads out of the folder, or cannot be that of a file.
     """
     if _escapes(name):
         raise ValueError(
             f"name must stay within the folder, got {name!r}. Leave out '..', a "
-            f"leading '/' or {RUNS!r}, and what UTF-8 or a file's name cannot hold."
+            f"leading '/' or {RUNS!r}, and characters that a file's name cannot have."
         )
     return f"{name}-{secrets.token_hex(4)}{suffix}"
 
@@ -42,14 +42,14 @@ def draft_name(name: str) -> str:
 
 
 def loadable(path: str) -> str:
-    """The path, if a save may have it.
+    """The path itself, if it may be that of a save.
 
     Raises:
-        ParamsError: If it leads out of the folder, or is a draft's.
+        ParamsError: The path leads out of the folder, or is that of a draft.
     """
     if _escapes(path):
         raise ParamsError(
-            f"The params {path!r} are not of this store: its paths stay within its "
+            f"The params {path!r} are not in this store, whose paths stay within its "
             "folder. Open the run with the store that saved them."
         )
     if _is_draft(pathlib.PurePosixPath(path).name):
@@ -58,7 +58,7 @@ def loadable(path: str) -> str:
 
 
 def is_own(path: str, suffix: str) -> bool:
-    """Whether a store with this suffix may have written there: a save or a draft."""
+    """Whether a path may be that of a save, or a draft, of a store with this suffix."""
     saved = rf".*-[0-9a-f]{{8}}{re.escape(suffix)}"
     name = pathlib.PurePosixPath(path).name
     return not _escapes(path) and bool(
@@ -67,13 +67,13 @@ def is_own(path: str, suffix: str) -> bool:
 
 
 def names(root: pathlib.Path, folder: str, suffix: str, *, whole: bool) -> list[str]:
-    """The paths of the saves and drafts right under a local folder.
+    """The paths of the saves and drafts in a local folder.
 
     Args:
         root: The store's folder.
-        folder: A folder within it; if a link to it leads out, there are none.
-        suffix: How the store's saves end.
-        whole: Whether a save is one file, so that no folder is one.
+        folder: A folder within it; if a link to it leads out, the result is empty.
+        suffix: How the names of the store's saves end.
+        whole: Whether each save is a file; then folders are left out.
     """
     place = None if _escapes(folder) else folders.inside(root, folder)
     if place is None:
@@ -91,13 +91,13 @@ def names(root: pathlib.Path, folder: str, suffix: str, *, whole: bool) -> list[
 
 
 def own(folder: str, found: list[str], suffix: str) -> list[str]:
-    """The paths of those in a folder that a store with this suffix may have written."""
+    """The paths of those names in a folder that may be saves of this store."""
     paths = (str(pathlib.PurePosixPath(folder, name)) for name in sorted(found))
     return [path for path in paths if is_own(path, suffix)]
 
 
 def split(root: pathlib.Path, path: str) -> tuple[pathlib.Path | None, str]:
-    """The folder in which a save really lies, None if that is elsewhere, and its name.
+    """The real folder of a save, None if that is outside of the store, and its name.
 
     Args:
         root: The store's folder.
@@ -108,21 +108,21 @@ def split(root: pathlib.Path, path: str) -> tuple[pathlib.Path | None, str]:
 
 
 def packed(content: dict[str, Any]) -> tuple[bytes, bytes]:
-    """A head with the checksum, and the body."""
+    """The bytes to write: a head with the checksum, and the body."""
     body = serialization.msgpack_serialize(content)
     return _MAGIC + struct.pack(">I", zlib.crc32(body)), body
 
 
 def unpacked(content: bytes, path: str, place: str) -> dict[str, Any]:
-    """What `packed` was given.
+    """The content that was given to `packed`.
 
     Args:
-        content: What was read.
-        path: The save's own path, which must be the one that it was written for.
-        place: How an error calls the save.
+        content: The bytes that were read.
+        path: The path of the save; its content must have been written for that path.
+        place: What an error calls the save.
 
     Raises:
-        ParamsError: If it is not as it was written, or is another save's.
+        ParamsError: The content is damaged, or belongs to another save.
     """
     start = len(_MAGIC) + 4
     intact = content.startswith(_MAGIC) and len(content) >= start
@@ -143,7 +143,7 @@ def unpacked(content: bytes, path: str, place: str) -> dict[str, Any]:
 
 
 def _check_own(written: Any, path: str, place: str) -> None:
-    """Refuse another save's content. Only names count: a folder of saves may move."""
+    """Refuse the content of another save. Only names count: a folder may be moved."""
     if pathlib.PurePosixPath(written).name != pathlib.PurePosixPath(path).name:
         raise ParamsError(
             f"The params {place} are not those that were saved there but those of "
@@ -153,14 +153,14 @@ def _check_own(written: Any, path: str, place: str) -> None:
 
 @contextlib.contextmanager
 def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[None]:
-    """Makes a ParamsError of whatever goes wrong while params are read.
+    """Turn every error of the block, which reads params, into a `ParamsError`.
 
     Args:
-        place: How the error calls them.
-        again: Looks at them once more after a failure, for a better error.
+        place: What the error calls the params.
+        again: Called after a failure; it may raise a better error.
 
     Raises:
-        ParamsError: If they cannot be read, from the error that says why.
+        ParamsError: They cannot be read; its cause is the original error.
     """
     try:
         yield
@@ -168,8 +168,8 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ParamsError(f"The params {place} are missing.") from error
-    # The readers of Flax, msgpack, Orbax and TensorStore raise what they like, for a
-    # file of something else as for a full memory.
+    # Flax, msgpack, Orbax and TensorStore document no errors: they raise any class, for
+    # a file of another kind and for a full memory alike.
     except Exception as error:
         if again is not None:
             again()
@@ -189,7 +189,7 @@ def damaged(place: str) -> ParamsError:
 
 
 def cut_off(place: str) -> ParamsError:
-    """The error for what a kill has left of a save."""
+    """The error for a save, or a removal, that was not finished."""
     return ParamsError(
         f"The params {place} are not whole: a save, or a removal, was cut off. Go on "
         "from an older checkpoint."
@@ -197,8 +197,8 @@ def cut_off(place: str) -> ParamsError:
 
 
 def write(file: pathlib.Path, *parts: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with file.open("xb") as stream:  # Never what another process writes.
+    """Write a new file, and wait until it is on the disk."""
+    with file.open("xb") as stream:  # Never over a file of another process.
         stream.writelines(parts)
         stream.flush()
         os.fsync(stream.fileno())
@@ -209,7 +209,7 @@ def _is_draft(name: str) -> bool:
 
 
 def _escapes(path: str) -> bool:
-    """Whether a path is none of those within a store where saves may be."""
+    """Whether a path is outside of a store, or in its folder of marks."""
     parts = pathlib.PurePosixPath(path).parts
     if os.path.isabs(path) or ".." in parts or "\0" in path:
         return True

@@ -1,4 +1,4 @@
-"""Params in files: one for each save, in Flax's msgpack form."""
+"""A params store with a file for each save, in Flax's msgpack format."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _SUFFIX = ".msgpack"
 
 
 class FileParams:
-    """Keeps each tree in one file of Flax's msgpack form.
+    """Keeps each tree in a file in Flax's msgpack format.
 
-    A file is written beside its place, synced and then renamed: after a kill, even in
-    the middle of a save, what has the name of a save is whole.
+    A file is written under another name in the same folder, synced and then renamed. So
+    a file with the name of a save is complete, even after a kill in the middle of one.
 
     Args:
         folder: Where the files go; made when it is first needed.
 
     Attributes:
-        folder: The same, as a whole path.
+        folder: The absolute path of that folder.
 
     Raises:
-        ValueError: If the folder is a URL.
+        ValueError: `folder` is a URL.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -37,18 +37,18 @@ class FileParams:
                 f"bucket use OrbaxParams({folders.whole_url(os.fspath(folder))!r})."
             )
         self.folder = run_paths.absolute_folder(folder)
-        self._watch = folders.Watch()
+        self._watch = folders.FolderWatch()
 
     def save(self, name: str, tree: Any) -> str:
         """Write the leaves of any pytree, each under its path within the tree.
 
         Returns:
-            The path of the file within the folder; no two saves share one.
+            The path of the file within the folder; each save has a different one.
 
         Raises:
-            TypeError: If a leaf is neither an array, a scalar, a string nor a function.
-            ParamsError: If a link leads from the file's place out of the folder.
-            OSError: If it cannot be written; nothing that looks like a save is left.
+            TypeError: A leaf is neither an array, a scalar, a string nor a function.
+            ParamsError: The place of the file is behind a link out of the folder.
+            OSError: The file cannot be written; nothing that looks like a save is left.
         """
         trees.check(tree, plain=False)
         path = disk.new_path(name, _SUFFIX)
@@ -59,7 +59,7 @@ class FileParams:
             {"path": path, "layout": trees.layout(tree), "leaves": leaves}
         )
         durable.make_folder(file.parent)
-        self._watch.look(self.folder)
+        self._watch.check(self.folder)
         draft = file.with_name(disk.draft_name(file.name))
         try:
             disk.write(draft, *parts)
@@ -67,7 +67,7 @@ class FileParams:
             durable.sync(file.parent)
         except BaseException:
             draft.unlink(missing_ok=True)
-            file.unlink(missing_ok=True)  # Its name is its own: no other save is lost.
+            file.unlink(missing_ok=True)  # No other save has this name.
             raise
         return path
 
@@ -80,7 +80,7 @@ class FileParams:
                 and tuples of arrays come back as they were.
 
         Raises:
-            ParamsError: If the file cannot be read, is damaged or another save's, or
+            ParamsError: The file cannot be read, is damaged or that of another save, or
                 does not fit `like`.
         """
         file = self.folder / disk.loadable(path)
@@ -93,9 +93,9 @@ class FileParams:
         return trees.fitted(content["leaves"], like, str(file))
 
     def remove(self, path: str) -> None:
-        """Remove the file; nothing if it is gone already, or is none of this store.
+        """Remove a file of this store; nothing happens if there is none.
 
-        A link that lies in its place is removed, never what it leads to.
+        If a link is in its place, the link is removed, and not what it leads to.
         """
         if not disk.is_own(path, _SUFFIX):
             return
@@ -107,34 +107,34 @@ class FileParams:
                 (folder / name).unlink()
 
     def names(self, folder: str) -> list[str]:
-        """The paths of the saves right under a folder, finished or killed.
+        """The paths of the saves in a folder, those that a kill cut short included.
 
-        `remove` takes each of them. None if there is no such folder, or if a link to it
-        leads out of the store.
+        Each of them can be given to `remove`. Empty if there is no such folder, or if a
+        link to it leads out of the store.
         """
         return disk.names(self.folder, folder, _SUFFIX, whole=True)
 
     def claim(self, run: str, text: str) -> None:
-        """Note in which journal a run is recorded, in place of what was noted before.
+        """Note in which journal a run is recorded; this replaces an earlier note.
 
         Args:
             run: The run's token.
-            text: What describes the journal; kept as it is.
+            text: A description of the journal, stored as it is.
 
         Raises:
-            ValueError: If `run` is no token.
-            ParamsError: If a link leads from the place of the note out of the store.
-            OSError: If it cannot be written.
+            ValueError: `run` is not a token.
+            ParamsError: The place of the note is behind a link out of the store.
+            OSError: The note cannot be written.
         """
         marks.claim(self.folder, run, text)
 
     def claimed(self, run: str) -> str | None:
-        """The text that `claim` noted last for a run.
+        """The text that `claim` last noted for a run, or None.
 
-        None if there is none that can be read, or if the folder is a copy of the one
-        where it was noted.
+        None if there is no note that can be read, or if the folder is a copy of the one
+        in which it was made.
 
         Raises:
-            ValueError: If `run` is no token.
+            ValueError: `run` is not a token.
         """
         return marks.claimed(self.folder, run)

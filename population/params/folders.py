@@ -1,7 +1,8 @@
 """The local folders of stores: nothing outside of them is written or removed.
 
-A store's folder may itself be a link, or lie below one. A link below it may lead to
-another place within; one that leads out is read through, and nothing else.
+A store's folder may be a symbolic link, or be below one. A link within the store may
+lead to another place within it. Through a link that leads out of the store, files are
+only read.
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ logger = logging.getLogger("population")
 
 
 def whole_url(place: str) -> str:
-    """A URL with two slashes after its scheme, of which pathlib leaves one."""
+    """The URL with two slashes after its scheme, of which pathlib removes one."""
     return place if "://" in place else place.replace(":/", "://", 1)
 
 
-class Watch:
-    """Says once when the folder of a store is no longer the one that it was."""
+class FolderWatch:
+    """Logs a warning when a store's folder was replaced by another one."""
 
     def __init__(self) -> None:
         self._known: tuple[int, int] | None = None
 
-    def look(self, root: pathlib.Path) -> None:
-        """Compare a folder, which exists, with what was there at the last save."""
+    def check(self, root: pathlib.Path) -> None:
+        """Compare a store's folder, which must exist, with that of the last save."""
         found = os.stat(root)
         present = found.st_dev, found.st_ino
         if self._known not in (None, present):
             logger.warning(
                 "the params folder %s was removed, moved or replaced while a run was "
-                "saving there: what was saved before is not there any more. Stop, and "
-                "put it back, if it is still needed.",
+                "saving there: what was saved before is not there any more. If it is "
+                "still needed, stop the run and put the folder back.",
                 root,
             )
         self._known = present
 
 
 def inside(root: pathlib.Path, folder: str) -> pathlib.Path | None:
-    """Where a folder of a store really is; None if a link to it leads out of the store.
+    """The real path of a folder of a store; None if a link leads out of the store.
 
     Args:
         root: The store's folder.
@@ -54,10 +55,10 @@ def inside(root: pathlib.Path, folder: str) -> pathlib.Path | None:
 
 
 def to_write_in(root: pathlib.Path, folder: str) -> pathlib.Path:
-    """Where a folder of a store really is, for what is to be written there.
+    """The real path of a folder of a store, in which files may be written.
 
     Raises:
-        ParamsError: If a link on the way leads out of the store.
+        ParamsError: A link on the way leads out of the store.
     """
     place, link = _follow(root, folder)
     if link is not None:
@@ -71,22 +72,22 @@ def to_write_in(root: pathlib.Path, folder: str) -> pathlib.Path:
 def _follow(
     root: pathlib.Path, folder: str
 ) -> tuple[pathlib.Path, pathlib.Path | None]:
-    """Where a folder is, or where the first link that leads out of the root does."""
+    """The real path of a folder, and None; or where a link out of it leads, and it."""
     top = place = os.path.realpath(root)
     for part in pathlib.PurePosixPath(folder).parts:
         step = os.path.join(place, part)
         place = os.path.realpath(step)
-        # A link that is left by realpath leads to itself.
+        # realpath resolves all links but those that lead to themselves.
         if os.path.commonpath([top, place]) != top or os.path.islink(place):
             return pathlib.Path(place), pathlib.Path(step)
     return pathlib.Path(place), None
 
 
 def opened(file: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file, open for reading.
+    """A regular file, opened for reading.
 
     Raises:
-        OSError: If it cannot be opened, or is a pipe or a device: those could block.
+        OSError: It cannot be opened, or is a pipe or a device, which could block.
     """
     handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:

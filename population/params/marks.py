@@ -1,7 +1,7 @@
-"""Marks in a store's folder: which journal records the run that keeps its params there.
+"""Marks in a store's folder: which journal records the run whose params are there.
 
-A run folder that is copied without its store leaves two journals that know the same
-saves. Each mark says which of them is the run's own.
+If a run folder is copied without its store, two journals refer to the same saves. The
+mark of a run says which of the two is its own.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _TOKEN = re.compile(r"[0-9A-Za-z_-]+")
 
 
 def claim(root: Any, run: str, text: str, *, in_bucket: bool = False) -> None:
-    """Note in which journal a run is recorded, in place of what was noted before.
+    """Note in which journal a run is recorded; this replaces an earlier note.
 
     Args:
-        root: The store's folder, a path of `pathlib`, or of `epath` in a bucket.
+        root: The store's folder: a `pathlib` path, or an `epath` one in a bucket.
         run: The run's token.
-        text: What describes the journal; kept as it is.
+        text: A description of the journal, stored as it is.
         in_bucket: Whether the folder is in a bucket, which replaces whole files.
 
     Raises:
-        ValueError: If `run` is no token.
-        ParamsError: If the folder of the marks is a link that leads out of the store.
-        OSError: If it cannot be written.
+        ValueError: `run` is not a token.
+        ParamsError: The folder of the marks is a link that leads out of the store.
+        OSError: The note cannot be written.
     """
     name = _name(run)
     if in_bucket:
@@ -51,14 +51,13 @@ def claim(root: Any, run: str, text: str, *, in_bucket: bool = False) -> None:
 
 
 def claimed(root: Any, run: str, *, in_bucket: bool = False) -> str | None:
-    """What `claim` noted last for a run.
+    """The text that `claim` last noted for a run, or None.
 
-    Returns:
-        The text; None if there is none that can be read, or if it was noted in another
-        folder, of which this one is a copy.
+    None if there is no note that can be read, or if it was made in another folder, of
+    which this one is a copy.
 
     Raises:
-        ValueError: If `run` is no token.
+        ValueError: `run` is not a token.
     """
     name = _name(run)
     try:
@@ -71,7 +70,7 @@ def claimed(root: Any, run: str, *, in_bucket: bool = False) -> str | None:
         here = found["root"] == _identity(root, in_bucket)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, LookupError, RecursionError):  # It is no mark.
+    except (ValueError, TypeError, LookupError, RecursionError):  # Not a mark.
         return None
     return text if here and type(text) is str else None
 
@@ -80,7 +79,7 @@ def _name(run: str) -> str:
     if type(run) is not str or not _TOKEN.fullmatch(run):
         raise ValueError(
             f"run must be a token of letters, digits, '_' and '-', got {run!r}. Pass "
-            "the one that the run's generation ids begin with."
+            "the token with which the run's generation ids begin."
         )
     return f"{run}.json"
 
@@ -91,7 +90,7 @@ def _content(root: Any, text: str, in_bucket: bool) -> bytes:
 
 
 def _identity(root: Any, in_bucket: bool) -> Any:
-    """What a copy of the folder does not share with it."""
+    """What a folder does not have in common with a copy of it."""
     if in_bucket:
         return os.fspath(root)
     found = os.stat(root)

@@ -1,4 +1,4 @@
-"""Params in memory: copies on the host, for runs that end with the process."""
+"""A params store in memory, for runs that end with the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from population.params import references, trees
 
 
 class MemoryParams:
-    """Keeps copies on the host, for runs that end with the process."""
+    """Keeps copies of params in the memory of the host."""
 
     def __init__(self) -> None:
         self._trees: dict[str, Any] = {}
@@ -23,7 +23,7 @@ class MemoryParams:
         return len(self._trees)
 
     def save(self, name: str, tree: Any) -> str:
-        """Keep a copy; the caller may donate or change the original afterwards."""
+        """Keep a copy, and return its name; the caller may then change the original."""
         trees.check(tree, plain=False)
         path = f"{name}-{next(self._count)}"
         kinds = {place: trees.kind(leaf) for place, leaf in trees.by_path(tree).items()}
@@ -32,16 +32,17 @@ class MemoryParams:
         return path
 
     def load(self, path: str, like: Any = None) -> Any:
-        """A copy of the tree, JAX arrays where they were.
+        """A copy of a saved tree, with JAX arrays where it had JAX arrays.
 
         Raises:
-            ParamsError: If it was removed, or does not fit `like`.
+            ParamsError: The tree was removed, or does not fit `like`.
         """
         try:
             tree, kinds = self._trees[path]
         except KeyError:
             raise ParamsError(
-                f"The params {path!r} are not in memory any more."
+                f"The params {path!r} are not in memory: they were removed. Go on from "
+                "another checkpoint."
             ) from None
         if like is not None:
             return trees.fitted(trees.by_path(tree), like, path)
@@ -51,11 +52,11 @@ class MemoryParams:
         )
 
     def remove(self, path: str) -> None:
-        """Forget a tree; nothing if it is gone already."""
+        """Remove a tree; nothing happens if there is none."""
         self._trees.pop(path, None)
 
     def names(self, folder: str) -> list[str]:
-        """The paths right under a folder: what was saved as `folder/...`."""
+        """The names of all trees that were saved as `folder/...`."""
         wanted = pathlib.PurePosixPath(folder)
         return sorted(
             path

@@ -1,8 +1,8 @@
-"""Params by Orbax: sharded arrays, each part written and read by itself.
+"""A params store that uses Orbax: each shard of an array is written and read by itself.
 
-A save is a folder: what Orbax wrote, and a head that is written last. The head holds
-the layout of the tree, the leaves that are no JAX arrays, and the size and checksum of
-each file. Without a whole head there is no save.
+A save is a folder: the files of Orbax, and a head that is written last. The head holds
+the layout of the tree, the leaves that are not JAX arrays, and the size and checksum of
+each file. A folder without a complete head is not a save.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _CHUNK = 1 << 20
 
 
 class OrbaxParams:
-    """Keeps each tree in a folder, its JAX arrays as Orbax writes them.
+    """Keeps each tree in a folder, its JAX arrays in the format of Orbax.
 
-    Sharded arrays are never gathered on one device: each device's part is written from
-    there, and read to where `like` has it. On a disk a save is written beside its
-    place, synced and then renamed; in a bucket, which cannot rename, its head is
-    written last. A kill leaves the whole of it, or what `names` lists and `load`
-    refuses.
+    Sharded arrays are never gathered on one device: each shard is written from its own
+    device, and read to the device where `like` has it. On a disk a save is written
+    under another name, synced and then renamed; in a bucket, which cannot rename, its
+    head is written last. So after a kill a save is complete, or `names` lists it and
+    `load` refuses it.
 
-    A save has a cost of some 20 ms and a dozen files, whatever its size: small trees
-    are saved sooner by `FileParams`.
+    A save costs some 20 ms and a dozen files, whatever its size: `FileParams` saves
+    small trees faster.
 
     Args:
         directory: A local folder, made when it is first needed, or the URL of a
             bucket (`gs://bucket/folder`).
 
     Attributes:
-        in_bucket: Whether it is the URL of a bucket.
+        in_bucket: Whether `directory` is the URL of a bucket.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -60,19 +60,19 @@ class OrbaxParams:
             else run_paths.absolute_folder(path)
         )
         self._root = epath.Path(place)
-        self._watch = folders.Watch()
+        self._watch = folders.FolderWatch()
 
     def save(self, name: str, tree: Any) -> str:
         """Write any pytree, and return when all of it is written.
 
         Returns:
-            The path of the save within the directory; no two saves share one.
+            The path of the save within the directory; each save has a different one.
 
         Raises:
-            TypeError: If a leaf is neither an array, a scalar, a string nor a function,
-                or lies on the devices of other processes.
-            ParamsError: If a link leads from the save's place out of the directory.
-            OSError: If it cannot be written; nothing that looks like a save is left.
+            TypeError: A leaf is neither an array, a scalar, a string nor a function, or
+                is on the devices of other processes.
+            ParamsError: The place of the save is behind a link out of the directory.
+            OSError: It cannot be written; nothing that looks like a save is left.
         """
         trees.check(tree, plain=False)
         path = disk.new_path(name, _SUFFIX)
@@ -84,7 +84,7 @@ class OrbaxParams:
         parent, _, own_name = path.rpartition("/")
         folder = folders.to_write_in(self._folder, parent)
         durable.make_folder(folder)
-        self._watch.look(self._folder)
+        self._watch.check(self._folder)
         place = epath.Path(folder / own_name)
         draft = place.parent / disk.draft_name(place.name)
         with _undone(draft, place):
@@ -98,14 +98,13 @@ class OrbaxParams:
 
         Args:
             path: What `save` returned.
-            like: A tree of the wanted structure and kinds of leaves, each with the
-                sharding that it has; `jax.ShapeDtypeStruct` with a sharding costs no
-                memory. None: dicts, lists and tuples of arrays come back, each array
-                whole on one device.
+            like: A tree of the wanted structure, kinds of leaves and shardings; a
+                `jax.ShapeDtypeStruct` with a sharding takes no memory. None: dicts,
+                lists and tuples of arrays come back, each array whole on one device.
 
         Raises:
-            ParamsError: If the save cannot be read, is damaged or another one, or does
-                not fit `like`.
+            ParamsError: The save cannot be read, is damaged or another one, or does not
+                fit `like`.
         """
         place = self._root / disk.loadable(path)
         head = self._head(place, path)
@@ -115,7 +114,7 @@ class OrbaxParams:
             models = trees.matched([*arrays, *others], like, str(place))
         self._check(place, head["files"])
 
-        def look_again() -> None:  # Was it removed, or changed, meanwhile?
+        def look_again() -> None:  # It may have been removed or changed meanwhile.
             self._check(place, self._head(place, path)["files"])
 
         with disk.reading(str(place), look_again):
@@ -125,9 +124,10 @@ class OrbaxParams:
         return trees.fitted(leaves, like, str(place))
 
     def remove(self, path: str) -> None:
-        """Remove the save; nothing if it is gone already, or is none of this store.
+        """Remove a save of this store; nothing happens if there is none.
 
-        A link that lies in its place, or within, is removed, never what it leads to.
+        If a link is in its place, or in it, the link is removed, and not what it leads
+        to.
         """
         if not disk.is_own(path, _SUFFIX):
             return
@@ -139,10 +139,10 @@ class OrbaxParams:
             _erase(epath.Path(folder / name))
 
     def names(self, folder: str) -> list[str]:
-        """The paths of the saves right under a folder, finished or killed.
+        """The paths of the saves in a folder, those that a kill cut short included.
 
-        `remove` takes each of them. None if there is no such folder, or if a link to it
-        leads out of the store.
+        Each of them can be given to `remove`. Empty if there is no such folder, or if a
+        link to it leads out of the store.
         """
         if not self.in_bucket:
             return disk.names(self._folder, folder, _SUFFIX, whole=False)
@@ -153,32 +153,32 @@ class OrbaxParams:
         return disk.own(folder, found, _SUFFIX)
 
     def claim(self, run: str, text: str) -> None:
-        """Note in which journal a run is recorded, in place of what was noted before.
+        """Note in which journal a run is recorded; this replaces an earlier note.
 
         Args:
             run: The run's token.
-            text: What describes the journal; kept as it is.
+            text: A description of the journal, stored as it is.
 
         Raises:
-            ValueError: If `run` is no token.
-            ParamsError: If a link leads from the place of the note out of the store.
-            OSError: If it cannot be written.
+            ValueError: `run` is not a token.
+            ParamsError: The place of the note is behind a link out of the store.
+            OSError: The note cannot be written.
         """
         marks.claim(self._root, run, text, in_bucket=self.in_bucket)
 
     def claimed(self, run: str) -> str | None:
-        """The text that `claim` noted last for a run.
+        """The text that `claim` last noted for a run, or None.
 
-        None if there is none that can be read, or if the directory is a copy of the one
-        where it was noted.
+        None if there is no note that can be read, or if the directory is a copy of the
+        one in which it was made.
 
         Raises:
-            ValueError: If `run` is no token.
+            ValueError: `run` is not a token.
         """
         return marks.claimed(self._root, run, in_bucket=self.in_bucket)
 
     def _real(self, place: epath.Path) -> epath.Path:
-        """A place as TensorStore may have it, which takes `link/..` for nothing."""
+        """The path without links: TensorStore takes `link/..` for nothing."""
         return place if self.in_bucket else epath.Path(os.path.realpath(place))
 
     @property
@@ -214,7 +214,7 @@ class OrbaxParams:
             durable.sync(pathlib.Path(place))
 
     def _sealed(self, place: epath.Path) -> dict[str, list[int]]:
-        """What is to be found at each file of a save, once the disk has it."""
+        """The size and checksum of each file of a save; they are on the disk then."""
         entries = list(_below(place))
         if not self.in_bucket:
             for entry in entries:
@@ -257,7 +257,7 @@ class OrbaxParams:
                 raise disk.damaged(str(place))
 
     def _traits(self, file: epath.Path) -> list[int]:
-        """The size of a file, and its checksum; a bucket has checksums of its own."""
+        """The size and checksum of a file; in a bucket, which has its own, the size."""
         if self.in_bucket:
             return [file.stat().length]
         size = checksum = 0
@@ -270,7 +270,7 @@ class OrbaxParams:
 
 @contextlib.contextmanager
 def _undone(*places: epath.Path) -> Iterator[None]:
-    """Leave nothing at these places if what is done there fails."""
+    """Remove what is at these places if the block raises."""
     try:
         yield
     except BaseException:
@@ -287,20 +287,20 @@ def _below(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def _erase(place: epath.Path) -> None:
-    """Remove a folder, head first: what is half removed is no save."""
+    """Remove a folder, its head first: then what is left is not a save."""
     if os.path.islink(place) or (os.path.lexists(place) and not os.path.isdir(place)):
         place.unlink(missing_ok=True)
         return
     with contextlib.suppress(IsADirectoryError):
         (place / _HEAD).unlink(missing_ok=True)
     while place.exists():
-        # Another process may be removing it, too.
+        # Another process may also be removing it.
         with contextlib.suppress(FileNotFoundError):
             place.rmtree()
 
 
 def _is_for_orbax(leaf: Any) -> bool:
-    """Whether Orbax writes it; NumPy's arrays are on the host already."""
+    """Whether Orbax writes a leaf; NumPy's arrays go into the head."""
     if not isinstance(leaf, jax.Array):
         return False
     return leaf.size > 0 and (trees.is_key(leaf) or _knows(leaf.dtype.name))
@@ -323,16 +323,17 @@ def _write_arrays(place: epath.Path, arrays: dict[str, jax.Array]) -> None:
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(place, args=ocp.args.PyTreeSave(arrays))
-    except ValueError as error:  # All that TensorStore has to say.
+    except ValueError as error:  # TensorStore raises nothing more precise.
         raise OSError(
-            f"The params {place} cannot be written: {error}. Is the disk full?"
+            f"The params {place} cannot be written: {error}. Free some space if the "
+            "disk is full, and try again."
         ) from error
 
 
 def _read(
     place: epath.Path, arrays: Mapping[str, Any], models: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arrays, each part on the device where the model has it, else on the host."""
+    """The arrays, each shard on the device where the model has it, else on the host."""
     if not arrays:
         return {}
     wanted = {

@@ -1,8 +1,8 @@
-"""Trees in which one object may stand in several places, as in modules of Flax's nnx.
+"""Trees in which one object may be in several places, as in modules of Flax's nnx.
 
-A `Variable` of nnx is a reference: two layers with tied weights hold one object, and
-an optimiser counts it once. `jax.tree.map` makes two of it, which the next update does
-not take; `mapped` leaves one.
+A `Variable` of nnx is a reference: two layers with tied weights hold the same object,
+and an optimiser counts it once. `jax.tree.map` makes two objects of it, which the next
+update refuses; `mapped` makes one.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ Path = tuple[Any, ...]
 
 
 def mapped(function: Callable[[Path, Any], Any], tree: Any) -> Any:
-    """The tree with other leaves; what is one object stays one.
+    """The tree with other leaves; an object that is in several places stays one.
 
     Args:
-        function: Gets the path of a leaf and the leaf, and returns the new one. Of a
-            leaf in several places it gets the first path.
+        function: Gets the path of a leaf and the leaf, and returns the new leaf. For a
+            leaf that is in several places it is called once, with the first path.
         tree: Any pytree.
     """
     kinds = _kinds()
     if not has_any(tree):
         return tree_map_with_path(function, tree)
-    made: dict[int, tuple[Any, Any]] = {}  # With the object, which keeps its id.
+    made: dict[
+        int, tuple[Any, Any]
+    ] = {}  # Keeping the object keeps its id from being reused.
 
     def rebuilt(node: Any, base: Path) -> Any:
         if id(node) in made:
@@ -51,7 +53,7 @@ def mapped(function: Callable[[Path, Any], Any], tree: Any) -> Any:
 
 
 def has_any(tree: Any) -> bool:
-    """Whether there is such an object in a tree."""
+    """Whether a tree has objects that are references."""
     kinds = _kinds()
     if not kinds:
         return False
@@ -60,7 +62,7 @@ def has_any(tree: Any) -> bool:
 
 
 def _kinds() -> tuple[type, ...]:
-    """What nnx has of objects that are references; nothing as long as it is unused."""
+    """The classes of nnx whose objects are references; none if nnx is not imported."""
     nnx = sys.modules.get("flax.nnx")
     names = ("Variable", "Object", "Pytree", "Module")
     found = [getattr(nnx, name, None) for name in names]

@@ -1,9 +1,9 @@
-"""Trees of params: what may be stored, and how leaves come back as they were.
+"""Pytrees of params: what can be stored, and how leaves get back their kind and dtype.
 
-A store keeps the leaves of any pytree by their path within it, and the layout of those
-that are dicts, lists and tuples. A tree of the same structure takes the leaves back.
-Functions among the leaves, a module's activation say, are not kept: they are those of
-that tree.
+A store keeps the leaves of any pytree by their path, and the structure of a tree that
+consists of dicts, lists and tuples. For other structures a tree `like` is needed, into
+which the leaves are put. Functions among the leaves, the activation of a module say,
+are not stored: they are taken from `like`.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ _FUNCTIONS = (
 
 
 def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
-    """Refuse params that a store cannot keep, or cannot give back.
+    """Refuse params that a store cannot keep, or not give back.
 
     Args:
         tree: The params.
         plain: Whether they must be dicts, lists and tuples of arrays.
-        functions: Whether there may be functions, which are not kept.
+        functions: Whether leaves may be functions, which are not stored.
 
     Raises:
-        TypeError: Naming the place of what does not fit.
+        TypeError: A leaf cannot be stored; the message names its place.
     """
     _refuse_deep(tree)
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     for place in [keystr(path) for path, leaf in leaves if is_function(leaf)]:
         if not functions:
             raise TypeError(
-                f"params{place} cannot be stored: a function is not kept, and without "
-                "a tree that has it, it cannot come back. Use controller.worker(), "
-                "whose restore(init) makes one."
+                f"params{place} cannot be stored: it is a function, which can only be "
+                "taken from a fresh tree. Use controller.worker(), whose restore(init) "
+                "makes one."
             )
     for place, leaf in by_path(tree).items():
         if type(leaf) is str and not leaf.isascii() and codec.readable(leaf) != leaf:
             raise TypeError(
-                f"params{place} cannot be stored: it is no Unicode text, but {leaf!a}. "
+                f"params{place} cannot be stored: it must be Unicode, got {leaf!a}. "
                 "Write it with escapes."
             )
         if codec.is_array(leaf):
@@ -84,7 +84,7 @@ def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
 
 
 def _refuse_deep(tree: Any) -> None:
-    """Refuse what JAX would answer with an internal error."""
+    """Refuse a tree that is so deep that JAX would fail with an internal error."""
     rest = [(tree, "params", 0)]
     while rest:
         node, place, depth = rest.pop()
@@ -104,7 +104,7 @@ def _refuse_deep(tree: Any) -> None:
 
 
 def layout(tree: Any) -> str | None:
-    """The containers of a tree with its kinds of leaves; None if there are others."""
+    """The structure of a tree as text; None unless it is dicts, lists and tuples."""
     if any(map(is_function, jax.tree.leaves(tree))):
         return None
     try:
@@ -116,7 +116,7 @@ def layout(tree: Any) -> str | None:
 
 
 def kind(leaf: Any) -> str:
-    """What a leaf is, in a word that can be written down."""
+    """The kind of a leaf as text: "jax", "key:...", "numpy", "scalar" or "plain"."""
     if isinstance(leaf, jax.Array):
         if is_key(leaf):
             return f"key:{jax.random.key_impl(leaf)}"
@@ -127,7 +127,7 @@ def kind(leaf: Any) -> str:
 
 
 def as_kind(leaf: Any, what: str) -> Any:
-    """The kept form of a leaf as what it was, in the words of `kind`."""
+    """A stored leaf as the kind that it was; `what` is what `kind` returned."""
     if what.startswith("key:"):
         return jax.random.wrap_key_data(jnp.array(leaf), impl=what[4:])
     if what == "jax":
@@ -138,7 +138,7 @@ def as_kind(leaf: Any, what: str) -> Any:
 
 
 def to_host(leaf: Any) -> Any:
-    """A copy that no donated buffer can take away."""
+    """A copy on the host, which stays when the leaf's buffer is donated."""
     if is_key(leaf):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, np.generic) or not codec.is_array(leaf):
@@ -148,7 +148,7 @@ def to_host(leaf: Any) -> Any:
 
 
 def _is_data(leaf: Any) -> bool:
-    """Whether something could have been kept of a leaf; else it is the tree's own."""
+    """Whether a leaf can be a stored one; else it is taken from the tree itself."""
     return hasattr(leaf, "dtype") or isinstance(leaf, _PLAIN_LEAVES)
 
 
@@ -174,7 +174,7 @@ def is_key(leaf: Any) -> bool:
 
 
 def is_function(leaf: Any) -> bool:
-    """Whether a leaf is a function, and as far as one can see holds no weights."""
+    """Whether a leaf is a function that holds no arrays in its closure or defaults."""
     if isinstance(leaf, types.BuiltinFunctionType):
         return isinstance(leaf.__self__, types.ModuleType)
     if isinstance(leaf, types.FunctionType):
@@ -192,13 +192,13 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree that are no functions, by their path within it."""
+    """The leaves of a tree by their path, without functions."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {keystr(path): leaf for path, leaf in leaves if not is_function(leaf)}
 
 
 def rebuilt(leaves: Mapping[str, Any], plain: str | None, path: str) -> Any:
-    """The tree of plain containers with these leaves, as they were.
+    """The stored tree of dicts, lists and tuples.
 
     Args:
         leaves: The leaves by their path.
@@ -206,7 +206,7 @@ def rebuilt(leaves: Mapping[str, Any], plain: str | None, path: str) -> Any:
         path: The name of the save, for the message.
 
     Raises:
-        ParamsError: If the tree held other containers.
+        ParamsError: `plain` is None: the tree had other containers.
     """
     if plain is None:
         raise ParamsError(
@@ -220,12 +220,12 @@ def rebuilt(leaves: Mapping[str, Any], plain: str | None, path: str) -> Any:
     )
 
 
-AS_SAVED = object()  # In place of a tree to read into: whatever the structure was.
+AS_SAVED = object()  # In place of a tree `like`: the saved structure, whatever it is.
 _KEYS = re.compile(r"\['(.*?)'\]|\[(\d+)\]|\.(\w+)")
 
 
 def nested(leaves: Mapping[str, Any]) -> Any:
-    """Leaves in dicts of dicts, by the keys of their places; whole numbers are ints."""
+    """The leaves in nested dicts, by the keys of their paths; indices are int keys."""
     found: dict[Any, Any] = {}
     for place, leaf in leaves.items():
         keys = [int(n) if n else t or a for t, n, a in _KEYS.findall(place)] or [""]
@@ -237,12 +237,12 @@ def nested(leaves: Mapping[str, Any]) -> Any:
 
 
 def fitted(leaves: Mapping[str, Any], like: Any, path: str) -> Any:
-    """The tree `like` with these leaves, in the kinds, dtypes and weak types there.
+    """The tree `like` with these leaves, in its kinds, dtypes and weak types.
 
-    Instead of a tree, `AS_SAVED` gives `nested` leaves.
+    For `AS_SAVED` in place of a tree, the leaves are `nested`.
 
     Raises:
-        MisfitError: If they do not fit; the message names the place.
+        MisfitError: A leaf does not fit; the message names its place.
     """
     if like is AS_SAVED:
         return nested(leaves)
@@ -258,7 +258,8 @@ def matched(places: Collection[str], like: Any, path: str) -> dict[str, Any]:
     """The leaf of `like` at each of these places.
 
     Raises:
-        MisfitError: If one of the two has places that the other has not.
+        MisfitError: The tree has places without a leaf, or there are leaves without a
+            place in it.
     """
     if like is AS_SAVED:
         return {}
@@ -267,21 +268,21 @@ def matched(places: Collection[str], like: Any, path: str) -> dict[str, Any]:
     if models.keys() != set(places):
         differ = sorted(models.keys() ^ set(places))
         sides = ("the tree", models.keys()), ("what was saved", set(places))
-        told = [
+        lacking = [
             f"only {side} has {', '.join(own[:3])}{' ...' if len(own) > 3 else ''}"
             for side, there in sides
             if (own := [place for place in differ if place in there])
         ]
         raise MisfitError(
-            f"The params {path} do not fit the given tree: {'; '.join(told)}."
+            f"The params {path} do not fit the given tree: {'; '.join(lacking)}."
         )
     return models
 
 
 def sharding_of(model: Any) -> jax.sharding.Sharding | None:
-    """Where an array has been put on purpose; None: wherever JAX likes.
+    """The sharding on which an array was placed explicitly; None if JAX may choose.
 
-    Of keys it is the sharding of their numbers, which is what stores keep.
+    For PRNG keys it is the sharding of their key data, which is what stores keep.
     """
     if is_key(model):
         model = jax.random.key_data(model) if model.committed else None
@@ -302,7 +303,7 @@ def _fit_leaf(leaf: Any, model: Any, place: str) -> Any:
 
 
 def _converted(leaf: Any, model: Any) -> Any:
-    """The leaf as a compiled function would not tell it from the model."""
+    """The leaf in the model's type, so that a compiled function is not traced anew."""
     if is_key(model):
         return _keys(leaf, model)
     if isinstance(leaf, (str, bytes)) or isinstance(model, (str, bytes)):
@@ -337,11 +338,11 @@ def _keys(leaf: Any, model: jax.Array) -> jax.Array:
 
 
 def _refuse_others(array: Any, model: Any) -> None:
-    """Raise for an array that no conversion makes the model's without a loss."""
+    """Refuse an array that cannot be converted to the model's dtype without a loss."""
     if array.shape != np.shape(model):
         raise ValueError(
             f"an array of shape {array.shape} was saved where the tree has "
-            f"{np.shape(model)}; begin there with what training makes of it"
+            f"{np.shape(model)}; begin there with the shape that training makes of it"
         )
     if jnp.issubdtype(array.dtype, np.inexact) and _is_whole(model):
         begin = f"jnp.zeros({np.shape(model)}, jnp.{array.dtype})"
@@ -354,7 +355,7 @@ def _refuse_others(array: Any, model: Any) -> None:
 
 
 def _placed(array: Any, model: Any) -> jax.Array:
-    """The array in the model's dtype and, part by part, on the model's devices."""
+    """The array in the model's dtype, shard by shard on the model's devices."""
     sharding = sharding_of(model)
     if isinstance(model, jax.Array) and model.weak_type:
         found: jax.Array = model.at[...].set(array)  # Stays weak: no retrace.

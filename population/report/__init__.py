@@ -1,1 +1,1 @@
-"""What a person sees of a run: bars, tables, pictures."""
+"""Shows a run to people: progress bars, a table, plots."""

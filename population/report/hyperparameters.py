@@ -1,4 +1,4 @@
-"""Hyperparameters as people read them."""
+"""Hyperparameters as text and numbers by name, for tables and plots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def flattened(meta_params: Any) -> dict[str, Any]:
-    """The single hyperparameters by name; nested ones as `a/b`."""
+    """The hyperparameters by name; nested ones are named `a/b`."""
     return dict(_flattened(meta_params, ""))
 
 

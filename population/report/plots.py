@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves by lineage, hyperparameters over steps.
+"""Plots of a run: learning curves by lineage, hyperparameters over steps.
 
 Needs matplotlib (`pip install population-jax[report]`).
 """
@@ -34,7 +34,7 @@ class Line:
     Attributes:
         worker_id: The slot that trained it.
         founder: The slot in which its lineage began.
-        points: Its checkpoints; the first one stands where it branched off.
+        points: Its checkpoints by step; the first one is where it branched off.
         origin: The checkpoint that it branched off from; None at the start.
     """
 
@@ -52,11 +52,11 @@ def save(
     log_value: bool = False,
     log: Iterable[str] | None = None,
 ) -> list[pathlib.Path]:
-    """Write `learning_curves.png` and a picture of each numeric hyperparameter.
+    """Write `learning_curves.png` and a plot of each numeric hyperparameter.
 
     Args:
         controller: The run.
-        folder: Where to; made if it does not exist.
+        folder: Where the files go; made if it does not exist.
         value: What the reported value is called.
         log_value: Whether its axis is logarithmic.
         log: The names of the hyperparameters with logarithmic axes; None: those whose
@@ -109,7 +109,7 @@ def generations(controller: PopulationController) -> list[Line]:
 def learning_curves(
     axes: Axes, lines: list[Line], value: str, log_value: bool = False
 ) -> None:
-    """Draw the values over steps; a colour is the worker in which a lineage began."""
+    """Draw the values over steps, in one colour for each lineage's first worker."""
     shown: set[int] = set()
     for line in lines:
         points = ([] if line.origin is None else [line.origin]) + line.points
@@ -162,7 +162,7 @@ def schedules(axes: Axes, lines: list[Line], name: str, scale: str = "linear") -
 
 
 def _scales(space: Any) -> dict[str, str]:
-    """The scales of the hyperparameters of a run's space, but for linear ones."""
+    """The scale of each hyperparameter of a run's space that is not linear."""
     known = {} if space is None else domains(space)
     found = {name: "log" for name, domain in known.items() if domain.log}
     near_one = (n for n, d in known.items() if isinstance(d, OneMinusLogUniform))
@@ -170,7 +170,7 @@ def _scales(space: Any) -> dict[str, str]:
 
 
 def _spread_near_one(axes: Axes) -> None:
-    """An axis on which 0.9 is as far from 0.99 as that from 0.999."""
+    """Scale an axis so that 0.9 is as far from 0.99 as that is from 0.999."""
     axes.set_yscale(
         "function",
         functions=(

@@ -1,4 +1,4 @@
-"""Bars that show a run while it trains."""
+"""Progress bars of a run while it trains."""
 
 from __future__ import annotations
 

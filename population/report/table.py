@@ -1,4 +1,4 @@
-"""A run as a table: one row a worker, or a column if there is much to say of each."""
+"""A run as a table: a row for each worker, or a column if there are many entries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def print_workers(
     title: str = "",
     console: Console | None = None,
 ) -> None:
-    """Print what became of each worker.
+    """Print where each worker stands: steps, value, hyperparameters, branches.
 
     Args:
         controller: The run.

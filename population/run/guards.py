@@ -1,40 +1,48 @@
-"""What ends a run, or warns, where its loops would go on for ever."""
+"""Ends a run, or warns, where its loops would never end."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-from population.core.setbacks import SetBacks
-from population.core.unmet import Unmet
+from population.core.decisions import Decider
+from population.core.graph import JournalGraph
+from population.core.leases import LeaseRules
+from population.core.state import RunState
+from population.journal.base import Journal
 from population.run.idle import Idle
-
-if TYPE_CHECKING:
-    from population.run.open_run import Session
+from population.run.setbacks import SetBacks
+from population.run.unmet import Unmet
 
 
 class Guards:
-    """The guards of a session.
+    """The guards of an open run.
 
     Args:
-        session: The run.
+        journal: Where it is recorded.
+        graph: All checkpoints.
+        decider: Says when slots wait.
+        leases: Say which slots are held.
 
     Attributes:
         set_backs: Ends a run in which no member makes progress.
         unmet: Refuses values and saved states that never meet on one step.
-        idle: Warns of polls that never bring news.
+        idle: Warns of polls that never bring anything.
     """
 
-    def __init__(self, session: Session) -> None:
-        slots, decisions = session.slots, session.decisions
+    def __init__(
+        self,
+        journal: Journal,
+        graph: JournalGraph,
+        decider: Decider,
+        leases: LeaseRules,
+    ) -> None:
+        def may_train(state: RunState, worker_id: int) -> bool:
+            held = not leases.is_free(state, worker_id)
+            return held and not decider.waits(state, worker_id)
 
-        def may_train(worker_id: int) -> bool:
-            held = not session.leases.is_free(worker_id)
-            return held and not decisions.waits(worker_id)
-
-        self.set_backs = SetBacks(session.journal, session.graph, slots, may_train)
-        self.unmet = Unmet(slots, decisions.decision_at)
-        self.idle = Idle(decisions.wait_at)
+        self.set_backs = SetBacks(journal, graph, may_train)
+        self.unmet = Unmet(decider.decision_at)
+        self.idle = Idle(decider.wait_at)
 
     def end_nothing(self) -> None:
         """Let everything go on: a script or a budget ends it."""

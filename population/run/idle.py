@@ -2,52 +2,75 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 
-from population.core.slot import Slot
+from population.core.known import Slot
+from population.core.state import RunState
 
 logger = logging.getLogger("population")
 _AT_ONE_STEP = 1_000
 _WITHOUT_REPORT = 10_000
 
 
+@dataclasses.dataclass(slots=True)
+class _Polls:
+    """Polls of a slot's present generation that brought nothing.
+
+    Attributes:
+        row: The generation.
+        count: How many.
+        step: At which the last one was.
+        repeats: How many at that step.
+    """
+
+    row: int
+    count: int = 0
+    step: int = -1
+    repeats: int = 0
+
+
 class Idle:
-    """The polls of a session's loops that bring no news. Counting costs nanoseconds.
+    """The polls of a run's loops that bring nothing. Counting costs nanoseconds.
 
     Args:
         wait_at: The step at which a slot waits: there a loop of the two calls polls on
             purpose.
     """
 
-    def __init__(self, wait_at: Callable[[int], int | None]) -> None:
+    def __init__(self, wait_at: Callable[[RunState, int], int | None]) -> None:
         self._wait_at = wait_at
+        self._polls: dict[int, _Polls] = {}
         self._said: set[str] = set()
 
-    def note(self, slot: Slot, step: int) -> None:
+    def note(self, state: RunState, slot: Slot, step: int) -> None:
         """A loop has polled a slot's present generation at this step."""
-        slot.polls += 1
-        if step != slot.polled_at:
-            slot.polled_at, slot.repeats = step, 1
+        row, worker_id = slot.generation.row, slot.generation.worker_id
+        polls = self._polls.get(worker_id)
+        if polls is None or polls.row != row:
+            polls = self._polls[worker_id] = _Polls(row)
+        polls.count += 1
+        if step != polls.step:
+            polls.step, polls.repeats = step, 1
         else:
-            slot.repeats += 1
-            if slot.repeats == _AT_ONE_STEP:
-                self._stands_still(slot)
-        if slot.polls == _WITHOUT_REPORT:
+            polls.repeats += 1
+            if polls.repeats == _AT_ONE_STEP:
+                self._stands_still(state, worker_id, polls)
+        if polls.count == _WITHOUT_REPORT:
             self._is_silent(slot)
 
-    def _stands_still(self, slot: Slot) -> None:
-        worker_id = slot.generation.worker_id
-        limit = self._wait_at(worker_id)
-        if limit is not None and slot.polled_at >= limit:
-            slot.repeats = 0
+    def _stands_still(self, state: RunState, worker_id: int, polls: _Polls) -> None:
+        limit = self._wait_at(state, worker_id)
+        if limit is not None and polls.step >= limit:
+            polls.repeats = 0
             return
         self._say(
             "A loop has asked for news %d times at step %d of worker %d: its step is "
             "not counted on. Write worker.step += 1 after each training step; with the "
             "two calls, pass the number of steps trained so far.",
             _AT_ONE_STEP,
-            slot.polled_at,
+            polls.step,
             worker_id,
         )
 

@@ -1,68 +1,40 @@
-"""Who holds a lease: a worker in a process of some host, and whether it is still there.
+"""Whether the owner of a lease is still there: its process, and its part of it.
 
-A process is told by its id and by when it began, in the kernel's own ticks, which no
+A process is known by its id and by when it began, in the kernel's own ticks, which no
 change of the clock moves.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import pathlib
 import secrets
 import socket
 import weakref
-from typing import NamedTuple
+from typing import NoReturn
 
-from population.base.errors import damaged
+from population.core.owners import Owner
 
 _PROC = pathlib.Path("/proc")
 _START_TIME = 19  # Field 22 of /proc/PID/stat, counted behind the name.
 
 
-class Owner(NamedTuple):
-    """Where something lives.
-
-    Attributes:
-        host: Name of the machine.
-        place: The boot of the machine and the process's name space: within one, process
-            ids can be compared.
-        pid: The process.
-        started: When it began; no later process of this id has the same.
-        token: Which of the process's holders it is.
-    """
-
-    host: str
-    place: str
-    pid: int
-    started: str
-    token: str
-
-    @property
-    def text(self) -> str:
-        """The owner as a journal keeps it."""
-        return json.dumps(self)
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
-
-
-class Holder:
-    """Somebody in this process who may hold leases, until it is closed or forgotten.
+class LeaseHolder:
+    """A part of this process that may hold leases, until it is closed or collected.
 
     Args:
         within: Another one, with which it is closed; None: it stands alone.
 
     Attributes:
-        owner: What others know of it.
-        text: The same, as a journal keeps it.
-        within: The same.
+        owner: What other processes know of it.
+        text: `owner` as a journal keeps it.
+        within: The holder with which it is closed, or None.
         closed: Whether it holds nothing any more.
         warm: Whether it has made its first step, and so has compiled.
     """
 
-    def __init__(self, within: Holder | None = None) -> None:
+    def __init__(self, within: LeaseHolder | None = None) -> None:
         pid = os.getpid()
         token = secrets.token_hex(4)
         self.owner = Owner(_host(), _place(), pid, _own_start(pid), token)
@@ -73,34 +45,17 @@ class Holder:
         _HOLDERS[self.owner.token] = self
 
 
-_HOLDERS: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()
+_HOLDERS: weakref.WeakValueDictionary[str, LeaseHolder] = weakref.WeakValueDictionary()
 
 
-def is_within(owner: Owner, holder: Holder) -> bool:
+def is_within(owner: Owner, holder: LeaseHolder) -> bool:
     """Whether an owner is this holder, or one that is closed with it."""
     found = _HOLDERS.get(owner.token)
     return found is not None and holder in (found, found.within)
 
 
-@functools.lru_cache(maxsize=4096)
-def owner_of(text: str) -> Owner:
-    """The owner that a journal's text names.
-
-    Raises:
-        JournalError: If it names none.
-    """
-    try:
-        host, place, pid, started, token = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise damaged(f"{error} in the owner {text[:60]!r}") from error
-    texts = (host, place, started, token)
-    if type(pid) is not int or pid < 0 or any(type(x) is not str for x in texts):
-        raise damaged(f"{text[:60]!r} is no owner")
-    return Owner(host, place, pid, started, token)
-
-
 def is_gone(owner: Owner) -> bool:
-    """Whether it can be told for sure that an owner will never be heard of again."""
+    """Whether an owner is certainly dead or closed."""
     if is_foreign(owner):
         return False
     pid = os.getpid()
@@ -118,19 +73,18 @@ def is_gone(owner: Owner) -> bool:
     return space == our_space and _started(owner.pid) != owner.started
 
 
-def check_not_forked(pid: int) -> None:
+def refuse_fork() -> NoReturn:
     """Refuse to go on in a child of the process that opened a run.
 
     Raises:
         RuntimeError: Saying what to do instead.
     """
-    if pid != os.getpid():
-        raise RuntimeError(
-            "A controller must not be used in a process that was forked from its own, "
-            "nor its run be opened there: SQLite's locks do not hold in it. Begin such "
-            "processes with spawn, as population.engines.processes does, or before the "
-            "run is opened."
-        )
+    raise RuntimeError(
+        "A controller must not be used in a process that was forked from its own, nor "
+        "its run be opened there: SQLite's locks do not hold in it. Begin such "
+        "processes with spawn, as population.engines.processes does, or before the run "
+        "is opened."
+    )
 
 
 def is_foreign(owner: Owner) -> bool:
@@ -159,7 +113,7 @@ def _own_start(pid: int) -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began; None if there is none, or it is dead but not yet buried."""
+    """When a process began; None if there is none, or it is a zombie process."""
     if not (_PROC / "self/stat").exists():
         return _started_elsewhere(pid)
     try:
@@ -170,7 +124,7 @@ def _started(pid: int) -> str | None:
 
 
 def _started_elsewhere(pid: int) -> str | None:
-    """The same where there is no /proc."""
+    """When a process began, where there is no /proc."""
     import psutil
 
     try:

@@ -30,7 +30,7 @@ def changed(before: Any, now: Any) -> str:
 
     Args:
         before: What `settings` gave, as it was recorded.
-        now: The same of the present mutator.
+        now: What `settings` gives of the present mutator.
 
     Returns:
         Text such as "steps_per_exploit: 20 -> 40, factors[0]: 0.8 -> 0.5".

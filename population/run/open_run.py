@@ -1,122 +1,123 @@
-"""A run that is open in this process: the transactions around polls and reports.
+"""A run that is open in this process: one lock, one transaction, effects afterwards.
 
 A report is checked and encoded and its arrays are saved; only then the write lock is
-taken: catch up with what other processes wrote, record, decide, apply, commit. If
-anything fails on the way, the journal rolls back, and what is kept of it in memory is
-read anew at the next call.
+taken. Within the transaction rules say what is to be recorded; each record is written
+and applied to what is known in memory. Effects (files to remove, events, lines of the
+log) follow from the records after the commit. If anything fails, the journal rolls
+back, and what is known is loaded at the next call.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import pathlib
 import time
-from collections.abc import Callable, Collection, Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from population.base import codec
 from population.base.errors import closed
 from population.base.interfaces import Mutator
-from population.base.log_once import Notices
-from population.base.types import ActiveWorker, Checkpoint, Held
-from population.core import reports
-from population.core.catching_up import catch_up
-from population.core.decisions import Decisions
+from population.base.log_once import LogOnce, Notices
+from population.base.types import ActiveWorker, Checkpoint, InMemory
+from population.core import loading, reachability, reports
+from population.core.decisions import Decider
 from population.core.graph import JournalGraph
-from population.core.incoming import Incoming
-from population.core.leases import Leases
-from population.core.reachability import in_use
-from population.core.retention import Keep
-from population.core.slots import Slots
+from population.core.leases import LeaseRules, Silence
+from population.core.state import RunState
+from population.core.step import EncodedReport, Moment
 from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import Journal
-from population.run import intake, liveness
-from population.run.claims import Claims
+from population.journal.records import Lease
+from population.run import liveness
+from population.run.deciding import Deciding
 from population.run.events import Events
 from population.run.guards import Guards
-from population.run.held import Holdings
-from population.run.liveness import Holder
-from population.run.lock import Door
-from population.run.options import Rules
-from population.run.params_manager import Keeper
-from population.run.sweeping import Sweeper
+from population.run.liveness import LeaseHolder
+from population.run.lock import RunLock
+from population.run.open_time import OpenTime
+from population.run.options import Options
+from population.run.params_manager import ParamsManager, unsaved
+from population.run.transaction import Transaction
 
 Result = TypeVar("Result")
 
 
-class Session:
+class OpenRun:
     """What the controller, its workers and the engines share. Safe for threads.
 
     Args:
         journal: Where the run is recorded.
-        keeper: Keeps its params.
+        params: Keeps its params.
         mutator: The policy.
         log_dir: The run folder, or None.
-        rules: What else is fixed while it is open.
+        options: What else is fixed while it is open.
 
     Attributes:
-        held: Which weights that this process keeps itself still count.
         graph: All checkpoints.
-        slots: What is known of each slot.
-        decisions: The mutator at work.
-        leases: Who trains which slot.
-        claims: What workers do about that.
-        guards: What ends a run that would go on for ever.
+        decider: The mutator.
+        deciding: Records reports and puts decisions in force.
+        leases: The rules of leases.
+        guards: End a run that would never end by itself.
         events: Tells `on_event`.
         notices: Says which hyperparameters are not in force.
         probes: What `init` was found to make of meta_params.
-        news: The lock that guards everything here; notified when something has changed.
+        lock: Guards everything here; notified when something has changed.
         holder: This process, as one that has opened the run.
-        open_s: Seconds that the run was open, up to `watched_at`.
+        all_holder: Who has claimed all slots in this process, or None.
+        open_time: For how long the run was open.
+        size: How many slots there are.
         closed: Whether the run was closed.
+        in_memory: Recorded weights in this memory, as far as it is known.
+        numbered: How many reports of weights in this memory there were.
     """
+
+    size = 0
 
     def __init__(
         self,
         journal: Journal,
-        keeper: Keeper,
+        params: ParamsManager,
         mutator: Mutator[Any],
         log_dir: pathlib.Path | None,
-        rules: Rules,
+        options: Options,
     ) -> None:
         self.journal = journal
-        self.keeper = keeper
-        self.mutator = mutator
-        self.rules = rules
-        self.sweeper = Sweeper(keeper, rules.keep or Keep())
+        self.params = params
         self.log_dir = log_dir
-        self.seed = rules.seed
-        self.stop = rules.stop
-        self._clock = rules.clock
+        self.options = options
+        self.seed, self.stop = options.seed, options.stop
         self.notices, self.probes = Notices(), Probes()
-        self.news = Door()
-        self.graph = JournalGraph(journal, self.news.lock, log_dir)
-        self.slots = Slots(journal, self.graph, rules.mode)
-        self.decisions = Decisions(
-            mutator, journal, self.graph, self.slots, rules.seed, rules.stop
-        )
-        self.waits = self.decisions.waits
-        self.guards = Guards(self)
-        self.leases = Leases(
-            journal, self.slots, self.waits, rules.clock, rules.worker_timeout
-        )
-        self.claims = Claims(self)
-        self.events = Events(rules.on_event, self.news)
-        self.holder = Holder()
-        self.held = Holdings(self, self.holder.owner.token)
-        self._stale = False
-        self._behind = False
+        self.lock = RunLock()
+        self.graph = JournalGraph(journal, self.lock.lock, log_dir)
+        self.decider = Decider(mutator, self.graph, options.seed, options.stop.steps)
+        silence = Silence(options.worker_timeout, options.clock())
+        self.leases = LeaseRules(silence, liveness.is_gone)
+        rules = self.decider, self.leases
+        self.guards = Guards(journal, self.graph, *rules)
+        self.deciding = Deciding(*rules, self.guards)
+        self.events = Events(options.on_event, self.lock)
+        self.log_once = LogOnce()
+        self.holder = LeaseHolder()
+        self._pid = self.holder.owner.pid
+        self.all_holder: LeaseHolder | None = None
         self.closed = False
-        self.watched_at = 0.0
-        self.open_s = 0.0
+        self.open_time = OpenTime(options.clock)
+        self._state: RunState | None = None
+        self._transaction: weakref.ref[Transaction] | None = None
+        self.in_memory: set[InMemory] = set()
+        self.numbered = 0
 
     def close(self) -> None:
         """Close the journal, and end every worker."""
-        with self.news.lock:
+        with self.lock.lock:
             self.closed = self.holder.closed = True
             self.journal.close()
-            self.news.notify_all()
-        self.keeper.close()
+            self.lock.notify_all()
+        self.params.close()
 
     def check_open(self, *, to_train: bool = False) -> None:
         """Refuse a call on a run that was closed, or can only be looked at.
@@ -131,93 +132,85 @@ class Session:
 
     def wake(self) -> None:
         """Have every waiting worker look again."""
-        with self.news.lock:
-            self.news.notify_all()
+        with self.lock.lock:
+            self.lock.notify_all()
 
-    def check_id(self, worker_id: Any) -> int:
-        """A worker id as an int of this population."""
-        return self.slots.check_id(worker_id)
+    def state(self) -> RunState:
+        """What is known of the run, with what other processes have recorded.
 
-    def lose(self, worker_ids: Collection[int], *, remind: bool = False) -> None:
-        """Say which slots are lost: they leave `view.live`, and decisions come without.
+        Called with the lock. Within a transaction it is what that has made of it.
+        """
+        running = self._transaction and self._transaction()
+        if running:
+            return running.state
+        if self.closed:
+            if self._state is None:
+                raise closed(self.log_dir)
+            return self._state
+        if os.getpid() != self._pid:
+            liveness.refuse_fork()
+        # None should this not come to its end: `changed` tells its news only once.
+        state, self._state = self._state, None
+        if self.journal.changed() or state is None:
+            state = self._caught_up(state)
+        self._state = state
+        return state
+
+    def adopt(self, state: RunState) -> None:
+        """The run was opened; this is what is known of it."""
+        self.size = len(state.slots)
+        self.leases.silence.look(self.clock())
+        self.leases.silence.see(state.leases.values())
+        self._state = state
+
+    def transact(
+        self,
+        work: Callable[[Transaction], Result],
+        new: Sequence[EncodedReport] = (),
+    ) -> Result:
+        """Run `work` in a transaction; all that it does is recorded, or nothing.
+
+        Called with the lock.
 
         Args:
-            worker_ids: The slots.
-            remind: Whether to ask the mutator again, as there may be no further report.
+            work: Gets the transaction.
+            new: The reports that it records.
         """
-        lost = {self.slots.check_id(worker_id) for worker_id in worker_ids}
-        with self.news.lock:
-            self.transact([], lambda: self.claims.lose(lost, remind=remind))
-        self.news.drain()
+        if self.closed:
+            self.check_open()
+        if self._transaction and self._transaction():
+            raise RuntimeError(
+                "A mutator must not call the controller while it decides: use the view "
+                "that it is given."
+            )
+        has_saved = _has_saved(new)
+        tx = state = None
+        transaction = self.journal.transaction()
+        try:
+            with transaction:
+                state = self.state()
+                self._state = None  # Until it is known what becomes of this.
+                tx = Transaction(self.journal, state, self.graph, self.moment(state))
+                tx.tells = self.events.on_event is not None
+                tx.reader = self.reader
+                self._transaction = weakref.ref(tx)
+                result = work(tx)
+                if has_saved:
+                    tx.do(self.params.sweep(tx, new, lambda: self.reachable(state)))
+        except BaseException as error:
+            transaction.__exit__(type(error), error, None)  # A Ctrl-C may have come.
+            self._transaction = None
+            if tx is None or tx.records:
+                self.graph.forget()  # What was read within it.
+            else:
+                self._state = state  # Most refusals change nothing.
+            raise
+        self._transaction = None
+        self._state = state
+        self._after(tx, new, has_saved)
+        return result
 
-    def claim_weights(self) -> None:
-        """From now on the weights are the library's business."""
-        with self.news.lock:
-            self.check_open(to_train=True)
-            if not self.graph.keeps_weights:
-                self.transact([], self.note_claim)
-
-    def note_claim(self) -> None:
-        """Record that they are, within a transaction."""
-        if not self.graph.keeps_weights:
-            self.journal.add_fact("claimed", codec.encode(self.slots.row))
-
-    def poll(
-        self, worker_id: Any, generation_id: Any, step: Any, params: Any = None
-    ) -> ActiveWorker | None:
-        """The slot's work if it is not this generation; None to carry on."""
-        if self.closed or self.journal.read_only:
-            self.check_open(to_train=True)
-        worker_id, step = self.slots.check_id(worker_id), codec.integer(step, "step")
-        with self.news.lock:
-            self.refresh()
-            slot = self.slots[worker_id]
-            generation = slot.generation
-            current = generation_id == generation.generation_id
-            if current:
-                reports.check_step(generation, step)
-                self.guards.idle.note(slot, step)
-                if self.leases.timeout is None:
-                    return None
-            place = worker_id, generation_id, step
-            own = not current and intake.supersedes(self, *place)
-        if self.leases.timeout is not None:
-            with self.news.lock:
-                self.claims.alive(self.claims.of_all, worker_id)
-                generation = self.slots[worker_id].generation
-            self.news.drain()
-            if generation_id == generation.generation_id:
-                return None
-        kept = None
-        if own and params is not None and type(params) is not Held:
-            kept = self.keeper.prepare(worker_id, generation_id, step, params)
-        return self.resume(worker_id, kept)
-
-    def resume(self, worker_id: int, kept: Incoming | None = None) -> ActiveWorker:
-        """The slot at its resume point; a new generation if that lies further back.
-
-        Args:
-            worker_id: The slot.
-            kept: Params of a superseded generation to record on the way.
-        """
-        with self.news.lock:
-            self.refresh()
-            newest, mine = self.slots[worker_id].newest, self.claims.of_all is not None
-            there = mine or type(newest.params) is not Held
-            if kept is None and there and self.graph.resume_point(newest) is newest:
-                return self.active(worker_id)
-
-            def work() -> None:
-                if kept is not None:
-                    reports.keep(self.slots, kept)
-                self.go_back(worker_id, own=mine)
-
-            self.transact([kept] if kept else [], work)
-            found = self.active(worker_id)
-        self.news.drain()
-        return found
-
-    def incoming(self, *report: Any, plain: bool = True) -> Incoming:
+    def encode(self, *report: Any, plain: bool = True) -> EncodedReport:
         """Check and encode a report and save its arrays, before any lock is taken.
 
         Args:
@@ -226,175 +219,176 @@ class Session:
         """
         if self.closed or self.journal.read_only:
             self.check_open(to_train=True)
-        return intake.check_and_save(self, *report, plain=plain)
+        new = reports.check(self.size, self.graph.own, *report)
+        if new.params_text is not None:
+            return new
+        if type(new.params) is InMemory:
+            held = self._numbered(new.params)
+            return new._replace(params=held, params_text=codec.encode_params(held))
+        has_tree = new.params is not None and type(new.params) is not str
+        if has_tree and self.graph.generation(new.generation_id) is None:
+            return new._replace(params=None)  # It will be dropped: save nothing.
+        return self.params.save(new, plain=plain)
 
-    def check_progress(self) -> None:
-        """After a commit: RuntimeError if no member makes progress."""
-        with self.news.lock:
-            self.guards.set_backs.check()
-
-    def commit(
-        self, incoming: Sequence[Incoming], holder: Holder | None = None
+    def submit(
+        self,
+        new: Sequence[EncodedReport],
+        holder: LeaseHolder | None = None,
+        before: Callable[[Transaction], object] | None = None,
     ) -> dict[int, ActiveWorker]:
-        """Record reports, decide and apply, all or nothing.
+        """Record reports, decide and put branches in force: all or nothing.
+
+        What was saved for reports that are not recorded is removed.
 
         Args:
-            incoming: The reports.
-            holder: The worker that reports; None: who has claimed all slots, or a
-                raw loop.
+            new: The reports.
+            holder: The worker that reports; None: who has claimed all slots, or a loop
+                of the two calls.
+            before: Records what comes first.
 
         Returns:
             The slots that were branched, with their work.
         """
-        holder = holder or self.claims.of_all
-
-        def record_and_decide() -> Collection[int]:
-            self.held.begin(incoming)
-            self.claims.heard_of(incoming, holder)
-            news = [reports.record(self.slots, new) for new in incoming]
-            self.guards.unmet.check(incoming)
-            self.events.reported(news)
-            branched = self.decisions.decide(news)
-            if branched:
-                self.events.branched([self.slots[worker_id] for worker_id in branched])
-            return branched
-
-        with self.news.lock:
-            branched = self.transact(incoming, record_and_decide)
-            if self.slots.taken:
-                self.news.later(lambda: self.sweeper.tidy(self))
-            found = {worker_id: self.active(worker_id) for worker_id in branched}
-        self.news.drain()
+        by = holder or self.all_holder
+        text = None if by is None else by.text
+        submit = self.deciding.submit
+        work = functools.partial(submit, new=new, holder=text, before=before)
+        found: dict[int, ActiveWorker] = {}
+        if self.closed:
+            self.params.forget(new)  # Else it would be left to a later process.
+        try:
+            with self.lock.lock:
+                branched = self.transact(work, new)
+                if branched and self._state is not None:
+                    for worker_id in branched:
+                        found[worker_id] = self._active(self._state, worker_id)
+        except BaseException:
+            self.undo(new)
+            raise
+        if self.lock.pending:
+            self.lock.drain()
         return found
 
-    def report(self, holder: Holder, *report: Any) -> float:
+    def undo(self, new: Sequence[EncodedReport]) -> None:
+        """Remove what was saved for reports, unless it was recorded."""
+        if _has_saved(new):
+            with self.lock.lock:
+                unrecorded = unsaved(self.journal, new)
+            self.params.forget(unrecorded)
+
+    def report(self, holder: LeaseHolder, *report: Any) -> float:
         """Report for a `Worker`; say how long it took without saving the params."""
-        new = self.incoming(*report, plain=False)
+        new = self.encode(*report, plain=False)
         start = time.perf_counter()
-        self.commit([new], holder)
-        self.check_progress()
+        self.submit((new,), holder)
+        if self.guards.set_backs.is_counting:
+            self.check_progress()
         return time.perf_counter() - start
 
-    def workers(self) -> list[ActiveWorker]:
-        """What each slot works on."""
-        self.check_open()
-        with self.news.lock:
-            self.refresh()
-            return [self.active(worker_id) for worker_id in range(len(self.slots))]
+    def check_progress(self) -> None:
+        """After a report: RuntimeError if no member makes progress."""
+        if not self.guards.set_backs.is_counting:
+            return
+        with self.lock.lock:
+            if self._state is not None:
+                self.guards.set_backs.check(self._state)
 
-    def newest(self, worker_id: int) -> Checkpoint:
-        """A slot's newest checkpoint."""
-        self.check_open()
-        with self.news.lock:
-            self.refresh()
-            return self.slots.newest(worker_id)
+    def active(self, worker_id: int) -> ActiveWorker:
+        """What a slot works on, and when it waits. Called with the lock."""
+        return self._active(self.state(), worker_id)
+
+    def _active(self, state: RunState, worker_id: int) -> ActiveWorker:
+        wait_at = self.decider.wait_at(state, worker_id)
+        return state.work(worker_id)._replace(wait_at=wait_at)
+
+    def waits(self, worker_id: int) -> bool:
+        """Whether a slot waits. Called with the lock."""
+        return self.decider.waits(self.state(), worker_id)
 
     def finished(self) -> bool:
         """Whether `stop` has ended the run, or it was closed."""
-        with self.news.lock:
+        with self.lock.lock:
             if self.closed:
                 return True
-            self.refresh()
-            before, self.watched_at = self.watched_at, self._clock()
-            self.open_s += max(0.0, self.watched_at - before)  # A clock may go back.
-            if not ended(self.stop, self.slots, self.open_s):
+            state = self.state()
+            if not ended(self.stop, state, self.open_time.look()):
                 return False
             self.events.finished()
-        self.news.drain()
+        self.lock.drain()
         return True
 
-    def reachable(self) -> dict[int, Checkpoint]:
+    def reachable(self, state: RunState) -> dict[int, Checkpoint]:
         """The checkpoints whose params may still be needed, by row."""
-        self.check_open()
-        with self.news.lock, self.journal.reading():
-            self.refresh()
-            return in_use(self)
+        return reachability.reachable(state, self.graph, self.decider)
 
-    def transact(
-        self, incoming: Sequence[Incoming], work: Callable[[], Result]
-    ) -> Result:
-        """Run `work`; all that it does and its arrays are recorded, or nothing."""
-        if self.closed:
-            self.check_open()
-        fresh = [new for new in incoming if new.bytes is not None]
-        before, held = None, self.held.mark()
-        self._stale |= self.journal.abandon()  # What a Ctrl-C has cut short.
-        try:
-            with self.journal:
-                self.refresh()
-                before = self._mark()
-                self.slots.begin(self._clock())
-                result = work()
-                self.held.settle(incoming)
-                removed = self.sweeper.sweep(self) if self.slots.taken else []
-        except BaseException:
-            self.journal.abandon()
-            self._stale |= before != self._mark()  # Most refusals change nothing.
-            self.graph.forget()
-            self.events.forget()
-            self.sweeper.forget()
-            self.held.restore(held)
-            self.keeper.forget_unrecorded(fresh, self.graph)
-            raise
-        self.events.tell()
-        self.guards.set_backs.note(incoming, self.slots.opened)
-        self.news.notify_all()
-        if fresh:
-            self.keeper.forget(fresh, self.slots.taken)
-            self.sweeper.drop(self, removed)
-        return result
+    def clock(self) -> float:
+        """Seconds since the epoch."""
+        return self.options.clock()
 
-    def refresh(self) -> None:
-        """Take in what other processes have recorded."""
-        if self.closed:
-            return
-        liveness.check_not_forked(self.holder.owner.pid)
-        self._behind |= self.journal.changed()
-        if not (self._behind or self._stale):
-            return
-        whole, self._stale = self._stale, True  # Should this not come to its end.
-        self.sweeper.forget()
-        self.held.forget()
+    @property
+    def reader(self) -> str | None:
+        """In whose memory weights may be that this process hands out, or None."""
+        return None if self.all_holder is None else self.holder.owner.token
+
+    def moment(self, state: RunState) -> Moment:
+        """When a transaction takes place that begins now."""
+        clock = self.options.clock()
+        now = clock if state.time < clock < float("inf") else state.time
+        return Moment(now, state.row + 1, clock)
+
+    def _caught_up(self, state: RunState | None) -> RunState:
+        """What is known, with what others have written; loaded anew if that is less."""
+        # What passed before this is not the silence of a slot that has changed.
+        self.leases.silence.look(self.clock())
         with self.journal.reading():
-            if whole or not catch_up(self.slots, self.decisions, self.leases):
-                self.reload()
-        self._stale = self._behind = False
+            if state is None or not loading.catch_up(state, self.journal):
+                state = loading.load(self.journal, self.graph, self.options.mode)
+        self.leases.silence.see(state.leases.values())
+        return state
 
-    def reload(self) -> None:
-        """Read from the journal all that is kept of it in memory."""
-        self.slots.load()
-        self.decisions.load()
-        self.leases.load()
-        self._stale = False
+    def _numbered(self, params: InMemory) -> InMemory:
+        """Params in the memory of this process, with a number of their own.
 
-    def go_back(self, worker_id: int, reason: str = "", *, own: bool = False) -> None:
-        """Open a generation at the slot's resume point if that lies further back.
-
-        Args:
-            worker_id: The slot.
-            reason: Open one in any case, for this reason.
-            own: Whether it may go on from what this process holds.
+        Raises:
+            ValueError: They are of another report.
         """
-        self.held.lapse_at(worker_id, own=own)
-        slot = self.slots[worker_id]
-        point = self.graph.resume_point(slot.newest)
-        if reason or point.row != slot.newest.row:
-            meta = slot.generation.meta_params
-            self.slots.open(worker_id, point, meta, reason or "resume")
+        if params != InMemory():
+            raise ValueError(
+                f"A report of weights in memory needs InMemory(), got {params!r}, "
+                "which is of another report. The controller numbers them."
+            )
+        self.numbered += 1
+        return InMemory(self.holder.owner.token, self.numbered)
 
-    def reject(self, checkpoint: Checkpoint, reason: str) -> None:
-        """Record that params are damaged; called within a transaction."""
-        self.sweeper.reject(self, checkpoint, reason)
-        self.reload()
-        self._stale = True  # Should this be rolled back.
-        self.slots.begin(self._clock())
+    def _after(
+        self, tx: Transaction, new: Sequence[EncodedReport], has_saved: bool
+    ) -> None:
+        """Let the effects of a transaction follow; it is committed."""
+        for report in new:
+            if type(report.params) is InMemory and tx.recorded(report):
+                self.in_memory.add(report.params)
+        for note in tx.notes:
+            self.log_once(*note)
+        if tx.events:
+            self.events.tell(tx.events)
+        if tx.restarts or self.guards.set_backs.is_counting:
+            self.guards.set_backs.note(tx.state, tx.before, new, tx.restarts)
+        if new and self.guards.unmet.found:
+            self.guards.unmet.keep()
+        if self.leases.timeout is not None:
+            self.leases.silence.see(r for r in tx.records if isinstance(r, Lease))
+        self.lock.changed.notify_all()
+        if has_saved:
+            for effect in (*self.params.after(tx, new), self._remove_leftovers):
+                self.lock.later(effect)
 
-    def active(self, worker_id: int) -> ActiveWorker:
-        """What a slot works on, and when it waits."""
-        wait_at = self.decisions.wait_at(worker_id)
-        return self.slots.work(worker_id)._replace(wait_at=wait_at)
+    def _remove_leftovers(self) -> None:
+        self.params.remove_leftovers(self.journal, self.lock.lock)
 
-    def _mark(self) -> tuple[object, ...]:
-        """Changes with all that is kept in memory of the journal."""
-        counts = self.decisions.count, self.leases.change, self.held.change
-        return self.slots.row, self.slots.saved, self.slots.losses, *counts
+
+def _has_saved(new: Sequence[EncodedReport]) -> bool:
+    """Whether the params store has saved anything for these reports."""
+    for report in new:
+        if report.bytes is not None:
+            return True
+    return False

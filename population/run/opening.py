@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from population.base import codec, durable
 from population.base.errors import JournalError
 from population.base.run_paths import OWN_FOLDER
 from population.base.types import Start
-from population.core.incoming import Incoming
+from population.core import branching, loading, reachability
+from population.core.facts import texts_of
+from population.core.owners import owner_of
+from population.core.state import RunState
+from population.core.step import EncodedReport, Step
 from population.journal import sqlite_file
 from population.journal.base import Journal
+from population.journal.records import Fact, Opening
 from population.journal.sqlite import SqliteJournal
 from population.journal.sqlite_file import JOURNAL_NAME
-from population.run import resuming, structures
+from population.run import liveness, resuming, structures
+from population.run.open_run import OpenRun
 from population.run.params_manager import PARAMS_FOLDER
-from population.run.sweeping import Sweeper
-
-if TYPE_CHECKING:
-    from population.run.open_run import Session
+from population.run.transaction import Transaction, within
 
 _GENERATION = re.compile(r"[0-9A-Za-z_]+-[0-9]+-[0-9]+")
 
@@ -30,99 +33,151 @@ _NEWEST = 200
 
 
 def open_run(
-    session: Session, starts: Sequence[Start], metas: Sequence[str], space: Any
+    run: OpenRun, starts: Sequence[Start], metas: Sequence[str], space: Any
 ) -> None:
     """Go on with the run that the journal holds, or make a new one.
 
     Args:
-        session: The run.
+        run: The run.
         starts: Where each slot begins.
         metas: The meta_params of `starts`, encoded.
         space: What the meta_params may be, or None.
 
     Raises:
-        RunMismatchError: If the journal holds a run under other rules, or with another
+        RunMismatchError: The journal holds a run under other rules, or with another
             structure of its meta_params.
-        ValueError: If the meta_params of a new run are not of the space, or `mutate_fn`
+        ValueError: The meta_params of a new run are not of the space, or `mutate_fn`
             could not explore them.
     """
-    journal, keeper, rules = session.journal, session.keeper, session.rules
+    journal, params, options = run.journal, run.params, run.options
+    now = resuming.facts(
+        run.decider.mutator,
+        len(starts),
+        options.mode,
+        options.seed,
+        resuming.new_token(),
+    )
     if journal.read_only:
-        return _open_to_look(session, len(starts))
-    keeper.begin(session.holder.owner.token)
-    token = resuming.new_token()
-    now = resuming.facts(session.mutator, len(starts), rules.mode, rules.seed, token)
-    incoming: list[Incoming] = []
+        return _open_to_look(run, now)
+    params.begin(run.holder.owner.token)
+    first: list[EncodedReport] = []
     try:
-        if not journal.facts():
+        if not texts_of(journal):
             resuming.check_within(space, starts)
-            structures.check_new(session.mutator, metas)
-            run = codec.decode(now["run"])
-            for i, start in enumerate(starts):
-                saved = keeper.prepare(i, f"{run}-{i}-0", start.step, start.params)
-                incoming.append(saved)
-        with journal:
-            taken = _recorded(session, now, incoming, metas, space)
+            structures.check_new(run.decider.mutator, metas)
+            for new in _reports_of(starts, now):
+                first.append(params.save(new))
+        tx = within(journal, lambda: _opened(run, now, first, metas, space))
     except BaseException:
-        fresh = [new for new in incoming if new.fresh]
-        keeper.forget_unrecorded(fresh, session.graph)
+        run.undo(first)
         raise
-    keeper.forget(incoming, taken)
+    for effect in params.after(tx, first):
+        effect()
+    run.adopt(tx.state)
+    return None
 
 
-def _recorded(
-    session: Session,
+def _reports_of(
+    starts: Sequence[Start], now: Mapping[str, str]
+) -> Iterator[EncodedReport]:
+    """The first checkpoint of each slot, as if it were reported."""
+    token = codec.decode(now["run"])
+    for worker_id, start in enumerate(starts):
+        place = worker_id, f"{token}-{worker_id}-0", start.step, start.params
+        yield EncodedReport(*place, None, None, None, None)
+
+
+def _opened(
+    run: OpenRun,
     now: dict[str, str],
-    incoming: Sequence[Incoming],
+    first: Sequence[EncodedReport],
     metas: Sequence[str],
     space: Any,
-) -> list[Incoming]:
-    """Record the opening; say which of the first params were recorded with it."""
-    journal, keeper, rules = session.journal, session.keeper, session.rules
-    taken: list[Incoming] = []
-    recorded = journal.facts()
+) -> Transaction:
+    """Record the opening, within its transaction."""
+    journal, params, options = run.journal, run.params, run.options
+    recorded = texts_of(journal)
     if recorded:
-        resuming.check(recorded, now)
-        place = session.mutator, space, metas, session.log_dir
-        structures.check_resumed(journal, *place)
-        resuming.warn_of_settings(recorded, now)
-        session.reload()
-        end = session.slots.row
-        for _ in journal.records(max(0, end - _NEWEST), end):
-            pass  # None of the newest rows is missing, or damaged.
-        resuming.check_host(journal, rules.clock(), session.leases.timeout)
+        state = _resumed(run, recorded, now, metas, space)
     else:
-        _create(session, now, incoming, metas)
-        taken = session.slots.taken
-    resuming.record_space(journal, recorded, space)
-    own = session.log_dir and session.log_dir / PARAMS_FOLDER
-    is_given = keeper.store is not None and (
-        getattr(keeper.store, "folder", None) != own
+        token = codec.decode(now["run"])
+        state = RunState(token, len(metas), options.mode, journal, run.graph)
+    tx = Transaction(journal, state, run.graph, run.moment(state))
+    if not recorded:
+        tx.do(Step(tuple(Fact(key, text) for key, text in now.items())))
+        for step in branching.start(state, first, metas, tx.at):
+            tx.do(step)
+        tx.do(Step((run.decider.init(state),)))
+    own = run.log_dir and run.log_dir / PARAMS_FOLDER
+    is_given = params.store is not None and (
+        getattr(params.store, "folder", None) != own
     )
-    keep = resuming.record_params(journal, recorded, rules.keep, keeper.store, is_given)
-    keeper.guard(journal.facts(), session.holder.owner)
-    session.sweeper = Sweeper(keeper, keep)
-    session.sweeper.note(session, taken)
-    _begin(session)
-    return taken
+    params.keep, facts = resuming.kept_params(
+        recorded, options.keep, params.store, is_given
+    )
+    tx.do(Step((*resuming.space_facts(recorded, space), *facts)))
+    params.guard(texts_of(journal), run.holder.owner)
+    params.note(tx, first)
+    _begin(run, tx)
+    return tx
 
 
-def _open_to_look(session: Session, size: int) -> None:
+def _resumed(
+    run: OpenRun,
+    recorded: dict[str, str],
+    now: dict[str, str],
+    metas: Sequence[str],
+    space: Any,
+) -> RunState:
+    """What is known of a run that goes on, once it is certain that it may."""
+    journal, options = run.journal, run.options
+    resuming.check(recorded, now)
+    structures.check_resumed(journal, run.decider.mutator, space, metas, run.log_dir)
+    resuming.warn_of_settings(recorded, now)
+    state = loading.load(journal, run.graph, options.mode)
+    run.decider.named(state)  # The mutator's state can be read.
+    for _ in journal.log(max(0, state.row - _NEWEST), state.row):
+        pass  # None of the newest rows is missing, or damaged.
+    timeout = options.worker_timeout
+    resuming.check_host(state, options.clock(), timeout)
+    return state
+
+
+def _begin(run: OpenRun, tx: Transaction) -> None:
+    """Record that this process has opened the run."""
+    openings = run.journal.all(Opening)
+    known = [owner_of(o.owner) for o in openings if o.owner is not None]
+    here = [owner for owner in known if not liveness.is_foreign(owner)]
+    alive = {owner.token for owner in here if not liveness.is_gone(owner)}
+    lost = reachability.lose(
+        tx.state, tx.graph, run.decider, lambda held: held.session not in alive
+    )
+    tx.do(lost)
+    for worker_id, lease in sorted(tx.state.leases.items()):
+        # It was found silent for long enough.
+        if lease.owner and liveness.is_foreign(owner_of(lease.owner)):
+            tx.do(run.leases.take_back(tx.state, worker_id, tx.at))
+            tx.resume(worker_id, None, "takeover")
+    run.open_time.begin(run.journal, openings)
+    tx.do(Step((Opening(tx.state.row, tx.at.now, run.holder.text),)))
+
+
+def _open_to_look(run: OpenRun, now: dict[str, str]) -> None:
     """Show a run that this user may not write to."""
-    journal, rules = session.journal, session.rules
+    journal = run.journal
     with journal.reading():
-        recorded = journal.facts()
+        recorded = texts_of(journal)
         if not recorded:
             raise JournalError(
-                f"{session.log_dir} holds no run yet, and this user may not make one "
+                f"{run.log_dir} holds no run yet, and this user may not make one "
                 "there. Choose another log_dir."
             )
-        token = resuming.new_token()
-        now = resuming.facts(session.mutator, size, rules.mode, rules.seed, token)
         resuming.check(recorded, now)
         resuming.warn_of_settings(recorded, now)
-        session.reload()
-        _note_open_time(session)
+        state = loading.load(journal, run.graph, run.options.mode)
+        run.decider.named(state)
+        run.open_time.begin(journal, journal.all(Opening))
+    run.adopt(state)
 
 
 def open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
@@ -181,33 +236,3 @@ def _left_of_a_run(file: pathlib.Path) -> pathlib.Path | None:
         what = "empty" if is_empty else "missing"
         raise sqlite_file.incomplete(file, what, left[0])
     return left[0] if left else None
-
-
-def _create(
-    session: Session,
-    facts: Mapping[str, str],
-    starts: Sequence[Incoming],
-    metas: Sequence[str],
-) -> None:
-    """Record a new run."""
-    for key, text in facts.items():
-        session.journal.add_fact(key, text)
-    session.slots.begin(session.rules.clock())
-    session.slots.create(codec.decode(facts["run"]), starts, metas)
-    session.decisions.begin()
-
-
-def _begin(session: Session) -> None:
-    """Record that this process has opened the run."""
-    slots, journal, clock = session.slots, session.journal, session.rules.clock
-    slots.begin(clock())
-    session.held.lapse_dead()
-    session.claims.end_foreign()
-    _note_open_time(session)
-    journal.add_session(slots.row, slots.time, session.holder.text)
-
-
-def _note_open_time(session: Session) -> None:
-    """For how long the run was open so far."""
-    session.watched_at = session.rules.clock()
-    session.open_s = sum(end - begin for begin, end in session.journal.sessions())

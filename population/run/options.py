@@ -1,4 +1,4 @@
-"""What is fixed about a run while a controller has it open."""
+"""The arguments of a controller, about the run that it opens."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from population.core.retention import Keep
 from population.run.events import OnEvent
 
 
-class Rules(NamedTuple):
-    """What a controller was told about the run.
+class Options(NamedTuple):
+    """What is fixed about a run while a controller has it open.
 
     Attributes:
         mode: "min" or "max".
@@ -19,7 +19,7 @@ class Rules(NamedTuple):
         stop: When the run ends.
         worker_timeout: Seconds of silence after which a slot is free; None: never.
         keep: What is kept although nothing can reach it any more; None: as recorded.
-        on_event: Told of what has happened; None: nobody is.
+        on_event: Is called with events; None: there is no callback.
         clock: Gives seconds since the epoch.
     """
 

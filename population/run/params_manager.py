@@ -1,52 +1,75 @@
-"""Params on their way into the journal and out again, and what becomes of them.
+"""Params on their way into a run and out again: saved, loaded, removed.
 
 Plain values go into the journal as they are. A tree with arrays goes through the params
-store, before any lock is taken, and the journal keeps its path; what was saved for a
-report that is then not recorded is removed again.
+store, before any lock is taken, and the journal keeps its path. What nothing can reach
+any more is recorded as removed in the transaction of a report; the store is told when
+that is committed.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import pathlib
+import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from population.base import codec, run_paths
-from population.base.errors import JournalError, ParamsError, damaged
+from population.base.errors import JournalError, ParamsError, PopulationError
 from population.base.interfaces import ParamsStore
-from population.base.types import Held, Ref, Saved
-from population.core.decoding import decode_params
+from population.base.types import Checkpoint, InMemory, Saved
 from population.core.facts import store_key
-from population.core.graph import JournalGraph
-from population.core.incoming import Incoming
+from population.core.owners import Owner
+from population.core.retention import Keep, path_of, saved_text
+from population.core.step import EncodedReport, Step
+from population.journal.base import Journal
+from population.journal.records import (
+    UNREACHABLE,
+    CheckpointRecord,
+    Late,
+    Removal,
+    Save,
+)
 from population.journal.sqlite_file import JOURNAL_NAME
-from population.run import remover, sharing
-from population.run.liveness import Owner
+from population.run import leftovers, remover, sharing
 from population.run.remover import Remover
+from population.run.transaction import Transaction
 
+logger = logging.getLogger("population")
 PARAMS_FOLDER = "params"
+_FEW = 30
+_SAVED_BY = re.compile(r"\.?\d+-([0-9a-f]{8})\b")
+Reachable = Callable[[], Mapping[int, Checkpoint]]
 
 
-class Keeper:
-    """Saves, loads and drops the params of one run.
+class ParamsManager:
+    """Saves, loads and removes the params of one run.
 
     Args:
         log_dir: The run folder, or None.
         store: The caller's params store, or None for the default.
         in_memory: Whether the run ends with the process; arrays then stay in memory.
+        keep: What is kept although nothing can reach it any more.
 
     Attributes:
         store: The caller's params store, or None.
+        keep: What is kept although nothing can reach it any more.
     """
 
     def __init__(
-        self, log_dir: pathlib.Path | None, store: ParamsStore | None, in_memory: bool
+        self,
+        log_dir: pathlib.Path | None,
+        store: ParamsStore | None,
+        in_memory: bool,
+        keep: Keep,
     ) -> None:
         self._log_dir = log_dir
         self._own = run_paths.own_folder(log_dir)
         self.store = store
+        self.keep = keep
         self._store = store
         self._in_memory = in_memory
         self._token = ""
@@ -54,6 +77,8 @@ class Keeper:
         self._before_first_save: Callable[[], object] | None = None
         self._vanishes = in_memory and store is None
         self._remover = Remover()
+        self._most = self._most_bytes = 0  # Looked through when there are more.
+        self._has_looked = False
 
     def begin(self, token: str) -> None:
         """What is saved from now on is of the session with this token."""
@@ -69,7 +94,7 @@ class Keeper:
             holder: This process.
 
         Raises:
-            JournalError: If there is another copy; see `sharing.check`.
+            JournalError: There is another copy; see `sharing.check`.
         """
         run = store_key(recorded)
         if self._log_dir is None or run is None or not hasattr(self.store, "claimed"):
@@ -84,63 +109,42 @@ class Keeper:
         else:
             check()
 
-    def prepare(
-        self,
-        worker_id: int,
-        generation_id: str,
-        step: int,
-        params: Any,
-        value: float | None = None,
-        metrics: Any = None,
-        metrics_text: str | None = None,
-        *,
-        plain: bool = True,
-    ) -> Incoming:
-        """Encode params, saving those with arrays.
+    def save(self, report: EncodedReport, *, plain: bool = True) -> EncodedReport:
+        """Encode the params of a report, and save those with arrays.
 
         Args:
-            worker_id: The slot.
-            generation_id: The generation that they belong to.
-            step: Their step.
-            params: The params.
-            value: Their value.
-            metrics: Further figures.
-            metrics_text: `metrics` encoded.
+            report: Its `params` as the caller has given them.
             plain: Whether a tree must come back without one to compare it with. If
                 not, all but paths go through the store, so that any tree comes back.
 
+        Returns:
+            The report with encoded params.
+
         Raises:
-            TypeError: If they cannot be stored; the message names the place.
-            ValueError: If there is nowhere to save arrays.
+            TypeError: They cannot be stored; the message names the place.
+            ValueError: There is nowhere to save arrays.
         """
-        text, size = None, None
-        if params is not None:
-            text = None if self._must_save(params, plain) else self._encoded(params)
-            if text is None:
-                params, size = self._save(generation_id, step, params, plain)
-                text = saved_text(params.path)
-            elif type(params) is not str:
-                # A copy: the caller may change its own.
-                params = run_paths.absolute(codec.decode(text), self._own)
-        return Incoming(
-            worker_id,
-            generation_id,
-            step,
-            params,
-            text,
-            value,
-            metrics,
-            metrics_text,
-            size,
-        )
+        params = report.params
+        if params is None:
+            return report
+        text = None if self._must_save(params, plain) else self._encoded(params)
+        if text is None:
+            place = report.generation_id, report.step
+            saved, size = self._save(*place, params, plain)
+            text = saved_text(saved.path)
+            return report._replace(params=saved, params_text=text, bytes=size)
+        if type(params) is not str:
+            # A copy: the caller may change its own.
+            params = run_paths.absolute(codec.decode(text), self._own)
+        return report._replace(params=params, params_text=text)
 
     def load(self, params: Any, like: Any = None) -> Any:
         """The params of a checkpoint, read from the store if it keeps them.
 
         Raises:
-            ParamsError: If they cannot be read, or are in the memory of a process.
+            ParamsError: They cannot be read, or are in the memory of a process.
         """
-        if type(params) is Held:
+        if type(params) is InMemory:
             raise ParamsError(
                 "These params are only in the memory of the process that trains them. "
                 "Load what is saved: controller.graph.resume_point(checkpoint) after "
@@ -150,25 +154,76 @@ class Keeper:
             return params
         return self._need_store().load(params.path, like)
 
-    def forget(self, incoming: Iterable[Incoming], taken: Collection[Incoming]) -> None:
-        """Remove what was saved for reports that were recorded without it."""
-        kept = {id(new) for new in taken}
-        lost = [new for new in incoming if new.fresh and id(new) not in kept]
-        self._undo(new.params.path for new in lost)
+    def sweep(
+        self,
+        tx: Transaction,
+        reports: Sequence[EncodedReport],
+        reachable: Reachable,
+    ) -> Step:
+        """Which saves of a transaction are recorded, and which are removed now.
 
-    def forget_unrecorded(
-        self, incoming: Iterable[Incoming], graph: JournalGraph
-    ) -> None:
-        """Remove what was saved for reports that failed, if they were not recorded."""
-        for new in incoming:
-            try:
-                recorded = _is_recorded(new, graph)
-            except JournalError:
-                continue  # Nobody knows; a later session will.
-            if not recorded:
-                self._undo([new.params.path])
+        They are looked through when there are a sixth more than last time, so that a
+        report costs the same however many slots there are; few of them each time.
 
-    def drop(self, paths: Iterable[str]) -> None:
+        Args:
+            tx: The transaction, its reports recorded.
+            reports: The reports.
+            reachable: The checkpoints whose params may still be needed.
+        """
+        saves = tx.state.saves
+        if not self.note(tx, reports) or self.keep.everything or not self._is_full(tx):
+            return Step()
+        alive = {
+            saved_text(checkpoint.params.path)
+            for checkpoint in reachable().values()
+            if type(checkpoint.params) is Saved
+        }
+        known = saves.read()
+        removed = self.keep.unneeded(known, alive)
+        kept = len(known) - len(removed)
+        self._most = 0 if kept < _FEW else kept + kept // 6 - 1
+        if self.keep.bytes is not None:
+            gone = sum(save.bytes for save in removed)
+            self._note_budget(self.keep.bytes, saves.bytes() - gone)
+        row = tx.state.row
+        return Step(tuple(Removal(row, s.params, UNREACHABLE) for s in removed))
+
+    def note(self, tx: Transaction, reports: Sequence[EncodedReport]) -> bool:
+        """Record the saves of reports that were recorded; whether there are any."""
+        recorded = _params_of(tx)
+        saved = [new for new in reports if new.bytes is not None]
+        saved = [new for new in saved if new.params_text in recorded]
+        for new in saved:
+            place = tx.state.row, new.generation_id, new.step, new.bytes or 0
+            tx.do(Step((Save(str(new.params_text), *place),)))
+        return bool(saved)
+
+    def after(self, tx: Transaction, reports: Sequence[EncodedReport]) -> Iterator[Any]:
+        """What is to be done once a transaction is committed, the lock being free."""
+        removed = [
+            path_of(record.params)
+            for record in tx.records
+            if isinstance(record, Removal) and record.reason == UNREACHABLE
+            if not record.params.startswith(codec.HELD)
+        ]
+        recorded = _params_of(tx)
+        unrecorded = [
+            new.params.path
+            for new in reports
+            if new.bytes is not None and new.params_text not in recorded
+        ]
+        if unrecorded:
+            yield functools.partial(self.remove_now, unrecorded)
+        if removed and self._most:
+            self.remove(removed)
+        elif removed:
+            yield functools.partial(self._remove_here, removed)
+
+    def forget(self, reports: Iterable[EncodedReport]) -> None:
+        """Remove what was saved for reports that were not recorded."""
+        self.remove_now([new.params.path for new in reports if new.bytes is not None])
+
+    def remove(self, paths: Iterable[str]) -> None:
         """Remove from the store, soon, what the journal does not name any more."""
         for path in paths:
             if self._vanishes:
@@ -176,28 +231,73 @@ class Keeper:
             else:
                 self._remover.put(self._need_store(), path)
 
-    def _undo(self, paths: Iterable[str]) -> None:
-        """Remove what was saved in vain, before anybody looks."""
-        vain = list(paths)
-        if vain:
-            self.drop(vain)
-            self._remover.settle()
+    def remove_now(self, paths: Collection[str]) -> None:
+        """Remove unrecorded saves before the caller goes on."""
+        if paths:
+            self.remove(paths)
+            self._remover.wait()
 
-    def names(self, folders: Iterable[str]) -> Iterator[str]:
-        """The paths that the store keeps in these folders, if it can tell."""
-        store: Any = self._need_store()
-        if hasattr(store, "names"):
-            for folder in folders:
-                yield from store.names(folder)
+    def remove_leftovers(
+        self, journal: Journal, lock: AbstractContextManager[object]
+    ) -> None:
+        """Remove, once a session, saves that killed sessions have never named.
 
-    def drop_now(self, paths: Iterable[str]) -> None:
-        """The same in this thread: no other one has to get its turn first."""
-        for path in paths:
-            remover.remove(self._need_store(), path)
+        Only those of sessions that are gone: others may be about to report theirs.
+
+        Args:
+            journal: Where the run is recorded.
+            lock: Taken while the journal is read.
+        """
+        if self._has_looked:
+            return
+        self._has_looked = True
+        try:
+            self.remove(self._left(journal, lock))
+        except (OSError, PopulationError) as error:
+            logger.warning("what earlier sessions have left was not removed: %s", error)
 
     def close(self) -> None:
         """Remove what is left to be removed."""
         self._remover.close()
+
+    def _left(
+        self, journal: Journal, lock: AbstractContextManager[object]
+    ) -> list[str]:
+        """The paths that sessions which are gone have not removed, or never named."""
+        found = leftovers.look(journal, lock)
+        if found is None:
+            return []
+        left = [path for path in found.removed if saved_text(path) not in found.known]
+        store: Any = self._need_store()
+        for folder in found.folders if hasattr(store, "names") else ():
+            for path in store.names(folder):
+                saved_by = _SAVED_BY.match(path.rpartition("/")[2])
+                theirs = saved_by is not None and saved_by[1] in found.tokens
+                if theirs and saved_text(path) not in found.known:
+                    left.append(path)
+        return left
+
+    def _is_full(self, tx: Transaction) -> bool:
+        if self.keep.bytes is None:
+            return tx.state.saves.count() > self._most
+        most = max(self.keep.bytes, self._most_bytes)
+        return tx.state.saves.bytes() > most
+
+    def _note_budget(self, budget: int, size: int) -> None:
+        """Look again when there is a fifth more than what must stay."""
+        if size > budget and not self._most_bytes:
+            logger.warning(
+                "Keep(bytes=%d) is less than what may still be needed: %d bytes. "
+                "Nothing reachable is removed; give it more room.",
+                budget,
+                size,
+            )
+        self._most_bytes = 0 if size <= budget else size + size // 5
+
+    def _remove_here(self, paths: Iterable[str]) -> None:
+        """Remove in this thread: no other one has to get its turn first."""
+        for path in paths:
+            remover.remove(self._need_store(), path)
 
     def _encoded(self, params: Any) -> str | None:
         """Params as text; None if there is something that only a store may keep."""
@@ -219,29 +319,34 @@ class Keeper:
         if self._before_first_save is not None:
             self._before_first_save()
             self._before_first_save = None
-        self._remover.settle()  # Else a slow disk would fill up all the same.
+        self._remover.wait()  # Else a slow disk would fill up all the same.
         name = f"{generation_id}/{step}-{self._token}"
         path = self._need_store().save(name, params)
         return Saved(path), _size(params)
 
     def _need_store(self) -> ParamsStore:
         with self._lock:
-            return self._made_store()
+            if self._store is None:
+                self._store = self._default_store()
+            return self._store
 
-    def _made_store(self) -> ParamsStore:
-        if self._store is None:
-            from population.params import FileParams, MemoryParams
+    def _default_store(self) -> ParamsStore:
+        from population.params import FileParams, MemoryParams
 
-            if self._log_dir is not None:
-                self._store = FileParams(self._log_dir / PARAMS_FOLDER)
-            elif self._in_memory:
-                self._store = MemoryParams()
-            else:
-                raise ValueError(
-                    "params with arrays need a place to be saved, and this journal has "
-                    "none. Give the controller log_dir=, or params=FileParams(folder)."
-                )
-        return self._store
+        if self._log_dir is not None:
+            return FileParams(self._log_dir / PARAMS_FOLDER)
+        if self._in_memory:
+            return MemoryParams()
+        raise ValueError(
+            "params with arrays need a place to be saved, and this journal has none. "
+            "Give the controller log_dir=, or params=FileParams(folder)."
+        )
+
+
+def _params_of(tx: Transaction) -> set[str]:
+    """The params, encoded, that a transaction has recorded."""
+    kinds = CheckpointRecord, Late
+    return {r.params for r in tx.records if isinstance(r, kinds) and r.params}
 
 
 def _size(tree: Any) -> int:
@@ -251,20 +356,13 @@ def _size(tree: Any) -> int:
     return sum(int(getattr(leaf, "nbytes", 0)) for leaf in arrays)
 
 
-@functools.lru_cache(maxsize=16384)
-def saved_text(path: str) -> str:
-    """Saved params as the journal keeps them."""
-    return codec.encode(Saved(path))
+def unsaved(journal: Journal, new: Iterable[EncodedReport]) -> list[EncodedReport]:
+    """Those reports whose saves the journal does not name; none if it cannot be read.
 
-
-def path_of(text: str) -> str:
-    """The path that a journal's text names."""
-    saved = decode_params(text)
-    if type(saved) is not Saved:
-        raise damaged(f"{text[:60]!r} names nothing that was saved")
-    return saved.path
-
-
-def _is_recorded(new: Incoming, graph: JournalGraph) -> bool:
-    found = graph.get_checkpoint(Ref(new.generation_id, new.step))
-    return found is not None and found.params == new.params
+    Several reports may share what was saved for the first of them.
+    """
+    try:
+        known = {save.params for save in journal.all(Save)}
+    except JournalError:
+        return []  # The next process that opens the run will know.
+    return [one for one in new if one.bytes and one.params_text not in known]

@@ -14,10 +14,10 @@ logger = logging.getLogger("population")
 Paths = queue.Queue[tuple[ParamsStore, str] | None]
 
 
-def settle() -> None:
+def wait() -> None:
     """Wait until all removers of this process have nothing left to do."""
     for remover in list(_REMOVERS):
-        remover.settle()
+        remover.wait()
 
 
 class Remover:
@@ -45,7 +45,7 @@ class Remover:
             self._stop = weakref.finalize(self, _end, self._paths, thread)
         self._paths.put((store, path))
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait until everything is removed."""
         if self._stop is not None:
             self._paths.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
@@ -17,14 +18,17 @@ from population.base.interfaces import Mutator
 from population.base.types import MODES, Start, Stop
 from population.core import facts as facts_module
 from population.core.decoding import decode
+from population.core.owners import owner_of
 from population.core.retention import Keep
-from population.journal.base import Journal
+from population.core.state import RunState
+from population.journal.records import Fact
 from population.run import liveness, mutator_settings
 from population.space import domains, grid, misfit, sample, to_data
 from population.space.trees import check_space
 
 DURABILITIES = ("process", "power")
 _FILES = "population.params.files.FileParams"  # The default; its class loads JAX.
+_OWN = "population."
 _FOREIGN_S = 600.0  # After so long without a sign of life a host may be dead.
 
 
@@ -79,10 +83,7 @@ def warn_of_settings(recorded: dict[str, str], now: dict[str, str]) -> None:
     before, given = (facts_module.read(found)["settings"] for found in (recorded, now))
     found = mutator_settings.changed(before, given)
     if found:
-        warnings.warn(
-            f"The run goes on with other arguments of its mutator: {found}.",
-            stacklevel=5,
-        )
+        _warn(f"The run goes on with other arguments of its mutator: {found}.")
 
 
 def check_arguments(
@@ -96,9 +97,9 @@ def check_arguments(
     """Refuse arguments of the controller that no run can have.
 
     Raises:
-        TypeError: If one is not of the kind that is needed.
-        ValueError: If the population is empty, the space has no domain, or the mode
-            or seed are unknown.
+        TypeError: An argument has the wrong type.
+        ValueError: The population is empty, the space has no domain, the mode is
+            unknown, or the seed is out of range.
     """
     if isinstance(population, (str, Mapping)) or not isinstance(population, Iterable):
         raise TypeError(
@@ -130,7 +131,7 @@ def check_faults(
     """Refuse arguments about faults that no run can have.
 
     Raises:
-        TypeError, ValueError: If one is not of the kind that is needed.
+        TypeError, ValueError: An argument is invalid; the message names it.
     """
     if not isinstance(keep, Keep | None):
         raise TypeError(
@@ -142,7 +143,7 @@ def check_faults(
         if not number or not 0 < float(str(worker_timeout)) < math.inf:
             raise ValueError(
                 "worker_timeout must be a positive number of seconds, got "
-                f"{worker_timeout!r}. None waits for silent workers for ever."
+                f"{worker_timeout!r}. None waits for silent workers without limit."
             )
     if durability not in DURABILITIES:
         raise ValueError(
@@ -154,20 +155,18 @@ def check_faults(
         )
 
 
-def check_host(journal: Journal, now: float, timeout: float | None) -> None:
-    """Refuse to share a run with a worker of another host that may be at work.
+def check_host(state: RunState, now: float, timeout: float | None) -> None:
+    """Refuse to share a run with a worker of another host that may be training.
 
     Raises:
         JournalError: Naming the host.
     """
     patience = max(_FOREIGN_S, 2 * (timeout or 0.0))
-    for lease in journal.leases():
-        owner = liveness.owner_of(lease.owner) if lease.owner else None
+    for lease in state.leases.values():
+        owner = owner_of(lease.owner) if lease.owner else None
         if owner is None or not liveness.is_foreign(owner):
             continue
-        if abs(now - lease.renewed) < patience or abs(now - journal.tail().time) < (
-            patience
-        ):
+        if min(abs(now - lease.renewed), abs(now - state.time)) < patience:
             raise JournalError(
                 f"This run is in use on another host: {owner} holds worker "
                 f"{lease.worker_id}. A SQLite journal serves the processes of one "
@@ -181,7 +180,7 @@ def first_population(space: Any, size: Any, initial: str, seed: Any) -> list[Any
     """The first meta_params of each worker, drawn from a space.
 
     Raises:
-        TypeError, ValueError: If an argument is none of the kind.
+        TypeError, ValueError: An argument is invalid; the message names it.
     """
     size = codec.integer(size, "size", low=1)
     check_space(space)
@@ -220,79 +219,80 @@ def check_explored(space: Any, mutator: Mutator[Any]) -> None:
     known = domains(space)
     others = [n for n, domain in domains(explored).items() if known.get(n) != domain]
     if others:
-        warnings.warn(
+        _warn(
             f"mutate_fn explores {', '.join(others)} in another domain than the space "
-            "of the run has there. Pass both the same space.",
-            stacklevel=4,
+            "of the run has there. Pass both the same space."
         )
 
 
-def record_space(journal: Journal, recorded: Mapping[str, str], space: Any) -> None:
-    """Record a run's space, once; say so if it goes on with another one."""
+def space_facts(recorded: Mapping[str, str], space: Any) -> list[Fact]:
+    """What is to be recorded of a run's space; a warning if it goes on with another."""
     if space is None:
-        return
+        return []
     text = codec.encode(to_data(space), "space")
     if "space" not in recorded:
-        journal.add_fact("space", text)
-    elif codec.digest(decode(recorded["space"])) != codec.digest(codec.decode(text)):
-        warnings.warn(
+        return [Fact("space", text)]
+    if codec.digest(decode(recorded["space"])) != codec.digest(codec.decode(text)):
+        _warn(
             "The run goes on with another space; the one that it began with stays "
-            "recorded.",
-            stacklevel=5,
+            "recorded."
         )
+    return []
 
 
-def record_params(
-    journal: Journal,
+def kept_params(
     recorded: Mapping[str, str],
     keep: Keep | None,
     store: object,
     is_given: bool,
-) -> Keep:
-    """Record what a run keeps of its params, and the class of their store.
+) -> tuple[Keep, list[Fact]]:
+    """What a run keeps of its params, and what is to be recorded of that.
 
     Args:
-        journal: Where it is recorded.
         recorded: The facts so far.
-        keep: What is kept; None: nobody says.
+        keep: What is kept; None: as the run began. Else who goes on with it and forgets
+            `Keep(everything=True)` would lose all.
         store: The store; None: the default one.
         is_given: Whether the store is elsewhere than in the run folder.
-
-    Returns:
-        What it keeps: as it began, if nobody says otherwise. Else whoever goes on with
-        it and forgets `Keep(everything=True)` would lose all.
     """
     name = _FILES if store is None else mutator_settings.name_of(type(store))
     if "keep" not in recorded:
         kept = keep or Keep()
-        journal.add_fact("keep", codec.encode(dataclasses.asdict(kept)))
-        journal.add_fact("store", codec.encode(name))
-        journal.add_fact("given", codec.encode(is_given))
-        return kept
+        facts = {"keep": dataclasses.asdict(kept), "store": name, "given": is_given}
+        return kept, [Fact(key, codec.encode(value)) for key, value in facts.items()]
     known = facts_module.read(recorded)
     if "store" not in known:
         raise damaged("it does not say which store keeps the params")
-    before = known["store"]
-    if name != before:
-        warnings.warn(
-            f"The run's params were saved by {before}, now they are read by {name}. "
-            "Pass the same params= as before, else they will be missing.",
-            stacklevel=5,
-        )
-    elif known.get("given", is_given) != is_given:
-        told = "in its folder" if is_given else "given (params=)"
-        warnings.warn(
-            f"The run's params were saved in a store that was {told}, and now they are "
-            "looked for elsewhere. Pass the same params= as before, else they will be "
-            "missing.",
-            stacklevel=5,
-        )
+    _warn_of_store(known, name, is_given)
     try:
         kept = Keep(**known["keep"])
     except (TypeError, ValueError) as error:
         raise damaged(f"what it keeps of the params is unknown: {error}") from error
     if keep is not None and keep != kept:
-        warnings.warn(
-            f"The run goes on with {keep}; it began with {kept}.", stacklevel=5
+        _warn(f"The run goes on with {keep}; it began with {kept}.")
+    return keep or kept, []
+
+
+def _warn_of_store(known: Mapping[str, Any], name: str, is_given: bool) -> None:
+    """Say so if the params are looked for elsewhere than where they were saved."""
+    before = known["store"]
+    if name != before:
+        _warn(
+            f"The run's params were saved by {before}, now they are read by {name}. "
+            "Pass the same params= as before, else they will be missing."
         )
-    return keep or kept
+    elif known.get("given", is_given) != is_given:
+        where = "in its folder" if is_given else "given (params=)"
+        _warn(
+            f"The run's params were saved in a store that was {where}, and now they "
+            "are looked for elsewhere. Pass the same params= as before, else they will "
+            "be missing."
+        )
+
+
+def _warn(text: str) -> None:
+    """Warn at the line of the caller that has opened the run."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_OWN):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)

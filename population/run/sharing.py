@@ -10,10 +10,11 @@ import pathlib
 from typing import Any
 
 from population.base.errors import JournalError, ParamsError
-from population.core.facts import store_key
+from population.core.facts import store_key, texts_of
+from population.core.owners import Owner, owner_of
 from population.journal.sqlite import SqliteJournal
 from population.journal.sqlite_open import identity
-from population.run.liveness import Owner, is_foreign, owner_of
+from population.run.liveness import is_foreign
 
 logger = logging.getLogger("population")
 
@@ -77,7 +78,7 @@ def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
     try:
         other, owner = json.loads(text)
         return str(other), owner_of(owner)
-    except (ValueError, TypeError, JournalError):  # It is none of ours.
+    except (ValueError, TypeError, JournalError):  # Not written by this library.
         return None, None
 
 
@@ -85,22 +86,22 @@ def _check_is_gone(other: str, run: str, real: str) -> None:
     """Refuse to go on if another copy of a run may still be there.
 
     Raises:
-        JournalError: If it is, or if that cannot be told.
+        JournalError: It may still be there.
     """
     advice = (
         "Give this one a store of its own, or make it by population.fork. If the other "
-        "is needed no more, remove it."
+        "is no longer needed, remove it."
     )
     try:
         os.stat(other)
         with contextlib.closing(SqliteJournal(other, look=True)) as journal:
-            found = store_key(journal.facts())
+            found = store_key(texts_of(journal))
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, JournalError) as error:
         raise JournalError(
             f"{real} may be a copy of {other}, whose params are in the same store; "
-            f"that cannot be told: {error} {advice}"
+            f"that cannot be checked: {error} {advice}"
         ) from error
     if found == run:
         raise JournalError(

@@ -18,7 +18,7 @@ from population.base.interfaces import Mutator
 from population.core import facts
 from population.core.decoding import decode
 from population.journal.base import Journal
-from population.journal.records import GenerationRow
+from population.journal.records import Generation
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.space import from_data
 from population.space.explore import explored_space, immovable
@@ -81,7 +81,7 @@ def check_resumed(
     Raises:
         RunMismatchError: Naming the places, and how to fork the run.
     """
-    recorded = journal.facts()
+    recorded = facts.texts_of(journal)
     size = len(metas)
     wrong = (
         _other_space(journal, recorded, space, size)
@@ -223,13 +223,13 @@ def _leaves(recorded: Mapping[str, str], mutator: Mutator[Any], space: Any) -> A
     return explored_space(getattr(mutator, "mutate_fn", None))
 
 
-def _present(journal: Journal, size: int) -> Iterator[GenerationRow]:
+def _present(journal: Journal, size: int) -> Iterator[Generation]:
     """What each slot trains."""
     for worker_id in range(size):
-        found = journal.newest_generation(worker_id)
-        if found is None:
+        found = journal.generations(worker_id=worker_id)
+        if not found:
             raise damaged(f"it holds no generation of worker {worker_id}")
-        yield found
+        yield found[0]
 
 
 def _instead(log_dir: pathlib.Path | None) -> str:

@@ -1,7 +1,7 @@
-"""Search spaces: what the meta_params may be, and ways to draw and to move them.
+"""Search spaces: which values meta_params may have, and how to draw and to change them.
 
-A space is a tree like the meta_params themselves: dicts, lists and tuples, with a
-domain where a hyperparameter is to be found and anything else where it is constant.
+A space is a tree of the same structure as the meta_params: dicts, lists and tuples,
+with a domain in place of each hyperparameter, and constants everywhere else.
 
     space = {"learning_rate": LogUniform(1e-5, 1e-1), "layers": Integer(1, 8)}
     first = [sample(space, rng) for _ in range(8)]

@@ -1,4 +1,4 @@
-"""Domains of some given values, with and without an order."""
+"""Domains that list their values, with and without an order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from population.space.domain import Domain, spread
 
 @dataclasses.dataclass(frozen=True)
 class _Choice(Domain):
-    """One of some values; the leaves say whether they have an order."""
+    """One of some values; a subclass says how it moves among them."""
 
     values: Sequence[Any]
     start: Sequence[Any] | None = None
@@ -31,23 +31,25 @@ class _Choice(Domain):
             own = codec.normalized(list(given), f"{kind}'s {name}")
             object.__setattr__(self, name, tuple(own))
             if len({codec.digest(value) for value in own}) < len(own):
-                raise ValueError(f"{kind}'s {name} must differ, got {given!r}.")
+                raise ValueError(
+                    f"{kind}'s {name} must differ, got {given!r}. List each value once."
+                )
         outside = [value for value in self._first if not self.contains(value)]
         if outside:
             raise ValueError(f"{kind}'s start must be among its values: {outside!r}.")
 
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> Any:
-        """All are equally likely."""
+        """A random value, each equally likely."""
         values = self._first if first else self.values
         return copy.deepcopy(values[int(rng.integers(len(values)))])
 
     def points(self, count: int) -> list[Any]:
-        """So many of the values, or all if there are no more."""
+        """`count` evenly spaced values, or all if there are fewer."""
         values = copy.deepcopy(self._first)
         return [values[i] for i in spread(len(values), min(count, len(values)))]
 
     def contains(self, value: Any) -> bool:
-        """Whether it is one of the values; 1, 1.0 and True are different."""
+        """Whether a value is one of them; 1, 1.0 and True are different."""
         return self._index(value) is not None
 
     @property
@@ -55,7 +57,7 @@ class _Choice(Domain):
         return self.values if self.start is None else self.start
 
     def _step(self, value: Any, places: int, rng: np.random.Generator) -> Any:
-        """So many places further; a value that is none of them is drawn anew."""
+        """The value so many places on; a random one for a value that is not listed."""
         index = self._index(value)
         if index is None:
             return self.sample(rng, first=False)
@@ -74,25 +76,27 @@ class _Choice(Domain):
 
 @dataclasses.dataclass(frozen=True)
 class Ordinal(_Choice):
-    """One of some values in an order; it moves to a neighbour.
+    """One of some values that have an order; a move goes to a neighbour.
 
-    A value that is not among them, say from a known configuration, is drawn anew.
+    A value that is not among them, from a hand-written configuration say, is replaced
+    by a random one.
 
     Args:
         values: The values in their order, all different.
         start: Those of the first sample, or None for all.
 
     Raises:
-        ValueError: If there are none, two are equal, or `start` has others.
-        TypeError: If one cannot be stored.
+        ValueError: There is no value, two are equal, or `start` has one that is not
+            among `values`.
+        TypeError: A value cannot be stored.
     """
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        """The neighbour in the direction of the factor."""
+        """The next value if the factor is above 1, the one before if it is below."""
         return self._step(value, (factor > 1) - (factor < 1), rng)
 
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
-        """That fraction of the places further, at least one."""
+        """The value that fraction of all places away, but at least one place."""
         distance = min(max(fraction, -1.0), 1.0) * (len(self.values) - 1)
         least = (distance > 0) - (distance < 0)
         return self._step(value, round(distance) or least, rng)
@@ -100,23 +104,24 @@ class Ordinal(_Choice):
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(_Choice):
-    """One of some values without an order; a move draws it anew.
+    """One of some values that have no order; a move draws a random one.
 
     Args:
         values: The values, all different.
         start: Those of the first sample, or None for all.
 
     Raises:
-        ValueError: If there are none, two are equal, or `start` has others.
-        TypeError: If one cannot be stored.
+        ValueError: There is no value, two are equal, or `start` has one that is not
+            among `values`.
+        TypeError: A value cannot be stored.
     """
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        """Drawn anew, but held by a factor of 1."""
+        """A random value; the same one if the factor is 1."""
         return self.shifted(value, factor - 1, rng)
 
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
-        """Drawn anew, but held by a fraction of 0."""
+        """A random value; the same one if the fraction is 0."""
         if fraction == 0:
             return self._step(value, 0, rng)
         return self.sample(rng, first=False)

@@ -1,4 +1,4 @@
-"""Ways to explore a space: functions that move meta_params and stay inside."""
+"""Ready-made `mutate_fn`s: they move meta_params within a space."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ Move = Callable[[Domain, Any], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Perturb:
-    """A `mutate_fn`: each hyperparameter times a random factor, or drawn anew.
+    """A `mutate_fn`: moves each hyperparameter by a random factor, or draws it anew.
 
-    Each on its own: with `resample_probability` a value of the whole range, else a
-    move by one of the factors. A number moves on its own scale, an ordinal to a
-    neighbour, a categorical is drawn anew; a factor of 1.0 holds the value, so that
-    (0.8, 1.0, 1.25) decreases, holds or increases. Constants and entries that the
-    space does not name stay.
+    Independently for each: with `resample_probability` it becomes a random value of the
+    whole range, else it is moved by one of the factors. A number moves on its own
+    scale, an ordinal to a neighbour, and a categorical is drawn anew. A factor of 1.0
+    leaves the value as it is, so that (0.8, 1.0, 1.25) decreases, keeps or increases
+    it. Constants, and entries that the space does not name, stay.
 
-    The explore of Jaderberg et al. 2017 (https://arxiv.org/abs/1711.09846). Its
-    factors were 0.8 and 1.2, with which a value falls by 0.9 decades in 100 moves.
+    This is the explore step of Jaderberg et al. 2017
+    (https://arxiv.org/abs/1711.09846). Its factors were 0.8 and 1.2, with which a value
+    falls by 0.9 decades in 100 moves.
 
     Args:
-        space: What the meta_params may be.
-        factors: Drawn with equal probability.
-        resample_probability: Of drawing a hyperparameter anew.
+        space: The space of the meta_params.
+        factors: The factors; each is equally likely.
+        resample_probability: The probability that a hyperparameter is drawn anew.
 
     Raises:
-        ValueError: If a factor is not positive, or the probability is none.
+        ValueError: A factor is not positive, or the probability is not from 0 to 1.
     """
 
     space: Any
@@ -52,7 +53,7 @@ class Perturb:
         object.__setattr__(self, "factors", factors)
 
     def __call__(self, meta_params: Any, rng: np.random.Generator) -> Any:
-        """New meta_params, inside the space whatever the old ones were."""
+        """New meta_params, which are inside the space even if the old ones are not."""
 
         def move(domain: Domain, value: Any) -> Any:
             factor = self.factors[int(rng.integers(len(self.factors)))]
@@ -63,18 +64,18 @@ class Perturb:
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """A `mutate_fn`: each hyperparameter plus normal noise on its own scale.
+    """A `mutate_fn`: adds normal noise to each hyperparameter, on its own scale.
 
-    Otherwise as `Perturb`.
+    Otherwise it does what `Perturb` does.
 
     Args:
-        space: What the meta_params may be.
+        space: The space of the meta_params.
         sigma: Standard deviation of the noise, as a fraction of the width of the whole
             range on the domain's scale.
-        resample_probability: Of drawing a hyperparameter anew.
+        resample_probability: The probability that a hyperparameter is drawn anew.
 
     Raises:
-        ValueError: If sigma is not positive, or the probability is none.
+        ValueError: `sigma` is not positive, or the probability is not from 0 to 1.
     """
 
     space: Any
@@ -88,7 +89,7 @@ class Gaussian:
             raise ValueError(f"sigma must be a positive number, got {self.sigma!r}.")
 
     def __call__(self, meta_params: Any, rng: np.random.Generator) -> Any:
-        """New meta_params, inside the space whatever the old ones were."""
+        """New meta_params, which are inside the space even if the old ones are not."""
 
         def move(domain: Domain, value: Any) -> Any:
             return domain.shifted(value, self.sigma * float(rng.normal()), rng)
@@ -97,13 +98,13 @@ class Gaussian:
 
 
 def explored_space(mutate_fn: object) -> Any:
-    """The space in which a `Perturb` or `Gaussian` moves; None for other functions."""
+    """The space of a `Perturb` or `Gaussian`; None for any other function."""
     known = type(mutate_fn) in (Perturb, Gaussian)
     return getattr(mutate_fn, "space", None) if known else None
 
 
 def immovable(space: Any, meta_params: Any) -> str | None:
-    """Why these meta_params cannot be explored in a space; None if they can."""
+    """Why `Perturb` and `Gaussian` cannot move these meta_params; None if they can."""
 
     def check(place: str, leaf: Any, value: Any) -> None:
         if isinstance(leaf, Domain):

@@ -1,7 +1,7 @@
 """Domains of numbers: a range and a scale.
 
-A factor goes equally far up and down on the scale, so that no walk drifts; what would
-leave the range stops at its bound; nothing sticks at zero.
+A factor and its inverse move a value equally far on the scale, so that a random walk
+does not drift. A move that would leave the range stops at its bound.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 
 from population.space.domain import Domain, is_finite, is_number
 
-_MOST_EXACT = 2**53  # Integers beyond have no float of their own.
+_MOST_EXACT = 2**53  # Beyond, two integers may be the same float.
 
 
 @dataclasses.dataclass(frozen=True)
 class _Number(Domain):
-    """A number on a scale; the leaves say which."""
+    """A number of a range; a subclass says on which scale it moves."""
 
     low: float
     high: float
@@ -41,8 +41,8 @@ class _Number(Domain):
             object.__setattr__(self, "start", tuple(map(self._typed, self.start)))
         if not self.low < self.high:
             raise ValueError(
-                f"{kind} needs low < high, got {self.low!r} and {self.high!r}. For one "
-                "value only, write that value into the space."
+                f"{kind} needs low < high, got {self.low!r} and {self.high!r}. For a "
+                "constant, write the value itself into the space."
             )
         if not self.low <= self._first[0] <= self._first[1] <= self.high:
             raise ValueError(
@@ -53,43 +53,43 @@ class _Number(Domain):
             raise ValueError(f"{kind} is too wide: [{self.low!r}, {self.high!r}].")
 
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> Any:
-        """Uniform on the scale."""
+        """A random value, uniform on the scale."""
         low, high = self._first if first else (self.low, self.high)
         at = rng.uniform(self._scaled(low), self._scaled(high))
         return self._typed(min(max(self._unscaled(at), low), high))
 
     def points(self, count: int) -> list[Any]:
-        """Evenly spaced on the scale, both ends included; one is the middle."""
+        """Values evenly spaced on the scale, ends included; one value is the middle."""
         return list(dict.fromkeys(self._spaced(count)))
 
     def contains(self, value: Any) -> bool:
-        """Whether it is a number of the range; an int is one."""
+        """Whether a value is an int or float within the range."""
         return is_number(value) and bool(self.low <= value <= self.high)
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        """The logarithm of the factor further on the scale."""
+        """The value moved on the scale by the logarithm of the factor."""
         del rng
         direction = (factor > 1) - (factor < 1)
         return self._moved(value, math.log(factor) * self._unit, direction)
 
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
-        """That fraction of the scale further."""
+        """The value moved by that fraction of the scale's width."""
         del rng
         direction = (fraction > 0) - (fraction < 0)
         distance = min(max(fraction, -1.0), 1.0) * self._width
         return self._moved(value, distance, direction)
 
     def moves(self, value: Any) -> bool:
-        """Any number can."""
+        """Whether a value is a number other than NaN."""
         return is_number(value) and bool(value == value)
 
     @abc.abstractmethod
     def _scaled(self, value: float) -> float:
-        """A place on the scale, which rises with the value."""
+        """Where a value is on the scale; larger for larger values."""
 
     @abc.abstractmethod
     def _unscaled(self, at: float) -> float:
-        """The value at a place of the scale."""
+        """The value at a place on the scale."""
 
     @property
     def _unit(self) -> float:
@@ -105,7 +105,7 @@ class _Number(Domain):
         return (self.low, self.high) if self.start is None else self.start
 
     def _spaced(self, count: int) -> list[Any]:
-        """So many values of the first sample, ascending; some may be equal."""
+        """`count` values of the first sample's range, ascending; some may be equal."""
         low, high = self._first
         ends = self._scaled(low), self._scaled(high)
         if count == 1:
@@ -116,7 +116,7 @@ class _Number(Domain):
         return found if count == 1 else [low, *found, high]
 
     def _moved(self, value: float, distance: float, direction: int) -> Any:
-        """The value moved, by the least step if the distance is lost in rounding."""
+        """The value moved; by the smallest step if the distance is lost in rounding."""
         before = self._typed(min(max(value, self.low), self.high))
         if not direction:
             return before
@@ -126,12 +126,12 @@ class _Number(Domain):
         return min(max(after, self.low), self.high)
 
     def _next(self, value: Any, direction: int) -> Any:
-        """The nearest other value in a direction."""
+        """The next larger value if the direction is 1, the next smaller one if -1."""
         return math.nextafter(value, direction * math.inf)
 
     def _value(self, at: float) -> Any:
         low, high = self._scaled(self.low), self._scaled(self.high)
-        if at <= low or at >= high:  # Exactly the bound, whatever the rounding.
+        if at <= low or at >= high:  # Exactly the bound, without a rounding error.
             return self._typed(self.low if at <= low else self.high)
         return self._typed(min(max(self._unscaled(at), self.low), self.high))
 
@@ -149,8 +149,8 @@ class _Number(Domain):
 class Uniform(_Number):
     """A float on a linear scale.
 
-    A factor f adds log(f) times half the width of the range: to first order what it
-    does to the middle of a range that begins at zero.
+    A factor f adds log(f) times half the width of the range. For the middle of a range
+    that begins at zero this is multiplication by f, to first order.
 
     Args:
         low: The least value.
@@ -158,7 +158,7 @@ class Uniform(_Number):
         start: The narrower range of the first sample, or None.
 
     Raises:
-        ValueError: If a bound is not finite, or they are out of order.
+        ValueError: A bound is not finite, or the bounds are out of order.
     """
 
     def _scaled(self, value: float) -> float:
@@ -182,12 +182,12 @@ class LogUniform(_Number):
         start: The narrower range of the first sample, or None.
 
     Raises:
-        ValueError: If a bound is not finite and positive, or they are out of order.
+        ValueError: A bound is not finite and positive, or the bounds are out of order.
     """
 
     @property
     def log(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def _scaled(self, value: float) -> float:
@@ -201,16 +201,17 @@ class LogUniform(_Number):
         if value <= 0:
             raise ValueError(
                 f"LogUniform's bounds must be above 0, got {value!r}. For a range that "
-                "holds zero use Uniform."
+                "includes zero use Uniform."
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class OneMinusLogUniform(_Number):
-    """A float below one whose distance from one is on a logarithmic scale.
+    """A float below one, on the logarithmic scale of its distance from one.
 
-    For momentum and the betas of Adam: 0.9 is as far from 0.99 as that from 0.999. A
-    factor divides the distance, so that above 1 it goes up, as everywhere.
+    For momentum and the betas of Adam: 0.9 is as far from 0.99 as that is from 0.999. A
+    factor divides the distance from one, so that a factor above 1 increases the value,
+    as in every domain.
 
     Args:
         low: The least value.
@@ -218,7 +219,7 @@ class OneMinusLogUniform(_Number):
         start: The narrower range of the first sample, or None.
 
     Raises:
-        ValueError: If a bound is not finite and below one, or they are out of order.
+        ValueError: A bound is not finite and below one, or the bounds are out of order.
     """
 
     def _scaled(self, value: float) -> float:
@@ -243,10 +244,10 @@ class Integer(_Number):
         low: The least value.
         high: The greatest value.
         start: The narrower range of the first sample, or None.
-        logarithmic: Whether its scale is logarithmic; `low` is 1 or more then.
+        logarithmic: Whether its scale is logarithmic; then `low` must be 1 or more.
 
     Raises:
-        ValueError: If a bound is no int, or they are out of order.
+        ValueError: A bound is not an int, or the bounds are out of order.
     """
 
     low: int
@@ -256,11 +257,11 @@ class Integer(_Number):
 
     @property
     def log(self) -> bool:
-        """Whether its scale is."""
+        """Whether its scale is logarithmic."""
         return self.logarithmic
 
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> int:
-        """Each number is as likely as its share of the scale."""
+        """A random value, each as likely as its share of the scale."""
         low, high = self._first if first else (self.low, self.high)
         if not self.logarithmic:
             return int(rng.integers(low, high + 1))
@@ -268,7 +269,7 @@ class Integer(_Number):
         return min(max(self._typed(math.exp(at)), low), high)
 
     def points(self, count: int) -> list[int]:
-        """Evenly spaced on the scale, all different; one is the middle."""
+        """Different values, evenly spaced on the scale; one value is the middle."""
         low, high = self._first
         count = min(count, high - low + 1)
         found: list[int] = []
@@ -279,7 +280,7 @@ class Integer(_Number):
         return found
 
     def contains(self, value: Any) -> bool:
-        """Whether it is an int of the range; a float is none."""
+        """Whether a value is an int within the range; a float is not."""
         return type(value) is int and self.low <= value <= self.high
 
     def _scaled(self, value: float) -> float:
@@ -300,7 +301,7 @@ class Integer(_Number):
         return value + direction
 
     def _typed(self, value: float) -> int:
-        return round(value)  # Halves to even: as often up as down.
+        return round(value)  # Rounds halves to even: as often up as down.
 
     def _check_bound(self, value: Any) -> None:
         if type(value) is not int or abs(value) > _MOST_EXACT:

@@ -1,4 +1,4 @@
-"""How the structures of spaces and meta_params differ, and how they are made to fit."""
+"""Compares the structures of spaces and meta_params; makes meta_params fit a space."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _ABSENT = object()
 def differences(
     before: Any, now: Any, space: Any = None, *, partial: bool = False
 ) -> list[str]:
-    """What two spaces, or two meta_params, do not have in common but for values.
+    """Where the structures of two spaces, or of two meta_params, differ.
 
-    A domain is a leaf; where its values are trees, they must have the other's structure
-    if that has a dict, list or tuple in this place.
+    A domain is a leaf. If it lists values that are trees, and the other structure has a
+    dict, list or tuple there, all of them must have that structure.
 
     Args:
-        before: The one.
-        now: The other.
-        space: Says where the leaves are: what lies below a domain is a value.
+        before: A space or meta_params.
+        now: What is compared with it.
+        space: Says where the leaves of meta_params are: all below a domain is a value.
         partial: Whether `now` may lack entries of a dict.
 
     Returns:
-        The places in words, such as "net.depth is new" or "layers[2] is missing".
+        Each difference in words, such as "net.depth is new" or "layers[2] is missing".
     """
     return list(_differences(before, now, space, partial, ""))
 
@@ -38,17 +38,17 @@ def differences(
 def refitted(
     space: Any, meta_params: Any, former: Any, rng: np.random.Generator
 ) -> Any:
-    """The meta_params with the structure of another space.
+    """The meta_params of a slot, made to fit another space.
 
-    What they lack is drawn, as for a first population. What cannot be moved in its new
-    domain, or is no choice any more, is drawn too; a number outside stops at the bound.
-    Constants are those of the space.
+    An entry that they lack is drawn, as for a first population. So is one that cannot
+    be moved in its new domain, or that is not among its values any more. A number
+    outside its range becomes the nearest bound. Constants are those of the new space.
 
     Args:
         space: The new space.
-        meta_params: What a slot has.
-        former: The space that they are from: entries which neither names stay. None:
-            only what the new one names stays.
+        meta_params: The meta_params of a slot.
+        former: The space that they are from: entries that neither space names stay.
+            None: only entries that the new space names stay.
         rng: Where the random numbers come from; drawn in the tree's order.
     """
     if isinstance(space, Mapping):
@@ -79,7 +79,7 @@ def refitted(
 
 
 def inside(place: str, key: object) -> str:
-    """The name of a place within another one: "net.depth", "layers[2]"."""
+    """The name of an entry of a container: "net.depth", "layers[2]"."""
     if type(key) is not str:
         return f"{place}[{key!r}]"
     return f"{place}.{key}" if place else key
@@ -109,7 +109,7 @@ def _differences(
 
 
 def _kind(tree: Any) -> type | None:
-    """What kind of container it is; None for a leaf."""
+    """The type of a container; None for a leaf."""
     if isinstance(tree, Mapping):
         return Mapping
     return type(tree) if type(tree) in (list, tuple) else None
@@ -124,14 +124,14 @@ def _has(space: Any, key: object) -> bool:
 
 
 def _part(space: Any, key: object) -> Any:
-    """What a space has in a place; an empty dict, which names nothing, if nothing."""
+    """The part of a space below a key; an empty dict if it has none."""
     if space is None or isinstance(space, Domain):
         return None
     return _parts(space)[key] if _has(space, key) else {}
 
 
 def _fits(choice: Any, tree: Any) -> bool:
-    """Whether all values of a choice have the structure of a tree."""
+    """Whether all values that a domain lists have the structure of a tree."""
     if not isinstance(choice, (Categorical, Ordinal)) or isinstance(tree, Domain):
         return False
     values: Sequence[Any] = choice.values

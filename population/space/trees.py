@@ -1,4 +1,4 @@
-"""Spaces as trees: drawn from, spread evenly over, checked, and kept as data."""
+"""Functions of a whole space: samples and grids, checks, and a form to be stored."""
 
 from __future__ import annotations
 
@@ -49,19 +49,20 @@ def sample(space: Any, rng: np.random.Generator, *, first: bool = True) -> Any:
 
 
 def grid(space: Any, k: int | None = None, points: int | None = None) -> list[Any]:
-    """Evenly spaced meta_params: all combinations of evenly spaced values, or k of it.
+    """The combinations of evenly spaced values of each domain, or k of them.
 
     Args:
         space: The space.
-        k: How many; evenly spaced among all combinations. None: all of them.
-        points: Values of each domain, ends included; a choice has at most all of its
-            values. By default as few as give `k` combinations.
+        k: How many meta_params; they are evenly spaced among all combinations. None:
+            all combinations.
+        points: How many values of each domain, both ends included; a domain that lists
+            its values may have fewer. By default as few as give `k` combinations.
 
     Returns:
         The meta_params; the last domain of the tree changes fastest.
 
     Raises:
-        ValueError: If neither is given, or one is not positive.
+        ValueError: Neither `k` nor `points` is given, or one is not positive.
     """
     for name, value in (("k", k), ("points", points)):
         if value is not None and (type(value) is not int or value < 1):
@@ -77,7 +78,7 @@ def grid(space: Any, k: int | None = None, points: int | None = None) -> list[An
 
 
 def contains(space: Any, meta_params: Any) -> bool:
-    """Whether the meta_params are of the space: its structure, types and ranges.
+    """Whether meta_params have the structure, the types and the ranges of a space.
 
     Further entries of a dict, which the space does not name, are allowed.
     """
@@ -85,7 +86,7 @@ def contains(space: Any, meta_params: Any) -> bool:
 
 
 def misfit(space: Any, meta_params: Any) -> str | None:
-    """What of the meta_params is not of the space, in words; None if all is."""
+    """The first place where meta_params are outside a space, in words, or None."""
 
     def check(place: str, leaf: Any, value: Any) -> None:
         if isinstance(leaf, Domain):
@@ -102,16 +103,16 @@ def misfit(space: Any, meta_params: Any) -> str | None:
 
 
 def domains(space: Any) -> dict[str, Domain]:
-    """The domains by the names of their places, nested ones as `a/b`, in order."""
+    """The domains of a space in order, by name; nested ones are named `a/b`."""
     return dict(_found(space))
 
 
 def to_data(space: Any) -> Any:
-    """The space as plain data, which the codec can keep; `from_data` reads it.
+    """The space as plain data that can be stored; `from_data` is the inverse.
 
     Raises:
-        TypeError: If it has a domain of another kind, or a constant, that cannot be
-            stored.
+        TypeError: The space has a domain that is not of this package, or a constant
+            that cannot be stored.
     """
     if isinstance(space, Domain):
         if _DOMAINS.get(type(space).__name__) is not type(space):
@@ -132,11 +133,11 @@ def to_data(space: Any) -> Any:
 
 
 def from_data(data: Any) -> Any:
-    """The space that `to_data` wrote.
+    """The space that `to_data` has turned into data.
 
     Raises:
-        ValueError: If it is no space, or names a domain that is not known here.
-        TypeError: If a domain has other arguments.
+        ValueError: The data is not a space, or names an unknown domain.
+        TypeError: The arguments of a domain are not those of its class.
     """
     match data:
         case dict():
@@ -155,17 +156,17 @@ def from_data(data: Any) -> Any:
 
 
 def check_space(space: Any) -> None:
-    """Refuse what is no space.
+    """Refuse a tree that is not a space.
 
     Raises:
-        ValueError: If it has no domain, or a domain's class in place of a domain.
-        TypeError: If a constant cannot be stored.
+        ValueError: It has no domain, or the class of a domain in place of an object.
+        TypeError: A constant cannot be stored.
     """
 
     def check(place: str, leaf: Any, _: Any) -> None:
         if isinstance(leaf, type) and issubclass(leaf, Domain):
             raise ValueError(
-                f"{place} must be a domain, got the class {leaf.__name__}. Write it "
+                f"{place} must be a domain, got the class {leaf.__name__}. Call it "
                 f"with its arguments: {leaf.__name__}(...)."
             )
 
@@ -181,10 +182,10 @@ def check_space(space: Any) -> None:
 def map_leaves(
     space: Any, tree: Any, function: Callable[[str, Any, Any], Any], place: str = ""
 ) -> Any:
-    """The tree with `function(place, leaf of the space, value)` in each leaf's place.
+    """The tree with `function(place, leaf of the space, value)` in place of each leaf.
 
     Raises:
-        ValueError: If the tree has not the structure of the space.
+        ValueError: The tree does not have the structure of the space.
     """
     if isinstance(space, Mapping):
         given = tree if isinstance(tree, Mapping) else {}
@@ -217,7 +218,7 @@ def _inside(place: str, key: object) -> str:
 
 
 def _found(space: Any) -> list[tuple[str, Domain]]:
-    """The domains in order; two places may have one name, as 'a/b' and b in a."""
+    """The domains in order, with names; 'a/b' may also be the key b of a dict a."""
     found: list[tuple[str, Domain]] = []
 
     def collect(place: str, leaf: Any, _: Any) -> None:
@@ -229,7 +230,7 @@ def _found(space: Any) -> list[tuple[str, Domain]]:
 
 
 def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
-    """The combination of that place, the last axis changing fastest."""
+    """The combination of this index; the last axis changes fastest."""
     chosen = []
     for axis in reversed(axes):
         place, index = divmod(place, len(axis))
@@ -242,7 +243,7 @@ def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
 
 
 def _fewest_points(space: Any, k: int) -> int:
-    """As few points of each domain as give `k` combinations, if any number does."""
+    """The fewest points of each domain that give `k` combinations, if any do."""
     found = [domain for _, domain in _found(space)]
 
     def combinations(points: int) -> int:

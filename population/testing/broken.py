@@ -1,33 +1,33 @@
-"""What `check_mutator` raises."""
+"""The error that `check_mutator` raises."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from population.testing.script import Event
+from population.testing.script import ScriptEvent
 
 _SHOWN = 8
 
 
 class BrokenPromise(AssertionError):
-    """A mutator breaks a promise; the text shows by which sequence of reports.
+    """A mutator breaks a promise; the text shows a script that makes it do so.
 
     `check_mutator(make, error.population, seed=error.seed, script=error.script)` plays
-    that sequence alone.
+    that script alone.
 
     Args:
-        mutator: The class of the mutator.
-        promise: What it does not keep, as a sentence without its subject.
+        mutator: The name of the mutator's class.
+        promise: The promise, without its subject.
         seen: What was seen instead.
-        script: The smallest sequence that was found to show it.
+        script: The smallest script that shows it.
         population: The first meta_params of each worker.
         seed: The run's seed.
 
     Attributes:
-        promise: The promise.
+        promise: The promise, without its subject.
         seen: What was seen instead.
-        script: The sequence.
+        script: The smallest script that shows it.
         population: The first meta_params of each worker.
         seed: The run's seed.
     """
@@ -37,7 +37,7 @@ class BrokenPromise(AssertionError):
         mutator: str,
         promise: str,
         seen: str,
-        script: Sequence[Event],
+        script: Sequence[ScriptEvent],
         population: Sequence[Any],
         seed: int,
     ) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from population.base.interfaces import Mutator
 from population.testing.broken import BrokenPromise
-from population.testing.nudge import nudge
-from population.testing.play import Case, Make, Played, quiet
-from population.testing.promises import PROMISES, Finding, Promise
-from population.testing.script import Event
-from population.testing.scripts import long_script, one_round, script_with_loss, scripts
+from population.testing.perturb import perturb
+from population.testing.promises import PROMISES, Breach, Promise
+from population.testing.runner import Case, Make, Played, quiet
+from population.testing.script import ScriptEvent
+from population.testing.scripts import long_script, one_round, script_with_gap, scripts
 from population.testing.shrink import shrink
 
 BRANCHES = "branches now and then"
@@ -26,27 +26,29 @@ def check_mutator(
     size: int = 4,
     seed: int = 0,
     branches: bool = True,
-    script: Sequence[Event] | None = None,
+    script: Sequence[ScriptEvent] | None = None,
 ) -> None:
-    """Play reports of every kind to a mutator; an error if it breaks a promise.
+    """Send reports of every kind to a mutator, and check all of its promises.
 
-    Let it decide every 3 steps or 5 seconds, say: the workers train about 24 steps, a
-    report takes a second, and an interval of more than 10 steps is hardly tested.
+    Let it decide often, say every 3 steps or 5 seconds: workers train only about 24
+    steps and a report takes a second, so that an interval of more than 10 steps is
+    hardly tested.
 
     Args:
-        make_mutator: Makes the mutator, anew for each restart. If it takes an argument
-            it is given a `mutate_fn`, which moves the numbers in any meta_params.
+        make_mutator: Makes the mutator, anew for each restart. If it has a parameter,
+            it is given a `mutate_fn` that changes the numbers in any meta_params.
         population: The first meta_params of each worker; by default nested ones.
         size: How many workers, if no population is given.
-        seed: Of the runs and of the reports.
+        seed: The seed of the runs and of the reports.
         branches: Whether the mutator ever branches; False for a grid search, say.
-        script: Only this sequence, say that of a `BrokenPromise`.
+        script: The only script to play, such as that of a `BrokenPromise`.
 
     Raises:
-        TypeError: If `make_mutator` is no function, or makes something else.
-        BrokenPromise: Naming the promise, with the smallest sequence that breaks it.
-        ValueError: If the mutator does not run with so many workers, or
-            `make_mutator` returns the same mutator twice.
+        TypeError: `make_mutator` is not a function, or does not make a mutator.
+        BrokenPromise: The mutator breaks a promise; the error names it and has the
+            smallest script that shows it.
+        ValueError: The mutator refuses a population of this size, or `make_mutator`
+            returns the same mutator twice.
     """
     make = _maker(make_mutator)
     if not isinstance(make(), Mutator):
@@ -74,7 +76,7 @@ def check_mutator(
 
 
 def _maker(make_mutator: Callable[..., Mutator[Any]]) -> Make:
-    """`make_mutator` as a function of nothing."""
+    """`make_mutator` as a function without parameters."""
     if not callable(make_mutator):
         raise TypeError(
             "make_mutator must be a function that makes a mutator, got "
@@ -93,7 +95,7 @@ def _maker(make_mutator: Callable[..., Mutator[Any]]) -> Make:
             "make_mutator must take no argument, or a mutate_fn, got a function of "
             f"{', '.join(p.name for p in needed)}."
         )
-    return lambda: make_mutator(nudge)
+    return lambda: make_mutator(perturb)
 
 
 def _nested(size: int) -> list[Any]:
@@ -108,7 +110,7 @@ def _nested(size: int) -> list[Any]:
 
 
 def _cases(
-    make: Make, metas: Sequence[Any], seed: int, script: Sequence[Event] | None
+    make: Make, metas: Sequence[Any], seed: int, script: Sequence[ScriptEvent] | None
 ) -> dict[str, list[Case]]:
     """The cases of each kind of script."""
     if script is not None:
@@ -116,7 +118,9 @@ def _cases(
         return {promise.kind: only for promise in PROMISES}
     size = len(metas)
 
-    def case(events: tuple[Event, ...], population: Sequence[Any] = metas) -> Case:
+    def case(
+        events: tuple[ScriptEvent, ...], population: Sequence[Any] = metas
+    ) -> Case:
         return Case(make, population, events, seed)
 
     usual = [case(events) for events in scripts(size, seed)]
@@ -124,7 +128,7 @@ def _cases(
         usual += [case(events, metas[:1]) for events in scripts(1, seed)[::4]]
     return {
         "usual": usual,
-        "loss": [case(script_with_loss(size, w, seed)) for w in {0, size - 1}],
+        "gap": [case(script_with_gap(size, w, seed)) for w in {0, size - 1}],
         "long": [case(long_script(size, seed))],
         "idle": [case(one_round(1))],
         "round": [case(one_round(10))],
@@ -143,12 +147,12 @@ def _check(promise: Promise, case: Case, kind: str) -> None:
 
 
 def _shortest(
-    promise: Promise, case: Case, found: Finding
-) -> tuple[tuple[Event, ...], Finding]:
-    """The smallest script that still breaks the promise, and how it does."""
+    promise: Promise, case: Case, found: Breach
+) -> tuple[tuple[ScriptEvent, ...], Breach]:
+    """The smallest script that still breaks the promise, and what it shows."""
     findings = {case.script: found}
 
-    def breaks(script: tuple[Event, ...]) -> bool:
+    def breaks(script: tuple[ScriptEvent, ...]) -> bool:
         again = promise.find(dataclasses.replace(case, script=script))
         if again is not None:
             findings[script] = again

@@ -1,10 +1,10 @@
-"""A clock that only moves when told."""
+"""A clock for tests, which moves only when it is advanced."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Seconds that pass when somebody says so; what `clock=` of a controller takes.
+    """A simulated clock, for the argument `clock` of a controller.
 
     Args:
         now: The time at the beginning, in seconds.
@@ -17,14 +17,14 @@ class Clock:
         self.now = now
 
     def __call__(self) -> float:
-        """The time; reading it changes nothing."""
+        """The time in seconds; reading it does not change it."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let so many seconds pass.
+        """Let some seconds pass.
 
         Raises:
-            ValueError: If they are negative.
+            ValueError: `seconds` is negative.
         """
         if not seconds >= 0:
             raise ValueError(f"seconds must be 0 or more, got {seconds!r}.")

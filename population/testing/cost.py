@@ -1,4 +1,4 @@
-"""What a report costs, as counts that are the same on every machine."""
+"""Measures what a report costs, in counts that are the same on every machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Report
-from population.testing.nudge import nudge
-from population.testing.play import Case, Play, Played, Work
+from population.testing import inside
+from population.testing.perturb import perturb
+from population.testing.runner import Case, Played, ScriptRunner
+from population.testing.script import Work
 
-_MOST = 1_000_000  # Instructions that are counted in a run; a third of a second.
+_MOST = 1_000_000  # Instructions counted in a run at most; takes a third of a second.
 
 
 class Count(NamedTuple):
-    """What one report has cost.
+    """The cost of one report.
 
     Attributes:
         opcodes: Python instructions within `update`.
@@ -30,19 +32,19 @@ class Count(NamedTuple):
     decided: bool
 
 
-class Bill(NamedTuple):
-    """What the reports of a script have cost.
+class Cost(NamedTuple):
+    """The cost of the reports of a script.
 
     Attributes:
         played: The run.
-        counts: Of each report.
+        counts: The counts of each report.
     """
 
     played: Played
     counts: list[Count]
 
     def idle(self) -> tuple[float, float]:
-        """The medians of what a report that decides nothing costs; 0 for none."""
+        """The median counts of the reports without a decision; 0 if there are none."""
         idle = [count for count in self.counts if not count.decided]
         if not idle:
             return 0.0, 0.0
@@ -52,7 +54,7 @@ class Bill(NamedTuple):
         )
 
     def mean(self) -> tuple[float, float]:
-        """What a report costs in the mean."""
+        """The mean counts of all reports."""
         if not self.counts:
             return 0.0, 0.0
         return (
@@ -61,14 +63,14 @@ class Bill(NamedTuple):
         )
 
 
-def bill(case: Case) -> Bill:
-    """Play a case, and count."""
-    play = _CountingPlay(case)
-    return Bill(play.run(), play.counts)
+def cost_of(case: Case) -> Cost:
+    """The cost of each report when a case is played."""
+    runner = _CountingRunner(case)
+    return Cost(runner.run(), runner.counts)
 
 
-class _CountingPlay(Play):
-    """A run whose reports are counted, as long as they come one by one."""
+class _CountingRunner(ScriptRunner):
+    """Counts the instructions and statements of each delivery of reports."""
 
     def __init__(self, case: Case) -> None:
         self.counts: list[Count] = []
@@ -76,26 +78,22 @@ class _CountingPlay(Play):
         super().__init__(case, make=lambda: self._meter)
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
-        """Report, and count."""
+        """Report, and count what that takes."""
         meter, statements = self._meter, [0]
         counting = not meter.exhausted
 
-        def count(statement: str) -> None:
-            del statement
+        def count() -> None:
             statements[0] += 1
 
         meter.opcodes, meter.decided = 0, False
-        self.journal._connection.set_trace_callback(count)
-        try:
+        with inside.each_statement(self.journal, count):
             super().deliver(reports, last=last)
-        finally:
-            self.journal._connection.set_trace_callback(None)
         if counting:
             self.counts.append(Count(meter.opcodes, statements[0], meter.decided))
 
 
 class _Meter(Mutator[Any]):
-    """Another mutator, whose instructions are counted."""
+    """Calls another mutator, and counts its instructions."""
 
     def __init__(self, mutator: Mutator[Any]) -> None:
         self._mutator = mutator
@@ -128,8 +126,8 @@ class _Meter(Mutator[Any]):
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         del argument
-        if frame.f_code.co_filename == nudge.__code__.co_filename:
-            return None  # What the kit itself brings does not count.
+        if frame.f_code.co_filename == perturb.__code__.co_filename:
+            return None  # This function is part of the test kit.
         frame.f_trace_opcodes = self._budget > 0
         frame.f_trace_lines = False
         if event == "opcode":

@@ -1,4 +1,4 @@
-"""What must not matter to a mutator: global random numbers, and clocks of its own."""
+"""Varies what must not matter to a mutator: global random numbers, and other clocks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _CLOCKS = (
     "process_time",
     "process_time_ns",
 )
-# These tell the time when they are not given one.
+# These use the current time when they are not given one.
 _CALENDARS = ("localtime", "gmtime", "ctime")
 _BEGIN_S = 1_000_000_000
-_LEAP_S = 3607  # Each time somebody looks at a clock, an hour and some has passed.
+_LEAP_S = 3607  # How far a clock has moved each time it is read.
 
 
 @contextlib.contextmanager
@@ -44,11 +44,10 @@ def global_random_numbers(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def leaping_clocks(*mutators: object) -> Iterator[None]:
-    """Let every clock of the process leap, and those that the mutators refer to.
+    """Let every clock leap that Python or the mutators have, whenever it is read.
 
-    Other threads of the process see them leap too.
-
-    What they say depends only on how often somebody has looked.
+    Their times depend only on how often they were read. Other threads of the process
+    see them leap, too.
 
     Args:
         mutators: Objects whose attributes and whose classes' modules are searched for

@@ -1,4 +1,4 @@
-"""The promises of a mutator, and how each is looked for in a run."""
+"""The promises of a mutator, and how each is checked in a run."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from population.testing import guard, noise
-from population.testing.cost import Bill, bill
-from population.testing.play import Case, Play, Played
-from population.testing.script import AllReport, Event, Lost, Report, negated
+from population.testing import noise, watched
+from population.testing.cost import Cost, cost_of
+from population.testing.runner import Case, Played, ScriptRunner
+from population.testing.script import (
+    AllReport,
+    GivenUp,
+    ScriptedReport,
+    ScriptEvent,
+    negated,
+)
 
-_SHORT = 12  # Events; of so few more runs are made where chance plays a part.
+_SHORT = 12  # Events: scripts as short are played more often, where chance matters.
 _FEW = 16
 _NUMBERS = re.compile(r"[\d.]+(e[+-]?\d+)?")
 
 
-class Finding(NamedTuple):
+class Breach(NamedTuple):
     """How a promise was broken.
 
     Attributes:
-        seen: What was seen, for people.
+        seen: What was seen, as text for people.
         position: The index of the event that showed it.
         error: What was raised, or None.
     """
@@ -36,50 +42,52 @@ class Promise(NamedTuple):
     """Something that every mutator does.
 
     Attributes:
-        sentence: What it does, without the subject.
-        kind: The kind of scripts that show it: "usual", "loss", "long", "idle" or
+        sentence: The promise, without its subject.
+        kind: The kind of scripts that test it: "usual", "gap", "long", "idle" or
             "round".
         find: Plays a case, and returns how the promise was broken, or None.
     """
 
     sentence: str
     kind: str
-    find: Callable[[Case], Finding | None]
+    find: Callable[[Case], Breach | None]
 
 
-def guarded(promise: str) -> Callable[[Case], Finding | None]:
-    """Looks for a promise that is watched at each call."""
+def guarded(promise: str) -> Callable[[Case], Breach | None]:
+    """The check of a promise that `WatchedMutator` watches at each call."""
 
-    def find(case: Case) -> Finding | None:
-        found = watched(case).get(promise)
-        return None if found is None else Finding(found[1], found[0])
+    def find(case: Case) -> Breach | None:
+        found = watch(case).get(promise)
+        return None if found is None else Breach(found[1], found[0])
 
     return find
 
 
-def watched(case: Case) -> guard.Findings:
-    """What is found when each call of the mutator is watched."""
+def watch(case: Case) -> watched.Breaches:
+    """All promises that are broken when each call of the mutator is watched."""
 
-    def play() -> guard.Findings:
-        findings = guard.Findings()
-        findings.run = Play(case, make=lambda: guard.Guard(case.make(), findings))
-        findings.run.run()
-        return findings
+    def play() -> watched.Breaches:
+        breaches = watched.Breaches()
+        breaches.run = ScriptRunner(
+            case, make=lambda: watched.WatchedMutator(case.make(), breaches)
+        )
+        breaches.run.run()
+        return breaches
 
     return case.once("watched", play)
 
 
-def raises(case: Case) -> Finding | None:
-    """Whether a report is met with an exception."""
+def raises(case: Case) -> Breach | None:
+    """Check that no report raises an exception."""
     error = case.plain.error
     if error is None:
         return None
     seen = f"It raised {type(error).__name__}: {error}"
-    return Finding(seen, len(case.plain.moments), error)
+    return Breach(seen, len(case.plain.outcomes), error)
 
 
-def random_numbers(case: Case) -> Finding | None:
-    """Whether the run changes with random numbers that are not the view's."""
+def random_numbers(case: Case) -> Breach | None:
+    """Check that a run does not depend on other random numbers than the view's."""
     if not _varies(case):
         return None
     first = _leapt(case, 1)
@@ -90,78 +98,82 @@ def random_numbers(case: Case) -> Finding | None:
     return None
 
 
-def own_clock(case: Case) -> Finding | None:
-    """Whether the run changes when all clocks but the view's leap."""
+def own_clock(case: Case) -> Breach | None:
+    """Check that a run does not depend on other clocks than the view's."""
     if not _varies(case):
         return None
     how = "while the clocks of the machine leapt"
     return _difference(case.plain, _leapt(case, 1), how)
 
 
-def restarts(case: Case) -> Finding | None:
-    """Whether the run changes when it is restarted before each event."""
+def restarts(case: Case) -> Breach | None:
+    """Check that a restart before each event changes nothing."""
     if not _varies(case):
         return None
-    other = Play(case, restarts=True).run()
+    other = ScriptRunner(case, restarts=True).run()
     return _difference(case.plain, other, "when restarted before each of these")
 
 
-def repeats(case: Case) -> Finding | None:
-    """Whether the run changes when reports are delivered several times."""
+def repeats(case: Case) -> Breach | None:
+    """Check that reports that are delivered several times change nothing."""
     if not _varies(case):
         return None
-    other = Play(case, times=3).run()
+    other = ScriptRunner(case, times=3).run()
     return _difference(case.plain, other, "when each report was delivered three times")
 
 
-def modes(case: Case) -> Finding | None:
-    """Whether "max" of the negated values is something else than "min"."""
+def modes(case: Case) -> Breach | None:
+    """Check that "max" of the negated values decides the same as "min"."""
     mirrored = dataclasses.replace(case, script=negated(case.script))
-    other = Play(mirrored, mode="max").run()
+    other = ScriptRunner(mirrored, mode="max").run()
     how = "in mode 'max' with all values negated"
     return _difference(_unexplained(case.plain), _unexplained(other), how)
 
 
-def stuck(case: Case) -> Finding | None:
-    """Whether all live workers wait at once, so that nobody will ever report again."""
-    if any(isinstance(event, Lost) for event in case.script):
+def stuck(case: Case) -> Breach | None:
+    """Check that live workers never all wait, so that none would report again."""
+    if any(isinstance(event, GivenUp) for event in case.script):
         return None
-    if not any(limit is not None for m in case.plain.moments for limit in m.waits):
+    if not any(limit is not None for o in case.plain.outcomes for limit in o.waits):
         return None
-    patient = Play(case, patient=True).run()
+    patient = ScriptRunner(case, patient=True).run()
     if not patient.stuck:
         return None
     position = patient.stuck[0]
-    waits = patient.moments[position].waits
-    return Finding(f"Then everybody waits, at the steps {list(waits)}.", position)
+    waits = patient.outcomes[position].waits
+    return Breach(f"Then all workers wait, at the steps {list(waits)}.", position)
 
 
-def losses(case: Case) -> Finding | None:
-    """Whether nothing is decided without a lost worker, but something is with it."""
-    lost = {event.worker_id for event in case.script if isinstance(event, Lost)}
-    if not lost or len(lost) > len(case.population) - 2 or _others(case.plain, lost):
+def gaps(case: Case) -> Breach | None:
+    """Check that the others get a decision without the reports of who was given up."""
+    given_up = {event.worker_id for event in case.script if isinstance(event, GivenUp)}
+    if not given_up or len(given_up) > len(case.population) - 2:
+        return None
+    if _others(case.plain, given_up):
         return None
     if len(set(case.plain.states)) > 1:
-        return None  # A round was closed, in which nobody was branched.
-    script: list[Event] = [
-        Report(event.worker_id, 20, 0.0, saved=True)
-        if isinstance(event, Lost)
+        return None  # A round was decided, with no branch.
+    script: list[ScriptEvent] = [
+        ScriptedReport(event.worker_id, 20, 0.0, saved=True)
+        if isinstance(event, GivenUp)
         else event
         for event in case.script
     ]
-    script += [Report(worker_id, 1, 0.0, saved=True) for worker_id in sorted(lost)]
-    other = Play(dataclasses.replace(case, script=tuple(script))).run()
-    if not _others(other, lost):
+    script += [
+        ScriptedReport(worker_id, 1, 0.0, saved=True) for worker_id in sorted(given_up)
+    ]
+    other = ScriptRunner(dataclasses.replace(case, script=tuple(script))).run()
+    if not _others(other, given_up):
         return None
     seen = (
-        "Nothing was decided for the others, which is when the lost worker reports "
-        "step +20 instead."
+        "Nothing was decided for the others, which is when the worker that was given "
+        "up reports step +20 instead."
     )
-    return Finding(seen, len(case.script) - 1)
+    return Breach(seen, len(case.script) - 1)
 
 
-def growth(case: Case) -> Finding | None:
-    """Whether the state goes on growing, numbers in it counted as one character."""
+def growth(case: Case) -> Breach | None:
+    """Check that the state does not keep growing; a number counts as one character."""
     if len(case.script) < 9:
         return None
     sizes = [len(_NUMBERS.sub("0", text)) for text in case.plain.states]
@@ -177,80 +189,80 @@ def growth(case: Case) -> Finding | None:
         f"In the three thirds of this run the state had up to {early}, {middle} and "
         f"{late} characters, each number counted as one."
     )
-    return Finding(seen, len(case.script) - 1)
+    return Breach(seen, len(case.script) - 1)
 
 
-def idle_cost(case: Case) -> Finding | None:
-    """Whether a report that decides nothing costs more in a larger population."""
-    return _dearer(case, 256, "a report that decides nothing", Bill.idle, 1.5)
+def idle_cost(case: Case) -> Breach | None:
+    """Check that a report without a decision costs no more in a larger population."""
+    return _dearer(case, 256, "a report that decides nothing", Cost.idle, 1.5)
 
 
-def mean_cost(case: Case) -> Finding | None:
-    """Whether the mean report of a round costs more in a larger population."""
-    return _dearer(case, 64, "a report in the mean", Bill.mean, 2.5)
+def mean_cost(case: Case) -> Breach | None:
+    """Check that the mean report of a round costs no more in a larger population."""
+    return _dearer(case, 64, "a report in the mean", Cost.mean, 2.5)
 
 
 def _leapt(case: Case, noise_seed: int) -> Played:
-    """The run while all clocks but its own leap, in the same way every time."""
+    """The run while all other clocks leap, in the same way every time."""
     mutator = case.make()
     with noise.leaping_clocks(mutator):
-        return Play(case, make=lambda: mutator, noise_seed=noise_seed).run()
+        return ScriptRunner(case, make=lambda: mutator, noise_seed=noise_seed).run()
 
 
 def _varies(case: Case) -> bool:
-    """Whether anything changes when all that must not matter is another at once.
+    """Whether anything changes when all that must not matter is varied at once.
 
-    To find that nothing does takes one run; to find out what matters takes one each.
+    If not, which is usual, this one run is enough; else each is varied by itself.
     """
     if len(case.script) <= _SHORT:
         return True
 
     def play() -> bool:
         with noise.leaping_clocks(case.make()):
-            other = Play(case, restarts=True, times=3, noise_seed=2).run()
+            other = ScriptRunner(case, restarts=True, times=3, noise_seed=2).run()
         return _difference(case.plain, other, "") is not None
 
     return case.once("varies", play)
 
 
-def _difference(plain: Played, other: Played, how: str) -> Finding | None:
-    pairs = itertools.zip_longest(plain.moments, other.moments)
+def _difference(plain: Played, other: Played, how: str) -> Breach | None:
+    pairs = itertools.zip_longest(plain.outcomes, other.outcomes)
     for position, (one, two) in enumerate(pairs):
         if one != two:
             end = f"it raised {other.error!r}" if two is None else f"it was: {two}"
-            return Finding(f"After the last event: {one}. But {how} {end}.", position)
+            return Breach(f"After the last event: {one}. But {how} {end}.", position)
     return None
 
 
 def _unexplained(played: Played) -> Played:
-    """Without the reasons, which may name a value."""
-    moments = [
-        moment._replace(
-            decisions=tuple(d._replace(reason="") for d in moment.decisions)
+    """The run without the reasons of its branches, which may contain values."""
+    outcomes = [
+        outcome._replace(
+            decisions=tuple(d._replace(reason="") for d in outcome.decisions)
         )
-        for moment in played.moments
+        for outcome in played.outcomes
     ]
-    return dataclasses.replace(played, moments=moments)
+    return dataclasses.replace(played, outcomes=outcomes)
 
 
-def _others(played: Played, lost: set[int]) -> bool:
-    """Whether anything was decided for workers that are not lost."""
-    return any(found.place.worker_id not in lost for found in played.decisions)
+def _others(played: Played, given_up: set[int]) -> bool:
+    """Whether any worker that was not given up was branched."""
+    return any(found.place.worker_id not in given_up for found in played.decisions)
 
 
 def _dearer(
     case: Case,
     many: int,
     what: str,
-    price: Callable[[Bill], tuple[float, float]],
+    price: Callable[[Cost], tuple[float, float]],
     factor: float,
-) -> Finding | None:
-    """Whether reports cost more with many workers than with few, by so much."""
+) -> Breach | None:
+    """Check that with many workers a report costs at most `factor` times as much."""
     if not any(isinstance(event, AllReport) for event in case.script):
         return None
-    small, large = _bill(case, _FEW), _bill(case, many)
+    small, large = _cost(case, _FEW), _cost(case, many)
     if small.played.refused or large.played.refused:
-        return None  # `init` says that the policy is not for so many workers.
+        return None  # `init` refuses a population of this size.
     names = ("Python instructions in update", "SQL statements")
     prices = zip(names, (60, 2), price(small), price(large), strict=True)
     for name, slack, low, high in prices:
@@ -259,31 +271,31 @@ def _dearer(
                 f"With {_FEW} workers {what} costs {low:.0f} {name}, with {many} "
                 f"workers {high:.0f}."
             )
-            return Finding(seen, len(case.script) - 1)
+            return Breach(seen, len(case.script) - 1)
     return None
 
 
-def _bill(case: Case, size: int) -> Bill:
+def _cost(case: Case, size: int) -> Cost:
     some = case.population
     metas = [some[i % len(some)] for i in range(size)]
-    return bill(dataclasses.replace(case, population=metas))
+    return cost_of(dataclasses.replace(case, population=metas))
 
 
 PROMISES: Sequence[Promise] = (
-    Promise(guard.STORABLE, "usual", guarded(guard.STORABLE)),
+    Promise(watched.STORABLE, "usual", guarded(watched.STORABLE)),
     Promise("takes any reports without an exception", "usual", raises),
-    Promise(guard.ARGUMENTS, "usual", guarded(guard.ARGUMENTS)),
+    Promise(watched.ARGUMENTS, "usual", guarded(watched.ARGUMENTS)),
     Promise("takes random numbers only from view.rng", "usual", random_numbers),
     Promise("takes the time only from view.now", "usual", own_clock),
-    Promise(guard.PURE, "usual", guarded(guard.PURE)),
+    Promise(watched.PURE, "usual", guarded(watched.PURE)),
     Promise("decides the same after a restart at any point", "usual", restarts),
     Promise("never has all live workers wait", "usual", stuck),
-    Promise(guard.DIVERGED, "usual", guarded(guard.DIVERGED)),
-    Promise(guard.DEAD, "usual", guarded(guard.DEAD)),
-    Promise(guard.SAME_OBJECT, "usual", guarded(guard.SAME_OBJECT)),
+    Promise(watched.DIVERGED, "usual", guarded(watched.DIVERGED)),
+    Promise(watched.DEAD, "usual", guarded(watched.DEAD)),
+    Promise(watched.SAME_OBJECT, "usual", guarded(watched.SAME_OBJECT)),
     Promise("decides once however often a report is delivered", "usual", repeats),
     Promise("minds the mode: max of x is min of -x", "usual", modes),
-    Promise("closes its rounds without lost workers", "loss", losses),
+    Promise("closes its rounds without workers that were given up", "gap", gaps),
     Promise("keeps a state that does not grow with the history", "long", growth),
     Promise("does not look at every worker at every report", "idle", idle_cost),
     Promise("decides at a cost per report that is bounded", "round", mean_cost),

@@ -1,7 +1,8 @@
-"""What may happen to a run, as small events that can be printed, left out and joined.
+"""The events of a script: what may happen to a run.
 
-An event says what a worker does relative to where it stands, so that a sequence keeps
-its meaning when others are left out.
+An event says what a worker does relative to its newest checkpoint. So a script still
+makes sense when some of its events are left out or joined, to find the shortest one
+that shows a mistake.
 """
 
 from __future__ import annotations
@@ -9,33 +10,68 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from population.testing.play import Play
+from population.base.types import Ref
+from population.controller import PopulationController
+from population.testing.clock import Clock
+
+Work = tuple[int, str, int, Any, Any]  # A report, in the argument order of `set_eval`.
+
+
+class ScriptedRun(Protocol):
+    """What an event needs of the run in which it happens.
+
+    Attributes:
+        controller: The run.
+        clock: Its clock.
+        size: How many workers there are.
+        given_up: The workers whose slots are given up.
+        last: The last report of each worker.
+        previous: Where each worker's previous generation ended.
+    """
+
+    controller: PopulationController
+    clock: Clock
+    size: int
+    given_up: set[int]
+    last: dict[int, Work]
+    previous: dict[int, Ref]
+
+    def held(self, worker_id: int) -> bool:
+        """Whether the worker waits for a decision."""
+
+    def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
+        """The report of a worker that has trained on from its newest checkpoint."""
+
+    def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
+        """Report; a worker that reports is waited for again."""
+
+    def give_up(self, worker_id: int) -> None:
+        """Give up a worker's slot, until it reports again."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Event(abc.ABC):
-    """Something that happens to a run; `str` says it in a line."""
+class ScriptEvent(abc.ABC):
+    """Something that happens to a run; its `str` is one line."""
 
     @abc.abstractmethod
-    def play(self, run: Play) -> None:
-        """Let it happen; nothing if it cannot."""
+    def play(self, run: ScriptedRun) -> None:
+        """Let it happen; nothing happens where it is impossible."""
 
-    def joined(self, later: Event) -> Event | None:
-        """One event that stands for this one and a later one, or None."""
+    def joined(self, later: ScriptEvent) -> ScriptEvent | None:
+        """One event in place of this one and a later one; None if there is none."""
         del later
         return None
 
 
 @dataclasses.dataclass(frozen=True)
-class Report(Event):
-    """A worker has trained on, and reports.
+class ScriptedReport(ScriptEvent):
+    """A worker trains on, and reports.
 
     Attributes:
         worker_id: The worker.
-        steps: How many steps further it is.
+        steps: How many steps it has trained since its newest checkpoint.
         value: The value, or None.
         saved: Whether it has saved its params.
     """
@@ -51,28 +87,28 @@ class Report(Event):
             f"{_value(self.value)}{_params(self.saved)}"
         )
 
-    def play(self, run: Play) -> None:
-        """Report for the worker's present generation."""
+    def play(self, run: ScriptedRun) -> None:
+        """Report for the worker's current generation."""
         if not run.held(self.worker_id):
             work = run.ahead(self.worker_id, self.steps, self.value, self.saved)
             run.deliver([work])
 
-    def joined(self, later: Event) -> Event | None:
-        """The same steps at once, with the later report."""
-        if not isinstance(later, Report) or later.worker_id != self.worker_id:
+    def joined(self, later: ScriptEvent) -> ScriptEvent | None:
+        """The later report, with the steps of both."""
+        if not isinstance(later, ScriptedReport) or later.worker_id != self.worker_id:
             return None
         return dataclasses.replace(later, steps=self.steps + later.steps)
 
 
 @dataclasses.dataclass(frozen=True)
-class AllReport(Event):
-    """Every worker has trained on, and reports.
+class AllReport(ScriptEvent):
+    """Every worker trains on, and reports.
 
     Attributes:
-        steps: How many steps further each is.
-        values: The values, by worker id; if there are more workers, from the start.
+        steps: How many steps each has trained since its newest checkpoint.
+        values: The values by worker id, repeated if there are more workers.
         saved: Whether they have saved their params.
-        at_once: In one batch, as an engine does, not one after the other.
+        at_once: Whether they report in one batch, as an engine does; else in turn.
     """
 
     steps: int
@@ -87,9 +123,10 @@ class AllReport(Event):
             f"all report step +{self.steps} {how}, values {values}{_params(self.saved)}"
         )
 
-    def play(self, run: Play) -> None:
-        """Report for every worker that is not lost."""
-        due = [w for w in range(run.size) if w not in run.lost and not run.held(w)]
+    def play(self, run: ScriptedRun) -> None:
+        """Report for every worker that is not given up."""
+        live = (w for w in range(run.size) if w not in run.given_up)
+        due = [w for w in live if not run.held(w)]
         if self.at_once:
             run.deliver([self._work(w, run) for w in due])
             return
@@ -97,20 +134,20 @@ class AllReport(Event):
             if not run.held(worker_id):
                 run.deliver([self._work(worker_id, run)])
 
-    def joined(self, later: Event) -> Event | None:
-        """The same steps at once, with the later reports."""
+    def joined(self, later: ScriptEvent) -> ScriptEvent | None:
+        """The later reports, with the steps of both."""
         if not isinstance(later, AllReport) or later.at_once != self.at_once:
             return None
         return dataclasses.replace(later, steps=self.steps + later.steps)
 
-    def _work(self, worker_id: int, run: Play) -> tuple[int, str, int, object, object]:
+    def _work(self, worker_id: int, run: ScriptedRun) -> Work:
         value = self.values[worker_id % len(self.values)]
         return run.ahead(worker_id, self.steps, value, self.saved)
 
 
 @dataclasses.dataclass(frozen=True)
-class Earlier(Event):
-    """A report of the step before the newest one arrives after it.
+class Earlier(ScriptEvent):
+    """A worker reports the step before its newest one, out of order.
 
     Attributes:
         worker_id: The worker.
@@ -126,8 +163,8 @@ class Earlier(Event):
             f"{_value(self.value)}"
         )
 
-    def play(self, run: Play) -> None:
-        """Report it, if it lies within the generation."""
+    def play(self, run: ScriptedRun) -> None:
+        """Report it, if it is in the same generation."""
         newest = run.controller.newest(self.worker_id)
         root = run.controller.graph.root(newest.generation_id)
         if newest.step - 1 > root.step:
@@ -137,8 +174,8 @@ class Earlier(Event):
 
 
 @dataclasses.dataclass(frozen=True)
-class Again(Event):
-    """A worker's last report is delivered once more.
+class Again(ScriptEvent):
+    """A worker delivers its last report once more.
 
     Attributes:
         worker_id: The worker.
@@ -149,7 +186,7 @@ class Again(Event):
     def __str__(self) -> str:
         return f"worker {self.worker_id} delivers its last report again"
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Deliver it, if there is one."""
         last = run.last.get(self.worker_id)
         if last is not None:
@@ -157,8 +194,8 @@ class Again(Event):
 
 
 @dataclasses.dataclass(frozen=True)
-class LateValue(Event):
-    """A worker's last report had no value; now it comes.
+class LateValue(ScriptEvent):
+    """The value of a worker's last report comes late.
 
     Attributes:
         worker_id: The worker.
@@ -174,7 +211,7 @@ class LateValue(Event):
             f"{_value(self.value)}"
         )
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Report the value, if it is missing."""
         last = run.last.get(self.worker_id)
         if last is not None and last[4] is None:
@@ -183,12 +220,12 @@ class LateValue(Event):
 
 
 @dataclasses.dataclass(frozen=True)
-class OldReport(Event):
-    """A worker that does not know of its newest branch goes on, and reports.
+class OldReport(ScriptEvent):
+    """A worker that has not polled since its slot was branched trains on, and reports.
 
     Attributes:
         worker_id: The worker.
-        steps: How many steps further it is.
+        steps: How many steps it has trained.
         value: The value.
     """
 
@@ -202,7 +239,7 @@ class OldReport(Event):
             f"generation, {_value(self.value)}"
         )
 
-    def play(self, run: Play) -> None:
+    def play(self, run: ScriptedRun) -> None:
         """Report for the previous generation, if there is one."""
         old = run.previous.get(self.worker_id)
         if old is not None:
@@ -213,8 +250,8 @@ class OldReport(Event):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lost(Event):
-    """A worker is dead: its slot leaves `view.live`, until it reports again.
+class GivenUp(ScriptEvent):
+    """A worker's slot is given up: it leaves `view.live` until it reports again.
 
     Attributes:
         worker_id: The worker.
@@ -223,17 +260,16 @@ class Lost(Event):
     worker_id: int
 
     def __str__(self) -> str:
-        return f"worker {self.worker_id} is lost"
+        return f"worker {self.worker_id} is given up"
 
-    def play(self, run: Play) -> None:
-        """Lose the slot, unless it is the last live one."""
-        if len(run.lost | {self.worker_id}) < run.size:
-            run.lost.add(self.worker_id)
-            run.controller.session.lose(run.lost)
+    def play(self, run: ScriptedRun) -> None:
+        """Give up the slot, unless it is the last live one."""
+        if len(run.given_up | {self.worker_id}) < run.size:
+            run.give_up(self.worker_id)
 
 
 @dataclasses.dataclass(frozen=True)
-class Passes(Event):
+class Passes(ScriptEvent):
     """Time passes.
 
     Attributes:
@@ -245,19 +281,19 @@ class Passes(Event):
     def __str__(self) -> str:
         return f"{self.seconds:g} seconds pass"
 
-    def play(self, run: Play) -> None:
-        """Move the clock."""
+    def play(self, run: ScriptedRun) -> None:
+        """Advance the clock."""
         run.clock.advance(self.seconds)
 
 
-def negated(script: Sequence[Event]) -> tuple[Event, ...]:
-    """The same events, every value with the other sign."""
-    found: list[Event] = []
+def negated(script: Sequence[ScriptEvent]) -> tuple[ScriptEvent, ...]:
+    """The script with the sign of every value changed."""
+    found: list[ScriptEvent] = []
     for event in script:
         if isinstance(event, AllReport):
             values = tuple(None if v is None else -v for v in event.values)
             event = dataclasses.replace(event, values=values)
-        elif isinstance(event, (Report, Earlier, OldReport)):
+        elif isinstance(event, (ScriptedReport, Earlier, OldReport)):
             if event.value is not None:
                 event = dataclasses.replace(event, value=-event.value)
         elif isinstance(event, LateValue):

@@ -1,4 +1,4 @@
-"""The sequences that `check_mutator` plays; the same ones for the same seed."""
+"""The scripts that `check_mutator` plays; the same ones for the same seed."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from population.testing.script import (
     Again,
     AllReport,
     Earlier,
-    Event,
+    GivenUp,
     LateValue,
-    Lost,
     OldReport,
     Passes,
-    Report,
+    ScriptedReport,
+    ScriptEvent,
 )
 
 _BAD = (math.nan, math.inf, -math.inf, None)
 Generator = np.random.Generator
-Maker = Callable[[int, int, Generator], Iterator[Event]]
+Maker = Callable[[int, int, Generator], Iterator[ScriptEvent]]
 
 
-def scripts(size: int, seed: int) -> list[tuple[Event, ...]]:
-    """A sequence of each kind for so many workers.
+def scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
+    """A script of each kind for `size` workers.
 
-    Each worker gets about 24 steps further, in some kinds by leaps.
+    Each worker trains about 24 steps, in some kinds many of them at once.
     """
     count = max(10 * size, 30)
     makers: Sequence[Maker] = (
@@ -37,7 +37,7 @@ def scripts(size: int, seed: int) -> list[tuple[Event, ...]]:
         _with_stragglers,
         _with_bad_values,
         _all_diverged,
-        _with_losses,
+        _with_gaps,
         _with_late_values,
         _with_repeats,
         _with_everything,
@@ -50,88 +50,92 @@ def scripts(size: int, seed: int) -> list[tuple[Event, ...]]:
     return found
 
 
-def long_script(size: int, seed: int) -> tuple[Event, ...]:
-    """A long history with many decisions."""
+def long_script(size: int, seed: int) -> tuple[ScriptEvent, ...]:
+    """A script with many decisions."""
     rng = np.random.default_rng([seed, 100])
     return tuple(AllReport(3, _values(size, rng), saved=True) for _ in range(36))
 
 
-def script_with_loss(size: int, lost: int, seed: int) -> tuple[Event, ...]:
-    """One worker is lost from the first; the others differ clearly, and go on."""
+def script_with_gap(size: int, gap: int, seed: int) -> tuple[ScriptEvent, ...]:
+    """A script in which one worker is given up at once; the others differ clearly."""
     rng = np.random.default_rng([seed, 200])
     others = [
-        Report(w, 2, round(10.0 * w + float(rng.normal()), 2), saved=True)
+        ScriptedReport(w, 2, round(10.0 * w + float(rng.normal()), 2), saved=True)
         for _ in range(15)
         for w in range(size)
-        if w != lost
+        if w != gap
     ]
-    return (Lost(lost), *others)
+    return (GivenUp(gap), *others)
 
 
-def one_round(steps: int) -> tuple[Event, ...]:
-    """All report once."""
+def one_round(steps: int) -> tuple[ScriptEvent, ...]:
+    """A script in which all report once."""
     return (AllReport(steps, (3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0, 3.5, 8.0)),)
 
 
-def _in_step(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _in_step(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count // size):
         yield AllReport(int(rng.integers(1, 4)), _values(size, rng), saved=True)
 
 
-def _in_batches(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _in_batches(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count // size):
         steps = int(rng.integers(1, 5))
         yield AllReport(steps, _values(size, rng), at_once=True)
 
 
-def _in_any_order(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _in_any_order(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count):
-        yield Report(_worker(size, rng), int(rng.integers(1, 5)), _good(rng))
+        yield ScriptedReport(_worker(size, rng), int(rng.integers(1, 5)), _good(rng))
 
 
-def _with_stragglers(size: int, count: int, rng: Generator) -> Iterator[Event]:
-    """The last worker is much slower, and worker 0 twice as fast as the others."""
+def _with_stragglers(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
+    """The last worker reports rarely, and worker 0 twice as often as the others."""
     for number in range(count // size):
         for worker_id in [0, *range(size - 1)]:
-            yield Report(worker_id, 2, _good(rng), saved=True)
+            yield ScriptedReport(worker_id, 2, _good(rng), saved=True)
         if number % 5 == 4 or size == 1:
-            yield Report(size - 1, 8, _good(rng), saved=True)
+            yield ScriptedReport(size - 1, 8, _good(rng), saved=True)
 
 
-def _with_bad_values(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _with_bad_values(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count):
         bad = _BAD[int(rng.integers(len(_BAD)))]
         value = bad if rng.random() < 0.5 else _good(rng)
         steps = int(rng.integers(1, 5))
-        yield Report(_worker(size, rng), steps, value, saved=bool(rng.random() < 0.7))
+        yield ScriptedReport(
+            _worker(size, rng), steps, value, saved=bool(rng.random() < 0.7)
+        )
 
 
-def _with_unsaved_divergence(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _with_unsaved_divergence(
+    size: int, count: int, rng: Generator
+) -> Iterator[ScriptEvent]:
     """Reports that are finite are saved, those that diverged are not."""
     for number in range(count):
         value = math.nan if rng.random() < 0.3 else _good(rng)
-        yield Report(number % size, 2, value, saved=math.isfinite(value))
+        yield ScriptedReport(number % size, 2, value, saved=math.isfinite(value))
 
 
-def _all_diverged(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _all_diverged(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for number in range(count):
         value = _BAD[int(rng.integers(len(_BAD)))]
-        yield Report(number % size, int(rng.integers(1, 4)), value, saved=True)
+        yield ScriptedReport(number % size, int(rng.integers(1, 4)), value, saved=True)
 
 
-def _with_losses(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _with_gaps(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count):
         draw = rng.random()
         if draw < 0.1:
-            yield Lost(_worker(size, rng))
+            yield GivenUp(_worker(size, rng))
         elif draw < 0.2:
             yield Passes(20.0)
         else:
             steps = int(rng.integers(1, 5))
-            yield Report(_worker(size, rng), steps, _good(rng), saved=True)
+            yield ScriptedReport(_worker(size, rng), steps, _good(rng), saved=True)
 
 
-def _with_late_values(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _with_late_values(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count // 2):
         worker_id = _worker(size, rng)
         draw = rng.random()
@@ -140,12 +144,12 @@ def _with_late_values(size: int, count: int, rng: Generator) -> Iterator[Event]:
         elif draw < 0.4:
             yield LateValue(worker_id, _good(rng))
         else:
-            yield Report(worker_id, int(rng.integers(2, 5)), None, saved=True)
+            yield ScriptedReport(worker_id, int(rng.integers(2, 5)), None, saved=True)
             if rng.random() < 0.7:
                 yield LateValue(worker_id, _good(rng))
 
 
-def _with_repeats(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _with_repeats(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count):
         draw, worker_id = rng.random(), _worker(size, rng)
         if draw < 0.15:
@@ -155,22 +159,22 @@ def _with_repeats(size: int, count: int, rng: Generator) -> Iterator[Event]:
             yield OldReport(worker_id, int(rng.integers(1, 9)), value)
         else:
             steps = int(rng.integers(1, 5))
-            yield Report(worker_id, steps, _good(rng), saved=True)
+            yield ScriptedReport(worker_id, steps, _good(rng), saved=True)
 
 
-def _with_everything(size: int, count: int, rng: Generator) -> Iterator[Event]:
+def _with_everything(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count):
         draw, worker_id, good = int(rng.integers(14)), _worker(size, rng), _good(rng)
-        rare: dict[int, Event] = {
+        rare: dict[int, ScriptEvent] = {
             0: Again(worker_id),
             1: OldReport(worker_id, 3, math.nan),
             2: LateValue(worker_id, good),
             3: Earlier(worker_id, good),
-            4: Lost(worker_id),
+            4: GivenUp(worker_id),
         }
         value = None if draw == 5 else math.nan if draw == 6 else good
         saved = bool(rng.random() < 0.5)
-        yield rare.get(draw) or Report(worker_id, 1 + draw % 4, value, saved)
+        yield rare.get(draw) or ScriptedReport(worker_id, 1 + draw % 4, value, saved)
 
 
 def _worker(size: int, rng: Generator) -> int:

@@ -1,4 +1,4 @@
-"""Makes a sequence that shows something as short as it can be."""
+"""Shortens a sequence as far as it still shows something."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def shrink(
     shows: Callable[[tuple[Item, ...]], bool],
     join: Callable[[Item, Item], Item | None] = lambda earlier, later: None,
 ) -> tuple[Item, ...]:
-    """A part of the sequence, in order, that still shows it; the same one every time.
+    """A shorter sequence that still shows it; the same one every time.
 
-    No single item can be left out of the result, and no two be joined, as in the
-    minimising delta debugging of Zeller and Hildebrandt (2002).
+    No single item can be left out of the result, and no two items can be joined, as in
+    the minimising delta debugging of Zeller and Hildebrandt (2002).
 
     Args:
         items: A sequence that shows it.
-        shows: Whether a sequence does.
-        join: One item that stands for two, in the place of the later; None: none does.
+        shows: Whether a sequence shows it.
+        join: Returns one item for two, to stand in the place of the later one; or None.
     """
     best = tuple(items)
     while True:

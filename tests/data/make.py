@@ -18,11 +18,12 @@ import sys
 from typing import Any
 
 import numpy as np
+import pytest
 
 from population import PopulationController, Start
-from population.base.types import Held
+from population.base.types import InMemory
 from population.mutators import WinnerTakeAllGenetic
-from population.run import liveness
+from tests import probe
 from tests.helpers import Clock
 
 Meta = dict[str, Any]
@@ -65,8 +66,7 @@ def tick(controller: PopulationController, count: int = 1) -> None:
 
 def make(folder: pathlib.Path) -> None:
     """A run in which everything has happened that the format can tell."""
-    liveness._host = lambda: "a-host"  # type: ignore[assignment]
-    liveness._place = lambda: "/"  # type: ignore[assignment]
+    probe.pretend_host(pytest.MonkeyPatch(), "a-host", "/")
     clock = Clock(_BEGAN)
     controller = opened(folder, clock=clock, worker_timeout=60.0)
     hold(controller, clock)
@@ -74,11 +74,11 @@ def make(folder: pathlib.Path) -> None:
         clock.advance(1.0)
         tick(controller)
         if number == 20:
-            controller.session.lose({1})
+            probe.give_up(controller, {1})
     report_twice_and_reject(controller)
     clock.advance(1.0)
     tick(controller, 3)
-    controller.session.lose({2})
+    probe.give_up(controller, {2})
     leave_held(controller)
     controller.close()
 
@@ -91,7 +91,7 @@ def hold(controller: PopulationController, clock: Clock) -> None:
         reports: list[Any] = []
         for slot, at in enumerate(controller.workers):
             step, saves = at.step + 1, number % 5 == 0
-            params: Any = {"w": np.full(2, float(step))} if saves else Held()
+            params: Any = {"w": np.full(2, float(step))} if saves else InMemory()
             diverges = (slot, number) == (2, 7)
             value = abs(at.meta_params["h"]) + (math.nan if diverges else 100.0 - step)
             reports.append((slot, at.generation_id, step, params, value))
@@ -99,14 +99,14 @@ def hold(controller: PopulationController, clock: Clock) -> None:
         if number % 4 == 3:
             slot, name, step = reports[1][:3]
             controller.set_eval(slot, name, step, f"late at {step}", None)
-    controller.session.claims.release_all()
+    probe.release_all(controller)
 
 
 def leave_held(controller: PopulationController) -> None:
     """A loop ends with weights in its memory: its newest ones, and the best."""
     for value in (-1000.0, 50.0):
         at = controller.workers[0]
-        controller.set_eval(0, at.generation_id, at.step + 1, Held(), value)
+        controller.set_eval(0, at.generation_id, at.step + 1, InMemory(), value)
 
 
 def report_twice_and_reject(controller: PopulationController) -> None:

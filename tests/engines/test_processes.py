@@ -279,7 +279,7 @@ def test_what_cannot_travel_is_named_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A lambda or a lock is a TypeError that says which, and what to do."""
-    monkeypatch.setattr(processes, "_Crew", None)
+    monkeypatch.setattr(processes, "_WorkerProcesses", None)
     run = PopulationController(
         [{"h": 1.0}], WinnerTakeAllGenetic(mutate, steps_per_exploit=5), tmp_path
     )

@@ -24,12 +24,11 @@ from population.engines.processes import settings
 from population.engines.stacked import prefetching
 from population.mutators import FixedSchedule
 from tests.engines import settings_children as children
+from tests.engines.releases import x64
 
 SECONDS = 30  # Far more than anything here waits.
 Entering = Callable[[], AbstractContextManager[Any]]
 newer: Any = jax
-older: Any = jax.experimental
-x64 = (newer if hasattr(jax, "enable_x64") else older).enable_x64
 
 
 def mesh() -> jax.sharding.Mesh:
@@ -283,7 +282,7 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
         return np.ones(2)
 
     with CONTEXTS[name]():
-        made = prefetching.Each(batches, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
+        made = prefetching.PerMember(batches, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
         made.take([0])
         assert ahead.wait(SECONDS)
         made.take([1])

@@ -174,13 +174,14 @@ def test_an_error_ends_threads_that_wait_for_a_slot() -> None:
 
 def test_each_worker_gets_its_device() -> None:
     """The devices that are named are handed out in turns and are the default inside."""
-    seen = []
+    seen, both = [], threading.Barrier(2)
     run = PopulationController(
         [{"h": 0.0}] * 2, FixedSchedule({0: {"h": 0.0}}), stop=Stop(steps=5)
     )
 
     def record(worker: Worker) -> None:
         seen.append((worker.device, jnp.zeros(1).devices()))
+        both.wait(30)  # Else the first might train both slots to their end.
         train(worker)
 
     device = jax.local_devices()[0]

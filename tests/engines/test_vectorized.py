@@ -18,9 +18,10 @@ import pytest
 import population
 from population import Mutator, PopulationController, Stop
 from population.base.errors import ClaimError
-from population.base.types import Held, Saved
+from population.base.types import InMemory, Saved
 from population.engines import vectorized
-from population.engines.stacked.placement import Tenants
+from population.engines.stacked.placement import Placement
+from population.engines.stacked.rounds import PopulationTrainer
 from population.mutators import (
     REGISTRY,
     BranchingSingleMachine,
@@ -28,6 +29,7 @@ from population.mutators import (
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
+from tests import probe
 from tests.engines import regression, vectorized_child
 from tests.helpers import assert_is_a_forest
 from tests.mutators.factories import FACTORIES
@@ -184,18 +186,18 @@ def test_snapshots_are_what_may_be_needed_and_nothing_else(
 ) -> None:
     """Each is named by `reachable()`; what that names is in a row or a snapshot."""
     found = regression.controller(regression.GoBack(), 3, steps=60)
-    drop, seen = Tenants.drop_all_but, []
+    drop, seen = Placement.drop_all_but, []
 
-    def checked(tenants: Tenants, keys: Any) -> None:
-        drop(tenants, keys)
-        reachable = found.session.reachable().values()
-        named = {c.params for c in reachable if isinstance(c.params, Held)}
-        newest = {slot.newest.params for slot in found.session.slots}
-        assert set(tenants.snapshots) <= named
-        assert named <= set(tenants.snapshots) | newest
-        seen.append(len(tenants.snapshots))
+    def checked(placement: Placement, keys: Any) -> None:
+        drop(placement, keys)
+        reachable = probe.reachable(found)
+        named = {c.params for c in reachable if isinstance(c.params, InMemory)}
+        newest = {checkpoint.params for checkpoint in probe.newest(found)}
+        assert set(placement.snapshots) <= named
+        assert named <= set(placement.snapshots) | newest
+        seen.append(len(placement.snapshots))
 
-    monkeypatch.setattr(Tenants, "drop_all_but", checked)
+    monkeypatch.setattr(Placement, "drop_all_but", checked)
     regression.stacked(found, save_every=1000)
     assert max(seen) >= 3
     assert min(seen[5:]) < max(seen)
@@ -231,7 +233,7 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
     make, size = POLICIES[name]
     whole = regression.controller(make(), size)
     regression.stacked(whole, save_every=save_every)
-    report = vectorized._Population._report
+    report = PopulationTrainer._report
     for cut in range(1, 8, 3):
         for done in (False, True):
             folder = tmp_path / f"{cut}-{done}"
@@ -250,7 +252,7 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
 
             first = regression.controller(make(), size, folder)
             with monkeypatch.context() as patch:
-                patch.setattr(vectorized._Population, "_report", cut_short)
+                patch.setattr(PopulationTrainer, "_report", cut_short)
                 with pytest.raises(Crash):
                     regression.stacked(first, save_every=save_every)
             metas = [active.meta_params for active in first.workers]
@@ -294,7 +296,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
             vectorized_child.policy(), log_dir=tmp_path / str(i)
         )
         done = rounds - (place == "saved")
-        steps = [slot.newest.step for slot in again.session.slots]
+        steps = [checkpoint.step for checkpoint in probe.newest(again)]
         assert steps == [done * regression.EVERY] * 5
         regression.stacked(again, save_every=save_every)
         assert again.finished
@@ -304,7 +306,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
             files = {p.name for p in (tmp_path / str(i) / "params").rglob("*.msgpack")}
             named = {
                 pathlib.PurePath(c.params.path).name
-                for c in again.session.reachable().values()
+                for c in probe.reachable(again)
                 if isinstance(c.params, Saved)
             }
             assert files == named  # What the kill has left is gone.
@@ -465,7 +467,7 @@ def test_one_controller_trains_one_stack_at_a_time() -> None:
     found = regression.controller(pbt(), on_event=again)
     regression.stacked(found)
     assert found.finished
-    assert "one stack at a time" in refused[0]
+    assert "one stacked population at a time" in refused[0]
 
 
 def test_a_slot_that_somebody_takes_ends_the_run_and_stays_his() -> None:

@@ -10,8 +10,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from population.engines import vectorized
 from population.mutators import PopulationBasedTraining
+from population.run.population_lease import PopulationLease
 from tests.engines import regression
 
 
@@ -29,17 +29,18 @@ def main(log_dir: str, rounds: int, place: str, save_every: int) -> None:
         place: "saved", before the reports are recorded, or "recorded", after it.
         save_every: Rounds from one save to the next.
     """
-    commit: Callable[..., None] = vectorized._Population._commit
+    report: Callable[..., Any] = PopulationLease.report
     left = [rounds]
 
-    def deadly(self: Any, new: Any) -> None:
+    def deadly(self: Any, *arguments: Any, **options: Any) -> Any:
         left[0] -= 1
         if not left[0] and place == "saved":
             os.kill(os.getpid(), signal.SIGKILL)
-        commit(self, new)
+        found = report(self, *arguments, **options)
         if not left[0]:
             os.kill(os.getpid(), signal.SIGKILL)
+        return found
 
-    vectorized._Population._commit = deadly  # type: ignore[method-assign]
+    PopulationLease.report = deadly  # type: ignore[method-assign]
     found = regression.controller(policy(), log_dir=log_dir)
     regression.stacked(found, save_every=save_every)

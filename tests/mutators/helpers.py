@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from population import ActiveWorker, Checkpoint, Mutator, PopulationController, Ref
+from tests import probe
 
 
 class Clock:
@@ -130,8 +131,7 @@ def name(ref: Ref | None) -> tuple[int, int, int] | None:
 
 def count_statements(controller: PopulationController, statements: list[str]) -> None:
     """From now on, collect the SQL that the controller executes."""
-    journal: Any = controller.session.journal
-    journal._connection.set_trace_callback(statements.append)
+    probe.connection(controller).set_trace_callback(statements.append)
 
 
 def halve(meta: float) -> float:

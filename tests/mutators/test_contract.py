@@ -21,7 +21,7 @@ from population.mutators import (
     FixedSchedule,
     WinnerTakeAllGenetic,
 )
-from population.testing.nudge import nudge
+from population.testing.perturb import perturb
 from tests.mutators.factories import FACTORIES
 from tests.mutators.helpers import Run, count_statements
 
@@ -80,7 +80,7 @@ def test_a_restart_between_any_two_calls_changes_no_decision(
     for reopen in (False, True):
         clock, folder = Ticks(), tmp_path / str(reopen)
         with Run(
-            lambda: make(nudge), population(size), folder, reopen=reopen, clock=clock
+            lambda: make(perturb), population(size), folder, reopen=reopen, clock=clock
         ) as run:
             train(run, clock, size, 40)
             results.append(run.decisions())
@@ -93,7 +93,7 @@ def test_more_workers_than_reports_is_no_error(make: Make, size: int) -> None:
     """Slots that have not reported yet hold nobody's report up."""
     clock = Ticks()
     with Run(
-        lambda: make(nudge), population(10 * size if size > 1 else 1), clock=clock
+        lambda: make(perturb), population(10 * size if size > 1 else 1), clock=clock
     ) as run:
         train(run, clock, size, 5)
 
@@ -102,7 +102,7 @@ def test_more_workers_than_reports_is_no_error(make: Make, size: int) -> None:
 def test_reports_out_of_order_move_no_slot_back(make: Make, size: int) -> None:
     """Older steps of a generation may come late; the slots stand where they stood."""
     clock = Ticks()
-    with Run(lambda: make(nudge), population(size), clock=clock) as run:
+    with Run(lambda: make(perturb), population(size), clock=clock) as run:
         for _ in range(15):
             for worker_id in range(size):
                 newest = run.newest(worker_id)
@@ -121,7 +121,7 @@ def test_reports_out_of_order_move_no_slot_back(make: Make, size: int) -> None:
 def test_an_old_generation_decides_nothing(make: Make, size: int) -> None:
     """A worker that comes back with a generation long gone is a side branch."""
     clock = Ticks()
-    with Run(lambda: make(nudge), population(size), clock=clock) as run:
+    with Run(lambda: make(perturb), population(size), clock=clock) as run:
         train(run, clock, size)
         old = run.roots(0)[0]
         before, slots = run.decisions(), [run.newest(w).ref for w in range(size)]
@@ -139,7 +139,7 @@ def test_an_old_generation_decides_nothing(make: Make, size: int) -> None:
 def test_meta_params_come_back_as_they_went_in(make: Make, size: int) -> None:
     """The population's own entries are never changed in place."""
     clock, entries = Ticks(), population(size)
-    with Run(lambda: make(nudge), entries, clock=clock) as run:
+    with Run(lambda: make(perturb), entries, clock=clock) as run:
         train(run, clock, size)
         assert [run.roots(w)[0].meta_params for w in range(size)] == population(size)
     assert entries == population(size)
@@ -197,7 +197,7 @@ def test_a_scheduled_report_without_news_reads_nothing() -> None:
 
 def test_within_a_phase_nothing_is_looked_up_in_the_graph() -> None:
     """BranchingSingleMachine reads the journal only when a phase is over."""
-    with Run(lambda: BranchingSingleMachine(nudge, 100, 100), [0.0]) as run:
+    with Run(lambda: BranchingSingleMachine(perturb, 100, 100), [0.0]) as run:
         generation_id = run.newest(0).generation_id
         statements: list[str] = []
         count_statements(run.controller, statements)

@@ -13,6 +13,7 @@ import pytest
 from population import PopulationController
 from population.mutators import MultiFrequencyPBT
 from population.space import LogUniform, Perturb
+from tests import probe
 from tests.mutators.helpers import Run, count_statements, halve, name, nudged
 
 NAN = math.nan
@@ -294,10 +295,9 @@ def decided(order: Sequence[int], lost: frozenset[int] = frozenset()) -> list[An
     """Eight raw workers that run past the barrier, scheduled in this order."""
     mutator = MultiFrequencyPBT(nudged, 2, (1, 2))
     with Run(lambda: mutator, EIGHT) as run:
-        run.controller.session.lose(lost)
-        decisions = run.controller.session.decisions
+        probe.give_up(run.controller, lost)
         for worker_id in itertools.cycle(order):
-            if decisions.count == 6:
+            if probe.decisions(run.controller) == 6:
                 break
             newest = run.newest(worker_id)
             value = math.sin(newest.step + 1 + 10 * newest.meta_params)
@@ -318,7 +318,7 @@ def test_timing_cannot_change_a_run(lost: frozenset[int]) -> None:
 def test_lost_slots_do_not_hold_up_the_round() -> None:
     """Quarters are made of those that are there; the middle ones shrink first."""
     with mf_run() as run:
-        run.controller.session.lose({1})
+        probe.give_up(run.controller, {1})
         # Home: winner 0, survivor 3, nobody open, loser 2.
         branched = round_of(run, [1.0, None, 5.0, 4.0, 7.0, 3.0, 8.0, 7.0])
         assert branched == {2: (0, 0, 1)}
@@ -328,20 +328,20 @@ def test_lost_slots_do_not_hold_up_the_round() -> None:
 def test_whole_sub_populations_may_be_lost() -> None:
     """Then the others have nobody to migrate, and go on."""
     with mf_run() as run:
-        run.controller.session.lose({4, 5, 6, 7})
+        probe.give_up(run.controller, {4, 5, 6, 7})
         values = [1.0, 2.0, 3.0, 4.0, *[None] * 4]
         assert round_of(run, values) == {3: (0, 0, 1)}
         assert round_of(run, values) == {3: (0, 0, 2)}
-        run.controller.session.lose({0, 1, 2, 4, 5, 6, 7})
+        probe.give_up(run.controller, {0, 1, 2, 4, 5, 6, 7})
         assert round_of(run, [None] * 3 + [NAN] + [None] * 4) == {3: (0, 0, 2)}
 
 
 def test_a_slot_that_comes_back_takes_part_again() -> None:
     """It is waited for at the end of the round that it was in."""
     with mf_run() as run:
-        run.controller.session.lose({3})
+        probe.give_up(run.controller, {3})
         round_of(run, [2.0, 3.0, 4.0, None, 5.0, 5.0, 5.0, 5.0])
-        run.controller.session.lose(())
+        probe.give_up(run.controller, ())
         assert round_of(run, [2.0, 3.0, 4.0, None, 5.0, 5.0, 5.0, 5.0]) == {}
         run.report(3, 1, 1.0)
         # Home: 3, 0, 1, 2. In the slow one 4 | 5 | 6 | 7.

@@ -26,6 +26,7 @@ from population.mutators.exploit import (
 from population.mutators.standings import Standings
 from population.space import LogUniform, Perturb
 from population.testing import Problem, simulate
+from tests import probe
 from tests.mutators.helpers import Run, count_statements, halve, name, nudged
 
 NAN = math.nan
@@ -549,15 +550,15 @@ def synchronous_decisions(order: list[int], rule: Exploit) -> list[Any]:
     """Four raw workers that run past the barrier, scheduled in this order."""
     mutator = PopulationBasedTraining(nudged, 3, exploit=rule, synchronous=True)
     with Run(lambda: mutator, [1.0, 2.0, 3.0, 4.0]) as run:
-        closed, before = 0, run.controller.session.decisions
+        closed = 0
         for worker_id in itertools.cycle(order):
-            count = before.count
+            count = probe.decisions(run.controller)
             if closed == 6:
                 break
             newest = run.newest(worker_id)
             score = math.sin(newest.step + 1 + 10 * newest.meta_params)
             run.advance(worker_id, NAN if score > 0.95 else score)
-            closed += before.count > count
+            closed += probe.decisions(run.controller) > count
         return run.by_slot()
 
 
@@ -575,7 +576,7 @@ def test_timing_cannot_change_a_synchronous_run(rule: Exploit) -> None:
 def test_a_lost_slot_does_not_hold_up_the_barrier() -> None:
     """The others are compared without it; it keeps what it was doing."""
     with pbt_run([1.0, 10.0, 100.0], synchronous=True) as run:
-        run.controller.session.lose({1})
+        probe.give_up(run.controller, {1})
         play(run, [(0, 2, 1.0), (2, 2, 5.0)])
         assert parents(run) == [None, None, (0, 0, 2)]
         assert [work.wait_at for work in run.controller.workers] == [4, 2, 4]
@@ -585,9 +586,9 @@ def test_a_slot_that_comes_back_is_waited_for_again() -> None:
     """Its interval goes on where it was, and it takes part in the next round."""
     with pbt_run([1.0, 10.0, 100.0], exploit=Winner(), synchronous=True) as run:
         run.report(1, 1, 0.1)
-        run.controller.session.lose({1})
+        probe.give_up(run.controller, {1})
         play(run, [(0, 2, 1.0), (2, 2, 5.0), (0, 4, 1.0)])
-        run.controller.session.lose(())
+        probe.give_up(run.controller, ())
         run.report(2, 4, 5.0)
         assert parents(run) == [None, None, (0, 0, 2)]
         run.report(1, 2, 0.1)
@@ -599,7 +600,7 @@ def test_an_asynchronous_member_is_not_compared_with_lost_ones() -> None:
     """Who may be gone is no donor."""
     with pbt_run([1.0, 10.0, 100.0]) as run:
         play(run, [(0, 2, 2.0), (1, 2, 1.0)])
-        run.controller.session.lose({1})
+        probe.give_up(run.controller, {1})
         run.report(2, 2, 5.0)
         assert parents(run)[2] == name(run.newest(0).ref)
 
@@ -872,14 +873,14 @@ def statements_of_a_decision(size: int, rule: Exploit) -> int:
     starts = [Start(1.0, step=20)] * last + [Start(2.0, step=15)]
     with pbt_run(starts, 9, exploit=rule) as run:
         ids = [work.generation_id for work in run.controller.workers]
-        run.controller.session.slots.as_of(0)  # From the first look on all is kept.
+        probe.as_of(run.controller, 0)  # From the first look on all is kept.
         for step in (21, 22, 23, 27, 28):
             for worker_id in range(last):
                 if step <= 23 or worker_id % 2:  # Half of them are ahead.
                     run.report(worker_id, step, step / 100, None, ids[worker_id])
         for step in (16, 17):
             run.report(last, step, 99.0 + step / 100, None, ids[last])
-        run.controller.session.lose({0})
+        probe.give_up(run.controller, {0})
         statements: list[str] = []
         count_statements(run.controller, statements)
         run.report(last, 24, 99.0, None, ids[last])

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from population import Branch, Mutator, PopulationView, Report
+from population import Branch, Mutator, PopulationController, PopulationView, Report
 from population.mutators.rounds import Latecomer, check_steps
 from population.mutators.standings import Standings, at_equal_step, portion, samples
+from tests import probe
 from tests.mutators.helpers import Run
 
 INF = math.inf
@@ -56,15 +57,15 @@ def asked(
     **options: Any,
 ) -> Any:
     """The answer after these reports of (worker, step, value)."""
-    slots: list[Any] = []
+    runs: list[PopulationController] = []
 
     def ask(view: PopulationView) -> Any:
-        slots[0].lose(lost)  # Whoever has just reported, too.
+        probe.pretend_lost(runs[0], lost)  # Whoever has just reported, too.
         return question(view)
 
     mutator = Asking(ask)
     with Run(lambda: mutator, [0.0] * size, **options) as run:
-        slots.append(run.controller.session.slots)
+        runs.append(run.controller)
         for report in reports:
             run.report(*report)
     return mutator.answer

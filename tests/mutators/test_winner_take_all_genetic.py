@@ -13,6 +13,7 @@ import pytest
 
 from population import Start, Stop
 from population.mutators import WinnerTakeAllGenetic
+from tests import probe
 from tests.mutators.helpers import Clock, Run, halve, name, nudged
 
 
@@ -676,6 +677,6 @@ def test_who_diverged_goes_back_behind_what_was_saved_since(synchronous: bool) -
 def test_a_slot_that_comes_back_when_all_were_lost_decides_for_itself() -> None:
     """Whoever reports is there again; nobody else is compared with it."""
     with Run(lambda: WinnerTakeAllGenetic(halve, 3), [1.0, 2.0]) as run:
-        run.controller.session.lose({0, 1})
+        probe.give_up(run.controller, {0, 1})
         run.advance(0, 1.0, 3)
         assert [root.worker_id for root in run.roots()] == [0, 1, 0]

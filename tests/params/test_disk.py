@@ -41,7 +41,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(
     """A generation's name never writes, reads or removes beside the store."""
     with pytest.raises(ValueError, match="must stay within the folder"):
         on_disk.save(name, tree_of(1))
-    with pytest.raises(ParamsError, match="not of this store"):
+    with pytest.raises(ParamsError, match="not in this store"):
         on_disk.load(name)
     assert not list(tmp_path.iterdir())
 

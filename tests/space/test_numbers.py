@@ -351,7 +351,7 @@ def test_which_axes_are_logarithmic() -> None:
         (lambda: Integer(0, 9, logarithmic=True), "1 or more on a log.* got 0"),
         (lambda: Integer(0, 9, (1.0, 2)), "must be ints .*got 1.0"),  # type: ignore[arg-type]
         (lambda: Uniform(2, 1), "Uniform needs low < high, got 2.0 and 1.0"),
-        (lambda: Uniform(1, 1), "low < high.*For one value only, write that value"),
+        (lambda: Uniform(1, 1), "low < high.*For a constant, write the value itself"),
         (lambda: Uniform(2**53, 2**53 + 1), "low < high"),
         (lambda: Integer(3, 3), "Integer needs low < high, got 3 and 3"),
         (lambda: Uniform(0, math.nan), "Uniform's bounds must be finite .*got nan"),

@@ -367,7 +367,7 @@ class Barrier(Right):
 
 
 class WaitsForTheDead(Barrier):
-    """Its rounds wait for workers that are lost."""
+    """Its rounds wait for workers that were given up."""
 
     def expected(self, view: PopulationView) -> list[int]:
         """Everybody."""

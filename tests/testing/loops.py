@@ -1,4 +1,4 @@
-"""Training loops for the doctor: some that are right, and each defect planted once."""
+"""Training loops for `check_loop`: right ones, and one with each defect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong with a loop, and lets pass what is right."""
+"""`check_loop` finds what is wrong with a loop, and accepts what is right."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_planted_defect_is_named(case: Case) -> None:
 
 
 def test_there_is_a_planted_defect_of_each_kind() -> None:
-    """No question of the doctor goes untested."""
+    """Every kind of finding is tested."""
     for kind in KINDS:
         assert any(case.kind in kind for case in WRONG), kind
 
@@ -149,7 +149,7 @@ def test_meta_params_without_numbers_are_noted() -> None:
 
 
 def test_an_error_of_the_loop_comes_through_with_how_it_was_called() -> None:
-    """The doctor is no place for an exception to get lost."""
+    """`check_loop` hides no exception of the user's code."""
 
     def step(state: Any, hyperparams: Any, rng: Any) -> Any:
         del state, rng
@@ -288,7 +288,7 @@ def test_the_page_lists_every_kind() -> None:
 
 
 def test_a_mutator_is_checked_without_loading_jax() -> None:
-    """The kit for mutators must not start to need it because of the doctor."""
+    """`check_mutator` must not need JAX because of `check_loop`."""
     code = "import population.testing, sys; print('jax' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

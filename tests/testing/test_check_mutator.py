@@ -22,8 +22,8 @@ from population.mutators import (
     PopulationBasedTraining,
 )
 from population.testing import BrokenPromise, check_mutator
-from population.testing.nudge import nudge
-from population.testing.play import Case, Play
+from population.testing.perturb import perturb
+from population.testing.runner import Case, ScriptRunner
 from population.testing.script import AllReport
 from population.testing.scripts import scripts
 from tests.mutators.factories import FACTORIES
@@ -59,7 +59,7 @@ DEFECTS: list[tuple[type[Mutator[Any]], str]] = [
     (defects.WaitsAndWrites, "leaves its arguments"),
     (defects.SlowRounds, "cost per report that is bounded"),
     (defects.Scans, "does not look at every worker"),
-    (defects.WaitsForTheDead, "rounds without lost workers"),
+    (defects.WaitsForTheDead, "rounds without workers that were given up"),
     (defects.WaitsTooEarly, "never has all live workers wait"),
 ]
 ONE_ROUND = [AllReport(4, (3.0, 1.0, math.nan, 2.0), saved=True)]
@@ -76,7 +76,7 @@ def test_every_mutator_of_the_registry_has_example_arguments() -> None:
     """None can be added without being checked."""
     assert FACTORIES.keys() == REGISTRY.keys()
     for name, examples in FACTORIES.items():
-        assert all(type(make(nudge)) is REGISTRY[name] for make, _ in examples)
+        assert all(type(make(perturb)) is REGISTRY[name] for make, _ in examples)
 
 
 @pytest.mark.parametrize(("make", "size"), CASES)
@@ -239,16 +239,16 @@ def test_the_reports_hold_all_that_can_happen() -> None:
     events = [event for script in scripts(4, 0) for event in script]
     kinds = {type(event).__name__ for event in events}
     assert kinds == {
-        "Report",
+        "ScriptedReport",
         "AllReport",
         "Earlier",
         "Again",
         "LateValue",
         "OldReport",
-        "Lost",
+        "GivenUp",
         "Passes",
     }
-    reports = [event for event in events if type(event).__name__ == "Report"]
+    reports = [event for event in events if type(event).__name__ == "ScriptedReport"]
     values = {str(getattr(event, "value", 0)) for event in reports}
     assert {"None", "nan", "inf", "-inf"} < values
     assert {getattr(event, "saved", None) for event in reports} == {False, True}
@@ -259,21 +259,21 @@ def test_the_reports_hold_all_that_can_happen() -> None:
 def test_mutators_with_longer_intervals_decide_too(size: int) -> None:
     """A worker comes 10 steps further in most of the scripts."""
     played = [
-        Play(Case(lambda: _every(10), [0.0] * size, script, 0)).run()
+        ScriptRunner(Case(lambda: _every(10), [0.0] * size, script, 0)).run()
         for script in scripts(size, 0)
     ]
     assert sum(bool(run.decisions) for run in played) > len(played) / 2
 
 
 def _every(steps: int) -> Mutator[Any]:
-    return PopulationBasedTraining(nudge, steps, exploit=None)
+    return PopulationBasedTraining(perturb, steps, exploit=None)
 
 
 def test_nudge_moves_every_number_a_bit() -> None:
     """It keeps the structure, whatever else a mutator passes."""
     rng = np.random.default_rng(0)
     meta = {"lr": 0.1, "n": [1, (2.0, None)], "on": True, "name": "adam"}
-    for moved in (nudge(meta, "neg", 3, rng=rng), nudge(meta, rng), nudge(meta)):
+    for moved in (perturb(meta, "neg", 3, rng=rng), perturb(meta, rng), perturb(meta)):
         assert moved.keys() == meta.keys()
         assert moved["lr"] != 0.1
         assert math.isclose(moved["lr"], 0.1, rel_tol=0.2)
@@ -282,5 +282,5 @@ def test_nudge_moves_every_number_a_bit() -> None:
         assert moved["n"][1][1] is None
         assert moved["on"] is True
         assert moved["name"] == "adam"
-    assert digest(nudge(meta)) == digest(nudge(meta))
+    assert digest(perturb(meta)) == digest(perturb(meta))
     assert meta["lr"] == 0.1

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import pytest
 
 from population import Checkpoint, PopulationController, PopulationView
+from population.journal.records import (
+    CheckpointRecord,
+    Generation,
+    Loss,
+)
 from population.journal.sqlite import SqliteJournal
 from population.mutators import (
     BranchingSingleMachine,
@@ -16,7 +22,8 @@ from population.mutators import (
     WinnerTakeAllGenetic,
 )
 from population.testing import Clock, Problem, simulate
-from population.testing.nudge import nudge
+from population.testing.perturb import perturb
+from tests import probe
 from tests.helpers import Scripted
 from tests.testing import defects
 
@@ -62,7 +69,7 @@ def test_the_learning_rate_matters() -> None:
 def test_a_learning_rate_that_is_too_large_diverges() -> None:
     """NaN and infinities come by themselves, and do no harm."""
     metas = [{"learning_rate": rate} for rate in (1e200, 3.0, 0.1, 0.01)]
-    found = simulate(WinnerTakeAllGenetic(nudge, 20), metas, steps=400)
+    found = simulate(WinnerTakeAllGenetic(perturb, 20), metas, steps=400)
     assert not all(c.value < 1e9 for c in reports(found, 0) if c.value is not None)
     assert value(found) < 0.5
 
@@ -70,13 +77,13 @@ def test_a_learning_rate_that_is_too_large_diverges() -> None:
 def test_a_population_is_better_than_its_members() -> None:
     """What a mutator is for can be seen in milliseconds."""
     alone = best_of(PopulationBasedTraining(None, 20, exploit=None))
-    assert best_of(PopulationBasedTraining(nudge, 20)) < alone
+    assert best_of(PopulationBasedTraining(perturb, 20)) < alone
 
 
 def test_two_hundred_reports_take_no_time() -> None:
     """Nobody sleeps: an hour of training is over at once."""
     start = time.process_time()
-    found = simulate(PopulationBasedTraining(nudge, 20), size=10, speeds=[0.01] * 10)
+    found = simulate(PopulationBasedTraining(perturb, 20), size=10, speeds=[0.01] * 10)
     assert time.process_time() - start < 2.0
     assert sum(len(reports(found, w)) for w in range(10)) == 200
     assert max(c.time for c in found.history()) == 20_000.0
@@ -86,7 +93,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     """And another one another run."""
 
     def run(seed: int) -> list[Any]:
-        found = simulate(PopulationBasedTraining(nudge, 20), seed=seed)
+        found = simulate(PopulationBasedTraining(perturb, 20), seed=seed)
         return [(c.step, c.value, c.time, c.meta_params) for c in found.history()]
 
     assert run(1) == run(1)
@@ -95,7 +102,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 def test_a_straggler_comes_late() -> None:
     """It reports more rarely, and the others do not wait where nobody asks them to."""
-    found = simulate(PopulationBasedTraining(nudge, 20), speeds=[1.0, 1.0, 1.0, 0.1])
+    found = simulate(PopulationBasedTraining(perturb, 20), speeds=[1.0, 1.0, 1.0, 0.1])
     assert [c.time for c in reports(found, 3)][:2] == [100.0, 200.0]
     assert len([c for c in reports(found, 0) if c.time <= 200]) == 20
 
@@ -103,7 +110,7 @@ def test_a_straggler_comes_late() -> None:
 def test_workers_wait_where_the_mutator_says_so() -> None:
     """With a straggler nobody comes past the barrier before it."""
     found = simulate(
-        WinnerTakeAllGenetic(nudge, 20, synchronous=True),
+        WinnerTakeAllGenetic(perturb, 20, synchronous=True),
         steps=100,
         speeds=[1.0, 1.0, 1.0, 0.1],
     )
@@ -115,14 +122,14 @@ def test_workers_wait_where_the_mutator_says_so() -> None:
 
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_a_death_holds_the_others_up_only_for_a_while(synchronous: bool) -> None:
-    """After the timeout the slot is lost, and rounds close without it."""
+    """Until its slot is given up, and rounds close without it."""
     found = simulate(
-        WinnerTakeAllGenetic(nudge, 20, synchronous=synchronous),
+        WinnerTakeAllGenetic(perturb, 20, synchronous=synchronous),
         deaths={1: 45.0},
-        timeout=30.0,
+        give_up_after=30.0,
     )
     assert max(c.time for c in reports(found, 1)) == 40.0
-    assert found.session.slots.live == (0, 2, 3)
+    assert probe.live(found) == [0, 2, 3]
     late = [c for c in found.history() if c.reason and c.time > 70 and c.value is None]
     assert {c.worker_id for c in late if c.parent} == {0, 2, 3}
     assert max(c.time for c in reports(found, 0)) < 300.0
@@ -132,8 +139,8 @@ def test_everybody_may_die() -> None:
     """The run ends with what it has."""
     deaths = {0: 0.0, 1: 15.0, 2: 25.0, 3: 35.0}
     for synchronous in (False, True):
-        mutator = WinnerTakeAllGenetic(nudge, 20, synchronous=synchronous)
-        found = simulate(mutator, deaths=deaths, timeout=1.0)
+        mutator = WinnerTakeAllGenetic(perturb, 20, synchronous=synchronous)
+        found = simulate(mutator, deaths=deaths, give_up_after=1.0)
         assert [len(reports(found, w)) for w in range(4)][:2] == [0, 1]
 
 
@@ -146,12 +153,125 @@ def test_a_mutator_that_lets_everybody_wait_is_no_endless_run() -> None:
 
 
 def test_nobody_is_trained_past_its_barrier_for_want_of_a_dead_one() -> None:
-    """When the dead are lost, the last report of a live slot closes the round."""
-    mutator = PopulationBasedTraining(nudge, 10, synchronous=True)
+    """When its slot is given up, the last report of a live one closes the round."""
+    mutator = PopulationBasedTraining(perturb, 10, synchronous=True)
     found = simulate(mutator, size=3, steps=60, deaths={2: 25.0})
     for worker_id in (0, 1):
         assert max(c.step for c in reports(found, worker_id)) >= 40
-    assert found.session.decisions.count >= 4
+    assert probe.decisions(found) >= 4
+
+
+def test_a_slot_is_given_up_as_the_controller_gives_it_up() -> None:
+    """So long after its last report; the lowest live slot's value is shown again."""
+    journal = SqliteJournal()
+    found = simulate(
+        PopulationBasedTraining(perturb, 20, synchronous=True),
+        deaths={0: 45.0},
+        speeds=[1.0, 1.0, 1.0, 0.5],
+        give_up_after=100.0,
+        journal=journal,
+    )
+    [loss] = journal.all(Loss)
+    assert (loss.lost, loss.told, loss.time) == ("[0]", 1, 120.0)
+    times = [c.time for c in reports(found, 1)]
+    assert times[:6] == [10.0, 20.0, 50.0, 60.0, 130.0, 140.0]
+
+
+RATES = [{"learning_rate": rate} for rate in (0.1, 0.01, 0.3)]
+
+
+def by_hand(journal: SqliteJournal) -> None:
+    """Three raw loops of a step a second; the last dies after its first report."""
+    clock = Clock()
+    run = PopulationController(
+        RATES,
+        PopulationBasedTraining(perturb, 2, synchronous=True),
+        journal=journal,
+        clock=clock,
+    )
+    work: list[Any] = [None] * 3
+
+    def poll(worker_id: int) -> None:
+        old = work[worker_id]
+        name, step = (old[0], old[1]) if old else (None, 0)
+        new = run.maybe_get_worker_data(worker_id, name, step, None, None)
+        if new is not None:
+            params = 100.0 if new.params is None else new.params
+            work[worker_id] = [new.generation_id, new.step, params, new.meta_params]
+
+    def report(worker_id: int) -> None:
+        name, step, params, meta = work[worker_id]
+        params = Problem().train(params, meta, 1)
+        work[worker_id] = [name, step + 1, params, meta]
+        run.set_eval(worker_id, name, step + 1, params, params)
+
+    for worker_id in range(3):
+        poll(worker_id)
+    for now, workers in ((1.0, (0, 1, 2)), (2.0, (0, 1))):
+        clock.now = now
+        for worker_id in workers:
+            report(worker_id)
+            if now == 1.0:
+                poll(worker_id)
+    clock.now = 6.0
+    run.give_up(2)
+    for worker_id in (0, 1):
+        poll(worker_id)
+    for now in (7.0, 8.0):
+        clock.now = now
+        for worker_id in (0, 1):
+            report(worker_id)
+            poll(worker_id)
+
+
+def generations(journal: SqliteJournal) -> list[Generation]:
+    """Those of a run, without the run's name."""
+    return [
+        g._replace(generation_id=g.generation_id.partition("-")[2])
+        for g in journal.all(Generation)
+    ]
+
+
+def test_it_records_what_raw_loops_and_a_driver_would() -> None:
+    """Row by row: a policy that passes here does not wait for ever there."""
+    simulated, real = SqliteJournal(), SqliteJournal()
+    simulate(
+        PopulationBasedTraining(perturb, 2, synchronous=True),
+        RATES,
+        deaths={2: 1.5},
+        every=1,
+        steps=4,
+        give_up_after=5.0,
+        journal=simulated,
+    )
+    by_hand(real)
+    for kind in (Loss, CheckpointRecord):
+        assert simulated.all(kind) == real.all(kind)
+    assert len(real.all(Loss)) == 1
+    assert generations(simulated) == generations(real)
+    assert {g.time for g in generations(real)} == {0.0, 6.0, 8.0}
+
+
+def test_a_slot_that_nothing_gives_up_is_waited_for_for_ever() -> None:
+    """As in a run; whom nobody waits for may die all the same."""
+    rounds = WinnerTakeAllGenetic(perturb, 20, synchronous=True)
+    with pytest.raises(RuntimeError, match=r"Workers \[0, 3\] .* \[1, 2\], .*give_up"):
+        simulate(rounds, deaths={1: 35.0, 2: 25.0}, give_up_after=None)
+    found = simulate(
+        PopulationBasedTraining(perturb, 20), deaths={1: 45.0}, give_up_after=None
+    )
+    assert probe.live(found) == [0, 1, 2, 3]
+    assert [found.newest(w).step >= 40 for w in range(4)] == [True] * 4
+    assert len(reports(found, 0)) == 20
+
+
+@pytest.mark.parametrize("after", [None, 0.0, math.inf])
+def test_a_run_in_which_all_die_ends(after: float | None) -> None:
+    """No worker is left that could wait."""
+    deaths = {0: 0.0, 1: 15.0, 2: 15.0, 3: 15.0}
+    rounds = WinnerTakeAllGenetic(perturb, 20, synchronous=True)
+    found = simulate(rounds, deaths=deaths, give_up_after=after)
+    assert [len(reports(found, w)) for w in range(4)] == [0, 1, 1, 1]
 
 
 def test_a_round_that_the_others_steps_end_before_is_no_error() -> None:
@@ -188,7 +308,7 @@ def test_a_problem_of_ones_own() -> None:
 
 def test_a_policy_that_goes_back_ends_too() -> None:
     """Steps that a branch took back count."""
-    found = simulate(BranchingSingleMachine(nudge, 20, 20), size=1, steps=300)
+    found = simulate(BranchingSingleMachine(perturb, 20, 20), size=1, steps=300)
     assert len(reports(found, 0)) == 30
     assert found.newest(0).step < 300
 
@@ -196,9 +316,9 @@ def test_a_policy_that_goes_back_ends_too() -> None:
 def test_a_simulation_can_be_recorded_and_gone_on_with() -> None:
     """On a journal that holds a run, that run goes on."""
     journal = SqliteJournal()
-    first = simulate(PopulationBasedTraining(nudge, 20), journal=journal)
+    first = simulate(PopulationBasedTraining(perturb, 20), journal=journal)
     count = len(list(first.history()))
-    second = simulate(PopulationBasedTraining(nudge, 20), journal=journal)
+    second = simulate(PopulationBasedTraining(perturb, 20), journal=journal)
     assert len(list(second.history())) > count
 
 
@@ -210,13 +330,14 @@ def test_a_simulation_can_be_recorded_and_gone_on_with() -> None:
         ({"speeds": [1.0]}, "speeds must be 4 positive numbers"),
         ({"speeds": [1.0, 1.0, 1.0, 0.0]}, "speeds must be 4 positive numbers"),
         ({"deaths": {4: 1.0}}, "must name workers of a population of 4"),
-        ({"timeout": -1.0}, "timeout must be 0 or more"),
+        ({"give_up_after": -1.0}, "give_up_after must be 0 or more seconds, or None"),
+        ({"give_up_after": math.nan}, "give_up_after must be 0 or more"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
     """Before anything is trained."""
     with pytest.raises(ValueError, match=message):
-        simulate(PopulationBasedTraining(nudge, 20), **options)
+        simulate(PopulationBasedTraining(perturb, 20), **options)
 
 
 def test_the_clock_moves_only_when_told() -> None:

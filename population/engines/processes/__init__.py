@@ -1,7 +1,7 @@
 """Train a population in processes of this machine.
 
 `run(train, controller)` calls `train(worker)` in each process. Each opens the run
-folder by itself; they work as one population, and a process that dies stops nobody.
+folder by itself; they work as one population, and a process that dies stops no other.
 The settings of JAX that hold where `run` is called hold in each process, but for those
 that say which devices it has.
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from population.controller import PopulationController
 from population.engines import jax_settings
 from population.engines.processes import gpus, pickling, settings
-from population.engines.processes.parent import Member
+from population.engines.processes.parent import ChildProcess
 from population.engines.summary import Summary as Summary
 from population.report import progress as progress_module
 from population.worker import Worker
@@ -71,37 +71,39 @@ def run(
         RuntimeError: If all processes died, or an exception cannot travel back.
         Exception: The first that a worker raised.
     """
-    controller.session.check_open(to_train=True)
+    controller.check_trainable()
     count = len(controller.workers) if num_workers is None else num_workers
     if type(count) is not int or count < 1:
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
     parts = pickling.pack({"train": train, **controller.arguments()})
     payload = pickle.dumps(pickling.Order(settings.sent(), parts))
     places = gpus.environments(count, gpus_per_worker, memory_fraction)
-    crew = _Crew(controller.session.events)
+    processes = _WorkerProcesses(controller.events)
     start = time.perf_counter()
     with progress_module.bars(controller) if progress else contextlib.nullcontext():
         try:
-            interrupted = crew.work(payload, places)
+            interrupted = processes.work(payload, places)
         finally:
-            crew.end()
+            processes.end()
     wall_s = time.perf_counter() - start
-    if crew.error is not None:
-        raise crew.error
+    if processes.error is not None:
+        raise processes.error
     finished = controller.finished  # Looked at in any case: `on_event` hears of it.
-    if len(crew.deaths) == count and not (interrupted or finished):
-        raise RuntimeError(_all_died(crew.deaths))
-    return Summary(count, wall_s, crew.overhead_s, interrupted, len(crew.deaths))
+    if len(processes.deaths) == count and not (interrupted or finished):
+        raise RuntimeError(_all_died(processes.deaths))
+    return Summary(
+        count, wall_s, processes.overhead_s, interrupted, len(processes.deaths)
+    )
 
 
-class _Crew:
+class _WorkerProcesses:
     """All processes: one thread listens to them, the caller's waits for that one."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
         self._settings, _ = jax_settings.examined()  # For `on_event`.
         self._missed: set[str] = set()
-        self._members: list[Member] = []
+        self._members: list[ChildProcess] = []
         self._listener = threading.Thread(
             target=self._listen, name="population-listener", daemon=True
         )
@@ -144,7 +146,7 @@ class _Crew:
         self._wait()
 
     def _start(self, name: str, environment: Mapping[str, str]) -> None:
-        member = Member(name, tells_events=self._events.on_event is not None)
+        member = ChildProcess(name, tells_events=self._events.on_event is not None)
         self._members.append(member)
         member.start(environment)
 
@@ -156,7 +158,7 @@ class _Crew:
         if self._listener.ident is None:
             self._listener.start()
         # No join: in Python 3.11 and 3.12 a thread counts as ended once Ctrl-C has
-        # interrupted a join. In small bites, so that Ctrl-C is heard.
+        # interrupted a join. With a timeout, as Python handles Ctrl-C only in between.
         while not self._all_ended.wait(_REFRESH_S):
             pass
 
@@ -171,7 +173,7 @@ class _Crew:
         finally:
             self._all_ended.set()
 
-    def _listen_to(self, started: Sequence[Member]) -> None:
+    def _listen_to(self, started: Sequence[ChildProcess]) -> None:
         with jax_settings.applied(self._settings):
             while present := [member for member in started if not member.ended]:
                 connection.wait([s for m in present for s in m.signs()], _REFRESH_S)
@@ -181,7 +183,7 @@ class _Crew:
                     if member.ended and not member.told:
                         self._note_death(member)
 
-    def _hear(self, member: Member, message: object) -> None:
+    def _hear(self, member: ChildProcess, message: object) -> None:
         if isinstance(message, pickling.Happened):
             self._events.emit(message.event)
         elif isinstance(message, pickling.Done):
@@ -194,7 +196,7 @@ class _Crew:
             self.error = self.error or pickling.unpack_error(message, str(member))
             self.stop()
 
-    def _note_death(self, member: Member) -> None:
+    def _note_death(self, member: ChildProcess) -> None:
         death = f"{member} {member.how_it_ended()}"
         self.deaths.append(death)
         if not self._ending:

@@ -23,8 +23,6 @@ from population.run.events import OnEvent
 from population.worker import Worker
 
 if TYPE_CHECKING:
-    from population.run.open_run import Session
-
     Link = connection.Connection[Any, Any]
 
 logger = logging.getLogger("population")
@@ -61,7 +59,7 @@ class _Child:
         self._news = news
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._session: Session | None = None
+        self._controller: PopulationController | None = None
 
     def listen(self, parent: int) -> None:
         """Wait for the order to stop; one thread does nothing else."""
@@ -70,8 +68,8 @@ class _Child:
                 if os.getppid() != parent:  # Its forks may keep the pipe open.
                     break
         self._stopped.set()
-        if self._session is not None:
-            self._session.wake()
+        if self._controller is not None:
+            self._controller.wake()
 
     def work(self, payload: bytes, on_event: OnEvent | None) -> None:
         """Train until `train` returns, and tell the parent how it ended."""
@@ -85,7 +83,7 @@ class _Child:
             self.tell(pickling.Done(workers[0].overhead_s))
 
     def tell(self, message: object) -> None:
-        """Send a message, unless nobody is there to read it."""
+        """Send a message, unless its reader has gone."""
         with self._lock, contextlib.suppress(OSError):
             self._news.send(message)
 
@@ -106,8 +104,8 @@ class _Child:
             warnings.simplefilter("ignore")  # The parent has said it.
             controller = PopulationController(**parts, **_if_any(on_event))
         with contextlib.closing(controller):
-            self._session = controller.session
-            worker = Worker(controller.session, stopped=self._stopped)
+            self._controller = controller
+            worker = controller.worker(stopped=self._stopped)
             workers.append(worker)
             with worker:
                 if worker.worker_id >= 0:  # Else the run ended before it got a slot.

@@ -77,7 +77,7 @@ def _evenly(count: int, available: list[str]) -> tuple[list[list[str]], int]:
 def _by_share(
     count: int, share: float, available: list[str]
 ) -> tuple[list[list[str]], int]:
-    """The same, with so many GPUs for each process, or such a part of one."""
+    """The GPUs of each process, given how many, or which part of one, it gets."""
     each = max(int(share), 1)
     sharing = int(1 / share + 1e-9) if share < 1 else 1  # 1 / (1 / 49) is below 49.
     needed = each * math.ceil(count / sharing)

@@ -1,4 +1,4 @@
-"""A process of a population as its parent sees it: its start, its news, its end."""
+"""A process of a population as its parent sees it: start, messages, end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from population.engines.processes import child, pickling
 
 
-class Member:
+class ChildProcess:
     """One process of a population, seen by the one that starts it.
 
     Args:
@@ -23,9 +23,9 @@ class Member:
 
     Attributes:
         process: The process.
-        news: Brings what it tells.
-        ended: Whether it has ended and all that it told was heard.
-        told: Whether it told how it ended.
+        news: Brings its messages.
+        ended: Whether it has ended and all its messages were read.
+        told: Whether it reported how it ended.
     """
 
     def __init__(self, name: str, tells_events: bool) -> None:
@@ -60,11 +60,11 @@ class Member:
             self._orders.close()
 
     def signs(self) -> list[Any]:
-        """What to wait for: its news, or at the end of these its exit."""
+        """What to wait for: its messages, or after the last its exit."""
         return [self.process.sentinel, *([] if self.news.closed else [self.news])]
 
     def listen(self) -> Iterator[object]:
-        """What it has told since; then see whether it has ended."""
+        """Its new messages; then see whether it has ended."""
         exited = self.process.exitcode is not None  # Before: its last words are there.
         try:
             while not self.news.closed and self.news.poll():
@@ -76,7 +76,7 @@ class Member:
         self.ended = exited
 
     def how_it_ended(self) -> str:
-        """Its end in words, of one that told nothing."""
+        """How it ended, in words, if it sent no message about that."""
         exitcode = self.process.exitcode
         if exitcode is None or exitcode >= 0:
             return f"ended with exit code {exitcode}"

@@ -33,7 +33,7 @@ _DEVICES = frozenset(
         "jax_xla_backend",
     }
 )
-# How the caller's process talks to others: a worker's process is none of these.
+# How the caller's process talks to others; a worker's process does not.
 _OWN = frozenset(
     {
         "jax_cpu_collectives_implementation",

@@ -36,21 +36,21 @@ class Source(NamedTuple):
                 return self.function(seed, step)
             return self.function(seed, worker_id, step)
         except BaseException as error:
-            told = f"shared_batches for step {step}"
+            place = f"shared_batches for step {step}"
             if not shared:
-                told = f"batches for worker {worker_id}, step {step}"
-            error.add_note(f"This was raised by {told}.")
+                place = f"batches for worker {worker_id}, step {step}"
+            error.add_note(f"This was raised by {place}.")
             raise
 
 
-class Options(NamedTuple):
+class StackOptions(NamedTuple):
     """How the members are trained.
 
     Attributes:
         steps_per_report: Steps of a round.
         save_every: Rounds from one save to the next.
         batching: "vmap", "map", "loop" or "auto".
-        devices: Where; None: on all local devices.
+        devices: The devices; None: all local ones.
     """
 
     steps_per_report: int
@@ -75,7 +75,7 @@ class Request(NamedTuple):
     functions: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
     source: Source
     evaluation: Any
-    options: Options
+    options: StackOptions
     categories: Mapping[str, Sequence[Any]] | None
     max_batch: int | Mapping[str, int] | None
     keep: Collection[str]
@@ -83,11 +83,11 @@ class Request(NamedTuple):
 
 def options(
     steps_per_report: Any, save_every: Any, batching: Any, devices: Sequence[Any] | None
-) -> Options:
-    """How the members are to be trained.
+) -> StackOptions:
+    """Check how the members are to be trained.
 
     Raises:
-        ValueError: If an argument is none that can be; it is named.
+        ValueError: An argument is invalid; the message names it.
     """
     counts = ("steps_per_report", steps_per_report), ("save_every", save_every)
     for name, count in counts:
@@ -104,7 +104,7 @@ def options(
             f"{devices!r}. Take some of jax.devices(), or leave it out to use all "
             "local ones."
         )
-    return Options(steps_per_report, save_every, batching, devices)
+    return StackOptions(steps_per_report, save_every, batching, devices)
 
 
 def _are_devices(devices: Any) -> bool:
@@ -114,11 +114,11 @@ def _are_devices(devices: Any) -> bool:
 
 
 def source(data: Any, batches: Any, shared_batches: Any) -> Source:
-    """The one of the three that is given; without any, steps get None.
+    """The source that was given; without one, steps get None.
 
     Raises:
-        ValueError: If there are several.
-        TypeError: If what must be a function is none.
+        ValueError: Several were given.
+        TypeError: `batches` or `shared_batches` is not a function.
     """
     given = {"data": data, "batches": batches, "shared_batches": shared_batches}
     named = [name for name, value in given.items() if value is not None]
@@ -142,11 +142,11 @@ def source(data: Any, batches: Any, shared_batches: Any) -> Source:
 
 
 def check_arrays(name: str, tree: Any) -> None:
-    """Refuse what cannot go to a device.
+    """Refuse leaves that cannot be moved to a device.
 
     Raises:
-        TypeError: If a leaf is no number and no array of numbers; it is named.
-        ValueError: If a whole number is larger than those of the device.
+        TypeError: A leaf is neither a number nor an array of numbers; it is named.
+        ValueError: A whole number does not fit the integers of the device.
     """
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
@@ -161,17 +161,17 @@ def check_arrays(name: str, tree: Any) -> None:
             what = f"an array of {dtype}" if hasattr(leaf, "dtype") else repr(leaf)
             raise TypeError(
                 f"{name} must hold arrays of numbers or bools, got {what} in "
-                f"{name}{jax.tree_util.keystr(path)}. Make codes of what is none."
+                f"{name}{jax.tree_util.keystr(path)}. Encode other values as numbers."
             )
         if not keys and not isinstance(leaf, jax.Array):
             check_whole(np.asarray(leaf), f"{name}{jax.tree_util.keystr(path)}")
 
 
 def check_whole(array: npt.NDArray[Any], place: str) -> None:
-    """Refuse whole numbers that the device would cut off.
+    """Refuse whole numbers that do not fit the integers of the device.
 
     Raises:
-        ValueError: Naming their place.
+        ValueError: Some do not fit; the message names their place.
     """
     if array.dtype == np.dtype(object):  # An int beyond 64 bits.
         raise ValueError(f"{place} must fit 64 bits, got {array!r}.")

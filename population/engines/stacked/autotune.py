@@ -1,4 +1,13 @@
-"""Which way of batching the members is the fastest here: tried on copies of them."""
+"""Which way of batching the members is the fastest here.
+
+A run begins with the likely way: on a CPU "loop" where the step has a convolution or so
+many multiplications that one member keeps the cores busy, else "vmap". From its first
+rounds it is known what compiling took, and how
+long the rounds that are left will take. The other ways are tried, on copies of the
+members, once a quarter of that is more than compiling all the trials: so much, but
+seldom more, is gained by another way. A run that is shorter keeps the likely one, and
+one without a known end counts as half done.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +19,33 @@ from typing import Any, NamedTuple
 
 import jax
 
-logger = logging.getLogger("population")
-BATCHINGS = ("loop", "vmap", "map")  # Tried in this order: the first is never a trap.
-SHORT = 4  # Steps of a trial: enough to see what a loop in a program costs.
-_GIVE_UP = 3.0  # Slower by this factor than the best: no more time is spent on it.
-_ROUNDS = 3
-_LEAST_S, _ENOUGH_S = 0.1, 2.0
-# What has no rule for a batch, or needs more memory than there is.
-_IMPOSSIBLE = (NotImplementedError, ValueError, jax.errors.JaxRuntimeError)
+from population.engines.stacked.step_cost import StepCost
 
-Round = Callable[[], Any]  # Returns once the device has done it.
+logger = logging.getLogger("population")
+BATCHINGS = ("loop", "vmap", "map")  # Tried in this order: the first always works.
+SHORT = 4  # Steps of a trial: enough to measure what a loop in a program costs.
+_GIVE_UP = 3.0  # A way that is slower than the best by this factor is timed once.
+_ROUNDS = 3
+_BUSY = 8_000_000  # Multiply-adds of a step above which "vmap" gains nothing.
+_GAIN = 0.25  # What another way may save of the time that is left.
+_LEAST_S, _ENOUGH_S = 0.1, 2.0
+# Raised where a primitive has no batching rule, or where memory does not suffice.
+IMPOSSIBLE = (NotImplementedError, ValueError, jax.errors.JaxRuntimeError)
+
+Round = Callable[[], Any]  # Returns once the device is done.
 
 
 class Choice(NamedTuple):
     """The way of batching that is taken.
 
     Attributes:
-        batching: It.
-        for_good: Whether it may be kept: there were others, and none of them failed
-            for want of memory, which somebody else may have used.
+        batching: "vmap", "map" or "loop".
+        keep: Whether later runs may use it without a trial: there were others, and none
+            of them ran out of memory, which another program may have used.
     """
 
     batching: str
-    for_good: bool
+    keep: bool
 
 
 def worth_trying(num_members: int, steps_per_report: int) -> list[str]:
@@ -41,6 +54,34 @@ def worth_trying(num_members: int, steps_per_report: int) -> list[str]:
         return list(BATCHINGS)
     # One member that makes one step: the same program, and copies cost nothing.
     return ["loop"] if steps_per_report == 1 else ["loop", "vmap"]
+
+
+def likely(ways: Sequence[str], platform: str, cost: StepCost) -> tuple[str, str]:
+    """The way to begin with, and the reason in words.
+
+    Args:
+        ways: Those that differ.
+        platform: Of the devices: "cpu", "gpu" or "tpu".
+        cost: What the step of a member computes.
+    """
+    if len(ways) == 1:
+        return ways[0], "as there is no other way"
+    if cost.convolves and platform == "cpu":
+        return "loop", "as convolutions are slow in other ways on a CPU"
+    if cost.multiply_adds > _BUSY and platform == "cpu":
+        return "loop", "as one member keeps a CPU busy"
+    return "vmap", "until it is known whether trying others pays"
+
+
+def pays(left_s: float, compile_s: float, ways: int) -> bool:
+    """Whether trying all ways costs less than another one may save.
+
+    Args:
+        left_s: Seconds of training that are left, in the present way.
+        compile_s: Seconds that compiling one way takes.
+        ways: How many are tried; the fastest is compiled once more, for whole rounds.
+    """
+    return _GAIN * left_s > (ways + 1) * (compile_s + _LEAST_S)
 
 
 def fastest(
@@ -52,26 +93,26 @@ def fastest(
     """The way of batching that takes the least time.
 
     Args:
-        make: For a way, a function that trains copies of all members for a moment.
-        what: What such a moment is, for people.
+        make: Of a way, a function that trains copies of all members for a few steps.
+        what: What such a function trains, for the log.
         names: The ways, in the order in which they are tried.
         clock: Gives seconds.
     """
     if len(names) == 1:
         logger.info("members are batched by %s, as there is no other way", *names)
-        return Choice(names[0], for_good=False)
+        return Choice(names[0], keep=False)
     found: dict[str, float] = {}
     failed: Exception | None = None
     short_of_memory = False
     for name in names:
-        run = None  # What the last one needs is free before the next one is made.
+        run = None  # The memory of the last one is free before the next is made.
         try:
             run = make(name)
             run()  # It is compiled now.
-        except _IMPOSSIBLE as error:
+        except IMPOSSIBLE as error:
             logger.warning("members cannot be batched by %s: %s", name, error)
             short_of_memory |= _is_memory(error)
-            # Its frames hold the states that did not fit, and others need the room.
+            # Its frames hold the states that did not fit, and others need the memory.
             failed = error.with_traceback(None)
             failed.__context__ = failed.__cause__ = None
             continue
@@ -79,8 +120,8 @@ def fastest(
     if failed is not None and not found:
         raise failed
     chosen = min(found, key=lambda name: found[name])
-    told = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in found.items())
-    logger.info("members are batched by %s (%s: %s)", chosen, what, told)
+    times = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in found.items())
+    logger.info("members are batched by %s (%s: %s)", chosen, what, times)
     return Choice(chosen, not short_of_memory)
 
 
@@ -89,7 +130,7 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _seconds(run: Round, best: float | None, clock: Callable[[], float]) -> float:
-    """Seconds of a run, the median of some; of one if that is much slower."""
+    """The median of several runs; a single one if that is much slower than the best."""
     spent: list[float] = []
     while True:
         start = clock()

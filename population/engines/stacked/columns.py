@@ -1,8 +1,8 @@
 """meta_params as arrays: one column of a fixed dtype for each of their leaves.
 
 A program is compiled once, for dtypes and not for values. So a leaf is a float, an int
-or a bool for all members and for ever, as the run's space or its first population says;
-what is none of these is a code: its place among the values that it may have.
+or a bool for all members during the whole run, as the run's space or its first
+population determines; any other value is a code: its index among the possible values.
 """
 
 from __future__ import annotations
@@ -118,6 +118,12 @@ class Columns:
             for i, column in enumerate(self._columns)
         )
 
+    @property
+    def signature(self) -> Any:
+        """A key for what a program sees of them: structure, names and dtypes."""
+        dtypes = tuple(column.dtype for column in self._columns)
+        return self._tree, self.names, dtypes
+
     def blank(self, count: int) -> tuple[npt.NDArray[Any], ...]:
         """`[count]` zeros for each column."""
         return tuple(np.zeros(count, column.dtype) for column in self._columns)
@@ -136,7 +142,7 @@ class Columns:
         return self._tree.unflatten(scalars)
 
     def concrete(self) -> Iterator[tuple[Callable[[Sequence[Any]], Any], str]]:
-        """Ways to have plain numbers among the scalars, to find who needs them.
+        """Ways to put plain numbers among the scalars, to find what needs them.
 
         Yields:
             A function that puts worker 0's first numbers in the place of some scalars,
@@ -164,7 +170,7 @@ class _Leaf:
 def _marked(
     meta: Any, space: Any, named: _Named, name: str = "", key: Any = None
 ) -> Any:
-    """A tree of meta_params with leaves that say where they are."""
+    """A tree of meta_params with a `_Leaf` in the place of each leaf."""
     chosen = isinstance(space, Domain) or (name or _WHOLE) in named
     if meta is None and not chosen:
         return None
@@ -268,7 +274,7 @@ def _kind(leaf: _Leaf, values: Sequence[Any]) -> type | None:
     """What a leaf holds: float, int or bool; None for the values of a domain.
 
     Raises:
-        ValueError: If only `categories` could say.
+        ValueError: It is neither, and `categories` does not name its values.
     """
     domain = leaf.domain
     if isinstance(domain, (Categorical, Ordinal)):
@@ -318,7 +324,7 @@ def _sizes(
 
 
 def _largest(leaf: _Leaf, sizes: _Named) -> int:
-    """The largest batch size of a leaf; a ValueError if nobody says it."""
+    """The largest batch size of a leaf; a ValueError if it is not known."""
     most: Any = leaf.domain
     if leaf.name in sizes:
         most = sizes[leaf.name]

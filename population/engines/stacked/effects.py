@@ -27,11 +27,11 @@ class Effects:
         self._value = _flow(evaluate, size, columns)[0]
 
     def makes(self, leaf: int) -> bool:
-        """Whether this array of a fresh state is made of any hyperparameter."""
+        """Whether this array of a fresh state depends on any hyperparameter."""
         return bool(self._fresh[leaf])
 
     def unused(self) -> list[int]:
-        """Those that no value depends on, after any number of steps."""
+        """The hyperparameters on which no value depends, after any number of steps."""
         return [c for c in range(self._columns) if not self._reaches_value(c)]
 
     def _reaches_value(self, column: int) -> bool:
@@ -55,10 +55,10 @@ def _flow(
     """What each result depends on: arrays of the state by place, and columns.
 
     Args:
-        jaxpr: What was traced; its inputs are so many others, then the columns.
-        first: How many those are.
-        columns: How many columns.
-        named: Whether the others are the arrays of a state.
+        jaxpr: Its inputs are `first` other ones, then the columns.
+        first: How many inputs come before the columns.
+        columns: How many columns there are.
+        named: Whether those before the columns are the arrays of a state.
     """
     inputs = [frozenset({leaf}) if named else NOTHING for leaf in range(first)]
     inputs += [frozenset({_column(column)}) for column in range(columns)]

@@ -13,14 +13,14 @@ logger = logging.getLogger("population")
 
 
 @contextlib.contextmanager
-def first_is_told() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one raises as ever."""
+def stop_at_first() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second raises KeyboardInterrupt."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = signal.getsignal(signal.SIGINT)
-    if before is None or before is signal.SIG_IGN:  # Not ours to hear.
+    if before is None or before is signal.SIG_IGN:  # Python does not handle it.
         yield stop
         return
 

@@ -1,9 +1,9 @@
 """What states look like: which of their leaves are arrays, and what the others are.
 
-Programs train tuples of arrays. What else a state holds, say the activation function
-of a module or its rate of dropout, is the same for all members and stays as it is: it
-is found when `init` is traced, and put back wherever a function is called. A Python
-number is such a constant as long as no step changes it; else it is an array.
+Programs train tuples of arrays. Other leaves of a state, such as the activation
+function of a module or its rate of dropout, are constants of all members: they are read
+when `init` is traced, and put back wherever a function is called. A Python number is
+such a constant unless a step changes it; then it is an array.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST = 200
 
 
 class Moved(Exception):
-    """A Python number of a state is changed by training: it must become an array."""
+    """A step changes a Python number of the state: it must become an array."""
 
 
 class Layout:
@@ -32,13 +32,13 @@ class Layout:
     def __init__(self) -> None:
         self._tree: Any = None
         self._rest: list[Any] = []  # By leaf: `_ARRAY`, or what is there instead.
-        self._moving: set[int] = set()  # The numbers that are arrays all the same.
+        self._moving: set[int] = set()  # Python numbers that a step changes.
         self._skeleton: Any = (
             None  # Of nnx: places for leaves, what is one object once.
         )
 
     def learn(self, state: Any) -> Flat:
-        """The arrays of a fresh state, which says what all look like."""
+        """The arrays of a fresh state; all others must have its structure."""
         leaves, self._tree = jax.tree.flatten(state)
         if references.has_any(state):
             places = iter(range(len(leaves)))
@@ -55,9 +55,9 @@ class Layout:
         """The arrays of a state.
 
         Raises:
-            Moved: If a number has changed that was a constant; it is an array as soon
-                as `learn` is called again.
-            ValueError: If the state looks otherwise than a fresh one.
+            Moved: A number that was a constant has changed; it becomes an array when
+                `learn` is called again.
+            ValueError: The state has another structure than a fresh one.
         """
         leaves, tree = jax.tree.flatten(state)
         if tree != self._tree:
@@ -76,18 +76,18 @@ class Layout:
         return self._filled(flat, self._rest)
 
     def saved(self, flat: Sequence[Any]) -> Any:
-        """The state as a params store takes it: None for what it could not keep."""
+        """The state for a params store, with None in place of what it cannot keep."""
         return self._filled(flat, [r if _is_kept(r) else None for r in self._rest])
 
     def restored(self, tree: Any, shapes: Flat) -> Flat:
         """The arrays of what `saved` has made.
 
         Args:
-            tree: It, as the params store brings it.
-            shapes: What the arrays of a state look like.
+            tree: What the params store has loaded.
+            shapes: Shapes and dtypes of the arrays of a state.
 
         Raises:
-            MisfitError: If they are not those of a member of this population.
+            MisfitError: They are not those of a member of this population.
         """
         try:
             leaves = self._tree.flatten_up_to(tree)
@@ -103,7 +103,7 @@ class Layout:
         if found != [(x.shape, x.dtype) for x in shapes]:
             raise MisfitError(
                 "Saved params must have the shapes and dtypes that init gives, "
-                f"{[told(x) for x in shapes]}, got {[told(x) for x in flat]}."
+                f"{[shown(x) for x in shapes]}, got {[shown(x) for x in flat]}."
             )
         return flat
 
@@ -120,7 +120,7 @@ class Layout:
         return [jax.tree_util.keystr(path) or "the state" for path, _ in places]
 
     def _check_same(self, place: str, leaf: Any, ours: Any) -> None:
-        """Refuse a constant of what was saved that is another one now."""
+        """Refuse a saved constant that differs from the present one."""
         if ours is _ARRAY:
             fits = is_array(leaf) or _is_number(leaf)
         else:
@@ -159,7 +159,7 @@ class Layout:
 
 
 class _Array:
-    """Stands where a state has an array."""
+    """Marks the place of an array in a state."""
 
 
 _ARRAY = _Array()
@@ -170,8 +170,8 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
 
 
-def told(leaf: Any) -> str:
-    """What an array looks like, in words; anything else as it is."""
+def shown(leaf: Any) -> str:
+    """The dtype and shape of an array as text; anything else by its repr."""
     if not isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
         return repr(leaf)
     return f"{leaf.dtype}{list(leaf.shape)}"
@@ -182,21 +182,21 @@ def _is_number(leaf: Any) -> bool:
 
 
 def _has_moved(ours: Any, leaf: Any) -> bool:
-    """Whether a number is another one now, or was computed."""
+    """Whether a number has changed, or was computed from arrays."""
     if not _is_number(ours):
         return False
     return not _is_same(leaf, ours) and (_is_number(leaf) or is_array(leaf))
 
 
 def _is_same(leaf: Any, ours: Any) -> bool:
-    """Whether two constants are equal, NaN and NaN included."""
+    """Whether two constants are equal; NaN equals NaN."""
     if type(leaf) is not type(ours):  # A traced one can be asked nothing.
         return False
     return bool(leaf == ours or (leaf != leaf and ours != ours))
 
 
 def _alike(ours: Any, leaf: Any) -> bool:
-    """Whether a leaf is what was there; some of what is no array has no equality."""
+    """Whether a leaf may stand for a constant; some types have no equality."""
     if ours is _ARRAY:
         return is_array(leaf) or _is_number(leaf)
     if is_array(leaf):
@@ -207,7 +207,7 @@ def _alike(ours: Any, leaf: Any) -> bool:
 
 
 def _is_kept(rest: Any) -> bool:
-    """Whether a params store takes it, or knows to leave it out."""
+    """Whether a params store keeps it, or leaves it out and finds it again."""
     return rest is not _ARRAY and (trees.is_storable(rest) or trees.is_function(rest))
 
 
@@ -223,7 +223,7 @@ def _kind(rest: Any) -> str:
 
 
 def _difference(ours: Any, theirs: Any) -> str:
-    """What a tree has that another one has not, in words."""
+    """The first difference between two trees, in words."""
     if type(ours) is not type(theirs):
         hint = ""
         if type(theirs) is tuple and theirs and type(theirs[0]) is type(ours):

@@ -11,17 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from population.engines.stacked import captures, step_cost
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.effects import Effects
-from population.engines.stacked.layout import Flat, Layout, Moved, is_array, told
+from population.engines.stacked.layout import Flat, Layout, Moved, is_array, shown
 from population.in_force import injected, restoring
 from population.in_force.injected import Number
 
 FRESH = np.uint32(0xFFFFFFFF)  # In place of a step, in the key that `init` gets.
 
 
-class Member:
+class MemberFunctions:
     """The user's functions, each traced with one member's arrays.
+
+    The functions are held weakly: they live as long as a run uses them.
 
     Args:
         init: `(key, meta_params) -> state`.
@@ -33,17 +36,18 @@ class Member:
         keep: Names of injected numbers that `step` changes by itself.
 
     Attributes:
-        columns: The same.
-        shapes: What the arrays of a state look like.
-        injected: The optimiser's numbers but those to keep, each with its place among
-            the arrays.
-        moving: Where of these `init` makes the number of meta_params.
+        columns: How meta_params become scalars: their structure and dtypes.
+        shapes: Shapes and dtypes of the arrays of a state.
+        injected: The optimiser's numbers except those to keep, each with its place
+            among the arrays.
+        moving: The places of those that `init` computes from meta_params.
         unused: The names of hyperparameters on which no value depends.
+        cost: What `step` computes.
 
     Raises:
-        ValueError: If a shape depends on meta_params, `step` changes the structure of
-            the state, `evaluate` returns no number, or `keep` names what is not there.
-        TypeError: If one of the three is no function.
+        ValueError: A shape depends on meta_params, `step` changes the structure of the
+            state, `evaluate` returns no number, or `keep` names an unknown number.
+        TypeError: One of the three is not callable.
     """
 
     def __init__(
@@ -60,10 +64,10 @@ class Member:
         for name, function in given.items():
             if not callable(function):
                 raise TypeError(
-                    f"{name} must be a function, got {function!r}. It is one of one "
-                    "member; the population is the engine's business."
+                    f"{name} must be a function, got {function!r}. Write it for one "
+                    "member; the engine batches it."
                 )
-        self._init, self._step, self._evaluate = init, step, evaluate
+        self._init, self._step, self._evaluate = map(_weakly, given.values())
         self.columns = columns
         self._keep = keep
         self._layout = Layout()
@@ -95,6 +99,7 @@ class Member:
             if n.place in places and not self._keeps(n)
         ]
         self.moving = {n.place for leaf, n in self.injected if effects.makes(leaf)}
+        self.cost = step_cost.of(step)
         self.unused = [columns.names[column] for column in effects.unused()]
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
@@ -104,12 +109,12 @@ class Member:
     def _fresh_state(self, key: Any, scalars: Sequence[Any]) -> Any:
         with _named("init"):
             own = jax.random.fold_in(key, FRESH)
-            return self._init(own, self.columns.tree(scalars))
+            return self._init()(own, self.columns.tree(scalars))
 
     def put(self, flat: Flat, key: Any, scalars: Sequence[Any], new: Any) -> Flat:
-        """The state with what `init` puts in force in its optimiser, if `new` is true.
+        """The state with the optimiser's numbers that `init` makes, if `new` is true.
 
-        What `init` makes beside that is not computed: nothing is done with it.
+        XLA leaves out all else that `init` computes, as nothing uses it.
         """
         state = self._layout.state(flat)
         held = injected.numbers(state)
@@ -139,7 +144,7 @@ class Member:
         """The state after one step."""
         with _named("step"):
             own = jax.random.fold_in(key, step)
-            state = self._step(
+            state = self._step()(
                 self._layout.state(flat), self.columns.tree(scalars), batch, own
             )
         return self._layout.flat(state)
@@ -149,13 +154,13 @@ class Member:
     ) -> tuple[Any, tuple[Any, ...]]:
         """The value of a state, and its metrics as a tuple."""
         with _named("evaluate"):
-            found = self._evaluate(
+            found = self._evaluate()(
                 self._layout.state(flat), self.columns.tree(scalars), batch
             )
         is_pair = type(found) is tuple and len(found) == 2
         value, metrics = found if is_pair else (found, None)
         if metrics is not None and not isinstance(metrics, dict):
-            what = told(metrics) if is_array(metrics) else type(metrics).__name__
+            what = shown(metrics) if is_array(metrics) else type(metrics).__name__
             raise ValueError(
                 "evaluate's metrics must be a dict of numbers, got a "
                 f"{what} beside the value. Return the value alone, or a tuple of it "
@@ -164,7 +169,7 @@ class Member:
         _check_number(value, "evaluate must return a number")
         if jnp.asarray(value).dtype == jnp.bool_:
             raise ValueError(
-                "evaluate must return a number, got a bool. Make it a float, say."
+                "evaluate must return a number, got a bool. Make it a float."
             )
         leaves, self._metrics = jax.tree.flatten(metrics)
         for leaf in leaves:
@@ -180,10 +185,10 @@ class Member:
         return self._layout.saved(flat)
 
     def restored(self, tree: Any) -> Flat:
-        """The arrays of what `saved` has made.
+        """The arrays of a tree that `saved` has made.
 
         Raises:
-            ParamsError: If they are not those of a member of this population.
+            ParamsError: They are not those of a member of this population.
         """
         return self._layout.restored(tree, self.shapes)
 
@@ -197,7 +202,7 @@ class Member:
             if (old.shape, old.dtype) != (new.shape, new.dtype):
                 raise ValueError(
                     "step must return a state with the shapes and dtypes that it was "
-                    f"given; {name} was {told(old)} and became {told(new)}. Cast it, "
+                    f"given; {name} was {shown(old)} and became {shown(new)}. Cast it, "
                     "or have init make it so."
                 )
         return after
@@ -208,7 +213,7 @@ class Member:
         """A function's jaxpr and the shapes that it returns.
 
         Raises:
-            ValueError: If they are not fixed.
+            ValueError: A shape depends on meta_params.
         """
         try:
             traced, shapes = jax.make_jaxpr(function, return_shape=True)(
@@ -225,7 +230,7 @@ class Member:
                         *a,
                     )
                 except (TypeError, LookupError, ValueError, AttributeError):
-                    continue  # It is not that one, or it needs more than a number.
+                    continue  # Another one is needed, or more than a number.
                 raise ValueError(
                     f"{name} must not need {names} as a plain number: all members are "
                     "one program, so that no shape, range or Python `if` may depend on "
@@ -240,9 +245,14 @@ class Member:
             raise
 
 
+def _weakly(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
+    """A weak reference to a function; a strong one if its type supports no other."""
+    return captures.reference(function) or (lambda: function)
+
+
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Have what a user's function raises say which one it was."""
+    """Add the function's name to what it raises."""
     try:
         yield
     except BaseException as error:
@@ -256,7 +266,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _wide(number: Any) -> Any:
-    """A number in a type that Python knows: bfloat16 is none."""
+    """A number in a type that Python has: bfloat16 becomes float32."""
     array = jnp.asarray(number)
     narrow = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
     return array.astype(jnp.float32) if narrow else array
@@ -272,6 +282,6 @@ def _check_number(value: Any, what: str) -> None:
     number = dtype == np.bool_ or jnp.issubdtype(dtype, jnp.number)
     if not number or jnp.issubdtype(dtype, jnp.complexfloating) or jnp.shape(value):
         raise ValueError(
-            f"{what}, got {told(value)}. Return a scalar, or a scalar and a dict of "
-            "scalars; average over the examples, say."
+            f"{what}, got {shown(value)}. Return a scalar, or a scalar and a dict of "
+            "scalars: the mean over the examples, for instance."
         )

@@ -1,29 +1,31 @@
-"""Whose weights each row holds, and how the right ones get there.
+"""Which checkpoint each row holds, and how a row gets the one that its slot needs.
 
-A state is known by the params that its checkpoint has in the graph: `Held` while only
-this process has it, `Saved` once the params store has it too, `Fresh` if nobody has
-trained it yet. After each report the graph says what each slot goes on from; here the
-rows are made to hold that, and what may be needed later is put aside before training
-overwrites it.
+The key of a state is the params of its checkpoint: `InMemory` while only this process
+has them, `Saved` once the params store has them too, `Fresh` before the first training.
+After each report the graph names the checkpoint from which each slot continues; the
+rows are filled accordingly, and states that may be needed later are copied to snapshots
+before training overwrites them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from population.base.types import Checkpoint, Held, Ref, Saved
+from population.base.types import Checkpoint, InMemory, Ref, Saved
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat
-from population.engines.stacked.states import Bank, on_host
-from population.journal.records import GenerationRow
+from population.engines.stacked.states import MemberStates, on_host
+from population.run.population_lease import SlotWork
 
 
-@dataclasses.dataclass(frozen=True)  # A tuple would equal another of one text.
+@dataclasses.dataclass(
+    frozen=True
+)  # A NamedTuple would equal any other tuple of one text.
 class Fresh:
     """A state as `init` makes it.
 
@@ -45,11 +47,11 @@ class Given:
     place: Ref
 
 
-Key = Held | Saved | Fresh | Given
+Key = InMemory | Saved | Fresh | Given
 
 
 class Sources(NamedTuple):
-    """Where states come from that no row and no snapshot holds.
+    """Where states come from that are in no row and no snapshot.
 
     Attributes:
         load: Params that are saved or plain data, to a state.
@@ -60,26 +62,31 @@ class Sources(NamedTuple):
     fresh: Callable[[int, Sequence[Any]], Flat]
 
 
-class Tenants:
-    """The rows of a bank and what they hold.
+class Placement:
+    """The rows of the members' states, and the checkpoint that each holds.
 
     Args:
-        bank: The rows.
+        states: The rows.
         count: How many members there are.
         rows: How many rows; those beyond the members are padding.
         columns: How meta_params become scalars.
         sources: Where other states come from.
 
     Attributes:
-        holds: By row, whose state it is; None if it is of no use.
+        holds: By row, the key of its state; None if nothing may be copied from it.
         steps: `[R]` the steps of the rows' states.
-        snapshots: States that are kept beside the rows.
+        snapshots: States that are kept beside the rows, by key.
     """
 
     def __init__(
-        self, bank: Bank, count: int, rows: int, columns: Columns, sources: Sources
+        self,
+        states: MemberStates,
+        count: int,
+        rows: int,
+        columns: Columns,
+        sources: Sources,
     ) -> None:
-        self._bank = bank
+        self._states = states
         self._columns = columns
         self._sources = sources
         self.holds: list[Key | None] = [None] * count
@@ -90,58 +97,63 @@ class Tenants:
         self._stale = True
         self.snapshots: dict[Key, Flat] = {}
 
-    def has(self, row: int, key: Key) -> None:
-        """Say what a row holds: after training, say."""
+    def use(self, states: MemberStates) -> None:
+        """Use other rows, which hold the same states."""
+        self._states = states
+        self._set_rows()
+
+    def set_held(self, row: int, key: Key) -> None:
+        """Set the key of a row after training."""
         self.holds[row] = key
 
-    def lose(self, row: int) -> None:
-        """Say that what a row holds is of no use."""
+    def clear(self, row: int) -> None:
+        """Mark a row as one from which nothing may be copied."""
         self.holds[row] = None
 
     def keys(self) -> set[Key]:
-        """The states that are here."""
+        """The keys of all states in rows and snapshots."""
         return {key for key in self.holds if key is not None} | self.snapshots.keys()
 
     def on_host(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Flat]]:
-        """Those of these states that are here, as NumPy arrays."""
+        """Those of these states that are in rows or snapshots, as NumPy arrays."""
         rows = {key: row for row, key in enumerate(self.holds) if key is not None}
         whole = None
         for key in keys:
             if key in self.snapshots:
                 yield key, tuple(map(on_host, self.snapshots[key]))
             elif key in rows:
-                whole = whole or self._bank.host()
+                whole = whole or self._states.host()
                 yield key, whole(rows[key])
 
-    def keep(self, keys: Collection[Key]) -> None:
-        """Have snapshots of these, as far as their states are here."""
+    def snapshot(self, keys: Collection[Key]) -> None:
+        """Make snapshots of these states, as far as rows hold them."""
         new = [key for key in keys if key not in self.snapshots]
         if not new:
             return
         holds = {key: row for row, key in enumerate(self.holds) if key is not None}
         for key in new:
             if key in holds:
-                self.snapshots[key] = self._bank.take(holds[key])
+                self.snapshots[key] = self._states.take(holds[key])
 
     def drop_all_but(self, keys: Collection[Key]) -> None:
-        """Have no other snapshots than these."""
+        """Drop all other snapshots."""
         for key in [key for key in self.snapshots if key not in keys]:
             del self.snapshots[key]
 
-    def settle(self, work: Sequence[tuple[int, GenerationRow, Checkpoint]]) -> None:
-        """Have the rows of these slots hold what the slots go on from.
+    def bring(self, work: Mapping[int, SlotWork]) -> None:
+        """Fill the rows of these slots with the states from which they continue.
 
         Args:
-            work: The slots, each with its present generation and newest checkpoint.
+            work: The slots and what they train.
         """
         holds = {key: row for row, key in enumerate(self.holds) if key is not None}
         moves: dict[int, int] = {}
         firsts: dict[Key, int] = {}  # What is not in any row is brought once.
         repeats: dict[int, int] = {}
         params: dict[int, Any] = {}
-        for row, generation, newest in work:
-            self._begin(row, generation, newest)
-            key = key_of(newest)
+        for row, slot in work.items():
+            self._begin(row, slot)
+            key = key_of(slot.newest)
             if self.holds[row] == key:
                 continue
             if key in holds:
@@ -149,23 +161,24 @@ class Tenants:
             elif key in firsts:
                 repeats[row] = firsts[key]
             else:
-                firsts[key], params[row] = row, newest.params
+                firsts[key], params[row] = row, slot.newest.params
         self._move(moves)
         for key, row in firsts.items():
-            self._bank.put(row, self._brought(key, row, params[row]))
+            self._states.put(row, self._brought(key, row, params[row]))
             self.holds[row] = key
         self._move(repeats)
         if self._stale:
-            self._tell()
+            self._set_rows()
 
-    def _begin(self, row: int, generation: GenerationRow, newest: Checkpoint) -> None:
-        """Take over what a slot's generation says of its row."""
+    def _begin(self, row: int, slot: SlotWork) -> None:
+        """Set step and meta_params of a row by the slot's generation."""
+        newest = slot.newest
         if self.steps[row] != newest.step:
             self.steps[row] = newest.step
             self._stale = True
-        if self._generations[row] == generation.generation_id:
+        if self._generations[row] == slot.generation_id:
             return
-        self._generations[row] = generation.generation_id
+        self._generations[row] = slot.generation_id
         scalars = self._columns.encode(newest.meta_params, row)
         for column, scalar in zip(self._scalars, scalars, strict=True):
             column[row] = scalar
@@ -174,13 +187,13 @@ class Tenants:
 
     def _move(self, sources: dict[int, int]) -> None:
         if sources:
-            self._bank.move(sources)
+            self._states.move(sources)
             held = {row: self.holds[source] for row, source in sources.items()}
             for row, key in held.items():
                 self.holds[row] = key
 
     def _brought(self, key: Key, row: int, params: Any) -> Flat:
-        """A state that no row holds."""
+        """A state from a snapshot, a save or `init`."""
         if key in self.snapshots:
             return self.snapshots[key]
         if isinstance(key, (Saved, Given)):
@@ -189,35 +202,35 @@ class Tenants:
             scalars = [column[row] for column in self._scalars]
             return self._sources.fresh(row, scalars)
         raise RuntimeError(
-            f"Slot {row} is to go on from weights that are not here any more ({key}). "
-            "This is a fault of the library; please report it. Open the run again to "
-            "go on from what was saved."
+            f"Slot {row} must continue from weights that are no longer in memory "
+            f"({key}). This is a bug of the library; please report it. Open the run "
+            "again to continue from the last save."
         )
 
-    def _tell(self) -> None:
+    def _set_rows(self) -> None:
         count = len(self.holds)
         for column in self._scalars:
-            column[count:] = column[0]  # The padding trains along with the first.
-        self._bank.tell(self.steps, self._scalars, self._new)
+            column[count:] = column[0]  # Padding rows train with the scalars of row 0.
+        self._states.set_rows(self.steps, self._scalars, self._new)
         self._new[:] = False
         self._stale = False
 
 
 def key_of(newest: Checkpoint) -> Key:
-    """What a slot goes on from.
+    """The key of the state from which a slot continues.
 
     Raises:
-        ValueError: If a loop has saved it by itself.
+        ValueError: A training loop has saved it itself.
     """
     params = newest.params
     if params is None:
         return Fresh(newest.generation_id)
-    if isinstance(params, (Held, Saved)):
+    if isinstance(params, (InMemory, Saved)):
         return params
     if not isinstance(params, (str, pathlib.PurePath)):
         return Given(newest.ref)
     raise ValueError(
-        f"Worker {newest.worker_id} is to go on from {params!r}, which a training "
-        "loop saved by itself. A stacked population needs trees that the params store "
+        f"Worker {newest.worker_id} must continue from {params!r}, which a training "
+        "loop saved itself. A stacked population needs trees that the params store "
         "keeps: worker.report(value, state), or Start(meta_params, params=tree)."
     )

@@ -1,8 +1,8 @@
-"""Batches on their way to the device: prepared while it works on those before.
+"""Prefetching: the next batches are made while the device trains with the present ones.
 
-Batches are functions of (seed, worker, step). So the next ones can be made on the guess
-that every row goes on where it stands, and where a row was set back only its own are
-made anew.
+Batches are functions of (seed, worker, step). So the next chunk is made on the guess
+that every row continues where it is; for a row that was set back, its batches are made
+again.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from population.engines.stacked.arguments import check_whole
 
 logger = logging.getLogger("population")
 Put = Callable[[Any], Any]
-_HANDING_OVER_S = 2e-4  # What is made sooner is not worth a thread.
+_HANDING_OVER_S = 2e-4  # Chunks that are made faster are not worth a thread.
 
 
 class Feed(Protocol):
-    """Brings what the program gets, chunk by chunk."""
+    """The batches of a program, chunk by chunk."""
 
     def take(self, steps: Sequence[int]) -> Any:
         """The batches of one chunk of steps, which starts at these steps of the rows.
 
         Raises:
-            ValueError: If a batch has other shapes, say, than the first one.
+            ValueError: A batch has another structure, shape or dtype than the first.
             Exception: What the user's function raises; a note names worker and step.
         """
 
@@ -45,7 +45,7 @@ class Feed(Protocol):
 
 
 class Constant:
-    """Every step gets the same.
+    """Every step gets the same data.
 
     Args:
         data: A pytree, on the device already.
@@ -63,8 +63,8 @@ class Constant:
         """Nothing is being prepared."""
 
 
-class Each:
-    """Every member gets batches of its own: leaves `[rows, length, ...]`.
+class PerMember:
+    """Batches for each member: leaves `[rows, length, ...]`.
 
     Args:
         batches: `(seed, worker_id, step)` to a pytree of arrays; called in this
@@ -72,7 +72,7 @@ class Each:
         seed: Its first argument.
         num_members: How many members there are.
         length: Steps of a chunk.
-        put: Brings a pytree of NumPy arrays to the devices.
+        put: Moves a pytree of NumPy arrays to the devices.
         rows: How many rows; those beyond the members repeat those of worker 0.
         ahead_s: Chunks that are made in fewer seconds are not made ahead.
     """
@@ -94,10 +94,10 @@ class Each:
         def call(worker_id: int, step: int) -> Any:
             return batches(seed, worker_id, step)
 
-        self._ahead = _Ahead(_Batcher(call, "batches", rows, length), put, ahead_s)
+        self._ahead = Prefetcher(_Batcher(call, "batches", rows, length), put, ahead_s)
 
     def take(self, steps: Sequence[int]) -> Any:
-        """The batches that start at these steps; those of padding do not count."""
+        """The batches that start at these steps; steps of padding are ignored."""
         return self._ahead.take(tuple(steps[: self._count]))
 
     def close(self) -> None:
@@ -106,14 +106,14 @@ class Each:
 
 
 class Shared:
-    """All members get the same batches: leaves `[length, ...]`.
+    """Batches that all members share: leaves `[length, ...]`.
 
     Args:
         shared_batches: `(seed, step)` to a pytree of arrays; called in this
             thread and another one, never in both at a time.
         seed: Its first argument.
         length: Steps of a chunk.
-        put: Brings a pytree of NumPy arrays to the devices.
+        put: Moves a pytree of NumPy arrays to the devices.
         ahead_s: Chunks that are made in fewer seconds are not made ahead.
     """
 
@@ -133,16 +133,16 @@ class Shared:
             return put(jax.tree.map(lambda array: array[0], tree))
 
         batcher = _Batcher(call, "shared_batches", 1, length)
-        self._ahead = _Ahead(batcher, put_first, ahead_s)
+        self._ahead = Prefetcher(batcher, put_first, ahead_s)
 
     def take(self, steps: Sequence[int]) -> Any:
         """The batches of all rows that train.
 
         Args:
-            steps: Where these rows stand: at the same step.
+            steps: The steps of these rows, all equal.
 
         Raises:
-            ValueError: If they do not.
+            ValueError: They are not equal.
         """
         if len(set(steps)) != 1:
             raise ValueError(
@@ -161,7 +161,7 @@ def chunk_length(
 ) -> int:
     """The largest divisor of `steps_per_report` whose batches fit the limit, or 1.
 
-    That a round is cut into much smaller pieces than need be is a warning.
+    Logs a warning if that is much smaller than what would fit.
 
     Args:
         steps_per_report: Steps of a round.
@@ -184,7 +184,7 @@ def chunk_length(
 
 
 class _Look(NamedTuple):
-    """What batches look like: their structure, and each leaf's shape and dtype."""
+    """The structure of batches, and each leaf's shape and dtype."""
 
     tree: Any
     leaves: list[tuple[tuple[int, ...], np.dtype[Any]]]
@@ -199,7 +199,7 @@ class _Batcher:
 
     Args:
         call: `(worker_id, step)` to a batch.
-        name: How the user knows the function.
+        name: The argument of `vectorized.run`, for messages.
         rows: Rows of the arrays.
         length: Steps of a chunk.
     """
@@ -214,7 +214,7 @@ class _Batcher:
     def add(
         self, arrays: list[npt.NDArray[Any]], row: int, place: int, step: int
     ) -> None:
-        """Make a batch and write it into a chunk; an empty one gets its arrays."""
+        """Make a batch and write it into a chunk; the first one creates its arrays."""
         try:
             leaves, tree = jax.tree.flatten(self._call(row, step))
             leaves = [np.asarray(leaf) for leaf in leaves]
@@ -231,20 +231,20 @@ class _Batcher:
             array[row, place] = leaf
 
     def tree(self, arrays: Sequence[npt.NDArray[Any]], count: int) -> Any:
-        """A chunk as a pytree, of which so many rows are made."""
+        """A chunk as a pytree; rows from `count` on repeat row 0."""
         look: Any = self._first
         for array in arrays:
             array[count:] = array[0]
         return jax.tree.unflatten(look.tree, arrays)
 
     def _check(self, look: _Look, row: int, step: int) -> None:
-        """Refuse a batch that does not look like the first one."""
+        """Refuse a batch of another structure, shape or dtype than the first."""
         if self._first is None:
             odd = [str(d) for _, d in look.leaves if not _is_numeric(d)]
             if odd:
                 raise ValueError(
                     f"{self._place(row, step)} must return arrays of numbers or bools, "
-                    f"got {odd}. Make codes of what is none."
+                    f"got {odd}. Encode other values as numbers."
                 )
             self._first = look
         if look != self._first:
@@ -259,14 +259,14 @@ class _Batcher:
         return f"{self.name} for {worker}step {step}"
 
 
-class _Ahead:
-    """Takes chunks from a batcher, and has the next one made by a thread.
+class Prefetcher:
+    """Makes the next chunk in a thread while the caller uses the present one.
 
-    At most two are on their way: the one that was taken, and the next.
+    At most two chunks are in memory: the one that was taken, and the next.
 
     Args:
         batcher: Makes the batches.
-        put: Brings a chunk to the devices; called by the thread, too.
+        put: Moves a chunk to the devices; the thread calls it, too.
         ahead_s: Chunks that are made in fewer seconds are not made ahead.
     """
 
@@ -287,7 +287,7 @@ class _Ahead:
             batches = chunk.serve(steps)
         finally:
             self._next = None
-            chunk.stop()  # If it was interrupted, the thread may still be at it.
+            chunk.stop()  # After an interrupt, the thread may still be making it.
         if chunk.took_s >= self._ahead_s and not self._closed:
             later = tuple(step + self._batcher.length for step in steps)
             self._next = _Chunk(self._batcher, self._put, later)
@@ -319,12 +319,12 @@ class _Ahead:
 
 
 class _Chunk:
-    """The batches of one chunk, in the making.
+    """The batches of one chunk, while they are made.
 
     Args:
-        batcher: Makes them.
-        put: Brings them to the devices.
-        steps: Where the rows are guessed to stand.
+        batcher: Makes the batches.
+        put: Moves them to the devices.
+        steps: The expected steps of the rows.
 
     Attributes:
         took_s: Seconds that making it took; infinite if it was not finished.
@@ -341,7 +341,7 @@ class _Chunk:
         self._done = threading.Event()
 
     def make(self) -> None:
-        """Make one row after the other, as long as nobody says stop."""
+        """Make one row after the other until all are made or `stop` is called."""
         start_s = time.perf_counter()
         try:
             for row, start in enumerate(self._steps):
@@ -352,17 +352,17 @@ class _Chunk:
                 self._made += 1
             self._placed = self._put_all()
             self.took_s = time.perf_counter() - start_s
-        except BaseException as error:  # For whoever takes the chunk.
+        except BaseException as error:  # Raised again by `serve`.
             self._error = error
         finally:
             self._done.set()
 
     def stop(self) -> None:
-        """Have `make` end with the batch that it is at."""
+        """End `make` after the present batch."""
         self._stop.set()
 
     def serve(self, steps: tuple[int, ...]) -> Any:
-        """The batches once they are made; rows that stand elsewhere are made anew."""
+        """Wait for the batches; those of rows at other steps are made again."""
         if steps != self._steps:
             self.stop()
         self._done.wait()
@@ -388,7 +388,7 @@ def _work(
     with jax_settings.applied(found):
         while (chunk := orders.get()) is not None:
             chunk.make()
-            del chunk  # Else it would be kept until the next one comes.
+            del chunk  # Else it stays in memory until the next one comes.
 
 
 def _dtype(array: npt.NDArray[Any]) -> np.dtype[Any]:

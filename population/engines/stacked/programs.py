@@ -1,4 +1,4 @@
-"""The compiled programs that train a stack of members: each is compiled once a run."""
+"""The compiled programs that train a stack of members."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from population.engines.stacked.layout import Flat
-from population.engines.stacked.member import Member
+from population.engines.stacked.member import MemberFunctions
 
 AXIS = "members"
+_MOST = 32  # Programs of the same functions, with other lengths or devices.
 _ROWS: Any = PartitionSpec(AXIS)
 _ALL: Any = PartitionSpec()
 
 
 class Rows(NamedTuple):
-    """What a program needs to know of each row.
+    """Inputs of a program that are constant over a round, for each row.
 
     Attributes:
         scalars: `[R]` each: meta_params.
@@ -34,7 +35,7 @@ class Rows(NamedTuple):
 
 
 def trainer(
-    member: Member, length: int, *, evaluates: bool, per_step: int | None
+    member: MemberFunctions, length: int, *, evaluates: bool, per_step: int | None
 ) -> Callable[..., tuple[Any, ...]]:
     """A function of one row: `length` steps, then an evaluation if `evaluates`.
 
@@ -42,8 +43,8 @@ def trainer(
         member: The user's functions.
         length: Steps of a call.
         evaluates: Whether it evaluates the state at its end.
-        per_step: Axis of the batches that runs over the steps; None: each step gets
-            the same.
+        per_step: Axis of the batches that runs over the steps; None: all steps get the
+            same batch.
     """
 
     def train(
@@ -81,7 +82,7 @@ def batched(
     Args:
         train: What one row does.
         batching: "vmap" or "map".
-        mesh: The devices; each trains its own rows, and needs nothing of the others.
+        mesh: The devices; each trains its own rows without the others.
         batch_axis: 0 where each row has batches of its own, else None.
     """
 
@@ -110,8 +111,94 @@ def batched(
     return jax.jit(local, donate_argnums=(0, 1))
 
 
+class Programs:
+    """A member's functions and what is compiled of them, each program once.
+
+    Args:
+        member: The user's functions.
+
+    Attributes:
+        member: The user's functions.
+        compile_s: By way of batching and place, the seconds that compiling took.
+        fastest: By place, the way of batching that trials have found to be the fastest.
+    """
+
+    def __init__(self, member: MemberFunctions) -> None:
+        self.member = member
+        self.compile_s: dict[Any, float] = {}
+        self.fastest: dict[Any, str] = {}
+        self._made = functools.lru_cache(maxsize=_MOST)(self._make)
+
+    def stacked(
+        self,
+        batching: str,
+        length: int,
+        mesh: Mesh,
+        axes: tuple[int | None, int | None],
+        *,
+        evaluates: bool,
+    ) -> Callable[..., tuple[Any, ...]]:
+        """A function of all rows.
+
+        Args:
+            batching: "vmap" or "map".
+            length: Steps of a call.
+            mesh: The devices.
+            axes: Axes of the batches over rows and over steps.
+            evaluates: Whether it evaluates the states at its end.
+        """
+        return self._made(_stacked, batching, length, mesh, axes, evaluates)
+
+    def alone(self, *, evaluates: bool) -> Callable[..., tuple[Any, ...]]:
+        """One step of one row, then an evaluation if `evaluates`."""
+        return self._made(_alone, evaluates)
+
+    def fresh(self, mesh: Mesh) -> Callable[[Any, Sequence[Any]], Flat]:
+        """Fresh states of all rows, of their keys and scalars."""
+        return self._made(_fresh, mesh)
+
+    def one_fresh(self) -> Callable[[Any, Sequence[Any]], Flat]:
+        """A fresh state of one row."""
+        return self._made(_one_fresh)
+
+    def _make(self, make: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+        made: Callable[..., Any] = make(self.member, *arguments)
+        return made
+
+
+def _stacked(
+    member: MemberFunctions,
+    batching: str,
+    length: int,
+    mesh: Mesh,
+    axes: tuple[int | None, int | None],
+    evaluates: bool,
+) -> Callable[..., tuple[Any, ...]]:
+    by_row, by_step = axes
+    train = trainer(member, length, evaluates=evaluates, per_step=by_step)
+    return batched(train, batching, mesh, by_row)
+
+
+def _alone(member: MemberFunctions, evaluates: bool) -> Callable[..., tuple[Any, ...]]:
+    return jax.jit(trainer(member, 1, evaluates=evaluates, per_step=None))
+
+
+def _one_fresh(member: MemberFunctions) -> Callable[..., Flat]:
+    # A lambda: JAX would keep a bound method, and what it holds, in a cache of its own.
+    return jax.jit(lambda key, scalars: member.fresh(key, scalars))
+
+
+def _fresh(member: MemberFunctions, mesh: Mesh) -> Callable[[Any, Sequence[Any]], Flat]:
+    def make(keys: Any, scalars: Sequence[Any]) -> Flat:
+        return jax.vmap(member.fresh)(keys, tuple(scalars))
+
+    if mesh.size == 1:
+        return jax.jit(make)
+    return jax.jit(make, out_shardings=sharding(mesh, rows=True))
+
+
 def sharding(mesh: Mesh, *, rows: bool) -> Any:
-    """Where arrays belong: their rows spread over the devices, or all on each."""
+    """A sharding: rows spread over the devices, or everything on each device."""
     if mesh.size == 1:
         return mesh.devices.flat[0]
     return NamedSharding(mesh, _ROWS if rows else _ALL)
@@ -122,9 +209,9 @@ class Copies(NamedTuple):
 
     Attributes:
         take: The stack and a row, to that row alone.
-        put: The stack, a row and what it shall hold, to the next stack.
+        put: The stack, a row and its new state, to the next stack.
         move: The stack, rows `[K]` to read and rows `[K]` to write, to the next stack;
-            all are read before any is written, and a row beyond the end is none.
+            all are read before any is written; rows beyond the end are ignored.
     """
 
     take: Callable[..., Flat]
@@ -132,9 +219,9 @@ class Copies(NamedTuple):
     move: Callable[..., Flat]
 
 
-@functools.lru_cache(maxsize=8)  # They are the same whatever is tried and trained.
+@functools.lru_cache(maxsize=8)  # They do not depend on the user's functions.
 def copies(mesh: Mesh) -> Copies:
-    """The functions for stacks on these devices; those that change one reuse it."""
+    """The functions for stacks on these devices; `put` and `move` reuse its memory."""
     rows, whole = sharding(mesh, rows=True), sharding(mesh, rows=False)
     spread = {} if mesh.size == 1 else {"out_shardings": rows}
     alone = {} if mesh.size == 1 else {"out_shardings": whole}
@@ -156,21 +243,14 @@ def copies(mesh: Mesh) -> Copies:
     )
 
 
-def fresh(member: Member, mesh: Mesh) -> Callable[[Any, Sequence[Any]], Flat]:
-    """A compiled function that makes fresh states of all rows."""
-
-    def make(keys: Any, scalars: Sequence[Any]) -> Flat:
-        return jax.vmap(member.fresh)(keys, tuple(scalars))
-
-    if mesh.size == 1:
-        return jax.jit(make)
-    return jax.jit(make, out_shardings=sharding(mesh, rows=True))
-
-
 def base_keys(seed: int, count: int) -> Any:
     """`[count]` the keys of the slots; with a step folded in they are `Worker.key`."""
-    ids = jnp.arange(count, dtype=jnp.uint32)
-    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(ids)
+    return _folded(jax.random.key(seed), np.arange(count, dtype=np.uint32))
+
+
+@jax.jit
+def _folded(key: Any, ids: Any) -> Any:
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
 
 
 def mesh_of(devices: Sequence[Any]) -> Mesh:

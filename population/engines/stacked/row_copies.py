@@ -1,4 +1,4 @@
-"""In which order rows are copied, so that none is overwritten before it was read."""
+"""An order of row copies in which no row is overwritten before it was read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Plan(NamedTuple):
     """How to copy rows onto rows.
 
     Attributes:
-        spared: Rows to be read first, each `(source, target)`: one of every cycle. What
-            was read is written when all the rest is done.
+        spared: Copies `(source, target)`, one of every cycle, whose source is read
+            before all others and whose target is written after all others.
         chunks: Lists of `(source, target)`, one after the other. All sources of a chunk
             are read before any of its targets is written.
     """
@@ -47,7 +47,7 @@ def plan(sources: Mapping[int, int], size: int) -> Plan:
 
 
 def _done(left: dict[int, int], readers: Counter[int], target: int) -> list[int]:
-    """Strike out a copy; the target that nobody reads any more, if there is one."""
+    """Remove a copy from the plan; its source, if that may be overwritten now."""
     source = left.pop(target)
     readers[source] -= 1
     return [source] if source in left and not readers[source] else []

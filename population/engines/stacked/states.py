@@ -1,4 +1,4 @@
-"""The members' states, and the programs at work on them: stacked, or one by one."""
+"""The members' states and the programs that train them: stacked, or one by one."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from jax.sharding import Mesh
 
 from population.engines.stacked import programs, row_copies
 from population.engines.stacked.layout import Flat
-from population.engines.stacked.member import Member
-from population.engines.stacked.programs import Rows
+from population.engines.stacked.programs import Programs, Rows
 
 Values = list[tuple[float, list[Any]]]
 _CHUNKS = 64  # A chunk of copies is so small a part of all rows.
 _LEAST = 8
 
 
-class Bank(Protocol):
-    """All members' states. A row is a member's; rows beyond the members are padding."""
+class MemberStates(Protocol):
+    """All members' states: a row for each member, and rows of padding at the end."""
 
     def release(self) -> None:
-        """Forget the states: others need the memory."""
+        """Free the memory of the states."""
 
-    def tell(
+    def set_rows(
         self,
         steps: npt.NDArray[np.int32],
         scalars: Sequence[npt.NDArray[Any]],
         new: npt.NDArray[np.bool_],
     ) -> None:
-        """Say what is true of each row from now on.
+        """Set steps and meta_params of all rows.
 
         Args:
             steps: `[R]` the steps that the states have.
@@ -49,16 +48,16 @@ class Bank(Protocol):
         """The last chunk of a round, and all members' values with their metrics."""
 
     def wait(self) -> None:
-        """Return once all that was asked for is done."""
+        """Return once the devices are done."""
 
     def take(self, row: int) -> Flat:
         """A copy of a row's state."""
 
     def put(self, row: int, flat: Flat) -> None:
-        """Have a row hold a copy of this state."""
+        """Copy a state into a row."""
 
     def move(self, sources: Mapping[int, int]) -> None:
-        """Have each of these rows hold what another one held."""
+        """Copy rows: of each target, the row whose present state it gets."""
 
     def host(self) -> Callable[[int], Flat]:
         """All states as NumPy arrays, read at once: a function of the row."""
@@ -67,11 +66,11 @@ class Bank(Protocol):
         """`[R, ...]` each: some of the arrays of all states, read in one go."""
 
 
-class Stack:
+class StackedStates:
     """States stacked along a first axis, trained by one program.
 
     Args:
-        member: The user's functions.
+        found: The user's functions, compiled.
         keys: `[R]` the slots' PRNG keys.
         batching: "vmap" or "map".
         length: Steps of a chunk.
@@ -82,7 +81,7 @@ class Stack:
 
     def __init__(
         self,
-        member: Member,
+        found: Programs,
         keys: Any,
         batching: str,
         length: int,
@@ -90,16 +89,10 @@ class Stack:
         axes: tuple[int | None, int | None],
         evaluation: Any,
     ) -> None:
-        by_row, by_step = axes
-
-        def compiled(evaluates: bool) -> Callable[..., tuple[Any, ...]]:
-            train = programs.trainer(
-                member, length, evaluates=evaluates, per_step=by_step
-            )
-            return programs.batched(train, batching, mesh, by_row)
-
+        way = batching, length, mesh, axes
         self._flat: Flat = ()
-        self._train, self._finish = compiled(False), compiled(True)
+        self._train = found.stacked(*way, evaluates=False)
+        self._finish = found.stacked(*way, evaluates=True)
         self._copies = programs.copies(mesh)
         self._rows_at = programs.sharding(mesh, rows=True)
         all_at = programs.sharding(mesh, rows=False)
@@ -114,27 +107,27 @@ class Stack:
         self._rows: Any = None
 
     def begin(self, flat: Flat) -> None:
-        """Have the rows hold these states, `[R, ...]` each; they are its own now."""
+        """Take over these states, `[R, ...]` each; the caller no longer uses them."""
         self._flat = jax.device_put(flat, self._rows_at)  # `init` may ignore its key.
         self.put(0, self.take(0))  # All is compiled before the first round.
         nowhere = np.full(self._chunk, self._count, np.int32)
         self._flat = self._copies.move(self._flat, np.zeros_like(nowhere), nowhere)
 
     def wait(self) -> None:
-        """Return once all that was asked for is done."""
+        """Return once the devices are done."""
         self._steps.block_until_ready()
 
     def release(self) -> None:
-        """Forget the states, and what is known of them."""
+        """Free the memory of the states and of their meta_params."""
         self._flat, self._rows = (), None
 
-    def tell(
+    def set_rows(
         self,
         steps: npt.NDArray[np.int32],
         scalars: Sequence[npt.NDArray[Any]],
         new: npt.NDArray[np.bool_],
     ) -> None:
-        """Say what is true of each row from now on."""
+        """Set steps and meta_params of all rows."""
         # Copies: what is on a CPU's device may be the caller's own memory.
         place = functools.partial(jax.device_put, device=self._rows_at)
         self._steps = place(steps.copy())
@@ -157,20 +150,20 @@ class Stack:
         self._rows = self._rows._replace(new=self._old)
         found, *columns = _fetched((values, *metrics))
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        told = [list(row) for row in rows] if columns else [[] for _ in found]
-        return list(zip(found.tolist(), told, strict=True))
+        metrics = [list(row) for row in rows] if columns else [[] for _ in found]
+        return list(zip(found.tolist(), metrics, strict=True))
 
     def take(self, row: int) -> Flat:
         """A copy of a row's state."""
         return self._copies.take(self._flat, np.int32(row))
 
     def put(self, row: int, flat: Flat) -> None:
-        """Have a row hold a copy of this state."""
+        """Copy a state into a row."""
         flat = jax.device_put(flat, self._all_at)
         self._flat = self._copies.put(self._flat, np.int32(row), flat)
 
     def move(self, sources: Mapping[int, int]) -> None:
-        """Have each of these rows hold what another one held."""
+        """Copy rows: of each target, the row whose present state it gets."""
         plan = row_copies.plan(sources, self._chunk)
         spared = [(target, self.take(source)) for source, target in plan.spared]
         for chunk in plan.chunks:
@@ -192,13 +185,13 @@ class Stack:
         return [array.copy() for array in found]  # The device's own memory, perhaps.
 
 
-class Separate:
-    """States by themselves, each trained by a compiled step that Python calls.
+class SeparateStates:
+    """States one by one, each trained by a compiled step that Python calls.
 
-    No step takes over the memory of a state: so a copy of one costs nothing.
+    Steps do not reuse the memory of a state, so a copy of a state costs nothing.
 
     Args:
-        member: The user's functions.
+        found: The user's functions, compiled.
         keys: `[N]` the slots' PRNG keys.
         length: Steps of a chunk.
         devices: Member i is on `devices[i % len(devices)]`.
@@ -208,21 +201,18 @@ class Separate:
 
     def __init__(
         self,
-        member: Member,
+        found: Programs,
         keys: Any,
         length: int,
         devices: Sequence[Any],
         axes: tuple[int | None, int | None],
         evaluation: Any,
     ) -> None:
-        def compiled(evaluates: bool) -> Callable[..., tuple[Any, ...]]:
-            train = programs.trainer(member, 1, evaluates=evaluates, per_step=None)
-            return jax.jit(train)
-
         self._devices = [devices[i % len(devices)] for i in range(len(keys))]
         self._flats: list[Flat] = []
         self._keys = [jax.device_put(keys[i], d) for i, d in enumerate(self._devices)]
-        self._train, self._finish = compiled(False), compiled(True)
+        self._train = found.alone(evaluates=False)
+        self._finish = found.alone(evaluates=True)
         self._length = length
         self._by_row, self._by_step = axes
         used = set(self._devices)
@@ -230,30 +220,30 @@ class Separate:
         self._old = {d: jax.device_put(np.bool_(False), d) for d in used}
         self._steps: list[Any] = []
         self._rows: list[Rows] = []
-        self._at_hand: tuple[Any, dict[Any, list[Any]]] = (None, {})
+        self._placed: tuple[Any, dict[Any, list[Any]]] = (None, {})
 
     def begin(self, flats: Iterable[Flat]) -> None:
-        """Have the rows hold these states, one after the other."""
+        """Fill the rows with these states, one after the other."""
         pairs = zip(flats, self._devices, strict=True)
         self._flats = [jax.device_put(flat, device) for flat, device in pairs]
 
     def wait(self) -> None:
-        """Return once all that was asked for is done."""
+        """Return once the devices are done."""
         for step in self._steps:
             step.block_until_ready()
 
     def release(self) -> None:
-        """Forget the states, and what was brought to train them."""
+        """Free the memory of the states, their meta_params and their batches."""
         self._flats, self._rows = [], []
-        self._at_hand = (None, {})
+        self._placed = (None, {})
 
-    def tell(
+    def set_rows(
         self,
         steps: npt.NDArray[np.int32],
         scalars: Sequence[npt.NDArray[Any]],
         new: npt.NDArray[np.bool_],
     ) -> None:
-        """Say what is true of each row from now on."""
+        """Set steps and meta_params of all rows."""
         self._steps, self._rows = [], []
         for row, device in enumerate(self._devices):
             columns = tuple(column[row] for column in scalars)
@@ -283,9 +273,9 @@ class Separate:
             )
             self._rows[row] = self._rows[row]._replace(new=self._old[device])
             found.append((value, metrics))
-        told = _fetched([x for value, metrics in found for x in (value, *metrics)])
-        size = len(told) // len(found)
-        rows = [told[i : i + size] for i in range(0, len(told), size)]
+        flat = _fetched([x for value, metrics in found for x in (value, *metrics)])
+        size = len(flat) // len(found)
+        rows = [flat[i : i + size] for i in range(0, len(flat), size)]
         return [(value.item(), [x.item() for x in metrics]) for value, *metrics in rows]
 
     def take(self, row: int) -> Flat:
@@ -293,11 +283,11 @@ class Separate:
         return self._flats[row]
 
     def put(self, row: int, flat: Flat) -> None:
-        """Have a row hold a copy of this state."""
+        """Copy a state into a row."""
         self._flats[row] = jax.device_put(flat, self._devices[row])
 
     def move(self, sources: Mapping[int, int]) -> None:
-        """Have each of these rows hold what another one held."""
+        """Copy rows: of each target, the row whose present state it gets."""
         held = {target: self._flats[source] for target, source in sources.items()}
         for row, flat in held.items():
             self.put(row, flat)
@@ -325,9 +315,9 @@ class Separate:
         if self._by_row is not None:
             own = jax.tree.map(lambda array: array[row], batches)
             return _by_step(own, self._length)
-        if self._at_hand[0] is not batches:
-            self._at_hand = (batches, {})
-        device, known = self._devices[row], self._at_hand[1]
+        if self._placed[0] is not batches:
+            self._placed = (batches, {})
+        device, known = self._devices[row], self._placed[1]
         if device not in known:
             if self._by_step is None:
                 known[device] = [_at(device, batches)] * self._length
@@ -338,7 +328,7 @@ class Separate:
 
 
 def _at(device: Any, tree: Any) -> Any:
-    """A tree on one device; what is on all of a mesh is not copied."""
+    """A tree on one device; arrays that are replicated over a mesh are not copied."""
 
     def one(leaf: Any) -> Any:
         spread = isinstance(leaf, jax.Array) and leaf.sharding.num_devices > 1
@@ -352,7 +342,7 @@ def _at(device: Any, tree: Any) -> Any:
 
 
 def _fetched(arrays: Sequence[Any]) -> list[Any]:
-    """Arrays of the device as NumPy's; `jax.device_get` of a tree takes 20 us more."""
+    """Device arrays as NumPy arrays; `jax.device_get` of a tree takes 20 us more."""
     if len(arrays) > 1:
         for array in arrays:
             array.copy_to_host_async()
@@ -364,7 +354,7 @@ def _by_step(batches: Any, length: int) -> list[Any]:
 
 
 def on_host(array: Any) -> Any:
-    """An array as NumPy's; PRNG keys, which NumPy does not know, stay as they are."""
+    """An array as a NumPy array; PRNG keys, which NumPy does not have, stay in JAX."""
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return array.copy()
     return np.array(array)

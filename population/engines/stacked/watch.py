@@ -1,4 +1,4 @@
-"""Says when a member of a stack trains with other numbers than it was assigned."""
+"""Warns when a member trains with other hyperparameters than it was assigned."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ import numpy as np
 import numpy.typing as npt
 
 from population.base.log_once import Notice, Notices
-from population.core.slot import Slot
-from population.engines.stacked.member import Member
-from population.engines.stacked.states import Bank
+from population.engines.stacked.member import MemberFunctions
+from population.engines.stacked.states import MemberStates
 from population.in_force import findings
 from population.in_force.injected import Number
+from population.run.population_lease import SlotWork
 
 _UNUSED = (
     "{} have no effect: whatever init, step and evaluate do with them, no value "
     "depends on it. Use them in step, or have init put them into the state of an "
     "optimiser that step uses: hyperparams.put(opt_state, meta_params, strict=False)."
 )
-_MOST = 64  # Members that are looked at: what `init` forgets, it forgets of all.
+_MOST = 64  # Members that are checked: `init` treats all members alike.
 
 
-class Watch:
+class InForceWatch:
     """Compares fresh states with meta_params, and each round with the one before.
 
     Args:
-        notices: Says what is not in force.
+        notices: Logs each warning once.
         member: The user's functions.
-        bank: Rows that hold fresh states of all members.
+        states: Rows that hold fresh states of all members.
         metas: By worker id, the meta_params of which they were made.
     """
 
     def __init__(
-        self, notices: Notices, member: Member, bank: Bank, metas: Sequence[Any]
+        self,
+        notices: Notices,
+        member: MemberFunctions,
+        states: MemberStates,
+        metas: Sequence[Any],
     ) -> None:
         self._notices = notices
-        self._bank = bank
+        self._states = states
         self._numbers = member.injected
         self._last = self._columns()
         self._ids: Sequence[str] = ()  # None before the first round.
@@ -56,15 +60,19 @@ class Watch:
         if unused:
             notices.say(Notice("no effect", "", _UNUSED.format(unused)))
 
-    def trained(self, rows: Collection[int], slots: Sequence[Slot]) -> None:
-        """Say what a round has changed.
+    def use(self, states: MemberStates) -> None:
+        """Use other rows, which hold the same states."""
+        self._states = states
+
+    def trained(self, rows: Collection[int], slots: Sequence[SlotWork]) -> None:
+        """Warn of what a round has changed.
 
         Args:
             rows: Those that were trained.
-            slots: What they were trained as. Of a generation that has just begun
-                nothing is known but in the first round.
+            slots: Their slots. A generation that has just begun is compared only in the
+                first round, which begins with fresh states.
         """
-        ids = [slot.generation.generation_id for slot in slots]
+        ids = [slot.generation_id for slot in slots]
         before, self._last = self._last, self._columns()
         known = self._ids or ids
         same = [row for row in sorted(rows)[:_MOST] if known[row] == ids[row]]
@@ -81,7 +89,7 @@ class Watch:
                     self._notices.say(notice)
 
     def _columns(self) -> list[npt.NDArray[Any]]:
-        return self._bank.columns([place for place, _ in self._numbers])
+        return self._states.columns([place for place, _ in self._numbers])
 
 
 def _name(row: int) -> str:

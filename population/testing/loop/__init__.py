@@ -1,1 +1,1 @@
-"""What the loop doctor looks at, one question a module."""
+"""The checks of `check_loop`, one subject per module."""

@@ -1,4 +1,4 @@
-"""What depends on what in a step, and which random numbers it draws."""
+"""What each result of a step depends on, and which random numbers it draws."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Draw:
 
     Attributes:
         uses: The inputs that they depend on.
-        where: File, line and function; empty if the jaxpr does not tell.
+        where: File, line and function; "" if the jaxpr does not say.
     """
 
     uses: Names
@@ -47,12 +47,12 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-    """What depends on what in a step.
+    """What each result of a step depends on.
 
     Attributes:
         outputs: The inputs that each place of the next state depends on: places of the
-            state, `KEY` and `META`. `BESIDE` is what is returned beside the state.
-        draws: All random numbers.
+            state, `KEY` and `META`. `BESIDE` stands for what else is returned.
+        draws: All random numbers that are drawn.
     """
 
     outputs: dict[str, Names]
@@ -78,7 +78,7 @@ def flow(
         loop: The user's functions.
         state: Where to begin.
         meta_params: The hyperparameters.
-        path: The one of them that is an input of its own.
+        path: The hyperparameter that is traced as an input; None: none is.
     """
     data = {p: leaf for p, leaf in trees.by_place(state).items() if trees.is_data(leaf)}
     outputs: list[str] = []
@@ -102,7 +102,7 @@ def flow(
     # A dict is flattened in the order of its sorted keys.
     inputs = [frozenset({name}) for name in (*sorted(data), KEY, META)]
     draws: list[Draw] = []
-    places: dict[int, str] = {}  # Of each equation with a jaxpr within.
+    places: dict[int, str] = {}  # By the id of an equation that contains a jaxpr.
 
     def seen(equation: Any, given: list[Names], within: Any) -> None:
         place = _place(equation) or places.get(id(within), "")

@@ -1,4 +1,4 @@
-"""All questions to a training loop, in the order in which they can be asked."""
+"""Runs all checks of a training loop, in the order in which they are possible."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from population.params import MemoryParams
 from population.testing.loop import hyperparameters, keys, states
 from population.testing.loop.dependence import flow
 from population.testing.loop.finding import Finding, LoopReport
-from population.testing.loop.hyperparameters import Change, Patient, Trial
+from population.testing.loop.hyperparameters import Baseline, Change, Trial
 from population.testing.loop.trial import DonatedError, Loop, Run
 
-_FIRST = "Mend this first: the rest could not be looked at."
+_FIRST = "Fix this first: the rest could not be checked."
 _CHANCE = (
     "Two runs with the same meta_params and keys differ, so that results say nothing. "
     "Draw weights and batches from keys, and a run can be repeated."
@@ -22,12 +22,12 @@ _NOTHING = "There is no number to change in meta_params: pass mutated=."
 
 
 class Examination:
-    """Asks one question after the other.
+    """Runs one check after the other.
 
     Args:
         loop: The user's functions.
         meta_params: The hyperparameters to begin with.
-        changes: What is changed, one at a time.
+        changes: The hyperparameters to change, one at a time.
     """
 
     def __init__(self, loop: Loop, meta_params: Any, changes: Sequence[Change]) -> None:
@@ -38,7 +38,7 @@ class Examination:
         self._notes: list[str] = []
 
     def report(self) -> LoopReport:
-        """Ask them all."""
+        """The findings of all checks."""
         try:
             base = self._stored_run()
             if base is None:
@@ -69,11 +69,11 @@ class Examination:
         store = MemoryParams()
         path = store.save("state", base.last)
         repeatable = not hyperparameters.effect(base, again)
-        patient = Patient(loop, meta_params, base, repeatable, store, path)
-        trials = [hyperparameters.tried(patient, change) for change in self._changes]
+        baseline = Baseline(loop, meta_params, base, repeatable, store, path)
+        trials = [hyperparameters.tried(baseline, change) for change in self._changes]
         self._notes += [] if repeatable else [_CHANCE]
         self._notes += [] if trials else [_NOTHING]
-        self._notes += hyperparameters.rounded(patient)
+        self._notes += hyperparameters.rounded(baseline)
         ill = states.not_numbers(base)
         runs = [base, *(trial.run for trial in trials if trial.run)]
         if all(states.not_training(run) for run in runs):
@@ -81,15 +81,15 @@ class Examination:
         compiling = hyperparameters.compiling_without_change(again)
         self._findings += ill + compiling
         for trial in trials:
-            self._ask_of(patient, trial, compiles=bool(compiling), ill=bool(ill))
-        self._ask_for_keys(patient)
-        # This may spoil what the functions close over: nothing is run after it.
+            self._ask_of(baseline, trial, compiles=bool(compiling), ill=bool(ill))
+        self._ask_for_keys(baseline)
+        # The last check, as it may delete buffers that the functions close over.
         self._findings += states.kept_buffers(loop, meta_params)
 
     def _ask_of(
-        self, patient: Patient, trial: Trial, *, compiles: bool, ill: bool
+        self, baseline: Baseline, trial: Trial, *, compiles: bool, ill: bool
     ) -> None:
-        """What a changed hyperparameter does."""
+        """Check what a changed hyperparameter does."""
         if trial.run is None:
             name, error = trial.change.name, trial.error
             self._notes.append(
@@ -97,28 +97,28 @@ class Examination:
                 f"{type(error).__name__}: {error}"
             )
             return
-        unfit = hyperparameters.not_fitting(patient, trial)
+        unfit = hyperparameters.not_fitting(baseline, trial)
         self._findings += unfit
         if not compiles:
-            self._take(hyperparameters.compiling(patient, trial, trial.run))
+            self._take(hyperparameters.compiling(baseline, trial, trial.run))
         if not unfit and not ill:
-            gone = hyperparameters.lost(patient, trial, trial.run)
+            gone = hyperparameters.lost(baseline, trial, trial.run)
             self._findings += gone
             if not gone:
-                self._take(hyperparameters.without_effect(patient, trial, trial.run))
+                self._take(hyperparameters.without_effect(baseline, trial, trial.run))
 
-    def _ask_for_keys(self, patient: Patient) -> None:
-        """Whether random numbers are new at each step."""
+    def _ask_for_keys(self, baseline: Baseline) -> None:
+        """Check whether random numbers are new at each step."""
         loop, meta_params = self._loop, self._meta_params
         found = flow(loop, loop.start(meta_params), meta_params)
         if found is None:
             self._notes.append(_UNTRACED)
-        elif patient.repeatable:  # Else a key may come from outside.
-            self._findings += keys.constant(loop, found, patient.base)
-            self._notes += keys.copied(found, patient.base)
+        elif baseline.repeatable:  # Else a key may come from elsewhere.
+            self._findings += keys.constant(loop, found, baseline.base)
+            self._notes += keys.copied(found, baseline.base)
 
     def _take(self, found: Finding | str | None) -> None:
-        """Keep a finding or a note."""
+        """Add a finding or a note."""
         if isinstance(found, Finding):
             self._findings.append(found)
         elif found is not None:

@@ -1,4 +1,4 @@
-"""What the loop doctor has found."""
+"""The findings of `check_loop`."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Finding(NamedTuple):
 
 
 class LoopReport(tuple[Finding, ...]):
-    """All findings, the gravest first; empty, and so false, if nothing is wrong.
+    """All findings, the most serious first; empty, and so false, if nothing is wrong.
 
     Attributes:
-        notes: What could not be looked at, and what is not wrong but worth knowing.
+        notes: What could not be checked, and what is not wrong but worth knowing.
     """
 
     notes: tuple[str, ...]
@@ -54,7 +54,7 @@ class LoopReport(tuple[Finding, ...]):
     def __new__(
         cls, findings: Iterable[Finding] = (), notes: Iterable[str] = ()
     ) -> LoopReport:
-        """The findings in order, each once."""
+        """A report of these findings, in order and without repetition."""
         each = sorted(dict.fromkeys(findings), key=lambda f: KINDS.index(f.kind))
         report = super().__new__(cls, each)
         report.notes = tuple(dict.fromkeys(notes))

@@ -1,4 +1,4 @@
-"""Questions about one hyperparameter: does it arrive, and what does a change cost?"""
+"""Checks of one hyperparameter: does it have an effect, and what does a change cost?"""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from population.testing.loop.trial import Loop, Run
 
 
 class Change(NamedTuple):
-    """A hyperparameter that is to be changed.
+    """A hyperparameter to change.
 
     Attributes:
         path: Where it is in meta_params.
         old: Its value.
-        new: What to try, the first that works counts.
-        given: Whether the user has asked for this value.
+        new: The values to try, until one works.
+        given: Whether the user has given the new value.
     """
 
     path: trees.Path
@@ -41,21 +41,21 @@ class Change(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the user calls it."""
+        """Its name, as in "optimizer.betas[0]"."""
         return trees.name_of(self.path)
 
 
 @dataclasses.dataclass(frozen=True)
-class Patient:
-    """A loop, and what it did with the first meta_params.
+class Baseline:
+    """A loop, and its run with the unchanged meta_params.
 
     Attributes:
         loop: The user's functions.
-        meta_params: The first ones.
+        meta_params: The unchanged meta_params.
         base: The run with them.
-        repeatable: Whether a second run did exactly the same.
-        store: Where the end of the run is kept.
-        path: The name of it there.
+        repeatable: Whether a second run was exactly the same.
+        store: Where the last state of the run is saved.
+        path: The name of that save.
     """
 
     loop: Loop
@@ -70,10 +70,10 @@ class Trial(NamedTuple):
     """A run with one hyperparameter changed.
 
     Attributes:
-        change: What was to be changed.
-        meta_params: With the change.
-        run: What came of it; None if every new value made the loop raise.
-        error: What it raised last.
+        change: The change.
+        meta_params: The meta_params with it.
+        run: The run; None if the loop raised an error for every new value.
+        error: The last such error.
     """
 
     change: Change
@@ -83,16 +83,16 @@ class Trial(NamedTuple):
 
     @property
     def from_to(self) -> str:
-        """The change in words."""
+        """The change as text: "from 0.1 to 0.2"."""
         now = dict(trees.leaves_of(self.meta_params))[self.change.path]
         return f"from {self.change.old!r} to {now!r}"
 
 
 def changes(meta_params: Any, mutated: Any) -> list[Change]:
-    """What to change, one hyperparameter at a time.
+    """The changes to try, one hyperparameter at a time.
 
     Raises:
-        ValueError: If the two have not the same structure.
+        ValueError: `mutated` has another structure than `meta_params`.
     """
     before = dict(trees.leaves_of(meta_params))
     if mutated is None:
@@ -112,21 +112,21 @@ def changes(meta_params: Any, mutated: Any) -> list[Change]:
     ]
 
 
-def tried(patient: Patient, change: Change) -> Trial:
-    """The first run with a new value that the user's functions accept."""
+def tried(baseline: Baseline, change: Change) -> Trial:
+    """The run with the first new value that the user's functions accept."""
     error: Exception | None = None
-    for meta_params in _changed(patient, change):
+    for meta_params in _changed(baseline, change):
         try:
-            return Trial(change, meta_params, _run(patient, meta_params))
+            return Trial(change, meta_params, _run(baseline, meta_params))
         except USER_ERRORS as raised:
             if change.given:
                 raise
             error = raised
-    return Trial(change, patient.meta_params, None, error)
+    return Trial(change, baseline.meta_params, None, error)
 
 
 def effect(one: Run, two: Run, apart_from: Collection[str] = ()) -> bool:
-    """Whether two runs differ, but for places that only hold the hyperparameter."""
+    """Whether two runs differ, not counting some places of the state."""
     pairs = zip(one.states[1:], two.states[1:], strict=True)
     if any(trees.differing(*pair) - set(apart_from) for pair in pairs):
         return True
@@ -135,26 +135,26 @@ def effect(one: Run, two: Run, apart_from: Collection[str] = ()) -> bool:
 
 
 def compiling_without_change(again: Run) -> list[Finding]:
-    """Functions that a second run compiled, although nothing is new."""
+    """A finding for functions that are compiled again although nothing has changed."""
     names = _named(again)
     if not names:
         return []
     message = (
         f"A second run with the same meta_params compiled {names} anew. Make jitted "
-        "functions once, outside of the step, and jit the whole step. An optimiser "
-        "that init makes anew is another one to a step that gets it in a TrainState."
+        "functions once, outside of the step, and jit the whole step. If the state is "
+        "a TrainState, make its optimiser once, too: a new one is compiled anew."
     )
     return [Finding(COMPILES_AGAIN, "step", message)]
 
 
-def compiling(patient: Patient, trial: Trial, run: Run) -> Finding | str | None:
-    """Functions that a new value compiles; only worth a note if it is no float."""
+def compiling(baseline: Baseline, trial: Trial, run: Run) -> Finding | str | None:
+    """A finding for functions that a new value compiles; a note if it is no float."""
     names = _named(run)
     if not names:
         return None
     name, shapes = trial.change.name, trees.shapes(run.states[0])
     if type(trial.change.old) is float and shapes == trees.shapes(
-        patient.base.states[0]
+        baseline.base.states[0]
     ):
         message = (
             f"{names} compiled anew when it went {trial.from_to}. Let the jitted step "
@@ -169,44 +169,44 @@ def compiling(patient: Patient, trial: Trial, run: Run) -> Finding | str | None:
     )
 
 
-def rounded(patient: Patient) -> list[str]:
-    """Numbers that the dtype of the optimiser's state cannot hold, in words."""
-    meta_params = patient.meta_params
-    numbers = findings.on_host(injected.numbers(patient.loop.start(meta_params)))
-    told = findings.found("The loop", meta_params, numbers, lambda _: None)
-    return [one.text for one in told if one.kind == findings.ROUNDED]
+def rounded(baseline: Baseline) -> list[str]:
+    """Notes on numbers that the dtype of the optimiser's state cannot hold."""
+    meta_params = baseline.meta_params
+    numbers = findings.on_host(injected.numbers(baseline.loop.start(meta_params)))
+    notices = findings.found("The loop", meta_params, numbers, lambda _: None)
+    return [notice.text for notice in notices if notice.kind == findings.ROUNDED]
 
 
-def not_fitting(patient: Patient, trial: Trial) -> list[Finding]:
-    """A state of other meta_params that a worker could not go on from."""
+def not_fitting(baseline: Baseline, trial: Trial) -> list[Finding]:
+    """A finding for a change after which a saved state cannot be restored."""
     try:
-        _restored(patient, trial)
+        _restored(baseline, trial)
     except ParamsError as error:
         message = (
             f"A state saved before it went {trial.from_to} cannot be restored after. "
-            f"{states.told(error)} Keep it the same for all workers, or pass adapt= "
-            "here and there. If it never changes in a run, pass mutated= with the old "
-            "value."
+            f"{states.plain_text(error)} Give all workers the same value, or pass "
+            "adapt= here and to worker.restore. If it never changes in a run, pass "
+            "mutated= with the old value."
         )
         return [Finding(PARAMS, trial.change.name, message)]
     return []
 
 
-def _restored(patient: Patient, trial: Trial) -> Any:
-    """The end of the first run, as a worker with the change goes on from it."""
-    return patient.loop.restored(
-        patient.store, patient.path, trial.meta_params, patient.meta_params
+def _restored(baseline: Baseline, trial: Trial) -> Any:
+    """The last state of the first run, restored by a worker with the change."""
+    return baseline.loop.restored(
+        baseline.store, baseline.path, trial.meta_params, baseline.meta_params
     )
 
 
-def lost(patient: Patient, trial: Trial, run: Run) -> list[Finding]:
-    """A new value that is in force in a fresh state, and not in a restored one."""
-    loop, meta = patient.loop, trial.meta_params
-    restored = _restored(patient, trial)
-    here, end = trees.on_host(restored), patient.base.states[-1]
+def lost(baseline: Baseline, trial: Trial, run: Run) -> list[Finding]:
+    """A finding for a new value that a fresh state has, and a restored one has not."""
+    loop, meta = baseline.loop, trial.meta_params
+    restored = _restored(baseline, trial)
+    here, end = trees.on_host(restored), baseline.base.states[-1]
     places = {
         place
-        for place in _carriers(patient.base, run)
+        for place in _carriers(baseline.base, run)
         if end[place].ndim == 0
         and not trees.differing({"": here[place]}, {"": end[place]})
     }
@@ -227,58 +227,58 @@ def lost(patient: Patient, trial: Trial, run: Run) -> list[Finding]:
     return [Finding(LOST, trial.change.name, message)]
 
 
-def without_effect(patient: Patient, trial: Trial, run: Run) -> Finding | str | None:
-    """A hyperparameter that changes nothing, or not that we could see."""
-    loop, change = patient.loop, trial.change
-    if patient.repeatable and _has_effect(patient, trial, run):
+def without_effect(baseline: Baseline, trial: Trial, run: Run) -> Finding | str | None:
+    """A finding for a hyperparameter without an effect; a note if it is read."""
+    loop, change = baseline.loop, trial.change
+    if baseline.repeatable and _has_effect(baseline, trial, run):
         return None
     evidence = f"{loop.steps} steps from each value end in the same"
-    read = _is_read(patient, trial, run)
-    if read and patient.repeatable:
+    read = _is_read(baseline, trial, run)
+    if read and baseline.repeatable:
         return (
             f"{change.name} is read, but {evidence}. If it acts later or rarely, pass "
             "steps= or mutated= to see it."
         )
-    if read or (read is None and not patient.repeatable):
+    if read or (read is None and not baseline.repeatable):
         return None
     if read is not None:
         evidence = "nothing that a step computes depends on it"
-    message = f"Changed {trial.from_to}: {evidence}. {_arrive(patient, trial, run)}"
+    message = f"Changed {trial.from_to}: {evidence}. {_arrive(baseline, trial, run)}"
     return Finding(NO_EFFECT, change.name, message)
 
 
-def _is_read(patient: Patient, trial: Trial, run: Run) -> bool | None:
-    """Whether the step's jaxpr has a use for it; None if JAX cannot tell."""
-    loop, meta_params, path = patient.loop, patient.meta_params, trial.change.path
+def _is_read(baseline: Baseline, trial: Trial, run: Run) -> bool | None:
+    """Whether the step's jaxpr uses the hyperparameter; None if it is unknown."""
+    loop, meta_params, path = baseline.loop, baseline.meta_params, trial.change.path
     plain = flow(loop, loop.start(meta_params), meta_params)
     if plain is None or isinstance(trial.change.old, str):
         return None
     found = flow(loop, loop.start(meta_params), meta_params, path)
     if found is None:
         return True  # With an abstract value it cannot be traced: the value is used.
-    sources = {META, *_differing_at_first(patient.base, run)}
-    return bool(found.reached(sources) - _carriers(patient.base, run))
+    sources = {META, *_differing_at_first(baseline.base, run)}
+    return bool(found.reached(sources) - _carriers(baseline.base, run))
 
 
-def _changed(patient: Patient, change: Change) -> Iterator[Any]:
+def _changed(baseline: Baseline, change: Change) -> Iterator[Any]:
     for value in change.new:
-        yield trees.replaced(patient.meta_params, change.path, value)
+        yield trees.replaced(baseline.meta_params, change.path, value)
 
 
-def _run(patient: Patient, meta_params: Any) -> Run:
-    return patient.loop.run(patient.loop.start(meta_params), meta_params)
+def _run(baseline: Baseline, meta_params: Any) -> Run:
+    return baseline.loop.run(baseline.loop.start(meta_params), meta_params)
 
 
-def _has_effect(patient: Patient, trial: Trial, run: Run) -> bool:
-    """Whether any of the new values, or an error of it, can be told from the old."""
-    if effect(patient.base, run, _carriers(patient.base, run)):
+def _has_effect(baseline: Baseline, trial: Trial, run: Run) -> bool:
+    """Whether any of the new values changes the run, or raises an error."""
+    if effect(baseline.base, run, _carriers(baseline.base, run)):
         return True
-    for meta_params in _changed(patient, trial.change):
+    for meta_params in _changed(baseline, trial.change):
         try:
-            other = _run(patient, meta_params)
+            other = _run(baseline, meta_params)
         except USER_ERRORS:
             return True
-        if effect(patient.base, other, _carriers(patient.base, other)):
+        if effect(baseline.base, other, _carriers(baseline.base, other)):
             return True
     return False
 
@@ -288,7 +288,7 @@ def _differing_at_first(one: Run, two: Run) -> set[str]:
 
 
 def _carriers(one: Run, two: Run) -> set[str]:
-    """Places that follow the hyperparameter and that no step changes."""
+    """Places that differ with the hyperparameter and that no step changes."""
     return _differing_at_first(one, two) & one.still() & two.still()
 
 
@@ -297,18 +297,18 @@ def _named(run: Run) -> str:
     return ", ".join(names)
 
 
-def _arrive(patient: Patient, trial: Trial, run: Run) -> str:
-    """What to do about a hyperparameter that does not arrive."""
-    loop, name = patient.loop, trial.change.name
+def _arrive(baseline: Baseline, trial: Trial, run: Run) -> str:
+    """What to do about a hyperparameter that has no effect."""
+    loop, name = baseline.loop, trial.change.name
     fresh = loop.start(trial.meta_params)
     numbers = findings.on_host(injected.numbers(fresh))
     made = Restored(fresh, numbers, jax.tree.structure(fresh))
-    moving = watch.places_that_change(made, lambda: loop.start(patient.meta_params))
-    told = findings.found("The loop", trial.meta_params, numbers, lambda _: moving)
-    for one in told:
+    moving = watch.places_that_change(made, lambda: loop.start(baseline.meta_params))
+    notices = findings.found("The loop", trial.meta_params, numbers, lambda _: moving)
+    for one in notices:
         if one.kind == findings.NOT_IN_FORCE and one.key == name:
             return one.text
-    carriers = sorted(_carriers(patient.base, run))
+    carriers = sorted(_carriers(baseline.base, run))
     if carriers:
         return (
             f"It is in state{carriers[0]}, which the step does not read. Use one and "

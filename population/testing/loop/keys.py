@@ -1,4 +1,4 @@
-"""Questions about randomness: is it new at each step, and another one in a copy?"""
+"""Checks of randomness: is it new at each step, and different in a copy?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from population.testing.loop.trial import Loop, Run
 
 
 def constant(loop: Loop, flow: Flow, run: Run) -> list[Finding]:
-    """Random numbers that depend on nothing that a step could change."""
+    """Findings for random numbers that depend on nothing that a step changes."""
     still = run.still()
     moving = run.states[0].keys() - still | {KEY}
     found = []
@@ -26,9 +26,9 @@ def constant(loop: Loop, flow: Flow, run: Run) -> list[Finding]:
 
 
 def copied(flow: Flow, run: Run) -> list[str]:
-    """Random numbers that depend on the state alone, in words.
+    """Notes on random numbers that depend on the state alone.
 
-    A branch copies the state, so that donor and copy draw the same.
+    A branch copies the state, so that donor and copy draw the same numbers.
     """
     moving = run.states[0].keys() - run.still()
     found = []

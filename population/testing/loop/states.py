@@ -1,4 +1,4 @@
-"""Questions about the state: can it be kept, does it train, whose are its buffers?"""
+"""Checks of the state: can it be saved, does it train, are its buffers its own?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from population.testing.loop.trial import (
 
 
 def not_storable(state: Any) -> list[Finding]:
-    """Leaves that no params store takes."""
+    """Findings for leaves that no params store accepts."""
     found = []
     for place, leaf in trees.by_place(state).items():
         try:
@@ -42,7 +42,7 @@ def not_storable(state: Any) -> list[Finding]:
 
 
 def not_coming_back(loop: Loop, meta_params: Any, run: Run) -> list[Finding]:
-    """What differs after a save and a restore under the same meta_params."""
+    """Findings for leaves that differ after a save and a restore."""
     with tempfile.TemporaryDirectory() as folder:
         store = params.FileParams(folder)
         path = store.save("state", run.last)
@@ -50,9 +50,9 @@ def not_coming_back(loop: Loop, meta_params: Any, run: Run) -> list[Finding]:
             loaded = store.load(path, trees.copied(loop.init(meta_params)))
         except ParamsError as error:
             message = (
-                "What step returns cannot be read into what init makes. "
-                f"{told(error, folder)} Let step return the structure and shapes of "
-                "init."
+                "What step returns cannot be restored into what init makes. "
+                f"{plain_text(error, folder)} Let step return the structure and shapes "
+                "of init."
             )
             return [Finding(PARAMS, "step", message)]
     after = trees.by_place(loaded)
@@ -68,7 +68,7 @@ def not_coming_back(loop: Loop, meta_params: Any, run: Run) -> list[Finding]:
 
 
 def not_training(run: Run) -> list[Finding]:
-    """A step that leaves all as it was."""
+    """A finding for a step that changes nothing."""
     if run.still() != run.states[0].keys():
         return []
     message = (
@@ -79,7 +79,7 @@ def not_training(run: Run) -> list[Finding]:
 
 
 def not_numbers(run: Run) -> list[Finding]:
-    """Places that were numbers at the start, and soon are none."""
+    """A finding for places that become NaN in the first steps."""
     for number, state in enumerate(run.states[1:], 1):
         places = [
             f"state{place}"
@@ -96,29 +96,29 @@ def not_numbers(run: Run) -> list[Finding]:
 
 
 def kept_buffers(loop: Loop, meta_params: Any) -> list[Finding]:
-    """What breaks when the step gets the very buffers that `init` has made."""
+    """A finding if the step donates buffers that are still used."""
     try:
         _train_twice(loop, meta_params)
     except DonatedError as error:
         return [donated(error)]
     except jax.errors.UnexpectedTracerError:
-        return []  # What was traced before has stayed somewhere: nothing can be said.
+        return []  # A tracer of an earlier check is still in use: unknown.
     return []
 
 
 def donated(error: DonatedError) -> Finding:
-    """The finding that an error stands for."""
+    """The finding for an error about donated buffers."""
     advice = "Keep copies of what a step donates: jax.tree.map(jnp.copy, ...)."
     return Finding(DONATED, error.place, f"{error.seen} {advice}")
 
 
-def told(error: ParamsError, folder: str = "") -> str:
-    """What an error of a store says, without the file that was made for the check."""
+def plain_text(error: ParamsError, folder: str = "") -> str:
+    """The text of a store's error, without the file that was made for the check."""
     return str(error).replace(f"{folder}/", "").replace("The params ", "Params ")
 
 
 def _train_twice(loop: Loop, meta_params: Any) -> None:
-    """Train, begin afresh as after a branch, and train again; nothing is copied."""
+    """Train, call `init` again as after a branch, and train; nothing is copied."""
     for _ in range(2):
         with refusing_donated("init"):
             state = loop.init(meta_params)
@@ -139,7 +139,7 @@ def _train_twice(loop: Loop, meta_params: Any) -> None:
 
 
 def _shared(state: Any) -> str:
-    """Two places with the same buffer, if there are any."""
+    """Two places with the same buffer, as text; "" if there are none."""
     seen: dict[int, str] = {}
     for place, leaf in trees.by_place(state).items():
         other = seen.setdefault(id(leaf), place)
@@ -149,7 +149,7 @@ def _shared(state: Any) -> str:
 
 
 def _change(before: Any, after: Any) -> str:
-    """How a leaf came back, if it did not come back as it was."""
+    """How a leaf differs after a save and a restore, as text; "" if it does not."""
     both = codec.is_array(before) and codec.is_array(after)
     if both and trees.kind(before) != trees.kind(after):
         return f"saved as {before.dtype} and comes back as {after.dtype}"

@@ -1,4 +1,4 @@
-"""Trees by place: states on the host, and meta_params with another number in them."""
+"""Functions of trees by place: compares states, and changes numbers of meta_params."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Host: TypeAlias = dict[str, Any]
 
 
 def by_place(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree, each under the text that leads to it."""
+    """The leaves of a tree by their place, which is their path as text."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def on_host(tree: Any) -> Host:
-    """Copies of the arrays and numbers of a tree; what is neither is left out."""
+    """Copies of the arrays and numbers of a tree, without its other leaves."""
     return {
         place: _as_numpy(leaf)
         for place, leaf in by_place(tree).items()
@@ -33,7 +33,7 @@ def on_host(tree: Any) -> Host:
 
 
 def copied(tree: Any) -> Any:
-    """A tree whose buffers nobody else has; a compiled step sees no difference."""
+    """The tree with new buffers, otherwise the same to a compiled step."""
 
     def copy(_: Any, leaf: Any) -> Any:
         if isinstance(leaf, jax.Array):
@@ -51,7 +51,7 @@ def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
 
 
 def deleted(tree: Any) -> list[str]:
-    """The places of arrays whose buffers are gone."""
+    """The places of arrays whose buffers were deleted."""
     return [
         place
         for place, leaf in by_place(tree).items()
@@ -71,7 +71,7 @@ def is_data(leaf: Any) -> bool:
 
 
 def kind(leaf: Any) -> Any:
-    """The dtype that a compiled step sees; for JAX float64 is float32, by default."""
+    """The dtype that a compiled step sees; by default JAX makes float32 of float64."""
     return leaf.dtype if _is_key(leaf) else jax.dtypes.canonicalize_dtype(leaf.dtype)
 
 
@@ -90,7 +90,7 @@ def shapes(tree: Host) -> dict[str, tuple[int, ...]]:
 
 
 def leaves_of(meta_params: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """The scalars of meta_params with the keys that lead to them."""
+    """The scalars of meta_params, each with the keys of its path."""
     inner: Any = None
     if isinstance(meta_params, dict):
         inner = meta_params.items()
@@ -104,7 +104,7 @@ def leaves_of(meta_params: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def replaced(meta_params: Any, path: Path, value: Any) -> Any:
-    """meta_params with another scalar at a path."""
+    """The meta_params with another scalar at a path."""
     if not path:
         return value
     key, rest = path[0], path[1:]
@@ -116,15 +116,15 @@ def replaced(meta_params: Any, path: Path, value: Any) -> Any:
 
 
 def name_of(path: Path) -> str:
-    """A path in the words of whoever wrote the meta_params."""
+    """A path as text: "optimizer.betas[0]"."""
     text = "".join(f"[{key}]" if type(key) is int else f".{key}" for key in path)
     return text.removeprefix(".") or "meta_params"
 
 
 def moved(value: Any) -> list[Any]:
-    """Other values of the same type: a small step first, then large ones.
+    """Other values of the same type: first a near one, then far ones.
 
-    What lies between 0 and 1 stays there: it may be a probability.
+    For a value between 0 and 1 they are so, too: it may be a probability.
     """
     found: list[Any] = []
     if type(value) is int:
@@ -153,7 +153,7 @@ def _as_numpy(leaf: Any) -> Any:
 
 
 def _same(one: Any, two: Any) -> bool:
-    """Whether a compiled step would be given the same numbers."""
+    """Whether two leaves are the same to a compiled step."""
     if one.shape != two.shape or kind(one) != kind(two):
         return False
     if one.dtype != two.dtype:

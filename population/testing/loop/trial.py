@@ -1,4 +1,4 @@
-"""Calls a user's functions as the library would, and notes what happens."""
+"""Calls a user's functions as the library would, and records what happens."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _GONE = ("has been deleted", "donate")
 
 
 class DonatedError(Exception):
-    """The user's code touches a buffer that it has donated.
+    """The user's code uses a buffer that it has donated.
 
     Args:
-        place: Where it came to light.
+        place: Where this was noticed.
         seen: What was seen, as a sentence.
     """
 
@@ -48,7 +48,7 @@ class Run:
         states: On the host: the first state, and the one after each step.
         results: On the host: what each step returned beside the state.
         compiled: The names of the functions that each step compiled.
-        last: The last state as it is.
+        last: The last state itself, not on the host.
     """
 
     states: list[trees.Host]
@@ -69,8 +69,8 @@ class Loop:
     Args:
         init: Makes a state from meta_params.
         step: One step of training.
-        steps: How many steps are a run.
-        seed: Of the keys.
+        steps: How many steps each run has.
+        seed: The seed of the keys.
         keep: As in `worker.restore`.
         adapt: As in `worker.restore`.
     """
@@ -94,16 +94,16 @@ class Loop:
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """What `step` is given: "state", "meta_params", "key"."""
+        """The arguments of `step`: "state", "meta_params", "key"."""
         return self._takes
 
     def init(self, meta_params: Any) -> Any:
-        """Exactly what `init` returns."""
-        with _told("init(meta_params)", meta_params):
+        """The state that `init` returns, not copied."""
+        with _noted("init(meta_params)", meta_params):
             return self._init(copy.deepcopy(meta_params))
 
     def start(self, meta_params: Any) -> Any:
-        """A fresh state, as `Worker.restore` makes it, with buffers of its own."""
+        """A fresh state, as `Worker.restore` makes it, with new buffers."""
         return trees.copied(self.init(meta_params))
 
     def restored(
@@ -122,13 +122,13 @@ class Loop:
         return found.state
 
     def step(self, state: Any, meta_params: Any, key: Any) -> tuple[Any, Any]:
-        """The next state, and what `step` returned beside it."""
+        """The next state, and what else `step` returned."""
         given = {"state": state, "meta_params": meta_params, "key": key}
         before = jax.tree.structure(state)
-        with _told(f"step({', '.join(self._takes)})", meta_params):
+        with _noted(f"step({', '.join(self._takes)})", meta_params):
             result = self._step(*[given[name] for name in self._takes])
         if result is None and references.has_any(state):
-            return state, None  # What nnx trains is changed in place.
+            return state, None  # Modules of nnx are changed in place.
         return _split(result, before, type(state))
 
     def key(self, number: int) -> jax.Array:
@@ -136,10 +136,10 @@ class Loop:
         return jax.random.fold_in(self._key, number)
 
     def run(self, state: Any, meta_params: Any) -> Run:
-        """Some steps, each on buffers of its own.
+        """Some steps, each on new buffers.
 
         Raises:
-            DonatedError: If a step touches what it has donated.
+            DonatedError: A step uses a buffer that it has donated.
         """
         run = Run([trees.on_host(state)], [], [], state)
         meta_params = copy.deepcopy(meta_params)
@@ -156,7 +156,7 @@ class Loop:
 
 @contextlib.contextmanager
 def refusing_donated(place: str) -> Iterator[None]:
-    """Turn what JAX says of a deleted buffer into an error that names the place."""
+    """Turn JAX's error about a deleted buffer into one that names the place."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -175,37 +175,37 @@ def check_kept(state: Any, place: str, seen: str) -> None:
 
 @contextlib.contextmanager
 def compiled() -> Iterator[list[str]]:
-    """The names of what this thread compiles meanwhile."""
+    """The names of the functions that this thread compiles in the block."""
     _listen()
-    outer = getattr(_HEARD, "names", None)
+    outer = getattr(_COMPILING, "names", None)
     names: list[str] = []
-    _HEARD.names = names
+    _COMPILING.names = names
     try:
         yield names
     finally:
-        _HEARD.names = outer
+        _COMPILING.names = outer
 
 
-_HEARD = threading.local()
+_COMPILING = threading.local()
 
 
 @functools.cache
 def _listen() -> None:
     """Begin to listen; once, because older JAX cannot stop again."""
 
-    def heard(event: str, duration_secs: float, **details: Any) -> None:
+    def compiled_one(event: str, duration_secs: float, **details: Any) -> None:
         del duration_secs
-        names = getattr(_HEARD, "names", None)
+        names = getattr(_COMPILING, "names", None)
         if event == _COMPILED and names is not None:
             name = str(details.get("fun_name", "a function"))
             names.append(name.removeprefix("jit(").removesuffix(")"))
 
-    jax.monitoring.register_event_duration_secs_listener(heard)
+    jax.monitoring.register_event_duration_secs_listener(compiled_one)
 
 
 @contextlib.contextmanager
-def _told(call: str, meta_params: Any) -> Iterator[None]:
-    """Whoever reads the traceback learns how the function was called."""
+def _noted(call: str, meta_params: Any) -> Iterator[None]:
+    """Add to the traceback of an error how the function was called."""
     try:
         yield
     except BaseException as error:
@@ -214,7 +214,7 @@ def _told(call: str, meta_params: Any) -> Iterator[None]:
 
 
 def _arguments(step: Callable[..., Any]) -> tuple[str, ...]:
-    """Which of state, meta_params and key a step takes, in its order."""
+    """Which of state, meta_params and key a step takes, in its own order."""
     kinds = inspect.Parameter
     takes: list[str] = []
     for number, parameter in enumerate(inspect.signature(step).parameters.values()):
@@ -243,14 +243,14 @@ def _arguments(step: Callable[..., Any]) -> tuple[str, ...]:
 def _role(name: str) -> str | None:
     parts = name.split("_")
     if any(part in _DATA_NAMES for part in parts):
-        return "state"  # Which it is not: refused, because there is one already.
+        return "state"  # A second state is refused below.
     if any(part in _KEY_NAMES for part in parts):
         return "key"
     return "meta_params" if name.startswith(_META_NAMES) else None
 
 
 def _split(result: Any, before: Any, kind: type) -> tuple[Any, Any]:
-    """The next state and the rest of what a step has returned."""
+    """The next state, and what else a step has returned."""
     if result is None:
         raise TypeError(
             "step must return the next state, or (state, anything), got None. Add the "

@@ -16,10 +16,11 @@ import numpy as np
 
 from population import Mutator, PopulationController
 from population.engines import vectorized
-from population.engines.stacked.states import Separate, Stack
+from population.engines.stacked.rounds import PopulationTrainer
+from population.engines.stacked.states import SeparateStates, StackedStates
 from population.mutators import PopulationBasedTraining
 from tests.engines import regression
-from tests.engines.stacked import test_bank
+from tests.engines.stacked import test_member_states
 
 Answer = dict[str, Any]
 compiled = [0]
@@ -130,17 +131,17 @@ def resumed() -> Answer:
 
 def moved(batching: str) -> Answer:
     """What rows hold after copies across devices, for each of the moves."""
-    size = test_bank.SIZE
-    found = test_bank.bank(batching, devices=jax.devices()[:size])
+    size = test_member_states.SIZE
+    found = test_member_states.states(batching, devices=jax.devices()[:size])
     held = {}
-    for name, sources in test_bank.MOVES.items():
+    for name, sources in test_member_states.MOVES.items():
         for row in range(size):
             state = np.float32(0), np.full(2, row, np.float32)
             found.put(row, state)
         found.move(sources)
         found.put(2, found.take(4))
         found.train(np.float32(0))
-        held[name] = test_bank.sums(found)
+        held[name] = test_member_states.sums(found)
     return held
 
 
@@ -152,18 +153,18 @@ def watch() -> None:
         compiled[0] += event == "/jax/core/compile/backend_compile_duration"
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    before = vectorized._Population._round
+    before = PopulationTrainer._round
 
     def round_(population: Any, active: Any) -> Any:
         values = before(population, active)
         told["compiled"].add(compiled[0])  # What came between two rounds counts, too.
-        bank: Stack | Separate = population._bank
-        flats = [bank._flat] if isinstance(bank, Stack) else bank._flats
+        states: StackedStates | SeparateStates = population._parts.states
+        flats = [states._flat] if isinstance(states, StackedStates) else states._flats
         used = {d for flat in flats for d in flat[0].devices()}
         told["devices"].add(len(used))
         return values
 
-    setattr(vectorized._Population, "_round", round_)  # noqa: B010
+    setattr(PopulationTrainer, "_round", round_)  # noqa: B010
 
 
 def main() -> None:

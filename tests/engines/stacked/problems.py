@@ -75,9 +75,8 @@ def controller(
     """A small population."""
     given = metas(size) if starts is None else starts
     mutator = pbt() if mutator is None else mutator
-    return PopulationController(
-        given, mutator, log_dir, stop=Stop(steps=steps), seed=3, **rest
-    )
+    options: dict[str, Any] = {"stop": Stop(steps=steps), "seed": 3} | rest
+    return PopulationController(given, mutator, log_dir, **options)
 
 
 def run(

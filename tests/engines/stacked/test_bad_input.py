@@ -18,6 +18,7 @@ from population.base.types import Saved
 from population.engines import vectorized
 from population.mutators import FixedSchedule, PopulationBasedTraining
 from population.space import Integer
+from tests import probe
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import PLAIN, Functions
 
@@ -53,7 +54,7 @@ def refused(
 
 def assert_free(found: PopulationController) -> None:
     """Nobody holds a slot any more."""
-    assert list(found.session.leases.holders()) == []
+    assert probe.lease_holders(found) == []
 
 
 # What changes shapes.
@@ -381,7 +382,7 @@ def test_a_slot_that_somebody_trains_is_left_alone() -> None:
     worker = found.worker(1)
     with pytest.raises(ClaimError, match="1 by"):
         problems.run(found, PLAIN)
-    assert [told[0] for told in found.session.leases.holders()] == ["1"]
+    assert [told[0] for told in probe.lease_holders(found)] == ["1"]
     worker.release()
     problems.run(found, PLAIN)
     assert found.finished

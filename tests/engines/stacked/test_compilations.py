@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +15,15 @@ import pytest
 
 from population import Mutator, PopulationController, Stop
 from population.engines import vectorized
+from population.engines.stacked import cache
+from population.engines.stacked.columns import Columns
+from population.engines.stacked.rounds import PopulationTrainer
 from population.mutators import (
     BranchingSingleMachine,
     FixedSchedule,
     WinnerTakeAllGenetic,
 )
+from tests.engines import releases
 from tests.engines.regression import EVERY, GoBack
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import Functions, Traced
@@ -40,13 +46,13 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[Counter[str]]:
         _kept.append(_listen)
         jax.monitoring.register_event_duration_secs_listener(_listen)
     found: list[Counter[str]] = []
-    prepare = vectorized._Population._prepare
+    prepare = PopulationTrainer._prepare
 
     def prepared(population: Any) -> list[int]:
         found.append(_counts.copy())
         return prepare(population)
 
-    monkeypatch.setattr(vectorized._Population, "_prepare", prepared)
+    monkeypatch.setattr(PopulationTrainer, "_prepare", prepared)
     return found
 
 
@@ -159,3 +165,213 @@ def test_values_of_all_kinds_change_without_compiling(
     assert values == {2: 8.0, 4: 24.0, 6: 24.0, 8: 28.0, 10: 29.0}
     assert traced.counts == {"init": 2, "step": 2, "evaluate": 2}
     assert rounds[-1] == rounds[1]
+
+
+def again(functions: Functions, batching: str, seed: int = 3) -> Counter[str]:
+    """What a run of some functions has traced and compiled."""
+    before = _counts.copy()
+    found = problems.controller(pbt(), 4, steps=40, seed=seed)
+    problems.run(found, functions, EVERY, batching=batching)
+    assert len(found.graph) > 4
+    return _counts - before
+
+
+@pytest.mark.parametrize("batching", [*problems.BATCHINGS, "auto"])
+@pytest.mark.parametrize("state", ["linen and injected", "nnx module", "dict"])
+def test_a_second_run_of_the_same_functions_compiles_nothing(
+    state: str, batching: str, rounds: list[Counter[str]]
+) -> None:
+    """Another seed, another policy and other numbers: nor are the functions traced."""
+    traced = Traced(problems.STATES[state]())
+    first = again(traced.functions, batching)
+    assert first[_COMPILED]
+    counts = traced.counts.copy()
+    second = again(traced.functions, batching, seed=4)
+    assert traced.counts == counts
+    assert not second[_COMPILED]
+    values = [0.2, 0.1, 0.02, 0.01]
+    other = PopulationController(
+        [{"learning_rate": rate} for rate in values], winner(), stop=Stop(40)
+    )
+    before = _counts.copy()
+    problems.run(other, traced.functions, EVERY, batching=batching)
+    assert traced.counts == counts
+    assert not (_counts - before)[_COMPILED]
+
+
+def test_a_second_run_with_other_data_of_the_same_shape_sees_them(
+    rounds: list[Counter[str]],
+) -> None:
+    """Data are arguments of what is compiled; another shape is compiled anew."""
+    functions = Functions(
+        lambda key, meta: jnp.zeros(()),
+        lambda state, meta, batch, key: state + batch.sum(),
+        lambda state, meta, batch: state + batch,
+    )
+    traced = Traced(functions)
+
+    def trained(data: Any, evaluation: Any) -> float:
+        found = problems.controller(problems.still(), 2, steps=4)
+        given: Any = {"data": data, "evaluation": evaluation}
+        problems.run(found, traced.functions, 2, **given)
+        value = found.newest(0).value
+        assert value is not None
+        return value
+
+    assert trained(np.ones(3, np.float32), np.float32(0.5)) == 4 * 3 + 0.5
+    counts, before = traced.counts.copy(), _counts.copy()
+    assert trained(np.full(3, 2, np.float32), np.float32(0.25)) == 4 * 6 + 0.25
+    assert traced.counts == counts
+    assert not (_counts - before)[_COMPILED]
+    assert trained(np.ones(4, np.float32), np.float32(0.5)) == 4 * 4 + 0.5
+    assert traced.counts["step"] > counts["step"]
+
+
+SCALE = 1.0
+
+
+def scaled(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+    """A step that reads a global variable, through a function of this module."""
+    return state + factor()
+
+
+def factor() -> float:
+    """What is read."""
+    return SCALE
+
+
+def test_what_a_function_reads_is_read_again_when_it_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A global that was set anew, a closed-over dict that was changed in place."""
+    config = {"more": [1.0]}
+
+    def evaluate(state: Any, meta: Any, batch: Any) -> Any:
+        return state + config["more"][0]
+
+    def init(key: Any, meta: Any) -> Any:
+        return jnp.zeros(())
+
+    def trained() -> Any:
+        found = problems.controller(problems.still(), 2, steps=4)
+        problems.run(found, Functions(init, scaled, evaluate))
+        return found.newest(0).value
+
+    assert trained() == 4 + 1
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    assert trained() == 8 + 1
+    config["more"][0] = 3.0
+    assert trained() == 8 + 3
+
+
+def test_settings_of_jax_have_programs_of_their_own() -> None:
+    """A second run under 64 bits does not get what was traced under 32."""
+    functions = Functions(
+        lambda key, meta: jnp.zeros(()),
+        lambda state, meta, batch, key: state + 1e-9 + 0 * meta["learning_rate"],
+        lambda state, meta, batch: 1 + state,
+    )
+
+    def trained() -> Any:
+        found = problems.controller(problems.still(), 2, steps=4)
+        problems.run(found, functions)
+        return found.newest(0).value
+
+    assert trained() == 1
+    with releases.x64(True):
+        assert trained() == pytest.approx(1 + 4e-9, rel=1e-12)
+    assert trained() == 1
+
+
+def test_nothing_of_a_run_is_kept_but_programs_and_these_go_with_their_functions() -> (
+    None
+):
+    """No array outlives its run, and no program the functions it was made of."""
+    held_out = np.zeros(7654, np.float32)
+
+    def trained() -> None:
+        data = np.zeros((1234, 7), np.float32)
+        offset = jnp.full((4321,), 0.5)
+
+        def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
+            return state + batch[0, 0] + offset[0]
+
+        functions = Functions(
+            lambda key, meta: jnp.zeros(2345),
+            step,
+            lambda state, meta, batch: state.sum() + batch.sum(),
+        )
+        options: Any = {"data": data, "evaluation": held_out}
+        found = problems.controller(pbt(), 2, steps=20)
+        problems.run(found, functions, EVERY, **options)
+        assert len(cache._entries) == 1
+        found.close()
+        del found
+        gc.collect()
+        sizes = {math.prod(x.shape) for x in jax.live_arrays()}
+        assert not sizes & {1234 * 7, 2 * 2345, 2345, 7654}
+
+    trained()
+    gc.collect()
+    assert not cache._entries
+
+
+def test_few_programs_are_kept() -> None:
+    """Those that were used last."""
+    functions = [
+        Functions(
+            lambda key, meta: jnp.zeros(()),
+            lambda state, meta, batch, key: state + 1,
+            lambda state, meta, batch: state,
+        )
+        for _ in range(cache._MOST + 2)
+    ]
+    columns = Columns.of(problems.metas(1), None, None, None)
+    found = [cache.programs((*each,), columns, None, None) for each in functions]
+    assert len(cache._entries) == cache._MOST
+    assert cache.programs((*functions[-1],), columns, None, None) is found[-1]
+    assert cache.programs((*functions[0],), columns, None, None) is not found[0]
+
+
+class Trainer:
+    """Functions that are methods.
+
+    Args:
+        by: What each step adds.
+    """
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def init(self, key: Any, meta: Any) -> Any:
+        """Zero."""
+        return jnp.zeros(())
+
+    def step(self, state: Any, meta: Any, batch: Any, key: Any) -> Any:
+        """Add."""
+        return state + self.by
+
+    def evaluate(self, state: Any, meta: Any, batch: Any) -> Any:
+        """The sum."""
+        return state
+
+
+def test_methods_are_the_same_functions_as_long_as_their_object_is_as_it_was(
+    rounds: list[Counter[str]],
+) -> None:
+    """Python makes a method anew each time; its object's attributes may change."""
+    trainer = Trainer(1.0)
+
+    def trained() -> Any:
+        found = problems.controller(problems.still(), 2, steps=4)
+        functions = Functions(trainer.init, trainer.step, trainer.evaluate)
+        problems.run(found, functions)
+        return found.newest(0).value
+
+    assert trained() == 4
+    before = _counts.copy()
+    assert trained() == 4
+    assert not (_counts - before)[_COMPILED]
+    trainer.by = 2.0
+    assert trained() == 8
+    assert len(cache._entries) == 1

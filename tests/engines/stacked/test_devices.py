@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.stacked import devices_child, test_bank
+from tests.engines.stacked import devices_child, test_member_states
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -54,13 +54,13 @@ def test_no_round_but_the_first_compiles_on_any_device(
 
 
 @pytest.mark.parametrize("batching", ["vmap", "loop"])
-@pytest.mark.parametrize("name", test_bank.MOVES)
+@pytest.mark.parametrize("name", test_member_states.MOVES)
 def test_rows_are_copied_across_devices(
     name: str, batching: str, answers: dict[str, Any]
 ) -> None:
     """Chains and cycles, too; and states are put where they are needed."""
-    sources = test_bank.MOVES[name]
-    expected = [sources.get(row, row) for row in range(test_bank.SIZE)]
+    sources = test_member_states.MOVES[name]
+    expected = [sources.get(row, row) for row in range(test_member_states.SIZE)]
     expected[2] = expected[4]
     assert answers[f"moved {batching}"][name] == expected
 

@@ -13,17 +13,20 @@ import numpy as np
 import pytest
 
 from population import Branch, PopulationController, Stop
-from population.base.types import Held
-from population.engines import vectorized
+from population.base.types import InMemory
+from population.core.leases import LeaseRules
+from population.core.step import Step
 from population.engines.stacked import autotune, prefetching
-from population.engines.stacked.states import Stack
+from population.engines.stacked.rounds import PopulationTrainer
+from population.engines.stacked.states import StackedStates
 from population.mutators import (
     FixedSchedule,
     PopulationBasedTraining,
     WinnerTakeAllGenetic,
 )
-from population.run.open_run import Session
+from population.run.open_run import OpenRun
 from population.space import Categorical
+from tests import probe
 from tests.engines import regression
 from tests.engines.stacked import problems
 from tests.engines.stacked.problems import PLAIN
@@ -91,7 +94,7 @@ def test_what_cannot_be_saved_then_is_said_beside_what_was_raised(
         raise second("no space left")
 
     found = regression.controller(schedule(), 2, tmp_path)
-    monkeypatch.setattr(found.session.keeper, "prepare", full)
+    probe.fail_to_save(found, monkeypatch, full)
     with pytest.raises(OSError, match="a bad disk") as error:
         regression.stacked(found, batches=bad, save_every=1000)
     assert any("no space left" in note for note in error.value.__notes__)
@@ -102,16 +105,16 @@ def test_a_copy_that_fails_is_what_the_caller_is_told(
 ) -> None:
     """Nothing is saved from rows that may hold anything."""
 
-    def failing(bank: Stack, sources: Any) -> None:
+    def failing(states: StackedStates, sources: Any) -> None:
         del sources
-        bank._flat = ()
+        states._flat = ()
         raise MemoryError("no memory for a copy")
 
-    monkeypatch.setattr(Stack, "move", failing)
+    monkeypatch.setattr(StackedStates, "move", failing)
     found = regression.controller(problems.pbt(10))
     with pytest.raises(MemoryError, match="no memory for a copy"):
         regression.stacked(found, save_every=1000)
-    assert found.session.claims.of_all is None
+    assert probe.whole_claim(found) is None
 
 
 # Leases.
@@ -122,18 +125,19 @@ def seconds_a_round(
 ) -> list[list[int]]:
     """Have rounds take so long; the slots that were free at the end of each."""
     free: list[list[int]] = []
-    whole = vectorized._Population._round
+    whole = PopulationTrainer._round
 
     def slow(self: Any, active: Any) -> Any:
         values = whole(self, active)
-        leases = self._session.leases
+        controller = self._lease._controller
         for _ in range(20):  # As others see it, who look now and then.
             clock.advance(seconds[self.rounds] / 20)
-            leases.look()
-        free.append([w for w in range(len(active)) if leases.is_free(w)])
+            probe.watch(controller)
+        slots = range(len(active))
+        free.append([w for w in slots if probe.is_free(controller, w)])
         return values
 
-    monkeypatch.setattr(vectorized._Population, "_round", slow)
+    monkeypatch.setattr(PopulationTrainer, "_round", slow)
     return free
 
 
@@ -153,16 +157,16 @@ def test_the_first_round_may_take_longer_than_the_time_out(
 def test_leases_are_renewed_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """One transaction for all slots, also for those that wait."""
     clock, alone = Clock(), [0]
-    transact = Session.transact
+    transact = OpenRun.transact
 
-    def counted(session: Session, incoming: Any, work: Any) -> Any:
-        alone[0] += not incoming
-        return transact(session, incoming, work)
+    def counted(run: OpenRun, work: Any, new: Any = ()) -> Any:
+        alone[0] += not new
+        return transact(run, work, new)
 
     options: Any = {"clock": clock, "worker_timeout": 60.0}
     found = regression.controller(problems.still(), 4, steps=20, **options)
-    monkeypatch.setattr(Session, "transact", counted)
-    monkeypatch.setattr(found.session.claims, "heard_of", lambda *a: None)
+    monkeypatch.setattr(OpenRun, "transact", counted)
+    monkeypatch.setattr(LeaseRules, "heard", lambda *a: Step())
     seconds_a_round(clock, [30.0] * 4, monkeypatch)
     regression.stacked(found, save_every=1000)
     # The claim, its end and two facts; before each round but the first.
@@ -178,18 +182,18 @@ def test_the_controllers_share_counts_rounds_that_save(
 ) -> None:
     """Each report takes a second here, saving a minute: only the former counts."""
     clock = Clock(0.0)
-    commit, incoming = Session.commit, Session.incoming
+    submit, encode = OpenRun.submit, OpenRun.encode
 
-    def committed(session: Session, *a: Any) -> Any:
+    def committed(run: OpenRun, *a: Any) -> Any:
         clock.advance(1.0)
-        return commit(session, *a)
+        return submit(run, *a)
 
-    def saved(session: Session, *a: Any, **k: Any) -> Any:
-        clock.advance(0.0 if isinstance(a[3], Held) else 60.0)
-        return incoming(session, *a, **k)
+    def saved(run: OpenRun, *a: Any, **k: Any) -> Any:
+        clock.advance(0.0 if isinstance(a[3], InMemory) else 60.0)
+        return encode(run, *a, **k)
 
-    monkeypatch.setattr(Session, "commit", committed)
-    monkeypatch.setattr(Session, "incoming", saved)
+    monkeypatch.setattr(OpenRun, "submit", committed)
+    monkeypatch.setattr(OpenRun, "encode", saved)
     monkeypatch.setattr(time, "perf_counter", clock)
     found = regression.controller(schedule(), 2)
     summary = regression.stacked(found, save_every=save_every)
@@ -249,14 +253,14 @@ def test_values_may_be_added_at_the_end_of_categories(tmp_path: pathlib.Path) ->
 
 
 @pytest.mark.parametrize(
-    ("error", "for_good"),
+    ("error", "keep"),
     [
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), False),
         (NotImplementedError("no rule for a batch"), True),
     ],
 )
 def test_a_choice_for_want_of_memory_is_made_again(
-    error: Exception, for_good: bool, caplog: pytest.LogCaptureFixture
+    error: Exception, keep: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody else may have used it; the next start looks again."""
     clock = Clock()
@@ -267,7 +271,7 @@ def test_a_choice_for_want_of_memory_is_made_again(
         return lambda: clock.advance(1.0)
 
     found = autotune.fastest(make, "", ("loop", "vmap"), clock)
-    assert found == ("loop", for_good)
+    assert found == ("loop", keep)
     assert "cannot be batched by vmap" in caplog.text
 
 
@@ -285,7 +289,7 @@ def test_what_cannot_differ_is_not_tried(
         found = problems.controller(size=1, steps=2)
         assert problems.run(found, PLAIN, 1, batching="auto").batching == "loop"
         assert "no other way" in caplog.text
-        assert not [f for f in found.session.journal.facts() if "batching" in f]
+        assert not [f for f in probe.facts(found) if "batching" in f]
 
 
 def test_the_data_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,9 +307,10 @@ def test_the_data_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> Non
         for name in names:
             make(name)()
             counts.append(copies())
-        return autotune.Choice("loop", for_good=True)
+        return autotune.Choice("loop", keep=True)
 
     monkeypatch.setattr(autotune, "fastest", fastest)
+    monkeypatch.setattr(autotune, "pays", lambda left_s, compile_s, ways: True)
     problems.run(problems.controller(), PLAIN, data=data, batching="auto")
     assert counts == [1, 1, 1]
 
@@ -314,8 +319,8 @@ def test_held_stands_for_all_params_and_nothing_else() -> None:
     """As a metric it would be read back as weights."""
     found = PopulationController([1.0], FixedSchedule({0: 1.0}))
     at = found.workers[0]
-    with pytest.raises(ValueError, match="metrics must be a value, got Held"):
-        found.set_eval(0, at.generation_id, 1, None, 1.0, Held())
+    with pytest.raises(ValueError, match="metrics must be a value, got InMemory"):
+        found.set_eval(0, at.generation_id, 1, None, 1.0, InMemory())
 
 
 def test_a_round_that_can_only_be_cut_into_crumbs_is_a_warning(
@@ -363,10 +368,10 @@ def test_a_population_that_only_diverges_ends(kind: str) -> None:
         "winner": WinnerTakeAllGenetic(problems.mutate, 2, synchronous=True),
     }
     found = problems.controller(policies[kind], 3, steps=20)
-    with pytest.raises(RuntimeError, match="begun anew 20 times, and nobody"):
+    with pytest.raises(RuntimeError, match="begun anew 20 times, and no finite"):
         problems.run(found, PLAIN._replace(evaluate=nan))
     assert sum(found.diverged()) > 20
-    assert found.session.claims.of_all is None
+    assert probe.whole_claim(found) is None
 
 
 def test_a_policy_that_never_goes_back_ends_as_ever() -> None:

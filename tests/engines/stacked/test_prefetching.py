@@ -36,10 +36,10 @@ class Made:
 
     def each(
         self, batches: Batches, count: int, length: int, **options: Any
-    ) -> prefetching.Each:
+    ) -> prefetching.PerMember:
         """A feed with batches of each member."""
         known: dict[str, Any] = {"ahead_s": 0.0} | options
-        found = prefetching.Each(batches, 5, count, length, self.put, **known)
+        found = prefetching.PerMember(batches, 5, count, length, self.put, **known)
         self.feeds.append(found)
         return found
 
@@ -267,7 +267,7 @@ def test_never_more_than_two_chunks_are_on_their_way(made: Made) -> None:
         most = max(most, sum(ref() is not None for ref in alive))
         return tree
 
-    found = prefetching.Each(batch, 5, 2, 2, put, ahead_s=0.0)
+    found = prefetching.PerMember(batch, 5, 2, 2, put, ahead_s=0.0)
     made.feeds.append(found)
     for start in range(0, 20, 2):
         assert steps_of(found.take([start, start]), 0) == [start, start + 1]
@@ -374,7 +374,7 @@ def test_closing_ends_the_thread() -> None:
             assert go.wait(SECONDS)
         return batch(seed, worker_id, step)
 
-    found = prefetching.Each(batches, 5, 1, 3, lambda tree: tree, ahead_s=0.0)
+    found = prefetching.PerMember(batches, 5, 1, 3, lambda tree: tree, ahead_s=0.0)
     found.take([0])
     assert begun.wait(SECONDS)
     assert threads()
@@ -395,7 +395,7 @@ def test_a_feed_that_was_never_used_can_be_closed() -> None:
 
 def test_a_forgotten_feed_takes_its_thread_along() -> None:
     """Nothing is left of one that nobody closed."""
-    found = prefetching.Each(batch, 5, 1, 1, lambda tree: tree, ahead_s=0.0)
+    found = prefetching.PerMember(batch, 5, 1, 1, lambda tree: tree, ahead_s=0.0)
     found.take([0])
     (thread,) = threads()
     del found

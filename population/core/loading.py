@@ -1,0 +1,60 @@
+"""Reads what is known of a run from its journal: all of it, or what is new."""
+
+from __future__ import annotations
+
+import math
+
+from population.core import facts
+from population.core.graph import JournalGraph
+from population.core.known import BestSoFar
+from population.core.state import RunState
+from population.journal.base import Journal
+from population.journal.records import Fact, Lease, Loss, MutatorRecord
+
+
+def load(journal: Journal, graph: JournalGraph, mode: str) -> RunState:
+    """All that is known of a run. O(slots), whatever the history.
+
+    Raises:
+        JournalError: The journal is damaged.
+    """
+    known = facts.read_all(journal)
+    state = RunState(known["run"], known["size"], mode, journal, graph)
+    state.has_params, state.is_claimed = "saved" in known, "claimed" in known
+    state.has_held = "held" in known
+    for worker_id in range(known["size"]):
+        state.load_slot(worker_id)
+    tail = journal.tail()
+    state.row, state.time, state.reports = tail.row, tail.time, tail.reports
+    state.best = BestSoFar(tail.best, math.inf, tail.best_reports)
+    found = state.best_checkpoint()
+    state.best.score = math.inf if found is None else state.score(found)
+    for loss in journal.all(Loss)[-1:]:
+        state.apply(loss)
+    for lease in journal.all(Lease):
+        state.apply(lease)
+    for mutator in journal.all(MutatorRecord):
+        state.apply(mutator)
+    return state
+
+
+def catch_up(state: RunState, journal: Journal) -> bool:
+    """Apply what other connections have written since.
+
+    Returns:
+        Whether that was possible; if not, all must be loaded.
+    """
+    behind = journal.tail().row - state.row
+    if not 0 <= behind <= 4 * len(state.slots) + 256:
+        return False  # To load all is quicker.
+    if not (state.has_params or state.is_claimed):
+        for fact in journal.all(Fact):
+            state.apply(fact)
+    for record in journal.log(state.row):
+        state.apply(record)
+    for lease in journal.all(Lease, state.change):
+        state.apply(lease)
+    for mutator in journal.all(MutatorRecord):
+        state.apply(mutator)
+    state.settle()
+    return True

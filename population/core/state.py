@@ -1,0 +1,397 @@
+"""What is known of a run in memory, and how each record changes it.
+
+`RunState.apply` is the only code that changes it: for the records of this process, for
+those of others, and for those of a recorded run that is followed again.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from population.base.codec import HELD
+from population.base.errors import damaged
+from population.base.types import ActiveWorker, Checkpoint, InMemory
+from population.core import facts
+from population.core.decoding import decode
+from population.core.graph import JournalGraph
+from population.core.known import BestSoFar, Slot, Subject
+from population.core.owners import owner_of
+from population.core.retention import Saves
+from population.core.scores import Scores, score_of
+from population.journal.base import Journal
+from population.journal.records import (
+    UNREACHABLE,
+    Best,
+    CheckpointRecord,
+    Fact,
+    Generation,
+    Late,
+    Lease,
+    Loss,
+    MutatorRecord,
+    Opening,
+    Record,
+    Removal,
+    Save,
+)
+
+
+class RunState:
+    """All that is known of a run in memory.
+
+    Args:
+        run: The run's token, the first part of its generation ids.
+        size: How many slots there are.
+        mode: "min" or "max".
+        journal: Where the run is recorded; read for what is not in memory.
+        graph: All checkpoints, those just written included.
+
+    Attributes:
+        row: The last row of the journal.
+        time: Time of the newest report.
+        reports: Reports with a value so far.
+        furthest: The greatest step of a checkpoint since this was loaded.
+        slots: What is known of each slot.
+        scores: Where they stand.
+        best: The best checkpoint so far.
+        mutator: The mutator's state, encoded; None before there is one.
+        has_params: Whether any params were ever recorded: then barriers need some.
+        has_held: Whether any were only in the memory of a process.
+        is_claimed: Whether a worker has ever claimed a slot.
+        leases: Who trains which slot.
+        change: Number of the newest change of a lease; -1 before the first.
+        lost: The slots that are not waited for until they report again.
+        live: The worker ids of the others, ascending.
+        saves: What the params store keeps.
+        must_reread: Whether `settle` has something to do.
+    """
+
+    def __init__(
+        self, run: str, size: int, mode: str, journal: Journal, graph: JournalGraph
+    ) -> None:
+        self.run = run
+        self.graph = graph
+        self._journal = journal
+        self._sign = 1.0 if mode == "min" else -1.0
+        self.row, self.time, self.reports = 0, 0.0, 0
+        self.furthest = 0
+        self.slots: list[Slot] = []
+        self.scores = Scores(size, graph, self._sign)
+        self.best = BestSoFar()
+        self.mutator: MutatorRecord | None = None
+        self.has_params = self.has_held = self.is_claimed = False
+        self.leases: dict[int, Lease] = {}
+        self.change = -1
+        self.lost: frozenset[int] = frozenset()
+        self.live: tuple[int, ...] = tuple(range(size))
+        self.saves = Saves(journal)
+        self._workers: dict[int, int] = {}  # By the rows of present generations.
+        self._opening: Generation | None = None
+        self._diverged = False  # Whether any lineage may hold what has.
+        self._unreachable: dict[str, int] = {}  # Newest params that may be removed.
+        # By the text of params in memory: slots, and the rows that were their newest.
+        self._in_memory: dict[str, set[tuple[int, int]]] = {}
+        self._last: Checkpoint | None = None  # What was applied last.
+        self.must_reread = False
+
+    def apply(self, record: Record, about: Subject | None = None) -> None:
+        """Take in a record that is in the journal. A second time changes nothing.
+
+        Args:
+            record: The record.
+            about: What a `CheckpointRecord` or a `Late` is about, if it is in memory;
+                else it is read.
+        """
+        kind = type(record)
+        if kind is CheckpointRecord or kind is Late:
+            _APPLY[kind](self, record, about)
+        else:
+            _APPLY[kind](self, record)
+
+    def settle(self) -> None:
+        """Records were applied: if params that anything may rest on are gone, reread.
+
+        To be called once all that was written is applied.
+        """
+        if self.must_reread:
+            self.must_reread = False
+            for worker_id in range(len(self.slots)):
+                self.load_slot(worker_id)
+
+    def score(self, checkpoint: Checkpoint) -> float:
+        """Lower is better whatever the mode; inf for None, NaN and infinities."""
+        return score_of(checkpoint, self._sign)
+
+    def as_score(self, value: float) -> float:
+        """A value in the sense of `score`."""
+        return self._sign * value
+
+    def work(self, worker_id: int) -> ActiveWorker:
+        """What a slot works on, but for when it waits; the receiver's own copy."""
+        slot = self.slots[worker_id]
+        meta_params = decode(slot.generation.meta_params)
+        params = copy.deepcopy(slot.newest.params)
+        return ActiveWorker(params, meta_params, *slot.newest.ref)
+
+    def best_checkpoint(self) -> Checkpoint | None:
+        """The best checkpoint so far; None before the first finite value."""
+        best = self.best
+        if best.checkpoint is None and best.row is not None:
+            best.checkpoint = self.graph.at(best.row)
+        return best.checkpoint
+
+    def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
+        """The lineage's first checkpoint at or after `step` that decides, or None."""
+        if self.scores.ready[worker_id] < step:
+            return None
+        newest = self.slots[worker_id].newest
+        return self.graph.first_since(newest, step, needs_params=self.has_params)
+
+    def is_on_lineage(self, worker_id: int, checkpoint: Checkpoint) -> bool:
+        """Whether a slot's newest checkpoint descends from one, or is it."""
+        slot = self.slots[worker_id]
+        if checkpoint.generation_id == slot.generation.generation_id:
+            return True
+        if slot.generation.step < checkpoint.step:
+            return False
+        for generation_id, first, last, _ in self.graph.segments(slot.newest):
+            if generation_id == checkpoint.generation_id:
+                return checkpoint.step <= last
+            if first < checkpoint.step:
+                break
+        return False
+
+    def _apply_checkpoint(
+        self, record: CheckpointRecord, about: Subject | None
+    ) -> None:
+        if record.row <= self.row:
+            return
+        self.row, self.time, self.reports = record.row, record.time, record.reports
+        text = record.params
+        if text is not None and not (self.has_params and text[0] == '"'):
+            self._note_params(text, record.row)
+        opening = self._opening
+        if opening is not None and opening.row == record.generation:
+            self._opening = None
+            return self._open(opening, record, about)
+        found = self.graph.at(record.row) if about is None else about.checkpoint
+        self._last = found
+        worker_id = self._workers.get(record.generation, -1)
+        slot = self.slots[worker_id]
+        current = slot.generation.row == record.generation
+        if not current or found.step < slot.newest.step:
+            return self._complete(found, value_added=bool(record.has_value))
+        slot.newest = found
+        step = record.step
+        self.scores.reached[worker_id] = step
+        if step > self.furthest:
+            self.furthest = step
+        value = record.value
+        diverged = bool(record.has_value) and (
+            value is None or not math.isfinite(value)
+        )
+        if record.params is not None and (diverged or self.has_held):
+            self._note_newest(worker_id, found, record.params)
+        if record.has_value:
+            self._diverged |= diverged
+            decides = record.params is not None or not self.has_params or diverged
+            score = math.inf if value is None or diverged else self._sign * value
+            self.scores.advance(worker_id, step, score, decides)
+        return None
+
+    def _apply_late(self, record: Late, about: Subject | None) -> None:
+        if record.row <= self.row:
+            return
+        self.row, self.time, self.reports = record.row, record.time, record.reports
+        if record.params is not None:
+            self._note_params(record.params, record.row)
+        if self.best.row == record.checkpoint:
+            self.best.checkpoint = None
+        at = record.checkpoint
+        self._last = found = self.graph.at(at) if about is None else about.checkpoint
+        slot = self.slots[found.worker_id]
+        if slot.newest.row == found.row:
+            slot.newest = found
+            self._note_newest(found.worker_id, found, record.params)
+            self.scores.reached[found.worker_id] = found.step
+        self._complete(found, value_added=bool(record.has_value))
+
+    def _apply_generation(self, record: Generation) -> None:
+        if record.row > self.row:
+            self.row = record.row
+            self._opening = record
+
+    def _apply_best(self, record: Best) -> None:
+        if record.checkpoint == self.best.row and record.reports == self.best.reports:
+            return
+        last = (
+            self._last if self._last and self._last.row == record.checkpoint else None
+        )
+        self.best = BestSoFar(record.checkpoint, math.inf, record.reports, last)
+        found = self.best_checkpoint()
+        self.best.score = math.inf if found is None else self.score(found)
+
+    def _apply_removal(self, record: Removal) -> None:
+        text = record.params
+        self.saves.remove(text)
+        if record.reason != UNREACHABLE:
+            self.best.checkpoint = None
+            self.must_reread = True
+        elif text.startswith(HELD):
+            self.best.checkpoint = None
+            for worker_id, row in self._in_memory.pop(text, ()):
+                slot = self.slots[worker_id]
+                if slot.newest.row != row:
+                    continue
+                # What was read to catch up may lack them already.
+                if type(slot.newest.params) is InMemory:
+                    slot.newest = slot.newest._replace(params=None)
+                self.scores.doubt(worker_id, slot.newest)
+        elif text in self._unreachable:
+            slot = self.slots[self._unreachable.pop(text)]
+            newest = slot.newest
+            if newest.params is not None and self.graph.params_text(newest) == text:
+                slot.newest = newest._replace(params=None)
+
+    def _apply_loss(self, record: Loss) -> None:
+        size = len(self.scores.steps)
+        self.lost = frozenset(facts.lost(decode(record.lost), size))
+        self.live = tuple(w for w in range(size) if w not in self.lost)
+
+    def _apply_lease(self, record: Lease) -> None:
+        if record.worker_id >= len(self.slots):
+            raise damaged(f"it holds a lease of worker {record.worker_id}")
+        if record.owner:
+            owner_of(record.owner)  # It can be read.
+        self.leases[record.worker_id] = record
+        self.change = max(self.change, record.change)
+
+    def _apply_fact(self, record: Fact) -> None:
+        if record.key == "saved" and not self.has_params:
+            self._need_params()
+        self.is_claimed |= record.key == "claimed"
+        self.has_held |= record.key == "held"
+
+    def _apply_opening(self, record: Opening) -> None:
+        """That the run was opened changes nothing for its slots."""
+
+    def _apply_mutator(self, record: MutatorRecord) -> None:
+        if record != self.mutator:  # Else what it says may be in memory.
+            self.mutator = record
+
+    def _open(
+        self,
+        generation: Generation,
+        record: CheckpointRecord,
+        about: Subject | None,
+    ) -> None:
+        """A slot begins a generation with its first checkpoint."""
+        worker_id = generation.worker_id
+        if about is None:
+            parent = None if record.parent is None else self.graph.at(record.parent)
+            about = Subject(self.graph.at(record.row), parent=parent)
+        root, parent = about.checkpoint, about.parent
+        slot = Slot(generation, root.meta_params, root)
+        if worker_id == len(self.slots) < len(self.scores.steps):
+            self.slots.append(slot)
+            self._workers[generation.row] = worker_id
+            self.scores.begins[worker_id] = self.scores.reached[worker_id] = root.step
+            return
+        if worker_id >= len(self.slots):
+            raise damaged(f"row {generation.row} is of worker {worker_id}")
+        present = ""
+        if parent is not None:
+            present = self.slots[parent.worker_id].generation.generation_id
+        self._workers.pop(self.slots[worker_id].generation.row, None)
+        self._workers[generation.row] = worker_id
+        self.slots[worker_id] = slot
+        self._note_newest(worker_id, root, record.params)
+        needs = self.has_params
+        self.scores.open(worker_id, root.step, parent, present, needs_params=needs)
+        self._diverged |= bool(self.scores.steps[worker_id] >= 0)
+
+    def _complete(self, found: Checkpoint, *, value_added: bool) -> None:
+        """Refresh every slot on whose lineage a late report lies."""
+        if value_added:
+            self._diverged |= found.diverged
+            self.scores.complete(found.step)
+        for worker_id in sorted({found.worker_id, *self.scores.behind(found.step)}):
+            if self.is_on_lineage(worker_id, found):
+                self._refresh(worker_id)
+                self._step_back(worker_id)
+
+    def _note_params(self, text: str, row: int) -> None:
+        """A record brings params."""
+        if not self.has_params:
+            self._need_params()
+        if text[0] == "{":  # Else it is a path.
+            self.saves.mention(text, row)
+            self.has_held |= text.startswith(HELD)
+
+    def _need_params(self) -> None:
+        """The first params of the run: from now on barriers rest on such."""
+        self.has_params = True
+        reported = self.scores.need_params()
+        for worker_id in reported if self._diverged else ():
+            self._refresh(worker_id)
+
+    def _refresh(self, worker_id: int) -> None:
+        newest = self.slots[worker_id].newest
+        if self.scores.refresh(worker_id, newest, needs_params=self.has_params):
+            self._diverged = True
+
+    def _note_newest(
+        self, worker_id: int, newest: Checkpoint, text: str | None
+    ) -> None:
+        """Note params of a slot's newest checkpoint that may be removed."""
+        if text is None:
+            return
+        if text.startswith(HELD):
+            self._in_memory.setdefault(text, set()).add((worker_id, newest.row))
+        elif newest.diverged:
+            self._unreachable[text] = worker_id
+
+    def load_slot(self, worker_id: int) -> None:
+        """Read from the journal where a slot stands."""
+        found = self._journal.generations(worker_id=worker_id)
+        if not found:
+            raise damaged(f"it holds no generation of worker {worker_id}")
+        (generation,) = found
+        newest = self.graph.newest_of(generation)
+        slot = Slot(generation, newest.meta_params, newest)
+        self.slots[worker_id : worker_id + 1] = [slot]
+        self._workers[generation.row] = worker_id
+        self.scores.begins[worker_id] = generation.step
+        self.scores.reached[worker_id] = newest.step
+        self.furthest = max(self.furthest, newest.step)
+        if newest.params is not None:
+            text = self.graph.params_text(newest)
+            self._note_newest(worker_id, newest, text)
+        self._step_back(worker_id)
+        self._refresh(worker_id)
+
+    def _step_back(self, worker_id: int) -> None:
+        """A slot whose newest weights are gone stands where it can go on."""
+        newest = self.slots[worker_id].newest
+        if newest.params is not None or not (self.has_params and self.has_held):
+            return
+        if (self.graph.had_params(newest) or "").startswith(HELD):
+            self.scores.reached[worker_id] = self.graph.resume_point(newest).step
+
+
+_APPLY: Mapping[type, Any] = {
+    CheckpointRecord: RunState._apply_checkpoint,
+    Late: RunState._apply_late,
+    Generation: RunState._apply_generation,
+    Best: RunState._apply_best,
+    Removal: RunState._apply_removal,
+    Loss: RunState._apply_loss,
+    Lease: RunState._apply_lease,
+    Opening: RunState._apply_opening,
+    Fact: RunState._apply_fact,
+    Save: lambda state, record: state.saves.add(record),
+    MutatorRecord: RunState._apply_mutator,
+}

@@ -1,0 +1,118 @@
+"""Compiled programs that outlive a run: another seed or sweep does not compile again.
+
+A run uses the programs of an earlier one in this process if its functions are the same
+objects and read the same variables, and if meta_params and batches have the same
+structure, shapes and dtypes under the same settings of JAX. Programs get all arrays as
+arguments, so nothing of the earlier run is kept but what its functions hold; and what
+was compiled of a function is dropped together with the function.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+import weakref
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from population.engines import jax_settings
+from population.engines.stacked import captures
+from population.engines.stacked.captures import Captures
+from population.engines.stacked.columns import Columns
+from population.engines.stacked.member import MemberFunctions
+from population.engines.stacked.programs import Programs
+
+_MOST = 16  # Sets of functions, shapes and settings.
+
+Functions = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+
+
+class _Entry(NamedTuple):
+    programs: Programs
+    captures: Captures
+    alive: list[Any]  # Weak references: they remove the entry.
+
+
+_entries: dict[Any, _Entry] = {}  # In the order of their last use.
+_lock = threading.Lock()
+
+
+def programs(
+    functions: Functions,
+    columns: Columns,
+    batch: Any,
+    evaluation: Any,
+    keep: Collection[str] = (),
+) -> Programs:
+    """The programs of these functions, of an earlier run if they fit.
+
+    Args:
+        functions: `init`, `step` and `evaluate`.
+        columns: How meta_params become scalars.
+        batch: One batch of one member, as `step` gets it.
+        evaluation: What `evaluate` gets as its batch.
+        keep: Names of injected numbers that `step` changes by itself.
+
+    Raises:
+        ValueError, TypeError: `Member` refuses the functions.
+    """
+
+    def made() -> Programs:
+        return Programs(MemberFunctions(*functions, columns, batch, evaluation, keep))
+
+    if not all(map(callable, functions)) or None in map(captures.reference, functions):
+        return made()  # Without a reference nothing says when a function is gone.
+    shapes = columns.signature, _signature(batch), _signature(evaluation)
+    key = (*map(captures.identity, functions), *shapes, frozenset(keep), _settings())
+    with _lock:
+        entry = _entries.pop(key, None)
+        if entry is not None and entry.captures.same(functions):
+            _entries[key] = entry
+            return entry.programs
+    found = made()
+    with _lock:
+        alive = [_watched(key, function) for function in functions]
+        _entries[key] = _Entry(found, Captures(functions), alive)
+        while len(_entries) > _MOST:
+            _entries.pop(next(iter(list(_entries))), None)
+    return found
+
+
+def clear() -> None:
+    """Drop all that was compiled."""
+    with _lock:
+        _entries.clear()
+
+
+def _watched(key: Any, function: Callable[..., Any]) -> Any:
+    """A weak reference that removes an entry when the function is gone."""
+    target: Any = function
+    if isinstance(function, types.MethodType):
+        target = function.__self__
+    # No lock: the collector calls this wherever it likes. One pop is atomic.
+    return weakref.ref(target, lambda _: _entries.pop(key, None))
+
+
+def _signature(tree: Any) -> Any:
+    """A key for a pytree's structure, shapes and dtypes on the device."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(map(_look, leaves))
+
+
+def _look(leaf: Any) -> tuple[Any, ...]:
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype), False
+    array = jnp.asarray(leaf)
+    return array.shape, array.dtype, getattr(array, "weak_type", False)
+
+
+def _settings() -> Any:
+    """A key for the settings of JAX under which the functions are traced."""
+    values = jax_settings.values()
+    return jax_settings.trace_context(), repr(
+        sorted(values.items(), key=lambda p: p[0])
+    )

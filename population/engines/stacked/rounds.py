@@ -1,0 +1,245 @@
+"""The rounds of a stacked population: training, reports, decisions, saves."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from population.base.errors import PopulationError
+from population.base.types import Checkpoint, InMemory
+from population.engines.stacked import arguments, setup
+from population.engines.stacked.lease import EngineLease, Trained
+from population.engines.stacked.placement import key_of
+from population.engines.stacked.tuner import Impossible
+from population.run.population_lease import SlotWork
+
+if TYPE_CHECKING:
+    from population.engines.stacked.member import MemberFunctions
+    from population.engines.stacked.states import Values
+
+_SAVING = (OSError, RuntimeError, MemoryError, TypeError, ValueError)
+
+
+class PopulationTrainer:
+    """Trains all members round by round.
+
+    Args:
+        lease: The population.
+        parts: States, batches and programs.
+        request: What the user asks for.
+
+    Attributes:
+        rounds: Rounds so far.
+        overhead_s: Seconds for recording, decisions and copies, without saving.
+    """
+
+    def __init__(
+        self,
+        lease: EngineLease,
+        parts: setup.Parts,
+        request: arguments.Request,
+    ) -> None:
+        self._lease = lease
+        self._slots: list[SlotWork] = []  # As they are trained.
+        self._parts = parts
+        self._save_every = request.options.save_every
+        self._shared = request.source.kind == "shared"
+        self._member: MemberFunctions = parts.member
+        self._reported: dict[InMemory, tuple[int, str, int]] = {}
+        self._kept: Collection[Any] = ()  # What outlives the round.
+        self._ids: list[str] = []  # The generations that are being trained.
+        self._whole = True  # Whether the rows hold what was last reported.
+        self.rounds = 0
+        self.overhead_s = 0.0
+
+    def train(self, stop: threading.Event) -> None:
+        """Train until the run has ended, then save all states that are not saved.
+
+        They are saved too if an error comes while the rows hold the states that were
+        reported last: from the first batches of a round, or from tracing a step.
+        """
+        try:
+            while not (self._lease.finished or stop.is_set()):
+                start = time.perf_counter()
+                active = self._prepare()
+                self.overhead_s += time.perf_counter() - start
+                if not active:
+                    continue  # Another process has ended the run.
+                start = time.perf_counter()
+                values = self._round(active)
+                if values is None:
+                    self._parts.begin_again()
+                    continue
+                self._parts.tuner.trained(time.perf_counter() - start)
+                self._parts.watch.trained(active, self._slots)
+                self._report(active, values)
+                self.rounds += 1
+                if self.rounds == 1:
+                    self._parts.record()
+                self._parts.tune()
+                self._lease.of.check_progress()
+        except BaseException as error:
+            if isinstance(error, Exception) and self._whole:
+                self._rescue(error)
+            raise
+        self._save_rest()
+
+    def _rescue(self, error: BaseException) -> None:
+        """Save what can be saved; if that fails, add a note to the error."""
+        try:
+            self._save_rest()
+        except (*_SAVING, PopulationError) as second:
+            reason = f"{type(second).__name__}: {second}"
+            error.add_note(f"The training since the last save is lost, too: {reason}")
+
+    def _prepare(self) -> list[int]:
+        """Fill the rows with the states to train, and return the slots to train."""
+        lease, placement = self._lease, self._parts.placement
+        with lease.of.view():
+            if self.rounds:  # The first one may take long: it compiles.
+                lease.of.renew()
+            self._check_claim()
+            slots = self._present()
+            active = self._active(slots)
+            pinned = lease.of.needed()
+        before, self._slots = self._ids, slots
+        self._ids = [slot.generation_id for slot in slots]
+        waiting = sorted(set(range(len(slots))) - set(active))
+        needed = pinned | {key_of(slots[w].newest) for w in waiting}
+        placement.snapshot(needed)
+        if waiting or before != self._ids or self._moved(slots):
+            self._whole = False  # Should a copy fail.
+            placement.bring({w: slots[w] for w in active})
+            self._whole = True
+        placement.drop_all_but(needed)
+        for w in waiting:
+            placement.clear(w)  # The row is trained too, but its result is dropped.
+        self._kept = pinned | placement.snapshots.keys()
+        return active
+
+    def _moved(self, slots: Sequence[SlotWork]) -> bool:
+        """Whether a slot continues from another state than its row has reported."""
+        newest = (slot.newest.params for slot in slots)
+        return not all(map(operator.is_, newest, self._parts.placement.holds))
+
+    def _present(self) -> list[SlotWork]:
+        """The work of all slots, whose states are in memory or saved.
+
+        Another process may have decided after the last report that a slot continues
+        from a state that training has overwritten: it is set back to a save.
+        """
+        slots = self._lease.of.slots()
+        if self._moved(slots):
+            known = self._parts.placement.keys()
+            newest = [slot.newest.params for slot in slots]
+            lost = [
+                w
+                for w, key in enumerate(newest)
+                if isinstance(key, InMemory) and key not in known
+            ]
+            if lost:
+                self._lease.of.resume(lost)
+                slots = self._lease.of.slots()
+        if all(slot.waits for slot in slots):
+            self._lease.of.unblock()
+            slots = self._lease.of.slots()
+        return slots
+
+    def _active(self, slots: Sequence[SlotWork]) -> list[int]:
+        """The slots to train: those that do not wait for a decision."""
+        active = [w for w, slot in enumerate(slots) if not slot.waits]
+        if active and self._shared:
+            lowest = min(slots[w].newest.step for w in active)
+            active = [w for w in active if slots[w].newest.step == lowest]
+        return active
+
+    def _check_claim(self) -> None:
+        if taken := self._lease.of.taken():
+            raise RuntimeError(
+                f"Slots {taken} were taken over by another process, but a stacked "
+                "population trains all of them. Stop that process, and run this again."
+            )
+
+    def _round(self, active: Sequence[int]) -> Values | None:
+        """Train all rows for one round; None: the way of batching is impossible."""
+        try:
+            return self._trained(active)
+        except Impossible:  # Its frames hold states: they end before others are made.
+            return None
+
+    def _trained(self, active: Sequence[int]) -> Values:
+        """The values of a round; those of waiting slots are to be ignored."""
+        parts, steps = self._parts, self._parts.placement.steps
+        waits = np.ones(len(steps), np.bool_)
+        waits[active] = False
+        for chunk in range(1, parts.chunks + 1):
+            # Waiting slots get the batches of an active one: no other is requested.
+            asked = np.where(waits, steps[active[0]], steps)
+            rows = active[:1] if self._shared else slice(None)
+            batches = parts.feed.take(asked[rows].tolist())
+            steps += parts.length
+            self._whole = False
+            with parts.tuner.guarded():
+                if chunk < parts.chunks:
+                    parts.states.train(batches)
+                else:
+                    values = parts.states.finish(batches)
+        return values
+
+    def _report(self, active: Sequence[int], values: Values) -> None:
+        """Report the round; every `save_every` rounds, save the states before."""
+        saves = (self.rounds + 1) % self._save_every == 0
+        host = self._parts.states.host() if saves else None
+        snapshots = list(self._parts.placement.snapshots) if saves else []
+        before = self._lease.recording_s
+
+        def reports() -> Iterator[Trained]:
+            yield from self._saves(snapshots)
+            for w in active:
+                value, metrics = values[w]
+                params = InMemory() if host is None else self._member.saved(host(w))
+                place = w, self._ids[w], int(self._parts.placement.steps[w])
+                yield Trained(*place, params, value, self._member.metrics(metrics))
+
+        gone = [key for key in self._reported if key not in self._kept]
+        params = self._lease.report(reports(), gone)[-len(active) :]
+        start = time.perf_counter()
+        self._reported = {k: p for k, p in self._reported.items() if k in self._kept}
+        for w, key in zip(active, params, strict=True):
+            self._parts.placement.set_held(w, key)
+            if isinstance(key, InMemory):
+                step = int(self._parts.placement.steps[w])
+                self._reported[key] = w, self._ids[w], step
+        self._whole = True
+        self.overhead_s += self._lease.recording_s - before
+        self.overhead_s += time.perf_counter() - start
+
+    def _save_rest(self) -> None:
+        """Save the states that only this process has."""
+        with self._lease.of.view():
+            newest = [slot.newest.params for slot in self._lease.of.slots()]
+            keys = {key for key in newest if isinstance(key, InMemory)}
+            keys |= self._lease.of.needed()
+        self._lease.report(self._saves(keys))
+
+    def _saves(self, keys: Iterable[Any]) -> Iterator[Trained]:
+        """Reports with the states of keys that were reported as held."""
+        roots: dict[Any, list[Checkpoint]] = {}
+        for slot in self._lease.of.slots():
+            if isinstance(slot.newest.params, InMemory):
+                roots.setdefault(slot.newest.params, []).append(slot.newest)
+        held = [
+            key for key in keys if isinstance(key, InMemory) and key in self._reported
+        ]
+        for key, flat in self._parts.placement.on_host(sorted(held)):
+            place = self._reported[cast(InMemory, key)]
+            tree = self._member.saved(flat)
+            yield Trained(*place, tree)
+            for root in roots.get(key, ()):
+                if root.ref != place[1:]:  # A branch that was not trained yet has it.
+                    yield Trained(root.worker_id, *root.ref, tree)

@@ -1,0 +1,149 @@
+"""Chooses how the members of a run are batched."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import statistics
+from collections.abc import Iterator
+
+from population.engines.stacked import autotune
+from population.engines.stacked.builder import Builder
+from population.engines.stacked.lease import EngineLease
+from population.engines.stacked.programs import Programs
+
+logger = logging.getLogger("population")
+_LAST = 5  # Rounds whose median is the time of a round.
+_LEAST = 3  # Rounds before anything is decided.
+
+
+class Impossible(Exception):
+    """The members cannot be trained in the present way, and there is another one."""
+
+
+class Tuner:
+    """The way of batching: the one that is named, recorded or known, or a likely one.
+
+    A likely one is kept until the rounds so far show that trying the others pays.
+
+    Args:
+        lease: The run.
+        found: The user's functions, compiled.
+        builder: Makes trials.
+        asked: What the user asks for: a way of batching, or "auto".
+
+    Attributes:
+        batching: The present way.
+        settled: Whether no others will be tried.
+        keep: Whether later processes should use it without a trial.
+    """
+
+    def __init__(
+        self, lease: EngineLease, found: Programs, builder: Builder, asked: str
+    ) -> None:
+        self._lease, self._programs, self._builder = lease, found, builder
+        self._rest = list(builder.ways)  # Those that have not failed.
+        self._rounds = 0
+        self._first_s = 0.0
+        self._seconds: collections.deque[float] = collections.deque(maxlen=_LAST)
+        self._trained_s = 0.0
+        self.settled = True
+        self.keep = len(builder.ways) > 1
+        if asked != "auto":
+            self.batching = asked
+            return
+        recorded = lease.of.facts(builder.fact).get(builder.fact)
+        known = found.fastest.get(builder.place)
+        if recorded is not None:
+            self.batching = recorded
+            logger.info("members are batched by %s, as before", self.batching)
+        elif known is not None:
+            self.batching = known
+            logger.info("members are batched by %s, as in an earlier run", known)
+        else:
+            self.batching, reason = autotune.likely(
+                builder.ways, builder.platform, found.member.cost
+            )
+            self.settled, self.keep = len(builder.ways) == 1, False
+            logger.info("members are batched by %s, %s", self.batching, reason)
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Where training runs: tell an impossible way of batching from other errors.
+
+        Raises:
+            Impossible: The first round failed, and there is another way: `instead`.
+        """
+        try:
+            yield
+        except autotune.IMPOSSIBLE as error:
+            self._rest = [way for way in self._rest if way != self.batching]
+            if self._rounds or self.settled or not self._rest:
+                raise
+            logger.warning("members cannot be batched by %s: %s", self.batching, error)
+            raise Impossible from None
+
+    def instead(self) -> str:
+        """Switch to the first of the ways that have not failed."""
+        self.batching = self._rest[0]
+        return self.batching
+
+    def trained(self, seconds: float) -> None:
+        """Take in how long a round took."""
+        self._rounds += 1
+        self._trained_s += seconds
+        if self._rounds == 1:
+            self._first_s = seconds
+            return
+        self._seconds.append(seconds)
+        # Kept for later runs, which do not compile and so cannot see it.
+        key = self.batching, self._builder.place
+        found = self._first_s - self._round_s
+        known = self._programs.compile_s.get(key, 0.0)
+        self._programs.compile_s[key] = max(known, found)
+
+    def is_due(self) -> bool:
+        """Whether the other ways are to be tried now."""
+        if self.settled or self._rounds < _LEAST:
+            return False
+        compile_s = self._programs.compile_s[self.batching, self._builder.place]
+        return autotune.pays(self._left_s(), compile_s, len(self._rest))
+
+    def choose(self) -> str:
+        """Try the ways, and switch to the fastest."""
+        steps = self._builder.trial_length
+        what = f"{steps} steps of all members"
+        self.settled = True
+        try:
+            choice = autotune.fastest(self._builder.trial, what, self._rest)
+        except autotune.IMPOSSIBLE as error:  # There is no room for copies.
+            logger.warning("ways of batching cannot be tried: %s", error)
+            return self.batching
+        finally:
+            self._builder.end_trials()
+        self.batching, self.keep = choice
+        if choice.keep:
+            self._programs.fastest[self._builder.place] = choice.batching
+        return self.batching
+
+    def stay(self, batching: str, error: Exception) -> None:
+        """Keep a way, as there is no memory to switch to the one that was chosen."""
+        logger.warning("members cannot be batched by %s: %s", self.batching, error)
+        self._programs.fastest.pop(self._builder.place, None)
+        self.batching, self.keep = batching, False
+
+    @property
+    def _round_s(self) -> float:
+        return statistics.median(self._seconds)
+
+    def _left_s(self) -> float:
+        """Seconds of training left, by the limits of steps, reports and seconds.
+
+        A run without any counts as half done.
+        """
+        rounds = self._lease.rounds_left(self._builder.steps_per_report)
+        limits = [self._lease.seconds_left()]
+        limits += [None if rounds is None else rounds * self._round_s]
+        left = [limit for limit in limits if limit is not None]
+        return min(left, default=self._trained_s)

@@ -1,0 +1,147 @@
+"""What a loop of the two calls asks for: other work, and to wait for it no longer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from population.base import codec
+from population.base.errors import ParamsError
+from population.base.types import ActiveWorker, InMemory
+from population.core import reports
+from population.core.known import check_id
+from population.core.owners import UNCLAIMED
+from population.run.liveness import LeaseHolder
+from population.run.open_run import OpenRun
+from population.run.transaction import Transaction
+
+
+def poll(
+    run: OpenRun, worker_id: Any, generation_id: Any, step: Any
+) -> ActiveWorker | None:
+    """The slot's work if it is not this generation; None to carry on."""
+    if run.closed or run.journal.read_only:
+        run.check_open(to_train=True)
+    worker_id = check_id(run.size, worker_id)
+    step = codec.integer(step, "step")
+    with run.lock.lock:
+        state = run.state()
+        slot = state.slots[worker_id]
+        current = generation_id == slot.generation.generation_id
+        if current:
+            reports.check_step(slot.generation, step)
+            run.guards.idle.note(state, slot, step)
+            if run.leases.timeout is None:
+                return None
+        elif generation_id is not None and generation_id != "":
+            _check_superseded(run, worker_id, generation_id, step)
+        if run.leases.timeout is not None:
+            renew(run, run.all_holder, worker_id)
+        if current:
+            return None
+    return resume(run, worker_id)
+
+
+def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
+    """The slot at its resume point; a new generation if that lies further back."""
+
+    def work(tx: Transaction) -> ActiveWorker:
+        tx.resume(worker_id, reader)
+        return run.active(worker_id)
+
+    with run.lock.lock:
+        newest, reader = run.state().slots[worker_id].newest, run.reader
+        there = reader is not None or type(newest.params) is not InMemory
+        if there and run.graph.resume_point(newest) is newest:
+            found = run.active(worker_id)
+        else:
+            found = run.transact(work)
+    run.lock.drain()
+    return found
+
+
+def renew(
+    run: OpenRun, holder: LeaseHolder | None, worker_id: int, grace: float = 0.0
+) -> None:
+    """Renew a slot's lease if it is this holder's, and if that is due.
+
+    Called with the lock.
+
+    Args:
+        run: The run.
+        holder: The holder; None: a loop that polls without a claim.
+        worker_id: The slot.
+        grace: Seconds that it may be silent beyond the timeout.
+    """
+    state, rules = run.state(), run.leases
+    owner = rules.owner(state, worker_id)
+    text = None if holder is None else holder.text
+    own = owner == (text or UNCLAIMED) or not (holder or owner)
+    if not own or not (grace or rules.due(state, worker_id, run.clock())):
+        return
+
+    def work(tx: Transaction) -> None:
+        if rules.owner(tx.state, worker_id) == owner:  # No other was quicker.
+            tx.do(rules.renew(tx.state, text, worker_id, tx.at, grace))
+
+    run.transact(work)
+
+
+def _check_superseded(
+    run: OpenRun, worker_id: int, generation_id: Any, step: int
+) -> None:
+    """Look at a poll that names another generation than the slot's present one."""
+    name = reports.check_generation_id(generation_id)
+    generation = run.graph.generation(name)
+    if generation is None:
+        run.log_once(name, "is unknown; the slot was handed out")
+    elif generation.worker_id == worker_id:
+        reports.check_step(generation, step)
+
+
+def give_up(
+    run: OpenRun, worker_ids: Iterable[Any], *, exactly: bool = False, ask: bool = True
+) -> None:
+    """Wait for slots no longer, until they are trained further.
+
+    Args:
+        run: The run.
+        worker_ids: The slots.
+        exactly: Whether all others are waited for again.
+        ask: Whether the mutator is shown a value that is known: there may be no further
+            report.
+    """
+    slots = {check_id(run.size, worker_id) for worker_id in worker_ids}
+
+    def work(tx: Transaction) -> None:
+        lost = slots if exactly else slots | tx.state.lost
+        run.deciding.give_up(tx, lost, ask=ask)
+
+    with run.lock.lock:
+        run.transact(work)
+    run.lock.drain()
+
+
+def with_arrays(run: OpenRun, worker_id: int, found: ActiveWorker) -> ActiveWorker:
+    """The work with its arrays; if they were removed meanwhile, what came after.
+
+    Raises:
+        ParamsError: They cannot be read.
+    """
+    while type(found.params) is not InMemory:
+        try:
+            return found._replace(params=run.params.load(found.params))
+        except ParamsError:
+            newer = resume(run, worker_id)
+            if newer.params == found.params:
+                raise
+            found = newer
+    return found
+
+
+def claim_weights(run: OpenRun) -> None:
+    """From now on the library keeps the weights of a run."""
+    with run.lock.lock:
+        run.check_open(to_train=True)
+        if not run.graph.keeps_weights:
+            run.transact(lambda tx: tx.claim_weights())

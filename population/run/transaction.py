@@ -1,0 +1,132 @@
+"""One transaction of an open run: records are written, then applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from population.base import codec
+from population.base.types import Checkpoint, Event
+from population.core import branching
+from population.core.graph import JournalGraph
+from population.core.state import RunState
+from population.core.step import EncodedReport, Moment, Note, Restart, Step
+from population.journal.base import Journal
+from population.journal.records import CheckpointRecord, Fact, Late, Record
+
+Result = TypeVar("Result")
+
+
+def within(journal: Journal, work: Callable[[], Result]) -> Result:
+    """The result of work in a transaction, which ends even if a Ctrl-C comes late."""
+    transaction = journal.transaction()
+    try:
+        with transaction:
+            return work()
+    except BaseException as error:
+        transaction.__exit__(type(error), error, None)
+        raise
+
+
+class Before(NamedTuple):
+    """How far a run had come before a transaction.
+
+    Attributes:
+        row: The last row.
+        furthest: The greatest step of any slot.
+        best: The score of the best checkpoint.
+    """
+
+    row: int
+    furthest: int
+    best: float
+
+
+class Transaction:
+    """What is done within a transaction; its effects follow after the commit.
+
+    Args:
+        journal: Its transaction is open.
+        state: What is known; changed by `do` alone.
+        graph: All checkpoints.
+        at: When.
+
+    Attributes:
+        records: What was written so far.
+        notes: What is to be logged after the commit.
+        events: What `on_event` is to be told after the commit.
+        restarts: The slots that began a generation.
+        tells: Whether events are wanted.
+        reader: The session that trains all slots, if it is this one: weights in the
+            memory of others do not count for it.
+        before: How far the run had come before.
+    """
+
+    tells = False
+    reader: str | None = None
+
+    def __init__(
+        self, journal: Journal, state: RunState, graph: JournalGraph, at: Moment
+    ) -> None:
+        self._journal = journal
+        self.state, self.graph, self.at = state, graph, at
+        self.records: list[Record] = []
+        self.notes: list[Note] = []
+        self.events: list[Event] = []
+        self.restarts: list[Restart] = []
+        self.before = Before(state.row, state.furthest, state.best.score)
+
+    def do(self, step: Step) -> None:
+        """Write a step's records, and apply them to what is known."""
+        if step.records:
+            self.records += step.records  # What fails may have been written in part.
+            self._journal.write(step.records)
+            apply, about = self.state.apply, step.about
+            for record in step.records:
+                apply(record, about)
+            if self.state.must_reread:
+                self.state.settle()
+        if step.notes:
+            self.notes += step.notes
+        if step.restart is not None:
+            self.restarts.append(step.restart)
+
+    def recorded(self, report: EncodedReport) -> bool:
+        """Whether this has recorded the params of a report."""
+        kinds = CheckpointRecord, Late
+        texts = (r.params for r in self.records if isinstance(r, kinds))
+        return report.params_text in texts
+
+    def resume(self, worker_id: int, reader: str | None, reason: str = "") -> None:
+        """Have a slot go back to its resume point.
+
+        Args:
+            worker_id: The slot.
+            reader: The session in whose memory the weights may be; None: in no memory.
+            reason: Open a generation in any case, for this reason.
+        """
+        state, graph = self.state, self.graph
+        point = graph.resume_point(state.slots[worker_id].newest)
+        self.within_reach(point, reader, state.row)
+        self.do(branching.resume(state, graph, worker_id, self.at, reason))
+
+    def within_reach(
+        self, point: Checkpoint, reader: str | None, row: int
+    ) -> Checkpoint:
+        """A resume point, or the one before it whose weights are not elsewhere.
+
+        Args:
+            point: The resume point.
+            reader: As in `resume`.
+            row: After which row of the journal those elsewhere were gone.
+        """
+        while lost := branching.out_of_reach(self.graph, point, reader, row):
+            self.do(lost)
+            point = self.graph.resume_point(self.graph.at(point.row))
+        return point
+
+    def claim_weights(self) -> None:
+        """Record that from now on the library keeps the weights, if it is new."""
+        if not self.graph.keeps_weights:
+            text = codec.encode(self.state.row)
+            self.do(Step((Fact("claimed", text),)))

@@ -1,0 +1,66 @@
+"""What the kit asks of a run beyond the controller's public methods."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from population.controller import PopulationController
+from population.journal.records import MutatorRecord
+from population.journal.sqlite import SqliteJournal
+from population.run import deadlock, polls
+
+
+def end_nothing(controller: PopulationController) -> None:
+    """Let a run go on that makes no progress: a script or a budget ends it."""
+    controller.open_run.guards.end_nothing()
+
+
+def waits(controller: PopulationController, worker_id: int) -> bool:
+    """Whether a slot waits for a decision, or for the end of the run."""
+    run = controller.open_run
+    with run.lock.lock:
+        return run.waits(worker_id)
+
+
+def wait_at(controller: PopulationController, worker_id: int) -> int | None:
+    """The step at which a slot waits, or None."""
+    run = controller.open_run
+    with run.lock.lock:
+        return run.decider.wait_at(run.state(), worker_id)
+
+
+def live(controller: PopulationController) -> Sequence[int]:
+    """The worker ids of the slots that are waited for, ascending."""
+    run = controller.open_run
+    with run.lock.lock:
+        return run.state().live
+
+
+def give_up(controller: PopulationController, slots: Collection[int]) -> None:
+    """Give up exactly these slots, without showing the mutator a value again."""
+    polls.give_up(controller.open_run, slots, exactly=True, ask=False)
+
+
+def why_it_never_ends(controller: PopulationController, waiting: Sequence[int]) -> str:
+    """The error text of a run in which all of these slots wait for a decision."""
+    return deadlock.never(controller.open_run, waiting)
+
+
+def mutator_state(journal: SqliteJournal) -> str:
+    """The mutator's state as the journal keeps it; "" if there is none yet."""
+    recorded = journal.all(MutatorRecord)
+    return recorded[0].state if recorded else ""
+
+
+@contextlib.contextmanager
+def each_statement(
+    journal: SqliteJournal, call: Callable[[], object]
+) -> Iterator[None]:
+    """Call something at each SQL statement that is executed within the block."""
+    connection = journal.raw
+    connection.set_trace_callback(lambda statement: call())
+    try:
+        yield
+    finally:
+        connection.set_trace_callback(None)

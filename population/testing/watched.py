@@ -1,0 +1,227 @@
+"""Wraps a mutator to check what goes into each call, and what comes out of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from population.base import codec
+from population.base.interfaces import Mutator, PopulationView
+from population.base.types import Branch, Ref, Report
+from population.testing.runner import ScriptRunner
+
+STORABLE = "keeps its state as plain data that can be stored and read back"
+ARGUMENTS = "leaves its arguments as they were"
+SAME_OBJECT = "returns the same state object when nothing has changed"
+PURE = "decides the same when it is asked again with the same arguments"
+DIVERGED = "copies no checkpoint that has diverged"
+DEAD = "branches only from checkpoints whose params are kept"
+
+
+class WatchedMutator(Mutator[Any]):
+    """Calls another mutator, and notes the promises that it breaks.
+
+    Args:
+        mutator: The other mutator.
+        breaches: Gets the first breach of each promise.
+    """
+
+    def __init__(self, mutator: Mutator[Any], breaches: Breaches) -> None:
+        self._mutator = mutator
+        self._breaches = breaches
+        self._kind: type = type(None)
+
+    def init(self, view: PopulationView) -> Any:
+        """The other mutator's first state; it is asked twice."""
+        state = self._mutator.init(view)
+        self._kind = type(state)
+        text = self._stored(state)
+        again = self._mutator.init(view)
+        if _text(again) != text:
+            self._breaches.note(
+                PURE, f"init returned {_shortly(state)}, then {_shortly(again)}."
+            )
+        return state
+
+    def update(
+        self, state: Any, report: Report, view: PopulationView
+    ) -> tuple[Any, Mapping[int, Branch]]:
+        """The other mutator's decision; it is asked twice."""
+        spare = copy.deepcopy(view.rng)
+        before = _text(state), _seen(report, view)
+        following, branches = self._mutator.update(state, report, view)
+        text = before[0] if following is state else self._stored(following)
+        if self._arguments_kept(before, state, report, view):
+            if following is not state and not branches and text == before[0]:
+                what = f"update returned an equal copy of {_shortly(state)}."
+                self._breaches.note(SAME_OBJECT, what)
+            result = text, _plain(branches)
+            self._ask_again(result, (state, report), view, spare)
+        for worker_id, branch in branches.items():
+            self._check_parent(worker_id, branch, view)
+        return following, branches
+
+    def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
+        """Where the other mutator has a slot wait; it is asked twice."""
+        before = _text(state)
+        found = self._mutator.wait_at(state, worker_id, view)
+        again = self._mutator.wait_at(state, worker_id, view)
+        if _text(state) != before:
+            what = f"wait_at changed the state: {_change(before, _text(state))}."
+            self._breaches.note(ARGUMENTS, what)
+        if again != found:
+            what = f"wait_at of worker {worker_id} was {found}, then {again}."
+            self._breaches.note(PURE, what)
+        return found
+
+    def _stored(self, state: Any) -> str:
+        """The state as it is stored; a breach if it is not the same when read back."""
+        if type(state) is not self._kind:
+            what = (
+                f"update returned a {type(state).__name__}, init a "
+                f"{self._kind.__name__}: {_shortly(state)}."
+            )
+            self._breaches.note(STORABLE, what)
+        try:
+            text = codec.encode(state, "the state", records=True)
+            again = codec.decode(text, type(state))
+            back = codec.encode(again, "the state", records=True)
+        except (TypeError, ValueError, LookupError, NameError) as error:
+            what = f"the state is {_shortly(state)}: {error}"
+            self._breaches.note(STORABLE, what)
+            return _text(state)
+        if type(again) is not type(state) or back != text:
+            what = f"{_shortly(state)} came back as {_shortly(again)}."
+            self._breaches.note(STORABLE, what)
+        return text
+
+    def _arguments_kept(
+        self,
+        before: tuple[str, str],
+        state: Any,
+        report: Report,
+        view: PopulationView,
+    ) -> bool:
+        names = ("state", "report and the newest checkpoints")
+        after = _text(state), _seen(report, view)
+        for name, old, new in zip(names, before, after, strict=True):
+            if old != new:
+                what = f"update changed the {name} in place: {_change(old, new)}."
+                self._breaches.note(ARGUMENTS, what)
+        return before == after
+
+    def _ask_again(
+        self,
+        result: tuple[str, dict[int, Any]],
+        arguments: tuple[Any, Report],
+        view: PopulationView,
+        rng: np.random.Generator,
+    ) -> None:
+        same = cast(PopulationView, _SameNumbers(view, rng))
+        following, branches = self._mutator.update(*arguments, same)
+        again = _text(following), _plain(branches)
+        for name, old, new in zip(("states", "branches"), result, again, strict=True):
+            if old != new:
+                what = f"asked again, update returned other {name}: "
+                self._breaches.note(PURE, f"{what}{_change(str(old), str(new))}.")
+
+    def _check_parent(
+        self, worker_id: int, branch: Branch, view: PopulationView
+    ) -> None:
+        """A parent must be kept, and finite unless it is the slot's own newest one."""
+        parent = branch.parent
+        if parent is None:
+            return
+        own = parent.row == view.newest(worker_id).row
+        if parent.diverged and not own:
+            what = (
+                f"worker {worker_id} was to go on from worker {parent.worker_id} at "
+                f"step {parent.step}, whose value is {parent.value}."
+            )
+            self._breaches.note(DIVERGED, what)
+        point = view.graph.resume_point(parent)
+        if point.params is not None and not self._breaches.keeps(point.ref):
+            what = (
+                f"worker {worker_id} was to go on from worker {point.worker_id} at "
+                f"step {point.step}, whose params may be removed by now. Keep a Ref to "
+                "it in the state to keep them."
+            )
+            self._breaches.note(DEAD, what)
+
+
+class Breaches(dict[str, tuple[int, str]]):
+    """The first breach of each promise: the position in the script, and what was seen.
+
+    Attributes:
+        run: The run that is watched.
+    """
+
+    run: ScriptRunner
+
+    def note(self, promise: str, what: str) -> None:
+        """Note a breach, unless there is one of this promise already."""
+        self.setdefault(promise, (self.run.position, what))
+
+    def keeps(self, ref: Ref) -> bool:
+        """Whether the params of a checkpoint are kept until this update."""
+        return ref in self.run.controller.reachable()
+
+
+class _SameNumbers:
+    """A view with another random generator."""
+
+    def __init__(self, view: PopulationView, rng: np.random.Generator) -> None:
+        self._view = view
+        self.rng = rng
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._view, name)
+
+
+def _text(state: Any) -> str:
+    try:
+        return codec.encode(state, "the state", records=True)
+    except (TypeError, ValueError):
+        return repr(state)
+
+
+def _seen(report: Report, view: PopulationView) -> str:
+    """All that a mutator could change; as text, because NaN is not equal to itself."""
+    return repr((report, [view.newest(w) for w in range(len(view.steps))]))
+
+
+def _plain(branches: Mapping[int, Branch]) -> dict[int, Any]:
+    return {
+        worker_id: (
+            None if branch.parent is None else branch.parent.ref,
+            repr(branch.meta_params),
+            branch.reason,
+        )
+        for worker_id, branch in sorted(branches.items())
+    }
+
+
+def _change(old: str, new: str) -> str:
+    """Where two texts differ, with some context."""
+    first = max(_alike(old, new) - 40, 0)
+    last = _alike(old[first:][::-1], new[first:][::-1]) - 20
+    shown = [text[first : len(text) - max(last, 0)] for text in (old, new)]
+    dots = "..." if first else ""
+    return f"from {dots}{_cut(shown[0])} to {dots}{_cut(shown[1])}"
+
+
+def _alike(one: str, two: str) -> int:
+    """The length of the common beginning."""
+    pairs = enumerate(zip(one, two, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(two)))
+
+
+def _shortly(value: Any) -> str:
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."

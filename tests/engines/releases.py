@@ -1,0 +1,12 @@
+"""Parts of JAX by the names that the installed release gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.experimental
+
+_newer: Any = jax
+_older: Any = jax.experimental
+x64 = (_newer if hasattr(jax, "enable_x64") else _older).enable_x64

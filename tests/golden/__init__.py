@@ -1,0 +1,1 @@
+"""Journals of random scripts as one version of the library has written them."""

@@ -1,0 +1,41 @@
+"""Records the golden journals anew.
+
+    python -m tests.golden.record
+
+To be run only when a change of behaviour is wanted and stands in CHANGELOG.md, never to
+make `tests/test_golden.py` pass: these journals say what runs of earlier versions did,
+and users go on with such runs. Look at what the test says before, and name it there.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import pathlib
+import tempfile
+
+from tests.golden import recording
+from tests.golden.scripts import played
+from tests.golden.tables import Tables
+
+
+def main() -> None:
+    """Play all scripts, write their journals, and say what they were made of."""
+    logging.disable(logging.CRITICAL)  # Half of what scripts do is worth a warning.
+    scripts: dict[int, Tables] = {}
+    calls: collections.Counter[str] = collections.Counter()
+    kinds: collections.Counter[str] = collections.Counter()
+    for seed in range(recording.SCRIPTS):
+        with tempfile.TemporaryDirectory() as folder:
+            stage = played(seed, pathlib.Path(folder))
+            scripts[seed] = stage.tables()
+        calls.update(stage.counts)
+        kinds[stage.kind] += 1
+    recording.save(scripts)
+    print(f"{recording.FILE.name}: {recording.FILE.stat().st_size} bytes")
+    print("scripts:", dict(sorted(kinds.items())))
+    print("calls:", dict(sorted(calls.items())))
+
+
+if __name__ == "__main__":
+    main()

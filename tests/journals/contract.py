@@ -1,0 +1,11 @@
+"""What every journal promises: a class of tests to inherit."""
+
+from __future__ import annotations
+
+from tests.journals.finding import Finding
+from tests.journals.recording import Recording
+from tests.journals.transactions import Transactions
+
+
+class JournalContract(Transactions, Recording, Finding):
+    """The promises of each method; say how to open a journal, as in `Opening`."""

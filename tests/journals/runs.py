@@ -1,0 +1,246 @@
+"""Runs to be recorded: a small one that can be told in a sentence, and random ones."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from population.base import codec
+from population.journal.base import Find, Journal
+from population.journal.checks import checksum
+from population.journal.records import (
+    Best,
+    CheckpointRecord,
+    Fact,
+    Generation,
+    Late,
+    Lease,
+    Loss,
+    MutatorRecord,
+    Opening,
+    Record,
+    Removal,
+    Save,
+)
+
+KINDS: tuple[Any, ...] = (Fact, Opening, Removal, Loss, Lease, Save, MutatorRecord)
+VALUES = (1.0, -2.5, 0.0, 1e308, -1e-300, math.nan, math.inf, -math.inf)
+PARAMS = ('"a"', '"b"', '"it\'s; DROP TABLE checkpoints --"', '{"!held":["t",1]}')
+
+
+def generation(
+    row: int, worker_id: int = 0, number: int = 0, meta_params: float = 1.0
+) -> Generation:
+    """A generation that begins at step 0."""
+    return Generation(
+        row,
+        f"run-{worker_id}-{number}",
+        worker_id,
+        number,
+        0,
+        codec.encode(meta_params),
+        codec.digest(meta_params),
+        "start",
+        float(row),
+    )
+
+
+def checkpoint(
+    row: int,
+    generation: int = 1,
+    step: int | None = None,
+    *,
+    parent: int | None = None,
+    params: str | None = None,
+    value: float | None = None,
+    metrics: str | None = None,
+    reports: int = 0,
+) -> CheckpointRecord:
+    """A checkpoint; its step is its row if none is given."""
+    return CheckpointRecord(
+        row,
+        generation,
+        row if step is None else step,
+        parent,
+        params,
+        int(value is not None),
+        value,
+        metrics,
+        float(row),
+        reports,
+        row,
+    )
+
+
+def late(
+    row: int,
+    checkpoint: int,
+    *,
+    params: str | None = None,
+    value: float | None = None,
+    metrics: str | None = None,
+    reports: int = 0,
+) -> Late:
+    """What came late for a checkpoint."""
+    has_value = int(value is not None)
+    about = (params, has_value, value, metrics, float(row), reports, row)
+    return Late(row, checkpoint, *about)
+
+
+def mutator_record(state: str, decisions: int) -> MutatorRecord:
+    """The mutator's state."""
+    return MutatorRecord(0, state, decisions, checksum(state, decisions))
+
+
+def record(journal: Journal, *records: Record) -> None:
+    """Write records in a transaction of their own."""
+    with journal.transaction():
+        journal.write(records)
+
+
+def break_off(
+    journal: Journal, error: type[BaseException], *records: Record
+) -> NoReturn:
+    """Write records in a transaction that an error ends."""
+    with journal.transaction():
+        journal.write(records)
+        raise error
+
+
+class Draft:
+    """Makes up the next records of a run; any numbers give one that can be recorded.
+
+    Attributes:
+        row: The last row.
+    """
+
+    def __init__(self) -> None:
+        self.row = 0
+        self._generations: list[Generation] = []
+        self._checkpoints: list[CheckpointRecord] = []
+        self._brought: dict[int, tuple[bool, bool]] = {}
+        self._changes = 0
+        self._best_row = -1
+
+    def copy(self) -> Draft:
+        """The same, to go back to when a transaction is rolled back."""
+        return copy.deepcopy(self)
+
+    def next(self, what: int, rng: random.Random) -> Record:
+        """A record of the kind that a number says, if there can be one now."""
+        if not self._generations or what == 0:
+            return self._generation(rng)
+        if what <= 4 or not self._checkpoints:
+            return self._checkpoint(rng)
+        if what <= 6:
+            return self._late(rng)
+        if what == 7 and self._best_row < self.row:
+            self._best_row = self.row
+            return Best(self.row, rng.choice(self._checkpoints).row, self.row)
+        return self._beside(what, rng)
+
+    def _generation(self, rng: random.Random) -> Generation:
+        worker_id = rng.randrange(3)
+        number = sum(g.worker_id == worker_id for g in self._generations)
+        self.row += 1
+        found = generation(self.row, worker_id, number, rng.choice((1.0, 2.0)))
+        self._generations.append(found)
+        return found
+
+    def _checkpoint(self, rng: random.Random) -> CheckpointRecord:
+        own = rng.choice(self._generations)
+        taken = {c.step for c in self._checkpoints if c.generation == own.row}
+        step = rng.choice([step for step in range(99) if step not in taken][:5])
+        older = [None, *(c.row for c in self._checkpoints if c.step <= step)]
+        self.row += 1
+        found = checkpoint(
+            self.row,
+            own.row,
+            step,
+            parent=rng.choice(older),
+            params=rng.choice((None, *PARAMS)),
+            value=rng.choice((None, *VALUES)),
+            metrics=rng.choice((None, '{"a":1}')),
+            reports=self.row,
+        )
+        self._checkpoints.append(found)
+        self._brought[found.row] = (False, found.has_value == 1)
+        return found
+
+    def _late(self, rng: random.Random) -> Record:
+        first = rng.choice(self._checkpoints)
+        params, value = self._brought[first.row]
+        if params and value:
+            return self._checkpoint(rng)
+        bring = rng.choice([(not params, not value), (not params, False)])
+        self.row += 1
+        found = late(
+            self.row,
+            first.row,
+            params=rng.choice(PARAMS) if bring[0] else None,
+            value=rng.choice(VALUES) if bring[1] else None,
+            metrics=rng.choice((None, '{"b":2}')),
+            reports=self.row,
+        )
+        self._brought[first.row] = (params or bring[0], value or bring[1])
+        return found
+
+    def _beside(self, what: int, rng: random.Random) -> Record:
+        self._changes += 1
+        worker_id, time = rng.randrange(3), float(self._changes)
+        owner = rng.choice((None, "", '["host"]'))
+        choices: Sequence[Record] = (
+            Removal(rng.randrange(self.row + 1), rng.choice(PARAMS), "unreachable"),
+            Loss(self.row, "[1]", rng.choice((None, 1)), time),
+            Lease(worker_id, owner, time, 0.5, None, self._changes),
+            Save(rng.choice(PARAMS), self.row, "run-0-0", 1, 10),
+            Fact(rng.choice("ab"), str(self._changes)),
+            mutator_record(str(self._changes), self._changes),
+            Opening(self.row, time, owner),
+        )
+        return choices[what % len(choices)]
+
+
+def random_find(rng: random.Random) -> Find:
+    """A question about checkpoints of a random run."""
+    low, high = sorted((rng.randrange(20), rng.randrange(20)))
+    after, upto = sorted((rng.randrange(40), rng.randrange(60)))
+    choices: dict[str, Any] = {
+        "generation_id": rng.choice(("run-0-0", "run-1-0", "run-0-1", "none-0-0")),
+        "after": after,
+        "upto": upto,
+        "low": low,
+        "high": high,
+        "limit": rng.randrange(5),
+    }
+    for name in ("value", "params", "finite", "decides", "diverged", "newest_first"):
+        choices[name] = True
+    chosen = rng.sample(sorted(choices), rng.randrange(5))
+    return Find(**{name: choices[name] for name in chosen})
+
+
+def answers(journal: Journal, seed: int = 0) -> dict[str, str]:
+    """What a journal says about everything, types and all."""
+    rng = random.Random(seed)
+    found: dict[str, Any] = {"tail": journal.tail(), "log": list(journal.log())}
+    for kind in KINDS:
+        found[kind.__name__] = journal.all(kind)
+    for after in (1, 5):
+        found[f"leases {after}"] = journal.all(Lease, after)
+        found[f"removals {after}"] = journal.all(Removal, after)
+        if after <= journal.tail().row:
+            found[f"log {after}"] = list(journal.log(after))
+    for _ in range(8):
+        wanted: dict[str, Any] = {
+            "id": rng.choice((None, "run-0-0", "run-1-1")),
+            "worker_id": rng.choice((None, 0, 1)),
+            "digest": rng.choice((None, codec.digest(1.0))),
+            "after": rng.choice((0, 3)),
+        }
+        found[f"generations {wanted}"] = journal.generations(**wanted)
+    for find in (Find(), *(random_find(rng) for _ in range(25))):
+        found[str(find)] = journal.checkpoints(find)
+    return {question: repr(answer) for question, answer in found.items()}
