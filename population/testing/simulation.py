@@ -68,8 +68,8 @@ def simulate(
 ) -> PopulationController:
     """Train a simulated population, to see what a mutator decides.
 
-    Workers wait where `wait_at` says so, also for one that has died, until whoever runs
-    the loops calls `controller.give_up`. That is done `give_up_after` seconds after its
+    Workers wait where `wait_at` says so, also for one that has died, until the program
+    that runs them calls `controller.give_up`. That is done `give_up_after` seconds after its
     last report: the slot leaves `view.live`, and the mutator is shown the newest value
     of the lowest slot that is left and has one. In a run no time alone gives a slot up:
     pass None to see what a mutator does if nothing else does. If workers wait for one
@@ -115,7 +115,7 @@ def simulate(
 
 @dataclasses.dataclass(frozen=True)
 class _Dead:
-    """Which workers die, and what whoever runs their loops does about it.
+    """Which workers die, and when their slots are given up.
 
     Attributes:
         deaths: When a worker dies, by worker id.
