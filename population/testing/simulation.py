@@ -70,10 +70,10 @@ def simulate(
 
     Workers wait where `wait_at` says so, also for one that has died, until the program
     that runs them calls `controller.give_up`. That is done `give_up_after` seconds
-    after its last report: the slot leaves `view.live`, and the mutator is shown the newest value
-    of the lowest slot that is left and has one. In a run no time alone gives a slot up:
-    pass None to see what a mutator does if nothing else does. If workers wait for one
-    that has trained all of its `steps`, the run ends.
+    after its last report: the slot leaves `view.live`, and the mutator is shown the
+    newest value of the lowest slot that is left and has one. In a run no time alone
+    gives a slot up: pass None to see what a mutator does if nothing else does. If
+    workers wait for one that has trained all of its `steps`, the run ends.
 
     Args:
         mutator: The policy.
