@@ -64,6 +64,8 @@ def interrupted(call: Callable[[], object], count: int) -> bool:
     return lines >= count
 
 
+# Python itself drops, and prints, what is raised within a finalizer.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 # An opening has hundreds of lines, and takes long with each of them.
 @pytest.mark.parametrize(
     ("what", "stride"), [("opening", 7), ("reporting", 1), ("closing", 1)]

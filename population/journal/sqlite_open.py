@@ -153,10 +153,11 @@ os.register_at_fork(after_in_child=_begin_anew)
 
 def _close_released() -> None:
     """Close the files that nothing uses any more; called under the guard."""
-    while _RELEASED:
-        file, user = _RELEASED.popleft()
+    while _RELEASED:  # What a Ctrl-C interrupts, the next call does again.
+        file, user = _RELEASED[0]
         file._users.discard(user)
         if not file._users:
             _FILES.pop(file.identity, None)
             while file._handles:
                 os.close(file._handles.pop())
+        _RELEASED.popleft()
