@@ -104,7 +104,8 @@ class Deciding:
         """
         state, decider = tx.state, self._decider
         value, decisions = decider.value(state), decider.decisions(state)
-        first, branched = decisions, set[int]()
+        first = decisions
+        branched: set[int] = set()
         if len(due) > 1:
             due.sort(key=_worker)
         for report in due:

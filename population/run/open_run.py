@@ -9,7 +9,6 @@ back, and what is known is loaded at the next call.
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 import time
@@ -190,9 +189,9 @@ class OpenRun:
             with transaction:
                 state = self.state()
                 self._state = None  # Until it is known what becomes of this.
-                tx = Transaction(self.journal, state, self.graph, self.moment(state))
-                tx.tells = self.events.on_event is not None
-                tx.reader = self.reader
+                at, tells = self.moment(state), self.events.on_event is not None
+                what = self.journal, state, self.graph, at, tells, self.reader
+                tx = Transaction(*what)
                 self._transaction = weakref.ref(tx)
                 result = work(tx)
                 if has_saved:
@@ -252,13 +251,12 @@ class OpenRun:
         by = holder or self.all_holder
         text = None if by is None else by.text
         submit = self.deciding.submit
-        work = functools.partial(submit, new=new, holder=text, before=before)
         found: dict[int, ActiveWorker] = {}
         if self.closed:
             self.params.forget(new)  # Else it would be left to a later process.
         try:
             with self.lock.lock:
-                branched = self.transact(work, new)
+                branched = self.transact(lambda tx: submit(tx, new, text, before), new)
                 if branched and self._state is not None:
                     for worker_id in branched:
                         found[worker_id] = self._active(self._state, worker_id)

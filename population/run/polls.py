@@ -11,6 +11,7 @@ from population.base.types import ActiveWorker, InMemory
 from population.core import reports
 from population.core.known import check_id
 from population.core.owners import UNCLAIMED
+from population.journal.base import MAX
 from population.run.liveness import LeaseHolder
 from population.run.open_run import OpenRun
 from population.run.transaction import Transaction
@@ -22,14 +23,17 @@ def poll(
     """The slot's work if it is not this generation; None to carry on."""
     if run.closed or run.journal.read_only:
         run.check_open(to_train=True)
-    worker_id = check_id(run.size, worker_id)
-    step = codec.integer(step, "step")
+    if type(worker_id) is not int or not 0 <= worker_id < run.size:
+        worker_id = check_id(run.size, worker_id)
+    if type(step) is not int or not 0 <= step <= MAX:
+        step = codec.integer(step, "step")
     with run.lock.lock:
         state = run.state()
         slot = state.slots[worker_id]
         current = generation_id == slot.generation.generation_id
         if current:
-            reports.check_step(slot.generation, step)
+            if step < slot.generation.step:
+                reports.check_step(slot.generation, step)
             run.guards.idle.note(state, slot, step)
             if run.leases.timeout is None:
                 return None

@@ -50,26 +50,30 @@ class Transaction:
         state: What is known; changed by `do` alone.
         graph: All checkpoints.
         at: When.
+        tells: Whether events are wanted.
+        reader: The session that trains all slots, if it is this one: weights in the
+            memory of others do not count for it.
 
     Attributes:
         records: What was written so far.
         notes: What is to be logged after the commit.
         events: What `on_event` is to be told after the commit.
         restarts: The slots that began a generation.
-        tells: Whether events are wanted.
-        reader: The session that trains all slots, if it is this one: weights in the
-            memory of others do not count for it.
         before: How far the run had come before.
     """
 
-    tells = False
-    reader: str | None = None
-
     def __init__(
-        self, journal: Journal, state: RunState, graph: JournalGraph, at: Moment
+        self,
+        journal: Journal,
+        state: RunState,
+        graph: JournalGraph,
+        at: Moment,
+        tells: bool = False,
+        reader: str | None = None,
     ) -> None:
         self._journal = journal
         self.state, self.graph, self.at = state, graph, at
+        self.tells, self.reader = tells, reader
         self.records: list[Record] = []
         self.notes: list[Note] = []
         self.events: list[Event] = []
