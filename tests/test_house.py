@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import collections
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,10 @@ ISOLATES = {
     "population.run.remover",
     "population.testing.runner",
 }
+PRIVATE = re.compile("_[^_]")
+# Of named tuples, threading, JAX and Python: they are documented, or have no other way.
+NOT_OURS = {"_replace", "_fields", "_is_owned", "_value_holders", "_getframe"}
+REGISTERS = {"weakref.finalize", "_REMOVERS.add"}  # They hold it, and call nothing.
 SHARED_BY_MUTATORS = {
     f"population.mutators.{helper}"
     for helper in ("explore", "exploit", "rounds", "standings")
@@ -246,6 +251,35 @@ def test_no_two_classes_have_the_same_name() -> None:
         if isinstance(node, ast.ClassDef)
     )
     assert not {name for name, times in classes.items() if times > 1}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_module_reaches_into_another(name: str) -> None:
+    """What begins with an underscore is changed, and read, in its module alone."""
+    tree = ast.parse(MODULES[name].read_text())
+    own_names = {
+        getattr(node, part)
+        for node in ast.walk(tree)
+        for part in ("name", "id", "attr")
+        if hasattr(node, part) and not isinstance(getattr(node, "ctx", None), ast.Load)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and PRIVATE.match(node.attr):
+            reached = f"{name}:{node.lineno}: {ast.unparse(node)}"
+            assert node.attr in own_names | NOT_OURS, reached
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_constructor_hands_on_what_it_is_making(name: str) -> None:
+    """What is half built could be used by the parts that it is built of."""
+    for kind in ast.walk(ast.parse(MODULES[name].read_text())):
+        if not isinstance(kind, ast.FunctionDef) or kind.name != "__init__":
+            continue
+        for call in ast.walk(kind):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) not in REGISTERS:
+                given = [*call.args, *(keyword.value for keyword in call.keywords)]
+                names = {node.id for node in given if isinstance(node, ast.Name)}
+                assert "self" not in names, f"{name}:{call.lineno}"
 
 
 @pytest.mark.parametrize("name", MODULES)
