@@ -31,7 +31,7 @@ _READ_AT_ONCE = 1_000
 
 
 class NotReadyError(RuntimeError):
-    """Data or a package is missing; the message says which commands mend it."""
+    """Data or a package is missing; the message says which commands help."""
 
 
 class Split(NamedTuple):
@@ -47,13 +47,13 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Three sets of images that have no image in common.
+    """Three disjoint sets of images.
 
     Attributes:
         name: What `load` calls it.
-        train: What the weights see.
-        validation: What the population decides by.
-        test: What nobody sees before the end.
+        train: For training the weights.
+        validation: For the decisions of the population.
+        test: For the final table only.
         num_classes: How many different labels there are.
     """
 
@@ -203,7 +203,7 @@ def _coloured(split: Split, rng: np.random.Generator) -> Split:
     one, other = rng.random((2, size, 1, 1, 3), np.float32)
     gap = (one - other).mean(axis=-1, keepdims=True)
     digit, background = np.where(gap > 0, one, other), np.where(gap > 0, other, one)
-    # Of two colours that are as light as each other nothing could be read.
+    # Two equally light colours would hide the digit.
     lacking = np.maximum(_LEAST_CONTRAST - abs(gap), 0) / 2
     digit, background = (digit + lacking).clip(0, 1), (background - lacking).clip(0, 1)
     ink = split.images.repeat(_LARGER, axis=1).repeat(_LARGER, axis=2)
@@ -211,7 +211,7 @@ def _coloured(split: Split, rng: np.random.Generator) -> Split:
 
 
 def _cut(split: Split, held_out: int) -> tuple[Split, Split]:
-    """Return all but the last `held_out` images, and those."""
+    """Return the images without the last `held_out`, and the last `held_out`."""
     border = len(split.labels) - held_out
     return (
         Split(split.images[:border], split.labels[:border]),

@@ -3,7 +3,7 @@
     python -m examples.prepare_cifar10 --data_dir DIR
 
 tensorflow-datasets does the work, and needs TensorFlow for it. The archive is taken
-from `DIR/manual/cifar-10-binary.tar.gz` if it lies there, else from the network.
+from `DIR/manual/cifar-10-binary.tar.gz` if it is there, else from the network.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _NETWORK_TIMEOUT_S = 5.0
 
 
 def obstacle(data_dir: pathlib.Path) -> str | None:
-    """Return what keeps the preparation from starting and how to mend it.
+    """Return what prevents the preparation and what to do, or None.
 
     It takes seconds: TensorFlow is looked for but not loaded, and the network is
     asked once, because tensorflow-datasets itself retries for minutes.
@@ -69,7 +69,7 @@ def network_problem(url: str, timeout_s: float) -> str | None:
         except requests.RequestException as error:
             answers.put(f"{type(error).__name__}: {error}")
 
-    # A name server that is silent ignores the timeout above; a daemon can be left.
+    # A silent name server ignores the timeout above; a daemon thread may be left.
     threading.Thread(target=ask, daemon=True).start()
     try:
         return answers.get(timeout=timeout_s + 1)

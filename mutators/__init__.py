@@ -1,4 +1,4 @@
-"""Signpost: the mutators live in `population/mutators/`; these are the same objects."""
+"""The mutators are in `population/mutators/`; this package exports the same objects."""
 
 from population.mutators import REGISTRY as REGISTRY
 from population.mutators import BranchingSingleMachine as BranchingSingleMachine

@@ -1,4 +1,4 @@
-"""What the ten hyperparameters may be, and a curriculum through them."""
+"""The search space of the ten hyperparameters, and a curriculum through it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHASES = 6
 
 
 def space(max_batch: int) -> dict[str, Any]:
-    """The search space: low is at most 1 and high at least 1, so low <= high always.
+    """The search space; low is at most 1 and high at least 1, so that low <= high.
 
     Args:
         max_batch: The largest batch size, at least 2; the smallest is an eighth of it.
@@ -47,7 +47,7 @@ def curriculum(steps: int, max_batch: int) -> dict[int, dict[str, Any]]:
     """The meta_params by step: augmentation rises from nothing to full strength.
 
     Args:
-        steps: After how many it is full.
+        steps: The step at which the augmentation reaches full strength.
         max_batch: The largest batch size; half of it is used.
     """
     constant = {

@@ -61,7 +61,7 @@ def show_results(
     accuracies: Sequence[float],
     log: Iterable[str] | None,
 ) -> None:
-    """The same, of members whose accuracies on the test set are known."""
+    """The final table and the pictures, from known accuracies on the test set."""
     title = f"{dataset.name} on {jax.devices()[0]}"
     table.print_workers(
         controller,

@@ -46,11 +46,11 @@ class CNN(nn.Module):
 
 
 class State(NamedTuple):
-    """What a worker goes on from.
+    """The training state of a worker.
 
     Attributes:
-        weights: Of the model.
-        opt_state: Of the optimiser; holds the learning rate in force.
+        weights: The weights of the model.
+        opt_state: The state of the optimiser; it holds the learning rate in force.
     """
 
     weights: Any
@@ -58,7 +58,7 @@ class State(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """What the training loop needs to know of the model.
+    """The functions of the model that the training loop calls.
 
     Attributes:
         init: A fresh state.

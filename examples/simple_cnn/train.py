@@ -2,8 +2,9 @@
 
     python -m examples.simple_cnn.train --log_dir runs/explore
 
-Down, up or as it is: each is tried from the same weights, and the best one is used for
-a while. Run the same command again to go on after an interruption.
+The worker tries a lower, a higher and the same rate from the same weights, and then
+uses the best one for a while. Run the same command again to go on after an
+interruption.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A population of CNNs in processes; the best one is copied to all now and then.
+"""A population of CNNs in processes; at intervals all copy the best one.
 
     python -m examples.simple_cnn.train_processes --log_dir runs/processes
 
-Kill one of the processes while they train: another one goes on with its member. Run the
+Kill one of the processes while they train: another one trains its member. Run the
 same command again to go on after an interruption.
 """
 

@@ -1,4 +1,4 @@
-"""A population of CNNs in threads; the best one is copied to all now and then.
+"""A population of CNNs in threads; at intervals all copy the best one.
 
     python -m examples.simple_cnn.train_threads --log_dir runs/threads
 

@@ -1,4 +1,4 @@
-"""A population of CNNs as one program; the best one is copied to all now and then.
+"""A population of CNNs as one program; at intervals all copy the best one.
 
     python -m examples.simple_cnn.train_vectorized --log_dir runs/vectorized
 

@@ -2,8 +2,8 @@
 
     python -m examples.synthetic.figure2 --picture figure2.png
 
-PBT exploits and explores, the others leave out one of the two or both; without both
-this is grid search over h = (1, 0) and (0, 1). Who is not the best copies the theta of
+PBT exploits and explores; the ablations leave out one of the two or both. Without both
+this is grid search over h = (1, 0) and (0, 1). Every other worker copies the theta of
 the best, and explores from its own h.
 """
 

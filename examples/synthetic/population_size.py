@@ -1,9 +1,9 @@
-"""What a larger population brings, with PBT and without, at equal training steps.
+"""The gain of a larger population, with PBT and without, at equal training steps.
 
     python -m examples.synthetic.population_size --picture sizes.png
 
 The toy of figure 2, but theta and h of each worker begin anywhere in [0, 1]. Without
-PBT the result is the best of N workers that know nothing of each other.
+PBT the result is the best of N independent workers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def scores(size: int, pbt: bool, seeds: range) -> list[float]:
 def draw(
     picture: pathlib.Path, with_pbt: list[list[float]], without: list[list[float]]
 ) -> None:
-    """How far both are from the optimum, a line for each and a dot for each seed."""
+    """Draw the gap to the optimum: a line with PBT, one without, a dot per seed."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for label, results, colour in (

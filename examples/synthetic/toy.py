@@ -35,7 +35,7 @@ class Settings:
     Attributes:
         mutate_fn: Moves the hyperparameters of a copy.
         steps_per_exploit: Training steps between two decisions.
-        exploit: Who copies whom.
+        exploit: The rule that says which worker copies which.
         copy_meta_params: Whether a copy takes the donor's h too, or theta only.
     """
 
@@ -46,7 +46,7 @@ class Settings:
 
 
 def objective(theta: Pair) -> float:
-    """What counts: at most 1.2, where theta is zero."""
+    """The objective: at most 1.2, where theta is zero."""
     return OPTIMUM - theta[0] ** 2 - theta[1] ** 2
 
 
@@ -58,7 +58,7 @@ def train_one_step(theta: Pair, h: Pair) -> Pair:
 def policy(
     settings: Settings, exploit: bool = True, explore: bool = True
 ) -> PopulationBasedTraining:
-    """PBT, or what is left of it without exploiting, exploring or both."""
+    """PBT, or an ablation without exploiting, exploring or both."""
     return PopulationBasedTraining(
         settings.mutate_fn if explore else None,
         settings.steps_per_exploit,

@@ -1,4 +1,4 @@
-"""The smallest use of the library: two calls in a loop, on a problem one can draw.
+"""The smallest use of the library: two calls in a loop, on a problem in one dimension.
 
 A parameter `a` is trained by gradient descent on
 
@@ -41,7 +41,7 @@ def train_one_step(a: float, b: float) -> float:
 
 
 def move(meta_params: dict[str, float], direction: str, cycle: int) -> dict[str, float]:
-    """For the single worker: a tenth down or up."""
+    """Move `b` by a tenth down or up, for the single worker."""
     del cycle
     return {"b": meta_params["b"] + 0.1 * SIGN[direction]}
 
@@ -49,7 +49,7 @@ def move(meta_params: dict[str, float], direction: str, cycle: int) -> dict[str,
 def perturb(
     meta_params: dict[str, float], rng: np.random.Generator
 ) -> dict[str, float]:
-    """For several workers: about a tenth, somewhere."""
+    """Move `b` by about a tenth in a random direction, for several workers."""
     return {"b": meta_params["b"] + 0.1 * float(rng.normal())}
 
 
@@ -99,7 +99,7 @@ class Loop:
         self.worker_id = worker_id
         self.generation_id = ""  # Nothing is being trained yet.
         self.meta_params: dict[str, float] = {}
-        self.a: Any = None  # The first poll hands something out.
+        self.a: Any = None  # The first poll returns work.
         self.step = 0
 
     def train_a_while(self) -> None:
@@ -121,7 +121,7 @@ class Loop:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, then say how close it came."""
+    """Train, then print how close to the optimum the population came."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--mutator", choices=("explore", "winner", "fixed"), default="explore"

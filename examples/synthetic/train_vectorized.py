@@ -3,8 +3,8 @@
     python -m examples.synthetic.train_vectorized --members 4096
 
 Half of the members see one of the two parameters, half the other: none can win alone.
-With PBT the worst fifth takes over the weights of others every ten steps, and goes on
-with what it can see. The toy itself is told in `toy.py`.
+With PBT the worst fifth copies the weights of others every ten steps, and then trains
+the parameter that it sees. `toy.py` explains the problem.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from population.mutators.exploit import Truncation
 
 
 def init(key: jax.Array, meta_params: Any) -> jax.Array:
-    """Theta, about the same for all: of equals none would be the better one."""
+    """Return theta, slightly different for each: of equals, none would be better."""
     del meta_params
     return 0.9 + 0.01 * jax.random.normal(key, (2,))
 
@@ -55,7 +55,7 @@ def train(
     evolve: bool = True,
     batching: str = "auto",
 ) -> tuple[PopulationController, vectorized.Summary]:
-    """Train so many members; without `evolve` none copies another."""
+    """Train the members; without `evolve` none copies another."""
     blind = [{"h": [1.0, 0.0]}, {"h": [0.0, 1.0]}]
     controller = PopulationController(
         [blind[member % 2] for member in range(members)],
@@ -78,7 +78,7 @@ def train(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train with PBT and without, and print what both have reached."""
+    """Train with PBT and without, and print both results."""
     parser = argparse.ArgumentParser(description="Figure 2's toy, stacked.")
     parser.add_argument("--members", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=200)
