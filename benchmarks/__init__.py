@@ -1,1 +1,1 @@
-"""Scripts that measure; `results/` holds what they found, `README.md` shows it."""
+"""Scripts that measure; `results/` holds the results, `README.md` shows them."""

@@ -1,4 +1,4 @@
-"""What a benchmark writes: its figures, and where, when and with what they were got.
+"""What a benchmark writes: its figures, the machine, the date and the versions.
 
 Nothing here names a host, a user or a folder: the results are committed.
 """
@@ -23,10 +23,10 @@ RESULTS = HERE / "results"
 
 
 class Spread(NamedTuple):
-    """Repetitions of one measurement.
+    """The median and range of repeated measurements.
 
     Attributes:
-        median: The middle one.
+        median: The median.
         low: The smallest.
         high: The largest.
     """
@@ -37,12 +37,12 @@ class Spread(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A mean, and how well it is known.
+    """A mean with its confidence interval.
 
     Attributes:
-        mean: Of the repetitions.
+        mean: The mean of the repetitions.
         low: Where its 95 % interval begins.
-        high: Where that ends.
+        high: Where the interval ends.
     """
 
     mean: float
@@ -58,11 +58,11 @@ class Figure:
         section: The table that it belongs to.
         what: What was measured.
         unit: Of `value`.
-        value: The measurement; None if there is none, `note` then says why.
-        ratio: To the reference of the same repetition; None without one.
+        value: The measurement; None if there is none, and `note` says why.
+        ratio: The ratio to the reference of the same repetition; None without one.
         at_most: The goal, for `ratio` if there is one, else for `value`.
-        at_least: The goal where more is better.
-        digits: How many are shown.
+        at_least: The goal if more is better.
+        digits: How many digits are shown.
         note: A remark.
     """
 
@@ -101,12 +101,12 @@ def spread(samples: Sequence[float]) -> Spread:
 
 
 def paired(samples: Sequence[float], reference: Sequence[float]) -> Spread:
-    """The spread of the ratios, each taken within one repetition."""
+    """The spread of the ratios, each within one repetition."""
     return spread([a / b for a, b in zip(samples, reference, strict=True)])
 
 
 def shown(figure: Figure) -> str:
-    """A figure in a line."""
+    """A figure as one line of text."""
     parts = [f"{figure.section}: {figure.what}"]
     if figure.value is not None:
         middle, low, high = figure.value
@@ -187,7 +187,7 @@ def _cpu() -> str:
 
 
 def _file_system(folder: pathlib.Path) -> str:
-    """Its kind: on tmpfs, say, a sync costs nothing and proves nothing."""
+    """The kind of file system: on tmpfs, for example, a sync costs nothing."""
     try:
         lines = pathlib.Path("/proc/mounts").read_text().splitlines()
     except OSError:

@@ -59,7 +59,7 @@ def _facts(result: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    """A table with only those columns that some row fills."""
+    """A table with only the columns that some row fills."""
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "": lambda row: row["what"],
         "median": lambda row: _middle(row, "value", "median"),
@@ -84,7 +84,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _middle(row: dict[str, Any], of: str, kind: str) -> str:
-    """The middle of the value or the ratio, if it is of that kind."""
+    """The median or mean of the value or the ratio, if it has one."""
     values = row.get(of, {})
     if kind not in values:
         return ""
@@ -93,7 +93,7 @@ def _middle(row: dict[str, Any], of: str, kind: str) -> str:
 
 
 def _range(row: dict[str, Any], of: str, kind: str) -> str:
-    """What lies around that middle."""
+    """The range around the median or mean."""
     values = row.get(of, {})
     if kind not in values:
         return ""

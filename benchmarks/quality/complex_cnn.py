@@ -46,7 +46,7 @@ class Sizes:
 
     Attributes:
         first_seed: The first of the seeds, which follow one another.
-        seeds: How many.
+        seeds: How many seeds.
         workers: Members of a population.
         steps: Training steps of each member.
         every: Steps between two reports.
@@ -76,9 +76,9 @@ class Outcome(NamedTuple):
     """What one arm reached with one seed.
 
     Attributes:
-        validation_loss: Of the chosen checkpoint; the choice rests on it.
-        test_error: Of that checkpoint, in per cent.
-        test_loss: Of that checkpoint.
+        validation_loss: The loss by which the checkpoint was chosen.
+        test_error: The error of that checkpoint on the test set, in per cent.
+        test_loss: The loss of that checkpoint on the test set.
     """
 
     validation_loss: float
@@ -158,7 +158,7 @@ def run(arm: str, seed: int, dataset: datasets.Dataset, sizes: Sizes) -> Outcome
 
 
 def population(arm: str, seed: int, sizes: Sizes) -> PopulationController:
-    """The members before the first step, alike in both arms of a seed."""
+    """The members before the first step, equal in both arms of a seed."""
     within = space(sizes.max_batch)
     return PopulationController.from_space(
         within,

@@ -16,15 +16,15 @@ CONFIDENCE = 0.95
 def interval(samples: Sequence[float]) -> Interval:
     """The mean of independent samples, and its 95 % interval by Student's t.
 
-    It supposes that the samples, one a seed say, are roughly normal. A difference of
-    two arms is best taken within each seed, where both had the same luck:
+    It assumes that the samples, for example one per seed, are roughly normal. Compare
+    two arms within each seed, where both have the same randomness:
     `interval(differences(arm, reference))`.
 
     Args:
         samples: Finite numbers, at least two.
 
     Raises:
-        ValueError: If there are fewer, or one is not finite.
+        ValueError: There are fewer samples, or one is not finite.
     """
     if len(samples) < 2 or not all(map(math.isfinite, samples)):
         raise ValueError(

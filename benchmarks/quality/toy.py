@@ -14,7 +14,7 @@ from examples.synthetic import figure2, population_size, toy
 from population.space import Gaussian, Perturb
 
 SEEDS = range(20)
-SEEDS_OF_SIZES = range(200, 220)  # On which nothing was tried before.
+SEEDS_OF_SIZES = range(200, 220)  # No setting was chosen on these.
 MANY_SEEDS = range(1000)
 ABOUT = [
     "The objective is at most 1.2; larger is better. A figure is the mean over seeds",

@@ -1,8 +1,8 @@
-"""What a process pays that trains one small population and ends.
+"""The cost of a process that trains one small population and ends.
 
-Whole processes in turn: each brings 16 MLPs on digits until the best of them has 97 %
-of the validation images right, by a script that a user would write by hand, and by the
-stacked engine. Then the same a second time in the same process, with other seeds.
+Whole processes run in turn. Each trains 16 MLPs on digits until the best of them has
+97 % of the validation images right, with a script that a user would write by hand, or
+with the stacked engine. Then it trains a second time, with other seeds.
 
     python -m benchmarks.speed.cold && python -m benchmarks.render
 """
@@ -37,12 +37,12 @@ from benchmarks.record import (
 
 SEED = 0
 MEMBERS, EVERY, BATCH_SIZE, SIZES = 16, 25, 128, (64, 64, 64, 10)
-FRESH = 2**32 - 1  # In place of a step, in the key that makes a fresh state.
+FRESH = 2**32 - 1  # Replaces the step in the key that makes a fresh state.
 ENOUGH, MOST_STEPS = 0.97, 2000
 BY_HAND, AUTO, IN_MEMORY = "by hand", "auto", "auto in memory"
 COLD_WAYS = (BY_HAND, AUTO, "vmap", "map", "loop")
 LATER_WAYS = (BY_HAND, IN_MEMORY, AUTO)
-COLD, AGAIN = 1.3, 1.1  # Goals: beside the script by hand.
+COLD, AGAIN = 1.3, 1.1  # Goals, as ratios to the script by hand.
 ABOUT = [
     "16 MLPs 64-64 on digits, batches of 128, Adam with learning rates from 1e-3 to",
     "3e-2; they are evaluated every 25 steps, until the best has 97 % of the",
@@ -58,10 +58,10 @@ ABOUT = [
 
 
 class Run(NamedTuple):
-    """One population, trained.
+    """The figures of one trained population.
 
     Attributes:
-        seconds: That it took.
+        seconds: How long training took.
         cpu_s: Seconds of processor time that it took.
         steps: Training steps of each member.
         batching: How members were batched.

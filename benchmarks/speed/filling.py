@@ -1,7 +1,7 @@
 """How well a stack of CNNs fills the device, and where its time and memory go.
 
 One model with N times the batch does as many floating-point operations as N members
-with kernels of their own, and nothing else: that is the limit.
+that have their own kernels, and nothing else: this is the limit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.speed.ways import SEED, Task
 from population.engines import vectorized
 
 UNIT = "images/s"
-AIM = 0.7  # On a GPU, of the big batch's images a second.
+AIM = 0.7  # On a GPU, as a part of the big batch's images a second.
 EVERY = 10
 CONVOLUTIONS = ("cnn lax.conv", "cnn")
 
@@ -36,11 +36,11 @@ class Sizes:
 
     Attributes:
         members: Sizes of the population.
-        rounds: Of `EVERY` steps and an evaluation.
-        repetitions: Of each.
+        rounds: Rounds of `EVERY` steps and an evaluation.
+        repetitions: Repetitions of each measurement.
         width: Channels of each convolution.
-        batch: Images of a member's step.
-        convolutions: Which models.
+        batch: Images in one step of a member.
+        convolutions: The kinds of convolution.
     """
 
     members: Sequence[int]
@@ -51,8 +51,8 @@ class Sizes:
     convolutions: Sequence[str] = CONVOLUTIONS
 
 
-# XLA's convolution under vmap takes minutes on a CPU: `auto` gives it up, and so does
-# the table of steps; patches are what stacks there.
+# XLA's convolution under vmap takes minutes on a CPU: `auto` does not use it there, and
+# the table of steps leaves it out; patches stack well there.
 CPU = Sizes((1, 4, 16), convolutions=("cnn",))
 GPU = Sizes((1, 4, 16, 64, 256, 1024), rounds=10, width=64)
 QUICK = Sizes((1, 2), 1, 1, 4, 4, ("cnn",))
@@ -101,7 +101,7 @@ def _beside_big_batch(
 
 
 def _memory(section: str, bare: _Bare) -> Iterator[Figure]:
-    """Bytes of a member as the compiler reckons them, and how many fit."""
+    """Bytes of a member as the compiler estimates them, and how many members fit."""
     state = sum(x.nbytes for x in jax.tree.leaves(bare.state)) / bare.size
     needed: Any = bare.compiled.memory_analysis()
     scratch = needed.temp_size_in_bytes / bare.size
@@ -126,7 +126,7 @@ def _time(
     sizes: Sizes,
     folder: pathlib.Path,
 ) -> Iterator[Figure]:
-    """Where the time of a round that saves goes, as parts of what it takes."""
+    """The parts of a round that saves, as fractions of its time."""
     steps = _Bare(problem, whole.size, evaluates=False).seconds(sizes.rounds)
     bare = whole.seconds(sizes.rounds)
     task = Task("cnn", whole.size, EVERY, max(8, sizes.rounds), 4 * EVERY)
@@ -147,7 +147,7 @@ def _time(
 def _run(
     task: Task, problem: problems.Problem, folder: pathlib.Path, save_every: int
 ) -> tuple[float, float]:
-    """Seconds of a round of the engine, and those of its controller."""
+    """Seconds of a round of the engine, and the part of its controller."""
     place = pathlib.Path(tempfile.mkdtemp(dir=folder)) / "run"
     controller = ways.controller(task, place)
     summary = vectorized.run(
@@ -210,7 +210,7 @@ class _Bare:
         )
 
     def seconds(self, rounds: int) -> float:
-        """Seconds of a round, the median of some."""
+        """Seconds of a round, the median of several."""
         spent = []
         for _ in range(rounds + 1):
             start = time.perf_counter()

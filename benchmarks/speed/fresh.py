@@ -1,4 +1,4 @@
-"""What is measured in processes of its own: opening a long run, and the import."""
+"""Measurements in fresh processes: opening a long run, and the import."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def resume(ticks: Ticks, workers: int, size: int, processes: int) -> Iterable[Fi
     """Open a copy of a run, as a kill would have left it, in fresh processes.
 
     Args:
-        ticks: The run, on disk; it is filled up first.
-        workers: Their number.
+        ticks: The run, on disk; it is grown to `size` first.
+        workers: The number of workers.
         size: How many checkpoints it must have.
         processes: How many times it is opened.
     """

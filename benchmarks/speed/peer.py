@@ -1,4 +1,4 @@
-"""The package that gave the library its shape, if it is there to be compared."""
+"""The package whose interface the library keeps, if it is installed."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def missing(*, ask: bool) -> str | None:
 
 
 def maker() -> Callable[[list[Any], str | None], Any]:
-    """What makes its controllers, which take the same two calls as ours.
+    """A factory of its controllers, which take the same two calls as ours.
 
     Raises:
-        ImportError: If it is not there.
+        ImportError: The package is not installed.
     """
     peer = importlib.import_module(f"{PEER}.population.population")
     winner = importlib.import_module(

@@ -1,4 +1,4 @@
-"""One population trained in every way there is: which one is how fast.
+"""How fast each engine trains one population.
 
 The same PBT, on a durable journal, by a Python loop, threads, processes, as one stacked
 program, by that program without a controller, and by Ray Tune.

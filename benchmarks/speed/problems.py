@@ -27,12 +27,12 @@ class Problem(NamedTuple):
     """A model, its data and its hyperparameters.
 
     Attributes:
-        init: A key and meta_params to a state.
-        step: A state, meta_params, the data and a key to the next state.
-        evaluate: A state, meta_params and the held-out data to a value.
-        data: What each step gets.
-        evaluation: What `evaluate` gets.
-        space: What the meta_params may be.
+        init: Maps a key and meta_params to a state.
+        step: Maps a state, meta_params, the data and a key to the next state.
+        evaluate: Maps a state, meta_params and the held-out data to a value.
+        data: The data of each step.
+        evaluation: The data of `evaluate`.
+        space: The search space of the meta_params.
     """
 
     init: Callable[..., Any]

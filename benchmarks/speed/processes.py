@@ -1,8 +1,8 @@
-"""What four processes get done together on one run, beside four that only insert.
+"""The throughput of four processes on one run, compared with four that only insert.
 
-Each process has a connection of its own to a bare database and a controller on the run
-that all share. At a signal all insert, or all tick, for a moment; which comes first is
-drawn anew each time. A tick is one poll without news and one report with a path.
+Each process has its own connection to a bare database and a controller on the run
+that all share. At a signal all insert, or all tick, for a short time; the order is
+drawn each time. A tick is one poll without news and one report with a path.
 
     python -m benchmarks.speed.processes && python -m benchmarks.render
 """
@@ -56,9 +56,9 @@ class Sizes:
     """How much is measured.
 
     Attributes:
-        repetitions: Of everything.
-        slices: Moments of each kind in a repetition.
-        seconds: The length of a moment.
+        repetitions: Repetitions of all measurements.
+        slices: Time slices of each kind in a repetition.
+        seconds: The length of a slice.
     """
 
     repetitions: int = 21
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(folder: pathlib.Path, sizes: Sizes) -> Counts:
-    """How often each process got each thing done in each repetition."""
+    """How often each process did each operation in each repetition."""
     kinds = [BARE, TICKS]
     shuffle = random.Random(SEED).shuffle
     counts: Counts = {kind: [] for kind in kinds}
@@ -120,11 +120,11 @@ def measure(folder: pathlib.Path, sizes: Sizes) -> Counts:
 
 
 def figures(counts: Counts, seconds: float) -> list[Figure]:
-    """The totals, and how fairly they are divided.
+    """The totals, and how evenly the processes share them.
 
     Args:
-        counts: How often each process got each thing done in each repetition.
-        seconds: The length of a repetition, of each thing.
+        counts: How often each process did each operation in each repetition.
+        seconds: The length of a repetition, for each operation.
     """
     rates = {
         kind: [sum(done) / seconds for done in found] for kind, found in counts.items()
@@ -152,7 +152,7 @@ def _slowest(done: Sequence[int]) -> float:
 
 @contextlib.contextmanager
 def _crew(folder: pathlib.Path) -> Iterator[list[Connection]]:
-    """The processes, ready; a pipe to each."""
+    """Start the processes and wait until they are ready; yields a pipe to each."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(PROCESSES)
     pipes, crew = [], []
@@ -179,7 +179,7 @@ def _crew(folder: pathlib.Path) -> Iterator[list[Connection]]:
 def _serve(
     folder: pathlib.Path, number: int, pipe: Connection, barrier: Barrier
 ) -> None:
-    """Do what the pipe asks for until it is closed."""
+    """Run the commands from the pipe until it is closed."""
     work: Mapping[str, Callable[[float], int]] = {
         BARE: _inserting(folder),
         TICKS: _ticking(folder, number),
@@ -193,7 +193,7 @@ def _serve(
 
 
 def _inserting(folder: pathlib.Path) -> Callable[[float], int]:
-    """Inserts until a moment; how often that was."""
+    """A function that inserts until a point in time, and returns how often."""
     connection = sqlite3.connect(folder / "bare.sqlite", isolation_level=None)
     execute = connection.execute
     execute("PRAGMA journal_mode=WAL")
@@ -214,7 +214,7 @@ def _inserting(folder: pathlib.Path) -> Callable[[float], int]:
 
 
 def _ticking(folder: pathlib.Path, slot: int) -> Callable[[float], int]:
-    """Ticks on a slot until a moment; how often that was."""
+    """A function that ticks on a slot until a point in time, and returns how often."""
     controller = ours([META] * PROCESSES, str(folder / "run"))
     found = controller.workers[slot]
     generation, steps = found.generation_id, [found.step]

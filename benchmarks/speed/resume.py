@@ -1,6 +1,6 @@
 """Open a run in this process and print how long it took and how much memory.
 
-`ticks.py` starts this as a process of its own: `python -m benchmarks.speed.resume
+`ticks.py` starts this in a new process: `python -m benchmarks.speed.resume
 LOG_DIR WORKERS` prints, as JSON, the seconds, the megabytes and the steps of all slots
 together.
 """
@@ -32,10 +32,10 @@ def main() -> None:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had, in megabytes."""
+    """The peak memory of this process, in megabytes."""
     status = pathlib.Path("/proc/self/status")
     if status.exists():
-        # On Linux ru_maxrss also counts what the parent had when it started us.
+        # On Linux ru_maxrss also counts the parent's memory at the fork.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6

@@ -1,4 +1,4 @@
-"""What a long run of saves takes on the disk, and what removing the old ones costs.
+"""The disk space of a long run of saves, and the cost of removing the old ones.
 
 A population reports arrays of 100 kB with each value, so that every report is a save.
 After each the bytes of what the store holds are compared with what is reachable.
@@ -64,9 +64,9 @@ class Found(NamedTuple):
 
     Attributes:
         peak: The most bytes, over those of what was reachable then.
-        looking: Per cent of the time of polls and reports that looking for what is
-            not needed took.
-        unlinking: The same of the removal from the disk, beside them.
+        looking: The search for what is not needed, in per cent of the time of polls
+            and reports.
+        unlinking: The removal from the disk, in per cent of that time too.
         each_ms: A poll and a report with its save, in milliseconds.
         removed: How many saves were removed.
     """
@@ -79,7 +79,7 @@ class Found(NamedTuple):
 
 
 class Weighed(FileParams):
-    """A store that knows the bytes of what it holds."""
+    """A store that counts the bytes of its saves."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         super().__init__(folder)
@@ -91,7 +91,7 @@ class Weighed(FileParams):
         self.removed = 0
 
     def save(self, name: str, tree: Any) -> str:
-        """Save, and weigh the file."""
+        """Save, and count the bytes of the file."""
         path = super().save(name, tree)
         with self._lock:
             self.one = self._bytes[path] = (self._root / path).stat().st_size
@@ -99,7 +99,7 @@ class Weighed(FileParams):
         return path
 
     def remove(self, path: str) -> None:
-        """Remove; only what is off the disk is taken off the total."""
+        """Remove; the total is reduced once the file is off the disk."""
         super().remove(path)
         with self._lock:
             if path in self._bytes and not (self._root / path).exists():
@@ -112,7 +112,7 @@ class Weighed(FileParams):
             os.path.join(folder, name)
             for folder, _, names in os.walk(self._root)
             for name in names
-            if os.path.basename(folder) != ".runs"  # Whose runs these are.
+            if os.path.basename(folder) != ".runs"  # Marks of runs, no saves.
         )
         return sum(os.stat(path).st_size for path in paths)
 
@@ -128,7 +128,7 @@ class Stopwatch:
         self.seconds = 0.0
 
     def timing(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, timed."""
+        """Wrap a function so that its calls are timed."""
 
         def timed(*arguments: Any) -> Any:
             start = time.perf_counter()
@@ -203,9 +203,9 @@ def _run(
         folder: The run folder.
         sizes: How many saves, and how large.
         slots: The size of the population.
-        together: Whether its members wait for each other.
-        seed: Of the run, its values and its arrays.
-        looking: Times the looking through.
+        together: Whether the members wait for each other.
+        seed: The seed of the run, its values and its arrays.
+        looking: Times the search for what is not needed.
         unlinking: Times the removal from the disk.
     """
     store = Weighed(folder / "params")
@@ -250,7 +250,7 @@ def _run(
 
 @contextlib.contextmanager
 def _timed(looking: Stopwatch, unlinking: Stopwatch) -> Iterator[None]:
-    """Time the looking through and the unlinking of all runs that begin meanwhile."""
+    """Time the search and the unlinking of all runs that begin meanwhile."""
     sweep, remove = ParamsManager.sweep, Weighed.remove
     ParamsManager.sweep = looking.timing(sweep)  # type: ignore[method-assign]
     Weighed.remove = unlinking.timing(remove)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What takes turns in `ticks.py`: a run that ticks, and what SQLite itself takes."""
+"""The subjects that `ticks.py` times in turns: a run, and bare SQLite."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class Ticks:
             shutil.rmtree(self.log_dir(), ignore_errors=True)
 
     def _room(self, count: int) -> int:
-        """How many of `count` ticks the run may grow by; made anew if it must be."""
+        """How many of `count` ticks fit into the run; makes a new one if none does."""
         count = max(1, min(count // self._thin, self._size))
         if self._recorded + count > 2 * self._size:
             self._begin()
@@ -236,13 +236,13 @@ class Ticks:
 def taking_turns(
     subjects: Mapping[str, Subject], repetitions: int, slices: int, count: int
 ) -> dict[str, list[float]]:
-    """Time subjects in turns, so that a busy machine slows them alike.
+    """Time subjects in turns, so that a busy machine slows all of them equally.
 
     Args:
-        subjects: By name.
+        subjects: The subjects by name.
         repetitions: How many samples of each are wanted.
-        slices: How often each has its turn in a repetition.
-        count: How often each does its thing in a turn.
+        slices: Turns of each subject in a repetition.
+        count: Operations of each subject in a turn.
 
     Returns:
         The microseconds of each subject in each repetition.

@@ -1,9 +1,9 @@
-"""How long a tick takes, beside what SQLite itself takes, in one run.
+"""How long a tick takes, compared with bare SQLite, in one run.
 
 A tick is what a training loop asks of the controller at each report: one poll without
 news and one report with a path as params, between two rounds of `WinnerTakeAllGenetic`.
-All that is compared takes turns in small slices, in an order drawn anew each time, so
-that a busy machine slows everything alike; ratios are taken within a repetition.
+All subjects take turns in small slices, in an order drawn each time, so
+that a busy machine slows all equally; ratios are computed within a repetition.
 
     python -m benchmarks.speed.ticks && python -m benchmarks.render
 """
@@ -48,7 +48,7 @@ INSERT, APPEND, FLOOR = (
     "the floor: data_version twice, BEGIN IMMEDIATE, one indexed insert, COMMIT",
 )
 GOALS = {"on disk": 2.6, "in memory": 1.5}
-MANY, GOAL_OF_MANY = 512, 3.0  # With so many workers, on disk.
+MANY, GOAL_OF_MANY = 512, 3.0  # A number of workers on disk, and its goal.
 ABOUT = [
     "A tick is one `maybe_get_worker_data` without news and one `set_eval` with a path",
     "as params, `WinnerTakeAllGenetic` between two rounds. A ratio is to the bare",
@@ -67,11 +67,11 @@ class Sizes:
         base: One of `checkpoints`.
         workers: Numbers of workers, each with `full` checkpoints.
         full: One of `checkpoints`.
-        resumed: Checkpoints of a run that is opened anew.
-        repetitions: Of everything but the next.
+        resumed: Checkpoints of a run that is opened again.
+        repetitions: Repetitions of every measurement except those of `processes`.
         processes: Fresh processes that are started for each figure.
         slices: Turns in a repetition.
-        ticks: In a slice.
+        ticks: Ticks in a slice.
     """
 
     checkpoints: tuple[int, ...] = (10**2, 10**3, 10**4, 10**5, 10**6)
@@ -138,8 +138,8 @@ def measure(
 
     Args:
         folder: For temporary files.
-        sizes: How much of it.
-        no_peer: Why the peer cannot be compared; None: it can.
+        sizes: How much is measured.
+        no_peer: Why the peer cannot be compared; None if it can.
 
     Returns:
         The figures, and the microseconds of each subject in each repetition.
@@ -235,7 +235,7 @@ def _peers(
 
 
 def _tables(sizes: Sizes, samples: Mapping[str, list[float]]) -> list[Figure]:
-    """Each tick beside the bare insert, and each size beside the smallest."""
+    """The ratio of each tick to the bare insert, and of each size to the smallest."""
     few, full = sizes.workers[0], sizes.full
     rows: list[Figure] = []
     flat: list[Figure] = []
@@ -289,7 +289,7 @@ def _row(
 def _flat(
     place: str, names: Mapping[str, str], samples: Mapping[str, list[float]]
 ) -> Figure:
-    """The slowest size beside the first."""
+    """The ratio of the slowest size to the first."""
     first, *others = names
     ratios = {
         what: paired(samples[names[what]], samples[names[first]]) for what in others

@@ -1,4 +1,4 @@
-"""The same population under Ray Tune's `PopulationBasedTraining`, if it is there.
+"""The same population under Ray Tune's `PopulationBasedTraining`, if installed.
 
 `make bench-peers` installs it. Both ways in which Tune takes a training loop are
 measured: a class with a method for a step, and a function that reports. A trial's state
@@ -26,7 +26,7 @@ from benchmarks.speed.ways import SEED, Task, Timing, compiled
 from population import hyperparams
 
 MISSING = "not measured, or no result within its time (make bench-peers)"
-_BUDGET_S = 120.0  # A perturbation may start processes anew: that takes minutes.
+_BUDGET_S = 120.0  # A perturbation may restart processes: this takes minutes.
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -42,12 +42,12 @@ def is_installed() -> bool:
 
 
 def by_class(task: Task, folder: pathlib.Path) -> Timing:
-    """A trial for each member, as many at a time as members; each is a class."""
+    """A trial for each member, all at a time; each trial is a class."""
     return _by_tune(task, folder, _class)
 
 
 def by_function(task: Task, folder: pathlib.Path) -> Timing:
-    """The same, each a function that reports."""
+    """A trial for each member, all at a time; each trial is a function that reports."""
     return _by_tune(task, folder, _function)
 
 
@@ -99,15 +99,15 @@ def _by_tune(
 
 
 def timing(task: Task, times: Sequence[tuple[float, str]], began: float) -> Timing:
-    """Ray Tune at its best: the quarter of the results that came the fastest.
+    """The best speed of Ray Tune: the fastest quarter of its results.
 
-    Trials begin, end and begin anew in other processes all the time, so that no moment
+    Trials begin, end and begin again in other processes all the time, so that no moment
     is only start-up, and none only training.
 
     Args:
         task: What was trained.
-        times: When each result came, and whose it was.
-        began: When all began.
+        times: When each result came, and from which member.
+        began: When the trials began.
     """
     if len(times) < 2:
         return Timing(_BUDGET_S, _BUDGET_S, 0)
@@ -133,7 +133,7 @@ def _watch(tune: Any, times: list[tuple[float, str]]) -> Any:
 
 
 def _function(tune: Any, task: Task) -> Any:
-    """One member: a function that reports, and goes on from what Tune hands it."""
+    """One member: a function that reports, and continues from what Tune passes it."""
     apart = max(1, task.exploit_steps // task.every)
 
     def train(config: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ def _class(tune: Any, task: Task) -> Any:
         """The trial."""
 
         def setup(self, config: dict[str, Any]) -> None:
-            """Begin afresh."""
+            """Begin with a fresh state."""
             problem = problems.named(task.problem)
             self._step, self._evaluate = compiled(task.problem)
             self._data, self._held_out = jax.device_put(

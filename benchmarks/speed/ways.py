@@ -27,10 +27,10 @@ SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is trained.
+    """The population that is trained.
 
     Attributes:
-        problem: Its name.
+        problem: The name of the problem.
         size: Members.
         every: Training steps a report.
         rounds: Reports of each member.
@@ -51,7 +51,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """How long it took.
+    """How long a population took.
 
     Attributes:
         startup_s: Seconds from the call to the end of the first round.
@@ -72,7 +72,7 @@ class Timing:
 
 
 def controller(task: Task, folder: pathlib.Path) -> PopulationController:
-    """The run that all ways but the bare one train."""
+    """The run that all ways except the bare one train."""
     space = problems.named(task.problem).space
     every = task.exploit_steps
     mutator = PopulationBasedTraining(Perturb(space), every, synchronous=True)
@@ -82,10 +82,10 @@ def controller(task: Task, folder: pathlib.Path) -> PopulationController:
 
 
 def measured(task: Task, found: PopulationController, began: float) -> Timing:
-    """The timing that a run's journal tells: from when each member has reported.
+    """The timing from a run's journal, beginning when each member has reported.
 
     Raises:
-        RuntimeError: If nobody has copied anybody.
+        RuntimeError: No member has copied another.
     """
     copies = sum("copied" in found.graph.root(name).reason for name in found.graph)
     reports = [(c.time, c.worker_id) for c in found.history() if c.value is not None]
