@@ -23,7 +23,7 @@ _OPTIONS = {
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that only moves when told."""
+    """A clock that moves only when the test says so."""
     return Clock()
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed: at a named point, or at a random moment.
+"""Processes that train a run and are killed: at a named point, or at a random moment.
 
 They note each report that was acknowledged, one a line, as `generation_id step`. Call
 the functions with `python -c`: run as a script, they would be those of another module,
@@ -30,9 +30,9 @@ from tests.crash_points import around, crash_at, nth
 REPORTS = 36
 MANY = 60
 STEPS = 12
-ACKNOWLEDGEMENT = "before the acknowledgement"  # Of a report that is recorded.
+ACKNOWLEDGEMENT = "before the acknowledgement"  # A point in a report that is recorded.
 Acknowledge = Callable[[str, int], None]
-Job = tuple[str, str, str, int]  # A folder, what is done there, a point and a count.
+Job = tuple[str, str, str, int]  # A folder, a function for it, a point, a count.
 _connect = sqlite3.connect
 
 
@@ -42,7 +42,7 @@ def mutate(h: float, rng: np.random.Generator) -> float:
 
 
 def opened(log_dir: str | os.PathLike[str]) -> PopulationController:
-    """The run of loops that keep to themselves."""
+    """The run of raw loops that do not wait for each other."""
     return PopulationController(
         [1.0, 2.0, 3.0], WinnerTakeAllGenetic(mutate, 2), log_dir
     )
@@ -54,7 +54,7 @@ def drive(
     arrays: bool = False,
     reports: int = REPORTS,
 ) -> None:
-    """Train the slot that is furthest behind until there are enough reports."""
+    """Always train the slot with the fewest steps, until there are enough reports."""
     while probe.reports(controller) < reports:
         workers = controller.workers
         worker_id = min(range(len(workers)), key=lambda w: workers[w].step)
@@ -115,13 +115,13 @@ def train(controller: PopulationController, acknowledge: Acknowledge) -> None:
 
 
 def steal(controller: PopulationController, acknowledge: Acknowledge) -> None:
-    """Train with a worker whose slot another one takes over again and again."""
+    """Train with a worker whose slot another worker takes over again and again."""
     loop = Loop(controller.worker(), acknowledge)
     while all(loop.step() for _ in range(3)):
         slow = loop.worker
         loop = Loop(controller.worker(slow.worker_id), acknowledge)
         slow.step += 1
-        slow.report(0.0, "1.3")  # Too late: it has no slot any more.
+        slow.report(0.0, "1.3")  # Too late: this worker has no slot any more.
         acknowledge(slow.generation_id, slow.step)
     loop.worker.release()
 
@@ -179,7 +179,7 @@ def _before_statements(passing: Callable[[], object]) -> None:
 
 
 def _noting(log_dir: str) -> Acknowledge:
-    """Notes beside a run what it has acknowledged; a kill leaves whole lines."""
+    """Note acknowledged reports in a file beside the run; a kill leaves whole lines."""
     notes = os.open(f"{log_dir}.acknowledged", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
     def acknowledge(generation_id: str, step: int) -> None:
@@ -189,7 +189,7 @@ def _noting(log_dir: str) -> Acknowledge:
 
 
 def _forked(child: Callable[[], object]) -> int:
-    """Do something in a process of its own, which then ends; say its id."""
+    """Run a function in a process that then ends; returns the process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -209,7 +209,7 @@ def _was_killed(pid: int) -> bool:
 
 
 def play(jobs: Sequence[Job]) -> None:
-    """Make runs, each in a process of its own, which is killed at a named point."""
+    """Make runs, each in a new process, which is killed at a named point."""
     warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
     import population.params  # noqa: F401  (Once for all children.)
 
@@ -245,7 +245,7 @@ def create_with_kills(parent: str, counts: range) -> None:
 
 
 def kill_at_random(parent: str, seed: int, kills: int) -> None:
-    """Kill runs at random moments, each again and again until it comes to its end.
+    """Kill runs at random moments, each again and again until it reaches its end.
 
     `parent/kills` says how often each was killed.
     """
@@ -261,7 +261,7 @@ def kill_at_random(parent: str, seed: int, kills: int) -> None:
 
 
 def _runs_until_killed(log_dir: str, count: int, delay_ms: float) -> bool:
-    """Go on with a run; kill it so long after so many reports. False at its end."""
+    """Continue a run; kill it some time after some reports. False at its end."""
     told, tells = os.pipe()
 
     def child() -> None:

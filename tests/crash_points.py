@@ -17,7 +17,7 @@ from population.journal.sqlite_connection import Connection
 
 Act = Callable[[], object]
 _KINDS = {table.name: kind for kind, table in TABLES.items()}
-# What is asked of a journal to find out what other processes have recorded.
+# The queries by which a journal finds out what other processes have recorded.
 _LOOKS = {"all", "changed", "generations", "reading"}
 
 
@@ -30,7 +30,7 @@ def crash_at(
     before: bool = False,
     reason: str | None = None,
 ) -> None:
-    """Do something at the `number`-th write of a table, counted from now.
+    """Call a function at the `number`-th write of a table, counted from now.
 
     Args:
         journal: A journal, or a class of journals: then all of them count together.
@@ -62,7 +62,7 @@ def crash_at(
 
 
 def nth(number: int, act: Act) -> Act:
-    """A function that does something when it is called so often, from 1 on."""
+    """Return a function that calls another at its `number`-th call, from 1 on."""
     left = number
 
     def passing() -> None:
@@ -77,7 +77,7 @@ def nth(number: int, act: Act) -> Act:
 def around(
     original: Callable[..., Any], passing: Act, before: bool
 ) -> Callable[..., Any]:
-    """That function with something done before or after each call."""
+    """Wrap a function so that something is done before or after each call."""
 
     @functools.wraps(original)
     def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -92,7 +92,7 @@ def around(
 
 
 class LookedInto(SqliteJournal):
-    """A journal that does something before one of the looks into it.
+    """A journal that calls a function before one of the looks into it.
 
     Looks within a transaction are not counted: no other process can write then.
     """
@@ -104,12 +104,12 @@ class LookedInto(SqliteJournal):
         self._writing = False
 
     def before(self, count: int, act: Act) -> None:
-        """Do something before the look of this number, counted from now."""
+        """Call a function before the look of this number, counted from now."""
         self._count, self._act = count, act
 
     @property
     def waits(self) -> bool:
-        """Whether it has not been done yet."""
+        """Whether the function was not called yet."""
         return self._act is not None
 
     @contextlib.contextmanager
@@ -122,7 +122,7 @@ class LookedInto(SqliteJournal):
                 self._writing = False
 
     def transaction(self) -> Any:
-        """Within it no look is counted."""
+        """No look within a transaction is counted."""
         return self._marked()
 
     def __getattribute__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Damages journals at random, and tells how the library takes it."""
+"""Damages journals at random, and checks how the library reacts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _NUMBERS = [
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A small run that lies ready to be damaged.
+    """A small run that is ready to be damaged.
 
     Attributes:
         folder: Where; `folder / "closed"` and, killed amid the work, `folder / "open"`.
@@ -86,7 +86,7 @@ def asynchronous() -> Mutator[Any]:
 
 
 def synchronous() -> Mutator[Any]:
-    """That of those whose slots wait for each other."""
+    """The policy of the runs whose slots wait for each other."""
     return PopulationBasedTraining(mutate, 3, exploit=Truncation(0.5), synchronous=True)
 
 
@@ -179,11 +179,11 @@ def _answers(controller: PopulationController) -> dict[str, str]:
     return {name: repr(value) for name, value in found.items()}
 
 
-# What may happen to a journal.
+# The kinds of damage.
 
 
 def damage(folder: pathlib.Path, choose: random.Random) -> str:
-    """Damage the journal in a folder; say how."""
+    """Damage the journal in a folder; returns a description."""
     log = folder / f"{JOURNAL}-wal"
     kinds = [_cell] * 9 + [_rows] * 4 + [_cycle, _index] + [_bytes] * 3
     kinds += [_pages, _cut]
@@ -224,7 +224,7 @@ def _some_row(
 
 
 def _matching(columns: list[str], row: tuple[Any, ...]) -> tuple[str, list[Any]]:
-    """A condition that only this row fulfils; texts were read as bytes."""
+    """A condition that only this row fulfils; strings were read as bytes."""
     parts = [
         f"CAST({name} AS BLOB) IS ?" if type(value) is bytes else f"{name} IS ?"
         for name, value in zip(columns, row, strict=True)
@@ -235,7 +235,7 @@ def _matching(columns: list[str], row: tuple[Any, ...]) -> tuple[str, list[Any]]
 def _value(
     connection: sqlite3.Connection, choose: random.Random, old: Any
 ) -> tuple[str, Any]:
-    """What is put into a cell, as SQL and its value."""
+    """The new value of a cell, as SQL and its parameters."""
     kind = choose.choice(["number", "text", "tag", "other", "other", "near", "odd"])
     if kind == "number":
         return "?", choose.choice(_NUMBERS)
@@ -271,7 +271,7 @@ def _cell(file: pathlib.Path, choose: random.Random) -> str:
             return ""
         where, values = _matching(columns, row)
         if choose.random() < 0.1:
-            where, values = "1", []  # All of a column.
+            where, values = "1", []  # Everything in a column.
         try:
             connection.execute(
                 f"UPDATE {table} SET {columns[index]} = {sql} WHERE {where}",
@@ -390,7 +390,7 @@ def _log(file: pathlib.Path, choose: random.Random) -> str:
     return f"the log at byte {place}"
 
 
-# How the library takes it.
+# How the library reacts.
 
 
 class Late(BaseException):
@@ -412,7 +412,7 @@ def _in_time() -> Iterator[None]:
 
 
 def outcome(run: Run, folder: pathlib.Path) -> str:
-    """How the library takes a damaged copy of a run: "right", "refused", "accepted".
+    """How the library reads a damaged copy of a run: "right", "refused", "accepted".
 
     Raises:
         AssertionError: If it does not refuse as it should.
@@ -493,7 +493,7 @@ def _use(run: Run, folder: pathlib.Path) -> str:
 def _report(
     controller: PopulationController, folder: pathlib.Path, worker_id: int
 ) -> None:
-    """A poll and a report, which is recorded just if it returns."""
+    """Poll and report; the report is recorded if and only if the call returns."""
     work = controller.maybe_get_worker_data(worker_id, None, 0, None, None)
     assert work is not None
     before = _count(folder)

@@ -1,4 +1,4 @@
-"""A tiny honest engine: it trains all slots and keeps their weights in its memory.
+"""A tiny engine that trains all slots and keeps their weights in its memory.
 
 A weight is a name here. A row of the stack is overwritten when its slot trains on; what
 is needed is set aside before, and what then is nowhere is named as gone.
@@ -25,7 +25,7 @@ from tests.helpers import Scripted
 
 HELD = InMemory()
 AWAY, BACK = -2.0, -1.0  # Values; see `LooksBack`.
-SIZE = 3  # How many slots the runs here have, if not told otherwise.
+SIZE = 3  # The number of slots of these runs by default.
 
 
 class Engine:
@@ -72,7 +72,7 @@ class Engine:
     def commit(
         self, reports: Sequence[tuple[Any, ...]], *, forgets: Collection[InMemory] = ()
     ) -> None:
-        """Report what was trained, and which weights that has overwritten."""
+        """Report what was trained, and which weights were overwritten by it."""
         trained = self._trained(reports)
         stays = (self.lease.needed() | self._newest(trained)) - {*forgets}
         gone = {*self.kept} - stays
@@ -92,14 +92,14 @@ class Engine:
         for w, work in branched.items():
             self.stack[w] = work.params
             if type(work.params) is InMemory:
-                self.stack[w] = there[work.params]  # It must not be gone.
+                self.stack[w] = there[work.params]  # It must not be recorded as gone.
 
     def held(self) -> list[tuple[int, int]]:
-        """Worker id and step of what counts; see `held`."""
+        """Worker id and step of the weights in memory that count; see `held`."""
         return held(self.controller)
 
     def needed(self) -> list[tuple[int, int]]:
-        """Worker id and step of the reports whose weights are to be set aside."""
+        """Worker id and step of the reports whose weights must be kept."""
         history = [*self.controller.history()]
         of = {c.params: c for c in reversed(history) if type(c.params) is InMemory}
         found = [of[params] for params in self.lease.needed()]
@@ -110,7 +110,7 @@ class Engine:
         return self.controller.newest(worker_id)
 
     def _trained(self, reports: Sequence[tuple[Any, ...]]) -> dict[int, str]:
-        """What is in the rows of the slots that have come further."""
+        """What the rows of the slots hold that have trained further."""
         slots = self.lease.slots()
         return {
             w: f"{name} {step}"
@@ -119,7 +119,7 @@ class Engine:
         }
 
     def _newest(self, trained: Collection[int]) -> set[InMemory]:
-        """What is in the rows of the other slots."""
+        """What the rows of the other slots hold."""
         slots = enumerate(self.lease.slots())
         found = [slot.newest.params for w, slot in slots if w not in trained]
         return {params for params in found if type(params) is InMemory}
@@ -138,13 +138,13 @@ def opened(
 
 
 def held(controller: PopulationController) -> list[tuple[int, int]]:
-    """Worker id and step of the weights in a memory, as every process sees them."""
+    """Worker id and step of the weights in memory, as every process sees them."""
     found = [c for c in controller.history() if type(c.params) is InMemory]
     return [(c.worker_id, c.step) for c in found]
 
 
 def copy_from(donor: int, step: int, *receivers: int) -> Scripted:
-    """The donor's report at a step sends others on from there."""
+    """A donor's report at a step makes other slots continue from there."""
 
     def decide(asked: Report, view: PopulationView) -> Mapping[int, Branch]:
         del view
@@ -157,7 +157,7 @@ def copy_from(donor: int, step: int, *receivers: int) -> Scripted:
 
 
 class LooksBack(Scripted):
-    """Leaves all behind at the value `AWAY`; at `BACK` it returns to the fourth report.
+    """Moves all slots away at the value `AWAY`; at `BACK` to the fourth report.
 
     Nothing but its looks into the history says that it may.
     """
@@ -177,7 +177,7 @@ def _look_back(asked: Report, view: PopulationView) -> Mapping[int, Branch]:
 
 
 def leave_behind(engine: Engine) -> None:
-    """Slot 0 reports what it holds, never says what is gone, and begins anew."""
+    """Slot 0 reports weights in memory, does not say they are gone, begins again."""
     for value in (4.0, 3.0, 2.0, 1.0, AWAY):
         at = engine.controller.workers[0]
         report = 0, at.generation_id, at.step + 1, HELD, value
@@ -185,11 +185,11 @@ def leave_behind(engine: Engine) -> None:
 
 
 def add(meta: float) -> float:
-    """Other hyperparameters."""
+    """Change the hyperparameters."""
     return meta + 1
 
 
-# Processes that are killed; called with `python -c`.
+# Processes that are killed; call these with `python -c`.
 
 
 def killed(folder: str) -> None:
@@ -202,7 +202,7 @@ def killed(folder: str) -> None:
 
 
 def killed_within(folder: str, kind: str, before: bool) -> None:
-    """A process that is killed in a transaction which says that weights are gone."""
+    """A process that is killed in a transaction that records weights as gone."""
     engine = opened(copy_from(0, 3, 1), pathlib.Path(folder))
     for step in range(1, 6):
         params = {"w": np.full(2, step)} if step == 2 else HELD

@@ -1,4 +1,4 @@
-"""What several test modules need: a clock, mutators, and looks into a controller."""
+"""Helpers for several test modules: a clock, mutators, and views of a controller."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Decide = Callable[[Report, PopulationView], Mapping[int, Branch]]
 
 
 class Clock:
-    """A clock that only moves when told."""
+    """A clock that moves only when the test says so."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -41,7 +41,7 @@ class Clock:
 
 
 class Scripted(Mutator[None]):
-    """Branches as a function says, and remembers what it was asked."""
+    """Branches as a function decides, and remembers the reports."""
 
     def __init__(self, decide: Decide | None = None) -> None:
         self._decide = decide
@@ -58,13 +58,13 @@ class Scripted(Mutator[None]):
         return [(report.worker_id, report.checkpoint.step) for report in self._seen]
 
     def init(self, view: PopulationView) -> None:
-        """Nothing is remembered."""
+        """Remember nothing."""
         del view
 
     def update(
         self, state: None, report: Report, view: PopulationView
     ) -> tuple[None, Mapping[int, Branch]]:
-        """Do what the function says."""
+        """Return the branches of the function."""
         self._seen.append(report)
         return state, {} if self._decide is None else self._decide(report, view)
 
@@ -87,7 +87,7 @@ def branch_at(
 
 
 def random_branch(choose: random.Random) -> Scripted:
-    """Now and then a worker goes on from a random checkpoint, or from nothing."""
+    """Sometimes a worker continues from a random checkpoint, or from fresh weights."""
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
         if choose.random() < 0.6:
@@ -101,7 +101,7 @@ def random_branch(choose: random.Random) -> Scripted:
 
 
 def missing(what: str) -> NoReturn:
-    """Skip for want of a tool on a person's machine; fail in CI."""
+    """Skip if a tool is missing on a user's machine; fail in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is needed here and is missing")
     pytest.skip(f"{what} is missing")
@@ -121,7 +121,7 @@ def poll(
 
 
 def work(controller: PopulationController, worker_id: int = 0) -> ActiveWorker:
-    """What a worker that has just begun is given."""
+    """The work of a worker that has just begun."""
     found = poll(controller, worker_id)
     assert found is not None
     return found
@@ -150,7 +150,7 @@ def content(controller: PopulationController) -> list[str]:
 
 
 def everything(controller: PopulationController) -> tuple[Any, ...]:
-    """The journal and what the controller makes of it; NaN equals itself here."""
+    """The content of the journal and of the controller; NaN equals itself here."""
     return content(controller), repr(controller.workers)
 
 

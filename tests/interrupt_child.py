@@ -1,4 +1,4 @@
-"""Hundreds of Ctrl-C in reports and polls; run in a process of its own.
+"""Hundreds of Ctrl-C during reports and polls; run in a new process.
 
 Tools that watch a process, coverage say, have locks that no Ctrl-C is expected in.
 """
@@ -19,7 +19,7 @@ INTERRUPTS = 400
 
 
 def main(folder: pathlib.Path) -> None:
-    """Report until there were enough of them; then look what is there."""
+    """Report until there were enough interrupts; then check the run."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -54,7 +54,7 @@ def main(folder: pathlib.Path) -> None:
 
 
 def _can_lock(controller: PopulationController) -> bool:
-    """Whether another thread gets the session's lock."""
+    """Whether another thread can take the lock of the open run."""
     got: list[bool] = []
 
     def take() -> None:

@@ -1,4 +1,4 @@
-"""What dies, or ends, at the worst moment: the processes of `test_kills`.
+"""Processes that die, or end, at the worst moment, for `test_kills`.
 
 Call the functions with `python -c`, in a process that has not used JAX: children are
 forks of it, and so begin within milliseconds.
@@ -33,7 +33,7 @@ def mutate(h: float, rng: np.random.Generator) -> float:
 
 
 def opened(log_dir: str | os.PathLike[str], **options: Any) -> PopulationController:
-    """The run: raw loops, whose weights are arrays."""
+    """The run of raw loops, whose weights are arrays."""
     first = [float(i + 1) for i in range(SLOTS)]
     return PopulationController(
         first, WinnerTakeAllGenetic(mutate, 3), log_dir, **options
@@ -49,7 +49,7 @@ def report(controller: PopulationController, worker_id: int, value: float) -> No
 
 
 def race(parent: str, how: str) -> None:
-    """Another process reports its best, and is gone, between two looks of a tidying.
+    """Another process reports its best and dies between two looks of a clean-up.
 
     A run for each look, until there are no more; `parent/looks` says how many.
     """
@@ -63,8 +63,8 @@ def race(parent: str, how: str) -> None:
 
 
 def _raced(log_dir: pathlib.Path, count: int, how: str) -> bool:
-    """Whether there were so many looks."""
-    opened(log_dir).close()  # Who is gone already is tidied up after.
+    """Whether there were this many looks."""
+    opened(log_dir).close()  # It removes files of processes that are dead already.
     begun, begins = os.pipe()
     told, tells = os.pipe()
     pid = os.fork()
@@ -73,7 +73,7 @@ def _raced(log_dir: pathlib.Path, count: int, how: str) -> bool:
         report(controller, 0, 5.0)
         os.write(tells, b".")
         os.read(begun, 1)
-        report(controller, 0, 1.0)  # Acknowledged.
+        report(controller, 0, 1.0)  # The report was acknowledged.
         os.write(tells, b".")
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -89,7 +89,7 @@ def _raced(log_dir: pathlib.Path, count: int, how: str) -> bool:
     journal = LookedInto(log_dir / "journal.sqlite")
     controller = opened(log_dir, journal=journal)
     journal.before(count, act)
-    report(controller, 1, 9.0)  # Its first with arrays: it tidies up.
+    report(controller, 1, 9.0)  # Its first report with arrays: it cleans up.
     passed = not journal.waits
     if not passed:
         act()
@@ -99,7 +99,7 @@ def _raced(log_dir: pathlib.Path, count: int, how: str) -> bool:
 
 
 class Loops:
-    """Raw loops, one a slot, each in a process of its own that may be killed.
+    """Raw loops, one per slot, each in a process that may be killed.
 
     Args:
         log_dir: The run.
@@ -119,7 +119,7 @@ class Loops:
         self._pids = [self._begun(slot) for slot in range(SLOTS)]
 
     def kill(self, slot: int, *, replace: bool = True) -> None:
-        """Kill a loop; begin another one in its place."""
+        """Kill a loop; start another one in its place."""
         pid = self._pids[slot]
         os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
@@ -129,13 +129,13 @@ class Loops:
             self._pids[slot] = self._begun(slot)
 
     def listen(self, count: int) -> None:
-        """Wait until so many more reports were acknowledged."""
+        """Wait until this many more reports were acknowledged."""
         enough = len(self.acknowledged) + count
         while len(self.acknowledged) < enough:
             self._read(_PATIENCE_S)
 
     def end(self) -> None:
-        """Kill all; hear what they still had to say."""
+        """Kill all loops; read what they still acknowledged."""
         for slot in range(SLOTS):
             self.kill(slot, replace=False)
         os.close(self._tells)
@@ -156,7 +156,7 @@ class Loops:
         pid = os.fork()
         if pid:
             return pid
-        os.close(self._told)  # So that it ends when nobody listens any more.
+        os.close(self._told)  # Otherwise it would not end when its reader is gone.
         try:
             self._train(slot, random.Random(seed))
         except BaseException:

@@ -1,4 +1,4 @@
-"""The protocol in memory, as `docs/concepts.md` has it: small, slow and obvious.
+"""The protocol of `docs/concepts.md` in memory: small, slow and obvious.
 
 No journal, no cache, no index: every question is answered by looking at everything.
 """
@@ -37,7 +37,7 @@ class Said(NamedTuple):
 
 
 class Coded(Mutator[list[str]]):
-    """Branches as the value says, and keeps in its state what it was asked.
+    """Branches as the value says, and keeps the reports in its state.
 
     Attributes:
         names: What each code does.
@@ -49,11 +49,11 @@ class Coded(Mutator[list[str]]):
         self._fails = False
 
     def fail(self, fails: bool) -> None:
-        """From now on raise, or do not."""
+        """From now on raise, or stop raising."""
         self._fails = fails
 
     def init(self, view: PopulationView) -> list[str]:
-        """Nothing was asked yet."""
+        """Remember nothing."""
         del view
         return []
 
@@ -80,7 +80,7 @@ class Coded(Mutator[list[str]]):
 
 
 def code_of(value: float | None) -> int:
-    """What a value asks the mutator to do; 0 is nothing."""
+    """The branch that a value asks for; 0 is none."""
     if value is None or not math.isfinite(value):
         return 0
     return int(value) % len(Coded.names)
@@ -146,14 +146,14 @@ class Model:
         for worker_id, meta in enumerate(metas):
             self.open(worker_id, None, meta, "start")
 
-    # What can be asked.
+    # Questions.
 
     def generation(self, worker_id: int) -> str:
         """The slot's present generation."""
         return f"{worker_id}-{self._numbers[worker_id]}"
 
     def generations(self) -> list[str]:
-        """All of them, oldest first."""
+        """All generations, oldest first."""
         return list(dict.fromkeys(generation for generation, _ in self.points))
 
     def span(self, generation: str, last: float = math.inf) -> list[Point]:
@@ -170,7 +170,7 @@ class Model:
         return self.span(generation)[-1]
 
     def lineage(self, point: Point) -> Iterator[Point]:
-        """All that led to a checkpoint, generation by generation, newest first."""
+        """All checkpoints that led to one, generation by generation, newest first."""
         at: Name | None = point.name
         while at is not None:
             span = self.span(*at)
@@ -196,7 +196,7 @@ class Model:
         return next(found for found in self.lineage(point) if self._is_fresh(found))
 
     def _is_fresh(self, point: Point) -> bool:
-        """Whether it is a root, or the copy of one that nobody has trained."""
+        """Whether it is a root, or a copy of a root that was not trained."""
         if point.parent is None:
             return True
         is_first = self.first(point.name[0]) is point
@@ -205,7 +205,7 @@ class Model:
             return False
         return not parent.diverged and self._is_fresh(parent)
 
-    # What changes it.
+    # Changes.
 
     def open(self, worker_id: int, parent: Point | None, meta: int, why: str) -> None:
         """Begin a generation, which copies its parent's params."""
@@ -217,7 +217,7 @@ class Model:
         self.points[name] = Point(name, worker_id, params, meta, None, above, why)
 
     def hand_out(self, worker_id: int) -> Point:
-        """The slot at its resume point; a new generation if that lies further back."""
+        """The slot at its resume point; in a new generation if that is further back."""
         newest = self.newest(worker_id)
         point = self.resume_point(newest)
         if point is not newest:
@@ -225,18 +225,18 @@ class Model:
         return self.newest(worker_id)
 
     def take_over(self, worker_id: int) -> None:
-        """Fence whoever trains the slot."""
+        """Begin a new generation, so that the late worker is fenced."""
         newest = self.newest(worker_id)
         self.open(worker_id, self.resume_point(newest), newest.meta, "takeover")
 
     def poll(self, worker_id: int, generation: str) -> Point | None:
-        """What the poll of a raw loop brings; None to carry on."""
+        """The result of a raw loop's poll; None to continue."""
         if generation == self.generation(worker_id):
             return None
         return self.hand_out(worker_id)
 
     def give_up(self, worker_id: int) -> None:
-        """A slot is not waited for; the others' newest value is shown again."""
+        """Give up a slot; the mutator sees the others' newest value again."""
         if worker_id in self.lost:
             return
         self.lost.add(worker_id)
@@ -287,7 +287,7 @@ class Model:
         return [w for w in range(self.size) if w not in self.lost]
 
     def _record(self, said: Said) -> Point | None:
-        """Record a report; what the mutator is asked about, as it is now."""
+        """Record a report; returns what the mutator is asked about, as it is now."""
         if said.generation not in self.generations():
             return None
         worker_id = self.first(said.generation).worker_id
@@ -315,7 +315,7 @@ class Model:
         return dataclasses.replace(point) if self._concerns(point) else None
 
     def _ready(self, worker_id: int) -> int:
-        """The newest step of a lineage that a decision may rest on."""
+        """The newest step of a lineage that a decision may use."""
         for point in self.lineage(self.newest(worker_id)):
             saved = point.params is not None or not self.saves
             if point.value is not None and (saved or point.diverged):
@@ -323,7 +323,7 @@ class Model:
         return -1
 
     def _concerns(self, point: Point) -> bool:
-        """Whether a checkpoint lies on its slot's present lineage."""
+        """Whether a checkpoint is on its slot's present lineage."""
         newest = self.newest(point.worker_id)
         return any(p.name == point.name for p in self.lineage(newest))
 
@@ -379,7 +379,7 @@ class Hand:
 
 
 class Leases:
-    """Who holds which slot, and for how long it was silent, as each process sees it.
+    """Which worker holds which slot, and how long each process saw it silent.
 
     Args:
         size: How many slots there are.
@@ -399,16 +399,16 @@ class Leases:
         self._quiet = [0.0] * size
 
     def restart(self, place: int) -> None:
-        """A process begins anew: it has watched nobody yet."""
+        """A process starts again: it has watched no worker yet."""
         self.silent[place] = [0.0] * self.size
 
     def pass_time(self, timeouts: float) -> None:
-        """Everybody is silent for so long."""
+        """All workers are silent for this long."""
         self._quiet = [seconds + timeouts for seconds in self._quiet]
         self.silent = [[s + timeouts for s in silent] for silent in self.silent]
 
     def write(self, worker_id: int, holder: Any, *, grace: bool = False) -> None:
-        """The slot was heard of."""
+        """The worker of the slot polled or reported."""
         self.holder[worker_id] = holder
         self.grace[worker_id] = grace
         self._quiet[worker_id] = 0.0
@@ -420,7 +420,7 @@ class Leases:
         return any(holder is hand for hand in self.gone)
 
     def is_there(self, place: int, worker_id: int) -> bool:
-        """Whether a worker holds the slot, and is neither dead nor silent."""
+        """Whether a worker holds the slot, and is neither dead nor silent too long."""
         holder = self.holder[worker_id]
         if not isinstance(holder, Hand) or self.is_gone(holder):
             return False
@@ -433,6 +433,6 @@ class Leases:
         return not self.is_there(place, worker_id)
 
     def is_due(self, worker_id: int) -> bool:
-        """Whether a sign of life is recorded."""
+        """Whether the lease must be renewed."""
         unheld = self.holder[worker_id] in (None, GIVEN_BACK)
         return unheld or self.grace[worker_id] or self._quiet[worker_id] >= 0.25

@@ -18,7 +18,7 @@ INPUTS = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2)
 
 
 class Model(nnx.Module):
-    """Tied weights, a norm with statistics, and noise with a state of its own."""
+    """Tied weights, a norm with statistics, and noise with its own state."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.first = nnx.Linear(2, 2, rngs=rngs)
@@ -36,7 +36,7 @@ class Model(nnx.Module):
 
 
 def init(meta_params: Any) -> Any:
-    """A fresh module, and an optimiser of its own."""
+    """A new module, and a new optimiser."""
     model = Model(nnx.Rngs(0, dropout=1))
     optimizer = nnx.Optimizer(model, OPTIMIZER, wrt=nnx.Param)
     return model, hyperparams.put(optimizer, meta_params, strict=False)
@@ -53,13 +53,13 @@ def train_step(model: Any, optimizer: Any) -> Any:
 
 
 def step(state: Any) -> Any:
-    """The same, as `check_loop` is given it."""
+    """A step as `check_loop` calls it."""
     train_step(*state)
     return state
 
 
 def check(state: Any, meta_params: Any) -> None:
-    """Refuse a state that is another one than `init` makes, or has other numbers."""
+    """Refuse a state that differs from `init` in structure or numbers."""
     model, optimizer = state
     fresh = init(meta_params)
     trees: list[Any] = [jax.tree.structure(tree) for tree in (state, fresh)]

@@ -32,14 +32,14 @@ from tests import probe
 
 PROCESSES, THREADS = 8, 4
 SLOTS = 34
-RAW_SLOTS = PROCESSES // 2 * THREADS  # One a thread; workers share the others.
-TIMEOUT_S = 600.0  # Nobody is to be lost here, however busy the machine is.
+RAW_SLOTS = PROCESSES // 2 * THREADS  # One per thread; workers share the other slots.
+TIMEOUT_S = 600.0  # No slot may be lost here, however busy the machine is.
 _PAUSE_S = 0.002
 STEPS_PER_EXPLOIT = 5
 
 
 def mutate(h: float, rng: np.random.Generator) -> float:
-    """A step in a random direction: no two decisions give the same."""
+    """A step in a random direction: no two decisions give equal numbers."""
     return float(h + rng.normal())
 
 
@@ -53,7 +53,7 @@ POLICIES: dict[str, Callable[[], Mutator[Any]]] = {
 
 
 class Noting(Mutator[Any]):
-    """Decides as another policy does, and remembers what this process decided."""
+    """Decides like another policy, and remembers what this process decided."""
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
@@ -66,13 +66,13 @@ class Noting(Mutator[Any]):
         return self._decided
 
     def init(self, view: PopulationView) -> Any:
-        """The other one's state."""
+        """The state of the other policy."""
         return self._inner.init(view)
 
     def update(
         self, state: Any, report: Report, view: PopulationView
     ) -> tuple[Any, Mapping[int, Branch]]:
-        """The other one's decision."""
+        """The decision of the other policy."""
         state, branches = self._inner.update(state, report, view)
         for worker_id, branch in branches.items():
             parent = branch.parent
@@ -83,7 +83,7 @@ class Noting(Mutator[Any]):
         return state, branches
 
     def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
-        """Where the other one waits."""
+        """Where the other policy makes slots wait."""
         return self._inner.wait_at(state, worker_id, view)
 
 
@@ -113,14 +113,14 @@ def opened(
 
 
 def value_of(slot: int, step: int, meta_params: float) -> float:
-    """Now and then a member diverges."""
+    """Sometimes a member diverges."""
     if (slot * 7 + step) % 97 == 0:
         return math.nan
     return abs(meta_params) + 1 / (1 + step)
 
 
 def raw(controller: PopulationController, slot: int, saw: Saw) -> None:
-    """A loop of the two calls, which waits when it is to."""
+    """A loop of the two calls, which waits if it must."""
     pause = threading.Event()
     work: ActiveWorker | None = None
     step = 0
@@ -133,8 +133,8 @@ def raw(controller: PopulationController, slot: int, saw: Saw) -> None:
             saw.received.append(news.generation_id)
         assert work is not None
         if work.wait_at is not None and step >= work.wait_at:
-            pause.wait(_PAUSE_S)  # Nothing tells this process what others have done.
-            now = controller.workers[slot]  # Who goes on without a branch gets no news.
+            pause.wait(_PAUSE_S)  # Others do not notify this process.
+            now = controller.workers[slot]  # No branch, no new work.
             if now.generation_id == work.generation_id:
                 work = now
             continue
@@ -146,7 +146,7 @@ def raw(controller: PopulationController, slot: int, saw: Saw) -> None:
 
 
 def claiming(worker: Worker, saw: Saw) -> None:
-    """A loop of a `Worker`, which trains whatever slot it is given."""
+    """A loop of a `Worker`, which trains each slot that it gets."""
     worker.turn = 5
     while worker.running:
         if worker.poll():
@@ -162,7 +162,7 @@ def claiming(worker: Worker, saw: Saw) -> None:
 
 
 def main(log_dir: str, policy: str, ticks: int, number: int) -> None:
-    """Train until the run has ended, in so many threads."""
+    """Train until the run has ended, in several threads."""
     controller = opened(log_dir, policy, ticks)
     seen = [Saw([], []) for _ in range(THREADS)]
     failed: list[str] = []
@@ -200,6 +200,6 @@ def main(log_dir: str, policy: str, ticks: int, number: int) -> None:
 
 
 def known(controller: PopulationController) -> dict[str, str]:
-    """All that is kept of the run in memory, after catching up."""
+    """All that is kept in memory of the run, after all records were read."""
     workers = repr(controller.workers)
     return {"workers": workers, **probe.in_memory(controller)}

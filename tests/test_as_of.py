@@ -21,11 +21,11 @@ Standing = tuple[list[int], list[float]]
 
 
 class Unwilling(Exception):
-    """What a mutator raises now and then; the report is taken back."""
+    """An exception that a mutator raises sometimes; the report is rolled back."""
 
 
 def slowly(view: Any, size: int, until: int) -> list[Standing]:
-    """By the definition: for each step the newest valued checkpoint of each lineage."""
+    """The definition: for each step the newest valued checkpoint of each lineage."""
     found: list[Standing] = [([-1] * size, [math.inf] * size) for _ in range(until)]
     for worker_id in range(size):
         below = until
@@ -40,7 +40,7 @@ def slowly(view: Any, size: int, until: int) -> list[Standing]:
 
 
 def check(view: Any, size: int = SIZE) -> None:
-    """`as_of` says the same as the definition, at every step."""
+    """`as_of` agrees with the definition at every step."""
     until = max(view.newest(worker_id).step for worker_id in range(size)) + 3
     for step, expected in enumerate(slowly(view, size, until)):
         steps, scores = view.as_of(step)
@@ -51,7 +51,7 @@ def check(view: Any, size: int = SIZE) -> None:
 
 
 class Journey:
-    """A run to which anything may happen, checked after whatever did.
+    """A run with random events, checked after each of them.
 
     Args:
         seed: Of what happens.
@@ -68,7 +68,7 @@ class Journey:
         self.controller = self.open()
 
     def open(self) -> PopulationController:
-        """The controller, on what is there."""
+        """Open the controller on the run."""
         mode = ("min", "max")[self._branching > 0.2]
         starts = [{"h": worker_id} for worker_id in range(SIZE)]
         mutator = Scripted(self._decide)
@@ -86,7 +86,7 @@ class Journey:
         return branches
 
     def _parent(self, view: PopulationView) -> Checkpoint | None:
-        """Own or others', new or old, of a lineage or beside it, or nothing."""
+        """A checkpoint of any slot, new or old, on a lineage or beside it, or none."""
         kind = self.choose.randrange(8)
         if kind == 0:
             return None
@@ -105,7 +105,7 @@ class Journey:
         return math.nan if kind < 0.25 else self.choose.random()
 
     def go(self) -> None:
-        """Let something happen."""
+        """Make a random event happen."""
         kind = self.choose.random()
         try:
             if kind < 0.55:
@@ -122,7 +122,7 @@ class Journey:
                 poll(self.controller, self.choose.randrange(SIZE))
         except Unwilling:
             pass
-        assert len(self.controller.workers) == SIZE  # Reads anew what was taken back.
+        assert len(self.controller.workers) == SIZE  # Read again what was rolled back.
         check(probe.view(self.controller))
 
     def _next(self, worker_id: int) -> tuple[Any, ...]:
@@ -132,7 +132,7 @@ class Journey:
         return worker_id, present.generation_id, step, params, self.value()
 
     def _late(self) -> tuple[Any, ...]:
-        """A value for what has none yet, or for a step that nobody has reported."""
+        """A value for a checkpoint without one, or for a step not reported yet."""
         history = list(self.controller.history())
         found = self.choose.choice(history[-60:])
         lacking = [c for c in history if c.value is None]
@@ -144,7 +144,7 @@ class Journey:
 
 @pytest.mark.parametrize("branching", [0.05, 0.2, 0.4])
 def test_as_of_keeps_to_its_definition_whatever_happens(branching: float) -> None:
-    """Reports, late values, branches to anywhere, batches, and what is taken back."""
+    """After reports, late values, branches to anywhere, batches, and rollbacks."""
     for seed in range(10):
         journey = Journey(seed, None, branching)
         for _ in range(30):
@@ -152,7 +152,7 @@ def test_as_of_keeps_to_its_definition_whatever_happens(branching: float) -> Non
 
 
 def test_as_of_keeps_to_its_definition_after_reopening(tmp_path: pathlib.Path) -> None:
-    """What is kept in memory is made anew from the journal, and is the same."""
+    """The memory is filled again from the journal, and is the same."""
     for seed in range(6):
         journey = Journey(seed, tmp_path / str(seed), 0.2)
         for _ in range(5):
@@ -176,7 +176,7 @@ def test_as_of_sees_what_another_process_has_written(tmp_path: pathlib.Path) -> 
             controller.close()
 
 
-# What it costs.
+# The cost.
 
 
 def run(decide: Decide | None = None, size: int = 2) -> PopulationController:
@@ -187,7 +187,7 @@ def run(decide: Decide | None = None, size: int = 2) -> PopulationController:
 
 
 def test_reports_are_only_remembered_for_a_policy_that_looks_back() -> None:
-    """All others do not pay for it; the first look reads the journal."""
+    """Other policies do not pay for it; the first call reads the journal."""
     controller = PopulationController([{"h": 0}] * 2, Scripted())
     report(controller, 0, *range(10, 60, 10))
     found, steps = reads(controller, 39)
@@ -198,14 +198,14 @@ def test_reports_are_only_remembered_for_a_policy_that_looks_back() -> None:
 
 
 def report(controller: PopulationController, worker_id: int, *steps: int) -> None:
-    """Values of a slot; at step s it is s."""
+    """Report values of a slot; at step s the value is s."""
     for step in steps:
         present = generation(controller, worker_id)
         controller.set_eval(worker_id, present, step, "p", float(step))
 
 
 def reads(controller: PopulationController, step: int) -> tuple[list[str], list[int]]:
-    """The SQL that it takes to look back, and the steps that were found."""
+    """The SQL of a look back, and the steps that it found."""
     found: list[str] = []
     probe.connection(controller).set_trace_callback(found.append)
     steps, scores = probe.as_of(controller, step)
@@ -217,7 +217,7 @@ def reads(controller: PopulationController, step: int) -> tuple[list[str], list[
 
 
 def test_looking_back_over_sixteen_reports_reads_nothing() -> None:
-    """Slots that are a little ahead are at hand; the one after that is looked up."""
+    """Reports of slots that are a little ahead are in memory; the next one is read."""
     controller = run()
     report(controller, 0, *range(10, 270, 10))
     for ahead in range(17):
@@ -231,7 +231,7 @@ def test_looking_back_over_sixteen_reports_reads_nothing() -> None:
 
 @pytest.mark.parametrize("back_to", [None, 200])
 def test_looking_back_right_after_a_branch_reads_nothing(back_to: int | None) -> None:
-    """A slot that was copied from one at hand has come the same way."""
+    """The reports of its donor are in memory, and are its own too."""
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
         if report.checkpoint.step != 260:
@@ -255,7 +255,7 @@ def test_looking_back_right_after_a_branch_reads_nothing(back_to: int | None) ->
 
 
 def test_looking_back_in_a_decision_reads_nothing() -> None:
-    """The view of a mutator answers from the same memory."""
+    """The view of a mutator uses the same memory."""
     found: list[str] = []
     seen: list[Any] = []
 
@@ -274,7 +274,7 @@ def test_looking_back_in_a_decision_reads_nothing() -> None:
 
 
 def test_looking_back_changes_nothing() -> None:
-    """The arrays are the caller's own."""
+    """The arrays belong to the caller."""
     controller = run()
     report(controller, 0, 10, 20)
     for step in (15, 99):
@@ -288,7 +288,7 @@ def test_looking_back_changes_nothing() -> None:
 
 
 def test_a_late_value_is_seen_by_all_who_came_that_way() -> None:
-    """A value that comes for what several slots have branched from is theirs too."""
+    """A value for the donor of several branches counts for all of them."""
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
         if report.checkpoint.step != 30:
@@ -310,7 +310,7 @@ def test_a_late_value_is_seen_by_all_who_came_that_way() -> None:
 
 
 def test_a_late_value_of_the_very_donor_is_seen_by_its_copies() -> None:
-    """A generation begins at the step of what it copies, and that step counts too."""
+    """A generation begins at the step of its donor, and that step counts too."""
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
         if report.checkpoint.step != 20 or report.checkpoint.value is not None:
@@ -332,7 +332,7 @@ def test_a_late_value_of_the_very_donor_is_seen_by_its_copies() -> None:
 
 @pytest.mark.parametrize("late", [20, 30])
 def test_a_late_value_is_seen_by_who_comes_that_way_later(late: int) -> None:
-    """Two branch from one checkpoint, and between them a value comes for its past."""
+    """Between two branches from one checkpoint, an ancestor gets its value."""
     donors: list[Checkpoint] = []
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
@@ -359,7 +359,7 @@ def test_a_late_value_is_seen_by_who_comes_that_way_later(late: int) -> None:
 
 
 def test_a_lost_slot_is_not_live_but_is_still_a_worker(tmp_path: pathlib.Path) -> None:
-    """A policy decides among the live ones, and may still branch to the others."""
+    """A policy compares the live ones, and may still branch the others."""
     views: list[tuple[list[int], int]] = []
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:

@@ -1,4 +1,4 @@
-"""What is wrong is refused by a message that names it, and nothing has changed."""
+"""Bad input is refused by a message that names it, and nothing changes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.helpers import Scripted, everything, generation, poll
 
 
 def same(meta_params: Any, *direction: Any) -> Any:
-    """A mutation that changes nothing."""
+    """A mutation without effect."""
     return meta_params
 
 
@@ -55,7 +55,7 @@ def controller(
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
-    """Every file of a folder, but for what SQLite puts beside its own."""
+    """Every file of a folder, except those that SQLite makes itself."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -65,13 +65,13 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
 
 @dataclasses.dataclass
 class Record:
-    """Plain data, but of a type that nothing stored could name."""
+    """Plain data of a type that no record could name."""
 
     path: str
 
 
 class Opaque:
-    """What no codec knows."""
+    """An object that no codec accepts."""
 
     def __repr__(self) -> str:
         return "<opaque>"
@@ -104,7 +104,7 @@ def test_a_bad_worker_id_is_refused(
     error: type[Exception],
     message: str,
 ) -> None:
-    """In a poll, in a report and in a claim alike."""
+    """A poll, a report and a claim refuse it."""
     before = everything(controller)
     with pytest.raises(error, match=message):
         poll(controller, worker_id)
@@ -123,7 +123,7 @@ def test_a_bad_worker_id_is_refused(
 def test_a_bad_step_is_refused(
     controller: PopulationController, step: Any, error: type[Exception], message: str
 ) -> None:
-    """In a poll and in a report alike."""
+    """A poll and a report refuse it."""
     before = everything(controller)
     generation_id = generation(controller)
     with pytest.raises(error, match=message):
@@ -172,7 +172,7 @@ def test_params_that_cannot_be_stored_are_refused(
     message: str,
     tmp_path: pathlib.Path,
 ) -> None:
-    """The place within the tree is named, and no file is left."""
+    """The message has the path within the tree, and no file is left."""
     before, saved = everything(controller), files(tmp_path)
     with pytest.raises(TypeError, match=message):
         controller.set_eval(0, generation(controller), 6, params, 1.0)
@@ -184,7 +184,7 @@ def test_params_that_cannot_be_stored_are_refused(
 def test_params_that_would_not_come_back_are_refused(
     controller: PopulationController, params: Any
 ) -> None:
-    """A record whose type the journal cannot name must not get into it."""
+    """A record of a type that the journal cannot name is refused."""
     before = everything(controller)
     with pytest.raises(TypeError, match="params"):
         controller.set_eval(0, generation(controller), 6, params, 1.0)
@@ -205,7 +205,7 @@ def test_metrics_that_cannot_be_stored_are_refused(
     message: str,
     tmp_path: pathlib.Path,
 ) -> None:
-    """The place is named; the params that came with them are not kept."""
+    """The message has the path; the params of the report are not kept."""
     before, saved = everything(controller), files(tmp_path)
     with pytest.raises(TypeError, match=message):
         controller.set_eval(
@@ -219,7 +219,7 @@ def test_metrics_that_cannot_be_stored_are_refused(
 def test_a_report_needs_a_generation(
     controller: PopulationController, generation_id: Any
 ) -> None:
-    """Only a poll may do without."""
+    """Only a poll may omit it."""
     before = everything(controller)
     with pytest.raises(TypeError, match="generation_id must be the str that the poll"):
         controller.set_eval(0, generation_id, 6, "p", 1.0)
@@ -229,7 +229,7 @@ def test_a_report_needs_a_generation(
 def test_a_poll_with_a_generation_that_is_no_string_is_refused(
     controller: PopulationController,
 ) -> None:
-    """None and the empty string are the only substitutes."""
+    """Only None and the empty string may replace it."""
     before = everything(controller)
     with pytest.raises(TypeError, match="generation_id must be the str"):
         poll(controller, 0, 7)  # type: ignore[arg-type]
@@ -287,7 +287,7 @@ def test_one_bad_report_of_a_batch_refuses_all(
 def test_bad_arguments_of_the_controller_are_refused(
     change: dict[str, Any], error: type[Exception], message: str, tmp_path: pathlib.Path
 ) -> None:
-    """And what was refused leaves no run behind: the next one can use the folder."""
+    """A refused run leaves nothing: the next one can use the folder."""
     arguments: dict[str, Any] = {
         "initial_population": [{}],
         "mutator": Scripted(),
@@ -301,7 +301,7 @@ def test_bad_arguments_of_the_controller_are_refused(
 def test_a_mutator_that_cannot_run_the_population_leaves_nothing(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Not the arrays of a Start either."""
+    """The arrays of a Start are not left, either."""
     log_dir = tmp_path / "run"
     starts = [Start({}, params={"w": np.ones(3)}), Start({})]
     with pytest.raises(ValueError, match="one worker, got a population of 2"):
@@ -329,7 +329,7 @@ def test_a_start_at_no_step_is_refused(step: Any) -> None:
     ],
 )
 def test_a_limit_that_is_none_is_refused(limits: Any, message: str) -> None:
-    """A typing mistake must not become a run without an end."""
+    """A typo must not make a run endless."""
     with pytest.raises(ValueError, match=message):
         Stop(**limits)
 
@@ -368,13 +368,13 @@ def test_a_limit_that_is_none_is_refused(limits: Any, message: str) -> None:
 def test_bad_arguments_of_a_mutator_are_refused(
     make: Callable[[], Mutator[Any]], error: type[Exception], message: str
 ) -> None:
-    """At the door, not at the first decision."""
+    """The constructor refuses them, not the first decision."""
     with pytest.raises(error, match=message):
         make()
 
 
 def test_arrays_without_a_place_are_refused(tmp_path: pathlib.Path) -> None:
-    """A durable journal alone cannot keep them: the message names `params=`."""
+    """A durable journal cannot keep them: the message names `params=`."""
     journal = SqliteJournal(tmp_path / "journal.sqlite")
     with pytest.raises(ValueError, match=r"params=FileParams"):
         PopulationController(
@@ -389,7 +389,7 @@ def test_arrays_without_a_place_are_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_arrays_with_a_place_of_their_own_are_kept(tmp_path: pathlib.Path) -> None:
-    """`params=` is what the message said."""
+    """The message advises `params=`."""
     journal = SqliteJournal(tmp_path / "journal.sqlite")
     controller = PopulationController(
         [{}], Scripted(), journal=journal, params=FileParams(tmp_path / "weights")
@@ -405,7 +405,7 @@ def test_arrays_with_a_place_of_their_own_are_kept(tmp_path: pathlib.Path) -> No
 
 
 def test_a_log_dir_that_is_a_file_is_refused(tmp_path: pathlib.Path) -> None:
-    """The file is left as it is."""
+    """The file does not change."""
     place = tmp_path / "file"
     place.write_text("mine")
     for log_dir in (place, place / "below"):
@@ -424,7 +424,7 @@ def test_a_journal_that_is_a_folder_is_refused(tmp_path: pathlib.Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[pathlib.Path]:
-    """A folder that everybody can look into and only its owner can write to."""
+    """A folder that everybody can read and only its owner can write."""
     folder = pathlib.Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -434,7 +434,7 @@ def open_folder() -> Iterator[pathlib.Path]:
 
 
 class _Powerless:
-    """Takes this process's right to write into what root or its owner may write."""
+    """Takes this process's right to write where root or its owner may write."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
@@ -453,14 +453,14 @@ class _Powerless:
 
 @pytest.mark.parametrize("name", ["", "new"])
 def test_a_read_only_log_dir_is_refused(open_folder: pathlib.Path, name: str) -> None:
-    """The message says to choose a folder that can be written to."""
+    """The message advises a folder that can be written to."""
     with _Powerless(open_folder), pytest.raises(JournalError, match=r"writ|access to"):
         PopulationController([{}], Scripted(), open_folder / name)
     assert list(open_folder.iterdir()) == []
 
 
 def test_a_run_that_may_not_be_written_is_only_shown(open_folder: pathlib.Path) -> None:
-    """To train is refused, and it is left as it is."""
+    """To train is refused, and no file changes."""
     with PopulationControllerOn(open_folder) as controller:
         controller.set_eval(0, generation(controller), 1, "p", 1.0)
     before = files(open_folder)
@@ -487,7 +487,7 @@ class PopulationControllerOn:
 
 
 def test_a_database_of_another_program_is_refused(tmp_path: pathlib.Path) -> None:
-    """Not a byte of it changes."""
+    """No byte of it changes."""
     with sqlite3.connect(tmp_path / "journal.sqlite") as other:
         other.execute("CREATE TABLE theirs (x)")
     other.close()
@@ -499,7 +499,7 @@ def test_a_database_of_another_program_is_refused(tmp_path: pathlib.Path) -> Non
 
 @pytest.mark.parametrize("left", [1, 60, 100, 1000, 5000, -1])
 def test_a_truncated_journal_is_refused(tmp_path: pathlib.Path, left: int) -> None:
-    """Not a byte of it changes, and the message says that it is damaged."""
+    """No byte of it changes, and the message says that it is damaged."""
     with PopulationControllerOn(tmp_path) as controller:
         for step in range(1, 50):
             controller.set_eval(0, generation(controller), step, "p", 1.0)
@@ -523,7 +523,7 @@ def test_a_truncated_journal_is_refused(tmp_path: pathlib.Path, left: int) -> No
 def test_a_run_under_other_rules_is_refused(
     change: dict[str, Any], message: str, tmp_path: pathlib.Path
 ) -> None:
-    """Size, seed, mode and mutator are the journal's; the run is left as it is."""
+    """The journal has the size, seed, mode and mutator; the run does not change."""
     arguments: dict[str, Any] = {
         "initial_population": [{}] * 2,
         "mutator": Scripted(),
@@ -543,7 +543,7 @@ def test_a_run_under_other_rules_is_refused(
     again.close()
 
 
-# Values that are no success.
+# Values that are not finite.
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
@@ -552,14 +552,14 @@ def test_a_run_under_other_rules_is_refused(
 def test_a_value_that_is_not_finite_is_never_a_donor(
     bad: float | None, mode: str, synchronous: bool
 ) -> None:
-    """The other worker wins, however bad it is, and the first goes on from there."""
+    """The other worker wins, however bad it is, and the first continues from it."""
     mutator = WinnerTakeAllGenetic(same, steps_per_exploit=2, synchronous=synchronous)
     controller = PopulationController([{"lr": 0}, {"lr": 1}], mutator, mode=mode)
     ids = [generation(controller, i) for i in (0, 1)]
     worst = 1e300 if mode == "min" else -1e300
     controller.set_eval(0, ids[0], 2, "bad", bad)
     controller.set_eval(1, ids[1], 2, "good", worst)
-    if bad is None:  # It decides nothing: a later one does.
+    if bad is None:  # This report decides nothing: a later one does.
         assert [generation(controller, i) for i in (0, 1)] == ids
         controller.set_eval(0, ids[0], 3, "worse", math.nan)
     assert [w.params for w in controller.workers] == ["good", "good"]
@@ -574,7 +574,7 @@ def test_a_value_that_is_not_finite_is_never_a_donor(
 def test_when_all_diverge_each_goes_on_from_its_own_last_finite_one(
     bad: float, synchronous: bool
 ) -> None:
-    """The run does not crash, and no weights that diverged are handed out."""
+    """The run does not crash, and no poll returns weights that diverged."""
     mutator = WinnerTakeAllGenetic(same, steps_per_exploit=4, synchronous=synchronous)
     controller = PopulationController([{"lr": 0}, {"lr": 1}], mutator)
     ids = [generation(controller, i) for i in (0, 1)]
@@ -599,7 +599,7 @@ def test_when_all_diverge_each_goes_on_from_its_own_last_finite_one(
 def test_a_run_in_which_nothing_ever_succeeds_goes_on(
     bad: float | None, make: Callable[[], Mutator[Any]]
 ) -> None:
-    """Nineteen reports without a single finite value: no error, no best."""
+    """After nineteen reports without a finite value: no error, and no best."""
     now = [0.0]
     controller = PopulationController([{"lr": 0}], make(), clock=lambda: now[0])
     generation_id, step = "", 0

@@ -1,4 +1,4 @@
-"""The benchmarks run, and what is shown of them is what they found."""
+"""The benchmarks run, and the README shows their results."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_peer_has_a_figure_or_a_reason(result: dict[str, Any]) -> None:
 
 
 def test_a_result_names_no_folder(result: dict[str, Any]) -> None:
-    """Results are committed: they hold nothing of whose machine it was."""
+    """Results are committed: they do not identify a machine."""
     text = json.dumps(result)
     places = (pathlib.Path.home(), record.HERE.parent, pathlib.Path.cwd())
     for place in (*map(str, places), tempfile.gettempdir()):
@@ -82,7 +82,7 @@ def test_a_result_names_no_folder(result: dict[str, Any]) -> None:
 
 
 def test_what_is_compared_takes_turns() -> None:
-    """Each subject has as many turns, of the size that was asked for."""
+    """Each subject has the same number of turns, of the requested size."""
     turns: list[str] = []
 
     def subject(name: str, done: int) -> subjects.Subject:
@@ -105,7 +105,7 @@ def test_what_is_compared_takes_turns() -> None:
 def test_a_run_of_a_size_is_made_anew_before_it_has_doubled(
     tmp_path: pathlib.Path,
 ) -> None:
-    """What is called 30 checkpoints is never more than 60."""
+    """A run with the name 30 checkpoints never has more than 60."""
     run = subjects.Ticks(ticks.ours, tmp_path, workers=2, size=30)
     for _ in range(5):
         _, count = run(20)
@@ -116,14 +116,14 @@ def test_a_run_of_a_size_is_made_anew_before_it_has_doubled(
 
 
 def test_the_readme_is_what_the_results_say() -> None:
-    """Tables are generated; one that was typed, or left behind, is found here."""
+    """Tables are generated: a table that was typed or is outdated fails here."""
     written = render.README.read_text()
     assert written == render.render(record.RESULTS.glob("*.json"))
     assert "Speed of a tick" in written
 
 
 def test_every_figure_is_shown(result: dict[str, Any], tmp_path: pathlib.Path) -> None:
-    """Render leaves nothing out, and says the same each time."""
+    """Render shows everything, and gives the same text each time."""
     path = tmp_path / "ticks.json"
     record.write(path, result)
     shown = render.render([path])
@@ -136,7 +136,7 @@ def test_every_figure_is_shown(result: dict[str, Any], tmp_path: pathlib.Path) -
 def test_every_policy_of_the_registry_has_a_figure_for_its_decisions(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The benchmark of decisions runs, and leaves no policy out."""
+    """The benchmark of decisions runs, and includes each policy."""
     out = tmp_path / "decisions.json"
     decisions.main(["--quick", "--out", str(out)])
     found = json.loads(out.read_text())["figures"]
@@ -147,7 +147,7 @@ def test_every_policy_of_the_registry_has_a_figure_for_its_decisions(
 
 
 def test_a_goal_may_be_a_least_value() -> None:
-    """Where more is better the goal is judged the other way round."""
+    """If more is better, the goal is a minimum."""
     mean = record.Interval(1.5, 1.0, 2.0)
     rows = [
         record.Figure("s", "x", value=mean, at_least=goal).as_json()
@@ -159,7 +159,7 @@ def test_a_goal_may_be_a_least_value() -> None:
 def test_several_processes_are_compared_with_bare_inserts(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The total is judged beside that of inserts, and the slowest beside the mean."""
+    """The total is judged against inserts, and the slowest against the mean."""
     out = tmp_path / "processes.json"
     processes.main(["--quick", "--out", str(out)])
     found = json.loads(out.read_text())
@@ -174,7 +174,7 @@ def test_several_processes_are_compared_with_bare_inserts(
 
 
 def test_what_several_processes_did_is_added_up() -> None:
-    """Rates are of all together; the slowest is compared within a repetition."""
+    """Rates are totals; the slowest is compared within a repetition."""
     counts = {
         processes.BARE: [[40, 40, 40, 40], [10, 10, 10, 10]],
         processes.TICKS: [[10, 20, 30, 20], [5, 5, 5, 5]],
@@ -226,7 +226,7 @@ def test_whole_populations_are_compared_in_one_run(tmp_path: pathlib.Path) -> No
 def test_a_run_without_a_copy_is_no_measurement(
     tmp_path: pathlib.Path,
 ) -> None:
-    """What is called PBT has decided while it was timed."""
+    """What is called PBT must decide while it is timed."""
     task = ways.Task("toy", 2, 1, 4)
     task = dataclasses.replace(task, exploit_steps=100)
     with pytest.raises(RuntimeError, match="No member has copied"):
@@ -234,7 +234,7 @@ def test_a_run_without_a_copy_is_no_measurement(
 
 
 def test_the_time_under_ray_tune_is_that_of_its_best_quarter() -> None:
-    """Not that of trials which begin, or wait for a process."""
+    """It excludes trials that begin, or wait for a process."""
     task = ways.Task("mlp", 2, 10, 4)
     times = [(1.0, "a"), (4.0, "a"), (5.0, "b"), (5.5, "a"), (6.25, "b")]
     times += [(9.0, "a"), (10.0, "b"), (14.0, "b")]
@@ -243,14 +243,14 @@ def test_the_time_under_ray_tune_is_that_of_its_best_quarter() -> None:
 
 
 def test_how_a_stack_fills_the_device_is_measured(tmp_path: pathlib.Path) -> None:
-    """The curve over N beside one big batch, bytes, members and the round's parts."""
+    """The curve over N, one big batch, bytes, members, and the parts of a round."""
     rows = list(filling.figures(filling.QUICK, tmp_path))
     fractions = [row for row in rows if "fraction" in row.what]
     assert len(fractions) == len(filling.QUICK.members)
     assert all(row.ratio is not None and row.ratio.low > 0 for row in fractions)
     shares = [row.value[0] for row in rows if row.unit == "%" and row.value]
     assert len(shares) == 5
-    assert shares[0] > 0  # Steps take time, and no more than the round.
+    assert shares[0] > 0  # Steps take time, but not more than the round.
     assert all(share < 100 for share in shares[:4])
     assert {"state of a member", "members that fit"} <= {row.what for row in rows}
 
@@ -258,7 +258,7 @@ def test_how_a_stack_fills_the_device_is_measured(tmp_path: pathlib.Path) -> Non
 def test_a_script_by_hand_and_the_engine_train_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As many steps to the same accuracy; only then are their seconds compared."""
+    """Both need as many steps to the same accuracy; so their seconds are compared."""
     monkeypatch.setattr(cold, "MEMBERS", 2)
     monkeypatch.setattr(cold, "ENOUGH", 0.9)
     (by_hand,) = cold.trained(cold.BY_HAND, [1])
@@ -270,7 +270,7 @@ def test_a_script_by_hand_and_the_engine_train_the_same(
 def test_cold_processes_and_later_runs_are_judged_beside_the_script_by_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whole processes by their seconds, later runs without the first of each."""
+    """Whole processes by their seconds, later runs without the first run of each."""
     took = {cold.BY_HAND: 10.0, cold.AUTO: 12.0, cold.IN_MEMORY: 1.0}
 
     def process(way: str, seeds: Any) -> cold.Process:
@@ -291,7 +291,7 @@ def test_cold_processes_and_later_runs_are_judged_beside_the_script_by_hand(
 def test_a_peer_that_is_not_installed_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks for the comparison learns how to have it."""
+    """A user who asks for the comparison is told how to install it."""
     monkeypatch.setattr(tune, "is_installed", lambda: False)
     with pytest.raises(SystemExit):
         population.main(["--peers"])

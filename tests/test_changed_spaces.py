@@ -1,4 +1,4 @@
-"""A run that is opened with another structure, and what `fork(space=...)` does then."""
+"""A run that is opened with another structure, and `fork(space=...)` for it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def advance(
     steps: int,
     value: Callable[[Any, int], float | None] = lambda meta, step: loss(meta),
 ) -> None:
-    """Raw reports of all slots, side by side."""
+    """Raw reports of all slots in parallel."""
     for _ in range(steps):
         for worker_id, (_, meta, name, step, *_rest) in enumerate(controller.workers):
             state = {"w": np.full(1, step + 1.0)}
@@ -106,7 +106,7 @@ def metas(controller: PopulationController) -> list[Any]:
 
 
 def changed(space: Any, place: str, value: Any = None) -> Any:
-    """A space with something else in a place; None: without it."""
+    """A space with another entry at a path; None removes it."""
     head, _, rest = place.partition("/")
     parts = dict(space) if isinstance(space, dict) else dict(enumerate(space))
     key: Any = head if isinstance(space, dict) else int(head)
@@ -148,7 +148,7 @@ def changed(space: Any, place: str, value: Any = None) -> Any:
 def test_another_structure_is_refused_when_the_run_is_opened(
     other: Any, said: str, tmp_path: pathlib.Path
 ) -> None:
-    """By place, and nothing changes: the next opening with the old space goes on."""
+    """The message has the path, and nothing changes: the old space still works."""
     with closing(begun(SPACE, tmp_path / "run")) as controller:
         advance(controller, 6)
         before = content(controller)
@@ -168,7 +168,7 @@ def test_another_structure_is_refused_when_the_run_is_opened(
 
 
 def test_the_fork_that_the_message_names_can_be_copied(tmp_path: pathlib.Path) -> None:
-    """It is a call, and that run trains to its end."""
+    """It is a valid call, and that run trains to its end."""
     space = SPACE | {"wd": RATE}
     begun(SPACE, tmp_path / "it's").close()
     with pytest.raises(RunMismatchError) as refused:
@@ -184,7 +184,7 @@ def test_the_fork_that_the_message_names_can_be_copied(tmp_path: pathlib.Path) -
 
 
 def test_a_run_that_cannot_be_forked_names_no_fork(tmp_path: pathlib.Path) -> None:
-    """One whose journal is not in a folder is begun anew."""
+    """A run whose journal is not in a folder must begin again."""
     journal = SqliteJournal()
     PopulationController.from_space({"lr": RATE}, 1, Scripted(), journal=journal)
     with pytest.raises(RunMismatchError, match=r"wd is new.* start a new run") as told:
@@ -210,7 +210,7 @@ def test_a_run_that_cannot_be_forked_names_no_fork(tmp_path: pathlib.Path) -> No
     ],
 )
 def test_other_values_go_on_as_before(other: Any, tmp_path: pathlib.Path) -> None:
-    """Ranges, priors, kinds of domains and constants: a warning, and it trains on."""
+    """Ranges, priors, kinds of domains and constants cause a warning, no error."""
     with closing(begun(SPACE, tmp_path)) as controller:
         advance(controller, 6)
     with warnings.catch_warnings(record=True) as caught:
@@ -247,7 +247,7 @@ def test_a_space_that_is_told_later_must_fit_the_run(tmp_path: pathlib.Path) -> 
 def test_a_new_run_that_its_mutate_fn_cannot_explore_is_refused(
     explore: Any, tmp_path: pathlib.Path
 ) -> None:
-    """It would end at its first decision; nothing is made of it."""
+    """It would end at its first decision; nothing of it is made."""
     mutator = PopulationBasedTraining(explore({"lr": RATE, "net": NET}), 4)
     net = {"depth": 2, "layers": [0.1, 0.2]}
     good = {"lr": 0.01, "net": net, "note": "more is allowed"}
@@ -280,7 +280,7 @@ def test_a_new_run_that_its_mutate_fn_cannot_explore_is_refused(
 def test_a_mutate_fn_that_cannot_explore_the_run_is_refused(
     other: Any, said: str, tmp_path: pathlib.Path
 ) -> None:
-    """Though no space was recorded; nothing changes."""
+    """This holds even if no space was recorded; nothing changes."""
     first = [{"lr": 0.01, "name": "adam"}] * 4
     old = PopulationController(first, policy({"lr": RATE}), tmp_path)
     advance(old, 4)
@@ -300,7 +300,7 @@ def test_a_mutate_fn_that_cannot_explore_the_run_is_refused(
 
 
 def test_a_mutate_fn_that_explores_less_goes_on(tmp_path: pathlib.Path) -> None:
-    """What its space does not name stays as it is."""
+    """Entries that its space does not name stay unchanged."""
     first = [{"lr": 0.01, "wd": 0.1}] * 4
     PopulationController(first, policy({"lr": RATE, "wd": RATE}), tmp_path).close()
     with pytest.warns(UserWarning, match=r"mutate_fn\.space\.wd: .* -> not given"):
@@ -332,7 +332,7 @@ def test_a_mutate_fn_that_explores_less_goes_on(tmp_path: pathlib.Path) -> None:
 def test_an_initial_population_of_another_structure_is_refused(
     entry: Any, said: str, tmp_path: pathlib.Path
 ) -> None:
-    """Else the loop that was written for it fails on what is recorded."""
+    """Otherwise a loop for the new structure fails on the recorded one."""
     first = {"lr": 0.01, "net": {"widths": (8, 8)}}
     old = PopulationController([first] * 2, Scripted(), tmp_path)
     before = content(old)
@@ -350,7 +350,7 @@ def test_an_initial_population_of_another_structure_is_refused(
 
 
 def test_slots_may_have_different_keys(tmp_path: pathlib.Path) -> None:
-    """A loop that knows them all may draw them anew each time that it begins."""
+    """A loop that knows all keys may draw them each time that it begins."""
     sgd, adam = {"of": "sgd", "momentum": 0.9}, {"of": "adam", "b1": 0.9, "b2": 0.99}
     PopulationController([sgd, adam], Scripted(), tmp_path).close()
     rms = {"of": "rms", "decay": 0.9}
@@ -359,7 +359,7 @@ def test_slots_may_have_different_keys(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_values_of_a_choice_may_have_any_structure(tmp_path: pathlib.Path) -> None:
-    """They are one hyperparameter, whatever is drawn for a slot."""
+    """They are one hyperparameter, whatever value a slot has."""
     space = {"net": Categorical([[1], [1, 2], {"a": 1}]), "lr": RATE}
     begun(space, tmp_path, seed=3).close()
     for value in ([1], [1, 2], {"a": 1}):
@@ -375,7 +375,7 @@ def test_the_values_of_a_choice_may_have_any_structure(tmp_path: pathlib.Path) -
 
 
 def test_what_a_policy_has_put_in_force_is_known(tmp_path: pathlib.Path) -> None:
-    """A schedule may bring other keys; both structures can be named then."""
+    """A schedule may bring other keys; the message can name both structures."""
     first, later = {"lr": 0.1}, {"lr": 0.01, "wd": 0.1}
     mutator = FixedSchedule({0: first, 2: later})
     with closing(PopulationController([first], mutator, tmp_path)) as controller:
@@ -385,13 +385,13 @@ def test_what_a_policy_has_put_in_force_is_known(tmp_path: pathlib.Path) -> None
         PopulationController([entry], mutator, tmp_path).close()
 
 
-# What has changed of the mutator.
+# Changes of the mutator.
 
 
 def test_the_warning_names_what_has_changed_of_the_mutator(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Argument by argument, and by place in the space; what is equal is left out."""
+    """It names each argument, and the path in the space; equal ones are left out."""
     first = [{"lr": 0.01, "net": {"depth": 2, "layers": [0.1, 0.2]}}] * 2
     space: Any = {"lr": RATE, "net": NET}
     PopulationController(first, policy(space), tmp_path).close()
@@ -425,7 +425,7 @@ def test_the_warning_names_what_has_changed_of_the_mutator(
     ],
 )
 def test_a_difference_is_short(before: Any, now: Any, said: str) -> None:
-    """However much there is of it."""
+    """However large it is."""
     found = probe.difference(before, now)
     assert said in found if said else not found
     assert len(found) < 200
@@ -454,7 +454,7 @@ SPACES = st.dictionaries(KEYS, TREES, min_size=1, max_size=3).map(
 
 
 def places(tree: Any) -> Any:
-    """The structure alone: with None in each leaf's place."""
+    """The structure alone: with None in place of each leaf."""
     if isinstance(tree, dict):
         return {key: places(inner) for key, inner in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -478,7 +478,7 @@ def test_spaces_differ_if_and_only_if_their_structures_do(one: Any, two: Any) ->
 def test_refitted_meta_params_are_of_the_new_space(
     one: Any, two: Any, seed: int
 ) -> None:
-    """Nothing else is left, what is of both stays, and equal seeds draw alike."""
+    """Nothing else is left, common entries stay, and equal seeds draw alike."""
     before = sample(one, np.random.default_rng(seed))
     found = refitted(two, before, one, np.random.default_rng(seed))
     assert contains(two, found)
@@ -492,7 +492,7 @@ def test_refitted_meta_params_are_of_the_new_space(
 
 @given(SPACES, SPACES)
 def test_perturb_explores_what_is_not_immovable(one: Any, two: Any) -> None:
-    """The check at the opening says no more and no less than the first decision."""
+    """The check at the opening refuses exactly what the first decision would refuse."""
     meta_params = sample(one, np.random.default_rng(0))
     explore = Perturb(two, resample_probability=0.0)
     if immovable(two, meta_params) is None:
@@ -503,7 +503,7 @@ def test_perturb_explores_what_is_not_immovable(one: Any, two: Any) -> None:
 
 
 def test_entries_that_no_space_has_named_stay() -> None:
-    """In a run without any space, only what the new one names is left."""
+    """In a run without a space, only entries of the new one are removed."""
     rng = np.random.default_rng(0)
     meta_params = {"lr": 0.01, "wd": 0.1, "width": 8, "net": {"a": 1, "b": 2}}
     former = {"lr": RATE, "wd": RATE, "net": {"a": Integer(1, 3)}}
@@ -514,7 +514,7 @@ def test_entries_that_no_space_has_named_stay() -> None:
     assert found == {"lr": 0.01, "net": {"c": "x"}}
 
 
-# Forks into another space.
+# Forks with another space.
 
 OTHER = {
     "wd": LogUniform(1e-6, 1e-3),
@@ -528,7 +528,7 @@ OTHER = {
 
 
 def strict(meta_params: Any) -> Any:
-    """An `init` that needs each key of the other space, and no more."""
+    """An `init` that needs each key of the other space, and no others."""
     assert places(meta_params) == places(OTHER), meta_params
     return {"w": np.zeros(1)}
 
@@ -536,7 +536,7 @@ def strict(meta_params: Any) -> Any:
 def forked(
     run: Any, folder: pathlib.Path, mutator: Mutator[Any], **options: Any
 ) -> PopulationController:
-    """A fork into the other space."""
+    """A fork with the other space."""
     options = {"space": OTHER, "stop": Stop(steps=48), **options}
     return population.fork(run, folder, mutator=mutator, **options)
 
@@ -553,12 +553,12 @@ POLICIES: list[Callable[[], Mutator[Any]]] = [
 
 
 def seldom(meta_params: Any, step: int) -> float | None:
-    """No value at every other report."""
+    """Every other report has no value."""
     return loss(meta_params) if step % 4 == 0 else None
 
 
 def never(meta_params: Any, step: int) -> None:
-    """Saved, and not evaluated."""
+    """The state is saved, and never evaluated."""
     del meta_params, step
 
 
@@ -574,7 +574,7 @@ def test_a_fork_into_another_space_trains_to_the_end(
     diverges: bool,
     tmp_path: pathlib.Path,
 ) -> None:
-    """Each slot has all that the loop needs, also if it goes back, having diverged."""
+    """Each slot has all that the loop needs, also if it diverged and goes back."""
     with closing(begun(SPACE, tmp_path / "old")) as old:
         advance(old, until, value)
         work, reports = old.workers, probe.reports(old)
@@ -600,7 +600,7 @@ def test_a_fork_into_another_space_trains_to_the_end(
 
 
 def assert_is_refitted(found: Any, was: Any) -> None:
-    """What both spaces have is as it was, and the rest is of the new one."""
+    """Entries of both spaces are unchanged, and the others are in the new space."""
     assert contains(OTHER, found)
     assert places(found) == places(OTHER)
     assert found["lr"] == was["lr"]
@@ -609,7 +609,7 @@ def assert_is_refitted(found: Any, was: Any) -> None:
 
 
 def test_equal_forks_draw_alike(tmp_path: pathlib.Path) -> None:
-    """By the run's seed; a fork of the fork draws other numbers for what is new."""
+    """They use the run's seed; a fork of the fork draws other numbers."""
     seen = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         begun(SPACE, tmp_path / name, seed=seed).close()
@@ -626,7 +626,7 @@ def test_equal_forks_draw_alike(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_fork_goes_on_when_it_is_opened_again(tmp_path: pathlib.Path) -> None:
-    """With its own space and population; the old ones are refused, from any point."""
+    """It has its own space and population; the old ones are refused at every point."""
     with closing(begun(SPACE, tmp_path / "old")) as old:
         advance(old, 6)
         first = metas(old)
@@ -643,7 +643,7 @@ def test_a_fork_goes_on_when_it_is_opened_again(tmp_path: pathlib.Path) -> None:
             PopulationController(first, policy(OTHER), folder)
         with pytest.raises(RunMismatchError, match="wd is missing"):
             PopulationController([None] * 4, policy(SPACE), folder, space=SPACE)
-        if folder.name == "new":  # A fork of the fork knows what that began with.
+        if folder.name == "new":  # A fork of the fork knows how that one began.
             population.fork(
                 folder, tmp_path / "plain", mutator=policy(OTHER), at=start
             ).close()
@@ -658,7 +658,7 @@ def test_a_fork_goes_on_when_it_is_opened_again(tmp_path: pathlib.Path) -> None:
 def test_a_fork_that_mutate_fn_cannot_explore_is_not_made(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The message says what to pass, and with it the fork is made."""
+    """The message says what to pass, and with that the fork is made."""
     with closing(begun(SPACE, tmp_path / "old")) as old:
         before = content(old)
         bad: list[Any] = [{"lr": 0.1}, {"lr": LogUniform}]
@@ -680,7 +680,7 @@ def test_a_fork_that_mutate_fn_cannot_explore_is_not_made(
 
 
 def test_a_fork_into_the_same_space_opens_nothing(tmp_path: pathlib.Path) -> None:
-    """Wider ranges are recorded; what is out of a narrower one stops at its bound."""
+    """Wider ranges are recorded; values outside a narrower one stop at its bound."""
     space = {"lr": RATE}
     begun(space, tmp_path / "old").close()
     wider = {"lr": LogUniform(1e-5, 1)}
@@ -701,7 +701,7 @@ def test_a_fork_into_the_same_space_opens_nothing(tmp_path: pathlib.Path) -> Non
 def test_entries_that_only_the_population_has_stay_in_a_fork(
     tmp_path: pathlib.Path,
 ) -> None:
-    """What the run's mutate_fn names is known without a space, too."""
+    """Entries of the run's mutate_fn are known without a space, too."""
     first = [{"lr": 0.01, "wd": 0.1, "width": i} for i in range(4)]
     PopulationController(
         first, policy({"lr": RATE, "wd": RATE}), tmp_path / "old"
@@ -722,7 +722,7 @@ def test_entries_that_only_the_population_has_stay_in_a_fork(
 def test_processes_and_stacked_populations_are_refused_before_they_begin(
     tmp_path: pathlib.Path,
 ) -> None:
-    """By the controller that both are given; a fork trains in either."""
+    """The controller of both refuses it; a fork trains in either."""
     one, two = {"h": Uniform(0, 2)}, {"h": Uniform(0, 2), "k": Uniform(0, 1)}
     begun(one, tmp_path / "old", stop=Stop(steps=8)).close()
     with pytest.raises(RunMismatchError, match="k is new"):
@@ -773,7 +773,7 @@ def _evaluate(state: Any, meta_params: Any, batch: Any) -> Any:
 def test_who_only_looks_may_have_any_space(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No decision is made there; what is recorded is shown."""
+    """It makes no decision; the recorded space is shown."""
     begun({"lr": RATE}, tmp_path).close()
     monkeypatch.setattr(sqlite_file, "is_protected", lambda path: True)
     with pytest.warns(UserWarning, match="other arguments of its mutator"):

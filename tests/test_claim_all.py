@@ -1,4 +1,4 @@
-"""Promises about a claim of all slots at once."""
+"""Promises of a claim of all slots at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def opened(folder: pathlib.Path | None = None, **options: Any) -> PopulationCont
 
 
 def report(controller: PopulationController, params: Any, *values: float) -> None:
-    """All slots report, each a step further."""
+    """All slots report, each one step further."""
     controller.set_evals(
         [
             (w, at.generation_id, at.step + 1, params, value)
@@ -34,7 +34,7 @@ def report(controller: PopulationController, params: Any, *values: float) -> Non
 
 
 def test_every_slot_is_given_at_its_resume_point() -> None:
-    """Also where its newest checkpoint has no weights to go on from."""
+    """This includes slots whose newest checkpoint has no weights."""
     controller = opened()
     report(controller, "a path", 1.0, 2.0, 3.0)
     at = controller.workers[1]
@@ -48,7 +48,7 @@ def test_every_slot_is_given_at_its_resume_point() -> None:
 
 
 def test_the_weights_are_the_librarys_business_then() -> None:
-    """A restart of a run that has never saved begins anew, not at step 5."""
+    """A restart of a run that has never saved begins again, not at step 5."""
     controller = opened()
     report(controller, None, 1.0, 2.0, 3.0)
     assert not controller.graph.keeps_weights
@@ -57,7 +57,7 @@ def test_the_weights_are_the_librarys_business_then() -> None:
 
 
 def test_saved_arrays_are_not_read() -> None:
-    """Whoever claims a thousand slots reads what it needs, with `load`."""
+    """An engine with a thousand slots loads what it needs, with `load`."""
     controller = opened()
     report(controller, {"w": np.ones(2)}, 1.0, 2.0, 3.0)
     given = controller.claim_all()
@@ -65,7 +65,7 @@ def test_saved_arrays_are_not_read() -> None:
 
 
 def test_slots_that_wait_are_claimed_too(tmp_path: pathlib.Path) -> None:
-    """Whoever has all trains none beyond its barrier, but nobody else may either."""
+    """The engine trains none past its barrier, but no other worker may either."""
     from population.mutators import WinnerTakeAllGenetic
 
     mutator = WinnerTakeAllGenetic(lambda m: m, 1, synchronous=True)
@@ -78,7 +78,7 @@ def test_slots_that_wait_are_claimed_too(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_held_slot_is_an_error_that_names_who_has_it(tmp_path: pathlib.Path) -> None:
-    """Nothing has changed then, and nothing is claimed."""
+    """Nothing changes then, and no slot is claimed."""
     controller = opened(tmp_path)
     worker = controller.worker(1)
     before = everything(controller)
@@ -91,7 +91,7 @@ def test_a_held_slot_is_an_error_that_names_who_has_it(tmp_path: pathlib.Path) -
 
 
 def test_two_controllers_cannot_both_have_all(tmp_path: pathlib.Path) -> None:
-    """The second one is refused as long as the first one may be alive."""
+    """The second claim is refused as long as the first process may be alive."""
     first, second = opened(tmp_path), opened(tmp_path)
     first.claim_all()
     with pytest.raises(ClaimError, match="2 by "):
@@ -102,7 +102,7 @@ def test_two_controllers_cannot_both_have_all(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_second_claim_begins_anew() -> None:
-    """The claim is the same one; what was held before it is none."""
+    """The lease is the same one; weights in memory of the first claim are lost."""
     controller = opened()
     controller.claim_all()
     report(controller, "a path", 1.0, 2.0, 3.0)
@@ -115,7 +115,7 @@ def test_a_second_claim_begins_anew() -> None:
 
 
 def test_reports_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> None:
-    """Raw reports of a claim's own process renew its leases, for hours."""
+    """Raw reports of the claiming process renew its leases, for hours."""
     first = opened(tmp_path, clock=clock, worker_timeout=60.0)
     second = opened(tmp_path, clock=clock, worker_timeout=60.0)
     first.claim_all()
@@ -130,7 +130,7 @@ def test_reports_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> N
 
 
 def test_polls_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> None:
-    """A loop that waits for something asks for work, and so says that it is there."""
+    """A loop that waits polls, and so shows that it is alive."""
     first = opened(tmp_path, clock=clock, worker_timeout=60.0)
     second = opened(tmp_path, clock=clock, worker_timeout=60.0)
     names = [work.generation_id for work in first.claim_all().values()]
@@ -145,7 +145,7 @@ def test_polls_keep_the_claim_alive(tmp_path: pathlib.Path, clock: Clock) -> Non
 def test_a_claim_that_falls_silent_is_lost_and_fenced(
     tmp_path: pathlib.Path, clock: Clock
 ) -> None:
-    """Who was away finds out, and what it reports then is a side branch."""
+    """The late engine is told, and its later reports are a side branch."""
     first = opened(tmp_path, clock=clock, worker_timeout=60.0)
     second = opened(tmp_path, clock=clock, worker_timeout=60.0)
     first.claim_all()
@@ -165,7 +165,7 @@ def test_a_claim_that_falls_silent_is_lost_and_fenced(
 
 
 def test_a_slot_that_a_worker_takes_by_its_id_is_lost(tmp_path: pathlib.Path) -> None:
-    """And it is handed saved weights, not those in the memory of another."""
+    """The worker gets saved weights, not those in the memory of another process."""
     first, second = opened(tmp_path), opened(tmp_path)
     first.claim_all()
     report(first, "a path", 1.0, 2.0, 3.0)
@@ -180,7 +180,7 @@ def test_a_slot_that_a_worker_takes_by_its_id_is_lost(tmp_path: pathlib.Path) ->
 def test_a_loop_that_polls_a_claimed_slot_gets_saved_weights(
     tmp_path: pathlib.Path,
 ) -> None:
-    """A poll of another process hands out nothing that only the first one has."""
+    """A poll of another process never returns weights that only the first one has."""
     first, second = opened(tmp_path), opened(tmp_path)
     first.claim_all()
     report(first, "a path", 1.0, 2.0, 3.0)
@@ -191,7 +191,7 @@ def test_a_loop_that_polls_a_claimed_slot_gets_saved_weights(
 
 
 def test_the_claims_own_polls_go_on_from_what_it_holds() -> None:
-    """A branch to held weights is handed out as it is."""
+    """A branch to weights in memory is returned unchanged."""
     controller = opened(mutator=Scripted(branch_at(1, 0.5)))
     first = controller.claim_all()[0]
     controller.set_eval(0, first.generation_id, 1, InMemory(), 1.0)
@@ -201,7 +201,7 @@ def test_the_claims_own_polls_go_on_from_what_it_holds() -> None:
 
 
 def test_all_is_free_again_when_it_is_given_back(tmp_path: pathlib.Path) -> None:
-    """Others go on from what was saved, in the same generations."""
+    """Others continue from what was saved, in the same generations."""
     first, second = opened(tmp_path), opened(tmp_path)
     first.claim_all()
     report(first, "a path", 1.0, 2.0, 3.0)
@@ -211,12 +211,12 @@ def test_all_is_free_again_when_it_is_given_back(tmp_path: pathlib.Path) -> None
     assert probe.taken_slots(first) == [0, 1, 2]
     assert all(type(c.params) is not InMemory for c in second.history())
     assert [work.params for work in second.claim_all().values()] == 3 * ["a path"]
-    probe.release_all(first)  # Nothing is left to be given back.
+    probe.release_all(first)  # There is nothing left to give back.
     assert probe.taken_slots(second) == []
 
 
 def test_a_run_that_has_ended_can_be_claimed() -> None:
-    """An engine looks whether there is anything to do, and finds nothing."""
+    """An engine that looks for work finds none."""
     controller = opened(stop=Stop(steps=1))
     report(controller, "a path", 1.0, 2.0, 3.0)
     assert controller.finished
@@ -230,7 +230,7 @@ RELEASED = "was released: claim all slots again"
 
 
 def test_a_released_lease_records_nothing(tmp_path: pathlib.Path) -> None:
-    """Its slots are free for others, who would train beside weights nobody holds."""
+    """Its slots are free for others, who would train beside lost weights."""
     controller = opened(tmp_path, worker_timeout=60.0)
     lease = controller.claim_all()
     name = lease[0].generation_id
@@ -250,12 +250,12 @@ def test_a_released_lease_records_nothing(tmp_path: pathlib.Path) -> None:
             act()
     assert everything(controller) == before
     assert not list(tmp_path.rglob("*.msgpack")), "the save was removed"
-    lease.release()  # A second time does nothing.
+    lease.release()  # To release it twice does nothing.
     controller.claim_all().report([])
 
 
 def test_a_lease_that_was_released_stays_so_after_another_claim() -> None:
-    """A loop that was replaced by another one in its process finds out."""
+    """A loop that was replaced by another one in its process gets an error."""
     controller = opened()
     first = controller.claim_all()
     first.release()
@@ -266,7 +266,7 @@ def test_a_lease_that_was_released_stays_so_after_another_claim() -> None:
 
 
 def test_every_call_of_a_lease_says_that_the_run_is_closed() -> None:
-    """No call answers from what was known before."""
+    """No call answers with what was known before."""
     controller = opened()
     lease = controller.claim_all()
     name = lease[0].generation_id
@@ -289,11 +289,11 @@ def test_every_call_of_a_lease_says_that_the_run_is_closed() -> None:
     ):
         with pytest.raises(JournalError, match="This run is closed"):
             act()
-    lease.release()  # It has ended with the run.
+    lease.release()  # The lease has ended with the run.
 
 
 def test_a_report_is_encoded_by_name_too() -> None:
-    """In the order of `set_eval`, and a missing part is named."""
+    """The names are those of `set_eval`, and a missing argument is named."""
     lease = opened().claim_all()
     name = lease[0].generation_id
     new = lease.encode(
@@ -311,7 +311,7 @@ def test_a_report_is_encoded_by_name_too() -> None:
 
 
 def test_reports_that_were_not_encoded_are_refused_in_words() -> None:
-    """Whatever was passed, and before anything is recorded."""
+    """The message says so for every type, and nothing is recorded."""
     lease: Any = opened().claim_all()
     name = lease[0].generation_id
     new = lease.encode(0, name, 1, None, 1.0)

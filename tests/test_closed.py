@@ -1,4 +1,4 @@
-"""A closed run says so; a dropped one is closed."""
+"""A closed run raises, and a dropped controller closes its run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def opened(log_dir: pathlib.Path | None, **options: Any) -> PopulationController
 def test_every_call_on_a_closed_run_says_so(
     name: str, on_disk: bool, tmp_path: pathlib.Path
 ) -> None:
-    """Nothing is handed out, nothing is saved, and what to do is said."""
+    """No work is returned, nothing is saved, and the message says what to do."""
     controller = opened(tmp_path if on_disk else None)
     generation_id = generation(controller)
     controller.set_eval(0, generation_id, 1, {"w": np.ones(1)}, 1.0)
@@ -77,7 +77,7 @@ def test_every_call_on_a_closed_run_says_so(
 def test_a_loop_on_a_run_that_is_closed_ends(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever closes it ends all workers; a report is not lost in silence."""
+    """To close the run ends all workers; a report is not lost without an error."""
     controller = opened(tmp_path)
     worker = controller.worker()
     assert worker.poll()
@@ -108,7 +108,7 @@ def test_a_loop_on_a_run_that_is_closed_ends(
 def test_a_report_after_the_slot_was_given_back_is_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Indented wrongly, a loop would train for hours for nothing."""
+    """A loop with wrong indentation would train for hours without effect."""
     controller = opened(None, stop=Stop(steps=10))
     with controller.worker() as worker:
         worker.poll()
@@ -121,7 +121,7 @@ def test_a_report_after_the_slot_was_given_back_is_said_once(
 
 
 def test_a_dropped_controller_leaves_nothing_open(tmp_path: pathlib.Path) -> None:
-    """Its connection is closed with it, and the log merged."""
+    """Its connection is closed too, and the log is merged."""
     controller = opened(tmp_path)
     controller.set_eval(0, generation(controller), 1, "x", 1.0)
     log = tmp_path / "journal.sqlite-wal"
@@ -134,7 +134,7 @@ def test_a_dropped_controller_leaves_nothing_open(tmp_path: pathlib.Path) -> Non
 
 
 def test_the_end_of_a_program_closes_what_it_has_open(tmp_path: pathlib.Path) -> None:
-    """Without a warning of Python's, also one that was never told to."""
+    """Python gives no warning, also for a controller that was never closed."""
     code = (
         "import sys, warnings\n"
         "from tests import test_closed\n"
@@ -153,7 +153,7 @@ def test_the_end_of_a_program_closes_what_it_has_open(tmp_path: pathlib.Path) ->
 
 
 def test_an_engine_does_not_begin_on_a_closed_run() -> None:
-    """It would say that all is done."""
+    """Otherwise it would seem that the run has ended."""
     controller = opened(None, stop=Stop(steps=2))
     controller.close()
 

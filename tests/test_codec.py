@@ -52,7 +52,7 @@ class Inner:
 
 @dataclasses.dataclass
 class Outer:
-    """A state with records in every place that an annotation can name."""
+    """A state with records at every place that an annotation can name."""
 
     one: Inner
     many: list[Inner]
@@ -83,7 +83,7 @@ outers = st.builds(
 
 
 class Point(NamedTuple):
-    """A tuple that would lose its name."""
+    """A tuple whose name would be lost."""
 
     x: int
 
@@ -104,13 +104,13 @@ def test_a_line_of_plain_json_is_written(tree: Any) -> None:
 
 @given(outers)
 def test_dataclasses_come_back_by_the_type_of_the_whole(outer: Outer) -> None:
-    """Nested records are rebuilt from the annotations of the fields that hold them."""
+    """Nested records are rebuilt from the annotations of their fields."""
     assert repr(codec.decode(codec.encode(outer, records=True), Outer)) == repr(outer)
 
 
 @given(trees)
 def test_every_decoding_is_a_fresh_copy(tree: Any) -> None:
-    """A receiver that changes its copy changes nobody else's."""
+    """A receiver that changes its copy changes no other copy."""
     tree = [tree, []]
     text = codec.encode(tree)
     codec.decode(text)[1].append("changed")
@@ -125,7 +125,7 @@ def test_equal_trees_have_equal_digests(tree: dict[Any, Any]) -> None:
 
 
 def test_different_trees_have_different_digests() -> None:
-    """A list is no tuple, and a string is no number."""
+    """A list is not a tuple, and a string is not a number."""
     different: list[Any] = [[1], (1,), {"1": 1}, {1: 1}, ["1"], [1.5], [True], None]
     assert len({codec.digest(tree) for tree in different}) == len(different)
 
@@ -173,7 +173,7 @@ def test_array_scalars_become_python_scalars(scalar: Any, plain: object) -> None
     ],
 )
 def test_what_cannot_be_stored_is_named_by_its_place(tree: Any, place: str) -> None:
-    """The error tells where in the tree the trouble is."""
+    """The error has the path in the tree."""
     with pytest.raises(TypeError, match=place):
         codec.encode(tree, "meta_params")
 
@@ -194,7 +194,7 @@ def test_text_of_another_codec_is_refused(text: str) -> None:
 
 
 def test_a_dataclass_of_another_type_is_refused() -> None:
-    """A record is not forced into a class with other fields."""
+    """A record is not read as a class with other fields."""
     with pytest.raises(ValueError, match=r"\['ref', 'weights'\]"):
         codec.decode(codec.encode(Inner(Ref("g", 1)), records=True), Outer)
 
@@ -213,7 +213,7 @@ def test_a_dataclass_of_another_type_is_refused() -> None:
     ],
 )
 def test_a_value_becomes_a_float(given_value: Any, expected: float | None) -> None:
-    """Whatever kind of real number a loop has at hand may be reported."""
+    """Any kind of real number may be reported."""
     number = codec.number(given_value)
     assert (type(number), number) == (type(expected), expected)
 
@@ -229,20 +229,20 @@ def test_what_is_no_real_number_is_no_value(given_value: Any) -> None:
 
 @pytest.mark.parametrize("array", [np.zeros(2), np.zeros(0), jnp.zeros((2, 2))])
 def test_an_array_of_other_than_one_element_is_no_value(array: Any) -> None:
-    """The message tells the shape, and to reduce it."""
+    """The message has the shape, and advises to reduce it."""
     with pytest.raises(ValueError, match="one number, got an array of shape"):
         codec.number(array)
 
 
 @pytest.mark.parametrize("given_step", [3, np.int64(3), np.array(3), jnp.int32(3)])
 def test_a_step_may_be_any_kind_of_integer(given_step: Any) -> None:
-    """A step that a jitted loop counts is an integer too."""
+    """A step that a jitted loop counts is valid, too."""
     step = codec.integer(given_step, "step")
     assert (type(step), step) == (int, 3)
 
 
 @pytest.mark.parametrize("given_step", [3.0, True, np.bool_(True), "3", None])
 def test_what_is_no_integer_is_no_step(given_step: Any) -> None:
-    """A float or a bool is a mistake, not a step."""
+    """A float or a bool is refused."""
     with pytest.raises(TypeError, match="step must be an int"):
         codec.integer(given_step, "step")

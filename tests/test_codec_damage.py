@@ -1,4 +1,4 @@
-"""Whatever a text says, decoding gives a tree or one of the errors that are known."""
+"""For any text, decoding returns a tree or raises one of the known errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ LITERALS += ['{"!tuple":[' * 400 + "]}" * 400, '{"!float":"' + "n" * 9000 + '"}'
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_a_body_of_another_kind_is_refused(tag: str) -> None:
-    """`{"!saved": 3}` is damage, not a path that is a number."""
+    """`{"!saved": 3}` is damage, not a path."""
     for body in BODIES:
         if tag in FITTING and FITTING[tag](body):
             continue
@@ -80,13 +80,13 @@ def test_a_body_of_another_kind_is_refused(tag: str) -> None:
 
 @pytest.mark.parametrize("text", ["NaN", "[1,-Infinity]", '{"a":1e999}', "-1e400"])
 def test_numbers_that_json_does_not_have_are_refused(text: str) -> None:
-    """NaN and the infinities have a tag; bare ones were written by another program."""
+    """NaN and infinities have a tag; without one another program wrote them."""
     with pytest.raises(ValueError, match="Not written by this codec"):
         codec.decode(text)
 
 
 def mutated(value: Any, choose: random.Random) -> Any:
-    """A parsed text with something in it exchanged for something else."""
+    """A parsed text with one part replaced by something else."""
     if choose.random() < 0.15:
         return choose.choice([*BODIES, {choose.choice(TAGS): choose.choice(BODIES)}])
     if type(value) is dict:
@@ -98,7 +98,7 @@ def mutated(value: Any, choose: random.Random) -> Any:
 
 
 def texts(choose: random.Random) -> list[str]:
-    """Encoded trees, changed in their structure or in their characters."""
+    """Encoded trees with changes of their structure or their characters."""
     inner = Inner(Ref("g", 1), (1.0, float("nan")))
     outer = Outer(inner, [inner], {1: inner}, {"!x": [None, inner]}, (inner, 1), ())
     trees = [
@@ -118,7 +118,7 @@ def texts(choose: random.Random) -> list[str]:
 
 
 def test_a_damaged_text_never_raises_anything_else() -> None:
-    """10,000 of them, with and without a type: the journal explains these errors."""
+    """10,000 texts, with and without a type: the journal explains these errors."""
     choose, others = random.Random(0), []
     for _ in range(3400):
         for text in texts(choose):
@@ -138,6 +138,6 @@ LIKES += [Collection[str] | None, typing.List, typing.Dict, Sequence[Any]]  # no
 
 @pytest.mark.parametrize("like", LIKES, ids=str)
 def test_a_type_that_does_not_fit_is_no_other_error(like: Any) -> None:
-    """Where the annotation is bare or another one, plain data come back as they are."""
+    """With a bare or another annotation, plain data come back unchanged."""
     for tree in ([1, [2]], {"a": {"b": 1}}, (1, (2,)), {1: 2}):
         assert codec.decode(codec.encode(tree), like) == tree

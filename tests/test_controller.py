@@ -1,4 +1,4 @@
-"""Runs as a whole: resuming, ending, deciding the same again, letting go of arrays."""
+"""Whole runs: resuming, ending, repeating decisions, removing arrays."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ from tests.helpers import (
 
 
 def jitter(h: float, rng: np.random.Generator) -> float:
-    """The seed's mutation, drawing from the run's own numbers."""
+    """The seed's mutation with the run's random numbers."""
     return float(h + rng.normal() * 0.01)
 
 
 class Loops:
-    """Raw loops of all workers; the one that is furthest behind makes the next step."""
+    """Raw loops of all workers; the one with the fewest steps makes the next step."""
 
     def __init__(self, controller: PopulationController, saves: bool = True) -> None:
         self._controller = controller
@@ -98,7 +98,7 @@ def _explore(h: float, direction: str, cycle: int, rng: np.random.Generator) -> 
 def test_a_run_that_is_restarted_at_any_point_decides_the_same(
     name: str, saves: bool, tmp_path: pathlib.Path
 ) -> None:
-    """Once at each point, or after every single report: the same history."""
+    """A restart at each point, or after every single report, gives the same history."""
     size, make = MUTATORS[name]
     reports = 20
     points: list[set[int]] = [{point} for point in range(0, reports, 3)]
@@ -127,7 +127,7 @@ def test_a_run_that_is_restarted_at_any_point_decides_the_same(
 
 
 def test_another_seed_decides_otherwise() -> None:
-    """The same seed the same, in any process."""
+    """The same seed decides the same in any process."""
     histories = []
     for seed in (0, 0, 1):
         controller = PopulationController(
@@ -142,7 +142,7 @@ def test_another_seed_decides_otherwise() -> None:
 
 
 def test_reports_that_are_made_again_shift_no_random_number() -> None:
-    """At-least-once delivery changes no decision."""
+    """Delivering reports at least once changes no decision."""
     histories = []
     for times in (1, 3):
         controller = PopulationController([1.0] * 2, WinnerTakeAllGenetic(jitter, 2))
@@ -176,7 +176,7 @@ def test_an_update_that_draws_and_decides_nothing_sees_the_same_numbers_again() 
 def test_what_was_recorded_is_there_when_the_run_is_opened_again(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The same workers, the same graph; the given meta_params are ignored."""
+    """The workers and the graph are the same; the given meta_params are ignored."""
     decide = branch_at(2, {"lr": (3, math.inf)})
     controller = PopulationController(
         [Start({"lr": 1}, "w", 1), {"lr": 2}], Scripted(decide), tmp_path, mode="max"
@@ -194,7 +194,7 @@ def test_what_was_recorded_is_there_when_the_run_is_opened_again(
 
 
 def test_opening_a_run_records_no_report(tmp_path: pathlib.Path) -> None:
-    """Ten times opened, nothing but ten sessions more."""
+    """Ten openings add only ten sessions."""
     for _ in range(10):
         controller = PopulationController([1], Scripted(), tmp_path)
         lines = [line for line in content(controller) if "sessions" not in line]
@@ -205,7 +205,7 @@ def test_opening_a_run_records_no_report(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_run_folder_is_made_with_its_parents(tmp_path: pathlib.Path) -> None:
-    """Also under a name with spaces, quotes and line breaks; a string will do."""
+    """The name may have spaces, quotes and line breaks; a string is enough."""
     log_dir = tmp_path / "a b" / "it's" / 'q"\\uote\n' / "%23?x=1#é"
     controller = PopulationController([1], Scripted(), str(log_dir))
     controller.set_eval(0, generation(controller), 1, np.ones(2), 1.0)
@@ -228,7 +228,7 @@ def test_a_run_folder_is_made_with_its_parents(tmp_path: pathlib.Path) -> None:
 def test_a_run_goes_on_under_its_own_rules_only(
     change: Mapping[str, Any], message: str, tmp_path: pathlib.Path
 ) -> None:
-    """The message says what the run began with; opening it rightly still works."""
+    """The message says how the run began; with the right arguments it still opens."""
     rules: dict[str, Any] = {
         "initial_population": [1.0, 1.0],
         "mutator": WinnerTakeAllGenetic(jitter, 2),
@@ -241,7 +241,7 @@ def test_a_run_goes_on_under_its_own_rules_only(
 
 
 def test_other_arguments_of_the_mutator_are_a_warning(tmp_path: pathlib.Path) -> None:
-    """It names what differs, at the caller's line; equal arguments are silent."""
+    """It names the difference, at the caller's line; equal arguments cause none."""
     PopulationController([1.0], WinnerTakeAllGenetic(jitter, 2), tmp_path).close()
     with pytest.warns(
         UserWarning, match="mutator: steps_per_exploit: 2 -> 5.$"
@@ -256,7 +256,7 @@ def test_other_arguments_of_the_mutator_are_a_warning(tmp_path: pathlib.Path) ->
 def test_an_old_generation_after_a_restart_is_given_the_slot(
     tmp_path: pathlib.Path,
 ) -> None:
-    """A worker that outlived the controller is told its work; only reports are kept."""
+    """A worker that outlived the controller gets its work; only reports are kept."""
     mutator = Scripted(branch_at(3, 2.0))
     controller = PopulationController([1.0], mutator, tmp_path)
     first = generation(controller)
@@ -297,7 +297,7 @@ class Remembering(Mutator[Memory]):
 
 
 def test_the_mutators_state_comes_back_as_it_was(tmp_path: pathlib.Path) -> None:
-    """Nested records, int keys, tuples, NaN and names of checkpoints included."""
+    """This includes nested records, int keys, tuples, NaN and refs of checkpoints."""
     controller = PopulationController([1.0], Remembering(), tmp_path)
     first = generation(controller)
     for step, value in ((1, 0.5), (2, None), (3, 2.0)):
@@ -313,7 +313,7 @@ def test_the_mutators_state_comes_back_as_it_was(tmp_path: pathlib.Path) -> None
 def test_two_controllers_on_one_run_see_each_others_reports(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Each decides with all that is known; a poll brings what the other decided."""
+    """Each decides with all reports; a poll returns what the other decided."""
 
     def opened() -> PopulationController:
         return PopulationController(
@@ -338,7 +338,7 @@ def test_two_controllers_on_one_run_see_each_others_reports(
 
 
 def test_threads_that_report_at_once_lose_nothing() -> None:
-    """Every report is there once, whatever the order."""
+    """Every report is recorded once, in any order."""
     controller = PopulationController([1.0] * 4, WinnerTakeAllGenetic(jitter, 3))
     made: list[Ref] = []
 
@@ -363,13 +363,13 @@ def test_threads_that_report_at_once_lose_nothing() -> None:
     assert probe.reports(controller) == 160
 
 
-# Starting and ending.
+# The beginning and the end.
 
 
 def test_a_start_begins_with_trained_weights_at_their_step(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Arrays or a path; a worker without them begins afresh."""
+    """With arrays or a path; a worker without them begins with fresh weights."""
     starts = [Start({"lr": 1}, {"w": jnp.arange(3)}, 7), Start({"lr": 2}, "path"), 3]
     controller = PopulationController(starts, Scripted(), tmp_path)
     first, second, third = (work(controller, i) for i in range(3))
@@ -382,7 +382,7 @@ def test_a_start_begins_with_trained_weights_at_their_step(
 
 
 def test_steps_end_training_when_every_slot_stands_there() -> None:
-    """A slot that is branched below it trains again."""
+    """A slot that is branched to an earlier step trains again."""
     mutator = Scripted(branch_at(7, 1.0, back_to=2))
     controller = PopulationController([0.0] * 2, mutator, stop=Stop(steps=4))
     ids = [generation(controller, i) for i in (0, 1)]
@@ -402,7 +402,7 @@ def test_steps_end_training_when_every_slot_stands_there() -> None:
 def test_a_slot_has_ended_at_its_newest_report_of_any_kind(
     params: str | None, value: float | None
 ) -> None:
-    """With or without a value or params; a late value still decides."""
+    """With or without a value or params; the mutator still sees a late value."""
     mutator = Scripted(branch_at(4, 1.0, back_to=1))
     controller = PopulationController([0.0], mutator, stop=Stop(steps=4))
     first = generation(controller)
@@ -419,7 +419,7 @@ def test_a_slot_has_ended_at_its_newest_report_of_any_kind(
 def test_twenty_steps_and_then_forty_is_the_run_with_forty(
     tmp_path: pathlib.Path,
 ) -> None:
-    """A larger limit goes on; the decisions at the end of the first were made."""
+    """With a larger limit it continues; the decisions at the first end were made."""
     histories = []
     for limits in ([40], [20, 40]):
         log_dir = tmp_path / str(len(limits))
@@ -438,7 +438,7 @@ def test_twenty_steps_and_then_forty_is_the_run_with_forty(
 
 
 def test_reports_end_the_run(tmp_path: pathlib.Path) -> None:
-    """In total, with a value, late ones included, over restarts."""
+    """All reports with a value count, late ones included, over restarts."""
     controller = PopulationController([0.0], Scripted(), tmp_path, stop=Stop(reports=3))
     first = generation(controller)
     controller.set_eval(0, first, 1, "p", 1.0)
@@ -461,7 +461,7 @@ def test_reports_end_the_run(tmp_path: pathlib.Path) -> None:
     ("mode", "reached", "short"), [("min", 0.5, 0.6), ("max", 0.5, 0.4)]
 )
 def test_a_good_value_ends_the_run(mode: str, reached: float, short: float) -> None:
-    """At least as good, whichever way is better; NaN is not."""
+    """The value is at least as good, in both modes; NaN is not."""
     controller = PopulationController(
         [0.0], Scripted(), mode=mode, stop=Stop(value=0.5)
     )
@@ -476,7 +476,7 @@ def test_a_good_value_ends_the_run(mode: str, reached: float, short: float) -> N
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_patience_ends_the_run(restarted: bool, tmp_path: pathlib.Path) -> None:
-    """Reports with a value since the last improvement; equal is none."""
+    """Reports with a value since the last improvement count; an equal one is none."""
 
     def opened() -> PopulationController:
         return PopulationController([0.0], Scripted(), tmp_path, stop=Stop(patience=3))
@@ -505,7 +505,7 @@ def test_patience_ends_a_run_that_never_had_a_finite_value() -> None:
 
 
 def test_seconds_end_the_run(tmp_path: pathlib.Path, clock: Clock) -> None:
-    """Of open time: what lies between two openings is left out."""
+    """Only the time counts in which the run is open."""
 
     def opened() -> PopulationController:
         return PopulationController(
@@ -529,7 +529,7 @@ def test_seconds_end_the_run(tmp_path: pathlib.Path, clock: Clock) -> None:
 def test_sessions_without_a_report_take_no_time_away(
     tmp_path: pathlib.Path, clock: Clock
 ) -> None:
-    """A run that was only looked at ends no later for it."""
+    """A run that was only read does not end later."""
 
     def opened() -> PopulationController:
         return PopulationController(
@@ -553,7 +553,7 @@ def test_sessions_without_a_report_take_no_time_away(
 
 
 def test_recorded_time_never_goes_back(tmp_path: pathlib.Path, clock: Clock) -> None:
-    """Whatever the clock does, within a process and over restarts."""
+    """It does not depend on the clock, within a process and over restarts."""
 
     def opened() -> PopulationController:
         return PopulationController([0.0], Scripted(), tmp_path, clock=clock)
@@ -574,7 +574,7 @@ def test_recorded_time_never_goes_back(tmp_path: pathlib.Path, clock: Clock) -> 
 def test_the_time_of_a_late_value_is_not_forgotten(
     tmp_path: pathlib.Path, clock: Clock
 ) -> None:
-    """A report after a restart is no earlier than the last one before it."""
+    """A report after a restart is not earlier than the last one before it."""
     seen: list[float] = []
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
@@ -594,11 +594,11 @@ def test_the_time_of_a_late_value_is_not_forgotten(
     controller.close()
 
 
-# Reports and what they carry.
+# Reports and their content.
 
 
 def test_metrics_and_reasons_are_kept(tmp_path: pathlib.Path) -> None:
-    """Plain data as it was reported, and the mutator's words."""
+    """Plain data as reported, and the mutator's reason."""
     controller = PopulationController([0.0], Scripted(branch_at(1, 1.0)), tmp_path)
     metrics = {"loss": np.float32(0.5), "by class": (1, jnp.int32(2)), 3: [math.inf]}
     controller.set_eval(0, generation(controller), 1, "p", 1.0, metrics)
@@ -612,7 +612,7 @@ def test_metrics_and_reasons_are_kept(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_receiver_of_meta_params_has_its_own_copy() -> None:
-    """A loop that changes them changes nobody else's."""
+    """A loop that changes them changes no other copy."""
     controller = PopulationController([{"lr": [1]}], Scripted())
     work(controller).meta_params["lr"].append(2)
     controller.workers[0].meta_params["lr"].append(3)
@@ -620,7 +620,7 @@ def test_the_receiver_of_meta_params_has_its_own_copy() -> None:
 
 
 def test_mode_max_prefers_the_largest() -> None:
-    """In the best, in a mutator's scores, and in whose copy all get."""
+    """It is the best, has the best score in a mutator, and is copied by all."""
     mutator = WinnerTakeAllGenetic(lambda meta: meta, 1)
     controller = PopulationController([1, 2, 3], mutator, mode="max")
     ids = [generation(controller, i) for i in range(3)]
@@ -657,7 +657,7 @@ def test_what_a_mutator_sees() -> None:
 
 
 def test_a_batch_is_recorded_whole_before_anything_is_decided() -> None:
-    """Each report is shown in worker order, and sees all of the others."""
+    """Each report is shown in worker order, and the view has all others."""
     seen: list[tuple[int, list[int]]] = []
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
@@ -673,7 +673,7 @@ def test_a_batch_is_recorded_whole_before_anything_is_decided() -> None:
 
 
 def test_slots_that_were_branched_in_a_batch_are_not_asked_about_again() -> None:
-    """Their report belongs to a generation that is over; they are handed back."""
+    """Their report belongs to a superseded generation; their new work is returned."""
     controller: PopulationController
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
@@ -697,7 +697,7 @@ def test_slots_that_were_branched_in_a_batch_are_not_asked_about_again() -> None
 
 
 def test_an_empty_batch_is_nothing() -> None:
-    """No reports, no decisions."""
+    """There is no report and no decision."""
     controller = PopulationController([0], Scripted())
     before = everything(controller)
     assert controller.set_evals(iter(())) == {}
@@ -705,7 +705,7 @@ def test_an_empty_batch_is_nothing() -> None:
 
 
 def test_a_batch_in_which_the_mutator_raises_is_rolled_back() -> None:
-    """All of it, also the reports that it had accepted."""
+    """All of it is rolled back, also reports before the one that failed."""
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
         if report.worker_id == 1:
@@ -723,7 +723,7 @@ def test_a_batch_in_which_the_mutator_raises_is_rolled_back() -> None:
 def test_a_branch_while_no_worker_ever_saved_is_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Somebody forgot to pass the training state."""
+    """The user has probably forgotten to pass the training state."""
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
         return {0: Branch(report.checkpoint, report.checkpoint.step)}
@@ -743,7 +743,7 @@ def test_a_branch_while_no_worker_ever_saved_is_one_warning(
 
 
 def kept(controller: PopulationController) -> int:
-    """How many trees are in memory."""
+    """The number of trees in memory."""
     store = probe.store(controller)
     assert isinstance(store, MemoryParams)
     return len(store)
@@ -751,7 +751,7 @@ def kept(controller: PopulationController) -> int:
 
 @pytest.mark.parametrize("name", ["winner", "synchronous", "keeping", "explore"])
 def test_arrays_in_memory_are_dropped_when_nothing_can_reach_them(name: str) -> None:
-    """Their number follows the number of slots, not the history."""
+    """Their number depends on the number of slots, not on the history."""
     size, make = MUTATORS[name]
     controller = PopulationController([1.0] * size, make())
     most = 0
@@ -771,7 +771,7 @@ def test_arrays_in_memory_are_dropped_when_nothing_can_reach_them(name: str) -> 
 
 
 def test_what_waits_for_its_value_keeps_its_ancestors() -> None:
-    """A late NaN must find something to go back to."""
+    """After a late NaN there must be a checkpoint to go back to."""
     controller = PopulationController([1.0], Scripted())
     first = generation(controller)
     controller.set_eval(0, first, 1, {"w": np.full(2, 1)}, 5.0)
@@ -804,7 +804,7 @@ def test_arrays_are_copied_at_the_report() -> None:
 
 
 def test_arrays_on_disk_outlive_the_process(tmp_path: pathlib.Path) -> None:
-    """In the kinds of containers and leaves in which they were reported."""
+    """They have the kinds of containers and leaves that were reported."""
     controller = PopulationController([1.0], Scripted(), tmp_path)
     params = {"w": jnp.ones((2, 2), jnp.bfloat16), "n": (np.int64(3), [np.arange(2)])}
     controller.set_eval(0, generation(controller), 1, params, 1.0)
@@ -827,7 +827,7 @@ def test_arrays_on_disk_outlive_the_process(tmp_path: pathlib.Path) -> None:
 def converge(
     controller: PopulationController, rounds: int, starts: dict[int, Any]
 ) -> None:
-    """The seed's loop: each worker in turn polls, steps and reports h squared."""
+    """The seed's loop: each worker in turn polls, trains and reports h squared."""
     for _ in range(rounds):
         for worker_id in range(len(controller.workers)):
             generation_id, step, h = starts.get(worker_id, (None, 0, None))
@@ -862,7 +862,7 @@ def test_two_steps_a_round_find_the_minimum_in_200() -> None:
 
 @pytest.fixture
 def steps_of_03() -> Mutator[Any]:
-    """The seed's mutation of sigma 0.03."""
+    """The seed's mutation with sigma 0.03."""
 
     def mutate(h: float, rng: np.random.Generator) -> float:
         return float(h + rng.normal() * 0.03)
@@ -874,7 +874,7 @@ def steps_of_03() -> Mutator[Any]:
 def test_a_run_that_is_rebuilt_ten_times_keeps_converging(
     forgetful: bool, steps_of_03: Mutator[Any], tmp_path: pathlib.Path
 ) -> None:
-    """Workers that begin anew, or come with what they had, or with a wrong id."""
+    """Workers begin again, or come with what they had, or with a wrong id."""
     starts: dict[int, Any] = {}
     for rebuilt in range(10):
         controller = PopulationController([1.0] * 3, steps_of_03, tmp_path)

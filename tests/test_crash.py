@@ -1,4 +1,4 @@
-"""A process is killed with SIGKILL; a fresh controller goes on as if nothing had been.
+"""A process is killed with SIGKILL; a new controller continues without a loss.
 
 What `set_eval` has acknowledged is there exactly once, the graph is a forest, and the
 run that goes on makes the same branches as one that was never interrupted.
@@ -24,7 +24,7 @@ Reports = list[tuple[str, int]]
 
 
 def crash(call: str) -> None:
-    """Have a function of `crash_child` called in a process of its own."""
+    """Call a function of `crash_child` in a new process."""
     subprocess.run(
         [sys.executable, "-c", f"from tests import crash_child; crash_child.{call}"],
         cwd=ROOT,
@@ -42,7 +42,7 @@ def acknowledged(log_dir: pathlib.Path) -> Reports:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
-    """The history of a run that nobody killed, with paths and with arrays."""
+    """The history of a run without kills, with paths and with arrays."""
     histories: dict[str, list[object]] = {}
     for what, reports in (("paths", 36), ("arrays", 36), ("many", crash_child.MANY)):
         controller = crash_child.opened(tmp_path_factory.mktemp("whole"))
@@ -53,7 +53,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[ob
 
 
 def ignored(generation_id: str, step: int) -> None:
-    """Acknowledgements of a run that nobody kills."""
+    """Ignore the acknowledgements of a run that is not killed."""
 
 
 def _without_params(checkpoint: tuple[object, ...]) -> tuple[object, ...]:
@@ -64,14 +64,14 @@ def _without_params(checkpoint: tuple[object, ...]) -> tuple[object, ...]:
 def check_reports(
     controller: PopulationController, reports: Reports, kills: int = 1
 ) -> None:
-    """No acknowledged report is lost, none is there twice; the graph is a forest."""
+    """No acknowledged report is lost or doubled; the graph is a forest."""
     counted = collections.Counter(
         tuple(c.ref) for c in controller.history() if c.value is not None
     )
     assert set(counted.values()) <= {1}
-    assert len(set(reports)) == len(reports)  # None was made again.
+    assert len(set(reports)) == len(reports)  # No run was made again.
     assert set(reports) <= set(counted)
-    assert len(counted) - len(reports) <= kills  # Each time one was on its way.
+    assert len(counted) - len(reports) <= kills  # Each time one was unacknowledged.
     assert_is_a_forest(controller.graph)
 
 
@@ -83,14 +83,14 @@ def check_and_finish(
     kills: int = 1,
     until: int = crash_child.REPORTS,
 ) -> PopulationController:
-    """Whatever was promised about a killed run, and about its end."""
+    """Check all promises about a killed run, and about its end."""
     reports = acknowledged(log_dir)
     controller = crash_child.opened(log_dir)
     check_reports(controller, reports, kills)
     for checkpoint in controller.history():
         if checkpoint.params is not None:
             controller.load(checkpoint)
-    if reports:  # What was acknowledged may be delivered again.
+    if reports:  # An acknowledged report may be sent again.
         found = controller.graph[reports[-1][0]][reports[-1][1]]
         before = told(controller)
         report = (found.worker_id, *found.ref, found.params, found.value)
@@ -108,7 +108,7 @@ def check_and_finish(
 def check_random_kills(
     folder: pathlib.Path, seed: int, kills: int, expected: list[object]
 ) -> None:
-    """Runs are killed from outside, each of them many times, and brought to an end."""
+    """Kill runs from outside, each of them many times, and train them to the end."""
     crash(f"kill_at_random({str(folder)!r}, {seed}, {kills})")
     killed = [int(word) for word in (folder / "kills").read_text().split()]
     assert sum(killed) >= kills
@@ -121,7 +121,7 @@ def check_random_kills(
 def test_a_run_that_is_killed_at_any_moments_goes_on_as_if_nothing_had_been(
     tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
 ) -> None:
-    """200 kills from outside, wherever a run happens to be, while it opens too."""
+    """200 kills from outside, at any moment of a run, also while it opens."""
     check_random_kills(tmp_path, 0, 200, uninterrupted["many"])
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_is_killed_at_any_moments_goes_on_as_if_nothing_had_been(
 def test_a_run_that_is_killed_very_often_goes_on_as_if_nothing_had_been(
     seed: int, tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
 ) -> None:
-    """The same, for longer."""
+    """The test with 200 kills, for longer."""
     check_random_kills(tmp_path, seed, 1000, uninterrupted["many"])
 
 
@@ -153,7 +153,7 @@ POINTS = [
 
 
 def play(tmp_path: pathlib.Path, points: list[tuple[str, str, int]]) -> list[Any]:
-    """Runs that were killed there: their folders and what they did."""
+    """Runs that were killed at a point: their folders and acknowledgements."""
     folders = [tmp_path / str(number) for number in range(len(points))]
     jobs = [(str(f), *point) for f, point in zip(folders, points, strict=True)]
     crash(f"play({jobs!r})")
@@ -163,7 +163,7 @@ def play(tmp_path: pathlib.Path, points: list[tuple[str, str, int]]) -> list[Any
 def test_a_run_that_is_killed_at_a_named_point_goes_on_as_if_nothing_had_been(
     tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
 ) -> None:
-    """Between the rows of one decision, before its commit or return, in a save.
+    """Kills between the rows of a decision, before its commit or return, in a save.
 
     What looks like a save is one; a draft that was left disturbs nobody.
     """
@@ -176,7 +176,7 @@ def test_a_run_that_is_killed_at_a_named_point_goes_on_as_if_nothing_had_been(
 def test_what_was_recorded_but_not_acknowledged_is_recorded_once(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The worker that never heard of it reports it again."""
+    """The worker that got no answer reports it again."""
     point = ("paths", "before the acknowledgement", 3)
     [(log_dir, _)] = play(tmp_path, [point])
     assert len(acknowledged(log_dir)) == 2
@@ -192,7 +192,7 @@ def test_what_was_recorded_but_not_acknowledged_is_recorded_once(
 def test_a_run_that_is_killed_while_it_is_made_can_be_made_again(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Before each single statement of the journal's creation and its first reports."""
+    """Kills before each statement of the journal's creation and its first reports."""
     last = 110
     crash(f"create_with_kills({str(tmp_path)!r}, range(1, {last}))")
     amounts = set()
@@ -219,7 +219,7 @@ REMOVALS = [
 
 
 def saved_files(log_dir: pathlib.Path) -> set[str]:
-    """The files of the params store, drafts and all."""
+    """The files of the params store, temporary ones included."""
     folder = log_dir / "params"
     return {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
 
@@ -231,7 +231,7 @@ def noted_saves(controller: PopulationController) -> set[str]:
 
 
 def check_reachable(controller: PopulationController, log_dir: pathlib.Path) -> None:
-    """Whatever may still be needed is there."""
+    """All params that may still be needed can be loaded."""
     files = saved_files(log_dir)
     for ref in controller.reachable():
         assert controller.graph.checkpoint(ref).params.path in files
@@ -239,7 +239,7 @@ def check_reachable(controller: PopulationController, log_dir: pathlib.Path) -> 
 
 
 def check_tidy(controller: PopulationController, log_dir: pathlib.Path) -> None:
-    """When a run is closed, there are the files that its journal knows, no others."""
+    """After a run is closed, only the files in its journal are left."""
     noted = noted_saves(controller)
     controller.close()
     assert saved_files(log_dir) == noted
@@ -248,7 +248,7 @@ def check_tidy(controller: PopulationController, log_dir: pathlib.Path) -> None:
 def test_a_run_that_is_killed_while_it_removes_misses_nothing_and_tidies_up(
     tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
 ) -> None:
-    """Between the row of a removal and the end of its file, and between two files.
+    """Kills between a removal's record and the end of its file, and between two files.
 
     A later session removes what was left, also if others only looked at the run.
     """
@@ -267,7 +267,7 @@ def test_a_run_that_is_killed_while_it_removes_misses_nothing_and_tidies_up(
 def test_what_a_killed_save_has_left_is_tidied_up(
     tmp_path: pathlib.Path, uninterrupted: dict[str, list[object]]
 ) -> None:
-    """Drafts, and whole files whose report was never recorded."""
+    """Temporary files, and complete files whose report was never recorded."""
     points = [
         ("arrays", point, count)
         for point in ("during the write", "before the rename", "after the rename")
@@ -287,7 +287,7 @@ Decided = list[list[tuple[object, ...]]]
 
 
 def decided(controller: PopulationController) -> Decided:
-    """The branches of each slot: where it goes on, from whose weights, with what.
+    """The branches of each slot: from which checkpoint it continues, and with what.
 
     Generations that a takeover or a restart has opened are nobody's decision.
     """
@@ -306,7 +306,7 @@ def decided(controller: PopulationController) -> Decided:
 
 @pytest.fixture(scope="module")
 def planned() -> Decided:
-    """What is decided in a run that nobody kills."""
+    """The decisions of a run that is not killed."""
     controller = crash_child.together()
     crash_child.train(controller, ignored)
     branches = decided(controller)
@@ -315,7 +315,7 @@ def planned() -> Decided:
 
 
 def takeovers(controller: PopulationController) -> int:
-    """How many generations a takeover has opened."""
+    """How many generations began with a takeover."""
     graph = controller.graph
     return sum(graph.root(name).reason == "takeover" for name in graph)
 
@@ -336,7 +336,7 @@ TAKEOVERS = [
 def test_workers_that_are_killed_while_they_claim_or_report_change_no_decision(
     tmp_path: pathlib.Path, planned: Decided
 ) -> None:
-    """Whoever comes next claims all slots at once: their owner is dead."""
+    """The next process claims all slots at once: their owner is dead."""
     for log_dir, _ in play(tmp_path, CLAIMS):
         controller = crash_child.together(log_dir)
         check_reports(controller, acknowledged(log_dir))
@@ -350,7 +350,7 @@ def test_workers_that_are_killed_while_they_claim_or_report_change_no_decision(
 def test_a_worker_that_is_killed_while_it_takes_over_leaves_no_half_of_it(
     tmp_path: pathlib.Path, planned: Decided
 ) -> None:
-    """Between its lease, the generation that fences the other, and the commit."""
+    """Kills between its lease, the generation that fences the other, and the commit."""
     for log_dir, (_, _, count) in play(tmp_path, TAKEOVERS):
         controller = crash_child.together(log_dir)
         check_reports(controller, acknowledged(log_dir))
@@ -362,7 +362,7 @@ def test_a_worker_that_is_killed_while_it_takes_over_leaves_no_half_of_it(
 
 
 def test_takeovers_change_no_decision(planned: Decided) -> None:
-    """The late reports of those who were fenced are side branches."""
+    """The late reports of fenced workers are side branches."""
     controller = crash_child.together()
     crash_child.steal(controller, ignored)
     assert takeovers(controller) > 5
@@ -373,7 +373,7 @@ def test_takeovers_change_no_decision(planned: Decided) -> None:
 def test_when_one_of_several_processes_is_killed_the_others_train_its_slot(
     count: int, tmp_path: pathlib.Path, planned: Decided
 ) -> None:
-    """At once, though nobody has buried it; the branches are those of a whole run."""
+    """They do so at once, before the dead one is reaped; no branch changes."""
     log_dir = tmp_path / "run"
     crash(f"crowd({str(log_dir)!r}, {count}, others=2)")
     controller = crash_child.together(log_dir)

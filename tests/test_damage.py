@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, damaging.Run]:
 def check_damages(
     runs: dict[str, damaging.Run], folder: pathlib.Path, seeds: Iterable[int]
 ) -> dict[str, int]:
-    """Damage a run by each seed; count how that was taken."""
+    """Damage a run by each seed; count the reactions."""
     outcomes: collections.Counter[str] = collections.Counter()
     failures = []
     for seed in seeds:
@@ -51,7 +51,7 @@ def check_damages(
 def test_a_damaged_journal_is_refused_or_not_read(
     runs: dict[str, damaging.Run], tmp_path: pathlib.Path
 ) -> None:
-    """200 damages; no raw error, no hang, no change, no lock that is left."""
+    """200 damages cause no other error, no hang, no change, and leave no lock."""
     outcomes = check_damages(runs, tmp_path, range(200))
     assert outcomes["refused"] > 60
     assert outcomes["right"] > 20
@@ -62,7 +62,7 @@ def test_a_damaged_journal_is_refused_or_not_read(
 def test_journals_that_are_damaged_very_often_are_refused_or_not_read(
     part: int, runs: dict[str, damaging.Run], tmp_path: pathlib.Path
 ) -> None:
-    """The same, for longer."""
+    """More damages, for longer."""
     check_damages(runs, tmp_path, range(part * 1000, part * 1000 + 200))
 
 
@@ -110,7 +110,7 @@ NEWEST = "WHERE row = (SELECT max(row) FROM checkpoints)"
 def test_a_damage_that_opening_reads_is_refused(
     sql: str, runs: dict[str, damaging.Run], tmp_path: pathlib.Path
 ) -> None:
-    """The file is left byte for byte, and nobody holds its lock."""
+    """The file stays equal byte for byte, and its lock is free."""
     run, folder = runs["workers"], tmp_path / "run"
     shutil.copytree(run.folder / "closed", folder)
     other = sqlite3.connect(folder / "journal.sqlite", isolation_level=None)
@@ -128,7 +128,7 @@ def test_a_damage_that_opening_reads_is_refused(
 def test_a_report_that_is_recorded_returns_though_its_donor_cannot_be_read(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The next poll of the branched slot says what is wrong."""
+    """The next poll of the branched slot raises, and says what is wrong."""
     mutator = Scripted(branch_at(1, 5.0))
     controller = PopulationController([1.0], mutator, tmp_path)
     (tmp_path / "params").mkdir()

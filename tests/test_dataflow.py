@@ -1,4 +1,4 @@
-"""What depends on what in a jaxpr: never too little."""
+"""Which results of a jaxpr depend on which arguments: none is missed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def uses(function: Callable[..., Any], *arguments: Any) -> list[set[int]]:
 
 
 ONE = jnp.ones(3)
-REMAT: Any = vars(jax)["remat"]  # Older versions do not export it by type.
+REMAT: Any = vars(jax)["remat"]  # Older versions do not export its type.
 
 
 def test_what_goes_its_own_way_is_told_apart() -> None:
@@ -38,7 +38,7 @@ def test_what_goes_its_own_way_is_told_apart() -> None:
 
 
 def _reduced(a: Any, b: Any, c: Any) -> Any:
-    """An associative fold in which one operand goes into another's result."""
+    """An associative fold in which one operand enters another's result."""
 
     def fold(one: Any, two: Any) -> Any:
         return one[0] + two[0], one[1] + two[1], one[2] + two[2] + one[0] * two[1]
@@ -57,11 +57,11 @@ def test_a_fold_of_several_operands_depends_on_all() -> None:
         lambda a, b: lax.while_loop(lambda x: x[0] < b[0], lambda x: x + 1, a),
         lambda a, b: lax.cond(a[0] > 0, lambda: b, lambda: b + 1),
         lambda a, b: lax.fori_loop(0, 3, lambda i, x: x * b, a),
-        lambda a, b: jax.nn.relu(a) * b,  # Has a rule of its own.
+        lambda a, b: jax.nn.relu(a) * b,  # This function has a custom derivative.
         lambda a, b: REMAT(lambda x, y: x * y)(a, b),
         lambda a, b: jnp.linalg.solve(jnp.eye(3) * b[:, None], a),
     ],
 )
 def test_nothing_is_missed(function: Callable[..., Any]) -> None:
-    """Loops, branches, and rules of derivatives."""
+    """Loops, branches, and derivative rules are followed."""
     assert uses(function, ONE, ONE) == [{0, 1}]

@@ -1,4 +1,4 @@
-"""Members that diverge: nobody saves them, and they hold nobody up."""
+"""Members that diverge: nothing of them is saved, and no other member waits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLICIES = [
     for name, made in FACTORIES.items()
     for number, (make, size) in enumerate(made)
 ]
-MOST = 3000  # Turns of a loop, so that one that never ends fails.
+MOST = 3000  # Iterations of a loop: a loop without an end must fail.
 
 
 def changed(meta_params: Any) -> Any:
@@ -32,7 +32,7 @@ def changed(meta_params: Any) -> Any:
 
 
 def trained(worker: Worker, bad: int, last: list[int]) -> None:
-    """Slot `bad` diverges at its first steps, four times over, and saves nothing."""
+    """Slot `bad` diverges four times at its first steps, and saves nothing."""
     state: Any = None
     while worker.running and last[0] < MOST:
         last[0] += 1
@@ -53,7 +53,7 @@ def trained(worker: Worker, bad: int, last: list[int]) -> None:
 def test_who_diverges_and_saves_nothing_holds_nobody_up(
     make: Any, size: int, in_threads: bool
 ) -> None:
-    """The run ends under every policy, though the first member never gets on well."""
+    """The run ends under every policy, although the first member never improves."""
     turns = [0]
     controller = PopulationController(
         [{"a": float(i)} for i in range(size)],
@@ -79,7 +79,7 @@ def test_who_diverges_and_saves_nothing_holds_nobody_up(
 def test_a_value_that_is_not_finite_closes_a_round_by_two_calls(
     bad: float, together: bool
 ) -> None:
-    """Without params, though the others save theirs; it goes on from the donor."""
+    """Without params, although the others save theirs; it continues from the donor."""
     mutator = PopulationBasedTraining(changed, 2, synchronous=together)
     with Run(lambda: mutator, [1.0, 2.0]) as run:
         run.report(0, 2, 1.0, "a2")
@@ -90,7 +90,7 @@ def test_a_value_that_is_not_finite_closes_a_round_by_two_calls(
 
 @pytest.mark.parametrize("bad", NOT_FINITE)
 def test_a_late_value_that_is_not_finite_closes_a_round(bad: float) -> None:
-    """Whoever evaluates later says so, of a step that was never saved."""
+    """A late evaluation may report it for a step that was never saved."""
     mutator = PopulationBasedTraining(changed, 2, synchronous=True)
     with Run(lambda: mutator, [1.0, 2.0]) as run:
         run.report(0, 2, 1.0, "a2")
@@ -102,7 +102,7 @@ def test_a_late_value_that_is_not_finite_closes_a_round(bad: float) -> None:
 
 
 def test_what_diverged_before_the_first_save_still_counts() -> None:
-    """The first save makes finite values without params count no more; NaN stays."""
+    """After the first save, finite values without params no longer count; NaN does."""
     mutator = PopulationBasedTraining(changed, 2, synchronous=True)
     with Run(lambda: mutator, [1.0, 2.0, 3.0]) as run:
         run.report(0, 1, 1.0)
@@ -116,7 +116,7 @@ def test_what_diverged_before_the_first_save_still_counts() -> None:
 
 
 def test_a_barrier_is_the_first_that_counts() -> None:
-    """A finite value without params does not; the NaN after it does."""
+    """A finite value without params does not count; the NaN after it does."""
     with Run(Scripted, [1.0]) as run:
         run.report(0, 1, 1.0, "a1")
         run.report(0, 2, 1.0)
@@ -129,7 +129,7 @@ def test_a_barrier_is_the_first_that_counts() -> None:
 
 
 def seen(controller: PopulationController) -> list[list[int]]:
-    """What is kept of the slots' reports."""
+    """What is known of the slots' reports."""
     return [a.tolist() for a in (probe.steps(controller), probe.ready(controller))]
 
 
@@ -137,7 +137,7 @@ def seen(controller: PopulationController) -> list[list[int]]:
 def test_every_process_counts_the_same_reports(
     seed: int, tmp_path: pathlib.Path
 ) -> None:
-    """Who reports, who catches up and who opens the run anew agree at any time."""
+    """The reporting process, one that catches up and one that opens the run agree."""
     choose = random.Random(seed)
 
     def opened() -> PopulationController:
@@ -166,7 +166,7 @@ def test_every_process_counts_the_same_reports(
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_one_worker_turns_to_the_others_when_a_slot_is_set_back(size: int) -> None:
-    """A first member that cannot train at all must not end a run that others can."""
+    """A member that cannot train must not end a run that others can train."""
 
     def moved(meta_params: Any) -> Any:
         return {"rate": meta_params["rate"] * 0.99}

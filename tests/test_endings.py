@@ -1,4 +1,4 @@
-"""Every run ends, or says why not: whatever its loops report, and whoever trains it."""
+"""Every run ends, or says why not, for all kinds of loops and engines."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from population.mutators import FixedSchedule, PopulationBasedTraining
 from tests import probe
 from tests.helpers import Scripted, generation, poll
 
-MOST = 3000  # Turns of a loop, so that one that never ends fails.
+MOST = 3000  # Iterations of a loop: a loop without an end must fail.
 Report = Callable[[Worker, Any], None]
 
 
 def same(meta_params: Any) -> Any:
-    """An explore function that changes nothing."""
+    """An explore function without effect."""
     return meta_params
 
 
@@ -40,13 +40,13 @@ def together(steps: int = 10) -> PopulationBasedTraining:
 
 
 class Stuck(Mutator[None]):
-    """All wait at a step, and nothing is ever decided."""
+    """All slots wait at a step, and no decision comes."""
 
     def __init__(self, *steps: int) -> None:
         self._steps = steps
 
     def init(self, view: PopulationView) -> None:
-        """Nothing is remembered."""
+        """Remember nothing."""
         del view
 
     def update(self, state: None, report: Any, view: PopulationView) -> Any:
@@ -61,14 +61,14 @@ class Stuck(Mutator[None]):
 def run(
     mutator: Mutator[Any], *starts: Any, log_dir: Any = None, **stop: Any
 ) -> PopulationController:
-    """A population; a minute ends what would never end."""
+    """A population; a minute limits a run that would never end."""
     return PopulationController(
         starts, mutator, log_dir, stop=Stop(**{"seconds": 60.0, **stop})
     )
 
 
 def loop(worker: Worker, report: Report) -> None:
-    """A training loop that does everything right but for its reports."""
+    """A training loop that is right except for its reports."""
     state: Any = None
     for _ in range(MOST):
         if not worker.running:
@@ -82,19 +82,19 @@ def loop(worker: Worker, report: Report) -> None:
 
 
 def by_one_worker(controller: PopulationController, report: Report) -> None:
-    """The slots in turns."""
+    """One worker trains the slots in turns."""
     with controller.worker() as worker:
         loop(worker, report)
 
 
 def by_two_threads(controller: PopulationController, report: Report) -> None:
-    """The slots in turns, by two."""
+    """Two threads train the slots in turns."""
     train = lambda worker: loop(worker, report)  # noqa: E731
     threads.run(train, controller, 2, progress=False)
 
 
 def by_threads(controller: PopulationController, report: Report) -> None:
-    """One for each slot."""
+    """One thread trains each slot."""
     train = lambda worker: loop(worker, report)  # noqa: E731
     threads.run(train, controller, progress=False)
 
@@ -104,7 +104,7 @@ driven = pytest.mark.parametrize("drive", DRIVES)
 
 
 def stacked(controller: PopulationController, value: Callable[[Any], Any]) -> None:
-    """As one program, with a report every step."""
+    """One program, with a report at every step."""
     vectorized.run(
         controller,
         lambda key, meta: jnp.zeros(()),
@@ -122,7 +122,7 @@ def complete(worker: Worker, state: Any) -> None:
 
 
 def said(caplog: pytest.LogCaptureFixture, what: str) -> int:
-    """How often a warning was given."""
+    """How often a warning was logged."""
     return sum(what in record.getMessage() for record in caplog.records)
 
 
@@ -142,7 +142,7 @@ def test_who_all_wait_are_told(drive: Any) -> None:
 
 
 def test_who_all_wait_in_a_stack_are_told_in_the_same_words() -> None:
-    """The stacked engine asks the same function."""
+    """The stacked engine calls the same function."""
     with pytest.raises(RuntimeError, match=r"slot 0 at step 3; slot 1 at step 5\."):
         stacked(run(Stuck(3, 5), 1.0, 2.0, steps=100), lambda state: state)
 
@@ -151,7 +151,7 @@ def test_who_all_wait_in_a_stack_are_told_in_the_same_words() -> None:
 def test_a_run_that_ends_before_a_decision_is_trained_to_its_end(
     drive: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One slot began later; nobody waits for a round that cannot close. One warning."""
+    """One slot began later; the others stop waiting for it, with one warning."""
     controller = run(together(), Start(1.0, step=5), 2.0, 3.0, steps=22)
     drive(controller, complete)
     assert [controller.newest(w).step for w in range(3)] == [22, 22, 22]
@@ -161,7 +161,7 @@ def test_a_run_that_ends_before_a_decision_is_trained_to_its_end(
 def test_a_stack_is_trained_to_the_end_of_its_run_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With the same warning."""
+    """It logs the same warning."""
     controller = run(together(), Start(1.0, step=5), 2.0, 3.0, steps=22)
     stacked(controller, lambda state: state)
     assert [controller.newest(w).step for w in range(3)] == [22, 22, 22]
@@ -171,7 +171,7 @@ def test_a_stack_is_trained_to_the_end_of_its_run_too(
 def test_a_longer_run_decides_what_a_shorter_one_did_not(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The decision that the end came before rests on the same checkpoints."""
+    """The decision that came after the end uses the same checkpoints."""
     for steps in (22, 40):
         starts = [Start(1.0, step=5), 2.0]
         controller = run(together(), *starts, log_dir=tmp_path / "run", steps=steps)
@@ -191,7 +191,7 @@ def test_who_may_still_be_evaluated_is_waited_for(
     with controller.worker(0) as worker:
         worker.poll()
         worker.step = 15
-        worker.report(None, {"x": 1.0})  # It has ended, and awaits its value.
+        worker.report(None, {"x": 1.0})  # It has ended, and waits for its value.
     late = generation(controller, 0)
 
     def evaluated() -> None:
@@ -209,12 +209,12 @@ def test_who_may_still_be_evaluated_is_waited_for(
 
 
 def in_a_process(worker: Worker) -> None:
-    """A loop that does everything right."""
+    """A loop without a mistake."""
     loop(worker, complete)
 
 
 def test_processes_are_told_too(tmp_path: pathlib.Path) -> None:
-    """Each judges by the journal and the leases."""
+    """Each process decides by the journal and the leases."""
     controller = run(Stuck(3, 5), 1.0, 2.0, log_dir=tmp_path / "run", steps=100)
     with pytest.raises(RuntimeError, match="Every slot waits and no worker trains"):
         processes.run(in_a_process, controller, progress=False)
@@ -222,7 +222,7 @@ def test_processes_are_told_too(tmp_path: pathlib.Path) -> None:
 
 
 def test_what_another_process_trains_is_waited_for(tmp_path: pathlib.Path) -> None:
-    """Its stop is its own: a slot that has ended here may be trained on there."""
+    """Another process may have another `Stop`, and train a slot that has ended here."""
     here = run(Stuck(3, 50), 1.0, 2.0, log_dir=tmp_path / "run", steps=5)
     there = run(Stuck(3, 50), 1.0, 2.0, log_dir=tmp_path / "run", steps=100)
     with here.worker(0) as worker:
@@ -240,19 +240,19 @@ def test_what_another_process_trains_is_waited_for(tmp_path: pathlib.Path) -> No
                 other.release()
 
             probe.when_waiting(here, looked)
-            assert worker.poll() is False  # Released, slot 0 goes on to the end.
+            assert worker.poll() is False  # Released, slot 0 trains to the end.
     assert seen == [5]
     here.close()
     there.close()
 
 
-# No state was ever reported.
+# Runs without a reported state.
 
 
 @driven
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_loop_that_reports_no_state_is_told_so(drive: Any, waits: bool) -> None:
-    """Each decision sets members back to fresh weights; waiting or not, it ends."""
+    """Each decision resets members to fresh weights; waiting or not, the run ends."""
     mutator = PopulationBasedTraining(same, 4, synchronous=waits)
     controller = run(mutator, 1.0, 2.0, 3.0, 4.0, steps=16)
     with pytest.raises(RuntimeError, match="No training state was ever reported"):
@@ -260,7 +260,7 @@ def test_a_loop_that_reports_no_state_is_told_so(drive: Any, waits: bool) -> Non
 
 
 def test_who_begins_afresh_on_purpose_may_do_so() -> None:
-    """A search that tries one thing after the other needs no saves."""
+    """A search that tries one setting after the other needs no saves."""
     tries: list[int] = []
 
     def decide(report: Any, view: PopulationView) -> Any:
@@ -272,7 +272,7 @@ def test_who_begins_afresh_on_purpose_may_do_so() -> None:
     assert len(tries) == 200
 
 
-# Whatever the members try, they diverge.
+# All members diverge after every reset.
 
 
 def diverging(worker: Worker, state: Any) -> None:
@@ -286,7 +286,7 @@ def diverging(worker: Worker, state: Any) -> None:
 def test_a_population_that_only_diverges_ends(
     drive: Any, saves: bool, waits: bool
 ) -> None:
-    """Twenty times anew without a finite value of anybody are enough; it stays."""
+    """After twenty resets without a finite value the run ends; the report is kept."""
     mutator = PopulationBasedTraining(same, 2, synchronous=waits)
     controller = run(mutator, 1.0, 2.0, 3.0, steps=100)
     with pytest.raises(RuntimeError, match="begun anew 20 times, and no finite"):
@@ -295,7 +295,7 @@ def test_a_population_that_only_diverges_ends(
 
 
 def test_a_population_that_only_diverges_ends_by_two_calls() -> None:
-    """`set_eval` says so, when the report is recorded."""
+    """`set_eval` raises, after the report is recorded."""
     controller = run(PopulationBasedTraining(same, 2), 1.0)
 
     def advance() -> None:
@@ -308,11 +308,11 @@ def test_a_population_that_only_diverges_ends_by_two_calls() -> None:
     with pytest.raises(RuntimeError, match="Worker 0 has diverged and begun anew 20"):
         advance()
     assert controller.diverged() == [42]
-    advance()  # It may be tried again.
+    advance()  # A new attempt is allowed.
 
 
 def back_to_the_start(report: Any, view: PopulationView) -> Any:
-    """Slot 0 begins anew whenever it has diverged."""
+    """Slot 0 begins again whenever it has diverged."""
     root = view.graph.walk(view.newest(0))
     return {0: Branch([*root][-1], 1.0)} if report.checkpoint.diverged else {}
 
@@ -321,7 +321,7 @@ def back_to_the_start(report: Any, view: PopulationView) -> Any:
 def test_a_finite_value_of_another_process_starts_the_count_anew(
     late: bool, tmp_path: pathlib.Path
 ) -> None:
-    """Though nobody gets any further by it."""
+    """This holds although no member improves by it."""
     mine, other = (
         run(Scripted(back_to_the_start), 1.0, 2.0, log_dir=tmp_path / "run")
         for _ in range(2)
@@ -343,7 +343,7 @@ def test_a_finite_value_of_another_process_starts_the_count_anew(
 
 @driven
 def test_a_member_that_diverges_for_good_keeps_its_worker(drive: Any) -> None:
-    """Giving it away would mean to begin anew, in turns, for ever."""
+    """With another worker it would begin again, in turns, for ever."""
     controller = run(FixedSchedule({0: 1.0}), 1.0, 1.0, 1.0, steps=40)
 
     def report(worker: Worker, state: Any) -> None:
@@ -358,7 +358,7 @@ def test_a_member_that_diverges_for_good_keeps_its_worker(drive: Any) -> None:
 
 
 def alternating(worker: Worker, state: Any) -> None:
-    """A value at even steps, the state at odd ones."""
+    """A value at even steps, the state at odd steps."""
     if worker.step % 2:
         worker.report(None, state)
     else:
@@ -367,7 +367,7 @@ def alternating(worker: Worker, state: Any) -> None:
 
 @driven
 def test_values_and_states_that_never_meet_are_refused(drive: Any) -> None:
-    """The third report says what was seen, and what to write; it is not recorded."""
+    """The third report says what is wrong and what to do; it is not recorded."""
     controller = run(together(4), 1.0, 2.0, steps=100)
     with pytest.raises(
         RuntimeError,
@@ -378,7 +378,7 @@ def test_values_and_states_that_never_meet_are_refused(drive: Any) -> None:
 
 
 def test_they_are_refused_by_two_calls_too() -> None:
-    """What was refused may be repeated, and completed."""
+    """A refused report may be repeated, and completed."""
     controller = run(together(4), 1.0, 2.0)
     name = generation(controller)
     controller.set_eval(0, name, 4, "saved", None)
@@ -394,12 +394,12 @@ def test_they_are_refused_by_two_calls_too() -> None:
 
 
 def rare_saves(worker: Worker, state: Any) -> None:
-    """A value at every step; the state with every third."""
+    """A value at every step; the state at every third step."""
     worker.report(1.0, None if worker.step % 3 else state)
 
 
 def two_reports(worker: Worker, state: Any) -> None:
-    """A value at every step, and at every third the state in a report before it."""
+    """A value at every step, and at every third step an earlier report of the state."""
     if not worker.step % 3:
         worker.report(None, state)
     worker.report(1.0)
@@ -417,7 +417,7 @@ def test_values_that_meet_a_state_now_and_then_are_fine(
 
 
 def test_saves_whose_values_come_late_are_fine() -> None:
-    """The loop only saves; somebody evaluates what it has saved, in any order."""
+    """The loop only saves; another process evaluates the saves, in any order."""
     controller = run(together(4), 1.0, 2.0)
     for worker_id in (0, 1):
         for step in range(1, 12):
@@ -428,13 +428,13 @@ def test_saves_whose_values_come_late_are_fine() -> None:
     assert probe.decisions(controller) == 1
 
 
-# Loops that never get on.
+# Loops without progress.
 
 
 def test_a_step_that_is_never_counted_is_told_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """After a thousand polls, in a worker."""
+    """After a thousand polls of a worker."""
     controller = run(Scripted(), 1.0, 2.0)
     with controller.worker() as worker:
         worker.poll()
@@ -449,7 +449,7 @@ def test_a_step_that_is_never_counted_is_told_once(
 def test_a_step_that_is_never_counted_is_told_by_two_calls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Not while the slot waits: then a loop polls on purpose."""
+    """Not while the slot waits: then a loop must poll."""
     controller = run(together(2), 1.0, 2.0)
     name = generation(controller)
     controller.set_eval(0, name, 2, "p", 1.0)
@@ -481,7 +481,7 @@ def test_a_loop_that_never_reports_is_told_once(
 def test_values_and_saves_of_other_periods_meet_in_the_end(
     drive: Any, valued: int, saved: int
 ) -> None:
-    """Evaluated every four steps and saved every ten: both come at step 20."""
+    """Evaluated every four steps and saved every ten, they meet at step 20."""
 
     def report(worker: Worker, state: Any) -> None:
         value = None if worker.step % valued else 1.0
@@ -497,7 +497,7 @@ def test_values_and_saves_of_other_periods_meet_in_the_end(
 def test_a_policy_that_waits_for_nobody_says_so_of_values_that_never_meet(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It would decide nothing, without a word."""
+    """Otherwise it would decide nothing, without a warning."""
     controller = run(PopulationBasedTraining(lambda m: m, 4), 1.0, 2.0, steps=60)
     by_one_worker(controller, alternating)
     (text,) = [m for m in caplog.messages if "never both at one" in m]
@@ -505,7 +505,7 @@ def test_a_policy_that_waits_for_nobody_says_so_of_values_that_never_meet(
 
 
 def test_reports_past_a_barrier_cost_the_same_however_many_there_are() -> None:
-    """What is remembered of them is bounded."""
+    """A bounded number of them is remembered."""
     controller = run(together(4), 1.0, 2.0)
     name = generation(controller)
     controller.set_eval(0, name, 3, "saved", None)
@@ -515,7 +515,7 @@ def test_reports_past_a_barrier_cost_the_same_however_many_there_are() -> None:
 
 
 class Raises(PopulationBasedTraining):
-    """All slots wait for each other at every tenth step; fails when told to."""
+    """All slots wait for each other at every tenth step; raises when told to."""
 
     fails = False
 
@@ -527,7 +527,7 @@ class Raises(PopulationBasedTraining):
 
 
 def test_a_report_that_was_rolled_back_is_not_remembered() -> None:
-    """Neither by a mutator that raised, nor by the refusal of a report itself."""
+    """Neither after an exception of the mutator, nor after a refused report."""
     policy = Raises(lambda m: m, 10, synchronous=True)
     controller = run(policy, 1.0, 2.0)
     name = generation(controller)
@@ -554,12 +554,12 @@ def test_a_report_that_was_rolled_back_is_not_remembered() -> None:
     assert probe.unmet(controller) == remembered
     with pytest.raises(RuntimeError, match=r"steps 11, 13 and states at .* 10, 12"):
         controller.set_eval(0, name, step, None, 1.0)
-    controller.set_eval(0, name, step, "saved", 1.0)  # Both at once are recorded.
+    controller.set_eval(0, name, step, "saved", 1.0)  # One complete report.
     assert controller.newest(0).step == step
 
 
 def test_who_diverges_quickly_does_not_end_a_run_that_others_train_slowly() -> None:
-    """Twenty times anew while another thread still evaluates its first report."""
+    """Twenty resets while another thread still evaluates its first report."""
     controller = run(PopulationBasedTraining(lambda m: m, 1), 1.0, 2.0, steps=3)
     anew = threading.Event()
 
@@ -581,7 +581,7 @@ def test_who_diverges_quickly_does_not_end_a_run_that_others_train_slowly() -> N
 
 @driven
 def test_members_that_diverge_before_each_save_end_the_run(drive: Any) -> None:
-    """Finite at first and never at a save: what most divergences look like."""
+    """They are finite at first and never at a save, as in most divergences."""
 
     def report(worker: Worker, state: Any) -> None:
         if worker.step % 4 == 3:

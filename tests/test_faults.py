@@ -50,7 +50,7 @@ def opened(log_dir: pathlib.Path, **options: Any) -> PopulationController:
 
 
 def tick(controller: PopulationController, count: int = 1) -> None:
-    """Train the slot that is furthest behind, so many times."""
+    """Always train the slot with the fewest steps, this many times."""
     for _ in range(count):
         workers = controller.workers
         worker_id = min(range(len(workers)), key=lambda w: workers[w].step)
@@ -62,7 +62,7 @@ def tick(controller: PopulationController, count: int = 1) -> None:
 
 @pytest.fixture
 def uninterrupted(tmp_path: pathlib.Path) -> list[tuple[Any, ...]]:
-    """The history of a run of 30 ticks that nothing befell."""
+    """The history of a run of 30 ticks without a fault."""
     controller = opened(tmp_path / "whole")
     tick(controller, 30)
     return told(controller)
@@ -74,7 +74,7 @@ def check_recovery(
     before: tuple[Any, ...],
     uninterrupted: list[tuple[Any, ...]],
 ) -> None:
-    """The fault is gone: nothing is lost, and both controllers go on as if it were."""
+    """After the fault nothing is lost, and both controllers continue as without it."""
     assert everything(controller) == before
     recorded = probe.reports(controller)
     tick(controller, (30 - recorded) // 2)
@@ -88,7 +88,7 @@ def check_recovery(
 def test_a_full_disk_loses_nothing_and_is_an_error_that_says_so(
     tmp_path: pathlib.Path, uninterrupted: list[tuple[Any, ...]]
 ) -> None:
-    """SQLite's own word for a full disk; after some space was freed the run goes on."""
+    """It is SQLite's own error; after some space was freed the run continues."""
     controller = opened(tmp_path / "run")
     tick(controller, 7)
     pages = probe.connection(controller).execute("PRAGMA page_count").fetchone()[0]
@@ -127,7 +127,7 @@ print(probe.reports(controller))
 
 
 def test_a_write_that_fails_in_the_middle_loses_nothing(tmp_path: pathlib.Path) -> None:
-    """The system refuses to let the file grow: a clear error, and later progress."""
+    """The system lets no file grow: there is a clear error, and later progress."""
     output, said = in_a_process(LIMITED, str(tmp_path))
     counts = [int(line) for line in output.split()]
     assert counts == [*range(6, counts[-2] + 1), counts[-2] + 3]
@@ -138,7 +138,7 @@ def test_a_write_that_fails_in_the_middle_loses_nothing(tmp_path: pathlib.Path) 
 
 
 def in_a_process(code: str, *arguments: str) -> tuple[str, str]:
-    """What a script of its own says, which must end well."""
+    """The output of a script in a new process, which must succeed."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
@@ -151,7 +151,7 @@ def in_a_process(code: str, *arguments: str) -> tuple[str, str]:
 
 
 class Full(FileParams):
-    """A store on a disk that is full now and then."""
+    """A store on a disk that is sometimes full."""
 
     full = False
 
@@ -163,7 +163,7 @@ class Full(FileParams):
 
 
 def test_a_save_that_fails_leaves_the_run_as_it_was(tmp_path: pathlib.Path) -> None:
-    """The worker hears of the full disk; its next report is as good as this one."""
+    """The worker gets the error; its next report succeeds."""
     store = Full(tmp_path / "run" / "params")
     controller = PopulationController([1.0], Scripted(), tmp_path / "run", params=store)
     generation_id = generation(controller)
@@ -202,7 +202,7 @@ for folder in ("run", "new"):
 
 @pytest.fixture
 def public() -> Iterator[pathlib.Path]:
-    """A folder that every user may enter."""
+    """A folder that all users may enter."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
@@ -212,7 +212,7 @@ def public() -> Iterator[pathlib.Path]:
 
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(public: pathlib.Path) -> None:
-    """A user without the right to write is told so, and changes nothing."""
+    """A user without the right to write gets an error, and changes nothing."""
     controller = opened(public / "run")
     tick(controller, 4)
     before = told(controller)
@@ -240,7 +240,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(public: pathlib.Path) 
 def test_a_journal_that_becomes_read_only_loses_nothing(
     tmp_path: pathlib.Path, uninterrupted: list[tuple[Any, ...]]
 ) -> None:
-    """The file system was remounted, say: a clear error, and later progress."""
+    """For example after a remount: there is a clear error, and later progress."""
     controller = opened(tmp_path / "run")
     tick(controller, 7)
     before = everything(controller)
@@ -265,7 +265,7 @@ def foreign(log_dir: pathlib.Path) -> sqlite3.Connection:
 def hold_up(
     controller: PopulationController, other: sqlite3.Connection, release: Any
 ) -> None:
-    """Tick while another program holds the lock; it is released meanwhile."""
+    """Tick while another program holds the lock for some time."""
     count = "SELECT count(*) FROM checkpoints"
     before = other.execute(count).fetchone()
     writer = threading.Thread(target=tick, args=[controller], daemon=True)
@@ -284,7 +284,7 @@ def test_a_report_waits_while_another_program_holds_the_lock(
     uninterrupted: list[tuple[Any, ...]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is late, not lost, and not there twice."""
+    """It is late, but neither lost nor doubled."""
 
     class Watched:
         monotonic = staticmethod(time.monotonic)
@@ -292,7 +292,7 @@ def test_a_report_waits_while_another_program_holds_the_lock(
 
         @classmethod
         def sleep(cls, seconds: float) -> None:
-            """As before, and somebody sees it."""
+            """Sleep as before, and record it."""
             cls.waits.release()
             time.sleep(seconds)
 
@@ -314,7 +314,7 @@ def test_a_report_waits_while_another_program_holds_the_lock(
 def test_a_report_waits_for_ten_seconds(
     tmp_path: pathlib.Path, uninterrupted: list[tuple[Any, ...]]
 ) -> None:
-    """The same with the time that a backup, say, may take."""
+    """A backup may hold the lock that long."""
     controller = opened(tmp_path / "run")
     tick(controller, 7)
     other = foreign(tmp_path / "run")
@@ -325,7 +325,7 @@ def test_a_report_waits_for_ten_seconds(
 def test_a_clock_that_jumps_back_an_hour_changes_no_decision(
     tmp_path: pathlib.Path, uninterrupted: list[tuple[Any, ...]], clock: Clock
 ) -> None:
-    """Recorded times never go back, and the slots stay whose they are."""
+    """Recorded times never go back, and no slot changes its owner."""
     controller = opened(tmp_path / "run", clock=clock, worker_timeout=60.0)
     for number in range(30):
         clock.advance(-3600.0 if number == 11 else 1.0)
@@ -350,7 +350,7 @@ POLICIES: dict[str, Callable[[], Mutator[Any]]] = {
 def test_nan_from_everyone_for_a_while_is_survived(
     policy: str, tmp_path: pathlib.Path
 ) -> None:
-    """It is never copied; when values are finite again training gets on."""
+    """It is never copied; when values are finite again training makes progress."""
 
     def go_on(controller: PopulationController, first: int, last: int) -> None:
         for number in range(first, last):
@@ -411,7 +411,7 @@ for number in range(10):
 def test_processes_that_open_a_new_run_at_the_same_moment_share_it(
     tmp_path: pathlib.Path,
 ) -> None:
-    """One creates it, the others join; ten times over, no error and no second run."""
+    """One makes it, the others join; ten times, without an error or a second run."""
     output, said = in_a_process(CREATORS, str(tmp_path))
     assert output.split() == ["0"] * 80, said
     for number in range(10):
@@ -425,7 +425,7 @@ def test_processes_that_open_a_new_run_at_the_same_moment_share_it(
 
 
 def test_an_opening_that_fails_leaves_no_params_behind(tmp_path: pathlib.Path) -> None:
-    """Neither when one of them cannot be saved, nor when the run cannot be recorded."""
+    """Neither if one cannot be saved, nor if the run cannot be recorded."""
     store = Full(tmp_path / "run" / "params")
     saves = store.save
 

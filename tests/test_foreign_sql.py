@@ -1,4 +1,4 @@
-"""SQL that a file brings along is never executed."""
+"""SQL in the file of a journal is never executed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def trained(log_dir: pathlib.Path) -> pathlib.Path:
 
 
 def change(file: pathlib.Path, sql: str) -> bytes:
-    """Let another program change a journal; what the file then holds."""
+    """Let another program change a journal; returns what the file then holds."""
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.executescript(sql)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -62,7 +62,7 @@ def change(file: pathlib.Path, sql: str) -> bytes:
 def test_a_changed_schema_is_refused_and_runs_nothing(
     what: str, tmp_path: pathlib.Path
 ) -> None:
-    """Whether to train, to replay or to fork; and the file stays as it is."""
+    """Training, replay and fork refuse it; the file does not change."""
     file = trained(tmp_path / "run")
     content = change(file, CHANGES[what])
     mutator = FixedSchedule({0: 1.0})
@@ -81,7 +81,7 @@ def test_a_changed_schema_is_refused_and_runs_nothing(
 def test_an_older_format_is_looked_at_before_it_is_brought_up(
     name: str, what: str, tmp_path: pathlib.Path
 ) -> None:
-    """What it brings along does not run during the upgrade either."""
+    """Its SQL does not run during the upgrade, either."""
     shutil.copytree(DATA / name, tmp_path / name)
     file = tmp_path / name / "journal.sqlite"
     content = change(file, CHANGES[what])
@@ -95,7 +95,7 @@ def test_an_older_format_is_looked_at_before_it_is_brought_up(
 def test_what_is_refused_is_not_brought_up_to_this_format(
     name: str, what: str, tmp_path: pathlib.Path
 ) -> None:
-    """It is left as it was, whatever was found and when."""
+    """It does not change, whatever is found and when."""
     shutil.copytree(DATA / name, tmp_path / name)
     file = tmp_path / name / "journal.sqlite"
     content = change(file, CHANGES[what])
@@ -107,7 +107,7 @@ def test_what_is_refused_is_not_brought_up_to_this_format(
 def test_statistics_for_the_query_planner_are_no_change(
     tmp_path: pathlib.Path,
 ) -> None:
-    """A person may have run ANALYZE; it is only numbers."""
+    """A person may have run ANALYZE; the result is only numbers."""
     change(trained(tmp_path), "ANALYZE")
     controller = opened(tmp_path)
     assert controller.workers[0].step == 1

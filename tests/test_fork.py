@@ -1,4 +1,4 @@
-"""`population.fork`: another policy goes on from a run, or from a point of it."""
+"""`population.fork`: another policy continues a run, or from one of its points."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def trained(folder: pathlib.Path, **options: Any) -> PopulationController:
 
 @pytest.fixture
 def folders(tmp_path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """The old run's and the new one's."""
+    """The folders of the old and of the new run."""
     return tmp_path / "old", tmp_path / "new"
 
 
 def test_a_fork_goes_on_where_the_run_is(
     folders: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
-    """Same history, weights and hyperparameters; the old run is not touched."""
+    """History, weights and hyperparameters are equal; the old run does not change."""
     old = trained(folders[0], seed=3)
     before = content(old)
     new = population.fork(old, folders[1], mutator=FixedSchedule({0: 1.0, 12: 0.5}))
@@ -123,7 +123,7 @@ def _value(checkpoint: Checkpoint) -> float:
 def test_a_fork_with_the_same_policy_decides_as_the_run_would(
     folders: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
-    """From its beginning: the same reports make the same branches."""
+    """Forked at the beginning, the same reports make the same branches."""
     old = trained(folders[0])
     start = max(c.row for c in old.history() if c.step == 0 and c.reason == "start")
     new = population.fork(folders[0], folders[1], mutator=winner(), at=start)
@@ -192,7 +192,7 @@ def test_params_of_the_users_own_store_are_shared_and_never_removed(
 def test_options_are_those_of_the_new_controller(
     folders: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
-    """Such as when the run ends."""
+    """For example when the run ends."""
     old = trained(folders[0])
     new = population.fork(old, folders[1], mutator=winner(), stop=Stop(steps=10))
     assert new.finished
@@ -224,7 +224,7 @@ def test_a_fork_that_cannot_be_made_leaves_nothing(
 
 
 def test_a_fork_can_be_replayed(folders: tuple[pathlib.Path, pathlib.Path]) -> None:
-    """Its mutator is asked from where it began, not about what it took over."""
+    """Its mutator is asked from its beginning on, not about what was copied."""
     old = trained(folders[0])
     new = population.fork(old, folders[1], mutator=winner())
     train(new, 10)
@@ -239,7 +239,7 @@ def test_a_fork_can_be_replayed(folders: tuple[pathlib.Path, pathlib.Path]) -> N
 def test_bad_options_of_a_fork_are_refused_before_anything_is_written(
     folders: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
-    """So that the next try does not find half a run."""
+    """Otherwise the next attempt would find half a run."""
     run = trained(folders[0])
     other = PopulationController([1.0, 2.0, 3.0], winner())
     for options in (
@@ -258,7 +258,7 @@ def test_bad_options_of_a_fork_are_refused_before_anything_is_written(
 
 
 def meanwhile(act: Any) -> Scripted:
-    """A mutator in whose `init`, amid a fork, something else happens once."""
+    """A mutator whose `init` calls a function once, in the middle of a fork."""
     mutator = Scripted()
     left = [act]
 
@@ -274,7 +274,7 @@ def meanwhile(act: Any) -> Scripted:
 def test_of_two_forks_into_one_folder_the_second_is_refused(
     folders: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
-    """It leaves the draft of the first one alone."""
+    """It does not touch the temporary file of the first one."""
     old = trained(folders[0])
 
     def second() -> None:
@@ -295,7 +295,7 @@ def test_a_run_that_is_made_in_the_folder_of_a_fork_is_not_overwritten(
     folders: tuple[pathlib.Path, pathlib.Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What it has acknowledged stays; the fork is refused and leaves nothing."""
+    """Its acknowledged reports stay; the fork is refused and leaves nothing."""
     old = PopulationController(
         [1.0] * 3, winner(), folders[0]
     )  # Nothing is shared yet.
@@ -331,7 +331,7 @@ def rounds() -> PopulationBasedTraining:
 
 
 def advance(controller: PopulationController, *slots: int) -> None:
-    """These slots go on by a step and report."""
+    """These slots train one step and report."""
     for worker_id in slots:
         step = controller.newest(worker_id).step + 1
         at = generation(controller, worker_id), step
@@ -341,7 +341,7 @@ def advance(controller: PopulationController, *slots: int) -> None:
 def test_a_fork_does_not_wait_for_a_slot_that_was_given_up(
     folders: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
-    """Its other slots go through the barrier, until the slot reports to the fork."""
+    """Its other slots pass the barrier, until the slot reports to the fork."""
     old = PopulationController([1.0, 2.0, 3.0], rounds(), folders[0])
     advance(old, 0, 1, 2, 0, 1)
     old.give_up(2)
@@ -365,7 +365,7 @@ def test_a_fork_does_not_wait_for_a_slot_that_was_given_up(
 def test_a_fork_knows_who_was_given_up_at_its_point(
     folders: tuple[pathlib.Path, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
-    """Neither who was later, nor who had reported by then; the fork of a fork, too."""
+    """Not those given up later, or trained since; nor does a fork of the fork."""
     old = PopulationController([1.0, 2.0, 3.0], Scripted(), folders[0])
     advance(old, 0, 1)
     early = probe.last_row(old)
@@ -390,7 +390,7 @@ def test_a_fork_knows_who_was_given_up_at_its_point(
 def test_a_fork_whose_params_would_be_those_of_the_run_is_refused(
     folders: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
-    """By a symbolic link, say: nothing of the run is removed."""
+    """For example by a symbolic link: nothing of the run is removed."""
     old = trained(folders[0])
     files = sorted(folders[0].rglob("*.msgpack"))
     folders[1].mkdir()

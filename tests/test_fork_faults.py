@@ -1,4 +1,4 @@
-"""What must not be lost, hang or stay unexplained when a run cannot be forked."""
+"""What must not be lost, hang or stay unexplained if a run cannot be forked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAYS = ["params", "own"]
 
 
 def by_paths(folder: pathlib.Path) -> PopulationController:
-    """Eight steps with a round, of loops that save their weights by themselves."""
+    """Eight steps with a round, of loops that save their weights themselves."""
     controller = PopulationController([1.0, 2.0, 3.0], winner(), folder)
     for step in range(1, 9):
         for worker_id in range(3):
@@ -39,12 +39,12 @@ def by_paths(folder: pathlib.Path) -> PopulationController:
 
 
 def run_of(way: str, folder: pathlib.Path) -> PopulationController:
-    """A run whose weights lie in this folder of it."""
+    """A run whose weights are in this folder of it."""
     return trained(folder) if way == "params" else by_paths(folder)
 
 
 def files_in(folder: pathlib.Path) -> dict[str, bytes]:
-    """All files, and what is in them."""
+    """All files with their content."""
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in folder.rglob("*")
@@ -53,7 +53,7 @@ def files_in(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def assert_has_weights(run: PopulationController) -> None:
-    """Each slot can go on from the step where it is."""
+    """Each slot can continue from the step where it is."""
     for worker_id in range(3):
         found = work(run, worker_id)
         assert found.step == run.newest(worker_id).step > 0
@@ -66,7 +66,7 @@ def assert_has_weights(run: PopulationController) -> None:
 
 @pytest.fixture
 def public() -> Iterator[pathlib.Path]:
-    """A folder that every user can reach."""
+    """A folder that all users can reach."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o777)
@@ -78,10 +78,10 @@ def public() -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def as_anybody() -> Iterator[None]:
-    """Go on as a user whom the modes of files bind."""
+    """Continue as a user for whom the modes of files count."""
     is_root = os.geteuid() == 0
     if is_root:
-        os.setresuid(NOBODY, NOBODY, 0)  # `os.access` asks for the real one.
+        os.setresuid(NOBODY, NOBODY, 0)  # `os.access` checks the real user.
     try:
         yield
     finally:
@@ -94,7 +94,7 @@ def as_anybody() -> Iterator[None]:
 def test_a_fork_that_would_write_into_the_run_itself_is_refused(
     way: str, depth: str, tmp_path: pathlib.Path
 ) -> None:
-    """By links at any depth; what they lead to is all there afterwards."""
+    """This includes links at any depth; all that they lead to is unchanged."""
     old, new, big = tmp_path / "old", tmp_path / "new", tmp_path / "big"
     run_of(way, old).close()
     os.rename(old / way, big)
@@ -126,7 +126,7 @@ def test_a_fork_that_would_write_into_the_run_itself_is_refused(
 def test_nothing_is_overwritten_through_a_link_out_of_the_new_folder(
     way: str, tmp_path: pathlib.Path
 ) -> None:
-    """What is elsewhere was not left by a fork into this folder."""
+    """A file elsewhere is not what a fork has left in this folder."""
     old, new, other = tmp_path / "old", tmp_path / "new", tmp_path / "other"
     run_of(way, old).close()
     name = sorted((old / way).glob("*/*"))[-1].relative_to(old / way)
@@ -147,7 +147,7 @@ def test_nothing_is_overwritten_through_a_link_out_of_the_new_folder(
 def test_a_fork_takes_the_place_of_one_that_was_killed(
     way: str, tmp_path: pathlib.Path
 ) -> None:
-    """Half of a file, or a hard link to one of the run, is in nobody's way."""
+    """Half of a file, or a hard link to one of the run, does not block it."""
     old, new = tmp_path / "old", tmp_path / "new"
     run_of(way, old).close()
     before = files_in(old / way)
@@ -171,7 +171,7 @@ def test_a_fork_takes_the_place_of_one_that_was_killed(
 def test_a_fork_that_fails_removes_only_what_it_has_made(
     way: str, tmp_path: pathlib.Path
 ) -> None:
-    """Other files in the new folder stay, and it can be tried again."""
+    """Other files in the new folder stay, and the fork can be tried again."""
     old, new = tmp_path / "old", tmp_path / "new"
     run_of(way, old).close()
     place = new / way / next((old / way).iterdir()).name
@@ -195,7 +195,7 @@ def test_a_fork_that_fails_removes_only_what_it_has_made(
 def test_a_run_that_was_published_keeps_its_weights(
     way: str, call: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interrupt just after the new journal has got its name undoes nothing."""
+    """An interrupt just after the new journal is renamed undoes nothing."""
     old, new = tmp_path / "old", tmp_path / "new"
     run_of(way, old).close()
     publish = getattr(os, call)
@@ -224,7 +224,7 @@ def test_a_run_that_was_published_keeps_its_weights(
 def test_without_locks_a_fork_leaves_another_one_alone(
     way: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A draft that is there may be of a fork that is at work."""
+    """A temporary file may belong to a fork that is at work."""
     fcntl = pytest.importorskip("fcntl")
     old, new = tmp_path / "old", tmp_path / "new"
     run = run_of(way, old)
@@ -249,10 +249,10 @@ def test_without_locks_a_fork_leaves_another_one_alone(
 def test_without_locks_the_first_of_two_forks_to_end_has_the_folder(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one is refused, and takes nothing with it."""
+    """The other one is refused, and removes nothing."""
     fcntl = pytest.importorskip("fcntl")
     old, new = tmp_path / "old", tmp_path / "new"
-    run = PopulationController([1.0] * 3, winner(), old)  # Nothing to share yet.
+    run = PopulationController([1.0] * 3, winner(), old)  # Nothing is shared yet.
     made: list[PopulationController] = []
 
     def flock(handle: int, kind: int) -> None:
@@ -354,7 +354,7 @@ def test_what_the_system_forbids_is_said_in_words(
     says: str,
     public: pathlib.Path,
 ) -> None:
-    """No caller has to know what the library calls on the way."""
+    """No caller has to know what the library calls."""
     trained(public / "old").close()
     by_paths(public / "paths").close()
     (public / "theirs").mkdir()
@@ -369,7 +369,7 @@ def test_what_the_system_forbids_is_said_in_words(
 def test_a_run_in_a_folder_that_one_may_not_enter_is_not_replayed(
     public: pathlib.Path,
 ) -> None:
-    """The error says whose access is missing, and to what."""
+    """The error has the path that cannot be accessed."""
     trained(public / "old").close()
     (public / "old").chmod(0)
     with as_anybody(), pytest.raises(JournalError, match="Ask for access"):
@@ -377,12 +377,12 @@ def test_a_run_in_a_folder_that_one_may_not_enter_is_not_replayed(
 
 
 def test_decisions_name_paths_where_the_run_is(tmp_path: pathlib.Path) -> None:
-    """What the journal keeps relative is shown to the user and the mutator whole."""
+    """Relative paths of the journal are absolute for the user and the mutator."""
     run = by_paths(tmp_path / "old")
     seen: list[object] = []
 
     class Watching(WinnerTakeAllGenetic):
-        """It looks at what it is shown."""
+        """Records the paths that it is shown."""
 
         def update(self, state: Any, report: Any, view: Any) -> Any:
             seen.append(report.checkpoint.params)
@@ -408,7 +408,7 @@ def test_decisions_name_paths_where_the_run_is(tmp_path: pathlib.Path) -> None:
 def test_pipes_and_links_to_nothing_are_left_out(
     way: str, tmp_path: pathlib.Path, public: pathlib.Path
 ) -> None:
-    """Savers may leave such things beside what they save, or in its folder."""
+    """Loops may leave such things beside what they save, or in its folder."""
     old, new = tmp_path / "old", tmp_path / "new"
     run_of(way, old).close()
     for file in sorted((old / way).glob("*/*")):
@@ -435,7 +435,7 @@ def test_pipes_and_links_to_nothing_are_left_out(
 
 
 def test_weights_that_are_no_files_count_as_removed(tmp_path: pathlib.Path) -> None:
-    """A link whose end is gone, say: the slots begin where there are some."""
+    """A link without a target, for example: the slots begin where weights exist."""
     old, new = tmp_path / "old", tmp_path / "new"
     trained(old).close()
     for file in sorted((old / "params").glob("*/*")):
@@ -467,7 +467,7 @@ def test_linked_weights_are_shared_as_the_files_they_lead_to(
 def test_a_fork_of_an_archived_run_can_be_removed(
     way: str, public: pathlib.Path
 ) -> None:
-    """Files that nobody may write to, in folders likewise, do not stay so."""
+    """Read-only files and folders do not stay read-only."""
     old = public / "old"
     run_of(way, old).close()
     for file in sorted((old / way).glob("*/*")):

@@ -1,4 +1,4 @@
-"""A process that was forked while a run was open keeps away from its file."""
+"""A process that was forked while a run was open never uses its file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ again.close()
 def test_what_is_acknowledged_is_there_whatever_a_forked_child_does(
     what: str, tmp_path: pathlib.Path
 ) -> None:
-    """It is refused, in words: SQLite believes that it holds its parent's locks."""
+    """It gets an error: SQLite believes that it holds the locks of its parent."""
     done = subprocess.run(
         [sys.executable, "-c", RUN + what, tmp_path],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""A run of each released format is read for ever, and goes on."""
+"""A run of each released format can be read for ever, and continued."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PARAMS = 3
 
 
 def expected(name: str) -> list[list[Any]]:
-    """The history that was stored beside a run, without what died with its process."""
+    """The history that was stored with a run, without weights in memory."""
     found: list[list[Any]] = json.loads((DATA / f"{name}.json").read_text())
     for checkpoint in found:
         if (checkpoint[_PARAMS] or "").startswith(codec.HELD):
@@ -80,7 +80,7 @@ def as_stored(controller: PopulationController, checkpoint: Checkpoint) -> list[
 def test_the_history_of_each_released_format_is_read_for_ever(
     name: str, tmp_path: pathlib.Path
 ) -> None:
-    """Every checkpoint is as it was, and every save can be loaded."""
+    """Every checkpoint is unchanged, and every save can be loaded."""
     controller = opened(name, tmp_path)
     checkpoints = list(controller.history())
     check_forgetting_nothing(controller, name)
@@ -96,7 +96,7 @@ def test_the_history_of_each_released_format_is_read_for_ever(
 def test_a_run_of_each_released_format_goes_on(
     name: str, tmp_path: pathlib.Path
 ) -> None:
-    """Reports, decisions and saves of today follow, and what was there stays."""
+    """New reports, decisions and saves follow, and the old ones stay."""
     controller = opened(name, tmp_path, keep=Keep(everything=True))
     decided = probe.decisions(controller)
     count = sum(1 for _ in controller.history())
@@ -110,11 +110,11 @@ def test_a_run_of_each_released_format_goes_on(
     assert len({work(again, slot).generation_id for slot in range(make.SIZE)}) == 3
     make.tick(again, 20)
     for slot in range(make.SIZE):
-        work(again, slot)  # Also with what is removed now.
+        work(again, slot)  # Params that are removed now count, too.
 
 
 def check_forgetting_nothing(controller: PopulationController, name: str) -> None:
-    """What was stored comes first, and the rest follows."""
+    """The stored history comes first, and new checkpoints follow."""
     history = [as_stored(controller, checkpoint) for checkpoint in controller.history()]
     before = expected(name)
     assert history[: len(before)] == before
@@ -122,7 +122,7 @@ def check_forgetting_nothing(controller: PopulationController, name: str) -> Non
 
 
 def test_the_stored_run_of_this_format_holds_all_that_the_format_can_tell() -> None:
-    """A table that is empty there would prove nothing."""
+    """An empty table would prove nothing."""
     path = DATA / "format-3" / "journal.sqlite"
     connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
     for question in (
@@ -149,7 +149,7 @@ def test_the_stored_run_of_this_format_holds_all_that_the_format_can_tell() -> N
 
 
 def test_the_lost_slots_of_a_stored_run_are_still_lost(tmp_path: pathlib.Path) -> None:
-    """Until they report again."""
+    """They are lost until they report again."""
     controller = opened("format-3", tmp_path)
     assert probe.lost(controller) == {2}
     controller.set_eval(2, controller.workers[2].generation_id, 99, "path", 1.0)
@@ -157,7 +157,7 @@ def test_the_lost_slots_of_a_stored_run_are_still_lost(tmp_path: pathlib.Path) -
 
 
 def test_what_a_host_held_that_was_long_silent_is_free(tmp_path: pathlib.Path) -> None:
-    """A run may move on; a worker here gets the slot that one there held, fenced."""
+    """A run may be moved; a worker here gets the slot of one there, which is fenced."""
     controller = opened("format-3", tmp_path)
     before = controller.newest(0)
     assert before.reason == "takeover"
@@ -165,11 +165,11 @@ def test_what_a_host_held_that_was_long_silent_is_free(tmp_path: pathlib.Path) -
     assert {worker.worker_id for worker in workers} == {0, 1, 2}
     make.tick(controller)
     controller.close()
-    opened("format-3", tmp_path)  # What was reported here is no sign of life of there.
+    opened("format-3", tmp_path)  # A report here shows no life there.
 
 
 def test_what_a_stored_run_held_in_memory_is_none(tmp_path: pathlib.Path) -> None:
-    """Its host is long gone: the slot goes on from what was saved; no note stays."""
+    """Its host is dead: the slot continues from what was saved; no note stays."""
     controller = opened("format-3", tmp_path)
     assert all(type(c.params) is not InMemory for c in controller.history())
     assert not any(s.params.startswith(codec.HELD) for s in probe.saves(controller))
@@ -180,7 +180,7 @@ def test_what_a_stored_run_held_in_memory_is_none(tmp_path: pathlib.Path) -> Non
 def test_a_file_of_an_older_format_lets_late_params_replace_held_ones(
     name: str, tmp_path: pathlib.Path
 ) -> None:
-    """Opening it makes the view anew: a path counts that comes after `InMemory`."""
+    """Opening it replaces the view: a path counts that comes after `InMemory`."""
     controller = opened(name, tmp_path)
     at = controller.workers[2]
     report = 2, at.generation_id, at.step + 1

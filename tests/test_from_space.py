@@ -1,4 +1,4 @@
-"""Runs that begin from a search space, and the space that they remember."""
+"""Runs that begin from a search space, and the space that they record."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def begun(*arguments: Any, **options: Any) -> PopulationController:
 
 
 def metas(controller: PopulationController) -> list[Any]:
-    """The hyperparameters in force."""
+    """The meta_params in force."""
     return [active.meta_params for active in controller.workers]
 
 
@@ -62,7 +62,7 @@ def metas(controller: PopulationController) -> list[Any]:
 
 
 def test_the_first_population_is_drawn_from_the_space() -> None:
-    """Each worker gets its own, of the first sample's range where there is one."""
+    """Each worker gets its own, from the range of the first sample if there is one."""
     controller = begun(SPACE, 20)
     found = metas(controller)
     assert len(found) == 20
@@ -72,7 +72,7 @@ def test_the_first_population_is_drawn_from_the_space() -> None:
 
 
 def test_the_seed_decides_the_first_population() -> None:
-    """A run can be made again; another seed begins elsewhere."""
+    """A run can be repeated; another seed begins elsewhere."""
     assert metas(begun(SPACE, 5, seed=3)) == metas(begun(SPACE, 5, seed=3))
     assert metas(begun(SPACE, 5, seed=3)) != metas(begun(SPACE, 5, seed=4))
     assert metas(begun(SPACE, 5)) == metas(begun(SPACE, 5, seed=0))
@@ -80,7 +80,7 @@ def test_the_seed_decides_the_first_population() -> None:
 
 
 def test_more_workers_do_not_change_the_first_ones() -> None:
-    """The workers draw one after the other."""
+    """The workers draw in order."""
     assert metas(begun(SPACE, 9))[:4] == metas(begun(SPACE, 4))
 
 
@@ -107,7 +107,7 @@ def test_no_decision_draws_the_numbers_of_the_first_population(seed: int) -> Non
 
 
 def test_the_first_population_may_be_a_grid() -> None:
-    """Evenly spaced, whatever the seed."""
+    """They are evenly spaced, for each seed."""
     controller = begun(SPACE, 7, initial="grid", seed=5)
     assert metas(controller) == grid(SPACE, 7)
     rates = [meta["rate"] for meta in metas(begun(RATE, 5, initial="grid"))]
@@ -143,19 +143,19 @@ def test_a_domain_alone_is_a_space() -> None:
 def test_what_no_run_can_begin_from_is_refused(
     arguments: Any, options: Any, error: Any, said: str, initial: str
 ) -> None:
-    """Before anything is made, and with what was given."""
+    """Nothing is made, and the message says what was given."""
     with pytest.raises(error, match=said):
         begun(*arguments, **{"initial": initial, **options})
 
 
 def test_a_refused_space_leaves_no_run_folder(tmp_path: pathlib.Path) -> None:
-    """The arguments are checked before the disk is touched."""
+    """The arguments are checked before any file is touched."""
     with pytest.raises(ValueError, match="at least one domain"):
         begun({"rate": 0.1}, 2, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-# Exploring it.
+# Exploring the space.
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_refused_space_leaves_no_run_folder(tmp_path: pathlib.Path) -> None:
 def test_a_policy_explores_the_space_with_the_runs_random_numbers(
     mutate_fn: Any, tmp_path: pathlib.Path
 ) -> None:
-    """All stays inside, equal seeds give equal runs, and a restart goes on."""
+    """All values stay inside, equal seeds give equal runs, and a restart continues."""
 
     def train(folder: pathlib.Path | None, seed: int) -> list[Any]:
         found: list[Any] = []
@@ -199,7 +199,7 @@ def test_a_policy_explores_the_space_with_the_runs_random_numbers(
 
 
 def test_the_space_comes_back_after_reopening(tmp_path: pathlib.Path) -> None:
-    """Pictures need to know what is logarithmic, also of a run of last year."""
+    """Plots need to know which axes are logarithmic, also for an old run."""
     controller = begun(SPACE, 2, tmp_path)
     first = metas(controller)
     assert controller.space == SPACE
@@ -214,7 +214,7 @@ def test_the_space_comes_back_after_reopening(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_run_without_a_space_has_none(tmp_path: pathlib.Path) -> None:
-    """It may be told one later, and keeps it then."""
+    """It may get one later, and then keeps it."""
     controller = PopulationController([{"rate": 0.01}], Scripted(), tmp_path)
     assert controller.space is None
     controller.close()
@@ -227,7 +227,7 @@ def test_a_run_without_a_space_has_none(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_space_may_be_recorded_with_a_population_of_ones_own() -> None:
-    """The plain constructor takes it too, and entries that begin from a `Start`."""
+    """The plain constructor takes a space, and entries with a `Start`."""
     starts = [{"rate": 0.01}, Start({"rate": 0.1, "note": "known"}, "weights", 500)]
     controller = PopulationController(starts, Scripted(), space=RATE)
     assert controller.space == RATE
@@ -236,7 +236,7 @@ def test_a_space_may_be_recorded_with_a_population_of_ones_own() -> None:
 
 
 def test_going_on_with_another_space_is_said(tmp_path: pathlib.Path) -> None:
-    """The run keeps the one that it began with; nothing is refused."""
+    """The run keeps its first space; nothing is refused."""
     begun(RATE, 2, tmp_path).close()
     wider = {"rate": LogUniform(1e-7, 1)}
     with pytest.warns(UserWarning, match="another space; the one that it began with"):
@@ -246,7 +246,7 @@ def test_going_on_with_another_space_is_said(tmp_path: pathlib.Path) -> None:
 
 
 def test_an_equal_space_is_no_other_one(tmp_path: pathlib.Path) -> None:
-    """Ints for floats, or a list for a tuple, are ways to write the same."""
+    """Ints for floats, or a list for a tuple, mean the same."""
     space: Any = {"a": Uniform(0, 2, (0, 1)), "b": Categorical((1, 2), (1,))}
     begun(space, 1, tmp_path).close()
     start: Any = [0.0, 1.0]
@@ -276,7 +276,7 @@ def test_another_size_is_another_run(tmp_path: pathlib.Path) -> None:
 def test_a_first_population_outside_the_space_is_refused(
     entry: Any, said: str, tmp_path: pathlib.Path
 ) -> None:
-    """The message names the worker and the place, and what to do."""
+    """The message names the worker and the path, and says what to do."""
     with pytest.raises(ValueError, match=rf"initial_population\[1\] .*{said}.*Widen"):
         PopulationController(
             [{"rate": 0.01}, entry], Scripted(), tmp_path / "run", space=RATE
@@ -311,7 +311,7 @@ def test_what_is_no_space_is_not_recorded(space: Any) -> None:
     ],
 )
 def test_a_damaged_space_is_said_to_be_one(text: str, tmp_path: pathlib.Path) -> None:
-    """Who asks for it is told; the run itself can go on."""
+    """Reading the space raises; the run itself can continue."""
     begun(RATE, 1, tmp_path).close()
     controller = PopulationController([None], Scripted(), tmp_path)
     journal = probe.connection(controller)
@@ -323,7 +323,7 @@ def test_a_damaged_space_is_said_to_be_one(text: str, tmp_path: pathlib.Path) ->
 
 
 def test_a_journal_of_ones_own_keeps_the_space() -> None:
-    """It is a fact like the others, whatever the store."""
+    """It is a fact like others, in any store."""
     journal = SqliteJournal()
     begun(SPACE, 2, journal=journal)
     assert "space" in probe.facts_of(journal)
@@ -332,7 +332,7 @@ def test_a_journal_of_ones_own_keeps_the_space() -> None:
 
 
 def test_exploring_another_space_than_the_runs_warns() -> None:
-    """Else the hyperparameters would leave their ranges without a word."""
+    """Otherwise hyperparameters would leave their ranges without a warning."""
     wide = {"rate": LogUniform(1e-9, 1.0)}
     policy = PopulationBasedTraining(Perturb(wide), 5)
     with pytest.warns(UserWarning, match="mutate_fn explores rate in another domain"):
@@ -340,6 +340,6 @@ def test_exploring_another_space_than_the_runs_warns() -> None:
 
 
 def test_exploring_some_of_the_space_is_quiet() -> None:
-    """What the function does not move stays where it is."""
+    """Hyperparameters that the function does not move stay equal."""
     both = RATE | {"layers": Integer(1, 4)}
     PopulationController.from_space(both, 2, PopulationBasedTraining(Perturb(RATE), 5))

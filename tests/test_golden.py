@@ -1,4 +1,4 @@
-"""Promises about behaviour that must not change by accident: what 300 scripts record.
+"""Behaviour that must not change by accident: what 300 scripts record.
 
 The journals were recorded by `python -m tests.golden.record`, which says when that may
 be done again.
@@ -49,7 +49,7 @@ def no_longer_than(seconds: float, seed: int) -> Iterator[None]:
 def test_scripts_leave_the_journals_that_they_always_left(
     first: int, tmp_path: pathlib.Path
 ) -> None:
-    """Every call answers as it did, and every row that it leaves is the same."""
+    """Every call answers as before, and every row is the same."""
     failures = []
     for seed in range(first, first + _CHUNK):
         folder = tmp_path / str(seed)
@@ -65,7 +65,7 @@ def test_scripts_leave_the_journals_that_they_always_left(
 
 
 def test_every_script_is_recorded() -> None:
-    """None is left out of the comparison, and no slot was lost in any."""
+    """No script is left out of the comparison, and no script has a lost slot."""
     assert set(recorded()) == set(range(recording.SCRIPTS))
     for tables in recorded().values():
         assert tables["calls"]
@@ -73,7 +73,7 @@ def test_every_script_is_recorded() -> None:
 
 
 def test_a_difference_is_named_by_table_and_row() -> None:
-    """Whoever breaks something learns of the first call and row that changed."""
+    """The failure shows the first call and the first row that changed."""
     before: Tables = {
         "calls": [["poll", None, None, ""], ["set_eval", [0], None, "a"]],
         "best": [[3, 2, 1], [5, 4, 2]],

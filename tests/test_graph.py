@@ -1,4 +1,4 @@
-"""The graph of checkpoints: a forest that is read point by point."""
+"""The graph of checkpoints: a forest of which each part can be read alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def branched(back_to: int | None = None) -> PopulationController:
 
 
 def wild_run(seed: int) -> PopulationController:
-    """Reports in no order, by the right worker and by others, with and without."""
+    """Reports in random order, by the right worker and others, some without values."""
     choose = random.Random(seed)
     starts = [Start({"lr": 0}, params="trained", step=7), {"lr": 1}, {"lr": 2}]
     controller = PopulationController(starts, random_branch(choose))
@@ -52,7 +52,7 @@ def wild_run(seed: int) -> PopulationController:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_is_reported_the_graph_is_a_forest(seed: int) -> None:
-    """Every parent exists, came earlier, and lies at no greater step."""
+    """Every parent exists, came earlier, and has no greater step."""
     controller = wild_run(seed)
     assert_is_a_forest(controller.graph)
     controller.close()
@@ -60,7 +60,7 @@ def test_whatever_is_reported_the_graph_is_a_forest(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_recorded_parent_never_changes(seed: int) -> None:
-    """The history as of a row is what it was when that row came."""
+    """The history up to a row is always what it was when the row came."""
     choose = random.Random(seed)
     controller = PopulationController([{"lr": 0}] * 2, random_branch(choose))
     parents: dict[Ref, Ref | None] = {}
@@ -91,7 +91,7 @@ def test_every_lineage_begins_at_a_root_and_ascends(seed: int) -> None:
 def test_where_training_resumes_is_on_the_lineage_and_did_not_diverge(
     seed: int,
 ) -> None:
-    """A resume point has params, or is a root; nothing nearer would have done."""
+    """A resume point has params, or is a root; no nearer checkpoint qualifies."""
     controller = wild_run(seed)
     for checkpoint in list(controller.history()):
         point = controller.graph.resume_point(checkpoint)
@@ -110,7 +110,7 @@ def test_where_training_resumes_is_on_the_lineage_and_did_not_diverge(
 
 
 def test_from_what_diverged_one_goes_back_to_a_finite_value() -> None:
-    """What was saved without an evaluation before a NaN may stem from it."""
+    """Weights that were saved without an evaluation before a NaN may be as bad."""
     controller = PopulationController([{"lr": 1}], Scripted())
     at = generation(controller)
     for step, value in ((1, 1.0), (2, None), (3, math.nan), (4, None)):
@@ -130,7 +130,7 @@ def test_the_lineage_passes_through_the_branch() -> None:
 
 
 def test_the_schedule_tells_what_was_in_force_from_which_step() -> None:
-    """Where nothing changed there is no entry."""
+    """There is no entry where nothing changed."""
     controller = branched(back_to=10)
     newest = controller.newest(0)
     assert dict(controller.schedule(newest)) == {0: {"lr": 1}, 10: {"lr": 2}}
@@ -139,7 +139,7 @@ def test_the_schedule_tells_what_was_in_force_from_which_step() -> None:
 
 
 def test_the_last_of_several_changes_at_one_step_is_what_was_trained_with() -> None:
-    """A generation that was replaced before it trained leaves no trace."""
+    """A generation that was replaced before it trained is not in the schedule."""
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
         if report.checkpoint.step != 4:
@@ -156,7 +156,7 @@ def test_the_last_of_several_changes_at_one_step_is_what_was_trained_with() -> N
 
 
 def test_a_diverged_checkpoint_is_not_resumed_from() -> None:
-    """NaN and infinities are passed over up to the nearest finite value."""
+    """NaN and infinities are skipped up to the nearest finite value."""
     controller = PopulationController([{}], Scripted())
     first = generation(controller)
     values = [(1, 1.0), (2, math.nan), (3, math.inf), (4, -math.inf)]
@@ -167,7 +167,7 @@ def test_a_diverged_checkpoint_is_not_resumed_from() -> None:
 
 
 def test_what_was_not_saved_is_not_resumed_from() -> None:
-    """A value without params is no place to go on from once params are saved."""
+    """Once params are saved, a value without params is not a resume point."""
     controller = PopulationController([{}], Scripted())
     first = generation(controller)
     controller.set_eval(0, first, 1, "p1", 5.0)
@@ -183,7 +183,7 @@ def test_what_has_no_value_yet_is_resumed_from() -> None:
 
 
 def test_a_root_always_qualifies() -> None:
-    """When all of a lineage diverged, its very beginning is left, diverged or not."""
+    """If a whole lineage diverged, its root is left, diverged or not."""
     start = Start({}, params="bad", step=3)
     controller = PopulationController([start], Scripted())
     first = generation(controller)
@@ -194,7 +194,7 @@ def test_a_root_always_qualifies() -> None:
 
 
 def test_loops_that_keep_their_weights_resume_without_params() -> None:
-    """A raw run that never saved anything goes on from its newest finite report."""
+    """A raw run that never saved anything resumes from its newest finite report."""
     controller = PopulationController([{}], Scripted())
     first = generation(controller)
     for step, value in ((1, 1.0), (2, 2.0), (3, math.nan)):
@@ -203,7 +203,7 @@ def test_loops_that_keep_their_weights_resume_without_params() -> None:
 
 
 def test_after_a_claim_the_weights_are_the_librarys_business() -> None:
-    """A worker that never saved begins afresh; its report is no place to go on from."""
+    """A worker that never saved begins again; its report is not a resume point."""
     controller = PopulationController([{}], Scripted())
     controller.worker(0).release()
     controller.set_eval(0, generation(controller), 5, None, 1.0)
@@ -211,14 +211,14 @@ def test_after_a_claim_the_weights_are_the_librarys_business() -> None:
 
 
 def test_a_start_with_params_makes_them_the_librarys_business() -> None:
-    """Trained weights of one slot are enough for all slots."""
+    """Trained weights of one slot count for all slots."""
     controller = PopulationController([{}, Start({}, params="w")], Scripted())
     controller.set_eval(0, generation(controller), 5, None, 1.0)
     assert controller.graph.resume_point(controller.newest(0)).step == 0
 
 
 def test_a_branchs_first_checkpoint_copies_its_donors_params_and_is_no_root() -> None:
-    """It has no value of its own: the donor has it."""
+    """It has no value: the donor has it."""
     controller = branched(back_to=10)
     newest = controller.newest(0)
     assert (newest.params, newest.value, newest.step) == ("at 10", None, 10)
@@ -227,7 +227,7 @@ def test_a_branchs_first_checkpoint_copies_its_donors_params_and_is_no_root() ->
 
 
 def test_generations_are_found_by_their_hyperparameters() -> None:
-    """Equal meta_params are found whatever the order of their keys."""
+    """The order of keys in meta_params does not matter."""
     first = {"lr": 0.1, "layers": (1, 2)}
     controller = PopulationController([first, {"lr": 0.2}, first], Scripted())
     ids = list(controller.graph)
@@ -237,7 +237,7 @@ def test_generations_are_found_by_their_hyperparameters() -> None:
 
 
 def test_the_graph_is_a_mapping_of_mappings() -> None:
-    """It can be walked, measured and asked like a dict; steps ascend."""
+    """It can be iterated, measured and read like a dict; steps ascend."""
     controller = branched()
     graph, first = controller.graph, next(iter(controller.graph))
     assert list(graph) == [first, generation(controller)]
@@ -278,7 +278,7 @@ def test_an_unknown_step_is_a_key_error() -> None:
 
 
 def test_steps_ascend_also_when_they_came_out_of_order() -> None:
-    """More of them than one page of the journal holds."""
+    """There are more of them than one page of the journal holds."""
     controller = PopulationController([{}], Scripted())
     first = generation(controller)
     steps = list(range(1, 700))
@@ -292,7 +292,7 @@ def test_steps_ascend_also_when_they_came_out_of_order() -> None:
 
 
 def test_the_best_is_the_first_of_equals_and_never_diverged() -> None:
-    """Ties go to whoever came first; NaN and infinities are left out."""
+    """The first of equal values wins; NaN and infinities are left out."""
     controller = PopulationController([{}], Scripted())
     assert controller.best() is None
     first = generation(controller)
@@ -305,7 +305,7 @@ def test_the_best_is_the_first_of_equals_and_never_diverged() -> None:
 
 
 def test_the_history_is_a_table_of_named_columns() -> None:
-    """Each row is a record with the fields that a data frame makes its columns."""
+    """Each row is a record, whose fields become the columns of a data frame."""
     rows = [checkpoint._asdict() for checkpoint in branched().history()]
     assert {"generation_id", "step", "value", "meta_params"} <= set(rows[0])
     assert [row["row"] for row in rows] == sorted(row["row"] for row in rows)

@@ -1,4 +1,4 @@
-"""Promises about weights that the process which trains them keeps itself."""
+"""Weights that the training process itself keeps in memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_held_params_are_the_donors_of_their_own_batch() -> None:
 
 
 def test_each_reports_are_its_own() -> None:
-    """Two reports never share weights, and the journal gives back what it was told."""
+    """Two reports never share weights, and the journal returns the recorded ones."""
     engine = opened()
     engine.report([1.0, 2.0, 3.0])
     newest = [engine.newest(w).params for w in range(3)]
@@ -67,7 +67,7 @@ def test_each_reports_are_its_own() -> None:
 
 
 def test_they_count_until_they_are_said_to_be_gone() -> None:
-    """The training loop has overwritten all but the best."""
+    """The training loop has overwritten all except the best."""
     engine = opened()
     engine.report([3.0, 2.0, 1.0])
     engine.report([3.0, 2.0, 1.5])
@@ -86,7 +86,7 @@ def test_reports_alone_say_nothing_of_what_is_gone() -> None:
 
 
 def test_a_copy_that_waits_outlives_the_donors_next_report() -> None:
-    """The slot that has not trained yet still goes on from them."""
+    """The slot that has not trained yet still continues from them."""
     engine = opened(copy_from(0, 1, 1))
     engine.report({0: 5.0, 2: 0.0})
     copied = engine.newest(1).params
@@ -100,7 +100,7 @@ def test_a_copy_that_waits_outlives_the_donors_next_report() -> None:
 
 
 def test_a_copy_that_was_evaluated_outlives_the_donors_next_report() -> None:
-    """A value at the step that was handed out makes it stand by itself."""
+    """A value at the step where the generation begins makes it independent."""
     engine = opened(copy_from(0, 1, 1))
     engine.report({0: 5.0, 2: 0.0})
     copied = engine.newest(1).params
@@ -112,7 +112,7 @@ def test_a_copy_that_was_evaluated_outlives_the_donors_next_report() -> None:
 
 
 def test_the_best_is_needed_while_it_is_the_best() -> None:
-    """It may be overwritten once another one beats it."""
+    """It may be overwritten once another one is better."""
     engine = opened(size=1)
     engine.report({0: 1.0})
     for _ in range(4):
@@ -125,7 +125,7 @@ def test_the_best_is_needed_while_it_is_the_best() -> None:
 
 
 def test_the_best_may_have_params_that_cannot_be_hashed() -> None:
-    """A raw loop has reported it: plain data, which the journal itself keeps."""
+    """A raw loop has reported plain data, which the journal itself stores."""
     controller = PopulationController([0.0], Scripted())
     controller.set_eval(0, controller.workers[0].generation_id, 1, [1.0, {}], 0.1)
     engine = Engine(controller)
@@ -138,7 +138,7 @@ def test_the_best_may_have_params_that_cannot_be_hashed() -> None:
 
 
 def test_the_starts_of_a_round_are_needed() -> None:
-    """Losers go back to them: `WinnerTakeAllGenetic` names them in its state."""
+    """Losers go back to them: the state of `WinnerTakeAllGenetic` names them."""
     engine = opened(WinnerTakeAllGenetic(lambda m: m + 1, 3, keep_winner=True))
     for step in range(1, 9):
         engine.report([3.0 - step, 4.0 - step, 5.0 - step])
@@ -148,7 +148,7 @@ def test_the_starts_of_a_round_are_needed() -> None:
 
 
 def test_the_trials_of_a_single_machine_are_needed() -> None:
-    """The three trials begin at one checkpoint, and the best one's end goes on."""
+    """The three trials begin at one checkpoint, and the end of the best continues."""
     mutator = BranchingSingleMachine(lambda meta, direction, cycle: meta + 1, 2, 2)
     engine = opened(mutator, size=1)
     begun: list[Any] = []
@@ -163,12 +163,12 @@ def test_the_trials_of_a_single_machine_are_needed() -> None:
 
 
 def test_a_member_that_diverged_goes_back_to_one_set_aside() -> None:
-    """The nearest with a finite value is needed as long as the newest has none."""
+    """The nearest with a finite value is needed until the newest has one."""
     engine = opened(size=2)
     engine.report({0: 1.0, 1: 2.0})
     engine.report({0: 2.0, 1: 2.0})
     engine.report({0: math.nan, 1: 2.0})
-    engine.report({0: math.inf, 1: 0.5})  # It is the best one no more.
+    engine.report({0: math.inf, 1: 0.5})  # It is not the best any more.
     engine.report({0: math.nan, 1: 2.0})
     point = engine.controller.graph.resume_point(engine.newest(0))
     assert (point.step, type(point.params)) == (1, InMemory)
@@ -177,7 +177,7 @@ def test_a_member_that_diverged_goes_back_to_one_set_aside() -> None:
 
 
 def test_a_member_that_diverged_goes_back_to_a_saved_one() -> None:
-    """Where what it held is gone, weights that were saved are found."""
+    """If its weights in memory are gone, saved weights are found."""
     engine = opened(size=2)
     engine.report({0: 2.0, 1: 0.0}, "a path")
     engine.report({0: 2.0, 1: 0.0})
@@ -188,17 +188,17 @@ def test_a_member_that_diverged_goes_back_to_a_saved_one() -> None:
 
 
 class Naming(Mutator[tuple[Ref, ...]]):
-    """Its state names the report of slot 0 at step 2, up to the one at step 6."""
+    """Its state names the report of slot 0 at step 2, until the one at step 6."""
 
     def init(self, view: PopulationView) -> tuple[Ref, ...]:
-        """Nothing is named."""
+        """Name nothing."""
         del view
         return ()
 
     def update(
         self, state: tuple[Ref, ...], report: Report, view: PopulationView
     ) -> tuple[tuple[Ref, ...], Mapping[int, Branch]]:
-        """Name it, and forget it."""
+        """Name it, and later stop naming it."""
         del view
         named = {2: (report.checkpoint.ref,), 6: ()}
         if report.worker_id:
@@ -207,7 +207,7 @@ class Naming(Mutator[tuple[Ref, ...]]):
 
 
 def test_what_the_mutators_state_names_is_needed() -> None:
-    """A later decision may go back to it, until the state names it no more."""
+    """A later decision may go back to it, until the state no longer names it."""
     engine = opened(Naming(), size=2)
     engine.report({1: 0.0})
     for step in range(1, 7):
@@ -219,7 +219,7 @@ def test_what_the_mutators_state_names_is_needed() -> None:
 
 
 def test_what_an_undecided_round_rests_on_is_needed() -> None:
-    """A slot ran on beyond its barrier; that is where the others are sent to."""
+    """A slot trained past its barrier, and the others will continue from there."""
     engine = opened(WinnerTakeAllGenetic(add, 3, synchronous=True), size=2)
     engine.report({1: 0.0})
     for value in (7.0, 6.0, 5.0, 8.0, 8.0):
@@ -233,11 +233,11 @@ def test_what_an_undecided_round_rests_on_is_needed() -> None:
     assert type(donor) is InMemory
 
 
-# What is gone.
+# Which weights are gone.
 
 
 def test_an_engine_that_forgets_a_copy_pays_with_steps() -> None:
-    """The slot that was to go on from it goes back to what was saved before."""
+    """The slot with this copy goes back to what was saved before."""
     engine = opened(copy_from(0, 2, 1))
     engine.report([1.0, 2.0, 3.0], "a path")
     engine.report({0: 5.0})
@@ -269,7 +269,7 @@ def test_a_decision_about_what_was_forgotten_goes_further_back() -> None:
 
 @pytest.mark.parametrize("loaded", [False, True])
 def test_a_barrier_that_was_forgotten_is_another(loaded: bool) -> None:
-    """Its round rests on what is left, in memory and in the journal alike."""
+    """Its round uses what is left, in memory and in the journal alike."""
     mutator = WinnerTakeAllGenetic(add, 2, synchronous=True)
     engine = opened(mutator, size=2)
     engine.report({0: 3.0})
@@ -289,7 +289,7 @@ def test_a_barrier_that_was_forgotten_is_another(loaded: bool) -> None:
 
 
 def test_what_is_unknown_may_be_gone() -> None:
-    """Weights of a report that was dropped, or those that were named before."""
+    """Weights of a report that was dropped, or that were named before."""
     engine = opened(size=1)
     engine.report({0: 1.0})
     dropped = engine.lease.encode(0, "nothing-0-0", 5, HELD, 0.5)
@@ -302,7 +302,7 @@ def test_what_is_unknown_may_be_gone() -> None:
 
 
 def test_gone_names_what_this_process_has_held() -> None:
-    """Nothing is recorded otherwise: it is not for an engine to say."""
+    """The lease refuses other weights, and records nothing."""
     engine = opened(size=1)
     engine.report({0: 1.0})
     place = 0, engine.newest(0).generation_id, 2
@@ -318,7 +318,7 @@ def test_gone_names_what_this_process_has_held() -> None:
 
 
 def test_release_records_all_as_gone() -> None:
-    """Also what the best, or a copy that waits, rests on; what comes next is new."""
+    """This includes weights of the best, and of a copy that was not trained yet."""
     engine = opened(copy_from(0, 3, 1))
     engine.report([1.0, 2.0, 3.0], "a path")
     for value in (0.0, 4.0, 5.0):
@@ -336,7 +336,7 @@ def test_release_records_all_as_gone() -> None:
 
 @pytest.mark.parametrize("released", [False, True])
 def test_nothing_of_an_earlier_claim_is_handed_out(released: bool) -> None:
-    """A decision about any old report finds what was saved before it."""
+    """A branch from any old report uses the save before it."""
     looks = LooksBack()
     engine = opened(looks, size=1)
     engine.report({0: 5.0}, "a path")
@@ -350,7 +350,7 @@ def test_nothing_of_an_earlier_claim_is_handed_out(released: bool) -> None:
 
 
 class Toy(Engine):
-    """An engine at random: some slots train, some reports lack what comes later.
+    """An engine with random rounds: some slots train, some reports are incomplete.
 
     Args:
         mutator: The policy.
@@ -361,12 +361,12 @@ class Toy(Engine):
     def __init__(self, mutator: Mutator[Any], size: int, choose: random.Random) -> None:
         metas = [float(i) for i in range(size)]
         super().__init__(PopulationController(metas, mutator))
-        probe.end_nothing(self.controller)  # What is reported is random.
+        probe.end_nothing(self.controller)  # The values are random.
         self._told: list[tuple[int, str, int, str]] = []
         self._choose = choose
 
     def round(self) -> None:
-        """Some slots train and report; some reports get something late."""
+        """Some slots train and report; some reports get a late value or late params."""
         workers, choose = self.controller.workers, self._choose
         reports: list[tuple[Any, ...]] = []
         for w, at in enumerate(workers):
@@ -390,7 +390,7 @@ class Toy(Engine):
             self.commit([(w, generation_id, step, *late)])
 
     def check(self) -> None:
-        """What counts is there, and a process that reads the journal sees the same."""
+        """The weights that count are in memory, and every process knows the same."""
         history = [*self.controller.history()]
         assert {c.params for c in history if type(c.params) is InMemory} <= {*self.kept}
         before = probe.in_memory(self.controller)
@@ -402,7 +402,7 @@ class Toy(Engine):
 
 
 def policies(seed: int) -> Iterator[tuple[Mutator[Any], int]]:
-    """Those that look back in different ways, and the size of their population."""
+    """Policies that look back in different ways, and their population sizes."""
     yield WinnerTakeAllGenetic(lambda m: m + 1, 2), 4
     yield WinnerTakeAllGenetic(lambda m: m + 1, 2, synchronous=True), 3
     yield PopulationBasedTraining(lambda m: m + 1, 2), 4
@@ -413,7 +413,7 @@ def policies(seed: int) -> Iterator[tuple[Mutator[Any], int]]:
 
 @pytest.mark.parametrize("which", range(6))
 def test_no_decision_hands_out_weights_that_are_gone(which: int) -> None:
-    """Who sets aside what is needed has all that is ever asked for."""
+    """An engine that keeps what is needed has all weights that it is asked for."""
     for seed in range(6):
         mutator, size = list(policies(seed))[which]
         toy = Toy(mutator, size, random.Random(seed))
@@ -426,11 +426,11 @@ def test_no_decision_hands_out_weights_that_are_gone(which: int) -> None:
         assert len(branched) > 3
 
 
-# What is saved in their place.
+# The paths that replace them.
 
 
 def test_a_path_given_later_replaces_them() -> None:
-    """The engine saves in the background, and tells when it is done."""
+    """The engine saves in the background, and reports the path later."""
     engine = opened(size=1)
     engine.report({0: 1.0})
     name = engine.newest(0).generation_id
@@ -442,7 +442,7 @@ def test_a_path_given_later_replaces_them() -> None:
 
 
 def test_a_tree_given_later_replaces_them_once() -> None:
-    """It goes through the params store; what comes after that is ignored."""
+    """The params store saves it; later params are ignored."""
     engine = opened(size=1)
     engine.report({0: 1.0})
     name = engine.newest(0).generation_id
@@ -466,7 +466,7 @@ def test_a_path_replaces_what_is_gone() -> None:
 
 
 def test_what_was_lost_and_is_saved_after_all_counts() -> None:
-    """A slot that was to be trained again stands where it was, everywhere."""
+    """A slot that was to repeat steps is at the saved step again, in each process."""
     engine = opened(size=1)
     engine.report({0: 1.0})
     engine.commit([], forgets={engine.newest(0).params})
@@ -483,13 +483,13 @@ def test_what_was_lost_and_is_saved_after_all_counts() -> None:
 
 
 def test_weights_in_memory_are_no_start() -> None:
-    """A run begins with what anybody can go on from."""
+    """A run must begin with params that every process has."""
     with pytest.raises(ValueError, match=r"Start\.params must be weights.*Save them"):
         Start(0.1, HELD)
 
 
 def test_held_params_of_another_report_are_refused() -> None:
-    """What was handed out is no report's own."""
+    """Each report needs its own `InMemory()`."""
     engine = opened()
     engine.report([1.0, 2.0, 3.0])
     before = everything(engine.controller)
@@ -508,7 +508,7 @@ def test_held_params_within_a_tree_are_refused() -> None:
 
 
 def test_loading_them_says_where_they_are() -> None:
-    """And what can be loaded instead."""
+    """It also says what can be loaded instead."""
     engine = opened(size=1)
     engine.report({0: 1.0})
     with pytest.raises(ParamsError, match="in the memory of the process that trains"):

@@ -1,4 +1,4 @@
-"""Promises about processes that look at what another one holds in its memory.
+"""Processes that read what another process holds in its memory.
 
 A process that trains knows of its weights as it goes; another one reads some records
 later what became of them meanwhile, and a third one reads all at once. They agree.
@@ -26,7 +26,7 @@ SIZE = 3
 
 
 class Three:
-    """A process that trains, one that catches up with it, and one that loads.
+    """A process that trains, one that reads record by record, and one that loads all.
 
     Args:
         folder: The run folder.
@@ -46,7 +46,7 @@ class Three:
     def report(
         self, worker_id: int, step: int, params: Any, value: Any, *gone: InMemory
     ) -> InMemory | None:
-        """Report for a slot's generation; what it holds since, if anything."""
+        """Report for a slot's generation; returns its weights in memory, if any."""
         name = self.lease.slots()[worker_id].generation_id
         return self.commit([(worker_id, name, step, params, value)], gone)[0]
 
@@ -62,7 +62,7 @@ class Three:
         return found
 
     def compare(self) -> None:
-        """All three know the same."""
+        """All three processes know the same."""
         probe.refresh(self.catches_up)
         probe.forget(self.loads)
         known = [probe.in_memory(controller) for controller in self.controllers]
@@ -70,13 +70,13 @@ class Three:
         assert known[0] == known[2]
 
     def close(self) -> None:
-        """Close them, without a word about what is held."""
+        """Close all, without recording what is gone."""
         for controller in self.controllers:
             controller.close()
 
 
 def three(folder: pathlib.Path) -> Three:
-    """With a policy that waits for all slots at step 10."""
+    """The processes with a policy that waits for all slots at step 10."""
 
     def policy() -> PopulationBasedTraining:
         return PopulationBasedTraining(add, steps_per_exploit=10, synchronous=True)
@@ -104,7 +104,7 @@ AFTER: dict[str, list[tuple[int, Any, float | None, bool]]] = {
 def test_what_is_gone_by_the_time_of_a_look_is_gone(
     tmp_path: pathlib.Path, after: str, value: float | None
 ) -> None:
-    """No barrier rests on it any more."""
+    """No barrier uses it any more."""
     runs = three(tmp_path)
     runs.report(0, 5, "saved at 5", 9.0)
     runs.compare()
@@ -119,7 +119,7 @@ def test_what_is_gone_by_the_time_of_a_look_is_gone(
 
 
 def test_the_barrier_before_what_is_gone_is_found(tmp_path: pathlib.Path) -> None:
-    """It is that of the last step that is saved."""
+    """It is that of the last step with a save."""
     runs = three(tmp_path)
     runs.report(0, 5, "saved at 5", 9.0)
     runs.compare()
@@ -132,7 +132,7 @@ def test_the_barrier_before_what_is_gone_is_found(tmp_path: pathlib.Path) -> Non
 
 
 def _reports(choose: random.Random, runs: Three) -> list[tuple[Any, ...]]:
-    """Some slots report, further on or for a step that they have reported before."""
+    """Some slots report a new step, or a step that they have reported before."""
     found: list[tuple[Any, ...]] = []
     for worker_id in choose.sample(range(SIZE), choose.randrange(SIZE + 1)):
         work = runs.trains.workers[worker_id]
@@ -151,7 +151,7 @@ def _reports(choose: random.Random, runs: Three) -> list[tuple[Any, ...]]:
 def test_live_caught_up_and_loaded_agree(
     tmp_path: pathlib.Path, seed: int, policy: str
 ) -> None:
-    """Whatever is held, gone, saved later, or read late."""
+    """This holds for all weights that are held, gone, saved later, or read late."""
     choose = random.Random(f"{policy} {seed}")
 
     def made() -> Mutator[Any]:

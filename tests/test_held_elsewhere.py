@@ -1,4 +1,4 @@
-"""Promises about held weights at a restart, in other processes, and at what cost."""
+"""Weights in memory at a restart and in other processes, and their cost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.helpers import Clock, Scripted, everything, poll, told, work
 
 
 def test_a_restart_goes_back_to_what_was_saved(tmp_path: pathlib.Path) -> None:
-    """What was in memory is none: newest, set aside and copied alike."""
+    """Weights in memory are lost: the newest, those kept aside and the copied ones."""
     engine = opened(copy_from(0, 2, 1), tmp_path)
     engine.report([1.0, 2.0, 3.0], "a path")
     for value in (0.0, 4.0, 5.0):
@@ -54,7 +54,7 @@ def test_a_restart_goes_back_to_what_was_saved(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_copy_finds_what_its_donor_saved(tmp_path: pathlib.Path) -> None:
-    """After a restart the branch goes on from the path that came later."""
+    """After a restart the branch continues from the path that was reported later."""
     engine = opened(copy_from(0, 1, 1), tmp_path)
     engine.report({0: 1.0})
     engine.commit([(0, *engine.newest(0).ref, "a path", None)])
@@ -66,7 +66,7 @@ def test_a_copy_finds_what_its_donor_saved(tmp_path: pathlib.Path) -> None:
 def test_what_a_host_held_that_is_gone_is_none(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    """A run may move to another machine: nobody there can ask the first one."""
+    """A run may move to another machine, which cannot ask the first one."""
     with monkeypatch.context() as there:
         probe.pretend_host(there, "a-host", "/")
         engine = opened(folder=tmp_path, size=1, clock=clock)
@@ -81,14 +81,14 @@ def test_what_a_host_held_that_is_gone_is_none(
 
 
 def run(call: str) -> None:
-    """Have a function of `held_engine` called in a process, which is killed."""
+    """Call a function of `held_engine` in a process, which is killed."""
     code = f"from tests import held_engine; held_engine.{call}"
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
 
 
 def test_a_killed_process_goes_on_from_its_last_save(tmp_path: pathlib.Path) -> None:
-    """Whatever it had in memory; what was saved is all there."""
+    """The weights in its memory are lost; all saves are kept."""
     run(f"killed({str(tmp_path)!r})")
     again = opened(WinnerTakeAllGenetic(add, 2), tmp_path)
     for w, at in enumerate(again.controller.workers):
@@ -97,7 +97,7 @@ def test_a_killed_process_goes_on_from_its_last_save(tmp_path: pathlib.Path) -> 
         np.testing.assert_array_equal(again.controller.load(again.newest(w))["w"], 3)
     for _ in range(6):
         again.report([1.0, 2.0, 3.0])
-    again.report([1.0, 2.0, 3.0], {"w": np.full(2, 9.0)})  # It tidies up.
+    again.report([1.0, 2.0, 3.0], {"w": np.full(2, 9.0)})  # It removes leftovers.
     mutator = WinnerTakeAllGenetic(add, 2)
     assert population.replay(tmp_path, mutator).first_difference is None
 
@@ -109,7 +109,7 @@ def test_a_killed_process_goes_on_from_its_last_save(tmp_path: pathlib.Path) -> 
 def test_a_kill_before_the_commit_loses_nothing(
     tmp_path: pathlib.Path, kind: str, before: bool
 ) -> None:
-    """Neither the reports nor what they say is gone is there then."""
+    """Neither the reports nor the weights that they name as gone are recorded."""
     folder = tmp_path / "run"
     run(f"killed_within({str(folder)!r}, {kind!r}, {before})")
     known, counted = ast.literal_eval((tmp_path / "run.state").read_text())
@@ -131,7 +131,7 @@ def test_a_kill_before_the_commit_loses_nothing(
 
 
 def test_the_last_save_below_what_is_held_is_kept(tmp_path: pathlib.Path) -> None:
-    """A restart needs it, however much is saved elsewhere in between."""
+    """A restart needs it, however much is saved elsewhere later."""
     engine = opened(folder=tmp_path, size=2)
     engine.report({0: 1.0}, {"w": np.ones(2)})
     for step in range(80):
@@ -150,12 +150,12 @@ def test_the_last_save_below_what_is_held_is_kept(tmp_path: pathlib.Path) -> Non
 def test_others_see_them_as_held_while_their_process_lives(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Opening a run takes nothing away from who trains it."""
+    """Opening a run takes nothing from the process that trains it."""
     engine = opened(folder=tmp_path)
     engine.report([1.0, 2.0, 3.0])
     other = PopulationController([0.0, 1.0, 2.0], Scripted(), tmp_path)
     assert held(other) == engine.held() == [(0, 1), (1, 1), (2, 1)]
-    assert probe.needed_in_memory(other) == frozenset()  # They are not there.
+    assert probe.needed_in_memory(other) == frozenset()  # They are in another memory.
     assert engine.lease.taken() == []
     engine.report([2.0, 2.0, 3.0])
     assert held(other) == engine.held() == [(0, 1), (0, 2), (1, 2), (2, 2)]
@@ -165,7 +165,7 @@ def test_others_see_them_as_held_while_their_process_lives(
 def test_another_process_hands_out_none_of_them(
     tmp_path: pathlib.Path, raw: bool
 ) -> None:
-    """Who takes a slot there begins without weights; all others keep theirs."""
+    """A worker there begins without weights; all other slots keep theirs."""
     engine = opened(folder=tmp_path)
     engine.report([1.0, 2.0, 3.0])
     other = PopulationController([0.0, 1.0, 2.0], Scripted(), tmp_path)
@@ -187,7 +187,7 @@ def test_another_process_hands_out_none_of_them(
 def test_what_is_gone_is_gone_for_others_that_were_quicker(
     tmp_path: pathlib.Path,
 ) -> None:
-    """They had reported in between, and take in what was said after that."""
+    """They reported in between, and then read what was recorded."""
     engine = opened(folder=tmp_path, size=2)
     engine.report([1.0, 2.0])
     other = PopulationController([0.0, 1.0], Scripted(), tmp_path)
@@ -213,17 +213,17 @@ def test_what_is_gone_is_gone_for_others_that_were_quicker(
 def test_who_takes_all_over_is_never_sent_to_the_memory_of_another(
     tmp_path: pathlib.Path,
 ) -> None:
-    """A decision about the best, or a donor, finds what is saved or nothing."""
+    """A branch from the best, or a donor, finds a save or nothing."""
     first = opened(copy_from(1, 3, 0), tmp_path)
     first.report([1.0, 2.0, 3.0], "a path")
     first.report([-9.0, 2.0, 3.0])
     first.report([1.0, 2.0, 3.0])
-    assert (0, 2) in first.needed()  # The best, off every way.
+    assert (0, 2) in first.needed()  # The best is on no lineage of a slot.
 
     def from_the_best(asked: Report, view: PopulationView) -> Mapping[int, Branch]:
         return {asked.worker_id: Branch(view.graph.best(), 9.0)}
 
-    probe.abandon_claim(first.controller)  # As if that process had died.
+    probe.abandon_claim(first.controller)  # Pretend that the process has died.
     second = opened(Scripted(from_the_best), tmp_path)
     assert second.held() == [(0, 3)]  # Nothing needs it.
     assert second.lease.needed() == frozenset()
@@ -237,7 +237,7 @@ def test_who_takes_all_over_is_never_sent_to_the_memory_of_another(
 def test_what_a_dead_process_had_not_said_to_be_gone_is_none(
     tmp_path: pathlib.Path, saved: bool
 ) -> None:
-    """A decision about any of its reports goes back to what was saved before."""
+    """A branch from any of its reports goes back to the save before it."""
     first = opened(LooksBack(), tmp_path, size=1)
     first.report({0: 5.0}, "a path" if saved else None)
     leave_behind(first)
@@ -254,7 +254,7 @@ def test_what_a_dead_process_had_not_said_to_be_gone_is_none(
 def test_who_takes_a_slot_knows_that_its_donor_has_nothing_more(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Two slots went on from the same weights; a worker elsewhere takes one of them."""
+    """Two slots copied the same weights; a worker elsewhere takes one of them."""
     first = opened(copy_from(0, 2, 1), tmp_path)
     first.report([1.0, 2.0, 3.0], "a path")
     first.report([2.0, 2.0, 3.0])
@@ -267,11 +267,11 @@ def test_who_takes_a_slot_knows_that_its_donor_has_nothing_more(
         assert probe.in_memory(second) == before
 
 
-# All or nothing, again and elsewhere.
+# Rollback, replay and fork.
 
 
 def test_a_mutator_that_raises_changes_nothing(tmp_path: pathlib.Path) -> None:
-    """What was named as gone counts as before; it is named again with the next."""
+    """The weights named as gone still count; the next report names them again."""
     fails: list[bool] = []
 
     def decide(asked: Report, view: PopulationView) -> Mapping[int, Branch]:
@@ -305,7 +305,7 @@ def test_a_mutator_that_raises_changes_nothing(tmp_path: pathlib.Path) -> None:
 def test_replay_agrees_with_a_run_that_held_its_weights(
     tmp_path: pathlib.Path, synchronous: bool
 ) -> None:
-    """Other than those that were there then, no weights are seen."""
+    """It sees only the weights that existed then."""
     choose = random.Random(1)
 
     def mutator() -> WinnerTakeAllGenetic:
@@ -320,7 +320,7 @@ def test_replay_agrees_with_a_run_that_held_its_weights(
 
 
 def test_a_fork_begins_at_what_was_saved(tmp_path: pathlib.Path) -> None:
-    """Weights in a memory do not travel."""
+    """Weights in a memory cannot be copied."""
     engine = opened(copy_from(0, 2, 1), tmp_path / "run")
     engine.report([1.0, 2.0, 3.0], "a path")
     engine.report([0.0, 2.0, 3.0])
@@ -331,7 +331,7 @@ def test_a_fork_begins_at_what_was_saved(tmp_path: pathlib.Path) -> None:
 
 
 def test_two_runs_with_the_same_reports_hold_the_same() -> None:
-    """Names of sessions aside, everything is a function of what was reported."""
+    """Except for names of sessions, everything follows from the reports."""
     first, second = (opened(copy_from(0, 2, 1)) for _ in range(2))
     for engine in (first, second):
         for value in (1.0, 0.0, 2.0):
@@ -342,11 +342,11 @@ def test_two_runs_with_the_same_reports_hold_the_same() -> None:
     assert first.needed() == second.needed()
 
 
-# What it costs.
+# The cost.
 
 
 def statements(engine: Engine, params: Any = HELD) -> list[str]:
-    """Those that one round takes, the values filled in."""
+    """The statements of one round, with their values."""
     seen: list[str] = []
     connection = probe.connection(engine.controller)
     connection.set_trace_callback(seen.append)
@@ -356,7 +356,7 @@ def statements(engine: Engine, params: Any = HELD) -> list[str]:
 
 
 def test_a_round_takes_as_many_statements_after_long() -> None:
-    """Nothing looks through the history, and a report needs four."""
+    """No statement scans the history, and a report needs four."""
     engine = opened(size=8)
     engine.report([float(w) for w in range(8)])
     early = [len(statements(engine)) for _ in range(5)][-1]
@@ -366,7 +366,7 @@ def test_a_round_takes_as_many_statements_after_long() -> None:
 
 
 def test_a_run_that_holds_nothing_takes_no_statement_for_it() -> None:
-    """Who saves files pays nothing for those who do not."""
+    """Users who save files pay nothing for this feature."""
     engine = opened(size=8)
     statements(engine, "a path")
     for number in range(10):
@@ -379,7 +379,7 @@ def test_a_run_that_holds_nothing_takes_no_statement_for_it() -> None:
 def test_what_a_large_population_held_is_gone_at_once(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Each slot is looked at a few times, not once for each other slot."""
+    """Each slot is read a few times, not once for each other slot."""
     size = 60
     engine = opened(folder=tmp_path, size=size)
     engine.report([float(w) for w in range(size)])

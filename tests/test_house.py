@@ -1,4 +1,4 @@
-"""The rooms of the library: who imports whom, their size, and what importing costs."""
+"""The packages of the library: imports, sizes, and the cost of importing."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def own(name: str) -> set[str]:
 
 
 def room_of(name: str) -> str:
-    """The room of a module: the folder or file at the top of `population`."""
+    """The package of a module: the folder or file at the top of `population`."""
     return name.split(".")[1]
 
 
@@ -109,7 +109,7 @@ def within(room: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "population"])
 def test_a_room_imports_only_what_stands_on_lower_floors(name: str) -> None:
-    """So data flows one way, and each room can be understood after those below it."""
+    """So data flows one way: each package can be understood after those below it."""
     here = room_of(name)
     for other in own(name) - {"population"}:
         there = room_of(other)
@@ -118,7 +118,7 @@ def test_a_room_imports_only_what_stands_on_lower_floors(name: str) -> None:
 
 
 def test_the_table_of_floors_is_the_house() -> None:
-    """Every room has its floor; there are at most twenty boxes, on nine floors."""
+    """Every package has its floor; there are at most twenty, on nine floors."""
     rooms = {room_of(name) for name in MODULES if name != "population"}
     assert rooms == FLOOR_OF.keys() - {"benchmarks"}
     assert len(rooms) <= 20
@@ -127,20 +127,20 @@ def test_the_table_of_floors_is_the_house() -> None:
 
 @pytest.mark.parametrize("name", within("mutators"))
 def test_a_mutator_knows_neither_another_one_nor_the_controller(name: str) -> None:
-    """What it may use is the ground floor, spaces, and rules that all share."""
+    """It may use the ground floor, spaces, and helpers that all policies share."""
     allowed = {"population.space", "population.base", *within("base")}
     assert own(name) <= allowed | SHARED_BY_MUTATORS
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "population"])
 def test_nobody_inside_imports_the_facade(name: str) -> None:
-    """The rooms import each other's modules, so that the facade can stay small."""
+    """They import each other's modules, so that the facade can stay small."""
     assert "population" not in own(name)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_frameworks_are_loaded_only_where_they_are_needed(name: str) -> None:
-    """A controller must be able to live on a head node, beside a job on the GPU."""
+    """A controller must be able to run on a head node, beside a job on the GPU."""
     may = ("params", "hyperparams", "in_force.", "engines.", "testing", "report.")
     if not name.startswith(tuple(f"population.{room}" for room in may)):
         found = imported(name, always=True)
@@ -163,7 +163,7 @@ def test_there_are_no_circles() -> None:
 
 
 def run(code: str) -> str:
-    """What a fresh interpreter prints."""
+    """The output of a new interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -188,7 +188,7 @@ def run(code: str) -> str:
     ],
 )
 def test_importing_the_library_loads_no_framework(code: str) -> None:
-    """Neither JAX nor Flax, and so no backend; nor does a run that keeps no arrays."""
+    """It loads neither JAX nor Flax, so no backend; nor does a run without arrays."""
     loaded = run(f"{code}\nimport sys; print(*sys.modules)").split()
     assert "population.controller" in loaded or "population.mutators" in loaded
     assert not {name.partition(".")[0] for name in loaded} & FRAMEWORKS
@@ -196,7 +196,7 @@ def test_importing_the_library_loads_no_framework(code: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_can_be_imported_first(name: str) -> None:
-    """No module depends on another one having been loaded before it."""
+    """No module depends on another one that was loaded before it."""
     if not name.startswith("population.report"):  # It needs an extra.
         source = MODULES[name].read_text()
         compile(source, name, "exec")
@@ -204,7 +204,7 @@ def test_every_module_can_be_imported_first(name: str) -> None:
 
 
 def test_the_facade_has_at_most_twenty_names() -> None:
-    """What a user has to know; the rest is found in its room."""
+    """A user has to know these; everything else is in its package."""
     names = run(
         "import population, types\n"
         "print(*[n for n, v in vars(population).items() if not n.startswith('_')"
@@ -221,7 +221,7 @@ def test_the_facade_has_at_most_twenty_names() -> None:
 
 
 def test_the_signpost_names_the_same_objects() -> None:
-    """`mutators` at the top re-exports; it makes no second identity."""
+    """`mutators` at the top re-exports them; there are no copies."""
     names = [name for name in vars(mutators) if not name.startswith("_")]
     for name in names:
         assert getattr(mutators, name) is getattr(rooms, name)
@@ -232,18 +232,18 @@ def test_the_signpost_names_the_same_objects() -> None:
 
 
 def test_the_signpost_does_not_go_into_the_wheel() -> None:
-    """A package of that name in site-packages would shadow the user's own."""
+    """A package with that name in site-packages would shadow the user's own."""
     assert "include = population*" in (ROOT / "setup.cfg").read_text()
 
 
 def test_every_policy_is_in_the_registry() -> None:
-    """So that the tests which walk it leave none out."""
+    """The tests that use the registry leave no policy out."""
     registered = {kind.__module__ for kind in rooms.REGISTRY.values()}
     assert set(within("mutators")) - SHARED_BY_MUTATORS == registered
 
 
 def test_no_two_classes_have_the_same_name() -> None:
-    """Who reads a name, in the code or in an error, knows which class is meant."""
+    """A reader of a name, in the code or in an error, knows which class it is."""
     classes = collections.Counter(
         node.name
         for file in FILES
@@ -284,7 +284,7 @@ def test_no_constructor_hands_on_what_it_is_making(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_no_module_is_over_400_lines(name: str) -> None:
-    """Whoever opens a file can read it at one sitting."""
+    """A reader can read a module in one go."""
     assert len(MODULES[name].read_text().splitlines()) <= 400
 
 
@@ -300,7 +300,7 @@ def test_no_function_is_over_60_lines(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(within("mutators")) - SHARED_BY_MUTATORS))
 def test_a_mutator_has_under_150_lines_of_code(name: str) -> None:
-    """Docstrings and blank lines not counted, a policy fits on two screens."""
+    """Without docstrings and blank lines, a policy fits on two screens."""
     source = MODULES[name].read_text()
     lines = {
         number
@@ -318,7 +318,7 @@ def test_a_mutator_has_under_150_lines_of_code(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_errors_are_not_asserted_and_not_swallowed(name: str) -> None:
-    """No `assert` in the library, and no bare `except` but to pass on or to isolate."""
+    """There is no `assert`, and a bare `except` only re-raises or isolates."""
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         assert not isinstance(node, ast.Assert), f"{name}:{node.lineno} asserts"
         if isinstance(node, ast.ExceptHandler):

@@ -1,4 +1,4 @@
-"""Hyperparameters in flight: put, read, what is refused, and no compilation."""
+"""Hyperparameters in a running optimiser: put, read, errors, no compilation."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ IN_FORCE = 1e-6  # float32(0.1) is not 0.1.
 
 
 def adam_state(dtype: Any = None, **numbers: Any) -> Any:
-    """A state of Adam whose numbers can be put."""
+    """A state of Adam with numbers that can be put."""
     make = optax.inject_hyperparams(optax.adam, hyperparam_dtype=dtype)
     return make(**{"learning_rate": 0.1, **numbers}).init(WEIGHTS)
 
 
 def scaled_by(number: Any) -> Any:
-    """An injected state that holds this number, as the user wrote it."""
+    """An injected state with this number, as the user wrote it."""
 
     def scale(factor: Any) -> optax.GradientTransformation:
         return optax.scale(factor)
@@ -40,7 +40,7 @@ def scaled_by(number: Any) -> Any:
 
 
 def kinds(tree: Any) -> Any:
-    """What a compiled step can tell of a tree."""
+    """The properties of a tree that a compiled step depends on."""
     leaves, structure = jax.tree.flatten(tree)
     shaped = [jax.typeof(leaf) for leaf in leaves]
     weak = [getattr(leaf, "weak_type", None) for leaf in leaves]
@@ -48,7 +48,7 @@ def kinds(tree: Any) -> Any:
 
 
 def test_what_was_put_is_in_force() -> None:
-    """`read` gives back what `put` has set, as Python numbers."""
+    """`read` returns the numbers of `put`, as Python numbers."""
     state = hyperparams.put(adam_state(), {"learning_rate": 0.02, "b1": 0.8})
     found = hyperparams.read(state)
     assert found["learning_rate"] == pytest.approx(0.02, rel=IN_FORCE)
@@ -58,14 +58,14 @@ def test_what_was_put_is_in_force() -> None:
 
 
 def test_the_given_state_is_left_as_it_was() -> None:
-    """`put` makes a copy; whoever holds the old state sees the old numbers."""
+    """`put` makes a copy; the old state has the old numbers."""
     before = adam_state()
     hyperparams.put(before, {"learning_rate": 0.5})
     assert hyperparams.read(before)["learning_rate"] == pytest.approx(0.1, rel=IN_FORCE)
 
 
 def test_the_update_uses_the_new_number() -> None:
-    """It is not only shown: the optimiser trains with it."""
+    """The optimiser trains with it."""
     optimiser = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
     state = hyperparams.put(optimiser.init(WEIGHTS), {"learning_rate": 2.0})
     updates, _ = optimiser.update(WEIGHTS, state, WEIGHTS)
@@ -90,7 +90,7 @@ VALUES = [
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16, jnp.float16])
 def test_dtype_and_weak_type_of_a_float_are_kept(value: Any, dtype: Any) -> None:
-    """Whatever kind of number is put, a compiled step cannot tell the difference."""
+    """For each kind of number, a compiled step sees no difference."""
     before = adam_state(dtype)
     after = hyperparams.put(before, {"learning_rate": value})
     assert kinds(after) == kinds(before)
@@ -103,7 +103,7 @@ def test_dtype_and_weak_type_of_a_float_are_kept(value: Any, dtype: Any) -> None
 )
 @pytest.mark.parametrize("number", [1, jnp.int32(1), jnp.uint8(1)])
 def test_dtype_and_weak_type_of_an_int_are_kept(value: Any, number: Any) -> None:
-    """A whole number goes where an int is, also if it is written as a float."""
+    """An integral float is accepted for an int, too."""
     before = scaled_by(number)
     after = hyperparams.put(before, {"factor": value})
     assert kinds(after) == kinds(before)
@@ -113,14 +113,14 @@ def test_dtype_and_weak_type_of_an_int_are_kept(value: Any, number: Any) -> None
 
 @pytest.mark.parametrize("number", [0.5, jnp.asarray(0.5), jnp.float32(0.5)])
 def test_a_weak_float_stays_weak_and_a_strong_one_strong(number: Any) -> None:
-    """Both kinds are found in the wild; neither may turn into the other."""
+    """Optimisers have both kinds; `put` changes neither into the other."""
     before = scaled_by(number)
     for value in (2, 0.25, np.float64(0.25)):
         assert kinds(hyperparams.put(before, {"factor": value})) == kinds(before)
 
 
 def chained() -> Any:
-    """Two injected states side by side, one of them masked."""
+    """Two injected states in a chain, one of them masked."""
     return optax.chain(
         optax.clip(1.0),
         optax.masked(
@@ -172,7 +172,7 @@ def within_another() -> Any:
 def test_nested_states_are_found_at_any_depth(
     make: Callable[[], Any], numbers: dict[str, float]
 ) -> None:
-    """Chains, masks, parts and injections within injections are looked through."""
+    """In chains, masks, parts, and injections within injections."""
     before = make().init(WEIGHTS)
     after = hyperparams.put(before, numbers)
     assert kinds(after) == kinds(before)
@@ -181,7 +181,7 @@ def test_nested_states_are_found_at_any_depth(
 
 
 def test_a_name_is_set_in_every_state_that_has_it() -> None:
-    """One learning rate for two optimisers is put into both of them."""
+    """If two optimisers have a learning rate, both get it."""
     state = hyperparams.put(by_part().init(WEIGHTS), {"learning_rate": 0.5})
     parts = state.inner_states
     for part in ("fast", "slow"):
@@ -190,7 +190,7 @@ def test_a_name_is_set_in_every_state_that_has_it() -> None:
 
 
 class Model(linen.Module):
-    """A layer with a norm, so that the state holds more than weights."""
+    """A layer with a norm, so that the state has more than weights."""
 
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -200,7 +200,7 @@ class Model(linen.Module):
 
 
 def test_a_train_state_of_flax_is_looked_through() -> None:
-    """The optimiser state may be a field of whatever the loop calls its state."""
+    """The optimiser state may be a field with any name."""
     model = Model()
     create: Any = train_state.TrainState.create
     state = create(
@@ -215,7 +215,7 @@ def test_a_train_state_of_flax_is_looked_through() -> None:
 
 
 class Loop(NamedTuple):
-    """A training state of one's own."""
+    """A user's own training state."""
 
     weights: Any
     opt_state: Any
@@ -223,7 +223,7 @@ class Loop(NamedTuple):
 
 
 def test_other_leaves_are_the_very_same_objects() -> None:
-    """Nothing but the numbers is copied, however large the weights are."""
+    """Only the numbers are copied, however large the weights are."""
     before = Loop(WEIGHTS, adam_state(), 7)
     after = hyperparams.put(before, {"learning_rate": 0.5})
     assert type(after) is Loop
@@ -236,13 +236,13 @@ def test_other_leaves_are_the_very_same_objects() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    """A typing error must not be a hyperparameter that is silently never used."""
+    """A typo must not be a hyperparameter that is never used without an error."""
     with pytest.raises(ValueError, match=r"\['lr'\].*b1.*learning_rate"):
         hyperparams.put(adam_state(), {"lr": 0.1, "b1": 0.9})
 
 
 def test_a_state_without_injection_says_how_to_wrap_it() -> None:
-    """The message shows the line that the user has to write."""
+    """The message has the line that the user has to write."""
     with pytest.raises(ValueError, match="inject_hyperparams"):
         hyperparams.put(optax.adam(0.1).init(WEIGHTS), {"learning_rate": 0.1})
 
@@ -261,27 +261,27 @@ def test_a_scheduled_name_is_refused() -> None:
 )
 @pytest.mark.parametrize("number", [0.5, 1])
 def test_what_is_no_number_is_refused_by_name(value: Any, number: Any) -> None:
-    """The message names the hyperparameter and shows the value."""
+    """The message names the hyperparameter and has the value."""
     with pytest.raises(ValueError, match="factor must be a number"):
         hyperparams.put(scaled_by(number), {"factor": value})
 
 
 @pytest.mark.parametrize("value", [2.5, math.nan, math.inf, -math.inf, 1e12, 10**12])
 def test_what_does_not_fit_an_int_is_refused_by_name(value: float) -> None:
-    """Neither a fraction nor what int32 cannot hold is cut off in silence."""
+    """Neither a fraction nor a number too large for int32 is cut off."""
     for number in (1, jnp.int32(1)):
         with pytest.raises(ValueError, match="factor must be"):
             hyperparams.put(scaled_by(number), {"factor": value})
 
 
 def test_a_negative_number_does_not_fit_an_unsigned_int() -> None:
-    """It would come out as 255."""
+    """Otherwise it would become 255."""
     with pytest.raises(ValueError, match="factor must be"):
         hyperparams.put(scaled_by(jnp.uint8(1)), {"factor": -1})
 
 
 def test_what_is_not_strict_takes_what_the_state_knows() -> None:
-    """meta_params hold more than the optimiser's numbers; the rest is left alone."""
+    """meta_params may have more than the optimiser's numbers; others are ignored."""
     meta = {"learning_rate": 0.5, "batch_size": 32, "name": "wide"}
     state = hyperparams.put(adam_state(), meta, strict=False)
     assert hyperparams.read(state)["learning_rate"] == 0.5
@@ -290,13 +290,13 @@ def test_what_is_not_strict_takes_what_the_state_knows() -> None:
 @pytest.mark.parametrize("meta", [0.1, None, "text", [1, 2], (1, 2)])
 @pytest.mark.parametrize("strict", [True, False])
 def test_what_has_no_names_is_refused(meta: Any, strict: bool) -> None:
-    """meta_params need not be a dict; but then there is nothing to put."""
+    """meta_params need not be a dict; but then nothing can be put."""
     with pytest.raises(TypeError, match="needs numbers by name"):
         hyperparams.put(adam_state(), meta, strict=strict)
 
 
 def test_what_is_not_strict_leaves_schedules_in_charge() -> None:
-    """A name that a schedule drives is left out, others are put."""
+    """A name that a schedule sets is ignored, others are put."""
     schedule = optax.linear_schedule(0.1, 0.0, 10)
     state = optax.inject_hyperparams(optax.adam)(learning_rate=schedule).init(WEIGHTS)
     meta = {"learning_rate": 0.5, "b1": 0.5}
@@ -306,7 +306,7 @@ def test_what_is_not_strict_leaves_schedules_in_charge() -> None:
 
 
 def test_reading_a_state_without_injection_finds_nothing() -> None:
-    """It is no error to look."""
+    """To read such a state is not an error."""
     assert hyperparams.read(optax.adam(0.1).init(WEIGHTS)) == {}
     assert hyperparams.read({"nothing": None}) == {}
 
@@ -329,7 +329,7 @@ class Trainer:
 
     @property
     def compilations(self) -> int:
-        """How many programs the step was compiled to."""
+        """How many programs were compiled for the step."""
         size: Any = self.step
         return int(size._cache_size())
 
@@ -355,7 +355,7 @@ class Trainer:
 
 
 def mutations() -> list[dict[str, Any]]:
-    """A hundred, of all kinds of numbers."""
+    """A hundred mutations, with all kinds of numbers."""
     makers: list[Callable[[float], Any]] = [
         float,
         np.float32,
@@ -376,12 +376,12 @@ def mutations() -> list[dict[str, Any]]:
 
 
 def pinned(state: Any) -> Any:
-    """On a device by name, which a compiled step can tell."""
+    """On a named device, which a compiled step can see."""
     return jax.device_put(state, jax.devices()[0])
 
 
 def free(state: Any) -> Any:
-    """Wherever JAX puts it."""
+    """Where JAX puts it."""
     return state
 
 
@@ -399,7 +399,7 @@ def free(state: Any) -> Any:
 def test_a_hundred_mutations_compile_once(
     dtype: Any, kind: str, place: Callable[[Any], Any], tmp_path: pathlib.Path
 ) -> None:
-    """Ints, floats, NumPy and JAX scalars, saves and restores: one compilation."""
+    """Ints, floats, NumPy and JAX scalars, saves and restores need one compilation."""
     optimiser = optax.inject_hyperparams(optax.adam, hyperparam_dtype=dtype)(
         learning_rate=0.1
     )
@@ -427,7 +427,7 @@ def test_a_hundred_mutations_compile_once(
 def test_a_worker_compiles_once_whatever_the_branches(
     tmp_path: pathlib.Path, on_disk: bool
 ) -> None:
-    """Branched at every report and restored each time, a loop never retraces."""
+    """A loop that is branched and restored at every report is never traced again."""
     metas = {i: meta for i, meta in enumerate(mutations())}
     plain = {
         i: {"learning_rate": np.asarray(m["learning_rate"]).item()}
@@ -453,19 +453,19 @@ def test_a_worker_compiles_once_whatever_the_branches(
 
 
 def test_what_is_in_force_as_assigned_is_no_mismatch() -> None:
-    """Rounding to the dtype of the state is no difference, and other keys are none."""
+    """Rounding to the state's dtype is no mismatch, and other keys are ignored."""
     for dtype in (None, jnp.float32, jnp.bfloat16, jnp.float16):
         for value in (0.1, 1e-3, 1.0 / 3, 1, np.float64(0.7), jnp.float32(0.1)):
             meta = {"learning_rate": value, "name": "wide", "batch_size": 32}
             state = hyperparams.put(adam_state(dtype), meta, strict=False)
             assert hyperparams.mismatches(state, meta) == []
-    near = {"learning_rate": 0.1 * (1 + 5e-7)}  # Another float32 than 0.1.
+    near = {"learning_rate": 0.1 * (1 + 5e-7)}  # Not the float32 of 0.1.
     assert hyperparams.mismatches(adam_state(), near) == []
 
 
 @pytest.mark.parametrize("assigned", [0.2, 0.1 * (1 + 3e-6), -0.1, 0, math.nan])
 def test_a_mismatch_names_key_assigned_and_applied(assigned: float) -> None:
-    """The three words of the warning."""
+    """The warning shows all three."""
     meta = {"b1": 0.9, "learning_rate": assigned}
     (found,) = hyperparams.mismatches({"opt": adam_state()}, meta)
     assert found.key == "learning_rate"
@@ -475,7 +475,7 @@ def test_a_mismatch_names_key_assigned_and_applied(assigned: float) -> None:
 
 
 def test_nan_in_force_is_the_nan_that_was_assigned() -> None:
-    """It is not equal to itself, and yet no mismatch."""
+    """It is not equal to itself, but it is no mismatch."""
     meta = {"learning_rate": math.nan}
     assert not hyperparams.mismatches(hyperparams.put(adam_state(), meta), meta)
     meta = {"learning_rate": math.inf}
@@ -483,7 +483,7 @@ def test_nan_in_force_is_the_nan_that_was_assigned() -> None:
 
 
 def test_a_number_too_large_for_the_dtype_is_a_mismatch() -> None:
-    """Infinity is in force where a million was assigned."""
+    """Infinity is in force although a million was assigned."""
     state = hyperparams.put(adam_state(jnp.float16), {"learning_rate": math.inf})
     (found,) = hyperparams.mismatches(state, {"learning_rate": 1e6})
     assert found.applied == math.inf
@@ -491,7 +491,7 @@ def test_a_number_too_large_for_the_dtype_is_a_mismatch() -> None:
 
 @pytest.mark.parametrize("make", [by_part, within_another])
 def test_every_state_that_has_the_name_is_compared(make: Callable[[], Any]) -> None:
-    """One that was forgotten is a mismatch, told once, wherever it is."""
+    """If one state was forgotten, there is one mismatch, wherever it is."""
     state = make().init(WEIGHTS)
     meta = {"learning_rate": 0.1, "scale": 1.0}
     expected = [0.01] if make is by_part else []
@@ -502,7 +502,7 @@ def test_every_state_that_has_the_name_is_compared(make: Callable[[], Any]) -> N
 
 
 def test_what_a_schedule_applies_instead_is_a_mismatch() -> None:
-    """The number that was assigned never arrives."""
+    """The assigned number has no effect."""
     schedule = optax.linear_schedule(0.1, 0.0, 10)
     state = optax.inject_hyperparams(optax.adam)(learning_rate=schedule).init(WEIGHTS)
     meta = {"learning_rate": 0.5, "b1": 0.9}
@@ -514,7 +514,7 @@ def test_what_a_schedule_applies_instead_is_a_mismatch() -> None:
 
 
 def test_whole_numbers_and_bools_are_compared_as_such() -> None:
-    """3.0 is 3; 3 is not 4."""
+    """3.0 equals 3; 3 does not equal 4."""
     for number in (3, jnp.int32(3), jnp.uint8(3)):
         state = scaled_by(number)
         assert not hyperparams.mismatches(state, {"factor": 3.0})
@@ -531,12 +531,12 @@ def test_meta_params_without_names_have_no_mismatch(meta: Any) -> None:
 
 @pytest.mark.parametrize("value", ["fast", None, [0.2], {"a": 1}, 10**400, 1j])
 def test_what_is_no_number_has_no_mismatch(value: Any) -> None:
-    """It cannot be in force in an optimiser, and is nobody's mistake."""
+    """It cannot be in force in an optimiser, so it is not reported."""
     assert hyperparams.mismatches(adam_state(), {"learning_rate": value}) == []
 
 
 def test_looking_for_mismatches_compiles_nothing() -> None:
-    """It is done once a generation, in the middle of training."""
+    """It happens once a generation, in the middle of training."""
     state = pinned(adam_state())
     with compiled() as names:
         hyperparams.mismatches(state, {"learning_rate": 0.2, "b1": 0.123})
@@ -545,7 +545,7 @@ def test_looking_for_mismatches_compiles_nothing() -> None:
 
 
 def test_one_of_several_members_that_differs_is_a_mismatch() -> None:
-    """A stacked state has a number for each."""
+    """A stacked state has one number for each member."""
     state = jax.vmap(lambda x: scaled_by(x))(jnp.array([0.5, 0.5, 0.25]))
     (found,) = hyperparams.mismatches(state, {"factor": 0.5})
     assert found.applied == 0.25

@@ -1,4 +1,4 @@
-"""What `init` puts in force is in force, and what is not is said once."""
+"""`init` puts hyperparameters in force, and there is a warning for others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLOSE = 1e-6
 
 
 def injected(make: Any = optax.adam, **numbers: Any) -> Any:
-    """An optimiser whose numbers are in its state."""
+    """An optimiser with its numbers in its state."""
     return optax.inject_hyperparams(make)(**numbers)
 
 
@@ -42,7 +42,7 @@ def by_part(**parts: Any) -> Any:
 
 
 class Kind(NamedTuple):
-    """A way to make hyperparameters of meta_params.
+    """A way to make an optimiser from meta_params.
 
     Attributes:
         name: What is special about it.
@@ -59,7 +59,7 @@ class Kind(NamedTuple):
 
 
 def _of(optimiser: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """An `init` with an optimiser that is made of meta_params."""
+    """An `init` with an optimiser that is made from meta_params."""
 
     def init(meta: Any) -> Any:
         return WEIGHTS, optimiser(meta).init(WEIGHTS)
@@ -172,19 +172,19 @@ KINDS = [
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was said about hyperparameters that are not in force."""
+    """The warnings about hyperparameters that are not in force."""
     return [m for m in caplog.messages if "was assigned" in m]
 
 
 def numbers(state: Any) -> list[float]:
-    """All that its optimisers hold."""
+    """All numbers in its optimisers."""
     from population.in_force.injected import numbers as found
 
     return [float(number.leaf) for number in found(state)]
 
 
 def trained(state: Any) -> Any:
-    """The state, with other weights and other moments than any fresh one."""
+    """The state with weights and moments that differ from any fresh ones."""
 
     def moved(path: Any, leaf: Any) -> Any:
         held = "hyperparams" in jax.tree_util.keystr(path)
@@ -194,7 +194,7 @@ def trained(state: Any) -> Any:
 
 
 def copying(metas: list[Any]) -> PopulationBasedTraining:
-    """At step 20 the worse of two members goes on from the better one as the other."""
+    """At step 20 the worse of two members copies the better one."""
     other = {repr(meta): metas[1 - place] for place, meta in enumerate(metas)}
     return PopulationBasedTraining(lambda meta: other[repr(meta)], 20, synchronous=True)
 
@@ -202,7 +202,7 @@ def copying(metas: list[Any]) -> PopulationBasedTraining:
 def losing_to_worker_0(
     worker: Worker, init: Callable[[Any], Any], seen: list[Any], **how: Any
 ) -> None:
-    """A loop that notes each restored state beside what it was assigned."""
+    """A loop that records each restored state with its meta_params."""
     while worker.running:
         if worker.poll():
             state = worker.restore(init, **how)
@@ -251,7 +251,7 @@ def test_a_copy_trains_with_what_init_makes_of_its_own_meta_params(
 def test_what_a_schedule_drives_stays_as_it_was_saved(
     tmp_path: pathlib.Path, on_disk: bool
 ) -> None:
-    """Its count and its number go on; what is no schedule's is taken from `init`."""
+    """Its count and its number continue; other numbers come from `init`."""
     schedule = optax.linear_schedule(0.1, 0.0, 10)
 
     def init(meta: Any) -> Any:
@@ -279,7 +279,7 @@ def test_what_a_schedule_drives_stays_as_it_was_saved(
 
 
 def test_meta_params_are_not_blamed_for_a_leaf_that_training_changes() -> None:
-    """A whole number that becomes a fraction: what to begin with."""
+    """An integer that becomes a fraction is only an initial value."""
     metas = {0: {"a": 1.0}, 1: {"a": 2.0}}
     run = PopulationController([metas[0]], FixedSchedule(metas))
     with run.worker() as worker:
@@ -294,7 +294,7 @@ def test_meta_params_are_not_blamed_for_a_leaf_that_training_changes() -> None:
     assert "does not fit what init makes of these either" in str(error.value)
 
 
-# Numbers that the loop changes by itself.
+# Numbers that the loop itself changes.
 
 
 def annealing(worker: Worker, seen: list[float], **how: Any) -> None:
@@ -331,7 +331,7 @@ def annealed(**how: Any) -> list[float]:
 def test_a_number_that_the_loop_anneals_is_named(
     keep: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It stays as saved, and nothing is said."""
+    """It stays as saved, and there is no warning."""
     assert annealed(keep=keep) == pytest.approx([0.8, 0.2, 0.05])
     assert not told(caplog)
 
@@ -339,7 +339,7 @@ def test_a_number_that_the_loop_anneals_is_named(
 def test_a_number_that_is_annealed_and_not_named_is_put_back_and_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One warning with key, assigned and used number, and what to do."""
+    """One warning has key, assigned and used number, and what to do."""
     assert annealed() == pytest.approx([0.8, 0.4, 0.2])
     (text,) = told(caplog)
     assert "worker 0" in text
@@ -349,19 +349,19 @@ def test_a_number_that_is_annealed_and_not_named_is_put_back_and_said(
 
 
 def test_what_keep_names_must_be_there() -> None:
-    """A typing error is no number that silently is put back."""
+    """A typo must not reset a number without an error."""
     with pytest.raises(ValueError, match=r"\['rate'\].*learning_rate"):
         annealed(keep="rate")
     with pytest.raises(TypeError, match="keep must be the name"):
         annealed(keep=3)
 
 
-# What is not in force is said.
+# Warnings.
 
 
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture) -> Callable[..., list[str]]:
-    """Trains a few reports, and returns what was said."""
+    """Train for a few reports, and return the warnings."""
 
     def run(meta: Any, init: Any, **how: Any) -> list[str]:
         caplog.clear()
@@ -380,7 +380,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> Callable[..., list[str]]:
 
 
 def test_a_forgotten_put_is_said_once(warned: Callable[..., list[str]]) -> None:
-    """Key, assigned, used, and the line to write; once, whoever restores."""
+    """It has key, assigned and used number, and the line to write; once for all."""
     (text,) = warned(
         {"learning_rate": 0.3}, lambda meta: (WEIGHTS, SHARED.init(WEIGHTS))
     )
@@ -390,7 +390,7 @@ def test_a_forgotten_put_is_said_once(warned: Callable[..., list[str]]) -> None:
 
 
 def test_a_nested_number_is_named_by_its_way(warned: Callable[..., list[str]]) -> None:
-    """Of two optimisers the forgotten one is found, although the other is right."""
+    """The forgotten one of two optimisers is named, although the other is right."""
 
     def init(meta: Any) -> Any:
         right = hyperparams.put(GAN["g"].init(WEIGHTS), meta["g"], strict=False)
@@ -402,7 +402,7 @@ def test_a_nested_number_is_named_by_its_way(warned: Callable[..., list[str]]) -
 
 
 def test_a_schedule_is_named_as_the_cause(warned: Callable[..., list[str]]) -> None:
-    """With the recipe: inject a number, and scale by the schedule."""
+    """The warning has the recipe: inject a number, and scale by the schedule."""
     schedule = optax.linear_schedule(0.1, 0.0, 10)
     optimiser = injected(learning_rate=schedule)
     (text,) = warned(
@@ -415,15 +415,15 @@ def test_a_schedule_is_named_as_the_cause(warned: Callable[..., list[str]]) -> N
 @pytest.mark.parametrize(
     ("name", "value", "dtype", "is_said"),
     [
-        ("b2", 0.9985, jnp.bfloat16, True),  # Comes out as 1.0.
+        ("b2", 0.9985, jnp.bfloat16, True),  # bfloat16 makes it 1.0.
         ("b2", 0.9985, jnp.float32, False),
-        ("b2", 0.99, jnp.bfloat16, True),  # 0.98828125 is 17 % further from one.
+        ("b2", 0.99, jnp.bfloat16, True),  # 0.98828125, which is 17 % further from one.
         ("b2", 0.5, jnp.bfloat16, False),
         ("learning_rate", 0.0003, jnp.bfloat16, True),
         ("learning_rate", 0.1, jnp.bfloat16, False),
         ("learning_rate", 0.1, jnp.float16, False),
         ("learning_rate", 0.1, jnp.float32, False),
-        ("learning_rate", 1e-30, jnp.float16, True),  # Comes out as 0.
+        ("learning_rate", 1e-30, jnp.float16, True),  # bfloat16 makes it 0.
     ],
 )
 def test_rounding_that_makes_another_number_is_said(
@@ -433,7 +433,7 @@ def test_rounding_that_makes_another_number_is_said(
     dtype: Any,
     is_said: bool,
 ) -> None:
-    """The message has the number that trains, and the argument that mends it."""
+    """The warning has the number in use, and the argument that prevents it."""
     make = optax.inject_hyperparams(optax.adam, hyperparam_dtype=dtype)
 
     def init(meta: Any) -> Any:
@@ -450,13 +450,13 @@ def test_rounding_that_makes_another_number_is_said(
 def test_nothing_is_said_of_what_is_in_force(
     warned: Callable[..., list[str]], kind: Kind
 ) -> None:
-    """A false alarm would teach everybody to read on."""
+    """After false alarms users ignore warnings."""
     for meta in kind.metas:
         assert not warned(meta, kind.init)
 
 
 def test_init_is_called_once_more_once_a_run(warned: Callable[..., list[str]]) -> None:
-    """And only where a number is not the assigned one."""
+    """This happens only if a number is not the assigned one."""
     calls: list[Any] = []
 
     def init(meta: Any) -> Any:
@@ -472,7 +472,7 @@ def test_init_is_called_once_more_once_a_run(warned: Callable[..., list[str]]) -
 def test_init_is_called_at_each_restore_alone_where_all_is_as_assigned(
     warned: Callable[..., list[str]],
 ) -> None:
-    """The usual case costs nothing more."""
+    """The usual case has no further cost."""
     calls: list[Any] = []
 
     def init(meta: Any) -> Any:
@@ -486,7 +486,7 @@ def test_init_is_called_at_each_restore_alone_where_all_is_as_assigned(
 def test_an_init_that_refuses_other_numbers_is_no_finding(
     warned: Callable[..., list[str]],
 ) -> None:
-    """Then nobody knows, and nothing is said."""
+    """Then the cause is unknown, and there is no warning."""
 
     def init(meta: Any) -> Any:
         if meta["learning_rate"] != 0.3:
@@ -499,7 +499,7 @@ def test_an_init_that_refuses_other_numbers_is_no_finding(
 def test_a_put_that_sets_nothing_is_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """`lr` is no name of optax: the likeliest mistake, and the rate would be zero."""
+    """Optax has no name `lr`: a common mistake, and the rate would be zero."""
     state = SHARED.init(WEIGHTS)
     for _ in range(3):
         assert (
@@ -516,7 +516,7 @@ def test_a_put_that_sets_nothing_is_said_once(
 
 
 def test_a_quotient_of_two_numbers_changes(warned: Callable[..., list[str]]) -> None:
-    """Independent weight decay: each is moved by another share."""
+    """With independent weight decay the probe moves each number by another share."""
 
     def init(meta: Any) -> Any:
         decay = meta["weight_decay"] / meta["learning_rate"]
@@ -528,7 +528,7 @@ def test_a_quotient_of_two_numbers_changes(warned: Callable[..., list[str]]) -> 
 
 
 def test_one_choice_says_nothing_of_another(warned: Callable[..., list[str]]) -> None:
-    """One category derives its rate, the other one forgets it at the same place."""
+    """One category derives its rate, the other one forgets it at the same path."""
 
     def init(meta: Any) -> Any:
         derived = 0.5 * meta["learning_rate"]
@@ -549,7 +549,7 @@ def test_one_choice_says_nothing_of_another(warned: Callable[..., list[str]]) ->
 def test_numbers_that_are_put_after_restore_are_not_said_to_have_changed(
     warned: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is assigned is in force then, and only the place of the line is said."""
+    """The assigned number is in force, and only the line is at an unusual place."""
     run = PopulationController([{"learning_rate": 0.1}], FixedSchedule(lambda s: None))
     with run.worker() as worker:
         worker.poll()
@@ -578,7 +578,7 @@ def test_what_a_narrow_dtype_makes_of_a_number_is_no_change(
 def test_a_loop_that_restores_only_at_first_is_told_whatever_the_nesting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It trains on with what it had."""
+    """It trains with the old number."""
     metas = {0: {"opt": {"learning_rate": 0.1}}, 2: {"opt": {"learning_rate": 0.2}}}
     run = PopulationController([metas[0]], FixedSchedule(metas))
     with run.worker() as worker:
@@ -596,7 +596,7 @@ def test_a_loop_that_restores_only_at_first_is_told_whatever_the_nesting(
 
 
 def of_category(meta: Any) -> Any:
-    """An optimiser of another structure for each category, EMA on or off."""
+    """An optimiser of another structure for each category, with or without EMA."""
     optimiser = {"sgd": optax.sgd, "adam": optax.adam}[meta["opt"]](meta["lr"])
     weights = jnp.zeros(2)
     state = {"w": weights, "opt": optimiser.init(weights)}
@@ -655,25 +655,25 @@ def test_adapt_makes_a_state_of_a_donor_with_another_optimiser(
 
 
 def test_without_adapt_the_error_names_it() -> None:
-    """Not `reject`: what was saved is whole."""
+    """It does not advise `reject`: the save is complete."""
     with pytest.raises(Exception, match=r"adapt=f.*saved, donor_meta_params, fresh"):
         across(None, None)
 
 
 def test_what_is_no_function_is_refused_at_once() -> None:
-    """Not at the first state that does not fit."""
+    """This happens before the first state that does not fit."""
     with pytest.raises(TypeError, match="adapt must be a function"):
         across(None, "f")
 
 
 def test_what_adapt_returns_must_fit() -> None:
-    """It is named, and so is what is wrong with it."""
+    """The error names `adapt` and what does not fit."""
     with pytest.raises(Exception, match=r"adapt must return a state of the structure"):
         across(None, lambda saved, donor, fresh: saved)
 
 
 def test_numbers_are_in_force_in_what_adapt_returns() -> None:
-    """Whatever it takes from the donor."""
+    """This holds for all that it takes from the donor."""
     metas = [{"learning_rate": 0.1, "ema": 0}, {"learning_rate": 0.2, "ema": 1}]
 
     def init(meta: Any) -> Any:
@@ -699,7 +699,7 @@ def test_numbers_are_in_force_in_what_adapt_returns() -> None:
 def test_a_program_that_makes_another_structure_now_is_told_so(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Under the same meta_params; `adapt` takes over what was saved then."""
+    """The meta_params are the same; `adapt` takes over what was saved."""
     meta = [{"a": 1.0}]
 
     def opened() -> PopulationController:
@@ -728,7 +728,7 @@ def test_a_program_that_makes_another_structure_now_is_told_so(
 
 
 def test_adapt_gives_each_leaf_a_buffer_of_its_own() -> None:
-    """A step that donates takes a state whose EMA began as the very weights."""
+    """A step that donates accepts a state whose EMA is the array of the weights."""
     step = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
 
     def init(meta: Any) -> Any:
@@ -755,7 +755,7 @@ def test_adapt_gives_each_leaf_a_buffer_of_its_own() -> None:
 
 
 def test_adapt_goes_on_in_a_space_with_more_keys(tmp_path: pathlib.Path) -> None:
-    """`init` cannot make the donor's structure any more: its leaves come by place."""
+    """`init` cannot make the donor's structure any more: its leaves come by path."""
     rate = LogUniform(1e-3, 1e-1)
     policy = PopulationBasedTraining(Perturb({"lr": rate}), 20, synchronous=True)
     run = PopulationController.from_space(
@@ -820,7 +820,7 @@ def test_adapt_goes_on_in_a_space_with_more_keys(tmp_path: pathlib.Path) -> None
 def test_a_name_keeps_a_number_in_all_optimisers_and_a_place_in_one(
     keep: Any, expected: tuple[float, float]
 ) -> None:
-    """Errors show the places."""
+    """Errors show the paths."""
     metas = {
         0: {"g": {"learning_rate": 0.1}, "d": {"learning_rate": 0.2, "b1": 0.5}},
         2: {"g": {"learning_rate": 0.3}, "d": {"learning_rate": 0.4, "b1": 0.5}},
@@ -837,7 +837,7 @@ def test_a_name_keeps_a_number_in_all_optimisers_and_a_place_in_one(
 
 
 def test_what_is_kept_may_be_missing_in_some_structures() -> None:
-    """With `adapt` structures differ, and each has numbers of its own."""
+    """With `adapt` structures differ, and each has its own numbers."""
 
     def init(meta: Any) -> Any:
         made = {"sgd": optax.sgd, "adam": optax.adam}[meta["opt"]]
@@ -859,11 +859,11 @@ def test_what_is_kept_may_be_missing_in_some_structures() -> None:
     assert len(run.graph) > 2
 
 
-# What must not be said.
+# What must not cause a warning.
 
 
 def test_each_structure_is_asked_for_itself(caplog: pytest.LogCaptureFixture) -> None:
-    """Where optimisers differ, the numbers of one say nothing of another's."""
+    """If optimisers differ, the numbers of one say nothing about the other's."""
 
     def init(meta: Any) -> Any:
         made = {"sgd": optax.sgd, "adam": optax.adam}[meta["opt"]]
@@ -883,7 +883,7 @@ def test_each_structure_is_asked_for_itself(caplog: pytest.LogCaptureFixture) ->
 def test_numbers_of_other_names_are_left_alone(
     warned: Callable[..., list[str]], other: Any
 ) -> None:
-    """A depth or a switch may change the structure: it stays as it is."""
+    """A depth or a switch may change the structure: it is not changed."""
 
     def init(meta: Any) -> Any:
         layers = {f"layer{i}": jnp.ones(2) for i in range(meta.get("depth", 1))}
@@ -897,7 +897,7 @@ def test_numbers_of_other_names_are_left_alone(
 def test_a_state_of_another_structure_is_reported_in_peace(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Numbers are compared where they were, and a warning never raises."""
+    """Only numbers at the same path are compared, and a warning never raises."""
     run = PopulationController([{"learning_rate": 0.1}], FixedSchedule(lambda s: None))
     with run.worker() as worker:
         worker.poll()
@@ -916,7 +916,7 @@ def test_a_state_of_another_structure_is_reported_in_peace(
 def test_a_warm_up_of_ones_own_optimiser_is_no_finding(
     warned: Callable[..., list[str]],
 ) -> None:
-    """A TrainState has the optimiser itself: its schedule is the slot's own."""
+    """A TrainState has the optimiser itself: its schedule belongs to the slot."""
 
     def init(meta: Any) -> Any:
         schedule = optax.warmup_cosine_decay_schedule(
@@ -930,7 +930,7 @@ def test_a_warm_up_of_ones_own_optimiser_is_no_finding(
 
 
 def test_a_dict_of_ones_own_is_not_taken_for_optax() -> None:
-    """What a loop anneals under names that optax has, too, stays as saved."""
+    """Numbers that a loop anneals stay as saved, even with names that optax uses."""
 
     def init(meta: Any) -> Any:
         return {

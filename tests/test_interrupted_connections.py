@@ -1,4 +1,4 @@
-"""Ctrl-C at any line of a connection leaves nothing locked."""
+"""Ctrl-C at any line of a connection leaves no lock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def opened(log_dir: pathlib.Path) -> PopulationController:
 
 
 def interrupted(call: Callable[[], object], count: int) -> bool:
-    """Whether a call had so many lines in the room of journals; Ctrl-C at that one."""
+    """Whether a call had so many lines in `population.journal`; Ctrl-C at the last."""
     lines = 0
     entered: set[tuple[int, int]] = set()
 
@@ -43,7 +43,7 @@ def interrupted(call: Callable[[], object], count: int) -> bool:
         return trace
 
     def leaves_a_block(frame: FrameType) -> bool:
-        """At the end of `with` its line comes again; no signal can come there."""
+        """At the end of `with` its line comes again; no signal is handled there."""
         file, number = frame.f_code.co_filename, frame.f_lineno
         if not linecache.getline(file, number).lstrip().startswith("with "):
             return False
@@ -52,7 +52,7 @@ def interrupted(call: Callable[[], object], count: int) -> bool:
         return again
 
     before = sys.gettrace()
-    gc.disable()  # Else an earlier run might be closed in the midst of this call.
+    gc.disable()  # Else an earlier run might be closed in the middle of this call.
     sys.settrace(trace)
     try:
         call()
@@ -64,16 +64,16 @@ def interrupted(call: Callable[[], object], count: int) -> bool:
     return lines >= count
 
 
-# Python itself drops, and prints, what is raised within a finalizer.
+# Python itself drops and prints an exception in a finalizer.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-# An opening has hundreds of lines, and takes long with each of them.
+# An opening has hundreds of lines, and each takes long.
 @pytest.mark.parametrize(
     ("what", "stride"), [("opening", 7), ("reporting", 1), ("closing", 1)]
 )
 def test_an_interrupt_at_any_line_leaves_no_lock_behind(
     what: str, stride: int, tmp_path: pathlib.Path
 ) -> None:
-    """The next to open the run, in this thread, neither hangs nor is refused."""
+    """The next opening of the run, in this thread, neither hangs nor fails."""
     count, found = 0, True
     while found:
         count += stride

@@ -1,4 +1,4 @@
-"""Ctrl-C anywhere, and stores that fail: nothing is lost, nothing stays locked."""
+"""Ctrl-C anywhere, and stores that fail: nothing is lost, and no lock stays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 def test_ctrl_c_leaves_no_lock_and_no_transaction_behind(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Hundreds of them, in reports and polls; whatever was acknowledged is there."""
+    """Hundreds of Ctrl-C in reports and polls; acknowledged reports are recorded."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.interrupt_child", str(tmp_path)],
         cwd=ROOT,
@@ -52,7 +52,7 @@ run.close()
 def test_looking_at_an_open_run_takes_no_lock_from_it(
     tmp_path: pathlib.Path, beside: str
 ) -> None:
-    """Else the next process that closes the run would delete the log under its feet."""
+    """Otherwise the next process that closes the run would delete the log in use."""
     folder = tmp_path / "run"
     policy = FixedSchedule({0: 1.0})
     controller = PopulationController([1.0], policy, folder)
@@ -83,7 +83,7 @@ def test_looking_at_an_open_run_takes_no_lock_from_it(
 
 
 def test_a_log_that_somebody_removed_is_noticed(tmp_path: pathlib.Path) -> None:
-    """What is written to it then would be gone."""
+    """Records that are written to it would be lost."""
     controller = PopulationController([1.0], Scripted(), tmp_path)
     first = generation(controller)
     controller.set_eval(0, first, 1, None, 1.0)
@@ -104,25 +104,25 @@ class Failing:
         self.trees: dict[str, Any] = {}
 
     def save(self, name: str, tree: Any) -> str:
-        """Keep it."""
+        """Keep the tree."""
         path = f"{name}-{len(self.trees)}"
         self.trees[path] = tree
         return path
 
     def load(self, path: str, like: Any = None) -> Any:
-        """What was kept."""
+        """Return the tree."""
         del like
         return self.trees[path]
 
     def remove(self, path: str) -> None:
-        """The bucket is in a bad mood."""
+        """Fail like a bucket that is unavailable."""
         raise RuntimeError(path)
 
 
 def test_a_store_that_cannot_remove_does_not_stop_the_training(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever it raises is logged; the reports are there."""
+    """All its exceptions are logged; the reports are recorded."""
     controller = PopulationController([1.0], Scripted(), tmp_path, params=Failing())
     first = generation(controller)
     for step in range(1, 30):
@@ -134,7 +134,7 @@ def test_a_store_that_cannot_remove_does_not_stop_the_training(
 
 
 def test_a_dropped_controller_leaves_no_thread(tmp_path: pathlib.Path) -> None:
-    """Its remover ends with it."""
+    """Its thread that removes files ends with it."""
     before = threading.active_count()
     for number in range(3):
         run = PopulationController([1.0], Scripted(), tmp_path / str(number))
@@ -163,7 +163,7 @@ print(run.newest(0).step)
 
 
 def test_a_controller_is_refused_in_a_forked_process(tmp_path: pathlib.Path) -> None:
-    """SQLite's handles must not cross a fork, and the remover is not there."""
+    """SQLite's handles must not cross a fork, and the remover's thread is missing."""
     done = subprocess.run(
         [sys.executable, "-c", _FORK, str(tmp_path)],
         cwd=ROOT,
@@ -177,7 +177,7 @@ def test_a_controller_is_refused_in_a_forked_process(tmp_path: pathlib.Path) -> 
 
 
 def test_what_a_run_keeps_is_remembered(tmp_path: pathlib.Path) -> None:
-    """Whoever goes on and forgets to say it again loses nothing."""
+    """A user who opens the run again without `keep=` loses nothing."""
     for number in range(3):
         keep = Keep(everything=True) if number == 0 else None
         run = PopulationController([1.0], Scripted(), tmp_path, keep=keep)
@@ -193,7 +193,7 @@ def test_what_a_run_keeps_is_remembered(tmp_path: pathlib.Path) -> None:
 def test_a_run_with_a_journal_of_its_own_is_nobody_elses(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Another process would make a run of its own beside it."""
+    """Another process would make its own run beside it."""
     from population.journal.sqlite import SqliteJournal
 
     own = SqliteJournal(tmp_path / "own.sqlite")

@@ -23,7 +23,7 @@ LEFT_OVER = 0
 
 
 def in_a_process(call: str, timeout_s: float = 600) -> None:
-    """Have a function of `kill_child` called in a process of its own."""
+    """Call a function of `kill_child` in a new process."""
     subprocess.run(
         [sys.executable, "-c", f"from tests import kill_child; kill_child.{call}"],
         cwd=ROOT,
@@ -36,7 +36,7 @@ def in_a_process(call: str, timeout_s: float = 600) -> None:
 def test_who_reports_and_is_gone_between_two_looks_of_a_tidying_loses_nothing(
     how: str, tmp_path: pathlib.Path
 ) -> None:
-    """The other process knows either of its death or of its report, at each look."""
+    """At each look the other process knows of its death or of its report."""
     in_a_process(f"race({str(tmp_path)!r}, {how!r})")
     looks = int((tmp_path / "looks").read_text())
     assert looks >= 6  # Polls, sessions, saves, removals, generations.
@@ -55,7 +55,7 @@ def test_who_reports_and_is_gone_between_two_looks_of_a_tidying_loses_nothing(
 
 
 def check_kills(folder: pathlib.Path, seed: int, kills: int) -> None:
-    """Whatever was promised about a run whose loops were killed so often."""
+    """Check all promises about a run whose loops were killed this often."""
     in_a_process(f"kill_often({str(folder)!r}, {seed}, {kills})")
     lines = (folder / "acknowledged").read_text().splitlines()
     assert len(lines) > kills
@@ -66,7 +66,7 @@ def check_kills(folder: pathlib.Path, seed: int, kills: int) -> None:
         assert recorded[generation_id, int(step)] == float(w)
     assert_is_a_forest(controller.graph)
     check_weights(controller)
-    kill_child.report(controller, 0, 1.0)  # It tidies up.
+    kill_child.report(controller, 0, 1.0)  # It removes leftovers.
     check_weights(controller)
     saved = {c.params for c in controller.history() if isinstance(c.params, Saved)}
     controller.close()
@@ -84,7 +84,7 @@ def check_kills(folder: pathlib.Path, seed: int, kills: int) -> None:
 
 
 def check_weights(controller: PopulationController) -> None:
-    """What may still be needed can be loaded, and is what was reported."""
+    """Params that may still be needed can be loaded, and are the reported ones."""
     reachable = controller.reachable()
     assert len(reachable) >= kill_child.SLOTS
     for ref in reachable:
@@ -94,7 +94,7 @@ def check_weights(controller: PopulationController) -> None:
 
 
 def source(controller: PopulationController, checkpoint: Checkpoint) -> Checkpoint:
-    """The report that brought a checkpoint's params: a root copies its parent's."""
+    """The report of a checkpoint's params: a root copies those of its parent."""
     while checkpoint.value is None and checkpoint.parent is not None:
         checkpoint = controller.graph.checkpoint(checkpoint.parent)
     return checkpoint
@@ -103,7 +103,7 @@ def source(controller: PopulationController, checkpoint: Checkpoint) -> Checkpoi
 def test_loops_that_are_killed_at_any_moments_lose_nothing(
     tmp_path: pathlib.Path,
 ) -> None:
-    """300 kills of four processes that share a run, while they open it too."""
+    """300 kills of four processes that share a run, also while they open it."""
     check_kills(tmp_path, 0, 300)
 
 
@@ -112,5 +112,5 @@ def test_loops_that_are_killed_at_any_moments_lose_nothing(
 def test_loops_that_are_killed_very_often_lose_nothing(
     seed: int, tmp_path: pathlib.Path
 ) -> None:
-    """The same, for longer."""
+    """The test with 300 kills, for longer."""
     check_kills(tmp_path, seed, 500)

@@ -1,4 +1,4 @@
-"""Who trains which slot: claims, silence, takeovers and lost slots.
+"""Which worker trains which slot: claims, silence, takeovers and lost slots.
 
 The clock moves when told. Where a process must be dead, one is.
 """
@@ -37,7 +37,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 class Hosts:
-    """Processes that share a run folder, as controllers of this one.
+    """Processes that share a run folder, simulated by controllers in this one.
 
     Args:
         folder: The run folder.
@@ -61,7 +61,7 @@ class Hosts:
         return controller
 
     def pass_time(self, seconds: float, *alive: Worker) -> None:
-        """Let time pass while all processes look on, and some workers poll."""
+        """Let time pass while all processes watch, and some workers poll."""
         for _ in range(10):
             self.clock.advance(seconds / 10)
             for worker in alive:
@@ -70,14 +70,14 @@ class Hosts:
                 probe.look(controller)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all controllers."""
         for controller in self._open:
             controller.close()
 
 
 @pytest.fixture
 def hosts(tmp_path: pathlib.Path, clock: Clock) -> Iterator[Hosts]:
-    """Makes controllers that share a run folder."""
+    """A function that makes controllers on one run folder."""
     found = Hosts(tmp_path / "run", clock)
     yield found
     found.close()
@@ -115,7 +115,7 @@ def reasons(controller: PopulationController) -> list[str]:
 def test_a_worker_without_an_id_takes_the_free_slot_with_the_fewest_steps(
     hosts: Hosts,
 ) -> None:
-    """The lowest id on ties; in another process too."""
+    """On ties it takes the lowest id; in another process too."""
     one, two = hosts.join(3), hosts.join(3)
     first = begin(one)
     assert first.worker_id == 0
@@ -126,7 +126,7 @@ def test_a_worker_without_an_id_takes_the_free_slot_with_the_fewest_steps(
 
 
 def test_a_slot_that_was_given_back_keeps_its_generation(hosts: Hosts) -> None:
-    """Nobody else trains it, so there is nobody to fence."""
+    """No other worker trains it, so there is none to fence."""
     one, two = hosts.join(1), hosts.join(1)
     with begin(one) as worker:
         name = worker.generation_id
@@ -139,7 +139,7 @@ def test_a_slot_that_was_given_back_keeps_its_generation(hosts: Hosts) -> None:
 def test_the_worker_of_a_held_slot_is_fenced_and_told_its_new_work(
     hosts: Hosts,
 ) -> None:
-    """What it still reports is a side branch; nobody decides on it."""
+    """Its later reports are a side branch; the mutator does not decide on it."""
     one, two = hosts.join(1), hosts.join(1)
     slow = begin(one, 0)
     old = slow.generation_id
@@ -159,7 +159,7 @@ def test_the_worker_of_a_held_slot_is_fenced_and_told_its_new_work(
 
 
 def test_a_worker_waits_while_every_slot_is_held(hosts: Hosts) -> None:
-    """Until one is given back, by another process too."""
+    """It waits until one is given back, by another process too."""
     one, two = hosts.join(1), hosts.join(1)
     holder = begin(one)
     claimed: list[int] = []
@@ -174,7 +174,7 @@ def test_a_worker_waits_while_every_slot_is_held(hosts: Hosts) -> None:
 
 
 def test_closing_a_controller_ends_the_claims_of_its_workers(hosts: Hosts) -> None:
-    """Also of those that somebody still has at hand."""
+    """This includes workers that a caller still has."""
     one, two = hosts.join(1), hosts.join(1)
     worker = begin(one)
     assert not is_free(two, 0)
@@ -184,7 +184,7 @@ def test_closing_a_controller_ends_the_claims_of_its_workers(hosts: Hosts) -> No
 
 
 def test_workers_of_two_processes_take_turns(hosts: Hosts) -> None:
-    """Two workers train five slots, and none is left behind."""
+    """Two workers train five slots, and no slot is left behind."""
     one, two = hosts.join(5), hosts.join(5)
     workers = [begin(one), begin(two)]
     for _ in range(200):
@@ -235,7 +235,7 @@ def holder(tmp_path: pathlib.Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_slot_of_a_dead_process_is_free_at_once(
     is_buried: bool, hosts: Hosts, holder: subprocess.Popen[str]
 ) -> None:
-    """Also without a time-out; also while its parent has not asked for it.
+    """Also without a timeout, and before its parent has reaped it.
 
     It cannot report any more, so its generation goes on.
     """
@@ -256,7 +256,7 @@ def test_the_slot_of_a_dead_process_is_free_at_once(
 def test_a_live_process_keeps_its_slot(
     hosts: Hosts, holder: subprocess.Popen[str]
 ) -> None:
-    """Without a time-out, however silent it is."""
+    """Without a timeout it does, however long it is silent."""
     run = hosts.join(worker_timeout=None)
     hosts.pass_time(1e6)
     assert not is_free(run, 0)
@@ -264,7 +264,7 @@ def test_a_live_process_keeps_its_slot(
 
 
 def test_a_later_process_with_the_same_id_is_another_owner() -> None:
-    """Ids come round again; when a process began does not."""
+    """Process ids are reused; the start time of a process is not."""
     from population.run import liveness
 
     own = liveness.LeaseHolder().owner
@@ -275,16 +275,16 @@ def test_a_later_process_with_the_same_id_is_another_owner() -> None:
     assert liveness.is_gone(parent._replace(started=str(int(float(began)) - 1)))
     boot, _, space = own.place.partition("/")
     assert liveness.is_gone(parent._replace(place=f"another/{space}", started=began))
-    # A process of another name space may have any id here: it cannot be told.
+    # A process of another namespace may have any id here: it cannot be checked.
     assert not liveness.is_gone(parent._replace(place=f"{boot}/another", started="0"))
-    # Another name is another machine only if it was started another time.
+    # Another name means another machine only if the boot differs, too.
     other = own._replace(host="elsewhere", pid=1)
     assert not liveness.is_gone(other._replace(place=f"another/{space}"))
     assert liveness.is_gone(other)
 
 
 def test_a_worker_that_was_forgotten_holds_nothing(hosts: Hosts) -> None:
-    """A thread that died takes its worker with it."""
+    """When a thread dies, its worker is dropped."""
     run = hosts.join(1)
     worker = begin(run)
     assert not is_free(run, 0)
@@ -298,7 +298,7 @@ def test_a_worker_that_was_forgotten_holds_nothing(hosts: Hosts) -> None:
 
 
 def test_a_silent_worker_loses_its_slot_after_the_time_out(hosts: Hosts) -> None:
-    """It is fenced: alive it may be, and report late."""
+    """It is fenced: it may be alive, and report late."""
     one, two = hosts.join(1), hosts.join(1)
     slow = begin(one)
     hosts.pass_time(0.9 * TIMEOUT_S)
@@ -313,7 +313,7 @@ def test_a_silent_worker_loses_its_slot_after_the_time_out(hosts: Hosts) -> None
 
 
 def test_polls_alone_keep_a_slot(hosts: Hosts) -> None:
-    """Whether or not there is anything to report."""
+    """This holds whether or not there is anything to report."""
     one, two = hosts.join(1), hosts.join(1)
     worker = begin(one)
     hosts.pass_time(9 * TIMEOUT_S, worker)
@@ -321,7 +321,7 @@ def test_polls_alone_keep_a_slot(hosts: Hosts) -> None:
 
 
 def test_polls_write_at_most_four_times_in_a_time_out(hosts: Hosts) -> None:
-    """A lease is not worth a transaction a step."""
+    """A lease is not worth a transaction at each step."""
     run = hosts.join(1)
     worker = begin(run)
     changes = probe.lease_changes(run)
@@ -332,7 +332,7 @@ def test_polls_write_at_most_four_times_in_a_time_out(hosts: Hosts) -> None:
 
 
 def test_silence_counts_from_the_last_sign_of_life(hosts: Hosts) -> None:
-    """Not from when the process that judges had looked before."""
+    """It does not count from an earlier look of the process that judges."""
     one, two = hosts.join(1), hosts.join(1)
     worker = begin(one)
     probe.look(two)
@@ -347,7 +347,7 @@ def test_silence_counts_from_the_last_sign_of_life(hosts: Hosts) -> None:
 def test_a_loop_that_was_heard_of_by_one_process_is_not_silent_for_another(
     hosts: Hosts,
 ) -> None:
-    """Also if the one has only just opened the run."""
+    """This holds even if the first process has only just opened the run."""
     watching = hosts.join(2)
     poll(watching, 0)
     hosts.pass_time(3 * TIMEOUT_S)
@@ -358,7 +358,7 @@ def test_a_loop_that_was_heard_of_by_one_process_is_not_silent_for_another(
 
 
 def test_a_first_compilation_may_take_longer_than_the_time_out(hosts: Hosts) -> None:
-    """After it, silence counts again; it is allowed for once."""
+    """After it, silence counts again; the extra time is given once."""
     one, two = hosts.join(1), hosts.join(1)
     worker = one.worker()
     assert worker.poll()
@@ -371,7 +371,7 @@ def test_a_first_compilation_may_take_longer_than_the_time_out(hosts: Hosts) -> 
 
 
 def test_a_first_compilation_is_not_waited_for_for_ever(hosts: Hosts) -> None:
-    """Half an hour and the time-out, then the slot is free."""
+    """After half an hour and the timeout, the slot is free."""
     one, two = hosts.join(1), hosts.join(1)
     worker = one.worker()
     assert worker.poll()
@@ -382,7 +382,7 @@ def test_a_first_compilation_is_not_waited_for_for_ever(hosts: Hosts) -> None:
 
 
 def test_a_busy_worker_keeps_its_slot_for_as_long_as_it_said(hosts: Hosts) -> None:
-    """And for a time-out more; its next poll ends that."""
+    """And for one timeout more; its next poll ends this."""
     one, two = hosts.join(1), hosts.join(1)
     worker = begin(one)
     worker.busy(5 * TIMEOUT_S)
@@ -392,14 +392,14 @@ def test_a_busy_worker_keeps_its_slot_for_as_long_as_it_said(hosts: Hosts) -> No
     assert not is_free(two, 0)
     hosts.pass_time(0.2 * TIMEOUT_S)
     assert is_free(two, 0)
-    assert not worker.poll()  # Nobody was quicker.
+    assert not worker.poll()  # No other worker was quicker.
     hosts.pass_time(1.2 * TIMEOUT_S)
     assert is_free(two, 0)
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 86400.0], ids=["an hour back", "a day on"])
 def test_a_clock_that_jumps_takes_no_slot_away(jump: float, hosts: Hosts) -> None:
-    """From a worker that is there; one that is not is still found out."""
+    """A living worker keeps it; a dead one is still found."""
     one, two = hosts.join(2), hosts.join(2)
     there, gone = begin(one, 0), begin(one, 1)
     hosts.clock.advance(jump)
@@ -416,7 +416,7 @@ def test_a_clock_that_jumps_takes_no_slot_away(jump: float, hosts: Hosts) -> Non
 
 
 def test_opening_a_run_renews_all_leases(hosts: Hosts) -> None:
-    """Whoever has just come cannot tell how long the others were silent."""
+    """A process that has just come cannot know how long the others were silent."""
     one = hosts.join(1)
     worker = begin(one)
     hosts.pass_time(5 * TIMEOUT_S)
@@ -441,7 +441,7 @@ def test_an_evaluation_from_elsewhere_holds_no_slot(hosts: Hosts) -> None:
 
 
 def test_a_slot_that_a_loop_polls_is_not_claimed_for_any_worker(hosts: Hosts) -> None:
-    """Also one that was given back before; by name it can be claimed."""
+    """This includes a slot that was given back before; a claim by id is possible."""
     run = hosts.join(2)
     begin(run, 0).release()
     assert poll(run, 0) is not None
@@ -450,7 +450,7 @@ def test_a_slot_that_a_loop_polls_is_not_claimed_for_any_worker(hosts: Hosts) ->
     assert run.worker(0).worker_id == 0
 
 
-# Slots that are given up, in loops around the two calls.
+# Slots that are given up, of loops that use the two calls.
 
 
 def rounds(hosts: Hosts, size: int = 3) -> PopulationController:
@@ -474,7 +474,7 @@ def advance(run: PopulationController, *worker_ids: int) -> None:
 
 
 def test_a_barrier_closes_without_a_slot_that_was_given_up(hosts: Hosts) -> None:
-    """At once, though none of those that wait reports again; until it reports."""
+    """It closes at once, with no report of those that wait, until the slot reports."""
     run, other = rounds(hosts), rounds(hosts)
     advance(run, 0, 1, 2)
     advance(run, 0, 1)
@@ -495,7 +495,7 @@ def test_a_barrier_closes_without_a_slot_that_was_given_up(hosts: Hosts) -> None
 
 
 def test_a_slot_that_no_loop_ever_trained_can_be_given_up(hosts: Hosts) -> None:
-    """Fewer loops than slots: the rest does not wait for ever."""
+    """If there are fewer loops than slots, no decision waits for the rest."""
     run = rounds(hosts)
     run.give_up(2)
     for _ in range(5):
@@ -505,7 +505,7 @@ def test_a_slot_that_no_loop_ever_trained_can_be_given_up(hosts: Hosts) -> None:
 
 
 def test_giving_up_all_but_one_of_four_is_enough_for_a_decision(hosts: Hosts) -> None:
-    """The newest value that is known is shown again, whichever slot has one."""
+    """The mutator sees the newest value again, of any slot that has one."""
     run = rounds(hosts, 4)
     advance(run, 0, 3)
     advance(run, 3)
@@ -520,7 +520,7 @@ def test_giving_up_all_but_one_of_four_is_enough_for_a_decision(hosts: Hosts) ->
 
 
 def test_a_poll_alone_does_not_bring_a_slot_back(hosts: Hosts) -> None:
-    """Only a report says that its loop trains; by a worker that took it over, too."""
+    """Only a report shows that its loop trains, also if a worker took it over."""
     run = rounds(hosts)
     advance(run, 0, 1, 2)
     run.give_up(2)
@@ -538,7 +538,7 @@ def test_a_poll_alone_does_not_bring_a_slot_back(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("worker_id", [-1, 3, True, 1.0, None])
 def test_only_a_slot_can_be_given_up(hosts: Hosts, worker_id: Any) -> None:
-    """Anything else is refused, and changes nothing."""
+    """Anything else is refused, and nothing changes."""
     run = rounds(hosts)
     before = content(run)
     with pytest.raises((TypeError, ValueError), match="worker_id must be"):
@@ -549,7 +549,7 @@ def test_only_a_slot_can_be_given_up(hosts: Hosts, worker_id: Any) -> None:
 def test_a_run_does_not_wait_for_the_end_of_a_slot_that_was_given_up(
     tmp_path: pathlib.Path,
 ) -> None:
-    """`Stop(steps=)` ends it when all others are there."""
+    """`Stop(steps=)` ends it when all others have reached the step."""
     run = PopulationController([1.0] * 2, Scripted(), tmp_path, stop=Stop(steps=2))
     run.set_eval(0, generation(run, 0), 2, "p", 1.0)
     assert not run.finished
@@ -561,7 +561,7 @@ def test_a_run_does_not_wait_for_the_end_of_a_slot_that_was_given_up(
 
 
 def test_no_slot_is_lost_while_a_worker_could_take_it(hosts: Hosts) -> None:
-    """It waits for that one instead: a death changes no decision."""
+    """The run waits for that worker instead: a death changes no decision."""
     run = rounds(hosts)
     worker = begin(run, 0)
     gone = begin(run, 1)
@@ -571,7 +571,7 @@ def test_no_slot_is_lost_while_a_worker_could_take_it(hosts: Hosts) -> None:
 
 
 def test_what_was_given_up_outlives_a_restart(hosts: Hosts) -> None:
-    """It is recorded, as decisions rest on it."""
+    """It is recorded, as decisions depend on it."""
     run = rounds(hosts)
     advance(run, 0, 1, 2)
     run.give_up(2)
@@ -586,7 +586,7 @@ def test_what_was_given_up_outlives_a_restart(hosts: Hosts) -> None:
 def test_a_run_that_another_host_trains_is_refused(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite cannot be shared through a network; the error names what can."""
+    """A network cannot share SQLite; the error says what can."""
     run = hosts.join(1)
     worker = begin(run)
     probe.pretend_host(monkeypatch)
@@ -610,7 +610,7 @@ def test_a_run_that_another_host_has_given_back_is_opened(
 def test_a_run_that_another_host_has_left_long_ago_is_opened(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time that the error names, after the last sign of life."""
+    """The error names the time that must pass after the last sign of life."""
     worker = begin(hosts.join(1))
     probe.pretend_host(monkeypatch)
     hosts.clock.advance(1e6)
@@ -621,7 +621,7 @@ def test_a_run_that_another_host_has_left_long_ago_is_opened(
 
 
 def test_events_tell_what_has_happened_in_this_process(hosts: Hosts) -> None:
-    """Each once, with its slot, after it is recorded."""
+    """Each comes once, with its slot, after it is recorded."""
     events: list[Event] = []
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
@@ -659,7 +659,7 @@ def test_events_tell_what_has_happened_in_this_process(hosts: Hosts) -> None:
 def test_a_callback_may_wait_for_another_thread_that_uses_the_controller(
     hosts: Hosts,
 ) -> None:
-    """It is called outside of any lock."""
+    """It is called without any lock."""
     seen: list[int] = []
 
     def on_event(event: Event) -> None:
@@ -681,7 +681,7 @@ def test_a_callback_may_wait_for_another_thread_that_uses_the_controller(
 def test_what_a_callback_raises_is_logged_and_never_fatal(
     hosts: Hosts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Training does not suffer from a dashboard."""
+    """An error of a dashboard does not stop training."""
 
     def on_event(event: Event) -> None:
         raise ZeroDivisionError("a dashboard")
@@ -695,7 +695,7 @@ def test_what_a_callback_raises_is_logged_and_never_fatal(
 
 
 def test_nothing_is_told_of_what_was_rolled_back(hosts: Hosts) -> None:
-    """Not even when the next report succeeds."""
+    """They are not told when the next report succeeds, either."""
     events: list[Event] = []
 
     def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:

@@ -1,4 +1,4 @@
-"""The log of a journal is merged into the file, whoever reads meanwhile."""
+"""A journal's log is merged into its file, even while others read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANY = 200  # Reports of 50 kB: more than twice the length at which a log is mer
 
 
 class Time:
-    """A clock that only moves when told."""
+    """A clock that moves only when the test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -58,7 +58,7 @@ def reader(log_dir: pathlib.Path) -> Iterator[None]:
 
 
 def test_a_log_that_nobody_reads_stays_short(tmp_path: pathlib.Path) -> None:
-    """It is begun anew once it has four megabytes."""
+    """It is restarted once it has four megabytes."""
     controller = opened(tmp_path)
     report(controller)
     assert length(tmp_path) < 8_000_000
@@ -68,7 +68,7 @@ def test_a_log_that_nobody_reads_stays_short(tmp_path: pathlib.Path) -> None:
 def test_merging_is_not_tried_at_each_turn_while_a_reader_is_in_the_way(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each try syncs: once a second, and none waits while it holds the write lock."""
+    """Each attempt syncs: one a second, and none waits with the write lock."""
     controller, time = opened(tmp_path), Time()
     probe.merge_by(monkeypatch, time)
     tries: list[str] = []
@@ -91,7 +91,7 @@ def test_merging_is_not_tried_at_each_turn_while_a_reader_is_in_the_way(
 def test_a_replay_does_not_hold_up_the_log_of_a_run_that_goes_on(
     tmp_path: pathlib.Path,
 ) -> None:
-    """However long the mutator takes, it reads page by page."""
+    """It reads page by page, however long the mutator takes."""
     controller = opened(tmp_path)
     report(controller, 5)
 

@@ -1,4 +1,4 @@
-"""A run is where its folder is: moved, copied, forked, or opened from elsewhere."""
+"""A run is in its folder: moved, copied, forked, or opened from elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUCKET = "gs://bucket/run"
 
 
 def shrink(meta_params: float) -> float:
-    """A little less."""
+    """Make the number a little smaller."""
     return 0.9 * meta_params
 
 
@@ -46,12 +46,12 @@ def as_path(path: str) -> Any:
 
 
 def within(path: str) -> Any:
-    """The path beside other things."""
+    """The path within a tuple."""
     return {"weights": [path, pathlib.Path(path)], "epoch": 3}
 
 
 def train_by_paths(log_dir: Any, steps: int, kept: Callable[[str], Any]) -> None:
-    """Workers that save by themselves: the weights are the count of their steps."""
+    """Workers that save themselves: the weights are the number of their steps."""
     controller = opened(log_dir, steps)
     with controller.worker() as worker:
         count = 0
@@ -69,7 +69,7 @@ def train_by_paths(log_dir: Any, steps: int, kept: Callable[[str], Any]) -> None
             if worker.step % 10 == 0:
                 assert worker.save_to is not None
                 pathlib.Path(worker.save_to).write_text(json.dumps(count))
-                # What is saved, the loop reports in its own way.
+                # The loop reports the saved path in its own form.
                 params = kept(worker.save_to)
                 controller.set_eval(
                     worker.worker_id,
@@ -101,7 +101,7 @@ Train = Callable[[Any, int], None]
 
 
 def by(kept: Callable[[str], Any]) -> Train:
-    """Train by paths of this kind."""
+    """Train with paths of this form."""
     return lambda log_dir, steps: train_by_paths(log_dir, steps, kept)
 
 
@@ -117,7 +117,7 @@ WAYS: dict[str, Train] = {
 def test_a_run_may_be_named_from_another_folder_and_be_moved(
     way: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each time it goes on from the weights that it had."""
+    """Each time it continues from its weights."""
     train = WAYS[way]
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -134,7 +134,7 @@ def test_a_run_may_be_named_from_another_folder_and_be_moved(
 
 @pytest.mark.parametrize("way", ["arrays", "paths", "nested"])
 def test_a_fork_has_its_own_weights(way: str, tmp_path: pathlib.Path) -> None:
-    """The run that it comes from may be removed, or written to."""
+    """The first run may be removed, or written to."""
     train = WAYS[way]
     train(tmp_path / "run", 40)
     mutator = PopulationBasedTraining(shrink, 20, synchronous=True)
@@ -148,7 +148,7 @@ def test_a_fork_has_its_own_weights(way: str, tmp_path: pathlib.Path) -> None:
 
 
 def test_suffixes_that_a_saver_adds_are_forked_too(tmp_path: pathlib.Path) -> None:
-    """`numpy.savez(worker.save_to)` writes to another name than it was given."""
+    """`numpy.savez(worker.save_to)` adds a suffix to the name."""
     controller = opened(tmp_path / "run", 40)
     with controller.worker() as worker:
         worker.poll()
@@ -171,7 +171,7 @@ def test_suffixes_that_a_saver_adds_are_forked_too(tmp_path: pathlib.Path) -> No
 def test_odd_paths_within_the_run_folder_come_back_as_they_were(
     odd: str, tmp_path: pathlib.Path
 ) -> None:
-    """Whether they lead out of it again or not."""
+    """Some of them lead out of it and back."""
     mutator = FixedSchedule({0: 1.0})
     path = odd.format(own=tmp_path / "own")
     controller = PopulationController([1.0], mutator, tmp_path)
@@ -186,7 +186,7 @@ def test_odd_paths_within_the_run_folder_come_back_as_they_were(
 def test_the_process_may_go_to_another_folder_while_it_trains(
     way: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was given as a relative path was meant when it was given."""
+    """A relative path refers to the folder at the time when it was passed."""
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path)
     store = FileParams("store")
@@ -208,7 +208,7 @@ def test_the_process_may_go_to_another_folder_while_it_trains(
 def test_paths_of_older_formats_are_found_where_the_run_is_now(
     where: str, folder: str, tmp_path: pathlib.Path
 ) -> None:
-    """They named the folder in which the run was, or of the process that made it."""
+    """They name the folder in which the run was, or a folder of its process."""
     controller = PopulationController([1.0], FixedSchedule({0: 1.0}), tmp_path / "run")
     name = generation(controller)
     tail = os.path.join("own", name, "1")
@@ -237,7 +237,7 @@ def test_paths_of_older_formats_are_found_where_the_run_is_now(
 def test_an_odd_path_of_an_older_format_stays_as_it_was(
     odd: str, tmp_path: pathlib.Path
 ) -> None:
-    """What would lead out of the folder is not made relative to it."""
+    """A path that leads out of the folder is not made relative to it."""
     controller = PopulationController([1.0], FixedSchedule({0: 1.0}), tmp_path)
     name = generation(controller)
     controller.set_eval(0, name, 1, "x", 1.0)
@@ -256,7 +256,7 @@ def test_an_odd_path_of_an_older_format_stays_as_it_was(
 def test_a_folder_behind_a_link_is_where_the_link_leads(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`link/..` is the folder above where the link leads, as for every program."""
+    """`link/..` is the parent of the link's target, as for every program."""
     (tmp_path / "disk" / "data").mkdir(parents=True)
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "data").symlink_to(tmp_path / "disk" / "data")
@@ -269,7 +269,7 @@ def test_a_folder_behind_a_link_is_where_the_link_leads(
 def test_a_bucket_as_a_run_folder_is_refused_in_words(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No folder called `gs:` appears; what to do is said."""
+    """No folder `gs:` is made; the error says what to do."""
     monkeypatch.chdir(tmp_path)
     mutator = FixedSchedule({0: 1.0})
     opened(tmp_path / "run", 10).close()
@@ -294,6 +294,6 @@ def test_a_bucket_as_a_run_folder_is_refused_in_words(
 
 @pytest.mark.parametrize("log_dir", [3, b"run", ["run"]])
 def test_a_run_folder_is_a_path(log_dir: Any) -> None:
-    """What is none is refused by name."""
+    """The error names any other argument."""
     with pytest.raises(TypeError, match="log_dir must be the path of a folder"):
         opened(log_dir, 10)

@@ -1,4 +1,4 @@
-"""A module of Flax's nnx and its optimiser as the state, wherever a state goes."""
+"""A module of Flax's nnx and its optimiser as the state, in every place."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_members_copy_restart_and_load(how: str, tmp_path: pathlib.Path) -> None
 
 @pytest.mark.parametrize("kind", ["memory", "files", "orbax"])
 def test_each_store_gives_back_what_it_got(kind: str, tmp_path: pathlib.Path) -> None:
-    """Weights, statistics, keys and counts; what is one object stays one."""
+    """Weights, statistics, keys and counts; shared objects stay shared."""
     stores: dict[str, Any] = {
         "memory": MemoryParams,
         "files": lambda: FileParams(tmp_path),
@@ -81,7 +81,7 @@ def test_each_store_gives_back_what_it_got(kind: str, tmp_path: pathlib.Path) ->
         np.testing.assert_array_equal,
         *(jax.tree.map(_plain, tree) for tree in (one, other)),
     )
-    # Both go on alike, the noise included.
+    # Both continue alike, the noise included.
     for _ in range(3):
         assert train_step(*found) == train_step(*state)
 

@@ -1,4 +1,4 @@
-"""What a review found: arrays that vanish, runs that hang, values that are shared."""
+"""Regressions from a review: lost arrays, runs that hang, shared values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Meta = dict[str, float]
 
 
 def mutate(meta_params: Meta, rng: np.random.Generator) -> Meta:
-    """The number a little different."""
+    """Move the number a little."""
     return {"h": meta_params["h"] + 0.1 * float(rng.normal())}
 
 
@@ -69,19 +69,19 @@ def test_divergence_at_a_barrier_does_not_stop_a_synchronous_run(
     thread.start()
     thread.join(60)
     if thread.is_alive():
-        faulthandler.dump_traceback(all_threads=True)  # Where does it hang?
+        faulthandler.dump_traceback(all_threads=True)  # It must not hang.
     assert not thread.is_alive(), [worker.step for worker in run.workers]
     assert run.finished
     assert all(worker.step >= 30 for worker in run.workers) or len(bad) == 6
 
 
 def test_trained_weights_of_a_start_outlive_late_divergence() -> None:
-    """A value without params keeps nothing alive; the last saved ones stay."""
+    """A value without params keeps nothing; the last saved params stay."""
     run = PopulationController(
         [Start({"h": 0.0}, np.full(3, 7.0), step=10), {"h": 1.0}], Scripted()
     )
     ids = [worker.generation_id for worker in run.workers]
-    run.set_eval(1, ids[1], 1, np.zeros(3), 0.001)  # The best, so nothing else is kept.
+    run.set_eval(1, ids[1], 1, np.zeros(3), 0.001)  # The best: nothing else is kept.
     run.set_eval(0, ids[0], 20, np.full(3, 8.0), 3.0)
     run.set_eval(0, ids[0], 25, None, 2.5)
     for step in range(30, 36):
@@ -95,7 +95,7 @@ def test_trained_weights_of_a_start_outlive_late_divergence() -> None:
 
 
 def test_what_was_handed_out_can_be_restored_after_another_branch() -> None:
-    """Arrays stay until the worker that got them has taken them up."""
+    """Arrays stay until the worker that got them has reported."""
     run = PopulationController(
         [{"h": 0.0}, {"h": 1.0}], WinnerTakeAllGenetic(mutate, steps_per_exploit=5)
     )
@@ -117,7 +117,7 @@ def test_what_was_handed_out_can_be_restored_after_another_branch() -> None:
 
 
 def test_a_caller_may_change_what_it_reported() -> None:
-    """Plain params are copied at the report and at the hand-out."""
+    """Plain params are copied by the report and by the poll."""
     run = PopulationController([{"h": 0.0}] * 2, WinnerTakeAllGenetic(mutate, 5))
     ids = [worker.generation_id for worker in run.workers]
     params = {"a": 1.0}
@@ -130,7 +130,7 @@ def test_a_caller_may_change_what_it_reported() -> None:
 
 
 def test_a_state_of_plain_numbers_is_restored(tmp_path: pathlib.Path) -> None:
-    """Any tree that a worker reports comes back, with arrays in it or without."""
+    """Any tree that a worker reports is restored, with or without arrays."""
     for log_dir in (None, tmp_path):
         run = PopulationController([{"h": 0.0}], Scripted(), log_dir)
         with run.worker() as worker:
@@ -143,7 +143,7 @@ def test_a_state_of_plain_numbers_is_restored(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_repeated_report_of_dropped_arrays_changes_nothing() -> None:
-    """Delivery may repeat for ever, also what the memory has let go."""
+    """A report may be repeated for ever, also one whose arrays were dropped."""
     run = PopulationController([{"h": 0.0}], Scripted())
     generation_id = run.workers[0].generation_id
     for step in range(1, 6):
@@ -156,7 +156,7 @@ def test_a_repeated_report_of_dropped_arrays_changes_nothing() -> None:
 
 
 def test_turns_count_saves_without_a_value() -> None:
-    """A loop whose values come from elsewhere shares its time all the same."""
+    """A loop whose values come from elsewhere changes slots, too."""
     run = PopulationController([{"h": 0.0}] * 2, FixedSchedule({0: {"h": 0.0}}))
     with run.worker() as worker:
         for _ in range(60):
@@ -167,16 +167,16 @@ def test_turns_count_saves_without_a_value() -> None:
 
 
 def test_a_rolled_back_report_does_not_claim_the_weights() -> None:
-    """A loop that keeps its own weights is not sent back by a report that failed."""
+    """If a report fails, a loop that keeps its own weights is not reset."""
 
     class Failing(Mutator[None]):
         def init(self, view: PopulationView) -> None:
-            """Nothing to remember."""
+            """Remember nothing."""
 
         def update(
             self, state: None, report: Report, view: PopulationView
         ) -> tuple[None, Mapping[int, Branch]]:
-            """Look, then fail on params."""
+            """Look, then raise if there are params."""
             view.graph.resume_point(report.checkpoint)
             if report.checkpoint.params is not None:
                 raise ZeroDivisionError("on purpose")
@@ -201,7 +201,7 @@ def test_a_state_that_could_not_be_read_back_is_refused_at_once() -> None:
 
     class Listed(Mutator[Any]):
         def init(self, view: PopulationView) -> Any:
-            """A list does not say the type of what it holds."""
+            """A bare list does not say the type of its items."""
             return [Hidden(0)]
 
         def update(
@@ -215,12 +215,12 @@ def test_a_state_that_could_not_be_read_back_is_refused_at_once() -> None:
 
 
 def test_closing_ends_a_worker_that_waits() -> None:
-    """Nobody waits for a slot of a run that is closed."""
+    """No worker waits for a slot of a closed run."""
     run = PopulationController([{"h": 0.0}], Scripted())
     holder = run.worker()
 
     def claim() -> None:
-        with contextlib.suppress(JournalError):  # It may come after the end.
+        with contextlib.suppress(JournalError):  # The close may come after the end.
             run.worker()
 
     thread = threading.Thread(target=claim, daemon=True)
@@ -232,7 +232,7 @@ def test_closing_ends_a_worker_that_waits() -> None:
 
 
 def test_reports_of_strangers_leave_no_files(tmp_path: pathlib.Path) -> None:
-    """An unknown generation, whatever it is called, writes nothing anywhere."""
+    """Whatever the unknown generation is called, no file is written."""
     run = PopulationController([{"h": 0.0}], Scripted(), tmp_path / "run")
     for name in ("stranger", "../../outside"):
         run.set_eval(0, name, 1, {"w": np.zeros(2)}, 1.0)
@@ -241,7 +241,7 @@ def test_reports_of_strangers_leave_no_files(tmp_path: pathlib.Path) -> None:
 
 
 def test_an_emptied_journal_beside_params_is_damaged(tmp_path: pathlib.Path) -> None:
-    """A file that was cut to nothing is not taken for a new run."""
+    """A file that was truncated to nothing does not count as a new run."""
     run = PopulationController([{"h": 0.0}], Scripted(), tmp_path)
     run.set_eval(0, run.workers[0].generation_id, 1, {"w": np.zeros(2)}, 1.0)
     run.close()
@@ -261,14 +261,14 @@ def test_an_emptied_journal_beside_params_is_damaged(tmp_path: pathlib.Path) -> 
 def test_arguments_of_another_kind_are_refused(
     change: dict[str, Any], message: str
 ) -> None:
-    """Nobody trains the letters of a word, or a number of workers."""
+    """A string or a number is not a population."""
     arguments: dict[str, Any] = {"initial_population": [{"h": 1.0}], **change}
     with pytest.raises(TypeError, match=message):
         PopulationController(mutator=Scripted(), **arguments)
 
 
 def test_a_schedule_that_cannot_be_stored_is_refused_at_once() -> None:
-    """Not in the middle of the training."""
+    """The constructor refuses it, not a decision in the middle of training."""
     with pytest.raises(TypeError, match="schedule"):
         FixedSchedule({5: {"h": object()}})
 
@@ -278,12 +278,12 @@ def test_a_mutator_cannot_write_into_the_view() -> None:
 
     class Writing(Mutator[None]):
         def init(self, view: PopulationView) -> None:
-            """Nothing to remember."""
+            """Remember nothing."""
 
         def update(
             self, state: None, report: Report, view: PopulationView
         ) -> tuple[None, Mapping[int, Branch]]:
-            """Try to write."""
+            """Try to write into the view."""
             view.scores[0] = 0.0
             return None, {}
 

@@ -1,4 +1,4 @@
-"""Under a synchronous mutator nobody's timing changes a run.
+"""Under a synchronous mutator timing does not change a run.
 
 The workers are scheduled by seeded random numbers, in one thread; nothing waits.
 """
@@ -59,14 +59,14 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 def run(make: Make) -> PopulationController:
-    """A run that ends at some step."""
+    """A run that ends at a given step."""
     size = 8 if isinstance(make(), MultiFrequencyPBT) else SIZE
     starts = [1.0 + worker_id for worker_id in range(size)]
     return PopulationController(starts, make(), stop=Stop(steps=STEPS))
 
 
 class RawLoop:
-    """A loop around the two calls; it may report late and twice, the value after all.
+    """A loop of the two calls; it may report late and twice, but finally every value.
 
     Args:
         controller: The run.
@@ -87,7 +87,7 @@ class RawLoop:
         self._owed: list[tuple[Any, ...]] = []
 
     def advance(self) -> bool:
-        """Say what is owed, or train a step; False while it waits."""
+        """Send a late report, or train a step; False while it waits."""
         if self._owed:
             self._say(self._owed.pop())
             return True
@@ -117,7 +117,7 @@ class RawLoop:
 
 
 def by_raw_loops(make: Make, order: int) -> PopulationController:
-    """Each slot has a loop of its own; whose turn it is, is drawn."""
+    """Each slot has its own loop; the next loop is drawn at random."""
     choose = random.Random(order)
     controller = run(make)
     loops = [RawLoop(controller, w, choose) for w in range(len(controller.workers))]
@@ -129,7 +129,7 @@ def by_raw_loops(make: Make, order: int) -> PopulationController:
 
 
 def by_workers(make: Make, order: int) -> PopulationController:
-    """Some workers take the slots in turns; whose turn it is, is drawn.
+    """Some workers take the slots in turns; the next worker is drawn at random.
 
     None polls while that would block, as the others are in the same thread. Now and
     then one goes and another comes.
@@ -169,7 +169,7 @@ def in_order(make: Make) -> PopulationController:
 
 
 def content(controller: PopulationController) -> Iterator[tuple[Any, ...]]:
-    """All checkpoints and branches, in an order that no timing changes."""
+    """All checkpoints and branches, in an order that does not depend on timing."""
     return iter(sorted(told(controller), key=lambda checkpoint: checkpoint[:2]))
 
 
@@ -178,7 +178,7 @@ def content(controller: PopulationController) -> Iterator[tuple[Any, ...]]:
 def test_workers_in_another_order_make_the_same_run(
     make: Make, drive: Callable[[Make, int], PopulationController], order: int
 ) -> None:
-    """The same checkpoints with the same branches, whoever was first, and twice."""
+    """The same checkpoints with the same branches, in any order, and twice."""
     expected, found = in_order(make), drive(make, order)
     assert list(content(found)) == list(content(expected))
     branches = len(found.graph) - len(found.workers)
@@ -188,6 +188,6 @@ def test_workers_in_another_order_make_the_same_run(
 
 
 def test_the_orders_are_different_ones(make: Make) -> None:
-    """The test above would not notice otherwise."""
+    """Otherwise the test above would prove nothing."""
     orders = {tuple(c[:2] for c in told(by_raw_loops(make, order))) for order in ORDERS}
     assert len(orders) == len(ORDERS)

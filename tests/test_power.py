@@ -61,7 +61,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def syncs(
     log_dir: pathlib.Path, durability: str, shim: pathlib.Path
 ) -> tuple[list[list[int]], int]:
-    """For each report the syncs of the log and of the database; and the decisions."""
+    """The syncs of the log and of the database for each report; and the decisions."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD, log_dir, durability, shim],
         cwd=ROOT,
@@ -78,7 +78,7 @@ def syncs(
 def test_a_report_is_on_the_disk_before_it_is_acknowledged(
     tmp_path: pathlib.Path, shim: pathlib.Path
 ) -> None:
-    """With durability="power" each commit, decisions included, is synced first."""
+    """With durability="power" each commit, with its decisions, is synced first."""
     counts, decisions = syncs(tmp_path, "power", shim)
     assert len(counts) == REPORTS
     assert decisions > 3
@@ -88,7 +88,7 @@ def test_a_report_is_on_the_disk_before_it_is_acknowledged(
 def test_a_report_waits_for_no_disk_unless_that_is_wanted(
     tmp_path: pathlib.Path, shim: pathlib.Path
 ) -> None:
-    """With "process" nothing is synced: the other test does see the difference."""
+    """With "process" there is no sync: so the other test sees a difference."""
     counts, decisions = syncs(tmp_path, "process", shim)
     assert decisions > 3
     assert counts == [[0, 0]] * REPORTS
@@ -98,7 +98,7 @@ def test_a_report_waits_for_no_disk_unless_that_is_wanted(
 def test_what_is_missing_fails_in_ci(
     ci: str, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A promise is not to go untested there without anybody's notice."""
+    """In CI a test that cannot run fails instead of being skipped."""
     monkeypatch.setenv("CI", ci)
     found: Any = pytest.fail.Exception if ci else pytest.skip.Exception
     with pytest.raises(found, match="a compiler") as caught:

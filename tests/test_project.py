@@ -1,4 +1,4 @@
-"""The project's own files: what a fresh machine is told, and what is shipped."""
+"""The project's own files: messages on a fresh machine, and the wheel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make(tmp_path: pathlib.Path, python: str) -> subprocess.CompletedProcess[str
 
 
 def script(path: pathlib.Path, body: str) -> str:
-    """A stand-in for a Python that lacks something."""
+    """A replacement for a Python that lacks something."""
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
     return str(path)
@@ -54,7 +54,7 @@ class TestMakefile:
         assert not (tmp_path / ".venv").exists()
 
     def test_with_an_old_python(self, tmp_path: pathlib.Path) -> None:
-        """An old one is named with its version."""
+        """An old Python is named with its version."""
         old = script(
             tmp_path / "python3", 'case "$2" in *print*) echo 3.9;; *) exit 1;; esac'
         )
@@ -87,7 +87,7 @@ def test_the_changelog_knows_the_version() -> None:
 
 
 def test_what_the_tests_need_has_a_floor() -> None:
-    """The oldest lane installs these; what has none comes in its newest one."""
+    """The oldest lane installs these; a package without one gets its newest version."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = setup["options.extras_require"]

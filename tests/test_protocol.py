@@ -1,4 +1,4 @@
-"""Each row of the protocol's table: what a poll brings, what a report changes."""
+"""Each row of the protocol's table: what a poll returns, what a report changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(mutator: Scripted | None = None, size: int = 2) -> PopulationController:
 
 
 def superseded(back_to: int | None = None) -> tuple[PopulationController, str]:
-    """A run whose worker 0 reported at 5 and 10 and was branched; its old id."""
+    """A run whose worker 0 reported at 5 and 10 and was branched, with its old id."""
     mutator = Scripted(branch_at(10, {"lr": 9}, back_to=back_to))
     controller = run(mutator)
     first = generation(controller)
@@ -47,7 +47,7 @@ def superseded(back_to: int | None = None) -> tuple[PopulationController, str]:
 
 
 def asked(controller: PopulationController) -> list[tuple[int, int]]:
-    """What the run's mutator was asked about."""
+    """The reports about which the run's mutator was asked."""
     mutator = probe.mutator(controller)
     assert isinstance(mutator, Scripted)
     return mutator.asked
@@ -58,7 +58,7 @@ def asked(controller: PopulationController) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_a_worker_that_begins_is_given_its_slot(nothing: str | None) -> None:
-    """None and the empty string both say that nothing is being trained yet."""
+    """None and the empty string both say that the worker trains nothing yet."""
     controller = run()
     found = poll(controller, 1, nothing)
     assert found is not None
@@ -67,7 +67,7 @@ def test_a_worker_that_begins_is_given_its_slot(nothing: str | None) -> None:
 
 
 def test_a_worker_that_comes_back_goes_on_from_its_newest_report() -> None:
-    """No generation is opened where nothing lies between."""
+    """No generation begins if nothing was trained in between."""
     controller = run()
     first = generation(controller)
     controller.set_eval(0, first, 5, "at 5", 1.0)
@@ -77,7 +77,7 @@ def test_a_worker_that_comes_back_goes_on_from_its_newest_report() -> None:
 
 
 def test_a_worker_that_comes_back_after_unsaved_reports_goes_on_from_a_save() -> None:
-    """Fresh or old weights are never trained as if they had come further."""
+    """Fresh or old weights are never trained as if they were at a later step."""
     controller = run()
     first = generation(controller)
     controller.set_eval(0, first, 5, "at 5", 1.0)
@@ -89,7 +89,7 @@ def test_a_worker_that_comes_back_after_unsaved_reports_goes_on_from_a_save() ->
 
 
 def test_a_worker_that_comes_back_after_divergence_goes_on_from_before() -> None:
-    """NaN is not trained on."""
+    """A state with NaN is not trained further."""
     controller = run()
     first = generation(controller)
     controller.set_eval(0, first, 5, "at 5", 1.0)
@@ -99,7 +99,7 @@ def test_a_worker_that_comes_back_after_divergence_goes_on_from_before() -> None
 
 
 def test_coming_back_twice_opens_one_generation() -> None:
-    """A poll without a generation is safe to repeat."""
+    """A poll without a generation can be repeated."""
     controller = run()
     controller.set_eval(0, generation(controller), 5, "at 5", 1.0)
     controller.set_eval(0, generation(controller), 9, None, 0.5)
@@ -110,7 +110,7 @@ def test_coming_back_twice_opens_one_generation() -> None:
 
 
 def test_coming_back_twice_to_a_branch_from_fresh_weights_opens_no_generation() -> None:
-    """A branch whose donor had saved nothing begins afresh, once."""
+    """A branch whose donor had saved nothing begins with fresh weights, once."""
     mutator = Scripted(branch_at(5, {"lr": 9}))
     controller = run(mutator)
     controller.worker(0).release()
@@ -125,7 +125,7 @@ def test_coming_back_twice_to_a_branch_from_fresh_weights_opens_no_generation() 
 def test_an_unknown_generation_is_given_the_slot_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A worker of another run is told its work."""
+    """A worker of another run gets the slot's work."""
     caplog.set_level(logging.DEBUG, "population")
     controller = run()
     for _ in range(3):
@@ -137,7 +137,7 @@ def test_an_unknown_generation_is_given_the_slot_and_logged_once(
 
 
 def test_a_worker_that_was_branched_is_given_its_new_work() -> None:
-    """What it trained meanwhile is not kept: nothing could go on from it."""
+    """What it trained in between is dropped: no slot could continue from it."""
     controller, first = superseded()
     found = poll(controller, 0, first, 12, "at 12")
     assert found is not None
@@ -147,7 +147,7 @@ def test_a_worker_that_was_branched_is_given_its_new_work() -> None:
 
 
 def test_coming_back_to_a_superseded_generation_follows_the_resume_point() -> None:
-    """As for a worker that has just begun."""
+    """It works as for a worker that has just begun."""
     controller, first = superseded()
     second = generation(controller)
     controller.set_eval(0, second, 14, None, 0.1)
@@ -162,7 +162,7 @@ def test_coming_back_to_a_superseded_generation_follows_the_resume_point() -> No
 def test_a_poll_of_a_superseded_generation_records_nothing(
     worker_id: int, params: Any
 ) -> None:
-    """Whatever params it brings: nothing could ever go on from them."""
+    """The params in the poll are dropped: no slot could continue from them."""
     controller, first = superseded()
     before = content(controller)
     assert poll(controller, worker_id, first, 12, params) is not None
@@ -170,7 +170,7 @@ def test_a_poll_of_a_superseded_generation_records_nothing(
 
 
 def test_a_worker_on_its_generation_carries_on() -> None:
-    """The usual answer is None, and nothing is written."""
+    """The usual result is None, and nothing is written."""
     controller = run()
     first = generation(controller)
     before = everything(controller)
@@ -182,7 +182,7 @@ def test_a_worker_on_its_generation_carries_on() -> None:
 
 
 def test_a_report_moves_the_slot_forward() -> None:
-    """The parent is the checkpoint before, and the mutator is asked."""
+    """The parent is the last checkpoint, and the mutator is asked."""
     controller = run()
     first = generation(controller)
     controller.set_eval(0, first, 5, "at 5", 2.0, {"acc": (0.5,)})
@@ -224,7 +224,7 @@ def test_a_root_without_a_value_asks_nobody() -> None:
 
 
 def test_an_older_step_is_recorded_between_and_the_slot_does_not_move() -> None:
-    """Its parent is the next lower step; what came later keeps its parent."""
+    """Its parent is the next lower step; a later checkpoint keeps its parent."""
     controller = run()
     first = generation(controller)
     controller.set_eval(0, first, 5, "at 5", 2.0)
@@ -237,7 +237,7 @@ def test_an_older_step_is_recorded_between_and_the_slot_does_not_move() -> None:
 
 
 def test_an_older_step_without_a_value_asks_nobody() -> None:
-    """Only what brings a value can change a decision."""
+    """Only a report with a value can change a decision."""
     controller = run()
     first = generation(controller)
     controller.set_eval(0, first, 10, "at 10", 1.0)
@@ -248,7 +248,7 @@ def test_an_older_step_without_a_value_asks_nobody() -> None:
 
 @pytest.mark.parametrize("value", [1.5, math.nan, math.inf, None])
 def test_the_same_report_again_changes_nothing(value: float | None) -> None:
-    """At-least-once delivery is safe."""
+    """Reports may be delivered more than once."""
     controller = run()
     report = (0, generation(controller), 5, "at 5", value, {"x": math.nan})
     controller.set_eval(*report)
@@ -274,7 +274,7 @@ def test_the_same_report_with_arrays_again_changes_nothing() -> None:
 def test_another_report_of_the_same_step_is_ignored_and_logged_once(
     params: str, value: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Params and value are each set once."""
+    """Params and value are each recorded once."""
     caplog.set_level(logging.DEBUG, "population")
     controller = run()
     first = generation(controller)
@@ -306,7 +306,7 @@ def test_a_late_value_joins_its_checkpoint_and_decides() -> None:
     controller = run(Scripted(branch_at(5, {"lr": 9})))
     first = generation(controller)
     controller.set_eval(0, first, 5, "at 5", None)
-    assert generation(controller) != first  # asked about the report without a value
+    assert generation(controller) != first  # Asked by the report with no value.
     second = generation(controller)
     controller.set_eval(0, second, 8, "at 8", None, {"from": "loop"})
     controller.set_eval(0, second, 8, None, 0.5, {"from": "judge"})
@@ -319,7 +319,7 @@ def test_a_late_value_joins_its_checkpoint_and_decides() -> None:
 
 
 def test_a_round_is_closed_by_late_values() -> None:
-    """Two loops save, one judge reports; the better one's params go to both."""
+    """Two loops save, another process evaluates; both get the better one's params."""
     mutator = WinnerTakeAllGenetic(lambda meta: meta, steps_per_exploit=5)
     controller = PopulationController([{"lr": 0}, {"lr": 1}], mutator)
     before = [generation(controller, i) for i in (0, 1)]
@@ -332,7 +332,7 @@ def test_a_round_is_closed_by_late_values() -> None:
 
 
 def test_late_params_are_news_if_a_decision_may_rest_on_them() -> None:
-    """A value that came first is completed by the save; else a barrier stays open."""
+    """The save completes a value that came first; otherwise a barrier stays open."""
     controller = run()
     first = generation(controller)
     controller.set_eval(0, first, 5, None, 1.0)
@@ -350,7 +350,7 @@ def test_late_params_are_news_if_a_decision_may_rest_on_them() -> None:
 
 
 def test_a_barrier_closes_when_the_last_params_arrive() -> None:
-    """Reported after the value, as an evaluation that is quicker than a save."""
+    """They come after the value, if an evaluation is quicker than a save."""
     mutator = PopulationBasedTraining(lambda h: h + 1, 1, synchronous=True)
     controller = PopulationController([1.0, 2.0], mutator)
     first, second = generation(controller, 0), generation(controller, 1)
@@ -365,7 +365,7 @@ def test_a_barrier_closes_when_the_last_params_arrive() -> None:
 def test_metrics_of_a_save_and_of_its_late_value_are_as_the_journal_says(
     late_metrics: Any,
 ) -> None:
-    """What the slot shows now is what it will show after a restart."""
+    """The slot shows now what it will show after a restart."""
     controller = run()
     first = generation(controller)
     controller.set_eval(0, first, 5, "at 5", None, {"loop": 1})
@@ -374,7 +374,7 @@ def test_metrics_of_a_save_and_of_its_late_value_are_as_the_journal_says(
 
 
 def test_a_report_without_a_value_asks_but_closes_no_barrier() -> None:
-    """It may tell a mutator that a worker lives; it is no evaluation."""
+    """It may show a mutator that a worker is alive; it is not an evaluation."""
     mutator = WinnerTakeAllGenetic(lambda meta: meta, steps_per_exploit=5)
     controller = PopulationController([{}], mutator)
     first = generation(controller)
@@ -393,7 +393,7 @@ def test_a_report_without_a_value_asks_but_closes_no_barrier() -> None:
 def test_a_superseded_generation_grows_a_side_branch_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The slot stays where it is and nobody decides on it."""
+    """The slot does not move, and the mutator is not asked."""
     caplog.set_level(logging.DEBUG, "population")
     controller, first = superseded()
     slot = controller.workers[0]
@@ -407,7 +407,7 @@ def test_a_superseded_generation_grows_a_side_branch_logged_once(
 
 
 def test_a_side_branch_may_hold_the_best() -> None:
-    """What was reached counts, wherever it was reached."""
+    """A value counts, whichever generation reached it."""
     controller, first = superseded()
     controller.set_eval(0, first, 12, "at 12", 0.01)
     best = controller.best()
@@ -419,14 +419,14 @@ def test_a_side_branch_may_hold_the_best() -> None:
 def test_a_late_value_of_a_superseded_generation_decides_on_the_lineage_only(
     step: int, decides: bool
 ) -> None:
-    """Before the branch it lies on the slot's lineage, after it on a side branch."""
+    """Before the branch it is on the slot's lineage, after it on a side branch."""
     controller, first = superseded(back_to=5)
     controller.set_eval(0, first, step, None, 0.1)
     assert asked(controller) == ([(0, step)] if decides else [])
 
 
 def test_a_value_for_the_donor_decides() -> None:
-    """A branch from what was not yet evaluated: its value comes later."""
+    """A branch from a checkpoint without a value: the value comes later."""
     mutator = Scripted(branch_at(10, {"lr": 9}))
     controller = run(mutator)
     first = generation(controller)
@@ -454,7 +454,7 @@ def test_another_workers_checkpoint_may_be_given_a_value(
 def test_arrays_for_another_workers_checkpoint_are_not_left_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What was saved for a report that does not take it is removed again."""
+    """A save for a report that does not use it is removed again."""
     removed: list[str] = []
 
     class Store:
@@ -512,7 +512,7 @@ def test_an_empty_generation_id_is_an_unknown_one() -> None:
     assert everything(controller) == before
 
 
-# What goes wrong.
+# Errors.
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -545,7 +545,7 @@ def test_when_the_mutator_raises_everything_is_rolled_back(
 
 
 def test_when_mutate_fn_raises_no_branch_of_the_round_is_left() -> None:
-    """Not even of the slots that were mutated already."""
+    """This includes the slots that were already mutated."""
     calls: list[Any] = []
 
     def mutate(meta_params: Any) -> Any:
@@ -590,7 +590,7 @@ def test_what_a_mutator_may_not_return_is_refused_and_rolled_back(
 def test_divergence_is_one_warning_for_a_generation(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A member that diverged and goes on as it is does not fill the log."""
+    """A member that diverged and continues does not fill the log."""
     controller = run()
     first = generation(controller)
     for step in range(1, 20):
@@ -600,7 +600,7 @@ def test_divergence_is_one_warning_for_a_generation(
 
 
 def test_fresh_params_are_a_branch_from_nothing() -> None:
-    """A branch without a parent begins at step 0 as a root of its own."""
+    """A branch without a parent begins at step 0 as a root."""
     controller = run(Scripted(lambda report, view: {0: Branch(None, {"lr": 5})}))
     controller.set_eval(0, generation(controller), 5, "p", 1.0)
     assert work(controller)[:4] == (None, {"lr": 5}, generation(controller), 0)
@@ -608,14 +608,14 @@ def test_fresh_params_are_a_branch_from_nothing() -> None:
 
 
 def test_a_start_hands_out_its_params_at_its_step() -> None:
-    """Trained weights go on where they are."""
+    """Trained weights continue at their step."""
     start = Start({"lr": 3}, params="trained", step=40)
     controller = PopulationController([start], Scripted())
     assert work(controller)[:4] == ("trained", {"lr": 3}, generation(controller), 40)
 
 
 def test_the_order_of_late_and_repeated_reports_does_not_matter() -> None:
-    """Whatever comes when, and how often: the same checkpoints with the same values."""
+    """In any order, and with repetitions, the checkpoints have the same values."""
     reports: list[tuple[int, str | None, float | None]] = []
     for step in range(1, 9):
         reports += [(step, f"at {step}", None), (step, None, float(step))]
@@ -637,7 +637,7 @@ def test_the_order_of_late_and_repeated_reports_does_not_matter() -> None:
 
 
 def test_a_late_value_of_the_donor_does_not_hide_that_of_the_branch() -> None:
-    """Of two values at one step on a lineage, the one further down it is the newest."""
+    """Of two values at one step on a lineage, the one of the later branch is newer."""
     mutator = Scripted(branch_at(5, {"lr": 9}))
     controller = run(mutator)
     first = generation(controller)
@@ -653,7 +653,7 @@ def test_a_late_value_of_the_donor_does_not_hide_that_of_the_branch() -> None:
 def test_what_is_kept_in_memory_is_what_the_journal_says(
     seed: int, saves: float
 ) -> None:
-    """After any reports, in any order, reading everything anew changes nothing."""
+    """After any reports, in any order, reading the journal again changes nothing."""
     choose = random.Random(seed)
     controller = run(random_branch(choose))
     for count in range(60):
@@ -672,7 +672,7 @@ def test_what_is_kept_in_memory_is_what_the_journal_says(
 
 
 def test_arrays_need_a_place(tmp_path: pathlib.Path) -> None:
-    """Without a folder or a store only plain values can be kept; the error says so."""
+    """Without a folder or a store only plain values are kept; the error says so."""
     journal = SqliteJournal(tmp_path / "journal.sqlite")
     controller = PopulationController([1.0], Scripted(), journal=journal)
     first = generation(controller)

@@ -24,7 +24,7 @@ def test_an_interval_is_students() -> None:
 
 
 def test_an_interval_holds_the_truth_nineteen_times_of_twenty() -> None:
-    """Also of five samples only."""
+    """This holds for only five samples, too."""
     rng = np.random.default_rng(0)
     found = [interval(rng.normal(1.0, 3.0, 5).tolist()) for _ in range(2000)]
     share = np.mean([low <= 1.0 <= high for _, low, high in found])
@@ -33,13 +33,13 @@ def test_an_interval_holds_the_truth_nineteen_times_of_twenty() -> None:
 
 @pytest.mark.parametrize("samples", [[], [1.0], [1.0, math.nan], [1.0, math.inf]])
 def test_no_interval_without_two_finite_samples(samples: list[float]) -> None:
-    """A diverged repetition must not be left out in silence."""
+    """A diverged repetition must not be left out without an error."""
     with pytest.raises(ValueError, match="two or more finite samples"):
         interval(samples)
 
 
 def test_differences_are_taken_within_a_repetition() -> None:
-    """What both arms of a seed have in common cancels out."""
+    """The common part of both arms of a seed cancels out."""
     assert differences([3.0, 13.0], [2.0, 12.0]) == [1.0, 1.0]
     with pytest.raises(ValueError, match="zip"):
         differences([1.0], [1.0, 2.0])
@@ -75,7 +75,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_both_arms_and_their_difference_are_measured(result: dict[str, Any]) -> None:
-    """In three sections, the figures being those of the outcomes of each seed."""
+    """There are three sections, with the figures of the outcomes of each seed."""
     figures = {(f["section"], f["what"]): f["value"]["mean"] for f in result["figures"]}
     sections = {"Validation loss", "Test error", "Test cross entropy"}
     assert {section for section, _ in figures} == sections
@@ -89,7 +89,7 @@ def test_both_arms_and_their_difference_are_measured(result: dict[str, Any]) -> 
 
 
 def test_the_arms_of_a_seed_begin_alike(result: dict[str, Any]) -> None:
-    """After a first report at which nobody has branched yet, only decisions differ."""
+    """Their first report, before any branch, is equal; only decisions differ."""
     assert result["seed"] == "0 to 1"
     first, second = (
         [

@@ -1,4 +1,4 @@
-"""The quick start of the seed's documents runs, its import re-rooted."""
+"""The quick start of the seed's documents runs, with another import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from population.mutators import winner_take_all_genetic
 # First we define how we want the population to be mutated.
 # Let's just randomly perturb it.
 def mutate_fn(hparams: dict[str, float]) -> dict[str, float]:
-    """The seed's impure mutation, drawing from NumPy's global state."""
+    """The seed's impure mutation, with NumPy's global random state."""
     return {"log_lr": hparams["log_lr"] + np.random.normal() * 0.1}
 
 
@@ -28,7 +28,7 @@ def init_params() -> Any:
 
 
 def loss_fn(params: Any) -> Any:
-    """A bowl."""
+    """A parabola."""
     return jnp.sum((params["w"] - 1.0) ** 2)
 
 
@@ -50,7 +50,7 @@ def loop(
     train_step: Callable[[Any, Any], Any],
     steps: int,
 ) -> list[float]:
-    """The seed's loop, the workers taking turns; gives the last losses."""
+    """The seed's loop, in which the workers take turns; returns the last losses."""
     # Now, on each worker, we train a model.
     workers: list[tuple[str, Any, Any, int]] = [("", None, None, 0)] * 2
     losses = [float("inf")] * 2
@@ -110,7 +110,7 @@ def test_the_seeds_quick_start_trains_a_population(
 
 
 def test_the_quick_start_goes_on_where_it_was_killed(tmp_path: pathlib.Path) -> None:
-    """An impure mutation is not run again: what was decided stays decided."""
+    """An impure mutation is not called again: its decision is recorded."""
     np.random.seed(0)
     seen = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""A run that one may read but not write can be looked at, replayed and forked."""
+"""A run that a user can only read can be opened, replayed and forked."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ if kind == "run":
 
 
 def shrink(meta_params: float) -> float:
-    """A little less."""
+    """Make the number a little smaller."""
     return 0.9 * meta_params
 
 
@@ -81,7 +81,7 @@ def opened(log_dir: Any, steps: int = 60) -> PopulationController:
 
 
 def train(worker: Any, steps: int) -> None:
-    """Train until there are so many steps."""
+    """Train up to a step."""
     weights = np.zeros(1)
     while worker.running and worker.step < steps:
         if worker.poll():
@@ -94,7 +94,7 @@ def train(worker: Any, steps: int) -> None:
 
 @pytest.fixture
 def public() -> Iterator[pathlib.Path]:
-    """A folder that every user can reach."""
+    """A folder that all users can reach."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
@@ -106,13 +106,13 @@ def public() -> Iterator[pathlib.Path]:
 
 
 def protect(folder: pathlib.Path) -> None:
-    """Let everybody read it, and nobody write."""
+    """Let all users read it, and none write."""
     for place in (folder, *folder.rglob("*")):
         place.chmod(0o555 if place.is_dir() else 0o444)
 
 
 def content(folder: pathlib.Path) -> dict[str, bytes]:
-    """All files, by a digest of what is in them."""
+    """All files, as a digest of their content."""
     return {
         str(file): hashlib.sha256(file.read_bytes()).digest()
         for file in folder.rglob("*")
@@ -121,7 +121,7 @@ def content(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def look(folder: pathlib.Path, kind: str = "run") -> str:
-    """What a user sees who may not write there; nothing there has changed."""
+    """What a user without write access sees; nothing there has changed."""
     protect(folder)
     before = content(folder)
     scratch = folder.parent / "theirs"
@@ -147,7 +147,7 @@ def trained(folder: pathlib.Path) -> PopulationController:
 
 
 def seen(controller: PopulationController) -> str:
-    """What the other user is to see of a run."""
+    """What the other user should see of a run."""
     best = controller.best()
     assert best is not None
     weights = controller.load(best)["w"].tolist()
@@ -168,7 +168,7 @@ def seen(controller: PopulationController) -> str:
 
 
 def test_a_finished_run_of_another_user(public: pathlib.Path) -> None:
-    """It is read where it lies; to train on, one is told what to do."""
+    """It is read in place; to train it raises, and says what to do."""
     controller = trained(public / "run")
     expected = seen(controller)
     controller.close()
@@ -176,7 +176,7 @@ def test_a_finished_run_of_another_user(public: pathlib.Path) -> None:
 
 
 def test_a_run_of_another_user_that_goes_on(public: pathlib.Path) -> None:
-    """What is in its log is seen."""
+    """The content of its log is visible."""
     controller = trained(public / "run")
     expected = seen(controller)
     assert (public / "run" / "journal.sqlite-wal").stat().st_size
@@ -185,7 +185,7 @@ def test_a_run_of_another_user_that_goes_on(public: pathlib.Path) -> None:
 
 
 def test_whoever_looks_sees_what_is_reported_meanwhile(tmp_path: pathlib.Path) -> None:
-    """Also of a run that is so young that all of it is in the log."""
+    """This holds also for a new run that is only in the log."""
     controller = opened(tmp_path)
     journal = SqliteJournal(tmp_path / "journal.sqlite", look=True)
     assert journal.read_only
@@ -202,7 +202,7 @@ def test_whoever_looks_sees_what_is_reported_meanwhile(tmp_path: pathlib.Path) -
 def test_a_run_that_goes_on_after_it_was_opened_to_look_says_so(
     tmp_path: pathlib.Path,
 ) -> None:
-    """A finished one is read as a file that does not change; then it changes."""
+    """A finished run is read as a file that does not change; then it changes."""
     trained(tmp_path).close()
     journal = SqliteJournal(tmp_path / "journal.sqlite", look=True)
     assert probe.tail_of(journal).row > 0
@@ -219,7 +219,7 @@ def test_a_run_that_goes_on_after_it_was_opened_to_look_says_so(
 def test_an_archived_run_that_was_killed(
     with_shared_memory: bool, public: pathlib.Path
 ) -> None:
-    """Its log is part of it, with or without the file that SQLite keeps beside it."""
+    """Its log is part of it, with or without the `-shm` file."""
     controller = trained(public / "open")
     expected = seen(controller)
     shutil.copytree(public / "open", public / "run")
@@ -234,7 +234,7 @@ def test_an_archived_run_that_was_killed(
 def test_a_run_of_an_older_format_that_must_not_be_changed(
     name: str, public: pathlib.Path
 ) -> None:
-    """A private copy is brought up to the present format."""
+    """A temporary copy is upgraded to the present format."""
     shutil.copytree(DATA / name, public / "run")
     lines = look(public / "run", "older").splitlines()
     assert lines[0].startswith("best ")
@@ -242,7 +242,7 @@ def test_a_run_of_an_older_format_that_must_not_be_changed(
 
 
 def test_a_folder_without_a_run_is_refused(public: pathlib.Path) -> None:
-    """Whoever may not write cannot begin one."""
+    """A user without write access cannot begin one."""
     (public / "run").mkdir()
     (public / "run" / "journal.sqlite").touch()
     protect(public / "run")
@@ -258,7 +258,7 @@ def test_a_folder_without_a_run_is_refused(public: pathlib.Path) -> None:
 
 
 def test_a_writable_run_is_not_opened_to_look(tmp_path: pathlib.Path) -> None:
-    """Only what the system forbids is not done."""
+    """Only what the system forbids is refused."""
     trained(tmp_path).close()
     assert not sqlite_file.is_protected(tmp_path / "journal.sqlite")
     assert not sqlite_file.is_protected(tmp_path / "nothing")

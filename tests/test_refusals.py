@@ -1,4 +1,4 @@
-"""What no journal can keep is refused by name, with what to do instead."""
+"""What no journal can store is refused by name, with advice."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MA: Any = np.ma  # Older releases of NumPy do not declare its types.
 
 @dataclasses.dataclass
 class Node:
-    """A record that may hold another one."""
+    """A record that may contain another one."""
 
     below: Node | None = None
 
 
 def nested(wrap: Callable[[Any], Any], depth: int, leaf: Any = 0) -> Any:
-    """A leaf within so many containers."""
+    """A leaf within this many containers."""
     tree = leaf
     for _ in range(depth):
         tree = wrap(tree)
@@ -57,7 +57,7 @@ MAKES |= KEYS
 
 
 def at_depth(frames: int, call: Callable[[], Any]) -> Any:
-    """What a call gives that is made from so deep a stack."""
+    """The result of a call from this deep in the stack."""
     frame, count = sys._getframe(), 0
     while frame is not None:
         frame, count = frame.f_back, count + 1  # type: ignore[assignment]
@@ -70,7 +70,7 @@ def _down(frames: int, call: Callable[[], Any]) -> Any:
 
 @pytest.mark.parametrize("name", MAKES)
 def test_what_is_accepted_comes_back_wherever_it_is_read(name: str) -> None:
-    """The deepest tree, encoded and decoded 500 frames deep, with Python's limit."""
+    """The deepest tree is encoded and decoded 500 frames deep, with Python's limit."""
     tree = MAKES[name](DEEPEST)
     like = Node if name == "record" else None
 
@@ -91,9 +91,9 @@ def test_what_is_accepted_comes_back_wherever_it_is_read(name: str) -> None:
 @pytest.mark.parametrize("name", MAKES)
 @pytest.mark.parametrize("depth", [DEEPEST + 1, 5 * DEEPEST, 100_000])
 def test_a_deeper_tree_is_refused_by_its_place(name: str, depth: int) -> None:
-    """With the limit, whatever the depth, and in a line that can be read."""
+    """The message has the limit, for any depth, in a readable line."""
     if name in KEYS:
-        depth = min(depth, 5000)  # Python itself fails on a key that is much deeper.
+        depth = min(depth, 5000)  # Python itself fails for a key that is much deeper.
     tree = MAKES[name](depth)
     with pytest.raises(TypeError, match=r"state.* nested too deeply.*100") as raised:
         codec.encode(tree, "state", records=True)
@@ -104,7 +104,7 @@ def test_a_deeper_tree_is_refused_by_its_place(name: str, depth: int) -> None:
 
 
 def itself() -> list[Any]:
-    """Containers that hold themselves."""
+    """Containers that contain themselves."""
     alone: list[Any] = []
     alone.append(alone)
     table: dict[str, Any] = {}
@@ -118,13 +118,13 @@ def itself() -> list[Any]:
 
 @pytest.mark.parametrize("tree", itself(), ids=["list", "dict", "array", "record"])
 def test_a_container_within_itself_is_refused(tree: Any) -> None:
-    """There is no end to it; the error says so instead of running into Python's."""
+    """The error says so, before Python's recursion limit is reached."""
     with pytest.raises(TypeError, match="none within itself"):
         codec.encode(tree, "state", records=True)
 
 
 def test_params_that_are_too_deep_are_refused_before_jax_fails() -> None:
-    """JAX answers such trees with an internal error; a store says what is wrong."""
+    """JAX fails with an internal error for such trees; a store says what is wrong."""
     store = MemoryParams()
     for tree in (nested(WRAPS["list"], 100_000), itself()[0], itself()[1]):
         with pytest.raises(TypeError, match=r"params.* nested too deeply"):
@@ -134,7 +134,7 @@ def test_params_that_are_too_deep_are_refused_before_jax_fails() -> None:
 
 
 def test_an_older_text_that_is_deeper_is_read_as_far_as_python_can() -> None:
-    """Nothing that an earlier version wrote is lost; beyond that it is damage."""
+    """Trees of earlier versions are read; what Python cannot read is damage."""
     assert codec.decode("[" * 200 + "]" * 200) == nested(WRAPS["list"], 199, [])
     for opened, closed in (("[", "]"), ('{"!tuple":[', "]}"), ('{"a":', "}")):
         text = opened * 100_000 + "1" + closed * 100_000
@@ -173,7 +173,7 @@ LOSSY = [
 def test_arrays_that_would_lose_their_meaning_are_refused(
     array: Any, advice: str
 ) -> None:
-    """A mask, a unit or field names never vanish silently, wherever they stand."""
+    """A mask, a unit or field names are never lost without an error."""
     with pytest.raises(TypeError, match=rf"metrics\['a'\].*{advice}"):
         codec.encode({"a": array}, "metrics")
     with pytest.raises(TypeError, match=rf"params\['a'\].*{advice}"):
@@ -189,7 +189,7 @@ def test_arrays_that_would_lose_their_meaning_are_refused(
     "name", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4"]
 )
 def test_small_numbers_are_numbers(name: str) -> None:
-    """NumPy calls their kind `V`, as it does that of structured ones."""
+    """NumPy calls their kind `V`, like that of structured ones."""
     for one in (getattr(ml_dtypes, name)(1), getattr(jnp, name)(1)):
         assert codec.decode(codec.encode([one])) == [1]
         assert codec.number(one) == 1.0
@@ -198,7 +198,7 @@ def test_small_numbers_are_numbers(name: str) -> None:
 def test_an_int_with_too_many_digits_is_named_by_its_place(
     tmp_path: Any,
 ) -> None:
-    """Python refuses to write it; the message says where it is and what to do."""
+    """Python refuses to write it; the message has the path and says what to do."""
     long = 10**5000
     for tree, place in (
         (long, "state"),
@@ -224,13 +224,13 @@ def test_an_int_with_too_many_digits_is_named_by_its_place(
     [Ref("g", 1.5), Ref(1, 1), Ref("g", [1]), Saved(3), Saved(None)],  # type: ignore[arg-type]
 )
 def test_records_that_would_not_come_back_are_refused(tree: Any) -> None:
-    """What decoding would call damage is never written."""
+    """A text that cannot be decoded is never written."""
     with pytest.raises(TypeError, match=r"state\[0\] must be a (Ref|Saved) of"):
         codec.encode([tree], "state")
 
 
 def test_a_refusal_survives_a_value_that_cannot_be_printed() -> None:
-    """The message is there whatever the value's own `__repr__` does."""
+    """The message does not depend on the value's `__repr__`."""
 
     class Broken:
         def __repr__(self) -> str:
@@ -244,7 +244,7 @@ def test_a_refusal_survives_a_value_that_cannot_be_printed() -> None:
 
 @pytest.mark.parametrize("text", ["\udcff", "a\ud800b", "\udc00\ud800", "\x00", "é"])
 def test_any_text_comes_back(text: str) -> None:
-    """Lone surrogates too, which the name of a file may hold: the line is ASCII."""
+    """Lone surrogates too, which a file name may have: the line is ASCII."""
     tree = {text: [text, (text, {1: text})], "p": Saved(text)}
     line = codec.encode(tree)
     assert line.isascii()
@@ -254,6 +254,6 @@ def test_any_text_comes_back(text: str) -> None:
 
 
 def test_held_params_stand_alone() -> None:
-    """The mistake is named, as before."""
+    """The message names the mistake."""
     with pytest.raises(ValueError, match=r"state\[0\].*Report InMemory\(\) alone"):
         codec.encode([InMemory()], "state")

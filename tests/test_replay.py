@@ -1,4 +1,4 @@
-"""`population.replay`: the journal says enough to derive every decision again."""
+"""`population.replay`: the journal suffices to make every decision again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CASES = [
 
 
 class Journey:
-    """A run to which all that a journal can hold may happen.
+    """A run with random events of every kind that a journal can hold.
 
     Args:
         folder: The run folder.
@@ -56,11 +56,11 @@ class Journey:
         controller = PopulationController(
             starts, self._mutator(), self.folder, worker_timeout=20.0, clock=self._clock
         )
-        probe.end_nothing(controller)  # It saves and evaluates at random.
+        probe.end_nothing(controller)  # Saves and evaluations are random.
         return controller
 
     def go(self) -> None:
-        """Let something happen."""
+        """Make a random event happen."""
         choose, kind = self._choose, self._choose.random()
         self._clock.advance(choose.random() * 3)
         worker_id = choose.randrange(self._size)
@@ -80,14 +80,14 @@ class Journey:
             self.controller = self._open()
             work(self.controller, worker_id)
         else:
-            for _ in range(6):  # Nobody else says anything for two time-outs.
+            for _ in range(6):  # No other worker polls or reports for two timeouts.
                 self._clock.advance(9.0)
                 at = generation(self.controller, worker_id)
                 step = self.controller.newest(worker_id).step
                 self.controller.maybe_get_worker_data(worker_id, at, step, None, None)
 
     def _claim(self, worker_id: int) -> None:
-        """A worker is fenced by another one, which does not like its params."""
+        """A worker is fenced by another one, which rejects its params."""
         with self.controller.worker(worker_id) as first:
             first.poll()
             with self.controller.worker(worker_id) as second:
@@ -111,7 +111,7 @@ class Journey:
 def test_the_runs_own_mutator_decides_the_same_again(
     make: Any, size: int, seed: int, tmp_path: pathlib.Path
 ) -> None:
-    """Batches, late values, NaN, takeovers, rejections, losses, restarts included."""
+    """With batches, late values, NaN, takeovers, rejections, losses and restarts."""
     journey = Journey(tmp_path, lambda: make(perturb), size, seed)
     for _ in range(120):
         journey.go()
@@ -146,7 +146,7 @@ def smaller(meta_params: float, rng: np.random.Generator) -> float:
 def test_another_mutator_tells_what_it_would_have_decided(
     tmp_path: pathlib.Path,
 ) -> None:
-    """In the situations of the run, which stays as it was."""
+    """It is shown the reports of the run, which does not change."""
     controller = trained(tmp_path, Scripted())
     other = population.replay(controller, WinnerTakeAllGenetic(smaller, 4))
     assert [decision.recorded for decision in other.decisions] == [{}, {}, {}]
@@ -160,7 +160,7 @@ def test_another_mutator_tells_what_it_would_have_decided(
 
 
 def test_the_first_decision_that_differs_is_named(tmp_path: pathlib.Path) -> None:
-    """With its row, the report, and both branches."""
+    """The message has its row, the report, and both branches."""
     controller = trained(tmp_path, WinnerTakeAllGenetic(smaller, 4))
     assert population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4)).decisions
     probe.connection(controller).execute(
@@ -177,7 +177,7 @@ def test_the_first_decision_that_differs_is_named(tmp_path: pathlib.Path) -> Non
 
 
 def test_an_impure_mutate_fn_shows(tmp_path: pathlib.Path) -> None:
-    """What does not come from the run's seed cannot be derived again."""
+    """Random numbers that do not come from the run's seed cannot be repeated."""
     wild = random.Random(0)
     mutator = WinnerTakeAllGenetic(lambda h: h * wild.random(), 4)
     controller = trained(tmp_path, mutator)
@@ -187,7 +187,7 @@ def test_an_impure_mutate_fn_shows(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_run_that_is_open_elsewhere_can_be_replayed(tmp_path: pathlib.Path) -> None:
-    """It is read as of one moment, while others write on."""
+    """It is read as of one row, while others write."""
     controller = trained(tmp_path, PopulationBasedTraining(smaller, 3))
     found = population.replay(tmp_path, PopulationBasedTraining(smaller, 3))
     controller.set_eval(0, generation(controller), 13, None, 0.5)
@@ -200,7 +200,7 @@ def test_a_run_that_is_open_elsewhere_can_be_replayed(tmp_path: pathlib.Path) ->
 def test_what_a_mutator_raises_while_it_is_replayed_is_raised(
     tmp_path: pathlib.Path,
 ) -> None:
-    """It is the user's; the run stays as it is."""
+    """It is the user's exception; the run does not change."""
     controller = trained(tmp_path, Scripted())
 
     def raises(report: Report, view: Any) -> Mapping[int, Branch]:
@@ -217,7 +217,7 @@ def test_a_replay_is_one_transaction_of_a_journal_that_is_closed(
     monkeypatch: pytest.MonkeyPatch,
     error: type[Exception] | None,
 ) -> None:
-    """The run in memory is written at once, and nothing is left open."""
+    """The run in memory is written at once, and no transaction stays open."""
     trained(tmp_path, Scripted()).close()
     outside: list[object] = []
     opened: set[SqliteJournal] = set()
@@ -248,7 +248,7 @@ def test_a_replay_is_one_transaction_of_a_journal_that_is_closed(
 
 
 def test_only_a_run_on_disk_can_be_replayed(tmp_path: pathlib.Path) -> None:
-    """The errors say what is needed; nothing is made where there was nothing."""
+    """The errors say what is needed; no file is made."""
     mutator = Scripted(branch_at(1, 2.0))
     controller = PopulationController([1.0], mutator)
     with pytest.raises(ValueError, match=r"needs a run that is on disk.*log_dir"):

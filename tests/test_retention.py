@@ -1,4 +1,4 @@
-"""Only saved arrays that nothing can need are removed; the disk does not fill up."""
+"""Only saved arrays that nothing can need are removed, so the disk does not fill up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests import probe
 from tests.helpers import Scripted, generation, poll, work
 
 ROOT = pathlib.Path(__file__).parent.parent
-BYTES = 8 * 4  # Of one save.
+BYTES = 8 * 4  # Bytes of one save.
 
 
 def mutate(h: float, rng: np.random.Generator) -> float:
@@ -41,7 +41,7 @@ def mutate(h: float, rng: np.random.Generator) -> float:
 
 
 def tree(number: int) -> dict[str, Any]:
-    """Params that tell where they are from."""
+    """Params that name their report."""
     return {"w": np.full(4, float(number))}
 
 
@@ -51,7 +51,7 @@ def opened(
     keep: Keep | None = None,
     size: int = 1,
 ) -> PopulationController:
-    """A run that by default never decides anything."""
+    """A run whose policy by default decides nothing."""
     return PopulationController(
         [float(slot) for slot in range(size)],
         mutator or Scripted(),
@@ -61,13 +61,13 @@ def opened(
 
 
 def report(controller: PopulationController, worker_id: int, step: int) -> None:
-    """A report of the slot's present generation; later ones are worse."""
+    """Report for the slot's present generation; later values are worse."""
     generation_id = generation(controller, worker_id)
     controller.set_eval(worker_id, generation_id, step, tree(step), float(step))
 
 
 def files(log_dir: pathlib.Path) -> list[str]:
-    """What is in the folder of params, once all that was to be removed is."""
+    """The files in the folder of params, after all removals."""
     probe.settle()
     folder = log_dir / "params"
     names = (
@@ -77,7 +77,7 @@ def files(log_dir: pathlib.Path) -> list[str]:
 
 
 def steps(log_dir: pathlib.Path) -> list[int]:
-    """The steps of what is kept on the disk, by the names of the files."""
+    """The steps of the files on the disk, by their names."""
     return sorted(int(name.split("/")[1].split("-")[0]) for name in files(log_dir))
 
 
@@ -89,7 +89,7 @@ def saved(checkpoints: Sequence[Checkpoint] | Iterator[Checkpoint]) -> set[str]:
 @pytest.mark.parametrize(
     ("keep", "kept"),
     [
-        (Keep(), {1, 40}),  # The best, and the newest.
+        (Keep(), {1, 40}),  # The best and the newest.
         (Keep(everything=True), set(range(1, 41))),
         (Keep(every=10), {1, 10, 20, 30, 40}),
         (Keep(last=3), {1, 38, 39, 40}),
@@ -103,7 +103,7 @@ def saved(checkpoints: Sequence[Checkpoint] | Iterator[Checkpoint]) -> set[str]:
 def test_what_is_kept_is_what_the_policy_names_and_what_is_reachable(
     keep: Keep, kept: set[int], tmp_path: pathlib.Path
 ) -> None:
-    """But for a fifth that may wait for the next look through."""
+    """Except for a fifth that may wait for the next removal."""
     controller = opened(tmp_path, keep=keep)
     for step in range(1, 41):
         report(controller, 0, step)
@@ -120,7 +120,7 @@ def test_what_is_kept_is_what_the_policy_names_and_what_is_reachable(
 def test_a_policy_may_change_when_the_run_is_opened_again(
     tmp_path: pathlib.Path,
 ) -> None:
-    """What was kept goes with the next looks through; nothing reachable does."""
+    """What the old policy kept is removed next, but nothing reachable."""
     first = opened(tmp_path, keep=Keep(everything=True))
     for step in range(1, 21):
         report(first, 0, step)
@@ -133,20 +133,20 @@ def test_a_policy_may_change_when_the_run_is_opened_again(
 
 
 class Whimsical(Mutator[dict[str, Any]]):
-    """Branches now and then, and keeps references to what it may branch to later."""
+    """Branches sometimes, and keeps refs to checkpoints that it may branch to later."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._choose = random.Random(seed)
 
     def init(self, view: PopulationView) -> dict[str, Any]:
-        """Nothing to go back to yet."""
+        """There is nothing to go back to yet."""
         return {"refs": []}
 
     def update(
         self, state: dict[str, Any], report: Report, view: PopulationView
     ) -> tuple[dict[str, Any], dict[int, Branch]]:
-        """Remember this one, forget another, or go back to a third."""
+        """Remember this checkpoint, drop another, or go back to a third."""
         refs: list[Ref] = state["refs"]
         kind = self._choose.random()
         if kind < 0.2:
@@ -165,7 +165,7 @@ KEEPS = [Keep(), Keep(every=4), Keep(last=2), Keep(bytes=6 * BYTES), Keep(bytes=
 def test_only_what_is_unreachable_is_removed(
     keep: Keep, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever is decided, and by whom: two controllers take turns on one run."""
+    """This holds for any decisions, with two controllers in turns on one run."""
     choose = random.Random(1)
     both = [opened(tmp_path, Whimsical(seed), keep, size=3) for seed in (0, 0)]
     for number in range(100):
@@ -191,7 +191,7 @@ def test_only_what_is_unreachable_is_removed(
 
 
 def leaving(step: int) -> Scripted:
-    """Worker 1's report of this step sends worker 0 back to the start."""
+    """Worker 1's report of this step resets worker 0 to the start."""
 
     def decide(report: Report, view: PopulationView) -> dict[int, Branch]:
         due = report.worker_id == 1 and report.checkpoint.step == step
@@ -203,14 +203,14 @@ def leaving(step: int) -> Scripted:
 def test_what_a_worker_elsewhere_was_handed_stays_until_it_is_taken_up(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Two processes, step by step: nobody removes what another one is about to load."""
+    """Two processes, step by step: neither removes what the other will load next."""
     here, there = (opened(tmp_path, leaving(10), size=2) for _ in range(2))
     report(there, 1, 1)
     report(there, 0, 5)
     worker = here.worker(0)
     assert worker.poll()
     assert worker.step == 5
-    report(there, 1, 10)  # Nothing but the worker can need step 5 now.
+    report(there, 1, 10)  # Only the worker may need step 5 now.
     assert there.workers[0].step == 0
     for step in range(11, 40):
         report(there, 1, step)
@@ -228,7 +228,7 @@ def test_what_a_worker_elsewhere_was_handed_stays_until_it_is_taken_up(
 def test_a_raw_poll_whose_params_were_removed_meanwhile_gets_newer_work(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Nothing notes what a raw poll was handed: it looks again."""
+    """A raw poll is not recorded: it looks again."""
     here, there = (opened(tmp_path, leaving(10), size=2) for _ in range(2))
     report(there, 1, 1)
     report(there, 0, 5)
@@ -248,13 +248,13 @@ def test_a_raw_poll_whose_params_were_removed_meanwhile_gets_newer_work(
 
 
 def test_the_files_of_others_stay(tmp_path: pathlib.Path) -> None:
-    """What the store has not written is not looked at, whatever its name is."""
+    """The store does not touch files that it has not written, whatever their names."""
     first = opened(tmp_path)
     report(first, 0, 1)
     folder = tmp_path / "params" / generation(first)
     first.close()
     names = ["notes.txt", "7.msgpack", "7-abc.msgpack", ".7-x.tmp", "7/8-1-2.msgpack"]
-    names += ["7-deadbeef-0badcafe.msgpack"]  # Nobody of this run saved that one.
+    names += ["7-deadbeef-0badcafe.msgpack"]  # No process of this run has saved it.
     others = [folder / name for name in names] + [tmp_path / "params" / "notes.txt"]
     for file in others:
         file.parent.mkdir(exist_ok=True)
@@ -273,7 +273,7 @@ def steps_of(controller: PopulationController) -> list[int]:
 
 
 def test_what_a_loop_saved_by_itself_is_never_touched(tmp_path: pathlib.Path) -> None:
-    """Paths are the loop's own; they stay on the disk and in the history."""
+    """The loop owns its paths; they stay on the disk and in the history."""
     controller = opened(tmp_path, keep=Keep(bytes=1))
     with controller.worker() as worker:
         assert worker.poll()
@@ -313,7 +313,7 @@ tests.report(controller, 0, 2)
 def test_what_a_killed_session_left_goes_and_what_a_live_one_is_about_to_report_stays(
     left: str, tmp_path: pathlib.Path
 ) -> None:
-    """A save that no report names is either too late or too early; the owner tells."""
+    """A save without a report is either a leftover or too new; its owner tells."""
     done = subprocess.run([sys.executable, "-c", KILLED, tmp_path, left], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     orphans = [name for name in files(tmp_path) if not name.split("/")[1][0] == "1"]
@@ -336,7 +336,7 @@ def test_what_a_killed_session_left_goes_and_what_a_live_one_is_about_to_report_
 
 
 def test_what_a_kill_left_of_a_removal_is_removed_later(tmp_path: pathlib.Path) -> None:
-    """The journal says that it is gone; the file follows."""
+    """The journal says that it is removed; then the file is removed."""
     first = opened(tmp_path)
     removed: list[str] = []
     store = probe.store(first)
@@ -351,7 +351,7 @@ def test_what_a_kill_left_of_a_removal_is_removed_later(tmp_path: pathlib.Path) 
 
 
 class Counting(FileParams):
-    """A store that knows how much it holds, without looking at the disk."""
+    """A store that counts its bytes, without looking at the disk."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         super().__init__(folder)
@@ -384,7 +384,7 @@ POLICIES: dict[str, Callable[[], Mutator[Any]]] = {
 def test_the_disk_never_holds_a_fifth_more_than_what_is_reachable(
     policy: str, size: int, saves: int, tmp_path: pathlib.Path
 ) -> None:
-    """After each report, however many came before."""
+    """This holds after each report, in a run of any length."""
     store = Counting(tmp_path / "params")
     controller = PopulationController(
         [1.0 + slot for slot in range(size)], POLICIES[policy](), tmp_path, params=store
@@ -405,7 +405,7 @@ def test_the_disk_never_holds_a_fifth_more_than_what_is_reachable(
 
 
 def test_a_worker_goes_on_from_what_was_kept(tmp_path: pathlib.Path) -> None:
-    """Restart after restart, with nothing kept but what is reachable."""
+    """After each restart, with nothing kept except what is reachable."""
     for start in range(0, 50, 10):
         controller = opened(tmp_path, size=2)
         for worker_id in range(2):
@@ -416,7 +416,7 @@ def test_a_worker_goes_on_from_what_was_kept(tmp_path: pathlib.Path) -> None:
 
 
 def train(worker: Worker, start: int) -> None:
-    """Ten steps from where the slot stood."""
+    """Ten steps from where the slot was."""
     assert worker.poll()
     assert worker.step == start
     state = worker.restore(lambda meta: tree(0))

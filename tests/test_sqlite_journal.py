@@ -1,4 +1,4 @@
-"""The embedded journal: what a tick costs, what it refuses, what a person can read."""
+"""The SQLite journal: the cost of a tick, what it refuses, what a person can read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.helpers import (
 def statements(
     controller: PopulationController, call: Callable[[], object]
 ) -> list[str]:
-    """The SQL that a call executes, with the values that were bound."""
+    """The SQL that a call executes, with its values."""
     found: list[str] = []
     probe.connection(controller).set_trace_callback(found.append)
     try:
@@ -42,7 +42,7 @@ def statements(
 
 
 def kinds(found: list[str]) -> list[str]:
-    """The first words of statements, enough to tell them apart."""
+    """The first words of statements, enough to distinguish them."""
     return [
         " ".join(s.split()[:3]) if s.startswith(("INSERT", "REPLACE")) else s
         for s in found
@@ -54,14 +54,14 @@ def winner(h: float, rng: np.random.Generator) -> float:
     return float(h + rng.normal())
 
 
-# What a tick costs.
+# The cost of a tick.
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_poll_without_news_executes_no_write(
     on_disk: bool, tmp_path: pathlib.Path
 ) -> None:
-    """It asks whether somebody else has written, and in memory not even that."""
+    """It asks whether another connection has written; in memory not even that."""
     controller = PopulationController(
         [1.0] * 3, WinnerTakeAllGenetic(winner, 5), tmp_path if on_disk else None
     )
@@ -76,7 +76,7 @@ def test_a_poll_without_news_executes_no_write(
 def test_a_report_between_rounds_is_one_insert(
     on_disk: bool, tmp_path: pathlib.Path
 ) -> None:
-    """And one more if it is the best so far, or the first with params."""
+    """There is one more for the best so far, or the first with params."""
     controller = PopulationController(
         [1.0] * 3, WinnerTakeAllGenetic(winner, 50), tmp_path if on_disk else None
     )
@@ -104,7 +104,7 @@ def test_a_report_between_rounds_is_one_insert(
 
 @pytest.mark.parametrize("size", [4, 400])
 def test_a_report_costs_the_same_however_many_slots_there_are(size: int) -> None:
-    """Between rounds nothing is looked up for the others."""
+    """Between rounds no lookup is for other slots."""
     controller = PopulationController([1.0] * size, WinnerTakeAllGenetic(winner, 50))
     report = reporter(controller, size - 1)
     report(1.0)
@@ -132,7 +132,7 @@ def effort(controller: PopulationController, call: Callable[[], object]) -> int:
 
 
 def efforts(history: int) -> dict[str, int]:
-    """What each kind of call costs after so many reports."""
+    """The cost of each kind of call after this many reports."""
     mutator = Scripted()
     controller = PopulationController([1.0] * 4, mutator)
     ids = [generation(controller, i) for i in range(4)]
@@ -170,7 +170,7 @@ def efforts(history: int) -> dict[str, int]:
 
 
 def test_no_call_costs_more_when_the_history_is_longer() -> None:
-    """Counted in SQLite's instructions, not in seconds: nothing is scanned."""
+    """SQLite's instructions are counted, not seconds: nothing is scanned."""
     short, long = efforts(40), efforts(1200)
     assert {name: long[name] - cost for name, cost in short.items()} == {
         name: pytest.approx(0, abs=8) for name in short
@@ -182,7 +182,7 @@ def _explore(h: float, direction: str, cycle: int) -> float:
 
 
 def test_every_lookup_uses_an_index(tmp_path: pathlib.Path) -> None:
-    """Only the walk through the whole history goes from end to end."""
+    """Only a walk through the whole history scans a table."""
     found: list[str] = []
     for name, size, mutator in (
         ("winner", 3, WinnerTakeAllGenetic(winner, 2)),
@@ -223,8 +223,8 @@ def _check_plan(step: str, statement: str) -> None:
         return
     table = step.split()[1]
     if table in ("facts", "state", "saves", "losses", "CONSTANT"):
-        return  # A handful of rows.
-    # The end of a table is found without a search; the numbers above show it.
+        return  # These have few rows.
+    # The end of a table is found without a scan; the numbers above show it.
     assert re.search("ORDER BY (row|rowid) DESC LIMIT 1", statement), (
         f"{step}: {statement}"
     )
@@ -234,7 +234,7 @@ def _check_plan(step: str, statement: str) -> None:
 
 
 def test_the_file_says_whose_it_is(tmp_path: pathlib.Path) -> None:
-    """In the header, where the `file` command looks."""
+    """The header identifies it, for the `file` command."""
     PopulationController([1.0], Scripted(), tmp_path).close()
     header = (tmp_path / "journal.sqlite").read_bytes()[:100]
     (owner,) = struct.unpack_from(">I", header, 68)
@@ -269,7 +269,7 @@ def foreign(path: pathlib.Path, *pragmas: str) -> None:
 def test_a_database_of_another_program_is_left_byte_identical(
     pragmas: tuple[str, ...], tmp_path: pathlib.Path
 ) -> None:
-    """However small it is."""
+    """This holds however small it is."""
     path = tmp_path / "journal.sqlite"
     foreign(path, *pragmas)
     before = path.read_bytes()
@@ -303,7 +303,7 @@ def test_a_database_that_another_program_has_open_is_left_alone(
 def test_a_file_that_is_no_database_is_left_byte_identical(
     text: bytes, tmp_path: pathlib.Path
 ) -> None:
-    """The message says that it was left as it is."""
+    """The message says that it was left unchanged."""
     path = tmp_path / "journal.sqlite"
     path.write_bytes(text)
     with pytest.raises(JournalError, match=r"left\s+as it is"):
@@ -313,7 +313,7 @@ def test_a_file_that_is_no_database_is_left_byte_identical(
 
 
 def test_an_empty_file_becomes_a_journal(tmp_path: pathlib.Path) -> None:
-    """A process that died right after it made the file leaves one."""
+    """A process that died right after it made the file leaves an empty one."""
     (tmp_path / "journal.sqlite").touch()
     controller = PopulationController([1.0], Scripted(), tmp_path)
     assert controller.workers[0].meta_params == 1.0
@@ -333,7 +333,7 @@ def long_run(log_dir: pathlib.Path) -> bytes:
 def test_a_damaged_journal_is_refused_and_left_byte_identical(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Garbage in all pages but the first; whatever the garbage."""
+    """There is garbage in all pages except the first."""
     content = long_run(tmp_path)
     path = tmp_path / "journal.sqlite"
     for seed in range(3):
@@ -349,7 +349,7 @@ def test_a_damaged_journal_is_refused_and_left_byte_identical(
 def test_a_truncated_journal_is_refused_and_left_byte_identical(
     share: float, tmp_path: pathlib.Path
 ) -> None:
-    """The header says how long it was."""
+    """The header says how long the file was."""
     content = long_run(tmp_path)
     path = tmp_path / "journal.sqlite"
     path.write_bytes(content[: int(len(content) * share)])
@@ -361,7 +361,7 @@ def test_a_truncated_journal_is_refused_and_left_byte_identical(
 
 
 def test_a_format_of_the_future_is_refused(tmp_path: pathlib.Path) -> None:
-    """The message says which version this one reads, and to install a newer one."""
+    """The message has the version that this one reads, and advises a newer one."""
     PopulationController([1.0], Scripted(), tmp_path).close()
     path = tmp_path / "journal.sqlite"
     content = bytearray(path.read_bytes())
@@ -376,7 +376,7 @@ def test_a_format_of_the_future_is_refused(tmp_path: pathlib.Path) -> None:
 def test_a_journal_with_missing_rows_is_a_clear_error(
     table: str, tmp_path: pathlib.Path
 ) -> None:
-    """Somebody deleted what the library never deletes."""
+    """Another program deleted rows that the library never deletes."""
     long_run(tmp_path)
     other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
     where = "WHERE key = 'size'" if table == "facts" else ""
@@ -398,7 +398,7 @@ def test_a_journal_with_missing_rows_is_a_clear_error(
 def test_text_that_cannot_be_decoded_is_a_clear_error(
     change: str, tmp_path: pathlib.Path
 ) -> None:
-    """A damaged row is the journal's trouble, not the caller's argument."""
+    """It is damage of the journal, not an invalid argument."""
     long_run(tmp_path)
     other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
     other.execute(change)
@@ -408,7 +408,7 @@ def test_text_that_cannot_be_decoded_is_a_clear_error(
 
 
 def test_a_commit_that_fails_is_rolled_back() -> None:
-    """The next transaction finds the journal as it was."""
+    """The next transaction finds the journal unchanged."""
     journal = SqliteJournal()
     probe.connection_of(journal).execute("PRAGMA foreign_keys=ON")
     probe.connection_of(journal).execute("CREATE TABLE p (id INTEGER PRIMARY KEY)")
@@ -431,7 +431,7 @@ def test_a_commit_that_fails_is_rolled_back() -> None:
 
 
 def test_a_full_disk_loses_nothing_that_was_recorded(tmp_path: pathlib.Path) -> None:
-    """The report is refused with the reason; the run goes on when there is space."""
+    """The report is refused with the reason; the run continues when there is space."""
     controller = PopulationController([1.0], Scripted(), tmp_path)
     report = reporter(controller)
     report(1.0)
@@ -477,7 +477,7 @@ def test_a_person_can_query_the_history(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_person_can_read_the_facts_with_any_json(tmp_path: pathlib.Path) -> None:
-    """What is fixed about a run is plain text."""
+    """Everything fixed about the run is plain text."""
     mutator = WinnerTakeAllGenetic(winner, 7)
     PopulationController([1.0] * 2, mutator, tmp_path, mode="max", seed=3).close()
     person = sqlite3.connect(tmp_path / "journal.sqlite")
@@ -493,7 +493,7 @@ def test_a_person_can_read_the_facts_with_any_json(tmp_path: pathlib.Path) -> No
 
 
 def test_a_journal_holds_nothing_that_runs(tmp_path: pathlib.Path) -> None:
-    """Text and numbers only: no pickles, no code, whatever was reported."""
+    """It has only text and numbers: no pickles and no code."""
     long_run(tmp_path)
     person = sqlite3.connect(tmp_path / "journal.sqlite")
     tables = person.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -504,7 +504,7 @@ def test_a_journal_holds_nothing_that_runs(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_journal_only_grows(tmp_path: pathlib.Path) -> None:
-    """No row of the record is ever changed or removed, but for the mutator's state."""
+    """No row is ever changed or removed, except for the mutator's state."""
     controller = PopulationController([1.0] * 3, WinnerTakeAllGenetic(winner, 2))
     report = [reporter(controller, i) for i in range(3)]
 

@@ -1,4 +1,4 @@
-"""A process that stalls inside a transaction is waited for, and named."""
+"""If a process stalls inside a transaction, others wait for it and name it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from population.mutators import WinnerTakeAllGenetic
 from tests import probe
 from tests.helpers import Scripted, poll, reporter
 
-WITHIN: list[Callable[[], object]] = []  # What is done in the midst of decisions.
+WITHIN: list[Callable[[], object]] = []  # Called in the middle of decisions.
 CHILD = """
 import os, signal, sys
 from tests import test_stalls
@@ -34,7 +34,7 @@ controller.close()
 
 
 def mutate(meta_params: float) -> float:
-    """No change; but the decision may take long."""
+    """Change nothing; but the decision may take long."""
     for call in WITHIN:
         call()
     return meta_params
@@ -47,14 +47,14 @@ def opened(log_dir: str | os.PathLike[str]) -> PopulationController:
 
 @pytest.fixture(autouse=True)
 def only_one_test() -> Iterator[None]:
-    """What one test does within decisions, no other one does."""
+    """One test's function within decisions is not called in another test."""
     yield
     WITHIN.clear()
 
 
 @contextlib.contextmanager
 def stalled(log_dir: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has stopped itself in the midst of a decision."""
+    """A process that has stopped itself in the middle of a decision."""
     code = f"from tests.helpers import reporter{CHILD}"
     with subprocess.Popen([sys.executable, "-c", code, str(log_dir)]) as child:
         try:
@@ -66,7 +66,7 @@ def stalled(log_dir: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Watch:
-    """Lets the test see each look at the lock, and the time go by at each."""
+    """Lets the test see each look at the lock, and lets time pass at each."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -78,7 +78,7 @@ class Watch:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Half a minute, instead of so long."""
+        """Half a minute passes, instead of the real pause."""
         del seconds
         self.now += 31.0
         self.looks += 1
@@ -91,7 +91,7 @@ def test_a_stopped_process_is_waited_for_and_named(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """However long it takes: its report and this one are both recorded."""
+    """However long it takes, its report and this one are both recorded."""
     opened(tmp_path).close()
     watch = Watch()
     probe.wait_for_lock_by(monkeypatch, watch)
@@ -113,7 +113,7 @@ def test_a_stopped_process_is_waited_for_and_named(
 
 
 def test_a_killed_process_is_not_waited_for(tmp_path: pathlib.Path) -> None:
-    """The kernel gives its lock back; nothing of its transaction is there."""
+    """The system releases its lock; nothing of its transaction is recorded."""
     opened(tmp_path).close()
     with stalled(tmp_path) as child:
         child.kill()
@@ -123,7 +123,7 @@ def test_a_killed_process_is_not_waited_for(tmp_path: pathlib.Path) -> None:
 
 
 def test_polls_do_not_wait_for_a_stalled_process(tmp_path: pathlib.Path) -> None:
-    """Whoever has no news goes on training."""
+    """A loop without new work trains further."""
     controller = opened(tmp_path)
     at = controller.workers[0]
     with stalled(tmp_path):
@@ -134,7 +134,7 @@ def test_polls_do_not_wait_for_a_stalled_process(tmp_path: pathlib.Path) -> None
 def test_a_mutator_that_writes_to_its_own_run_is_told_so(
     tmp_path: pathlib.Path,
 ) -> None:
-    """It would wait for itself."""
+    """Otherwise it would wait for itself."""
     controller, same = opened(tmp_path), opened(tmp_path)
     other = PopulationController([1.0], Scripted(), tmp_path / "other")
     reporter(controller, 0)(3.0)
@@ -151,7 +151,7 @@ def test_a_mutator_that_writes_to_its_own_run_is_told_so(
 
 
 def test_another_thread_of_this_process_is_waited_for(tmp_path: pathlib.Path) -> None:
-    """Two controllers of one process take turns like two processes."""
+    """Two controllers of one process alternate like two processes."""
     first, second = opened(tmp_path), opened(tmp_path)
     inside, go_on = threading.Event(), threading.Event()
 
@@ -177,14 +177,14 @@ def test_another_thread_of_this_process_is_waited_for(tmp_path: pathlib.Path) ->
 def test_a_slow_decision_is_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It names the mutator: all others wait meanwhile."""
+    """It names the mutator: all others wait for the decision."""
 
     class Slow:
         now = 0.0
 
         @classmethod
         def perf_counter(cls) -> float:
-            """Each look a second and a half later."""
+            """Each look is a second and a half later."""
             cls.now += 1.5
             return cls.now
 

@@ -1,4 +1,4 @@
-"""Anything in any order, from several processes, against a model of the protocol.
+"""Any events in any order, from several processes, against a model of the protocol.
 
 Two controllers share a run folder, as two processes would. After each step both, and
 one that has just opened the run, say what the model says.
@@ -29,7 +29,7 @@ from tests import probe
 from tests.helpers import Clock, assert_is_a_forest
 from tests.model import GIVEN_BACK, RAW, Coded, Hand, Leases, Model, Name, Point, Said
 
-TIMEOUT_S = 4000.0  # More than twice what a first step is allowed.
+TIMEOUT_S = 4000.0  # More than twice the time that a first step may take.
 METAS = [10, 20, 30]
 SLOTS = st.integers(0, len(METAS) - 1)
 PLACES = st.integers(0, 1)
@@ -41,7 +41,7 @@ VALUES = st.one_of(
     st.integers(0, 6).map(lambda code: code + 0.5),
     st.integers(0, 400).map(lambda n: n * 7 / 100),
 )
-WHERE = st.integers(0, 30)  # Counted from the newest generation.
+WHERE = st.integers(0, 30)  # Numbered back from the newest generation.
 
 
 class Machine(RuleBasedStateMachine):
@@ -66,13 +66,13 @@ class Machine(RuleBasedStateMachine):
         self._run = probe.run_token(self._places[0])
 
     def teardown(self) -> None:
-        """Let go of the run."""
+        """Close the run."""
         self._workers.clear()
         for controller in self._places:
             controller.close()
         self._folder.cleanup()
 
-    # Loops around the two calls.
+    # Loops of the two calls.
 
     @rule(place=PLACES, worker_id=SLOTS, unknown=st.sampled_from([None, "", "x-0-0"]))
     def begin_to_poll(self, place: int, worker_id: int, unknown: str | None) -> None:
@@ -83,7 +83,7 @@ class Machine(RuleBasedStateMachine):
     def poll(
         self, place: int, worker_id: int, where: int, ahead: int, params: str | None
     ) -> None:
-        """A loop trains some generation, not always the present one or its own."""
+        """A loop trains any generation, not always the present one or its own."""
         generation = self._generation(worker_id, where)
         step = max(self._model.first(generation).step + ahead, 0)
         self._poll(place, worker_id, generation, step, params)
@@ -97,27 +97,27 @@ class Machine(RuleBasedStateMachine):
         params: str | None,
         value: float | None,
     ) -> None:
-        """Of the present generation: further, at the same step, or earlier."""
+        """Report for the present generation: a later, the same, or an earlier step."""
         step = max(self._model.newest(worker_id).step + ahead, 0)
         generation = self._model.generation(worker_id)
         self._report(place, Said(worker_id, generation, step, params, value))
 
     @rule(place=PLACES, said=st.tuples(SLOTS, WHERE, STEPS, PARAMS, VALUES))
     def report_anything(self, place: int, said: tuple[Any, ...]) -> None:
-        """Late, of a generation that is superseded, or of another worker."""
+        """A late report, of a superseded generation, or of another worker."""
         self._report(place, self._any(*said))
 
     @rule(place=PLACES, worker_id=SLOTS, value=VALUES)
     def report_a_stranger(
         self, place: int, worker_id: int, value: float | None
     ) -> None:
-        """A generation that nobody knows."""
+        """Report for an unknown generation."""
         self._report(place, Said(worker_id, "9-9", 1, "a", value))
 
     @precondition(lambda self: self._said)
     @rule(place=PLACES, which=st.integers(0, 1000))
     def repeat_a_report(self, place: int, which: int) -> None:
-        """Delivery is at least once."""
+        """Reports may be delivered more than once."""
         self._report(place, self._said[which % len(self._said)])
 
     @rule(
@@ -127,7 +127,7 @@ class Machine(RuleBasedStateMachine):
         ),
     )
     def report_a_batch(self, place: int, batch: list[tuple[Any, ...]]) -> None:
-        """Several at once: all are recorded, then decided."""
+        """Report several at once: all are recorded, then decided."""
         said = [self._any(*report) for report in batch]
         if any(self._model.refuses(s.generation, s.step) for s in said):
             with pytest.raises(ValueError, match="must be"):
@@ -142,7 +142,7 @@ class Machine(RuleBasedStateMachine):
     def report_to_a_mutator_that_raises(
         self, place: int, said: tuple[Any, ...]
     ) -> None:
-        """Nothing of it is recorded, not even that the slot was heard of."""
+        """Nothing is recorded, not even that the slot's worker is alive."""
         one = self._any(*said)
         if self._model.refuses(one.generation, one.step):
             return
@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(place=PLACES, worker_id=SLOTS)
     def give_up(self, place: int, worker_id: int) -> None:
-        """A slot is waited for no longer, until it reports."""
+        """No decision waits for the slot, until it reports."""
         self._model.give_up(worker_id)
         self._places[place].give_up(worker_id)
 
@@ -165,7 +165,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self._workers) < 3)
     @rule(place=PLACES, worker_id=SLOTS)
     def claim(self, place: int, worker_id: int) -> None:
-        """A worker takes a slot over, whoever holds it."""
+        """A worker takes a slot over, whichever worker holds it."""
         worker = self._places[place].worker(worker_id)
         self._begin_work(worker, place, worker_id)
 
@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self._workers)
     @rule(which=st.integers(0, 2))
     def worker_polls(self, which: int) -> None:
-        """It carries on, or learns of its new work; if it was fenced, elsewhere."""
+        """It continues, or gets new work; if it was fenced, for another slot."""
         self._worker_polls(*self._worker(which))
 
     @precondition(lambda self: self._workers)
@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
     def worker_reports(
         self, which: int, steps: int, params: str | None, value: float | None
     ) -> None:
-        """It trains a little and reports, also if it was fenced meanwhile."""
+        """It trains a little and reports, even if it was fenced in between."""
         worker, hand = self._worker(which)
         worker.step += steps
         generation = hand.name[0]
@@ -221,7 +221,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(place=PLACES)
     def restart(self, place: int) -> None:
-        """A process ends, its workers with it, and another one opens the run."""
+        """A process and its workers end, and another one opens the run."""
         for _, hand in list(self._workers):
             if hand.place == place:
                 self._bury(hand)
@@ -231,7 +231,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(workers=st.lists(st.booleans(), min_size=3, max_size=3), raw=st.sets(SLOTS))
     def silence(self, workers: list[bool], raw: set[int]) -> None:
-        """For four time-outs only some give a sign of life."""
+        """For four timeouts only some workers poll."""
         hands = [
             (w, h)
             for (w, h), polls in zip(self._workers, workers, strict=False)
@@ -292,7 +292,7 @@ class Machine(RuleBasedStateMachine):
             assert (owner == "") == (holder == RAW)
             assert bool(owner) == isinstance(holder, Hand)
 
-    # How it is done.
+    # Details.
 
     def _opened(self, mutator: Coded) -> PopulationController:
         return PopulationController(
@@ -313,7 +313,7 @@ class Machine(RuleBasedStateMachine):
         return (said.worker_id, self._id(said.generation), *said[2:])
 
     def _generation(self, worker_id: int, where: int) -> str:
-        if where < 12:  # Mostly the worker's own ones.
+        if where < 12:  # Mostly the worker's own.
             newest = int(self._model.generation(worker_id).split("-")[1])
             return f"{worker_id}-{max(newest - where // 2, 0)}"
         known = self._model.generations()
@@ -350,7 +350,7 @@ class Machine(RuleBasedStateMachine):
         was_current = generation == model.generation(worker_id)
         self._alive(place, worker_id, RAW)
         if was_current and generation != model.generation(worker_id):
-            params = None  # It was branched by this very call: nothing is kept.
+            params = None  # This call branched it: nothing is kept.
         expected = model.poll(worker_id, str(generation))
         found = controller.maybe_get_worker_data(worker_id, name, step, params, None)
         assert (found is None) == (expected is None)
@@ -373,7 +373,7 @@ class Machine(RuleBasedStateMachine):
         for said in reports:
             newest = self._model.newest(said.worker_id)
             if said.generation == newest.name[0] and said.step >= newest.step:
-                if said.step > newest.step:  # An evaluator's value is no training.
+                if said.step > newest.step:  # An evaluator's value is not training.
                     heard.add(said.worker_id)
                 known = self._leases.holder[said.worker_id]
                 if known is holder or (known is None and holder == RAW):
@@ -381,7 +381,7 @@ class Machine(RuleBasedStateMachine):
         self._model.lost -= heard
 
     def _alive(self, place: int, worker_id: int, holder: Any) -> None:
-        """A poll is a sign of life."""
+        """A poll shows that the worker is alive."""
         known, leases = self._leases.holder[worker_id], self._leases
         mine = known is holder or (holder == RAW and known in (None, GIVEN_BACK))
         if mine and leases.is_due(worker_id):
@@ -455,7 +455,7 @@ class Machine(RuleBasedStateMachine):
         assert worker.step == hand.name[1]
 
     def _bury(self, hand: Hand) -> None:
-        """Nobody will ever hear of this worker again."""
+        """This worker will never poll or report again."""
         self._workers = [pair for pair in self._workers if pair[1] is not hand]
         self._leases.gone.append(hand)
 
@@ -465,7 +465,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def play(examples: int, steps: int) -> None:
-    """Run the machine; the same each time."""
+    """Run the machine; each time the same way."""
     settings = hypothesis.settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -480,25 +480,25 @@ def play(examples: int, steps: int) -> None:
 
 @pytest.fixture
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever says anything says a lot of things that are logged."""
+    """The events cause many log messages."""
     caplog.set_level(logging.CRITICAL, "population")
 
 
 @pytest.mark.usefixtures("_quiet")
 def test_processes_and_workers_keep_to_the_protocol_in_any_order() -> None:
-    """Polls, reports, deaths, takeovers and silences, as the model has them."""
+    """Polls, reports, deaths, takeovers and silences agree with the model."""
     play(100, 30)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_quiet")
 def test_processes_and_workers_keep_to_the_protocol_for_long() -> None:
-    """The same, for longer."""
+    """More events, for longer."""
     play(1000, 80)
 
 
 def test_a_best_that_was_rolled_back_is_forgotten() -> None:
-    """Found by the machine: a worse value that comes later is the best one then."""
+    """The machine found this: a worse value that comes later is the best one then."""
     mutator = Coded()
     controller = PopulationController(METAS, mutator)
     name = controller.workers[0].generation_id

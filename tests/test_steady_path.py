@@ -1,4 +1,4 @@
-"""Promises about the usual report and poll: how little of Python they take."""
+"""The usual report and poll: how few calls of Python functions they make."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ROOM = str(pathlib.Path(population.__file__).parent)
 
 
 def mutate(meta: float) -> float:
-    """A mutation that is never asked for."""
+    """A mutation that is never called."""
     return meta
 
 
 def trained(log_dir: pathlib.Path) -> tuple[PopulationController, Worker]:
-    """A run on disk, and a worker that has reported some times."""
+    """A run on disk, and a worker that has reported several times."""
     policy = PopulationBasedTraining(mutate, steps_per_exploit=50)
     controller = PopulationController([1.0] * 4, policy, log_dir)
     worker = controller.worker(0)
@@ -36,7 +36,7 @@ def trained(log_dir: pathlib.Path) -> tuple[PopulationController, Worker]:
 
 
 def calls(call: Callable[[], object]) -> list[tuple[str, str]]:
-    """The file and name of each function of the library that a call runs through."""
+    """The file and name of each function of the library that a call executes."""
     found: list[tuple[str, str]] = []
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
@@ -55,7 +55,7 @@ def calls(call: Callable[[], object]) -> list[tuple[str, str]]:
 
 
 def test_a_report_of_a_path_is_a_short_way(tmp_path: pathlib.Path) -> None:
-    """At most 45 calls of Python functions, in 14 files."""
+    """It makes at most 45 calls of Python functions, in 14 files."""
     controller, worker = trained(tmp_path)
     found = calls(lambda: worker.report(9.0, "at 5"))
     assert len(found) <= 45, found
@@ -66,7 +66,7 @@ def test_a_report_of_a_path_is_a_short_way(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_poll_without_news_is_a_glance(tmp_path: pathlib.Path) -> None:
-    """At most 15 calls, and one look at the file; for the two calls, too."""
+    """It makes at most 15 calls, and one look at the file; with the two calls, too."""
     controller, worker = trained(tmp_path)
     statements: list[str] = []
     probe.connection(controller).set_trace_callback(statements.append)

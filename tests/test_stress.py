@@ -26,7 +26,7 @@ _DEADLOCK_S = 120.0
 
 
 class Told(NamedTuple):
-    """What all processes say together.
+    """What all processes print together.
 
     Attributes:
         failed: Exceptions of threads.
@@ -56,9 +56,9 @@ class Told(NamedTuple):
 def test_eight_processes_with_four_threads_each_lose_nothing(
     policy: str, ticks: int, tmp_path: pathlib.Path
 ) -> None:
-    """Each report is there once, each branch was applied once and taken up."""
+    """Each report is recorded once, each branch was applied once and trained."""
     controller = stress_child.opened(tmp_path, policy, ticks)
-    for slot in range(stress_child.RAW_SLOTS):  # Else a worker might claim them.
+    for slot in range(stress_child.RAW_SLOTS):  # Otherwise a worker might claim them.
         controller.maybe_get_worker_data(slot, None, 0, None, None)
     told = together(tmp_path, policy, ticks)
     assert told.failed == []
@@ -77,7 +77,7 @@ def test_eight_processes_with_four_threads_each_lose_nothing(
 
 
 def together(log_dir: pathlib.Path, policy: str, ticks: int) -> Told:
-    """Run all processes to the end of the run; kill them if they are stuck."""
+    """Run all processes to the end of the run; kill them if they hang."""
     with contextlib.ExitStack() as stack:
         children = [
             stack.enter_context(child(log_dir, policy, ticks, number))
@@ -102,7 +102,7 @@ def said(process: subprocess.Popen[str]) -> str:
 
 
 def tell(process: subprocess.Popen[str]) -> None:
-    """Have a process go on."""
+    """Let a process continue."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
@@ -110,7 +110,7 @@ def tell(process: subprocess.Popen[str]) -> None:
 
 @contextlib.contextmanager
 def child(log_dir: pathlib.Path, *arguments: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process, killed with a look at its threads if it does not end."""
+    """A process that is killed, with its stacks printed, if it does not end."""
     call = f"stress_child.main({str(log_dir)!r}, *{arguments!r})"
     watch = f"import faulthandler; faulthandler.dump_traceback_later({_DEADLOCK_S})"
     code = f"{watch}; from tests import stress_child; {call}"
@@ -133,7 +133,7 @@ def child(log_dir: pathlib.Path, *arguments: Any) -> Iterator[subprocess.Popen[s
 def check_reports(
     reports: list[list[Any]], history: list[Checkpoint], ticks: int
 ) -> None:
-    """What was acknowledged is there once, and nothing else is."""
+    """Acknowledged reports are recorded once, and no others."""
     recorded = [
         [c.worker_id, c.generation_id, c.step, c.params, c.value]
         for c in history
@@ -145,14 +145,14 @@ def check_reports(
 
 
 def check_known(told: list[dict[str, str]], controller: PopulationController) -> None:
-    """All processes know the same, and what the journal says."""
+    """All processes know the same, which is what the journal says."""
     here = stress_child.known(controller)
     wrong = [key for key in here for there in told if there[key] != here[key]]
     assert wrong == []
 
 
 def check_branches(told: Told, history: list[Checkpoint]) -> None:
-    """Each decision has become one generation, and each was trained by somebody."""
+    """Each decision has become one generation, and some worker has trained it."""
     roots: dict[str, Checkpoint] = {}
     for checkpoint in history:
         roots.setdefault(checkpoint.generation_id, checkpoint)
@@ -193,5 +193,5 @@ def check_forest(history: list[Checkpoint]) -> None:
 
 
 def counted(entries: list[list[Any]]) -> collections.Counter[str]:
-    """How often each is there; NaN equals itself here."""
+    """How often each item occurs; NaN equals itself here."""
     return collections.Counter(map(repr, entries))

@@ -1,4 +1,4 @@
-"""Whatever a report says can be read again, or it is refused before it is recorded."""
+"""All that a report says can be read again, or is refused before it is recorded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def opened(log_dir: pathlib.Path, mutator: Any = None) -> PopulationController:
 
 
 def test_a_reason_with_undecodable_bytes_is_recorded(tmp_path: pathlib.Path) -> None:
-    """`worker.reject(str(error))` of a file whose name is no text."""
+    """For example `worker.reject(str(error))` with a file name that is not text."""
     controller = opened(tmp_path)
     with controller.worker() as worker:
         worker.poll()
@@ -46,7 +46,7 @@ def test_a_reason_with_undecodable_bytes_is_recorded(tmp_path: pathlib.Path) -> 
 
 
 def test_a_branch_may_have_such_a_reason_too(tmp_path: pathlib.Path) -> None:
-    """And meta_params and metrics such texts, which come back as they were."""
+    """So may meta_params and metrics, and they come back unchanged."""
 
     def decide(report: Any, view: Any) -> Any:
         found = branch_at(1, {"file": UNDECODABLE})(report, view)
@@ -66,7 +66,7 @@ def test_a_branch_may_have_such_a_reason_too(tmp_path: pathlib.Path) -> None:
 
 
 def test_an_id_that_is_no_text_is_unknown(tmp_path: pathlib.Path) -> None:
-    """As any other id that nobody was given."""
+    """It is like any other unknown id."""
     controller = opened(tmp_path)
     before = everything(controller)
     controller.set_eval(0, "\udcff", 1, "x", 1.0)
@@ -88,7 +88,7 @@ def nested(depth: int) -> Any:
 
 
 def deep_in_calls(frames: int, call: Any) -> Any:
-    """Call something as a program does that is deep in its own calls."""
+    """Make a call from deep within a program's stack."""
     return call() if not frames else deep_in_calls(frames - 1, call)
 
 
@@ -97,7 +97,7 @@ def deep_in_calls(frames: int, call: Any) -> Any:
 def test_what_could_not_be_read_again_is_refused(
     what: str, depth: int, tmp_path: pathlib.Path
 ) -> None:
-    """By name, and the run goes on."""
+    """The error names it, and the run continues."""
     decide = branch_at(1, nested(depth)) if what == "meta_params" else None
     controller = opened(tmp_path, Scripted(decide))
     before = everything(controller)
@@ -116,7 +116,7 @@ def test_what_could_not_be_read_again_is_refused(
 def test_what_is_accepted_can_be_read_from_deep_within_a_program(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The limit leaves room for the calls of whoever asks."""
+    """The limit leaves room for the caller's stack."""
     controller = opened(tmp_path)
     name = generation(controller)
     deep_in_calls(
@@ -132,7 +132,7 @@ def test_what_is_accepted_can_be_read_from_deep_within_a_program(
 def test_a_deep_tree_of_an_older_version_is_read_and_copied(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The limit is for what is reported from now on."""
+    """The limit is only for new reports."""
     controller = opened(tmp_path)
     name = generation(controller)
     controller.set_eval(0, name, 1, "x", 1.0, "y")
@@ -160,7 +160,7 @@ def test_a_deep_tree_of_an_older_version_is_read_and_copied(
 def test_numbers_that_mean_something_else_are_refused(
     value: Any, tmp_path: pathlib.Path
 ) -> None:
-    """A masked value would be taken for what lies under the mask."""
+    """A masked value would be read as the value under the mask."""
     controller = opened(tmp_path)
     name, before = generation(controller), everything(controller)
     for report in ((value, None), (1.0, {"loss": value})):

@@ -1,4 +1,4 @@
-"""What fails between a save and its record leaves no file, no lock, no stale state.
+"""A failure between a save and its record leaves no file, no lock, no stale state.
 
 And it takes no file that something recorded names.
 """
@@ -25,11 +25,11 @@ from tests import probe
 from tests.helpers import Scripted, generation
 
 TREE = {"w": np.ones(3)}
-SECONDS = 30  # Far more than anything here waits.
+SECONDS = 30  # Much longer than anything here waits.
 
 
 def opened(log_dir: pathlib.Path | None, **options: Any) -> PopulationController:
-    """A run of two slots in which nothing is decided."""
+    """A run of two slots without decisions."""
     return PopulationController([1.0, 2.0], Scripted(), log_dir, **options)
 
 
@@ -41,7 +41,7 @@ def files(folder: pathlib.Path) -> list[str]:
 def test_an_interrupt_after_the_commit_removes_nothing_that_was_recorded(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Though the save was made for another report, which said nothing new."""
+    """This holds although the save was for another report, which added nothing."""
     interrupts: list[BaseException] = []
 
     def interrupt(event: Event) -> None:
@@ -65,7 +65,7 @@ def test_an_interrupt_after_the_commit_removes_nothing_that_was_recorded(
 def test_an_interrupt_while_news_are_taken_in_costs_no_later_report(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite tells only once that others have written."""
+    """SQLite says only once that others have written."""
     mine, other = opened(tmp_path), opened(tmp_path)
     assert mine.workers[0].step == 0
     other.set_eval(0, generation(other), 1, "p", 1.0)
@@ -88,7 +88,7 @@ def test_an_interrupt_while_news_are_taken_in_costs_no_later_report(
 def test_a_write_that_fails_costs_no_later_report(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if it fails because what was known had grown stale."""
+    """This holds even if it fails because the known state was out of date."""
     controller = opened(tmp_path)
     name, row = generation(controller), probe.last_row(controller)
     probe._known(controller).row -= 1
@@ -100,7 +100,7 @@ def test_a_write_that_fails_costs_no_later_report(
 
 
 def test_removing_what_was_not_recorded_holds_no_lock(tmp_path: pathlib.Path) -> None:
-    """A store may ask the controller; polls of other slots do not wait for it."""
+    """A store may call the controller; polls of other slots do not wait for it."""
     removed: list[int] = []
 
     class Asking(MemoryParams):
@@ -123,7 +123,7 @@ def test_removing_what_was_not_recorded_holds_no_lock(tmp_path: pathlib.Path) ->
 def test_what_was_saved_for_a_run_that_is_closed_meanwhile_is_removed(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The report is an error, and leaves no file."""
+    """The report raises, and leaves no file."""
     controller = opened(tmp_path)
     lease = controller.claim_all()
     name = lease.slots()[0].generation_id
@@ -139,7 +139,7 @@ def test_what_was_saved_for_a_run_that_is_closed_meanwhile_is_removed(
 def test_an_interrupt_at_the_end_of_an_opening_leaves_no_lock_and_no_file(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also in a journal of the caller's own, which stays open."""
+    """This holds also for a journal that the caller passed, which stays open."""
     journal = SqliteJournal(tmp_path / "journal.sqlite")
 
     def interrupted(self: Connection, *exc: object) -> None:
@@ -176,7 +176,7 @@ def test_params_are_rejected_once(tmp_path: pathlib.Path) -> None:
 
 
 def test_weights_in_memory_that_were_never_reported_are_never_gone() -> None:
-    """Nor can an engine say so of weights that it never had."""
+    """An engine cannot name weights as gone that it never had."""
     controller = opened(None)
     lease = controller.claim_all()
     one, two = (slot.generation_id for slot in lease.slots())
@@ -193,7 +193,7 @@ def test_weights_in_memory_that_were_never_reported_are_never_gone() -> None:
 
 @pytest.mark.parametrize("worker_id", [-1, 2, 0.0, True])
 def test_a_lease_refuses_slots_that_do_not_exist(worker_id: Any) -> None:
-    """Nothing is recorded of them."""
+    """Nothing is recorded for them."""
     controller = opened(None)
     lease = controller.claim_all()
     row = probe.last_row(controller)
@@ -204,7 +204,7 @@ def test_a_lease_refuses_slots_that_do_not_exist(worker_id: Any) -> None:
 
 @pytest.mark.parametrize("key", ["size", "run", "forked", "held", "space"])
 def test_a_lease_records_no_fact_of_the_library(key: str) -> None:
-    """The run could not be opened again."""
+    """Otherwise the run could not be opened again."""
     lease = opened(None).claim_all()
     with pytest.raises(ValueError, match=f"'{key}' is a fact of the library"):
         lease.record_fact(key, "mine")
@@ -213,7 +213,7 @@ def test_a_lease_records_no_fact_of_the_library(key: str) -> None:
 
 
 def test_a_late_value_of_an_evaluator_takes_no_given_up_slot_back() -> None:
-    """Who evaluates what a dead loop has saved does not train it."""
+    """A process that evaluates the saves of a dead loop does not train the slot."""
     mutator = WinnerTakeAllGenetic(lambda h, rng: h, 10)
     controller = PopulationController([1.0, 2.0], mutator)
     dead = generation(controller, 1)

@@ -1,4 +1,4 @@
-"""What a person gets from `pip install`: the wheel, in an environment of its own."""
+"""The wheel that `pip install` gets, in its own environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 SHIPPED = ("LICENSE", "Makefile", "README.md", "pyproject.toml", "setup.cfg")
 UNREACHED = ("NewConnectionError", "ConnectTimeout", "Could not find a version")
 
-# Runs where the source tree cannot be seen, with every warning an error.
+# Runs where the source tree is not visible, with every warning an error.
 PUBLIC = sorted({*vars(population), *population._LOADED_WHEN_USED})
 LOOK = """
 import importlib, importlib.metadata, importlib.resources, pkgutil, sys
@@ -38,7 +38,7 @@ print("imported", population.__version__)
 
 
 def run(*command: str | pathlib.Path, cwd: pathlib.Path) -> str:
-    """What it prints; a skip, or in CI a failure, if it found no package registry."""
+    """Its output; skip, or in CI fail, if it found no package registry."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode and any(word in done.stderr for word in UNREACHED):
         missing("a package registry that pip can reach")
@@ -51,7 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A wheel of the tree."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = (sys.executable, "-m", "pip")
-    # In a copy, as building leaves files behind in the tree.
+    # In a copy, as the build leaves files in the tree.
     source = folder / "source"
     source.mkdir()
     for name in (*SHIPPED, "benchmarks", "examples", "mutators", "population", "tests"):
@@ -76,7 +76,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: pathlib.Path) -> No
 def test_the_wheel_imports_in_an_empty_environment(
     wheel: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """With what it depends on and nothing else, in the versions of this environment."""
+    """It imports with only its requirements, in the versions of this environment."""
     frozen = run(sys.executable, "-m", "pip", "freeze", "--exclude-editable", cwd=ROOT)
     (tmp_path / "versions.txt").write_text(frozen)
     venv.create(tmp_path / "empty", with_pip=True)

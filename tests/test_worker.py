@@ -1,4 +1,4 @@
-"""The Worker loop: turns, waiting, takeovers, restarts, and the end of a run."""
+"""The Worker loop: changing slots, waiting, takeovers, restarts, the end of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from population.mutators import FixedSchedule, WinnerTakeAllGenetic
 from tests import probe
 
 OPTIMISER = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
-LIMIT_S = 30.0  # Far more than any test needs; a thread that hangs is a failure.
+LIMIT_S = 30.0  # Much longer than any test needs; a thread that hangs is a failure.
 
 
 def nudged(meta: Any, rng: np.random.Generator) -> Any:
@@ -42,12 +42,12 @@ def rounds(steps: int = 2, *, synchronous: bool = True) -> WinnerTakeAllGenetic:
 
 
 def alone() -> FixedSchedule:
-    """A policy that decides nothing."""
+    """A policy that never branches."""
     return FixedSchedule(lambda step: None)
 
 
 def population(size: int) -> list[Any]:
-    """The hyperparameters of so many workers."""
+    """The hyperparameters of several workers."""
     return [{"learning_rate": 0.1 * (worker_id + 1)} for worker_id in range(size)]
 
 
@@ -69,12 +69,12 @@ def train_step(state: Any, key: jax.Array) -> Any:
 
 
 def loss(state: Any) -> float:
-    """How far from zero."""
+    """The distance from zero."""
     return float(jnp.sum(state["weights"] ** 2))
 
 
 def train(worker: Worker, steps: int = 10**6) -> None:
-    """The loop of the README, one report a step, for at most so many steps."""
+    """The loop of the README, with a report at each step, for some steps."""
     state: Any = None
     for _ in range(steps):
         if not worker.running:
@@ -90,14 +90,14 @@ def train(worker: Worker, steps: int = 10**6) -> None:
 
 
 def count_up(worker: Worker, save: bool = True) -> None:
-    """Train nothing for one step, and report it."""
+    """Count one step without training, and report it."""
     worker.poll()
     worker.step += 1
     worker.report(1.0, f"{worker.worker_id} at {worker.step}" if save else None)
 
 
 def in_threads(*loops: Callable[[], object]) -> None:
-    """Run loops at the same time; fail if one raises or does not come to its end."""
+    """Run loops at the same time; fail if one raises or does not end."""
     errors: list[BaseException] = []
 
     def guarded(loop: Callable[[], object]) -> None:
@@ -119,7 +119,7 @@ def in_threads(*loops: Callable[[], object]) -> None:
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., PopulationController]]:
-    """Makes controllers, and closes them."""
+    """A function that makes controllers, which are closed after the test."""
     made: list[PopulationController] = []
 
     def new(*arguments: Any, **options: Any) -> PopulationController:
@@ -150,7 +150,7 @@ def checkpoints(controller: PopulationController) -> list[Any]:
 def test_the_loop_of_the_readme_trains_to_its_end(
     make: Make, tmp_path: pathlib.Path, on_disk: bool
 ) -> None:
-    """One worker, three slots: all come to the end, and it has learnt something."""
+    """One worker trains three slots to the end, and their losses are lower."""
     log_dir = tmp_path if on_disk else None
     controller = make(population(3), rounds(), log_dir, stop=Stop(steps=8))
     with controller.worker() as worker:
@@ -167,7 +167,7 @@ def test_the_loop_of_the_readme_trains_to_its_end(
 
 
 def test_poll_is_true_at_the_start_and_after_a_branch(make: Make) -> None:
-    """True means: call restore. In between it is False."""
+    """True means: call restore. Otherwise it is False."""
     controller = make([0.1], FixedSchedule({0: 0.1, 3: 0.2}))
     with controller.worker() as worker:
         news = []
@@ -180,7 +180,7 @@ def test_poll_is_true_at_the_start_and_after_a_branch(make: Make) -> None:
 
 
 def test_polling_again_brings_no_news(make: Make) -> None:
-    """However often a loop asks between two reports, it carries on."""
+    """Between two reports a loop may poll any number of times."""
     controller = make([0.1], alone())
     with controller.worker() as worker:
         assert worker.poll()
@@ -192,7 +192,7 @@ def test_polling_again_brings_no_news(make: Make) -> None:
 
 
 def test_a_worker_takes_turns_among_the_slots(make: Make) -> None:
-    """After `turn` saved reports it goes on with the slot that has the fewest steps."""
+    """After `turn` saved reports it changes to the slot with the fewest steps."""
     controller = make([0.1] * 3, alone(), stop=Stop(steps=8))
     trained = []
     with controller.worker() as worker:
@@ -204,13 +204,13 @@ def test_a_worker_takes_turns_among_the_slots(make: Make) -> None:
             trained.append(worker.worker_id)
             worker.step += 1
             worker.report(1.0, f"at {worker.step}")
-    assert trained[:9] == [0, 0, 1, 1, 2, 2, 2, 0, 0]  # At 2, 2, 2 nobody is behind.
+    assert trained[:9] == [0, 0, 1, 1, 2, 2, 2, 0, 0]  # At 2, 2, 2 no slot is behind.
     assert sorted(trained) == [0] * 8 + [1] * 8 + [2] * 8
-    assert len(list(controller.graph)) == 3  # Nobody lost anything on the way.
+    assert len(list(controller.graph)) == 3  # No slot has lost a step.
 
 
 def test_a_turn_is_ten_saved_reports(make: Make) -> None:
-    """Reports that saved nothing do not use it up."""
+    """Reports without a save do not count."""
     controller = make([0.1] * 2, alone())
     with controller.worker() as worker:
         for number in range(1, 21):
@@ -221,7 +221,7 @@ def test_a_turn_is_ten_saved_reports(make: Make) -> None:
 
 
 def test_a_turn_ends_where_nothing_has_to_be_trained_again(make: Make) -> None:
-    """A slot is left at a saved checkpoint, never behind one."""
+    """A slot is left at a saved checkpoint, never after it."""
     controller = make([0.1] * 2, alone())
     other = controller.worker(1)
     with controller.worker(0) as worker:
@@ -230,7 +230,7 @@ def test_a_turn_ends_where_nothing_has_to_be_trained_again(make: Make) -> None:
             count_up(worker)
         other.release()
         worker.step += 1
-        worker.report(1.0)  # Not saved.
+        worker.report(1.0)  # This report is not saved.
         worker.poll()
         count_up(worker)
         worker.poll()
@@ -240,7 +240,7 @@ def test_a_turn_ends_where_nothing_has_to_be_trained_again(make: Make) -> None:
 
 
 def test_a_worker_with_one_slot_stays_there(make: Make) -> None:
-    """Without a slot that has fewer steps there is nowhere to go."""
+    """If no slot has fewer steps, it stays."""
     controller = make([0.1], alone())
     with controller.worker() as worker:
         worker.turn = 1
@@ -252,7 +252,7 @@ def test_a_worker_with_one_slot_stays_there(make: Make) -> None:
 
 
 def test_a_slot_that_somebody_holds_is_not_taken_in_turn(make: Make) -> None:
-    """Two workers share three slots, each slot with one of them at a time."""
+    """Two workers share three slots, and each slot has one worker at a time."""
     controller = make([0.1] * 3, alone())
     first, second = controller.worker(), controller.worker()
     for worker in (first, second):
@@ -269,7 +269,7 @@ def test_a_slot_that_somebody_holds_is_not_taken_in_turn(make: Make) -> None:
 def test_a_worker_without_an_id_takes_the_slot_with_the_fewest_steps(
     make: Make,
 ) -> None:
-    """The lowest id on ties."""
+    """On ties it takes the lowest id."""
     controller = make(
         [Start(0.1, "a", 5), Start(0.1, "b", 3), Start(0.1, "c", 3)], alone()
     )
@@ -282,7 +282,7 @@ def test_a_worker_without_an_id_takes_the_slot_with_the_fewest_steps(
 
 
 def test_a_worker_with_an_id_begins_with_that_slot(make: Make) -> None:
-    """Also if another has fewer steps."""
+    """This holds even if another has fewer steps."""
     controller = make([0.1, 0.2, 0.3], alone())
     with controller.worker(2) as worker:
         assert worker.poll()
@@ -300,7 +300,7 @@ def test_a_worker_id_that_does_not_exist_is_refused(make: Make, worker_id: Any) 
 
 
 def test_a_slot_that_waits_is_put_aside(make: Make) -> None:
-    """In a synchronous run one worker brings all slots to the barrier, then decides."""
+    """In a synchronous run one worker trains all slots to the barrier, then decides."""
     controller = make([{"learning_rate": 0.1}] * 3, rounds(3))
     with controller.worker() as worker:
         trained = []
@@ -317,7 +317,7 @@ def test_a_slot_that_waits_is_put_aside(make: Make) -> None:
 
 
 def test_a_worker_waits_for_the_others_at_the_barrier(make: Make) -> None:
-    """Two workers, two slots: who comes first blocks until the decision has come."""
+    """Of two workers with two slots, the first blocks until the decision has come."""
     controller = make(population(2), rounds(2), stop=Stop(steps=6))
     in_threads(*[lambda: train(controller.worker())] * 2)
     assert [controller.newest(w).step for w in range(2)] == [6, 6]
@@ -329,7 +329,7 @@ def test_waiting_ends_with_the_run(make: Make) -> None:
     controller = make(population(2), rounds(1), stop=Stop(reports=2))
     polled: list[bool] = []
     first, second = controller.worker(0), controller.worker(1)
-    count_up(first)  # The slot waits now, and the other one is held.
+    count_up(first)  # This slot waits now, and the other one is held.
     second.poll()
 
     def wait() -> None:
@@ -345,7 +345,7 @@ def test_waiting_ends_with_the_run(make: Make) -> None:
 
 
 def test_a_worker_without_a_free_slot_waits_for_one(make: Make) -> None:
-    """It is given the slot that somebody gives back."""
+    """It gets the slot that another worker gives back."""
     controller = make([0.1], alone())
     first = controller.worker()
     count_up(first)
@@ -361,7 +361,7 @@ def test_a_worker_without_a_free_slot_waits_for_one(make: Make) -> None:
 
 
 def test_coming_back_to_the_same_slot_keeps_the_loops_state(make: Make) -> None:
-    """Nothing has changed, so poll is False and nothing is read from disk."""
+    """Nothing has changed, so poll is False and nothing is loaded."""
     controller = make([0.1], alone())
     with controller.worker() as worker:
         count_up(worker)
@@ -375,7 +375,7 @@ def test_coming_back_to_the_same_slot_keeps_the_loops_state(make: Make) -> None:
 
 
 def test_coming_back_after_somebody_else_trained_is_news(make: Make) -> None:
-    """The slot has moved on meanwhile: the loop has to restore."""
+    """The slot has been trained further: the loop has to restore."""
     controller = make([0.1], alone())
     first = controller.worker()
     count_up(first)
@@ -387,7 +387,7 @@ def test_coming_back_after_somebody_else_trained_is_news(make: Make) -> None:
 
 
 def test_coming_back_with_unreported_steps_goes_back_to_the_report(make: Make) -> None:
-    """Steps that were never reported belong to nobody once the slot was given back."""
+    """Steps without a report are lost once the slot was given back."""
     controller = make([0.1], alone())
     worker = controller.worker()
     count_up(worker)
@@ -398,7 +398,7 @@ def test_coming_back_with_unreported_steps_goes_back_to_the_report(make: Make) -
 
 
 def test_a_slot_that_was_given_back_keeps_its_generation(make: Make) -> None:
-    """The next worker goes on with it; nothing is opened anew."""
+    """The next worker continues it; no new generation begins."""
     controller = make([0.1], alone())
     with controller.worker() as first:
         count_up(first)
@@ -412,7 +412,7 @@ def test_a_slot_that_was_given_back_keeps_its_generation(make: Make) -> None:
 
 
 def test_a_takeover_opens_a_new_generation(make: Make) -> None:
-    """Asking for a held slot by its id starts at its resume point, alike."""
+    """A claim of a held slot by its id begins at the same resume point."""
     controller = make([{"learning_rate": 0.1}], alone())
     first = controller.worker()
     count_up(first)
@@ -427,7 +427,7 @@ def test_a_takeover_opens_a_new_generation(make: Make) -> None:
 
 
 def test_the_late_worker_is_fenced(make: Make) -> None:
-    """What it still reports is a side branch, and its next poll is another slot."""
+    """Its reports are a side branch, and its next poll returns another slot."""
     controller = make([0.1, 0.2], alone())
     first = controller.worker(0)
     count_up(first)
@@ -446,7 +446,7 @@ def test_the_late_worker_is_fenced(make: Make) -> None:
 
 
 def test_releasing_a_slot_that_was_lost_harms_nobody(make: Make) -> None:
-    """The late worker's exit does not free the slot of the one that took over."""
+    """The late worker's release does not free the slot of the new worker."""
     controller = make([0.1, 0.2], alone())
     with controller.worker(0) as first:
         first.poll()
@@ -458,7 +458,7 @@ def test_releasing_a_slot_that_was_lost_harms_nobody(make: Make) -> None:
 
 
 def test_an_exception_in_the_loop_gives_the_slot_back(make: Make) -> None:
-    """The `with` statement releases, whatever happens inside."""
+    """The `with` statement releases the slot after any exception."""
     controller = make([0.1], alone())
     with pytest.raises(RuntimeError, match="out of memory"), controller.worker():
         raise RuntimeError("out of memory")
@@ -481,7 +481,7 @@ def keys(controller: PopulationController, steps: int = 3) -> list[tuple[Any, ..
 
 
 def test_a_key_is_a_function_of_seed_worker_and_step(make: Make) -> None:
-    """Whoever trains, whenever: the same numbers; and others for all else."""
+    """The same numbers for every worker at any time; others for other arguments."""
     first = keys(make([0.1] * 2, alone(), seed=1))
     assert keys(make([0.1] * 2, alone(), seed=1)) == first
     other = keys(make([0.1] * 2, alone(), seed=2))
@@ -492,7 +492,7 @@ def test_a_key_is_a_function_of_seed_worker_and_step(make: Make) -> None:
 def test_a_key_does_not_depend_on_generations_or_restarts(
     make: Make, tmp_path: pathlib.Path
 ) -> None:
-    """After a takeover or a restart a step sees the very key that it saw before."""
+    """After a takeover or a restart a step has exactly the same key."""
     seen: dict[int, Any] = {}
     for _ in range(3):
         controller = make([0.1], FixedSchedule({0: 0.1, 2: 0.2}), tmp_path)
@@ -510,7 +510,7 @@ def test_a_key_does_not_depend_on_generations_or_restarts(
 
 
 def test_a_loop_may_save_for_itself(make: Make, tmp_path: pathlib.Path) -> None:
-    """`save_to` is a path of the step's own; `load_from` is what was reported."""
+    """`save_to` is a path for this step; `load_from` is the path that was reported."""
     controller = make([0.1], FixedSchedule({0: 0.1, 2: 0.2}), tmp_path / "run")
     with controller.worker() as worker:
         worker.poll()
@@ -534,7 +534,7 @@ def test_a_loop_may_save_for_itself(make: Make, tmp_path: pathlib.Path) -> None:
 
 
 def test_without_a_folder_there_is_no_place_to_save_to(make: Make) -> None:
-    """`save_to` is None in memory; arrays are kept all the same."""
+    """`save_to` is None in memory; arrays are kept anyway."""
     controller = make([0.1], FixedSchedule({0: 0.1, 1: 0.2}))
     with controller.worker() as worker:
         worker.poll()
@@ -551,7 +551,7 @@ def test_without_a_folder_there_is_no_place_to_save_to(make: Make) -> None:
 def test_the_slots_hyperparameters_are_in_force_after_restore(
     make: Make, tmp_path: pathlib.Path, on_disk: bool
 ) -> None:
-    """The saved optimiser state brings back old numbers; they are replaced."""
+    """The saved optimiser state has old numbers; they are replaced."""
     metas = {step: {"learning_rate": 0.5 / (step + 1)} for step in range(5)}
     controller = make([metas[0]], FixedSchedule(metas), tmp_path if on_disk else None)
     with controller.worker() as worker:
@@ -570,7 +570,7 @@ def test_the_slots_hyperparameters_are_in_force_after_restore(
 
 
 def test_a_fresh_state_has_the_slots_hyperparameters_too(make: Make) -> None:
-    """What `init` puts in force is in force."""
+    """It is the result of `init(meta_params)`."""
     controller = make([{"learning_rate": 0.7, "batch_size": 32}], alone())
     with controller.worker() as worker:
         assert worker.poll()
@@ -596,7 +596,7 @@ def test_trained_weights_of_a_start_are_restored(
 def test_restoring_what_is_gone_or_damaged_is_an_error(
     make: Make, tmp_path: pathlib.Path, damage: str
 ) -> None:
-    """Never are fresh weights trained as if they were old ones."""
+    """Fresh weights are never trained as if they were old ones."""
     controller = make([{"learning_rate": 0.1}], alone(), tmp_path)
     with controller.worker() as worker:
         train(worker, 2)
@@ -613,7 +613,7 @@ def test_restoring_what_is_gone_or_damaged_is_an_error(
 
 
 def test_restoring_into_another_model_names_the_place(make: Make) -> None:
-    """The model was changed since: the message says where it differs."""
+    """The model has changed: the message says where it differs."""
     controller = make([{"learning_rate": 0.1}], alone())
     with controller.worker() as worker:
         train(worker, 2)
@@ -628,7 +628,7 @@ def test_restoring_into_another_model_names_the_place(make: Make) -> None:
 def test_a_report_after_the_end_is_dropped(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A worker that lost its slot to the end of the run says so, once."""
+    """A worker whose slot was lost at the end of the run warns once."""
     controller = make([0.1] * 2, alone(), stop=Stop(reports=1))
     with controller.worker() as worker:
         count_up(worker)
@@ -654,7 +654,7 @@ def test_a_finished_run_gives_no_slot(make: Make) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_worker_that_never_saves_comes_to_the_end(make: Make, size: int) -> None:
-    """Where nobody saves, the steps that were reported count."""
+    """Without saves, the reported steps count."""
     controller = make([0.1] * size, alone(), stop=Stop(steps=5))
     with controller.worker() as worker:
         worker.turn = 2
@@ -669,7 +669,7 @@ def test_a_worker_that_never_saves_comes_to_the_end(make: Make, size: int) -> No
 def test_more_steps_go_on_as_if_they_had_been_asked_for_at_once(
     make: Make, tmp_path: pathlib.Path
 ) -> None:
-    """`Stop(steps=20)` and then 40 is the run with 40, to the last bit."""
+    """`Stop(steps=20)` and then 40 is the run with 40, bit for bit."""
 
     def run(name: str, *stops: int) -> list[Any]:
         log_dir = tmp_path / name
@@ -690,7 +690,7 @@ def test_more_steps_go_on_as_if_they_had_been_asked_for_at_once(
 
 
 def test_the_number_of_workers_changes_no_synchronous_run(make: Make) -> None:
-    """One worker in turns, two, or one for each slot: the same run, to the bit."""
+    """One worker in turns, two, or one for each slot: the run is equal bit for bit."""
 
     def run(workers: int) -> list[Any]:
         controller = make(population(4), rounds(3), seed=5, stop=Stop(steps=12))
@@ -710,12 +710,12 @@ def test_the_number_of_workers_changes_no_synchronous_run(make: Make) -> None:
 
 
 def test_a_takeover_changes_no_synchronous_run(make: Make) -> None:
-    """A worker that dies in mid-round and is replaced leaves the same decisions."""
+    """A worker that dies within a round and is replaced changes no decision."""
 
     def decisions(deaths: int) -> list[Any]:
         controller = make(population(2), rounds(4), seed=5, stop=Stop(steps=12))
         for number in range(deaths):
-            lost = controller.worker(number % 2)  # Never released.
+            lost = controller.worker(number % 2)  # It is never released.
             train(lost, 1)
         with controller.worker(0) as worker:
             controller.worker(1).release()
@@ -740,7 +740,7 @@ def test_workers_do_not_wait_for_what_will_never_come(make: Make) -> None:
 
 
 def test_the_lineage_leads_to_what_was_handed_out(make: Make) -> None:
-    """From the root to the checkpoint that the loop goes on from."""
+    """From the root to the checkpoint from which the loop continues."""
     controller = make([0.1], FixedSchedule({0: 0.1, 2: 0.2}))
     with controller.worker() as worker:
         for _ in range(3):
@@ -753,7 +753,7 @@ def test_the_lineage_leads_to_what_was_handed_out(make: Make) -> None:
 
 
 def test_what_is_reported_is_a_copy(make: Make) -> None:
-    """A loop that donates its buffers, or changes them, spoils no checkpoint."""
+    """A loop that donates or changes its buffers changes no checkpoint."""
     controller = make([0.1], FixedSchedule({0: 0.1, 1: 0.2}))
     with controller.worker() as worker:
         worker.poll()
@@ -769,7 +769,7 @@ def test_what_is_reported_is_a_copy(make: Make) -> None:
 
 
 def test_a_failed_report_can_be_made_again(make: Make) -> None:
-    """What the policy raises comes out of `report`; the slot is still the worker's."""
+    """`report` raises the policy's exception; the worker keeps its slot."""
     broken = True
 
     def sometimes(step: int) -> float | None:
@@ -791,7 +791,7 @@ def test_a_failed_report_can_be_made_again(make: Make) -> None:
 
 
 def test_a_branch_at_the_last_step_is_not_trained_on() -> None:
-    """`Stop(steps=)` holds for a slot that is branched when it gets there."""
+    """`Stop(steps=)` also holds for a slot that is branched at this step."""
     mutator = FixedSchedule({0: 1.0, 15: 2.0, 30: 3.0})
     controller = PopulationController([1.0] * 2, mutator, stop=Stop(steps=30))
     with controller.worker() as worker:
@@ -805,21 +805,21 @@ def test_a_branch_at_the_last_step_is_not_trained_on() -> None:
     assert [work.meta_params for work in controller.workers] == [3.0, 3.0]
 
 
-# Hyperparameters that never arrive.
+# Hyperparameters that have no effect.
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was said about hyperparameters that are not in force."""
+    """The warnings about hyperparameters that are not in force."""
     return [m for m in caplog.messages if "its optimiser uses" in m]
 
 
 def test_a_worker_whose_optimiser_keeps_its_old_numbers_is_told_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Key, assigned and applied value; once a run."""
+    """The warning has key, assigned and applied value; there is one per run."""
     run = PopulationController(population(1), FixedSchedule(_rate_at))
     with run.worker() as worker:
-        state = init({})  # Instead of worker.restore(init).
+        state = init({})  # In place of worker.restore(init).
         for step in range(1, 9):
             worker.poll()
             worker.step = step
@@ -836,7 +836,7 @@ def _rate_at(step: int) -> dict[str, float]:
 def test_a_worker_that_restores_is_told_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """float32(0.1) is 0.1; and keys that no optimiser knows are the loop's."""
+    """float32(0.1) counts as 0.1; other keys are ignored."""
     run = PopulationController([{"learning_rate": 0.1, "dropout": 0.5}], alone())
     with run.worker() as worker:
         for step in range(1, 9):
@@ -848,7 +848,7 @@ def test_a_worker_that_restores_is_told_nothing(
 
 
 def test_params_that_cannot_be_loaded_are_rejected(tmp_path: pathlib.Path) -> None:
-    """The slot goes on from the newest that are left; nobody gets the others again."""
+    """The slot continues from the newest that are left; no worker gets these again."""
     run = PopulationController(population(2), alone(), tmp_path, keep=Keep(last=3))
     with run.worker(0) as worker:
         for step in (1, 2, 3):
@@ -880,7 +880,7 @@ def test_params_that_cannot_be_loaded_are_rejected(tmp_path: pathlib.Path) -> No
 
 
 def test_there_must_be_something_to_reject() -> None:
-    """A worker that begins afresh was handed nothing."""
+    """A worker that begins with fresh weights has nothing to reject."""
     run = PopulationController(population(1), alone())
     with run.worker() as worker:
         worker.poll()
@@ -890,7 +890,7 @@ def test_there_must_be_something_to_reject() -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "long"])
 def test_busy_needs_a_number_of_seconds(seconds: Any) -> None:
-    """For ever is no number: others wait for this worker."""
+    """Infinity is refused, as others would wait for ever."""
     run = PopulationController(population(1), alone(), worker_timeout=1.0)
     with run.worker() as worker, pytest.raises(ValueError, match="busy needs a posit"):
         worker.busy(seconds)
@@ -899,7 +899,7 @@ def test_busy_needs_a_number_of_seconds(seconds: Any) -> None:
 def test_a_worker_that_slept_before_it_restored_gets_what_there_is_now(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Others took its slot over, and what it was handed has been removed since."""
+    """Others took its slot over, and the params that it got were removed."""
     run = PopulationController(population(1), alone(), tmp_path)
     with run.worker() as first:
         first.poll()

@@ -1,4 +1,4 @@
-"""What lies at the place of a journal is never mistaken for another file."""
+"""A file at the place of a journal is never mistaken for the journal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def report(controller: PopulationController, params: Any = "somewhere") -> None:
 
 
 def foreign(path: pathlib.Path) -> bytes:
-    """A database of another program; its digest."""
+    """A database of another program; returns its digest."""
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE mails (x)")
     connection.commit()
@@ -44,7 +44,7 @@ def foreign(path: pathlib.Path) -> bytes:
 
 
 def digest(path: pathlib.Path) -> bytes:
-    """Of a file's content."""
+    """The digest of a file's content."""
     return hashlib.sha256(path.read_bytes()).digest()
 
 
@@ -60,7 +60,7 @@ def dropped_at(log_dir: pathlib.Path) -> int:
 def test_a_foreign_file_on_a_reused_inode_is_left_untouched(
     tmp_path: pathlib.Path,
 ) -> None:
-    """A dropped controller does not vouch for whatever gets its inode next."""
+    """A later file with the inode of a dropped controller's journal is not trusted."""
     for number in range(20):
         run, other = tmp_path / f"run-{number}", tmp_path / f"other-{number}"
         inode = dropped_at(run)
@@ -71,14 +71,14 @@ def test_a_foreign_file_on_a_reused_inode_is_left_untouched(
             opened(other)
         assert digest(other / JOURNAL) == before
         if os.stat(other / JOURNAL).st_ino == inode:
-            return  # Where inodes are not used again, there is nothing to confuse.
+            return  # If inodes are not reused, there is nothing to confuse.
 
 
 @pytest.mark.parametrize("is_dropped", [True, False])
 def test_a_foreign_file_that_was_copied_in_place_is_left_untouched(
     is_dropped: bool, tmp_path: pathlib.Path
 ) -> None:
-    """The inode is the journal's; the content is not."""
+    """It has the inode of the journal, but not its content."""
     foreign(tmp_path / "other")
     controller = opened(tmp_path / "run")
     file = tmp_path / "run" / JOURNAL
@@ -96,7 +96,7 @@ def test_a_foreign_file_that_was_copied_in_place_is_left_untouched(
 def test_looking_at_a_file_keeps_the_locks_of_its_other_connections(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Were they lost, the last process to close would delete a log that is in use."""
+    """Without them, the last process to close would delete a log that is in use."""
     first = opened(tmp_path)
     report(first)
     for _ in range(3):
@@ -114,7 +114,7 @@ def test_looking_at_a_file_keeps_the_locks_of_its_other_connections(
 def test_nothing_is_acknowledged_once_the_run_is_elsewhere(
     how: str, tmp_path: pathlib.Path
 ) -> None:
-    """What would be written to a file that nobody finds again is refused."""
+    """A report that nobody would find again is refused."""
     run = tmp_path / "run"
     controller = opened(run)
     report(controller)
@@ -139,18 +139,18 @@ def test_nothing_is_acknowledged_once_the_run_is_elsewhere(
 
 
 def test_a_waiting_worker_sees_that_the_run_was_removed(tmp_path: pathlib.Path) -> None:
-    """It would wait for ever: nobody can write to that file any more."""
+    """It would wait for ever: no process can write to that file any more."""
     controller = opened(tmp_path / "run")
     held = controller.worker(0)
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(JournalError, match="removed"):
-        controller.worker()  # Every slot is held, so this one waits.
+        controller.worker()  # Every slot is held, so this worker waits.
     probe.disown(held)
     controller.close()
 
 
 def test_a_file_with_two_names_is_refused(tmp_path: pathlib.Path) -> None:
-    """Each name would have a log of its own: the second one overwrites the first."""
+    """Each name would have its own log: the second one overwrites the first."""
     controller = opened(tmp_path / "run")
     report(controller)
     controller.close()
@@ -171,7 +171,7 @@ def test_a_file_with_two_names_is_refused(tmp_path: pathlib.Path) -> None:
 def test_a_link_to_the_run_that_is_turned_elsewhere_is_noticed(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Else the journal would be in one folder and the weights in another."""
+    """Otherwise the journal would be in one folder and the weights in another."""
     link = tmp_path / "latest"
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -192,7 +192,7 @@ def test_a_link_to_the_run_that_is_turned_elsewhere_is_noticed(
 def test_a_file_that_was_copied_over_an_open_journal_is_not_written_to_at_the_end(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Closing would merge the log of this run into the other program's database."""
+    """Closing would merge this run's log into the other program's database."""
     controller = opened(tmp_path / "run")
     report(controller)
     foreign(tmp_path / "other")
@@ -206,7 +206,7 @@ def test_a_file_that_was_copied_over_an_open_journal_is_not_written_to_at_the_en
 def test_what_lies_beside_a_journal_is_looked_at_before_sqlite_does(
     beside: str, tmp_path: pathlib.Path
 ) -> None:
-    """It would wait for a pipe for ever."""
+    """SQLite would wait for a pipe for ever."""
     opened(tmp_path).close()
     os.mkfifo(tmp_path / f"{JOURNAL}-{beside}")
     with pytest.raises(JournalError, match=r"is not a file\. Remove it"):
@@ -218,7 +218,7 @@ def test_what_lies_beside_a_journal_is_looked_at_before_sqlite_does(
 def test_a_run_without_its_journal_is_not_begun_anew(
     left: str, journal: str, tmp_path: pathlib.Path
 ) -> None:
-    """What is left of it would be removed, or its log wiped."""
+    """Otherwise the rest would be removed, or its log truncated."""
     run = tmp_path / "run"
     controller = opened(run)
     if left == "params":
@@ -268,7 +268,7 @@ def test_a_young_run_that_was_copied_without_its_log_is_not_begun_anew(
 def test_a_file_without_a_run_is_left_as_it_is_by_whoever_looks_back(
     content: bytes | None, tmp_path: pathlib.Path
 ) -> None:
-    """Else the next controller would take it for a run that has just begun."""
+    """Otherwise the next controller would take it for a new run."""
     file = tmp_path / JOURNAL
     file.write_bytes(content or b"")
     mutator = FixedSchedule({0: 1.0})
@@ -284,7 +284,7 @@ def test_a_file_without_a_run_is_left_as_it_is_by_whoever_looks_back(
 def test_a_newer_format_that_is_still_in_the_log_is_refused(
     tmp_path: pathlib.Path,
 ) -> None:
-    """It is not brought down to this one."""
+    """It is not converted to the present format."""
     controller = opened(tmp_path)
     report(controller)
     probe.connection(controller).execute("PRAGMA user_version=99")
@@ -296,7 +296,7 @@ def test_a_newer_format_that_is_still_in_the_log_is_refused(
 
 
 def test_folders_that_a_person_has_made_are_no_run(tmp_path: pathlib.Path) -> None:
-    """Nor are folders without weights, which a removed run may have left."""
+    """Folders without weights, which a removed run may have left, are allowed, too."""
     (tmp_path / "params").mkdir()
     (tmp_path / "params" / "config.yaml").write_text("lr: 0.1")
     (tmp_path / "own" / "abc123-0-1").mkdir(parents=True)
@@ -304,7 +304,7 @@ def test_folders_that_a_person_has_made_are_no_run(tmp_path: pathlib.Path) -> No
 
 
 def test_a_journal_behind_a_link_is_like_any_other(tmp_path: pathlib.Path) -> None:
-    """Its log lies where the link leads; merging it finds it there."""
+    """Its log is where the link leads, and is merged there."""
     (tmp_path / "run").mkdir()
     (tmp_path / "disk").mkdir()
     (tmp_path / "run" / JOURNAL).symlink_to(tmp_path / "disk" / "a journal")
@@ -318,11 +318,11 @@ def test_a_journal_behind_a_link_is_like_any_other(tmp_path: pathlib.Path) -> No
     assert (tmp_path / "disk" / "a journal").stat().st_size > 4096
 
 
-# One params store, two copies of a run.
+# Two copies of a run with one params store.
 
 
 def trained(log_dir: pathlib.Path, store: pathlib.Path) -> PopulationController:
-    """A run that keeps its weights elsewhere."""
+    """A run that keeps its weights outside of its folder."""
     controller = opened(log_dir, params=FileParams(store))
     report(controller, {"w": np.full(2, 7.0)})
     return controller
@@ -331,7 +331,7 @@ def trained(log_dir: pathlib.Path, store: pathlib.Path) -> PopulationController:
 def test_a_copy_does_not_remove_the_weights_of_the_original(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Both name the same files; the copy is refused, in words."""
+    """Both name the same files; the copy is refused with an explanation."""
     store = tmp_path / "store"
     trained(tmp_path / "run", store).close()
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
@@ -346,7 +346,7 @@ def test_a_copy_does_not_remove_the_weights_of_the_original(
 def test_a_run_may_be_moved_beside_its_store(
     copied_too: bool, tmp_path: pathlib.Path
 ) -> None:
-    """Also when the copy is what is left, and when its store was copied with it."""
+    """This holds also if only the copy is left, or its store was copied with it."""
     store = tmp_path / "store"
     trained(tmp_path / "run", store).close()
     if copied_too:
@@ -368,7 +368,7 @@ def test_a_run_may_be_moved_beside_its_store(
 def test_an_original_that_cannot_be_read_is_not_taken_for_gone(
     how: str, tmp_path: pathlib.Path
 ) -> None:
-    """What cannot be told is refused, with the reason."""
+    """If the library cannot tell, it refuses, with the reason."""
     store = tmp_path / "store"
     trained(tmp_path / "run", store).close()
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
@@ -389,7 +389,7 @@ def test_an_original_that_cannot_be_read_is_not_taken_for_gone(
 
 
 def test_a_run_under_two_names_is_one_run(tmp_path: pathlib.Path) -> None:
-    """Only its place has two names."""
+    """Only its path has two names."""
     store = tmp_path / "store"
     trained(tmp_path / "run", store).close()
     (tmp_path / "alias").symlink_to(tmp_path / "run")
@@ -399,7 +399,7 @@ def test_a_run_under_two_names_is_one_run(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_bucket_is_not_asked_before_it_is_needed(tmp_path: pathlib.Path) -> None:
-    """A run whose weights are in one can be looked at without it."""
+    """A run with weights in a bucket can be read without the bucket."""
     store = OrbaxParams("gs://bucket/run")
     controller = opened(tmp_path, params=store)
     report(controller)
@@ -408,7 +408,7 @@ def test_a_bucket_is_not_asked_before_it_is_needed(tmp_path: pathlib.Path) -> No
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_forgotten_store_is_a_warning(before: bool, tmp_path: pathlib.Path) -> None:
-    """A loop that rejects what it cannot load would throw all weights away."""
+    """A loop that rejects what it cannot load would reject all weights."""
     stores = (FileParams(tmp_path / "store"), None)
     first, second = stores if before else stores[::-1]
     controller = opened(tmp_path / "run", params=first)
@@ -421,7 +421,7 @@ def test_a_forgotten_store_is_a_warning(before: bool, tmp_path: pathlib.Path) ->
 def test_a_store_that_does_not_know_the_run_is_a_warning(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is another folder than that in which the weights are."""
+    """It is a folder other than the one with the weights."""
     trained(tmp_path / "run", tmp_path / "store").close()
     assert not caplog.records
     opened(tmp_path / "run", params=FileParams(tmp_path / "other")).close()
@@ -429,7 +429,7 @@ def test_a_store_that_does_not_know_the_run_is_a_warning(
 
 
 def test_the_moved_original_is_not_taken_for_gone(tmp_path: pathlib.Path) -> None:
-    """A copy in the old place has taken the store over; the original hears of it."""
+    """A copy in the old place has taken over the store; the original gets an error."""
     store = tmp_path / "store"
     trained(tmp_path / "run", store).close()
     (tmp_path / "run").rename(tmp_path / "archive")

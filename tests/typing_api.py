@@ -63,7 +63,7 @@ from population.testing import Problem, check_loop, check_mutator, simulate
 
 
 class TrainState(NamedTuple):
-    """A training state of the user's own."""
+    """A user's training state."""
 
     weights: jax.Array
     step: int
@@ -78,7 +78,7 @@ class Count:
 
 
 class EveryOther(Mutator[Count]):
-    """A policy of the user's own, with a state."""
+    """A user's policy, with a state."""
 
     def init(self, view: PopulationView) -> Count:
         """Begin to count."""
@@ -105,12 +105,12 @@ class EveryOther(Mutator[Count]):
 
 
 def mutate(meta_params: dict[str, float], rng: np.random.Generator) -> Any:
-    """One with a generator."""
+    """A mutation with a generator."""
     return {"learning_rate": meta_params["learning_rate"] * float(rng.uniform(0.8, 1))}
 
 
 def explore(meta_params: dict[str, float], direction: str, cycle: int) -> Any:
-    """One for a single machine."""
+    """A mutation for a single machine."""
     return meta_params | {"cycle": cycle, "down": direction == "neg"}
 
 
@@ -145,7 +145,7 @@ def fresh(meta_params: dict[str, float]) -> TrainState:
 
 
 def by_the_worker(controller: PopulationController) -> float:
-    """The loop that the README leads with."""
+    """The first loop of the README."""
     with controller.worker() as worker:
         while worker.running:
             if worker.poll():
@@ -164,7 +164,7 @@ def by_the_worker(controller: PopulationController) -> float:
 
 
 def by_the_two_calls(controller: PopulationController) -> None:
-    """The protocol beneath it."""
+    """The two calls on which the handle is built."""
     work: ActiveWorker | None = controller.maybe_get_worker_data(0, None, 0, None, None)
     if work is not None:
         controller.set_eval(0, work.generation_id, work.step + 1, "path", 0.5)
@@ -201,7 +201,7 @@ def by_one_loop(controller: PopulationController) -> None:
 
 
 def afterwards(controller: PopulationController) -> Schedule | None:
-    """What can be asked of a run."""
+    """The questions that a run can answer."""
     best: Checkpoint | None = controller.best()
     if best is None or best.value is None:
         return None
@@ -218,12 +218,12 @@ def afterwards(controller: PopulationController) -> Schedule | None:
 
 
 class Luck:
-    """A selection rule of the user's own."""
+    """A user's selection rule."""
 
     def donor(
         self, me: int, standings: Standings, rng: np.random.Generator
     ) -> int | None:
-        """Somebody, now and then."""
+        """Sometimes another member."""
         best: npt.NDArray[Any] = standings.best(0.5)
         return int(best[0]) if rng.random() < 0.1 and best[0] != me else None
 
@@ -259,7 +259,7 @@ def from_a_space() -> PopulationController:
 
 
 def checked() -> PopulationController:
-    """A mutator's promises, and a run of it in no time."""
+    """Check a mutator's promises, and simulate a run of it."""
     check_mutator(lambda mutate_fn: PopulationBasedTraining(mutate_fn, 3))
     policy = PopulationBasedTraining(None, 20)
     return simulate(
@@ -268,7 +268,7 @@ def checked() -> PopulationController:
 
 
 def told(event: population.Event) -> None:
-    """What `on_event` is called with."""
+    """The argument of `on_event`."""
     kind: str = event.kind
     worker_id: int = event.worker_id
     step = 0 if event.checkpoint is None else event.checkpoint.step
@@ -276,7 +276,7 @@ def told(event: population.Event) -> None:
 
 
 def fault_tolerant(train: Callable[[population.Worker], None]) -> None:
-    """Processes, time-outs, retention, and looking back."""
+    """Processes, timeouts, retention, replay and fork."""
     controller = PopulationController(
         [{"learning_rate": 0.1}] * 4,
         PopulationBasedTraining(None, 20),

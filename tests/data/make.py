@@ -28,7 +28,7 @@ from tests.helpers import Clock
 
 Meta = dict[str, Any]
 SIZE, SEED = 3, 7
-_BEGAN = 1_790_000_000.0  # Long ago for whoever reads it, so that no lease is fresh.
+_BEGAN = 1_790_000_000.0  # Long ago, so that no reader of the run finds a fresh lease.
 _HISTORY = """
 SELECT generation_id, step, worker_id, params, meta_params, has_value, value, metrics,
     parent_generation_id, parent_step, time, reason
@@ -41,7 +41,7 @@ def mutate(meta_params: Meta, rng: np.random.Generator) -> Meta:
 
 
 def opened(folder: pathlib.Path, **options: Any) -> PopulationController:
-    """A run of this kind, to be made or to go on."""
+    """Make a run of this kind, or open it again."""
     starts: list[Any] = [{"h": float(i + 1), "layers": (1, 2)} for i in range(SIZE)]
     starts[1] = Start(starts[1], "trained elsewhere", 2)
     mutator = WinnerTakeAllGenetic(mutate, 4)
@@ -49,7 +49,7 @@ def opened(folder: pathlib.Path, **options: Any) -> PopulationController:
 
 
 def tick(controller: PopulationController, count: int = 1) -> None:
-    """Train the slot that is furthest behind; some values are late, some are NaN."""
+    """Train the slot with the fewest steps; some values are late, some are NaN."""
     for _ in range(count):
         workers = controller.workers
         slot = min(range(SIZE), key=lambda w: workers[w].step)
@@ -65,7 +65,7 @@ def tick(controller: PopulationController, count: int = 1) -> None:
 
 
 def make(folder: pathlib.Path) -> None:
-    """A run in which everything has happened that the format can tell."""
+    """A run that contains everything that the format can record."""
     probe.pretend_host(pytest.MonkeyPatch(), "a-host", "/")
     clock = Clock(_BEGAN)
     controller = opened(folder, clock=clock, worker_timeout=60.0)
@@ -84,7 +84,7 @@ def make(folder: pathlib.Path) -> None:
 
 
 def hold(controller: PopulationController, clock: Clock) -> None:
-    """A process keeps the weights of all slots itself, and saves them now and then."""
+    """A process keeps the weights of all slots in memory, and sometimes saves them."""
     controller.claim_all()
     for number in range(1, 14):
         clock.advance(1.0)
@@ -110,7 +110,7 @@ def leave_held(controller: PopulationController) -> None:
 
 
 def report_twice_and_reject(controller: PopulationController) -> None:
-    """A worker trains a slot, another one takes it over and finds its save damaged."""
+    """A worker trains a slot, another takes it over and finds the save damaged."""
     first = controller.worker(0)
     first.poll()
     first.step += 1
@@ -122,7 +122,7 @@ def report_twice_and_reject(controller: PopulationController) -> None:
     second.reject("a bad sector")
     second.poll()
     second.step += 1
-    second.report(3.0, second.save_to)  # Only where it would be saved.
+    second.report(3.0, second.save_to)  # Only at a step where it would be saved.
 
 
 def history(folder: pathlib.Path) -> list[list[Any]]:
@@ -136,7 +136,7 @@ def history(folder: pathlib.Path) -> list[list[Any]]:
 
 
 def main(arguments: list[str]) -> None:
-    """Make it where the argument says."""
+    """Make the run in the folder that the argument names."""
     folder = pathlib.Path(arguments[0])
     if folder.exists():
         raise SystemExit(f"{folder} exists, and what is released must not change.")
@@ -146,6 +146,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from tests.data import make as module  # Else its functions were those of __main__.
+    from tests.data import make as module  # Else its functions are those of `__main__`.
 
     module.main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Tests of engines do not use what an earlier one has compiled."""
+"""Tests of engines do not use programs that an earlier test has compiled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from population.engines.stacked import cache
 
 @pytest.fixture(autouse=True)
 def _compiled_anew() -> Iterator[None]:
-    """Which functions are compiled does not depend on the order of tests."""
+    """What a test compiles does not depend on the order of tests."""
     cache.clear()
     yield
     cache.clear()

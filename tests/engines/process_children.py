@@ -26,7 +26,7 @@ TRACES = "POPULATION_TEST_TRACES"
 
 
 def leave_trace(folder: pathlib.Path) -> None:
-    """Write down in which environment this module is imported."""
+    """Write down the environment in which this module is imported."""
     found = {**os.environ, "had jax": str("jax" in sys.modules)}
     (folder / f"{os.getpid()}.json").write_text(json.dumps(found))
 
@@ -36,7 +36,7 @@ if TRACES in os.environ:
 
 
 def mutate(meta_params: Meta, rng: np.random.Generator) -> Meta:
-    """The number a little different."""
+    """Move the number a little."""
     return {"h": meta_params["h"] + 0.1 * float(rng.normal())}
 
 
@@ -59,7 +59,7 @@ def train(worker: Worker) -> None:
 
 
 def train_until(worker: Worker, step: int, weight: float = 1.0) -> float:
-    """Train up to a step; the weight is what a call before has returned."""
+    """Train up to a step; the weight is the return value of an earlier call."""
     while worker.running and worker.step < step:
         if worker.poll():
             path = worker.load_from
@@ -74,7 +74,7 @@ def train_until(worker: Worker, step: int, weight: float = 1.0) -> float:
 
 
 def train_or_be_killed(worker: Worker) -> None:
-    """The process that begins with slot 0 is killed between two reports.
+    """Kill the process that begins with slot 0 between two reports.
 
     Before its first wait: there it would give the slot back, and if it was slow to come
     back the others might have trained everything by then.
@@ -86,7 +86,7 @@ def train_or_be_killed(worker: Worker) -> None:
 
 
 def be_killed(worker: Worker) -> None:
-    """Every process is killed."""
+    """Kill every process."""
     train_until(worker, 3)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -99,27 +99,27 @@ def fail(worker: Worker) -> None:
 
 
 class Stubborn(Exception):
-    """An exception that cannot be made anew from its arguments."""
+    """An exception that pickle cannot make again from its arguments."""
 
     def __init__(self, code: int, place: str) -> None:
         super().__init__(f"code {code} at {place}")
 
 
 def fail_stubbornly(worker: Worker) -> None:
-    """Raise what pickle cannot bring back."""
+    """Raise an exception that pickle cannot restore."""
     del worker
     raise Stubborn(7, "the door")
 
 
 def say_and_train(worker: Worker) -> None:
-    """Tell whoever reads the output that training goes on; then train."""
+    """Print that training has begun; then train."""
     weight = train_until(worker, 15)
     os.write(1, b"training\n")
     train_until(worker, FOREVER, weight)
 
 
 def say_and_hang(worker: Worker) -> None:
-    """A loop that does not look at `worker.running`."""
+    """Print that training has begun, and never look at `worker.running`."""
     del worker
     os.write(1, b"training\n")
     threading.Event().wait()
@@ -134,7 +134,7 @@ def folder(worker: Worker) -> pathlib.Path:
 
 
 def is_first(worker: Worker, name: str) -> bool:
-    """Whether nobody has asked this before."""
+    """Whether this is the first call."""
     try:
         (folder(worker) / name).touch(exist_ok=False)
     except FileExistsError:

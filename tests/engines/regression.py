@@ -82,12 +82,12 @@ def batch(seed: int, worker_id: int, at: int) -> Any:
 
 
 def shared_batch(seed: int, at: int) -> Any:
-    """The same for all members."""
+    """Eight examples that all members share."""
     return batch(seed, 0, at)
 
 
 def train(worker: Worker, *, shared: bool = False) -> None:
-    """What a thread does: the same with the library's handle."""
+    """The training loop of a thread: the same steps with the library's handle."""
 
     def fresh(meta_params: Any) -> Any:
         base = jax.random.fold_in(jax.random.key(worker.seed), worker.worker_id)
@@ -138,7 +138,7 @@ def stacked(found: PopulationController, **options: Any) -> vectorized.Summary:
 
 
 def decisions(found: PopulationController) -> list[tuple[Any, ...]]:
-    """All generations as everything but their values: ids without the run's token."""
+    """All generations without their values and without the run's token in the ids."""
 
     def name(ref: Ref | None) -> Any:
         return None if ref is None else (ref.generation_id.split("-", 1)[1], ref.step)
@@ -161,7 +161,7 @@ def values(found: PopulationController) -> dict[tuple[str, int], tuple[float, fl
 
 
 def assert_alike(one: PopulationController, other: PopulationController) -> None:
-    """Two runs decided the same, and trained the same within float tolerance."""
+    """Check that two runs decided alike, and trained alike within float tolerance."""
     assert decisions(one) == decisions(other)
     ours, theirs = values(one), values(other)
     assert ours.keys() == theirs.keys()
@@ -170,7 +170,7 @@ def assert_alike(one: PopulationController, other: PopulationController) -> None
 
 
 def trained_again(found: PopulationController, checkpoint: Checkpoint) -> float:
-    """The value of a checkpoint when its lineage alone is trained once more."""
+    """The value of a checkpoint when only its lineage is trained once more."""
     root, *rest = found.lineage(checkpoint)
     base = jax.random.fold_in(jax.random.key(found.seed), root.worker_id)
     state = init(jax.random.fold_in(base, FRESH), root.meta_params)
@@ -195,7 +195,7 @@ class Kept:
 
 
 class GoBack(Mutator[Kept]):
-    """Each third round of a slot it goes back to where it was a round before.
+    """In every third round a slot goes back to its checkpoint of a round before.
 
     No slot looks at another one, so that timing cannot change a run.
     """

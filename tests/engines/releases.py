@@ -1,4 +1,4 @@
-"""Parts of JAX by the names that the installed release gives them."""
+"""Parts of JAX that have different names in different releases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training functions that write down which settings of JAX they run under.
+"""Training functions that write down the JAX settings under which they run.
 
 They load JAX when they are called, as programs do that start quickly.
 """
@@ -20,7 +20,7 @@ HAD_JAX = "jax" in sys.modules
 
 
 def write_down(folder: str, brought: Any, worker: Worker) -> None:
-    """Leave a file of what holds in this process."""
+    """Write the settings in force to a file."""
     import jax
     import jax.numpy as jnp
 
@@ -36,5 +36,5 @@ def write_down(folder: str, brought: Any, worker: Worker) -> None:
 
 
 def train(folder: pathlib.Path, brought: Any = None) -> functools.partial[None]:
-    """A training function that leaves its file in a folder."""
+    """A training function that writes its settings to a folder."""
     return functools.partial(write_down, str(folder), brought)

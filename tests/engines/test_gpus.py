@@ -11,7 +11,7 @@ from population.engines.processes import gpus
 
 @pytest.fixture(autouse=True)
 def no_gpu(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A machine whose GPUs are the files in this folder; its user said nothing."""
+    """A machine whose GPUs are the files in this folder; the user has set nothing."""
     for name in (*gpus._BY_HAND, gpus._VISIBLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(gpus, "_DRIVER", tmp_path)
@@ -46,7 +46,7 @@ def test_gpus_are_counted_by_the_drivers_files(no_gpu: pathlib.Path) -> None:
 def test_a_list_of_visible_gpus_is_kept_to(
     named: str, seen: list[str], no_gpu: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the user hid stays hidden."""
+    """GPUs that the user hid stay hidden."""
     (no_gpu / "nvidia0").touch()
     monkeypatch.setenv(gpus._VISIBLE, named)
     assert gpus.visible() == seen
@@ -72,13 +72,13 @@ def test_each_process_sees_its_share(
     places: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whole GPUs, or a part of one; without a wish they are divided evenly."""
+    """Whole GPUs, or a part of one; by default they are divided evenly."""
     monkeypatch.setenv(gpus._VISIBLE, "a,b,c,d")
     assert [place for place, _ in given(count, share)] == places
 
 
 def test_forty_nine_processes_fit_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A share that is no exact float is as good as the fraction that was meant."""
+    """A share that floats cannot represent counts as the fraction that was meant."""
     monkeypatch.setenv(gpus._VISIBLE, "a")
     assert len(given(49, 1 / 49)) == 49
 
@@ -86,7 +86,7 @@ def test_forty_nine_processes_fit_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> N
 def test_processes_on_one_gpu_divide_what_jax_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else the second of them would find the memory taken."""
+    """Otherwise the second process would find the memory taken."""
     monkeypatch.setenv(gpus._VISIBLE, "a,b")
     assert given(2) == [("a", None), ("b", None)]
     assert given(2, 0.5) == [("a", "0.375")] * 2
@@ -98,14 +98,14 @@ def test_processes_on_one_gpu_divide_what_jax_takes(
 def test_what_the_user_said_of_memory_holds(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A share is only divided if nobody has said what to take."""
+    """A share is divided only if the user has not set the memory."""
     monkeypatch.setenv(gpus._VISIBLE, "a")
     monkeypatch.setenv(name, "0.1")
     assert gpus.environments(2) == [{gpus._VISIBLE: "a"}] * 2
 
 
 def test_jax_is_not_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under its new name JAX refuses the old one, so the new one is set anew."""
+    """With the new name set, JAX refuses the old one, so only the new one is set."""
     monkeypatch.setenv(gpus._NEW_MEMORY, "0.9")
     assert gpus.environments(1, None, 0.5) == [{gpus._NEW_MEMORY: "0.5"}]
 
@@ -133,6 +133,6 @@ def test_a_share_that_cannot_be_is_refused(share: float) -> None:
 
 @pytest.mark.parametrize("fraction", [0, 1.1, -0.5, True, "half", float("nan")])
 def test_a_share_of_memory_that_cannot_be_is_refused(fraction: float) -> None:
-    """It is above none and at most the whole."""
+    """It must be above 0 and at most 1."""
     with pytest.raises(ValueError, match=f"memory_fraction must be .*{fraction!r}"):
         gpus.environments(1, None, fraction)

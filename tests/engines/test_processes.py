@@ -1,4 +1,4 @@
-"""The processes engine: one population, whatever dies, and nothing left behind."""
+"""The processes engine: one population, whatever process dies, and no leftovers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def decisions(found: PopulationController) -> list[tuple[object, ...]]:
 
 @functools.cache
 def expected(size: int) -> list[tuple[object, ...]]:
-    """The decisions of a run in turns, in one thread."""
+    """The decisions of a run whose workers take turns in one thread."""
     with tempfile.TemporaryDirectory() as log_dir:
         whole = children.opened(log_dir, size)
         threads.run(children.train, whole, 1, progress=False)
@@ -55,7 +55,7 @@ def expected(size: int) -> list[tuple[object, ...]]:
 def program(
     train: str, log_dir: pathlib.Path, workers: int = 2, steps: int = 40
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program in a group of its own, as a terminal starts it; gone at the end."""
+    """A program in its own process group, as from a terminal; ended after the test."""
     code = f"import sys, {children.__name__} as c; c.main(*sys.argv[1:])"
     arguments = [train, str(log_dir), str(workers), str(steps)]
     with subprocess.Popen(
@@ -74,7 +74,7 @@ def program(
 
 
 def await_training(started: subprocess.Popen[str], workers: int) -> None:
-    """Wait until so many processes train."""
+    """Wait until this many processes train."""
     assert started.stdout is not None
     for _ in range(workers):
         assert started.stdout.readline() == "training\n"
@@ -84,7 +84,7 @@ def await_training(started: subprocess.Popen[str], workers: int) -> None:
 def test_the_number_of_processes_changes_no_decision(
     size: int, workers: int, tmp_path: pathlib.Path
 ) -> None:
-    """Any number of processes ends every slot, and decides like one thread."""
+    """Any number of processes trains all slots to the end, and decides like one."""
     run = children.opened(tmp_path, size)
     summary = processes.run(children.train, run, workers, progress=False)
     assert run.finished
@@ -96,7 +96,7 @@ def test_the_number_of_processes_changes_no_decision(
 
 
 def test_the_first_error_stops_all_and_names_its_worker(tmp_path: pathlib.Path) -> None:
-    """It reaches the caller with the traceback of its process; nobody is left."""
+    """The caller gets it with the traceback of its process; no process is left."""
     run = children.opened(tmp_path, 2, steps=children.FOREVER)
     with pytest.raises(ZeroDivisionError, match="on purpose") as caught:
         processes.run(children.fail, run, 3, progress=False)
@@ -108,7 +108,7 @@ def test_the_first_error_stops_all_and_names_its_worker(tmp_path: pathlib.Path) 
 
 
 def test_an_error_that_cannot_travel_arrives_in_words(tmp_path: pathlib.Path) -> None:
-    """What pickle cannot bring back is a RuntimeError with the text."""
+    """If pickle cannot restore it, it is a RuntimeError with the text."""
     run = children.opened(tmp_path, 1)
     with pytest.raises(RuntimeError, match=r"Stubborn: code 7 at the door") as caught:
         processes.run(children.fail_stubbornly, run, progress=False)
@@ -118,7 +118,7 @@ def test_an_error_that_cannot_travel_arrives_in_words(tmp_path: pathlib.Path) ->
 def test_a_killed_process_stops_nobody(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The others take its slot over; it is named, and no decision is another one."""
+    """The others take its slot over; it is named, and no decision changes."""
     heard: list[Any] = []
     run = children.opened(tmp_path, 3, on_event=heard.append)
     with caplog.at_level(logging.WARNING, "population"):
@@ -133,7 +133,7 @@ def test_a_killed_process_stops_nobody(
 
 
 def test_a_run_without_survivors_is_an_error(tmp_path: pathlib.Path) -> None:
-    """Nobody is left to train, so the caller is told how each of them ended."""
+    """No process is left to train, so the error says how each of them ended."""
     run = children.opened(tmp_path, 2)
     with pytest.raises(
         RuntimeError, match=r"All processes .* died: .*SIGKILL, .*run ag"
@@ -145,14 +145,14 @@ def test_a_run_without_survivors_is_an_error(tmp_path: pathlib.Path) -> None:
 def test_an_interrupted_program_leaves_nobody_and_goes_on_later(
     number: signal.Signals, tmp_path: pathlib.Path
 ) -> None:
-    """After Ctrl-C, which all hear, or `kill -9` of the parent, which they notice."""
+    """It continues after Ctrl-C, which all receive, or `kill -9` of the parent."""
     with program("say_and_train", tmp_path, steps=children.FOREVER) as started:
         await_training(started, 2)
         if number == signal.SIGINT:
             os.killpg(started.pid, number)
         else:
             started.kill()
-        shown, errors = started.communicate(timeout=TIMEOUT_S)  # When all have ended.
+        shown, errors = started.communicate(timeout=TIMEOUT_S)  # After all have ended.
     if number == signal.SIGINT:
         assert started.returncode == 0, errors
         assert "interrupted=True, died=0" in shown
@@ -170,7 +170,7 @@ def test_an_interrupted_program_leaves_nobody_and_goes_on_later(
 
 
 def test_a_second_interrupt_does_not_wait(tmp_path: pathlib.Path) -> None:
-    """Processes that do not look up are ended, and so is the program."""
+    """Processes that do not look at `running` are ended, and so is the program."""
     with program("say_and_hang", tmp_path) as started:
         await_training(started, 2)
         assert started.stderr is not None
@@ -224,21 +224,21 @@ def script(folder: pathlib.Path, end: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_script_trains_with_what_it_defines(tmp_path: pathlib.Path) -> None:
-    """Its own policy and loop travel, an early Ctrl-C is not heard, JAX not loaded."""
+    """Its policy and loop are sent, an early Ctrl-C is ignored, JAX is not loaded."""
     done = script(tmp_path, 'if __name__ == "__main__": main()')
     assert "died=0" in done.stdout, done.stderr
     assert done.stderr == ""
 
 
 def test_a_script_without_its_guard_is_told(tmp_path: pathlib.Path) -> None:
-    """Each process imports the script; one that then starts processes is refused."""
+    """Each process imports the script; if that starts processes, it is refused."""
     done = script(tmp_path, "main()")
     assert "All processes of the population died" in done.stderr
     assert 'under `if __name__ == "__main__":`' in done.stderr
 
 
 def test_what_is_typed_in_is_refused(tmp_path: pathlib.Path) -> None:
-    """No process can import a notebook; the advice is a file."""
+    """No process can import a notebook; the message advises a file."""
     code = textwrap.dedent(SCRIPT) + "\nmain()"
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "run"],
@@ -254,7 +254,7 @@ def test_what_is_typed_in_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 class Locked:
-    """A training function that holds what cannot travel."""
+    """A training function that holds an object which pickle refuses."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -278,7 +278,7 @@ def test_what_cannot_travel_is_named_before_anything_starts(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A lambda or a lock is a TypeError that says which, and what to do."""
+    """For a lambda or a lock, a TypeError names it and says what to do."""
     monkeypatch.setattr(processes, "_WorkerProcesses", None)
     run = PopulationController(
         [{"h": 1.0}], WinnerTakeAllGenetic(mutate, steps_per_exploit=5), tmp_path
@@ -289,7 +289,7 @@ def test_what_cannot_travel_is_named_before_anything_starts(
 
 
 def test_a_run_in_memory_is_refused() -> None:
-    """Processes can only meet in a run folder."""
+    """Processes need a run folder to share."""
     run = PopulationController([{"h": 0.0}], FixedSchedule({0: {"h": 0.0}}))
     with pytest.raises(ValueError, match=r"need a run folder .* Give it log_dir="):
         processes.run(children.train, run)
@@ -308,7 +308,7 @@ def test_a_bad_number_of_processes_is_refused(
 def test_the_environment_is_right_before_anything_is_imported(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each process finds its own GPU when the user's module begins to load."""
+    """Each process has its GPU before it imports the user's module."""
     traces = tmp_path / "traces"
     traces.mkdir()
     monkeypatch.setenv(children.TRACES, str(traces))
@@ -329,18 +329,18 @@ def test_the_environment_is_right_before_anything_is_imported(
 def test_a_process_notices_that_it_is_an_orphan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also if somebody else holds its parent's end of the pipe: it is stopped."""
+    """Even if another process holds its parent's end of the pipe, it is stopped."""
     monkeypatch.setattr(child, "_LOOK_AGAIN_S", 0.001)
     (orders, held), (_, news) = multiprocessing.Pipe(False), multiprocessing.Pipe(False)
     process = child._Child(orders, news)
-    process.listen(parent=os.getpid())  # Which is not the parent of this process.
+    process.listen(parent=os.getpid())  # A process that is not the parent of this one.
     assert process._stopped.is_set()
     assert not held.closed
     process.tell("nobody reads this")
 
 
 def test_events_of_the_processes_reach_the_caller(tmp_path: pathlib.Path) -> None:
-    """`on_event` is told here of what is reported and decided there."""
+    """`on_event` is called here with what is reported and decided there."""
     heard: list[Any] = []
     run = children.opened(tmp_path, 2, steps=20, on_event=heard.append)
     processes.run(children.train, run, progress=False)
@@ -353,7 +353,7 @@ def test_events_of_the_processes_reach_the_caller(tmp_path: pathlib.Path) -> Non
 def test_bars_are_shown(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A person sees each worker's steps, although they are made elsewhere."""
+    """A user sees each worker's steps, although other processes train them."""
     processes.run(children.train, children.opened(tmp_path, 2), 1, progress=True)
     shown = capsys.readouterr().out
     assert "worker 1" in shown

@@ -1,4 +1,4 @@
-"""JAX's settings of the caller hold wherever an engine calls a function of the user."""
+"""JAX's settings of the caller hold wherever an engine calls a user's function."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from population.mutators import FixedSchedule
 from tests.engines import settings_children as children
 from tests.engines.releases import x64
 
-SECONDS = 30  # Far more than anything here waits.
+SECONDS = 30  # Much longer than anything here waits.
 Entering = Callable[[], AbstractContextManager[Any]]
 newer: Any = jax
 
@@ -37,7 +37,7 @@ def mesh() -> jax.sharding.Mesh:
 
 
 def set_mesh() -> AbstractContextManager[Any]:
-    """The mesh in force, by whatever this release calls it."""
+    """The mesh in force, by the name that this release gives it."""
     older: Any = jax.sharding
     found: Any = newer.set_mesh if hasattr(jax, "set_mesh") else older.use_mesh
     return found(mesh())  # type: ignore[no-any-return]
@@ -81,7 +81,7 @@ def opened(size: int = 2, log_dir: pathlib.Path | None = None) -> PopulationCont
 
 
 def train_under(seen: list[Any]) -> Callable[[Worker], None]:
-    """A training function that writes down the settings that it runs under."""
+    """A training function that writes down the settings under which it runs."""
 
     def train(worker: Worker) -> None:
         del worker
@@ -91,7 +91,7 @@ def train_under(seen: list[Any]) -> Callable[[Worker], None]:
 
 
 def in_a_thread(call: Callable[[], Any]) -> Any:
-    """What a fresh thread finds."""
+    """The settings in a new thread."""
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(call()))
     thread.start()
@@ -100,7 +100,7 @@ def in_a_thread(call: Callable[[], Any]) -> Any:
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the library has warned of."""
+    """The warnings of the library."""
     found = [r for r in caplog.records if r.name == "population"]
     return [r.getMessage() for r in found if r.levelno >= logging.WARNING]
 
@@ -110,7 +110,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_threads_train_under_each_context_of_the_caller(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What holds in a plain loop holds in each thread, and nothing is warned of."""
+    """What holds in a plain loop holds in each thread, and there is no warning."""
     fresh = in_a_thread(jax_settings.values)
     loop: list[Any] = []
     thread: list[Any] = []
@@ -127,7 +127,7 @@ def test_threads_train_under_each_context_of_the_caller(
 
 
 def test_what_is_entered_acts_in_the_threads() -> None:
-    """Dtypes, and NaNs that raise: not only the values of the options are carried."""
+    """Dtypes, and NaNs that raise: the effect is carried over, not only the value."""
     dtypes = set()
 
     def train(worker: Worker) -> None:
@@ -144,7 +144,7 @@ def test_what_is_entered_acts_in_the_threads() -> None:
 
 
 def test_the_innermost_of_nested_contexts_holds() -> None:
-    """Also where it takes back what an outer one, or the process, has set."""
+    """This includes a context that resets a setting of an outer one, or the process."""
     seen: list[Any] = []
     with (
         jax.default_matmul_precision("float32"),
@@ -167,7 +167,7 @@ def test_the_innermost_of_nested_contexts_holds() -> None:
 
 
 def test_a_context_can_take_back_what_holds_for_the_process() -> None:
-    """`jax.config.update` says True, the caller's context False: False it is."""
+    """`jax.config.update` says True, the caller's context False: it is False."""
     seen: list[Any] = []
     jax.config.update("jax_debug_infs", True)
     try:
@@ -179,7 +179,7 @@ def test_a_context_can_take_back_what_holds_for_the_process() -> None:
 
 
 def test_an_exception_leaves_every_context() -> None:
-    """Neither the caller's thread nor a later one keeps what a worker ran under."""
+    """Neither the caller's thread nor a later one keeps the settings of a worker."""
     before = jax_settings.values()
 
     def train(worker: Worker) -> None:
@@ -191,7 +191,7 @@ def test_an_exception_leaves_every_context() -> None:
 
 
 def test_applied_is_left_when_its_block_raises() -> None:
-    """The thread goes on with its own settings."""
+    """The thread continues with its own settings."""
     with x64(True), jax.default_matmul_precision("float32"), set_mesh():
         found = jax_settings.taken("train")
     assert found
@@ -204,7 +204,7 @@ def test_applied_is_left_when_its_block_raises() -> None:
 
 
 def test_nothing_is_taken_where_nothing_differs() -> None:
-    """What was set for the process holds in every thread by itself."""
+    """The settings of the process hold in every thread anyway."""
     jax.config.update("jax_debug_infs", True)
     try:
         assert jax_settings.examined() == ({}, [])
@@ -215,7 +215,7 @@ def test_nothing_is_taken_where_nothing_differs() -> None:
 def test_what_cannot_be_entered_is_one_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names the settings and says what to do; the others are in force."""
+    """It names the settings and says what to do; the other settings are in force."""
 
     def refuse(value: Any) -> Any:
         raise TypeError(value)
@@ -238,7 +238,7 @@ USER_CONTEXT: Any = getattr(jax, "make_user_context", None)
 
 @pytest.mark.skipif(USER_CONTEXT is None, reason="an older JAX")
 def test_a_context_of_the_user_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """JAX does not say which one it is, so no other thread can enter it."""
+    """JAX does not say which context it is, so no other thread can enter it."""
     with USER_CONTEXT(0)(1), x64(True):
         threads.run(train_under([]), opened(), progress=False)
     (warned,) = warnings_of(caplog)
@@ -248,7 +248,7 @@ def test_a_context_of_the_user_is_one_warning(caplog: pytest.LogCaptureFixture) 
 def test_a_default_device_that_others_train_beside_is_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The workers train on all devices, unless `devices` says other; that is said."""
+    """The workers train on all devices, unless `devices` says otherwise."""
     (only, *_), another = jax.local_devices(), object()
     monkeypatch.setattr(jax, "local_devices", lambda backend=None: [only, another])
     assert threads._all_devices() == [only, another]
@@ -270,7 +270,7 @@ def test_a_default_device_that_others_train_beside_is_a_warning(
 def test_batches_are_made_ahead_under_the_settings_of_the_caller(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The thread that prepares them sees what the caller's sees."""
+    """The thread that prepares batches has the settings of the caller's thread."""
     seen: list[tuple[str, Any]] = []
     ahead = threading.Event()
 
@@ -293,7 +293,7 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
 
 
 def test_batches_of_64_bits_are_made_ahead_as_they_are() -> None:
-    """In the thread that prepares them, too, they are float64."""
+    """In the thread that prepares them, they are float64 too."""
     with x64(True):
         made = prefetching.Shared(
             lambda seed, step: jnp.ones(2), 0, 1, jnp.asarray, ahead_s=0
@@ -333,7 +333,7 @@ def test_processes_train_under_the_settings_of_the_caller(
 def test_a_process_that_loads_jax_late_finds_the_settings(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The engine does not load it there, and nothing that is in force is warned of."""
+    """The engine does not load JAX there, and warns of nothing that is in force."""
     with x64(True), jax.default_matmul_precision("float32"):
         run = opened(1, tmp_path / "run")
         processes.run(children.train(tmp_path), run, progress=False)
@@ -348,7 +348,7 @@ def test_a_process_that_loads_jax_late_finds_the_settings(
 def test_what_is_sent_is_plain_and_not_of_one_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Devices are only compared; how processes find each other is left out."""
+    """Devices are only compared; addresses of processes are left out."""
     with (
         jax.numpy_dtype_promotion("strict"),
         jax.default_device(jax.local_devices()[0]),
@@ -366,7 +366,7 @@ def test_what_is_sent_is_plain_and_not_of_one_process(
 
 
 def test_a_process_tells_what_is_not_in_force() -> None:
-    """What JAX refuses, and other devices; not an option that is not known yet."""
+    """Settings that JAX refuses, and other devices; not an option still unknown."""
     told: list[list[str]] = []
     before = jax_settings.values()
     here = settings.sent()

@@ -20,7 +20,7 @@ Meta = dict[str, float]
 
 
 def mutate(meta_params: Meta, rng: np.random.Generator) -> Meta:
-    """The number a little different."""
+    """Move the number a little."""
     return {"h": meta_params["h"] + 0.1 * float(rng.normal())}
 
 
@@ -83,7 +83,7 @@ def test_the_number_of_threads_changes_no_decision() -> None:
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: pathlib.Path) -> None:
-    """Ctrl-C hands back, and the same command then makes the same decisions."""
+    """Ctrl-C ends the run, and the same command then makes the same decisions."""
     run = controller(4, tmp_path)
 
     def interrupted(worker: Worker) -> None:
@@ -103,13 +103,13 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: pathlib.Path) -> N
     whole = controller(4)
     threads.run(train, whole, progress=False)
     assert again.finished
-    # A slot that was interrupted may have opened a generation more.
+    # The slot that was interrupted may have one more generation.
     found, wanted = again.workers, whole.workers
     assert [w.meta_params for w in found] == [w.meta_params for w in wanted]
 
 
 def test_an_interrupted_run_waits_for_every_thread() -> None:
-    """A slow last save is waited for: nobody trains behind the caller's back."""
+    """It waits for a slow last save: no thread trains after `run` has returned."""
     run = controller(2, steps=10**9)
     both = threading.Barrier(2)
     over = []
@@ -140,7 +140,7 @@ def train_until(worker: Worker, step: int) -> None:
 
 
 def raise_in_main_thread() -> None:
-    """What the terminal does at Ctrl-C."""
+    """Raise what a terminal raises at Ctrl-C."""
     import _thread
 
     _thread.interrupt_main()
@@ -173,7 +173,7 @@ def test_an_error_ends_threads_that_wait_for_a_slot() -> None:
 
 
 def test_each_worker_gets_its_device() -> None:
-    """The devices that are named are handed out in turns and are the default inside."""
+    """The named devices are assigned in turns, and are the default in `train`."""
     seen, both = [], threading.Barrier(2)
     run = PopulationController(
         [{"h": 0.0}] * 2, FixedSchedule({0: {"h": 0.0}}), stop=Stop(steps=5)
@@ -181,7 +181,7 @@ def test_each_worker_gets_its_device() -> None:
 
     def record(worker: Worker) -> None:
         seen.append((worker.device, jnp.zeros(1).devices()))
-        both.wait(30)  # Else the first might train both slots to their end.
+        both.wait(30)  # Otherwise the first worker might train both slots to their end.
         train(worker)
 
     device = jax.local_devices()[0]
@@ -196,7 +196,7 @@ def test_a_bad_number_of_threads_is_refused() -> None:
 
 
 def test_bars_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """A person sees each worker's steps and hyperparameters."""
+    """A user sees each worker's steps and hyperparameters."""
     threads.run(train, controller(2), progress=True)
     shown = capsys.readouterr().out
     assert "worker 1" in shown

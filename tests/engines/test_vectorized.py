@@ -1,4 +1,4 @@
-"""The stacked engine: equal to threads, resumed after anything, any policy."""
+"""The stacked engine: equal to threads, resumed after any fault, with any policy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pbt() -> Mutator[Any]:
 
 
 def winner() -> Mutator[Any]:
-    """The best goes to all."""
+    """All members copy the best one."""
     return WinnerTakeAllGenetic(
         regression.mutate, steps_per_exploit=10, synchronous=True
     )
@@ -77,7 +77,7 @@ def test_it_is_equal_to_threads(name: str) -> None:
 
 @pytest.mark.parametrize("batching", ["map", "loop"])
 def test_each_way_of_batching_is_equal_to_threads(batching: str) -> None:
-    """How members are batched changes nothing but the last digits."""
+    """The way of batching changes only the last digits."""
     ours = regression.controller(pbt())
     theirs = regression.controller(pbt())
     regression.stacked(ours, batching=batching)
@@ -86,7 +86,7 @@ def test_each_way_of_batching_is_equal_to_threads(batching: str) -> None:
 
 
 def test_with_one_batch_for_all_it_is_equal_to_threads() -> None:
-    """Batches of (seed, step), which all members share."""
+    """All members share the batches of (seed, step)."""
     ours = regression.controller(pbt())
     theirs = regression.controller(pbt())
     regression.stacked(ours, shared_batches=regression.shared_batch)
@@ -110,7 +110,7 @@ def test_members_that_were_set_back_see_the_batches_of_their_own_steps(
 def test_members_that_begin_apart_wait_and_go_on_from_their_own_weights(
     batching: str,
 ) -> None:
-    """With one batch for all, those ahead train along for nothing, and lose nothing."""
+    """With one batch for all, those ahead wait, and lose nothing."""
     metas = regression.metas(4)
     weights = np.array([1.0, 0.0, 0.0], np.float32)
     state = {"weights": weights, "opt_state": regression.optimizer.init(weights)}
@@ -151,7 +151,7 @@ def direction(meta: Any, way: str, cycle: int) -> Any:
 
 
 def every_policy() -> Iterator[Any]:
-    """Those of the registry with all their arguments, and one that goes far back."""
+    """The policies of the registry with all arguments, and one that goes far back."""
     for name in REGISTRY:
         for number, (make, size) in enumerate(FACTORIES[name]):
             fn = direction if name == "explore" else regression.mutate
@@ -165,7 +165,7 @@ def every_policy() -> Iterator[Any]:
 def test_any_policy_trains_each_member_from_the_weights_that_it_was_given(
     mutator: Mutator[Any], size: int, save_every: int
 ) -> None:
-    """Waiting for each other or not: each lineage, trained again, has its values."""
+    """With or without waiting, each lineage, trained again, has the same values."""
     ticks = itertools.count()
     clock: Any = {"clock": lambda: float(next(ticks))}
     found = regression.controller(mutator, size, **clock)
@@ -184,7 +184,7 @@ def test_any_policy_trains_each_member_from_the_weights_that_it_was_given(
 def test_snapshots_are_what_may_be_needed_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each is named by `reachable()`; what that names is in a row or a snapshot."""
+    """`reachable()` names each; what it names is in a row or a snapshot."""
     found = regression.controller(regression.GoBack(), 3, steps=60)
     drop, seen = Placement.drop_all_but, []
 
@@ -204,7 +204,7 @@ def test_snapshots_are_what_may_be_needed_and_nothing_else(
 
 
 def test_a_diverged_member_goes_on_from_the_last_finite_one() -> None:
-    """With a save a round that is the same as in threads."""
+    """With a save each round this is the same as in threads."""
 
     def make() -> PopulationController:
         starts = regression.metas(4)
@@ -221,7 +221,7 @@ def test_a_diverged_member_goes_on_from_the_last_finite_one() -> None:
 
 
 class Crash(BaseException):
-    """Stands for what ends a process: nothing is saved on the way out."""
+    """Ends a process: nothing is saved on the way out."""
 
 
 @pytest.mark.parametrize("name", ["pbt", "winner", "back"])
@@ -229,7 +229,7 @@ class Crash(BaseException):
 def test_a_run_that_was_cut_short_anywhere_goes_on(
     name: str, save_every: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a save a round it ends as if nothing had happened; else it trains on."""
+    """With a save each round it ends as without the fault; else it repeats rounds."""
     make, size = POLICIES[name]
     whole = regression.controller(make(), size)
     regression.stacked(whole, save_every=save_every)
@@ -259,7 +259,7 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
             first.close()
             again = regression.controller(make(), size, folder)
             assert [active.meta_params for active in again.workers] == metas
-            if name != "back":  # There slots stand at different steps.
+            if name != "back":  # There the slots are at different steps.
                 rounds = cut if done else cut - 1
                 saved = rounds // save_every * save_every * regression.EVERY
                 points = map(again.graph.resume_point, map(again.newest, range(size)))
@@ -273,7 +273,7 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
 
 
 def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
-    """With a save a round nothing is lost, whether or not the reports were recorded.
+    """With a save each round nothing is lost, whether or not the reports were recorded.
 
     Saved less often, it goes on from the last save and reaches the end.
     """
@@ -309,7 +309,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
                 for c in probe.reachable(again)
                 if isinstance(c.params, Saved)
             }
-            assert files == named  # What the kill has left is gone.
+            assert files == named  # The leftovers of the kill are gone.
         again.close()
 
 
@@ -329,7 +329,7 @@ def test_what_was_saved_is_what_threads_go_on_from(tmp_path: pathlib.Path) -> No
 
 
 def test_everything_is_saved_at_the_end() -> None:
-    """What the slots stand at, and the best, can be loaded."""
+    """The newest checkpoints of the slots, and the best, can be loaded."""
     found = regression.controller(pbt())
     regression.stacked(found, save_every=1000)
     best = found.best()
@@ -343,7 +343,7 @@ def test_everything_is_saved_at_the_end() -> None:
 
 
 def test_ctrl_c_ends_after_the_round_and_saves(tmp_path: pathlib.Path) -> None:
-    """The run then goes on as if nothing had happened."""
+    """The run then continues as without the interrupt."""
 
     def press(event: population.Event) -> None:
         if event.kind == "report" and event.checkpoint and event.checkpoint.step == 15:
@@ -388,7 +388,7 @@ def test_given_weights_are_where_members_begin() -> None:
 
 
 def test_given_plain_data_is_where_members_begin() -> None:
-    """`Start` with numbers that the journal itself keeps."""
+    """`Start` with numbers that the journal stores."""
     starts = [population.Start({"by": 1.0}, [0.5, float(w)]) for w in range(2)]
     found = PopulationController(starts, FixedSchedule({0: {"by": 1.0}}), stop=Stop(1))
     vectorized.run(
@@ -404,7 +404,7 @@ def test_given_plain_data_is_where_members_begin() -> None:
 
 
 def test_a_larger_stop_goes_on(tmp_path: pathlib.Path) -> None:
-    """`Stop(steps=20)` and then 40 is the run with 40; nothing is done at the end."""
+    """`Stop(steps=20)` and then 40 is the run with 40; at the end nothing is done."""
     whole = regression.controller(pbt(), steps=40)
     regression.stacked(whole)
     assert regression.stacked(whole).rounds == 0
@@ -417,7 +417,7 @@ def test_a_larger_stop_goes_on(tmp_path: pathlib.Path) -> None:
 
 
 def test_reports_are_saved_every_so_many_rounds() -> None:
-    """And in between none is: seen as they are made."""
+    """No report between them is saved: `on_event` shows each one."""
     saved: list[tuple[int, bool]] = []
 
     def note(event: population.Event) -> None:
@@ -471,7 +471,7 @@ def test_one_controller_trains_one_stack_at_a_time() -> None:
 
 
 def test_a_slot_that_somebody_takes_ends_the_run_and_stays_his() -> None:
-    """Nothing is reported for what others train now."""
+    """Nothing is reported for slots that other workers train now."""
 
     def take(event: population.Event) -> None:
         if event.kind == "report" and event.checkpoint and event.checkpoint.step == 15:
@@ -492,7 +492,7 @@ def test_a_slot_that_somebody_takes_ends_the_run_and_stays_his() -> None:
 def test_a_hyperparameter_without_effect_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whoever forgets to use it would search for nothing."""
+    """A user who forgets to use it would search for nothing."""
     mutator = FixedSchedule({0: {"by": 1.0, "idle": 2.0}})
     found = PopulationController([{"by": 1.0, "idle": 2.0}], mutator, stop=Stop(1))
     vectorized.run(

@@ -21,7 +21,7 @@ def policy() -> PopulationBasedTraining:
 
 
 def main(log_dir: str, rounds: int, place: str, save_every: int) -> None:
-    """Train, and die when so many rounds are done.
+    """Train, and end the process when this many rounds are done.
 
     Args:
         log_dir: The run folder.

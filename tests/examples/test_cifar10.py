@@ -1,4 +1,4 @@
-"""CIFAR-10 for real: the real builder prepares an archive, and a process trains on it.
+"""CIFAR-10: the real builder prepares an archive, and a process trains on it.
 
 The archive has CIFAR-10's binary layout and generated images. Only the interpreter
 that prepares it has TensorFlow: `POPULATION_PREPARE_PYTHON`, else `.venv-prepare`.
@@ -34,7 +34,7 @@ import importlib.util, sys
 sys.exit(importlib.util.find_spec("tensorflow") is None)
 """
 
-# The builder knows the true archive's checksum; here it is told the generated one's.
+# The builder knows the real archive's checksum; here it gets the generated one's.
 PREPARE = """
 import pathlib, sys
 import tensorflow_datasets as tfds
@@ -48,7 +48,7 @@ known[prepare_cifar10.URL] = checksums.compute_url_info(archive)
 sys.exit(prepare_cifar10.main(["--data_dir", sys.argv[1]]))
 """
 
-# A finder that raised would do too much: TensorFlow has to look as if not installed.
+# A finder that raises would do too much: TensorFlow must look as if not installed.
 WITHOUT_TENSORFLOW = """
 import importlib.machinery, sys
 
@@ -101,7 +101,7 @@ train_threads.main(sys.argv[1:])
 
 
 class Prepared(NamedTuple):
-    """What went into the archive, and the folder it was prepared in.
+    """The content of the archive, and the folder in which it was prepared.
 
     Attributes:
         data_dir: What the user gives as `--data_dir`.
@@ -115,7 +115,7 @@ class Prepared(NamedTuple):
 
 
 def _unavailable(reason: str) -> NoReturn:
-    """Skip on a person's machine, fail in CI."""
+    """Skip on a user's machine, fail in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -144,7 +144,7 @@ def _records(rng: np.random.Generator, count: int) -> npt.NDArray[np.uint8]:
 def _write_archive(
     data_dir: pathlib.Path, train: npt.NDArray[np.uint8], test: npt.NDArray[np.uint8]
 ) -> None:
-    """Write the generated records as Toronto's archive has them."""
+    """Write the generated records in the form of the original archive."""
     files = {"batches.meta.txt": "\n".join([*CLASSES, ""]).encode()}
     for number, part in enumerate(np.split(train, 5), start=1):
         files[f"data_batch_{number}.bin"] = part.tobytes()
@@ -165,7 +165,7 @@ def tensorflow_python() -> pathlib.Path:
     python = pathlib.Path(os.environ.get("POPULATION_PREPARE_PYTHON", default))
     if not python.is_file():
         _unavailable(f"{python} is not there; set POPULATION_PREPARE_PYTHON")
-    # Looked for, not imported: that alone takes seconds, and preparing does it anyway.
+    # TensorFlow is looked for, not imported: that takes seconds, and preparing does it.
     if _run(python, "-c", HAS_TENSORFLOW).returncode != 0:
         _unavailable(f"{python} has no tensorflow")
     return python
@@ -197,7 +197,7 @@ def reading_python() -> str:
 
 @pytest.fixture
 def directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy between this process and its own servers; requests is there."""
+    """There is no proxy between this process and its servers; requests is installed."""
     if importlib.util.find_spec("requests") is None:
         _unavailable("requests is not installed; it comes with the extra 'cifar'")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -206,20 +206,20 @@ def directly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that accepts connections and never says a word."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 class _Answer(http.server.BaseHTTPRequestHandler):
-    """Says yes to `/yes` and no to all else."""
+    """Answers `/yes` with success and everything else with an error."""
 
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/yes" else 404)
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
         del format, args
 
 
@@ -237,7 +237,7 @@ def server() -> Iterator[str]:
 def _as_records(
     images: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
 ) -> list[bytes]:
-    """The images as the archive had them: label, then red, green and blue planes."""
+    """The images as in the archive: label, then red, green and blue planes."""
     pixels = np.round(images * 255).astype(np.uint8).transpose(0, 3, 1, 2)
     columns = [labels.astype(np.uint8), pixels.reshape(len(labels), -1)]
     return sorted(map(bytes, np.column_stack(columns)))
@@ -283,7 +283,7 @@ def test_a_population_trains_on_the_prepared_images_without_tensorflow(
 def test_another_archive_is_refused(
     tensorflow_python: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """A damaged download is named, and nothing counts as prepared."""
+    """The error names the damaged download, and nothing counts as prepared."""
     records = _records(np.random.default_rng(0), 5)
     _write_archive(tmp_path, records, records)
     done = _run(
@@ -298,7 +298,7 @@ def test_another_archive_is_refused(
 def test_preparing_offline_ends_at_once_and_says_what_to_do(
     tensorflow_python: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """Behind a proxy that is not there, as offline: one question, no retries."""
+    """With an unreachable proxy, as offline, there is one request and no retry."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = f"http://127.0.0.1:{server.getsockname()[1]}"
     done = _run(
@@ -316,7 +316,7 @@ def test_preparing_offline_ends_at_once_and_says_what_to_do(
 
 @pytest.mark.usefixtures("directly")
 def test_an_address_that_answers_is_no_problem(server: str) -> None:
-    """And one that answers with an error is."""
+    """An address that answers with an error is a problem."""
     assert prepare_cifar10.network_problem(f"{server}/yes", 5) is None
     problem = prepare_cifar10.network_problem(f"{server}/no", 5)
     assert problem is not None
@@ -325,7 +325,7 @@ def test_an_address_that_answers_is_no_problem(server: str) -> None:
 
 @pytest.mark.usefixtures("directly")
 def test_a_silent_server_is_a_problem_after_the_timeout(silent_port: int) -> None:
-    """A connection that opens is not yet an answer."""
+    """A connection that opens is not an answer yet."""
     url = f"http://127.0.0.1:{silent_port}"
     assert "timed out" in str(prepare_cifar10.network_problem(url, 0.1))
 
@@ -333,7 +333,7 @@ def test_a_silent_server_is_a_problem_after_the_timeout(silent_port: int) -> Non
 def test_a_silent_name_server_is_a_problem_after_the_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Looking up a name knows no timeout, so it is left behind in its thread."""
+    """A name lookup has no timeout, so its thread is left behind."""
     released = threading.Event()
 
     def get(url: str, **options: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Ten hyperparameters of a CNN: they all act, none compiles anew, and it improves."""
+"""Ten hyperparameters of a CNN: all have an effect, none causes a compilation."""
 
 from __future__ import annotations
 
@@ -93,15 +93,15 @@ def assert_close(first: Any, second: Any) -> None:
 
 
 class TestSpace:
-    """What the ten hyperparameters may be."""
+    """The search space of the ten hyperparameters."""
 
     def test_it_names_exactly_ten(self) -> None:
-        """Those of the seed's example."""
+        """They have the names of the original example."""
         assert set(SPACE) == NAMES
 
     @pytest.mark.parametrize("explore", [Perturb(SPACE), Gaussian(SPACE, 0.5)])
     def test_low_is_never_above_high(self, explore: Any) -> None:
-        """A thousand moves leave no range upside down, nor the space."""
+        """After a thousand moves every range is still ordered, and within the space."""
         rng = np.random.default_rng(0)
         meta_params = sample(SPACE, rng)
         for _ in range(1000):
@@ -111,7 +111,7 @@ class TestSpace:
                 assert meta_params[f"{name}_low"] <= 1 <= meta_params[f"{name}_high"]
 
     def test_a_curriculum_goes_from_nothing_to_full_strength(self) -> None:
-        """Each entry is whole and of the space; only the augmentation changes."""
+        """Each entry is complete and in the space; only the augmentation changes."""
         schedule = curriculum(100, MAX_BATCH)
         assert min(schedule) == 0
         assert max(schedule) == 100
@@ -126,7 +126,7 @@ class TestSpace:
 
 
 class TestLoss:
-    """What the compiled step minimises."""
+    """The loss that the compiled step minimises."""
 
     @pytest.mark.parametrize("size", [5, MAX_BATCH])
     def test_a_size_is_as_good_as_a_plain_batch(
@@ -152,7 +152,7 @@ class TestLoss:
     def test_images_beyond_the_size_have_no_influence(
         self, weights: Any, images: datasets.Split
     ) -> None:
-        """Whatever they are, and with all the augmentation."""
+        """Their content does not matter, even with full augmentation."""
         meta_params = PLAIN | FULL | {"batch_size": 5, "label_smoothing": 0.2}
         others = datasets.Split(images.images.copy(), images.labels.copy())
         others.images[5:] = 1 - others.images[5:]
@@ -177,17 +177,17 @@ class TestLoss:
     def test_each_number_counts(
         self, weights: Any, images: datasets.Split, name: str, value: float
     ) -> None:
-        """None of them is read and then forgotten."""
+        """Each of them changes the result."""
         before, _ = loss_and_gradient(weights, images, PLAIN)
         after, _ = loss_and_gradient(weights, images, PLAIN | {name: value})
         assert abs(after - before) > 1e-3
 
 
 class TestAugmentation:
-    """Colours that are drawn anew for each image and each step."""
+    """Colours are drawn for each image and each step."""
 
     def test_neutral_numbers_change_nothing(self, images: datasets.Split) -> None:
-        """A member may do without any augmentation."""
+        """A member may train without augmentation."""
         chosen = model.numbers(PLAIN)
         for image in images.images[:4]:
             same = augmented(KEY, image, chosen)
@@ -203,7 +203,7 @@ class TestAugmentation:
             assert 0 <= float(found.min()) <= float(found.max()) <= 1
 
     def test_each_key_gives_other_colours(self, images: datasets.Split) -> None:
-        """The same image looks different at the next step, but not when resumed."""
+        """The same image looks different at the next step, but equal when resumed."""
         chosen = model.numbers(PLAIN | FULL)
         first, again, other = (
             augmented(jax.random.key(seed), images.images[0], chosen)
@@ -214,7 +214,7 @@ class TestAugmentation:
 
 
 def test_small_batches_draw_from_all_images() -> None:
-    """The images that a small batch leaves out are others at each step."""
+    """A small batch leaves out different images at each step."""
     count = 100
     numbered = datasets.Split(
         np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1) + 1,
@@ -233,7 +233,7 @@ def test_small_batches_draw_from_all_images() -> None:
 def test_a_hundred_steps_of_all_hyperparameters_compile_once(
     dataset: datasets.Dataset,
 ) -> None:
-    """All ten change at every report, the batch size too; it stays one program."""
+    """All ten change at every report, even the batch size; there is one program."""
     rng = np.random.default_rng(0)
     schedule = {step: sample(SPACE, rng, first=False) for step in range(100)}
     assert len({meta_params["batch_size"] for meta_params in schedule.values()}) > 5
@@ -251,7 +251,7 @@ def test_a_hundred_steps_of_all_hyperparameters_compile_once(
 
 
 def test_the_optimiser_has_the_workers_numbers(dataset: datasets.Dataset) -> None:
-    """Learning rate and both betas, under the names that the meta_params have."""
+    """Learning rate and both betas have the names of the meta_params."""
     functions = model.make(dataset, 2, seed=0)
     meta_params = PLAIN | {"learning_rate": 0.25, "beta1": 0.5, "beta2": 0.75}
     controller = PopulationController([meta_params], FixedSchedule({0: meta_params}))
@@ -281,10 +281,10 @@ def test_the_update_is_that_of_optax(images: datasets.Split, weights: Any) -> No
 
 
 class TestPolicies:
-    """What the command line asks for is what decides."""
+    """The command line chooses the policy."""
 
     def test_the_default_copies_the_winner_every_ten_seconds(self) -> None:
-        """As the seed's example did."""
+        """The original example did so, too."""
         mutator = train_threads.mutator_of(train_threads.flags().parse_args([]))
         assert isinstance(mutator, WinnerTakeAllGenetic)
         assert mutator.seconds_per_exploit == 10
@@ -299,7 +299,7 @@ class TestPolicies:
         assert mutator.synchronous
 
     def test_random_search_never_branches(self) -> None:
-        """Nobody copies, nobody explores."""
+        """No member copies, and none explores."""
         options = train_threads.flags().parse_args(["--mutator", "random"])
         mutator = train_threads.mutator_of(options)
         assert isinstance(mutator, PopulationBasedTraining)
@@ -309,7 +309,7 @@ class TestPolicies:
     def test_a_curriculum_leaves_no_choice_of_another_policy(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """A schedule and a search at once would be neither."""
+        """A schedule and a search exclude each other."""
         flags = ["--mutator", "pbt", "--curriculum"]
         with pytest.raises(SystemExit):
             train_threads.flags().parse_args(flags)
@@ -328,14 +328,14 @@ def test_pbt_improves_goes_on_and_shows_everything(
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It gets better on validation, resumes, and ends with table and ten pictures."""
+    """It improves on validation, resumes, and ends with a table and ten pictures."""
     flags = ["--mutator", "pbt", "--steps_per_exploit", "20", "--every", "10"]
     flags += ["--log_dir", str(tmp_path), "--workers", "3"]
     first = run(dataset, [*flags, "--steps", "40"])
     half, before = [c._replace(params=None) for c in first.history()], first.best()
     first.close()
     whole = train_threads.main([*TINY, *flags, "--steps", "120"])
-    # Most of what was saved is not needed any more.
+    # Most of the saves are not needed any more.
     history, after = [c._replace(params=None) for c in whole.history()], whole.best()
     assert history[: len(half)] == half
     assert [worker.step for worker in whole.workers] == [120] * 3
@@ -381,7 +381,7 @@ def test_a_curriculum_is_followed_by_all_alike(dataset: datasets.Dataset) -> Non
 
 
 def test_the_winner_is_copied_by_the_clock(dataset: datasets.Dataset) -> None:
-    """With next to no time between two decisions, each report can be one."""
+    """With almost no time between two decisions, each report can be one."""
     flags = ["--steps", "12", "--every", "2", "--seconds_per_exploit", "1e-9"]
     found = run(dataset, flags)
     assert any(" won with " in checkpoint.reason for checkpoint in found.history())
@@ -394,13 +394,13 @@ def test_random_search_is_as_good_as_its_luck(dataset: datasets.Dataset) -> None
 
 
 def test_missing_data_end_the_program_with_advice(tmp_path: pathlib.Path) -> None:
-    """Somebody without CIFAR-10 is told how to get it, and sees no traceback."""
+    """A user without CIFAR-10 is told how to get it, and sees no traceback."""
     with pytest.raises(SystemExit, match="prepare_cifar10"):
         train_threads.main(["--dataset", "cifar10", "--data_dir", str(tmp_path)])
 
 
 def test_each_step_has_one_key_of_its_own(images: datasets.Split) -> None:
-    """It is the worker's, a function of seed, slot and step: never the same twice."""
+    """It is `worker.key`, a function of seed, slot and step: never the same twice."""
     dataset = datasets.Dataset("some", images, images, images, 10)
     controller = PopulationController.from_space(
         space(8), 2, FixedSchedule(curriculum(2, 8)), stop=Stop(steps=4)

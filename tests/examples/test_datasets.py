@@ -1,4 +1,4 @@
-"""The examples' data: what the sets promise, and what is said when one is missing."""
+"""The examples' data: what the sets promise, and the error if one is missing."""
 
 import pathlib
 import sys
@@ -11,7 +11,7 @@ from examples import datasets, prepare_cifar10
 
 @pytest.fixture
 def packages_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if every package for preparing were installed."""
+    """Pretend that every package for preparing is installed."""
     monkeypatch.setattr(prepare_cifar10, "_PACKAGES", ())
 
 
@@ -100,7 +100,7 @@ def test_colour_digits_never_change() -> None:
 
 
 def test_a_batch_depends_on_its_arguments_alone() -> None:
-    """A worker that starts again sees the minibatches that it would have seen."""
+    """A worker that starts again sees the same minibatches."""
     train = datasets.digits().train
     first = datasets.batch(train, 32, seed=1, worker_id=2, step=3)
     datasets.batch(train, 32, seed=1, worker_id=2, step=4)
@@ -137,7 +137,7 @@ def test_an_impossible_batch_size_is_refused(size: int) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    """A typing mistake is mended without looking into the code."""
+    """A user can correct a typo without looking into the code."""
     with pytest.raises(
         ValueError, match=r"'mnist'.* known are cifar10, colour_digits, digits"
     ):
@@ -153,7 +153,7 @@ def test_cifar10_needs_a_folder() -> None:
 def test_unprepared_data_says_how_to_prepare_them(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is said before tensorflow-datasets, which would retry, is even imported."""
+    """This is said before tensorflow-datasets, which would retry, is imported."""
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     data_dir = tmp_path / "a folder"
     with pytest.raises(datasets.NotReadyError) as caught:
@@ -171,7 +171,7 @@ def test_unprepared_data_says_how_to_prepare_them(
 def test_what_cannot_be_read_does_not_count_as_prepared(
     version: str, file_format: str, tmp_path: pathlib.Path
 ) -> None:
-    """Neither a killed preparation nor files of another format."""
+    """Neither a killed preparation nor files of another format count."""
     _pretend(tmp_path, version, file_format)
     assert datasets.prepared_cifar10(tmp_path) is None
 
@@ -232,7 +232,7 @@ def test_preparing_without_a_network_says_where_to_put_the_archive(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The cause, the address and the place of the archive are in the message."""
+    """The message has the cause, the address and the place of the archive."""
     monkeypatch.setattr(
         prepare_cifar10, "network_problem", lambda url, timeout_s: "unplugged"
     )
@@ -247,7 +247,7 @@ def test_preparing_without_a_network_says_where_to_put_the_archive(
 def test_an_archive_in_the_folder_needs_no_network(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network is not even asked."""
+    """No request is made."""
     monkeypatch.delattr(prepare_cifar10, "network_problem")
     archive = tmp_path / "manual" / prepare_cifar10.ARCHIVE
     archive.parent.mkdir()
@@ -260,7 +260,7 @@ def test_preparing_twice_does_nothing_the_second_time(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is there is named, and TensorFlow is not looked for."""
+    """The output names the data, and TensorFlow is not loaded."""
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert prepare_cifar10.main(["--data_dir", str(prepared)]) == 0
     assert f"ready in {prepared / 'cifar10' / '3.0.2'}" in capsys.readouterr().out

@@ -34,7 +34,7 @@ def test_synthetic_finds_the_optimum(mutator: str) -> None:
 
 
 def test_synthetic_goes_on_where_it_was(tmp_path: pathlib.Path) -> None:
-    """Two halves of a run are the same as the whole."""
+    """Two halves of a run equal the whole run."""
     log_dir = str(tmp_path)
     synthetic.train("winner", log_dir, steps=1000)
     halves = synthetic.train("winner", log_dir, steps=2000)
@@ -51,7 +51,7 @@ def test_synthetic_prints_what_it_reached(capsys: pytest.CaptureFixture[str]) ->
 def test_one_worker_improves_and_goes_on(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The CNN gets better on validation; more steps go on from the saved weights."""
+    """The CNN improves on validation; more steps continue from the saved weights."""
     flags = [*TINY, "--log_dir", str(tmp_path), "--explore_steps", "5"]
     flags += ["--exploit_steps", "10"]
     first = train.main([*flags, "--steps", "20"])
@@ -70,7 +70,7 @@ def test_one_worker_improves_and_goes_on(
 def test_threads_improve_and_say_what_the_controller_took(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three slots on two threads reach the end; table, pictures and share are shown."""
+    """Three slots on two threads reach the end; table and pictures are shown."""
     flags = [*TINY, "--workers", "3", "--threads", "2", "--steps_per_exploit", "10"]
     run = train_threads.main(
         [*flags, "--steps", "45", "--every", "5", "--log_dir", str(tmp_path)]
@@ -109,7 +109,7 @@ def test_processes_improve_and_are_counted(
 def test_a_stack_improves_and_goes_on(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three members as one program reach the end; more steps go on from there."""
+    """Three members as one program reach the end; more steps continue from there."""
     flags = ["--width", "4", "--batch_size", "16", "--members", "3", "--every", "5"]
     flags += ["--log_dir", str(tmp_path), "--steps_per_exploit", "10"]
     flags += ["--batching", "vmap"]
@@ -137,7 +137,7 @@ def test_a_stacked_population_wins_where_no_member_can(
     assert (best_alone.value or 9) <= 0.45
     assert (best.value or 0) > 1.0
     first = [c for c in together.history() if c.step == 10 and c.value is not None]
-    assert len({c.value for c in first}) > 32  # No copy rests on rounding.
+    assert len({c.value for c in first}) > 32  # No copy depends on rounding.
     copied = {c.generation_id for c in together.history() if "copied" in c.reason}
     assert len(copied) > 64
     stacked_toy.main(["--members", "8", "--steps", "20"])
@@ -160,6 +160,6 @@ def test_a_convolution_of_patches_is_a_convolution(size: int) -> None:
 
 
 def test_missing_data_end_the_program_with_advice(tmp_path: pathlib.Path) -> None:
-    """Somebody without CIFAR-10 is told how to get it, and sees no traceback."""
+    """A user without CIFAR-10 is told how to get it, and sees no traceback."""
     with pytest.raises(SystemExit, match="prepare_cifar10"):
         train_threads.main(["--dataset", "cifar10", "--data_dir", str(tmp_path)])

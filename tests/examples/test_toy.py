@@ -1,4 +1,4 @@
-"""The toy of the PBT paper does what the paper says of it."""
+"""The toy problem of the PBT paper shows the effects that the paper describes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_larger_populations_are_better_and_pbt_beats_the_best_of_n() -> None:
 
 
 def test_one_worker_is_left_as_it_is() -> None:
-    """Nobody to copy: PBT with one worker is that worker."""
+    """There is no other worker to copy: PBT with one worker only trains."""
     one = [population_size.scores(1, pbt, range(3)) for pbt in (True, False)]
     assert one[0] == one[1]
 

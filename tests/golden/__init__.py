@@ -1,1 +1,1 @@
-"""Journals of random scripts as one version of the library has written them."""
+"""Journals of random scripts, as recorded by one version of the library."""

@@ -18,7 +18,7 @@ _MOST = 4
 
 
 def claim(stage: Stage) -> None:
-    """A worker takes any free slot, or one that somebody may have."""
+    """A worker takes any free slot, or one that another worker may hold."""
     rng, place = stage.rng, stage.place()
     if len(stage.handles) >= _MOST:
         return
@@ -57,7 +57,7 @@ def poll(stage: Stage) -> None:
 
 
 def reject(stage: Stage) -> None:
-    """What was handed out is of no use."""
+    """The params that the poll returned are rejected."""
     given = [pair for pair in stage.handles if pair[0].params is not None]
     if stage.handles:
         worker, _ = stage.rng.choice(given or stage.handles)
@@ -73,7 +73,7 @@ def busy(stage: Stage) -> None:
 
 
 def release(stage: Stage) -> None:
-    """A worker gives its slot back; some report even after that."""
+    """A worker gives its slot back; some workers report even after that."""
     if not stage.handles:
         return
     pair = stage.rng.choice(stage.handles)
@@ -139,7 +139,7 @@ def _drop(stage: Stage, worker: Worker) -> None:
 def _surely_finds(
     stage: Stage, place: PopulationController, worker: Worker | None
 ) -> bool:
-    """Whether somebody who asks for a slot gets one at once, or the run has ended."""
+    """Whether a worker that asks for a slot gets one at once, or the run has ended."""
     if place.finished:
         return True
     for worker_id, work in enumerate(place.workers):

@@ -19,7 +19,7 @@ Report = tuple[Any, ...]
 
 
 def value(stage: Stage) -> Any:
-    """What a loop may have measured."""
+    """The value of a loop's report."""
     rng = stage.rng
     if rng.random() < 0.12:
         return None
@@ -32,7 +32,7 @@ def value(stage: Stage) -> Any:
 
 
 def params(stage: Stage, step: int) -> Any:
-    """What a loop may have saved."""
+    """The params of a loop's report."""
     rng = stage.rng
     if stage.saves == "never":
         return None
@@ -90,7 +90,7 @@ def _metrics(stage: Stage) -> Any:
 
 
 def note(stage: Stage, report: Report) -> Report:
-    """Remember what a report lacks, or nobody else has."""
+    """Remember what a report lacks, so that it can come later."""
     worker_id, generation_id, step, params, value, _ = report
     if params is None or params is HELD or value is None:
         stage.open_reports.append((worker_id, generation_id, step))
@@ -98,14 +98,14 @@ def note(stage: Stage, report: Report) -> Report:
 
 
 def report_further(stage: Stage) -> None:
-    """A loop has come further."""
+    """A loop reports a later step."""
     place = stage.place()
     report = note(stage, further(stage, place, furthest_behind(stage, place)))
     stage.call("set_eval", report, lambda: place.set_eval(*report))
 
 
 def report_anything(stage: Stage) -> None:
-    """A report that nobody expects."""
+    """A report that no loop would send."""
     place = stage.place()
     report = note(stage, anything(stage, place))
     stage.call("set_eval odd", report, lambda: place.set_eval(*report))
@@ -127,7 +127,7 @@ def report_late(stage: Stage) -> None:
 
 
 def report_again(stage: Stage) -> None:
-    """A report is repeated, in another process too."""
+    """A report is repeated, also in another process."""
     rng, place = stage.rng, stage.place()
     report = note(stage, further(stage, place, rng.randrange(stage.size)))
     for _ in range(2):
@@ -170,7 +170,7 @@ def poll(stage: Stage) -> None:
 
 
 def ask(stage: Stage) -> None:
-    """Somebody looks at the run."""
+    """A caller reads something of the run."""
     place = stage.place()
     best = place.best()
     questions: dict[str, Callable[[], Any]] = {
@@ -196,7 +196,7 @@ def claim_all(stage: Stage) -> None:
 
 
 def restart(stage: Stage) -> None:
-    """A process ends, or all do, and as many open the run again."""
+    """One process or all of them end, and as many open the run again."""
     rng = stage.rng
     ending = [stage.place()] if rng.random() < 0.6 else list(stage.places)
     for place in ending:
@@ -207,7 +207,7 @@ def restart(stage: Stage) -> None:
 
 
 def fork(stage: Stage) -> None:
-    """The run, or its beginning, is copied; the script goes on with the copy."""
+    """The run, or its beginning, is forked; the script continues with the fork."""
     rng, place = stage.rng, stage.place()
     if stage.forked is not None:
         return

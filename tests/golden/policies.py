@@ -18,16 +18,16 @@ from population.mutators import (
     WinnerTakeAllGenetic,
 )
 
-RAISES = 6.6  # A value that the wild policy does not survive.
+RAISES = 6.6  # The wild policy raises at this value.
 _NOT_FINITE = 10
-_LENGTH = 6  # Steps between two barriers of a wild policy that has such.
+_LENGTH = 6  # Steps between two barriers of a wild policy that has barriers.
 Meta = dict[str, Any]
 State = dict[str, Any]
 Choice = Mapping[int, Branch]
 
 
 class Wild(Mutator[State]):
-    """Branches anything from anywhere, as the digits of a value say.
+    """Branches any slot from any checkpoint, as the digits of a value say.
 
     Its state keeps what it has seen of the population, so that the journal tells when a
     decision was shown something else, and names a few checkpoints.
@@ -40,13 +40,13 @@ class Wild(Mutator[State]):
         self.waits = waits
 
     def init(self, view: PopulationView) -> State:
-        """Nothing was seen yet."""
+        """Remember nothing."""
         return {"seen": [len(view.workers)], "named": [], "round": 0}
 
     def update(
         self, state: State, report: Report, view: PopulationView
     ) -> tuple[State, Choice]:
-        """Do what the value says."""
+        """Decide by the digits of the value."""
         checkpoint = report.checkpoint
         if checkpoint.value == RAISES:
             raise ZeroDivisionError("on purpose")
@@ -56,7 +56,7 @@ class Wild(Mutator[State]):
                 return self._next_round(state, arrived, view)
         digit = _digit(checkpoint.value)
         if digit < 2:
-            return ({**state} if digit else state), {}  # Equal is not the same.
+            return ({**state} if digit else state), {}  # Equal, but another object.
         named = state["named"]
         if digit in (4, 8):
             named = [*named, checkpoint.ref][-2:]
@@ -69,7 +69,7 @@ class Wild(Mutator[State]):
         return _LENGTH * (state["round"] + 1) if self.waits else None
 
     def _arrived(self, state: State, view: PopulationView) -> list[Checkpoint] | None:
-        """What each slot has at the barrier, if all have come to it."""
+        """What each slot has at the barrier, if all have arrived."""
         end = _LENGTH * (state["round"] + 1)
         found = [view.barrier(w, end) for w in range(len(view.workers))]
         arrived = [checkpoint for checkpoint in found if checkpoint is not None]
@@ -78,7 +78,7 @@ class Wild(Mutator[State]):
     def _next_round(
         self, state: State, arrived: list[Checkpoint], view: PopulationView
     ) -> tuple[State, Choice]:
-        """The worst goes on from the best."""
+        """The worst slot continues from the best."""
         scores = [view.score(checkpoint) for checkpoint in arrived]
         best, worst = int(np.argmin(scores)), int(np.argmax(scores))
         new = {**state, "round": state["round"] + 1, "named": [arrived[best].ref]}
@@ -95,7 +95,7 @@ def _digit(value: float | None) -> int:
 
 
 def _seen(report: Report, view: PopulationView) -> list[Any]:
-    """What can be looked at during a decision, as plain data."""
+    """What a decision can see, as plain data."""
     checkpoint = report.checkpoint
     steps, scores = view.as_of(checkpoint.step)
     return [
@@ -110,7 +110,7 @@ def _seen(report: Report, view: PopulationView) -> list[Any]:
 
 
 def _branches(digit: int, report: Report, view: PopulationView) -> Choice:
-    """Who goes on from where."""
+    """Which slot continues from which checkpoint."""
     at, own, size = report.checkpoint, report.worker_id, len(view.workers)
     if digit == 2:
         return {own: Branch(at, moved(at.meta_params, view.rng), "own")}
@@ -143,7 +143,7 @@ def moved(meta: Meta, rng: np.random.Generator) -> Meta:
 
 
 def directed(meta: Meta, direction: str, cycle: int) -> Meta:
-    """A number to either side."""
+    """A number moved in one direction."""
     return {**meta, "h": meta["h"] + {"neg": -1, "pos": 1}[direction] / (cycle + 1)}
 
 

@@ -1,4 +1,4 @@
-"""Records the golden journals anew.
+"""Records the golden journals again.
 
     python -m tests.golden.record
 
@@ -20,8 +20,8 @@ from tests.golden.tables import Tables
 
 
 def main() -> None:
-    """Play all scripts, write their journals, and say what they were made of."""
-    logging.disable(logging.CRITICAL)  # Half of what scripts do is worth a warning.
+    """Play all scripts, write their journals, and print what they were made with."""
+    logging.disable(logging.CRITICAL)  # Half of the calls in a script cause a warning.
     scripts: dict[int, Tables] = {}
     calls: collections.Counter[str] = collections.Counter()
     kinds: collections.Counter[str] = collections.Counter()

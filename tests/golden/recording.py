@@ -1,4 +1,4 @@
-"""The recorded journals: one file of all scripts, and how a replay is compared to it.
+"""The recorded journals: one file for all scripts, and the comparison with a replay.
 
 The file holds JSON, `{seed: {table: [row, ...]}}`, as `scripts.play` returns it. A
 replay must have every table that was recorded, row by row; what it has beside them is

@@ -60,7 +60,7 @@ def play(seed: int, folder: pathlib.Path) -> Tables:
 
 
 def played(seed: int, folder: pathlib.Path) -> Stage:
-    """The same, with all that the script knows at its end."""
+    """Play the script of a seed; returns the stage, with all that it has recorded."""
     stage = Stage(seed, folder)
     rng = stage.rng
     try:
@@ -88,11 +88,11 @@ def _act(stage: Stage, acts: list[tuple[Play, int]]) -> None:
 
 
 def _acts(stage: Stage) -> list[tuple[Play, int]]:
-    """What may happen in a script of this kind."""
+    """The calls that a script of this kind may make."""
     if stage.kind == "claimed":
         return _CLAIMED
     if stage.kind != "workers":
         return _LOOPS
-    # A slot that a loop polls is never free for a worker where there is a time-out.
+    # A worker never gets a slot that a loop polls, if there is a timeout.
     is_free = stage.options["worker_timeout"] is None
     return _WORKERS + _BESIDE_WORKERS if is_free else _WORKERS

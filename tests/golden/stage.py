@@ -1,4 +1,4 @@
-"""Where a golden script plays: the controllers, what it knows, and what they answered.
+"""The state of a golden script: the controllers, what it knows, and their answers.
 
 Everything goes through the public calls of the library; what they answer or raise is
 noted, and for some scripts also what the journal holds after each of them.
@@ -21,7 +21,7 @@ from tests.golden.policies import WILD, choose
 from tests.helpers import Clock
 
 HELD = InMemory()  # The one name that scripts need and the facade has not.
-HUGE_S = 1e9  # A time-out that nothing here reaches.
+HUGE_S = 1e9  # A timeout that is never reached here.
 JOURNAL = "journal.sqlite"
 
 
@@ -40,7 +40,7 @@ class Training(NamedTuple):
 
 
 class Stage:
-    """One script's world.
+    """The state of one script.
 
     Args:
         seed: Decides everything.
@@ -130,7 +130,7 @@ class Stage:
         return self.rng.choice(self.places)
 
     def call(self, name: str, said: Any, work: Callable[[], Any]) -> Any:
-        """Make a call; note what it said, and what it answered or raised.
+        """Make a call; record its name, and what it returned or raised.
 
         Returns:
             The answer; None after an exception.
@@ -151,7 +151,7 @@ class Stage:
         return answer
 
     def look(self) -> None:
-        """Hear of new generations, from any process."""
+        """Learn of new generations, from any process."""
         place = self.place()
         heard = {training.generation_id for training in self.known}
         for worker_id, work in enumerate(place.workers):
@@ -159,7 +159,7 @@ class Stage:
                 self.known.append(Training(work.generation_id, worker_id, work.step))
 
     def tables(self, *, with_calls: bool = True) -> tables.Tables:
-        """All that is recorded, of the run and of its fork, and what was answered."""
+        """All that is recorded, of the run and of its fork, and all answers."""
         names = tables.Names(self.folder)
         found: tables.Tables = {}
         for folder in (self.run, self.forked):
@@ -192,7 +192,7 @@ class Stage:
 
 
 def told(answer: Any) -> Any:
-    """An answer as plain data; what is not finite as text."""
+    """An answer as plain data; numbers that are not finite as strings."""
     if isinstance(answer, (np.ndarray, np.generic)):
         return told(answer.tolist())
     if isinstance(answer, float):

@@ -19,7 +19,7 @@ from typing import Any
 Row = list[Any]
 Tables = dict[str, list[Row]]
 
-# The columns by table, and how the rows are sorted; "" where that depends on chance.
+# The columns by table, and how the rows are sorted; "" if their order is random.
 _TABLES = {
     "facts": ("key, value", "key"),
     "sessions": ("row, time, owner", "rowid"),
@@ -50,7 +50,7 @@ _ROOM = re.compile(r"\bpopulation(?:\.[a-z_]+)+\.(?=[A-Z])")
 
 
 class Names:
-    """Names for what is random, in the order in which it was learned.
+    """Names for what is random, in the order in which it appears.
 
     Args:
         folder: The folder in which the script plays.
@@ -63,7 +63,7 @@ class Names:
         self._saves: dict[str, str] = {}
 
     def learn(self, raw: Tables) -> None:
-        """Name what the tables of a journal hold."""
+        """Give names to what is random in the tables of a journal."""
         for key, value in raw["facts"]:
             if key == "run":
                 self._run = json.loads(value)
@@ -77,20 +77,20 @@ class Names:
                 self._saves.setdefault(found[2], f"T{len(self._saves)}")
 
     def owner(self, text: str | None) -> str | None:
-        """The name of an owner; nobody and raw loops have none."""
+        """The name of an owner; None and raw loops have none."""
         if not text:
             return text
         token = json.loads(text)[-1]
         return self._owners.setdefault(token, f"owner{len(self._owners)}")
 
     def text(self, text: str) -> str:
-        """A text with names for what is random in it."""
+        """A string with names in place of what is random in it."""
         text = text.replace(self._folder, "DIR").replace(f"{self._run}-", "RUN-")
         text = _SAVE.sub(lambda m: f"{m[1]}-{self._saves.get(m[2], 'T?')}", text)
         return _HELD.sub(lambda m: f'"{self._owners.get(m[1], "owner?")}",', text)
 
     def cell(self, value: Any) -> Any:
-        """A value of a table, or of a list of such."""
+        """A value of a table, or of a list of such values."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -108,7 +108,7 @@ class Names:
 
 
 def read(file: pathlib.Path, names: Names) -> Tables:
-    """The tables of a journal; those that it has not are left out."""
+    """The tables of a journal, without those that it lacks."""
     raw = _raw(file)
     names.learn(raw)
     found: Tables = {}
@@ -117,7 +117,7 @@ def read(file: pathlib.Path, names: Names) -> Tables:
             found[table] = [names.fact(*row) for row in rows if row[0] != "held"]
             continue
         if table in ("removals", "saves"):
-            # When weights in a memory lapse, its process says; the policy never sees.
+            # Its process decides when weights in memory are gone; no policy sees it.
             rows = [row for row in rows if not row[0].startswith('{"!held"')]
         for row in rows:
             if table == "sessions":
@@ -136,7 +136,7 @@ def read(file: pathlib.Path, names: Names) -> Tables:
 
 
 def digest(tables: Tables) -> str:
-    """A few letters that tell whether any row is another one."""
+    """A short text that changes if any row changes."""
     kept = {table: rows for table, rows in tables.items() if table != "losses"}
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:6]
 

@@ -1,4 +1,4 @@
-"""What every journal promises: a class of tests to inherit."""
+"""The contract of every journal: a class of tests to inherit."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from tests.journals.transactions import Transactions
 
 
 class JournalContract(Transactions, Recording, Finding):
-    """The promises of each method; say how to open a journal, as in `Opening`."""
+    """The promises of each method; a subclass opens the journal, as `Opening` says."""

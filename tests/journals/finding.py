@@ -1,4 +1,4 @@
-"""What a journal promises to find: generations, and checkpoints as they are now."""
+"""What a journal promises about lookups of generations and of present checkpoints."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.journals.runs import (
 )
 from tests.journals.twin import Twin
 
-# The same property holds for each journal that inherits it.
+# Each journal that inherits this test has the same property.
 _INHERITED = [hypothesis.HealthCheck.differing_executors]
 _KINDS_OF_RECORDS = 16
 
 
 def rows_of(journal: Journal, find: Find) -> list[int]:
-    """Which checkpoints are found."""
+    """The rows of the checkpoints that were found."""
     return [row.row for row in journal.checkpoints(find)]
 
 
@@ -58,7 +58,7 @@ def fits(row: CheckpointRow, find: Find) -> bool:
 
 
 def expected(history: list[CheckpointRow], find: Find) -> list[CheckpointRow]:
-    """What should be found in the whole history."""
+    """The expected result from the whole history."""
     found = [row for row in history if fits(row, find)]
     found.sort(key=lambda row: row.step if find.generation_id else row.row)
     if find.newest_first:
@@ -108,7 +108,7 @@ class Finding(Opening):
 
     @pytest.mark.parametrize("id", ["", "'", "run-0-0' OR '1'='1", "%", "\ud800", "\0"])
     def test_no_id_is_a_pattern_or_a_command(self, journal: Journal, id: str) -> None:
-        """What is no id of this journal finds nothing, whatever it is made of."""
+        """A text that is not an id of this journal finds nothing."""
         record(journal, generation(1), checkpoint(2))
         assert journal.generations(id=id) == []
         assert journal.generations(digest=id) == []
@@ -144,7 +144,7 @@ class Finding(Opening):
         assert (first.row, first.time) == (2, 2.0)
 
     def test_late_params_replace_held_ones(self, journal: Journal) -> None:
-        """Once they are saved, their place is known; the held ones may be removed."""
+        """Once they are saved, the journal has their path; held ones may be removed."""
         held = '{"!held":["t",1]}'
         record(journal, generation(1), checkpoint(2, params=held))
         record(journal, late(3, 2, params='"saved"'), Removal(3, held, "unreachable"))
@@ -152,7 +152,7 @@ class Finding(Opening):
         assert (found.params, found.had_params) == ('"saved"', '"saved"')
 
     def test_removed_params_are_gone_and_were_there(self, journal: Journal) -> None:
-        """Of all checkpoints that name them; `had_params` still says so."""
+        """All checkpoints that name them lose them; `had_params` is still true."""
         record(journal, generation(1), *(checkpoint(r, params='"p"') for r in (2, 3)))
         record(journal, checkpoint(4), checkpoint(5), late(6, 5, params='"p"'))
         record(journal, Removal(6, '"p"', "unreachable"), Removal(6, '"q"', "r"))
@@ -161,7 +161,7 @@ class Finding(Opening):
         assert rows_of(journal, Find(params=True)) == []
 
     def test_a_removal_means_what_was_recorded_before(self, journal: Journal) -> None:
-        """Equal params that are recorded after its row, first or late, are there."""
+        """Equal params that are recorded after its row, first or late, are kept."""
         record(journal, generation(1), checkpoint(2, params='"p"'), checkpoint(3))
         record(journal, Removal(3, '"p"', "unreachable"))
         record(journal, checkpoint(4, params='"p"'), late(5, 3, params='"p"'))
@@ -172,7 +172,7 @@ class Finding(Opening):
         assert rows_of(journal, Find(params=True)) == []
 
     def test_each_condition_alone(self, journal: Journal) -> None:
-        """What the docstring of `Find` says, one by one."""
+        """Each condition alone means what the docstring of `Find` says."""
         record(journal, generation(1), generation(2, 1))
         record(
             journal,
@@ -202,7 +202,7 @@ class Finding(Opening):
         assert rows_of(journal, Find(limit=0)) == []
 
     def test_conditions_together(self, journal: Journal) -> None:
-        """All hold; the order comes before the limit."""
+        """All conditions hold; the order is applied before the limit."""
         record(journal, generation(1), generation(2, 1))
         steps = {3: 9, 4: 1, 5: 5, 6: 3}
         record(journal, *(checkpoint(r, 1, s, value=1.0) for r, s in steps.items()))
@@ -217,7 +217,7 @@ class Finding(Opening):
 
     @pytest.mark.parametrize("seed", range(6))
     def test_any_conditions_together(self, journal: Journal, seed: int) -> None:
-        """As if one went through the whole history by hand."""
+        """The result is that of a loop over the whole history."""
         for batch in random_batches(seed, 12):
             record(journal, *batch)
         history, rng = journal.checkpoints(Find()), random.Random(seed)
@@ -238,7 +238,7 @@ class Finding(Opening):
     def test_any_run_is_as_in_plain_python(
         self, transactions: list[tuple[list[int], bool]], seed: int
     ) -> None:
-        """Whatever is written or rolled back, every answer is the same."""
+        """Whatever is written or rolled back, every answer equals that of the twin."""
         draft, rng, twin = Draft(), random.Random(seed), Twin()
         with contextlib.closing(self.open_journal()) as journal:
             for kinds, stays in transactions:

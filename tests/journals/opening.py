@@ -11,19 +11,19 @@ from population.journal.base import Journal
 
 
 class Opening(abc.ABC):
-    """Opens the journals that are tested; whoever inherits the contract says how."""
+    """Opens the journals that are tested; a subclass says how."""
 
     @abc.abstractmethod
     def open_journal(self) -> Journal:
-        """A new, empty journal; each call gives another one."""
+        """A new, empty journal; each call returns another one."""
 
     def open_again(self, journal: Journal) -> Journal | None:
-        """A second connection to the same store; None if there can be none."""
+        """A second connection to the same store; None if there is no other."""
         del journal
         return None
 
     def open_to_look(self, journal: Journal) -> Journal | None:
-        """A second connection that cannot write; None if there can be none."""
+        """A second, read-only connection; None if there is none."""
         del journal
         return None
 
@@ -36,7 +36,7 @@ class Opening(abc.ABC):
 
     @pytest.fixture
     def other(self, journal: Journal) -> Iterator[Journal]:
-        """A second connection to the journal, if there can be one."""
+        """A second connection to the journal, if there is one."""
         other = self.open_again(journal)
         if other is None:
             pytest.skip("Only one connection can reach this journal.")

@@ -1,4 +1,4 @@
-"""What a journal promises of the records that are written to it."""
+"""What a journal promises about the records that are written to it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Recording(opening.Opening):
     """Promises of `write`, `all`, `log` and `tail`."""
 
     def test_a_new_journal_is_empty(self, journal: Journal) -> None:
-        """Each method has an answer for that."""
+        """Each method has a result for an empty journal."""
         assert journal.tail() == Tail(0, 0.0, 0, None, 0)
         assert all(journal.all(kind) == [] for kind in KINDS)
         assert list(journal.log()) == []
@@ -51,13 +51,13 @@ class Recording(opening.Opening):
         assert journal.checkpoints(Find()) == []
 
     def test_the_first_fact_of_a_key_stays(self, journal: Journal) -> None:
-        """In the same batch, in a later one, and in another transaction."""
+        """Later ones are ignored, in the same batch, a later one or a transaction."""
         record(journal, Fact("b", "1"), Fact("a", "1"), Fact("a", "2"))
         record(journal, Fact("b", "2"))
         assert journal.all(Fact) == [Fact("a", "1"), Fact("b", "1")]
 
     def test_the_first_of_equal_removals_stays(self, journal: Journal) -> None:
-        """Equal are those of the same row and params; others are added."""
+        """Equal means the same row and params; others are added."""
         first, again = Removal(1, '"p"', "first"), Removal(1, '"p"', "again")
         record(journal, first, again, Removal(2, '"p"', "later"))
         record(journal, again, Removal(1, '"q"', "another"))
@@ -68,7 +68,7 @@ class Recording(opening.Opening):
         ]
 
     def test_a_lease_replaces_the_one_of_its_slot(self, journal: Journal) -> None:
-        """They come in the order of their changes."""
+        """Leases come in the order of their changes."""
         record(journal, Lease(0, "a", 1.0, 0.0, None, 1), Lease(1, "b", 1.0, 0.0, 7, 2))
         record(journal, Lease(0, None, 2.0, 0.5, None, 3))
         found = [Lease(1, "b", 1.0, 0.0, 7, 2), Lease(0, None, 2.0, 0.5, None, 3)]
@@ -77,7 +77,7 @@ class Recording(opening.Opening):
         assert journal.all(Lease, 3) == []
 
     def test_a_save_replaces_the_one_of_its_params(self, journal: Journal) -> None:
-        """They come by row, oldest first."""
+        """Saves come by row, oldest first."""
         record(journal, Save('"b"', 1, "run-0-0", 1, 10), Save('"a"', 2, "", 0, 0))
         record(journal, Save('"b"', 3, "run-0-0", 2, 20))
         assert journal.all(Save) == [
@@ -86,14 +86,14 @@ class Recording(opening.Opening):
         ]
 
     def test_the_mutator_has_one_record(self, journal: Journal) -> None:
-        """The last one that was written."""
+        """It is the last one that was written."""
         record(journal, mutator_record("a", 1), mutator_record("b", 2))
         record(journal, mutator_record("c", 3))
         assert journal.all(MutatorRecord) == [mutator_record("c", 3)]
 
     @pytest.mark.parametrize("params", ['"p"', '{"!held":["token",1]}'])
     def test_a_removal_removes_the_save(self, journal: Journal, params: str) -> None:
-        """Of these params only, of held ones too, and not one that is saved again."""
+        """It removes the save of these params only, held ones too, no later save."""
         kept = Save('"other"', 1, "run-0-0", 1, 10)
         saved = Save(params, 1, "run-0-0", 1, 10)
         record(journal, saved, kept)
@@ -107,7 +107,7 @@ class Recording(opening.Opening):
     def test_a_removal_that_is_rolled_back_leaves_the_save(
         self, journal: Journal
     ) -> None:
-        """And what was replaced is there again."""
+        """Records that it replaced are there again."""
         saves = [Save('"p"', 1, "run-0-0", 1, 10), Save('"q"', 2, "run-0-0", 1, 10)]
         record(journal, *saves)
         changed = saves[1]._replace(bytes=1)
@@ -117,14 +117,14 @@ class Recording(opening.Opening):
         assert journal.all(Removal) == []
 
     def test_removals_after_a_row(self, journal: Journal) -> None:
-        """Only those with a greater one."""
+        """Only those with a greater row are found."""
         removals = [Removal(row, '"p"', "r") for row in range(4)]
         record(journal, *removals)
         assert journal.all(Removal, 1) == removals[2:]
         assert journal.all(Removal) == removals
 
     def test_openings_and_losses_keep_their_order(self, journal: Journal) -> None:
-        """Even if they name the same row, or look the same."""
+        """This holds even if they name the same row, or are equal."""
         openings = [Opening(0, 2.0, "a"), Opening(0, 1.0, None), Opening(0, 2.0, "a")]
         losses = [
             Loss(0, "[1]", 1, 2.0),
@@ -136,7 +136,7 @@ class Recording(opening.Opening):
         assert journal.all(Loss) == losses
 
     def test_a_batch_may_mix_all_kinds(self, journal: Journal) -> None:
-        """One call for one record of each, or more."""
+        """One call may have one record of each kind, or more."""
         batch: list[Record] = [
             Fact("a", "1"),
             Opening(0, 1.0, "me"),
@@ -160,7 +160,7 @@ class Recording(opening.Opening):
         assert len(journal.checkpoints(Find())) == 2
 
     def test_a_thousand_records_at_once(self, journal: Journal) -> None:
-        """And more than a page of them comes back, in order."""
+        """All come back in order, although they are more than a page."""
         batch: list[Record] = [generation(1)]
         batch += [checkpoint(row) for row in range(2, 1002)]
         record(journal, *batch)
@@ -169,7 +169,7 @@ class Recording(opening.Opening):
 
     @pytest.mark.parametrize("text", TEXTS)
     def test_texts_come_back_as_they_were(self, journal: Journal, text: str) -> None:
-        """Nothing in a text is ever executed, translated or cut."""
+        """Nothing in a text is executed, translated or cut."""
         opened = generation(1)._replace(reason=text)
         kept: list[Record] = [
             Fact(text, text),
@@ -190,13 +190,13 @@ class Recording(opening.Opening):
     def test_values_come_back_to_the_last_bit(
         self, journal: Journal, value: float
     ) -> None:
-        """Infinities too; only the sign of a zero may be lost."""
+        """Infinities do too; only the sign of a zero may be lost."""
         record(journal, generation(1), checkpoint(2, value=value))
         (found,) = journal.checkpoints(Find())
         assert repr(found.value) == repr(value)
 
     def test_nan_comes_back_as_none_beside_has_value(self, journal: Journal) -> None:
-        """So that records are equal to themselves; without a value there is none."""
+        """Then records are equal to themselves; without a value there is no NaN."""
         record(journal, generation(1), checkpoint(2, value=math.nan), checkpoint(3))
         record(journal, late(4, 3, value=math.nan))
         found = journal.checkpoints(Find())
@@ -211,7 +211,7 @@ class Recording(opening.Opening):
     def test_what_comes_back_has_the_types_of_its_record(
         self, journal: Journal
     ) -> None:
-        """An int for a bool that was written; None only where a record may have it."""
+        """An int comes back as a bool if it is one; None only where it is valid."""
         largest = 2**62
         record(
             journal,
@@ -234,7 +234,7 @@ class Recording(opening.Opening):
                 assert type(value) in kinds, (answer, name)
 
     def test_the_log_tells_all_in_order(self, journal: Journal) -> None:
-        """Records that name a row come after it; what is replaced is not told."""
+        """Records that name a row come after it; replaced ones do not come."""
         told: list[Record] = [
             Removal(0, '"p"', "r"),
             generation(1),
@@ -255,7 +255,7 @@ class Recording(opening.Opening):
         assert list(journal.log()) == told
 
     def test_the_log_after_a_row(self, journal: Journal) -> None:
-        """Its own record is not told again, those beside it are."""
+        """The record of this row is left out, the records that name it are not."""
         steps: list[Record] = [generation(1), checkpoint(2), Best(2, 2, 1)]
         steps += [checkpoint(3)]
         record(journal, *steps, Best(3, 3, 1))
@@ -264,7 +264,7 @@ class Recording(opening.Opening):
         assert list(journal.log(3)) == [Best(3, 3, 1)]
 
     def test_the_log_up_to_a_row(self, journal: Journal) -> None:
-        """With what lies beside it."""
+        """The records that name this row are included."""
         steps: list[Record] = [generation(1), checkpoint(2), Best(2, 2, 1)]
         record(journal, *steps, checkpoint(3), Best(3, 3, 1))
         assert list(journal.log(upto=1)) == steps[:1]
@@ -274,7 +274,7 @@ class Recording(opening.Opening):
 
     @pytest.mark.parametrize("after", [0, 1, 999, 1000, 1001, 2499, 2500])
     def test_a_long_log_has_no_seams(self, journal: Journal, after: int) -> None:
-        """What lies beside each row comes once, and at its place."""
+        """The records that name a row come once, and at the right place."""
         rows: list[Record] = [generation(1)]
         rows += [checkpoint(row) for row in range(2, 2501)]
         beside = [Removal(row, f'"{row}"', "r") for row in range(2501)]
@@ -287,7 +287,7 @@ class Recording(opening.Opening):
 
     @pytest.mark.parametrize("missing", [1, 2, 500, 1000, 1001, 1499])
     def test_a_gap_in_the_log_is_an_error(self, journal: Journal, missing: int) -> None:
-        """Rows rise one by one through all tables."""
+        """Rows increase one by one through all tables."""
         first = 2 if missing == 1 else 1
         rows = [row for row in range(first + 1, 1501) if row != missing]
         record(journal, generation(first), *(checkpoint(r, first) for r in rows))
@@ -296,7 +296,7 @@ class Recording(opening.Opening):
         assert len(list(journal.log(missing))) == 1500 - missing
 
     def test_a_log_that_ends_too_early_is_an_error(self, journal: Journal) -> None:
-        """Whoever asks for rows up to one that is not there gets no less in silence."""
+        """If a row is missing, the reader gets an error instead of fewer records."""
         record(journal, generation(1), checkpoint(2))
         with pytest.raises(JournalError, match="is missing"):
             list(journal.log(upto=3))
@@ -304,7 +304,7 @@ class Recording(opening.Opening):
             list(journal.log(3))
 
     def test_the_tail_knows_what_came_last(self, journal: Journal) -> None:
-        """Late records count like others, and the best one is the newest `Best`."""
+        """Late records count like others, and the best is that of the newest `Best`."""
         record(journal, generation(1))
         assert journal.tail() == Tail(1, 0.0, 0, None, 0)
         record(journal, checkpoint(2, value=3.0, reports=1), Best(2, 2, 1))

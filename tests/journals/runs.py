@@ -1,4 +1,4 @@
-"""Runs to be recorded: a small one that can be told in a sentence, and random ones."""
+"""Runs to record: a small one, and random ones."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def late(
     metrics: str | None = None,
     reports: int = 0,
 ) -> Late:
-    """What came late for a checkpoint."""
+    """Params or a value that came late for a checkpoint."""
     has_value = int(value is not None)
     about = (params, has_value, value, metrics, float(row), reports, row)
     return Late(row, checkpoint, *about)
@@ -104,14 +104,14 @@ def record(journal: Journal, *records: Record) -> None:
 def break_off(
     journal: Journal, error: type[BaseException], *records: Record
 ) -> NoReturn:
-    """Write records in a transaction that an error ends."""
+    """Write records in a transaction that an error rolls back."""
     with journal.transaction():
         journal.write(records)
         raise error
 
 
 class Draft:
-    """Makes up the next records of a run; any numbers give one that can be recorded.
+    """Makes the next records of a run; any numbers give valid records.
 
     Attributes:
         row: The last row.
@@ -126,11 +126,11 @@ class Draft:
         self._best_row = -1
 
     def copy(self) -> Draft:
-        """The same, to go back to when a transaction is rolled back."""
+        """A copy, for going back when a transaction is rolled back."""
         return copy.deepcopy(self)
 
     def next(self, what: int, rng: random.Random) -> Record:
-        """A record of the kind that a number says, if there can be one now."""
+        """A record of the kind that a number selects, if there can be one now."""
         if not self._generations or what == 0:
             return self._generation(rng)
         if what <= 4 or not self._checkpoints:
@@ -205,7 +205,7 @@ class Draft:
 
 
 def random_find(rng: random.Random) -> Find:
-    """A question about checkpoints of a random run."""
+    """A random query for the checkpoints of a run."""
     low, high = sorted((rng.randrange(20), rng.randrange(20)))
     after, upto = sorted((rng.randrange(40), rng.randrange(60)))
     choices: dict[str, Any] = {
@@ -223,7 +223,7 @@ def random_find(rng: random.Random) -> Find:
 
 
 def answers(journal: Journal, seed: int = 0) -> dict[str, str]:
-    """What a journal says about everything, types and all."""
+    """All answers of a journal, with their types."""
     rng = random.Random(seed)
     found: dict[str, Any] = {"tail": journal.tail(), "log": list(journal.log())}
     for kind in KINDS:

@@ -1,4 +1,4 @@
-"""The journals that keep the contract, and that the contract is small."""
+"""All journals keep the contract, and the contract is small."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.journals.contract import JournalContract
 
 
 class TestSqliteOnDisk(JournalContract):
-    """One file."""
+    """A journal in one file."""
 
     folder: pathlib.Path
     paths: dict[Journal, pathlib.Path]
@@ -28,31 +28,31 @@ class TestSqliteOnDisk(JournalContract):
         cls.paths, cls.numbers = {}, itertools.count()
 
     def open_journal(self) -> Journal:
-        """A file of its own."""
+        """A new file."""
         path = self.folder / f"{next(self.numbers)}.sqlite"
         journal = SqliteJournal(path)
         self.paths[journal] = path
         return journal
 
     def open_again(self, journal: Journal) -> Journal:
-        """The same file."""
+        """The same file again."""
         return SqliteJournal(self.paths[journal])
 
     def open_to_look(self, journal: Journal) -> Journal:
-        """The same file."""
+        """The same file, read-only."""
         return SqliteJournal(self.paths[journal], look=True)
 
 
 class TestSqliteInMemory(JournalContract):
-    """Nothing on disk, and so only one connection."""
+    """A journal in memory, which has only one connection."""
 
     def open_journal(self) -> Journal:
-        """A memory of its own."""
+        """A new memory."""
         return SqliteJournal()
 
 
 class TestTwin(JournalContract):
-    """No SQL."""
+    """A journal without SQL."""
 
     def open_journal(self) -> Journal:
         """Empty lists."""
@@ -60,12 +60,12 @@ class TestTwin(JournalContract):
 
 
 def test_a_journal_has_at_most_ten_methods() -> None:
-    """Whoever brings another store writes these, and no more."""
+    """A journal for another store needs these methods, and no more."""
     assert len(Journal.__abstractmethods__) <= 10
 
 
 def test_a_journal_can_be_written_in_under_120_lines() -> None:
-    """Docstrings, comments and blank lines not counted."""
+    """Docstrings, comments and blank lines do not count."""
     source = pathlib.Path(twin.__file__).read_text()
     lines = {
         number

@@ -1,4 +1,4 @@
-"""The SQL of journals: every lookup uses an index, and the view asks the same."""
+"""The SQL of journals: every lookup uses an index, and the view gives the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.journals.runs import (
 )
 
 Statement = tuple[str, tuple[Any, ...]]
-# They are asked for as a whole, or only their end is.
+# Only the whole table, or only its end, is read.
 WALKS = {"facts", "sessions", "losses", "saves", "state", "CONSTANT"}
 FINDS = {
     "the newest": Find("run-0-0", high=50, newest_first=True, limit=1),
@@ -41,7 +41,7 @@ FINDS = {
 
 
 class Noting:
-    """A connection that notes what it is asked to execute."""
+    """A connection that records its statements."""
 
     def __init__(self, link: Any, statements: list[Statement]) -> None:
         self._link = link
@@ -54,18 +54,18 @@ class Noting:
         self._link.__exit__(*exc)
 
     def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Note it, and execute it."""
+        """Record the statement, and execute it."""
         self._statements.append((sql, values))
         found: list[Any] = self._link.run(sql, values)
         return found
 
     def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Note it, and execute it."""
+        """Record the statement, and execute it for each row."""
         self._statements.append((sql, rows[0]))
         self._link.run_many(sql, rows)
 
     def changed(self) -> bool:
-        """As the connection says."""
+        """Whether another connection has written."""
         return bool(self._link.changed())
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Noting:
 
 
 class Told(SqliteJournal):
-    """Tells what it is asked to execute.
+    """Records the statements that are executed.
 
     Attributes:
         statements: With their values.
@@ -86,7 +86,7 @@ class Told(SqliteJournal):
         self._link = Noting(self._link, self.statements)
 
     def scans(self, calls: int = 1) -> list[str]:
-        """The tables that the last statements go through from end to end."""
+        """The tables that the last statements scan from end to end."""
         found = []
         for sql, values in self.statements[-calls:]:
             for *_, step in self._sqlite.run(f"EXPLAIN QUERY PLAN {sql}", values):
@@ -104,7 +104,7 @@ def told() -> Iterator[Told]:
 
 
 def history(count: int) -> list[records.Record]:
-    """A run of one generation; of its values two are not finite, and few came late."""
+    """A run of one generation with two non-finite values and a few late ones."""
     values = {4: float("nan"), 5: None}
     rows = [
         checkpoint(row, params='"p"', value=values.get(row, 1.0))
@@ -114,7 +114,7 @@ def history(count: int) -> list[records.Record]:
 
 
 def effort(journal: SqliteJournal, find: Find) -> int:
-    """How many instructions of its virtual machine SQLite executes to find it."""
+    """How many instructions of its virtual machine SQLite executes for a lookup."""
     counted = [0]
 
     def count() -> int:
@@ -130,7 +130,7 @@ def effort(journal: SqliteJournal, find: Find) -> int:
 
 @pytest.mark.parametrize("name", FINDS)
 def test_to_find_checkpoints_takes_an_index(told: Told, name: str) -> None:
-    """No question that a tick asks goes through all checkpoints, or all late ones."""
+    """No lookup of a tick scans all checkpoints, or all late records."""
     told.checkpoints(FINDS[name])
     found = [scan for scan in told.scans() if "diverged" not in scan]
     assert found == (["SCAN c"] if name == "the last" else [])
@@ -138,7 +138,7 @@ def test_to_find_checkpoints_takes_an_index(told: Told, name: str) -> None:
 
 @pytest.mark.parametrize("name", FINDS)
 def test_to_find_checkpoints_costs_the_same_after_a_long_history(name: str) -> None:
-    """Counted in SQLite's instructions, not in seconds."""
+    """SQLite's instructions are counted, not seconds."""
     with contextlib.closing(SqliteJournal()) as short:
         record(short, *history(100))
         few = effort(short, FINDS[name])
@@ -160,13 +160,13 @@ def test_to_find_checkpoints_costs_the_same_after_a_long_history(name: str) -> N
     ],
 )
 def test_to_find_generations_takes_an_index(told: Told, wanted: Any) -> None:
-    """Only all of them are a walk."""
+    """Only a lookup of all generations scans the table."""
     told.generations(**wanted)
     assert told.scans() == []
 
 
 def test_tables_and_the_log_are_read_by_their_indexes(told: Told) -> None:
-    """What is after a row is found without what is before it."""
+    """Rows after a given one are found without reading those before it."""
     for kind in KINDS:
         told.all(kind)
     assert {scan.split()[1] for scan in told.scans(len(KINDS))} <= WALKS
@@ -178,7 +178,7 @@ def test_tables_and_the_log_are_read_by_their_indexes(told: Told) -> None:
 
 
 def test_what_is_written_is_found_by_its_key(told: Told) -> None:
-    """A removal goes to the save that it removes."""
+    """A removal finds the save that it removes by an index."""
     told.statements.clear()
     record(told, records.Removal(1, '"p"', "r"), records.Removal(1, '"q"', "r"))
     record(told, records.Save('"p"', 1, "run-0-0", 1, 1))
@@ -186,7 +186,7 @@ def test_what_is_written_is_found_by_its_key(told: Told) -> None:
 
 
 def test_no_statement_holds_a_value(told: Told) -> None:
-    """However many values there are, there are few statements: none can be injected."""
+    """However many values there are, the statements are few: no value is injected."""
     rng, draft = random.Random(0), Draft()
     with contextlib.closing(Told()) as journal:
         batch = [draft.next(rng.randrange(16), rng) for _ in range(300)]
@@ -201,7 +201,7 @@ def test_no_statement_holds_a_value(told: Told) -> None:
 
 
 def test_the_view_in_the_file_asks_the_same() -> None:
-    """What a person reads in `history` is what the library finds."""
+    """A person who reads `history` sees what the library finds."""
     rng, draft = random.Random(1), Draft()
     with contextlib.closing(SqliteJournal()) as journal:
         record(journal, *(draft.next(rng.randrange(16), rng) for _ in range(300)))

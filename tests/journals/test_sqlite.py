@@ -1,4 +1,4 @@
-"""A Ctrl-C where only SQLite's own state can tell that a transaction was begun."""
+"""A Ctrl-C at a place where only SQLite knows that a transaction has begun."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def begin_interrupted(
     journal: SqliteJournal,
     transaction: AbstractContextManager[object],
 ) -> None:
-    """Begin a transaction; the interrupt comes as soon as SQLite has begun it."""
+    """Begin a transaction; an interrupt comes right after SQLite has begun it."""
     run = journal._link.run
 
     def begin(sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
@@ -51,7 +51,7 @@ def begin_interrupted(
 def test_an_interrupted_begin_leaves_no_lock(
     two: tuple[SqliteJournal, SqliteJournal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other connections do not wait for a process that sits in its debugger."""
+    """Other connections do not wait for a process that is stopped in a debugger."""
     journal, other = two
     begin_interrupted(monkeypatch, journal, journal.transaction())
     record(other, Fact("a", "1"))
@@ -62,7 +62,7 @@ def test_an_interrupted_begin_leaves_no_lock(
 def test_an_interrupted_reader_leaves_no_old_view(
     two: tuple[SqliteJournal, SqliteJournal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What others commit is seen, and is news, although nothing is written here."""
+    """Commits of others are seen, and are news, although nothing is written here."""
     journal, other = two
     begin_interrupted(monkeypatch, journal, journal.reading())
     assert journal.all(Fact) == []
@@ -74,7 +74,7 @@ def test_an_interrupted_reader_leaves_no_old_view(
 def test_a_second_connection_that_must_not_write_leaves_the_first_one_alone(
     two: tuple[SqliteJournal, SqliteJournal],
 ) -> None:
-    """The thread that writes is told so each time it tries, and then commits."""
+    """The thread that writes gets the error at each attempt, and then commits."""
     journal, other = two
     with journal.transaction():
         for _ in range(2):

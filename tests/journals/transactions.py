@@ -1,4 +1,4 @@
-"""What a journal promises of transactions, readers and other connections."""
+"""What a journal promises about transactions, readers and other connections."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Transactions(Opening):
     """Promises of `transaction`, `reading`, `changed`, `close` and `check_writable`."""
 
     def test_what_was_committed_stays(self, journal: Journal) -> None:
-        """Later transactions that fail change nothing about it."""
+        """Later transactions that fail do not change it."""
         record(journal, Fact("a", "1"))
         record(journal, generation(1))
         with pytest.raises(ZeroDivisionError):
@@ -71,7 +71,7 @@ class Transactions(Opening):
     def test_what_is_written_can_be_read_within_the_transaction(
         self, journal: Journal
     ) -> None:
-        """At once, and also from within `reading`."""
+        """Records are found at once, also within `reading`."""
         with journal.transaction():
             journal.write([Fact("a", "1")])
             with journal.reading():
@@ -84,7 +84,7 @@ class Transactions(Opening):
     def test_what_an_interrupt_has_left_open_is_rolled_back(
         self, journal: Journal
     ) -> None:
-        """A Ctrl-C may come before a `with` can see it: the next one mends it."""
+        """A Ctrl-C may come before a `with` sees it: the next transaction does it."""
         left = journal.transaction()
         left.__enter__()
         journal.write([Fact("a", "1")])
@@ -95,7 +95,7 @@ class Transactions(Opening):
     def test_one_that_was_left_can_be_left_by_an_exception(
         self, journal: Journal
     ) -> None:
-        """So code that cannot know whether an interrupt came before the end is safe."""
+        """So code is safe that cannot know whether an interrupt came before the end."""
         transaction = journal.transaction()
         with transaction:
             journal.write([Fact("a", "1")])
@@ -113,7 +113,7 @@ class Transactions(Opening):
     def test_a_transaction_without_records_changes_nothing(
         self, journal: Journal
     ) -> None:
-        """Nor does one that writes an empty list of them."""
+        """A transaction with an empty list of records changes nothing, either."""
         before = answers(journal)
         record(journal)
         with journal.transaction():
@@ -121,7 +121,7 @@ class Transactions(Opening):
         assert answers(journal) == before
 
     def test_readings_can_be_nested(self, journal: Journal) -> None:
-        """The inner one does nothing, and the outer one ends all the same."""
+        """The inner one does nothing, and the outer one ends as usual."""
         with journal.reading():
             with journal.reading():
                 assert facts(journal) == []
@@ -130,7 +130,7 @@ class Transactions(Opening):
         assert facts(journal) == ["a"]
 
     def test_a_reader_ends_also_by_an_exception(self, journal: Journal) -> None:
-        """What comes afterwards is seen."""
+        """Later commits are seen."""
         reading = journal.reading()
         reading.__enter__()
         assert facts(journal) == []
@@ -139,7 +139,7 @@ class Transactions(Opening):
         assert facts(journal) == ["a"]
 
     def test_own_commits_are_no_news(self, journal: Journal) -> None:
-        """Nor are reads, nor what was rolled back."""
+        """Reads and rolled back writes are not news, either."""
         assert not journal.changed()
         record(journal, Fact("a", "1"))
         assert not journal.changed()
@@ -149,20 +149,20 @@ class Transactions(Opening):
         assert not journal.changed()
 
     def test_closing_twice_does_nothing(self, journal: Journal) -> None:
-        """The second call returns like the first."""
+        """The second call returns without an error."""
         record(journal, Fact("a", "1"))
         journal.close()
         journal.close()
 
     @pytest.mark.parametrize("name", CALLS)
     def test_a_closed_journal_says_so(self, journal: Journal, name: str) -> None:
-        """Every method but `close` is a `JournalError`, never one of the store's."""
+        """Every method except `close` raises a `JournalError`, not a store's error."""
         journal.close()
         with pytest.raises(JournalError, match="closed"):
             CALLS[name](journal)
 
     def test_closing_within_a_transaction_is_an_error(self, journal: Journal) -> None:
-        """What it wrote cannot be committed any more, and that is said."""
+        """Its records cannot be committed any more, and the error says so."""
         transaction = journal.transaction()
         transaction.__enter__()
         journal.write([Fact("a", "1")])
@@ -171,12 +171,12 @@ class Transactions(Opening):
             transaction.__exit__(None, None, None)
 
     def test_it_can_be_written(self, journal: Journal) -> None:
-        """A new journal is not read-only, and does not refuse."""
+        """A new journal is not read-only, and accepts records."""
         assert not journal.read_only
         journal.check_writable()
 
     def test_one_that_looks_does_not_write(self, journal: Journal) -> None:
-        """It reads what there is; to write is refused before anything is."""
+        """It can be read; a write is refused before anything is written."""
         record(journal, generation(1), Fact("a", "1"))
         look = self.open_to_look(journal)
         if look is None:
@@ -190,7 +190,7 @@ class Transactions(Opening):
         look.close()
         assert facts(journal) == ["a"]
 
-    # Two connections.
+    # With two connections.
 
     def test_a_commit_is_seen_by_others_and_nothing_before(
         self, journal: Journal, other: Journal
@@ -206,7 +206,7 @@ class Transactions(Opening):
     def test_a_reader_sees_one_state_while_another_connection_writes(
         self, journal: Journal, other: Journal
     ) -> None:
-        """And the newest one as soon as it is done."""
+        """It sees the newest state as soon as it ends."""
         record(journal, generation(1))
         with other.reading():
             before = answers(other)
@@ -219,7 +219,7 @@ class Transactions(Opening):
     def test_nested_readings_leave_no_old_view(
         self, journal: Journal, other: Journal
     ) -> None:
-        """The end of the outer one ends the view."""
+        """A new view begins when the outer reading ends."""
         with other.reading(), other.reading():
             facts(other)
         record(journal, Fact("a", "1"))
@@ -228,7 +228,7 @@ class Transactions(Opening):
     def test_a_commit_of_another_connection_is_news_once(
         self, journal: Journal, other: Journal
     ) -> None:
-        """However many there were; then there is none until the next."""
+        """However many commits there were; then there is no news until the next one."""
         record(journal, Fact("a", "1"))
         record(journal, Fact("b", "1"))
         assert other.changed()
@@ -242,7 +242,7 @@ class Transactions(Opening):
     def test_news_is_not_lost_by_an_own_commit(
         self, journal: Journal, other: Journal
     ) -> None:
-        """What came before an own transaction is told within it, or after."""
+        """Commits before an own transaction are reported within it, or after it."""
         record(journal, Fact("a", "1"))
         record(other, Fact("b", "1"))
         assert other.changed()
@@ -255,7 +255,7 @@ class Transactions(Opening):
     def test_what_another_connection_rolls_back_is_no_news(
         self, journal: Journal, other: Journal
     ) -> None:
-        """It never was."""
+        """A record that was never committed is not news."""
         with pytest.raises(KeyError):
             break_off(journal, KeyError, generation(1))
         assert not other.changed()
@@ -263,7 +263,7 @@ class Transactions(Opening):
     def test_the_lock_is_taken_at_once_and_waited_for(
         self, journal: Journal, other: Journal
     ) -> None:
-        """Of two writers one sees all that the other has done, and loses nothing."""
+        """Of two writers one sees all records of the other, and loses nothing."""
         begun, found = threading.Event(), []
 
         def write() -> None:
@@ -293,7 +293,7 @@ class Transactions(Opening):
     def test_a_closed_connection_leaves_the_others(
         self, journal: Journal, other: Journal
     ) -> None:
-        """They go on, and what it had not committed is gone."""
+        """The others continue, and its uncommitted records are gone."""
         left = other.transaction()
         left.__enter__()
         other.write([Fact("b", "1")])

@@ -1,4 +1,4 @@
-"""A journal in plain Python: what the contract means, and that it is small."""
+"""A journal in plain Python: it shows what the contract means, and is small."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORDERS: dict[Any, tuple[str, ...]] = {
 
 
 class Twin(Journal):
-    """Answers every question by looking at all that was ever written; has no disk."""
+    """Answers every query by reading all that was ever written; has no disk."""
 
     def __init__(self) -> None:
         self._committed: list[r.Record] = []
@@ -33,7 +33,7 @@ class Twin(Journal):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write to a copy, and put it in the place of the original at the end."""
+        """Write to a copy, and replace the original at the end."""
         self._check_open()
         self._records = mine = list(self._committed)
         try:
@@ -54,7 +54,7 @@ class Twin(Journal):
         return self._check_open()
 
     def write(self, records: Sequence[r.Record]) -> None:
-        """Add them to the copy."""
+        """Add the records to the copy."""
         self._check_open()
         self._records.extend(map(_kept, records))
 
@@ -75,7 +75,7 @@ class Twin(Journal):
         return [x for x in rows if not asked or getattr(x, names[0]) > after]
 
     def log(self, after: int = 0, upto: int | None = None) -> Iterator[r.Record]:
-        """Sort what has or names a row."""
+        """Sort all records that have or name a row."""
         last = self.tail().row if upto is None else upto
         found = [x for k in r.NUMBERED for x in self.all(k) if after < x.row <= last]
         if [after, *sorted(x.row for x in found)] != [*range(after, last + 1)]:
@@ -84,7 +84,7 @@ class Twin(Journal):
         yield from sorted(found, key=lambda x: x.row)
 
     def generations(self, *, after: int = 0, **wanted: Any) -> list[r.Generation]:
-        """Look at all of them."""
+        """Read all generations."""
         found = [g for g in self.all(r.Generation) if g.row > after]
         for name, value in wanted.items():
             column = "generation_id" if name == "id" else name
@@ -92,7 +92,7 @@ class Twin(Journal):
         return found if wanted.get("worker_id") is None else found[-1:]
 
     def checkpoints(self, find: Find) -> list[r.CheckpointRow]:
-        """Look at all of them."""
+        """Read all checkpoints."""
         tables = [self.all(k) for k in (r.CheckpointRecord, r.Late, r.Removal)]
         generations = {g.row: g for g in self.all(r.Generation)}
         origins = {c.row: (generations[c.generation][1], c.step) for c in tables[0]}
@@ -114,7 +114,7 @@ class Twin(Journal):
         return found if find.limit < 0 else found[: find.limit]
 
     def tail(self) -> r.Tail:
-        """Look at the last ones."""
+        """Read the last records."""
         last = [x for k in (r.CheckpointRecord, r.Late) for x in self.all(k)[-1:]]
         row = max([0, *(x.row for x in (*last, *self.all(r.Generation)[-1:]))])
         time, reports = zip((0.0, 0), *((x.time, x.reports) for x in last), strict=True)
@@ -122,7 +122,7 @@ class Twin(Journal):
         return r.Tail(row, max(time), max(reports), *best)
 
     def close(self) -> None:
-        """Forget what is open."""
+        """Drop the open transaction."""
         self._closed = True
 
     def _check_open(self) -> bool:
@@ -132,7 +132,7 @@ class Twin(Journal):
 
 
 def _kept(record: Any) -> Any:
-    """A record with the numbers that a journal keeps: NaN is None, a bool an int."""
+    """A record as a journal stores it: NaN is None, a bool an int."""
     if type(record) not in (r.CheckpointRecord, r.Late):
         return record
     value = None if record.value != record.value else record.value

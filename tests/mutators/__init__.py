@@ -1,1 +1,1 @@
-"""Tests of the mutators, one file per policy, and of what all of them promise."""
+"""Tests of the mutators, one file per policy, and of their common promises."""

@@ -1,4 +1,4 @@
-"""Example arguments of every mutator of the registry, for the tests that walk it.
+"""Example arguments of every mutator of the registry, for the tests of all.
 
 Each decides every few steps or seconds: for the short runs of `population.testing`.
 """
@@ -25,7 +25,7 @@ def _by_step(step: int) -> dict[str, int]:
     return {"by": step // 4}
 
 
-# By name: how to make one with a `mutate_fn`, and for how many workers.
+# By name: a function that makes one with a `mutate_fn`, and a number of workers.
 FACTORIES: dict[str, list[tuple[Make, int]]] = {
     "winner": [
         (lambda fn: WinnerTakeAllGenetic(fn, 3), 4),

@@ -11,7 +11,7 @@ from tests import probe
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock whose seconds pass when a test says so."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -60,7 +60,7 @@ class Run:
         self.controller = self._open()
 
     def work(self, worker_id: int) -> ActiveWorker:
-        """What the slot works on."""
+        """The work of the slot."""
         self._before_call()
         found = self.controller.maybe_get_worker_data(worker_id, None, 0, None, None)
         assert found is not None
@@ -74,14 +74,14 @@ class Run:
         params: Any = None,
         generation_id: str | None = None,
     ) -> None:
-        """Report for the slot's present generation, or for the one named."""
+        """Report for the slot's present generation, or for the given one."""
         if generation_id is None:
             generation_id = self.controller.workers[worker_id].generation_id
         self._before_call()
         self.controller.set_eval(worker_id, generation_id, step, params, value)
 
     def advance(self, worker_id: int, value: Any, steps: int = 1) -> None:
-        """Train the slot on from where it stands, then report."""
+        """Train the slot further from where it is, then report."""
         self.report(worker_id, self.newest(worker_id).step + steps, value)
 
     def newest(self, worker_id: int) -> Checkpoint:
@@ -99,14 +99,14 @@ class Run:
         return [c for c in found if worker_id is None or c.worker_id == worker_id]
 
     def decisions(self) -> list[tuple[Any, ...]]:
-        """All branches, in order, without what differs from run to run."""
+        """All branches, in order, without ids and times."""
         return [
             (name(root.ref), root.meta_params, root.reason, name(root.parent))
             for root in self.roots()
         ]
 
     def by_slot(self) -> list[list[tuple[Any, ...]]]:
-        """The branches of each slot, whatever their order among the slots."""
+        """The branches of each slot, in any order among the slots."""
         everything = self.decisions()
         size = len(self._population)
         return [[d for d in everything if d[0][0] == slot] for slot in range(size)]
@@ -135,10 +135,10 @@ def count_statements(controller: PopulationController, statements: list[str]) ->
 
 
 def halve(meta: float) -> float:
-    """A mutation that can be followed by eye."""
+    """A mutation that is easy to follow."""
     return meta / 2
 
 
 def nudged(meta: float, rng: Any) -> float:
-    """A mutation that shows which random numbers it was given."""
+    """A mutation that shows its random numbers."""
     return meta + float(rng.normal())

@@ -1,4 +1,4 @@
-"""What every mutator of the registry promises, beyond what the kit checks.
+"""Promises of every mutator in the registry that `check_mutator` does not check.
 
 `tests/testing/test_check_mutator.py` plays the scripts of `population.testing` to each.
 Here are real files, and reports that no sane loop sends.
@@ -41,7 +41,7 @@ every_mutator = pytest.mark.parametrize(("make", "size"), CASES)
 
 
 class Ticks:
-    """A clock that goes on by a second whenever a report is made."""
+    """A clock that goes on by a second at each report."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -52,19 +52,19 @@ class Ticks:
 
 
 def population(size: int) -> list[float]:
-    """The meta_params of so many workers."""
+    """The meta_params of this many workers."""
     return [float(worker_id) for worker_id in range(size)]
 
 
 def values() -> Iterator[float | None]:
-    """What training may bring: good, bad, missing and diverged."""
+    """Values of all kinds: good, bad, missing and diverged."""
     return itertools.cycle(
         [3.0, 1.0, None, 2.5, math.nan, 0.5, math.inf, 2.0, -math.inf, 1.5, 4.0]
     )
 
 
 def train(run: Run, clock: Ticks, size: int, reports: int = 60) -> None:
-    """Workers of unequal speed report, each in its turn."""
+    """Workers of unequal speed report in turns."""
     order = itertools.cycle([*range(size), 0, *range(size)])
     for worker_id, value, _ in zip(order, values(), range(reports), strict=False):
         clock.now += 1.0
@@ -75,7 +75,7 @@ def train(run: Run, clock: Ticks, size: int, reports: int = 60) -> None:
 def test_a_restart_between_any_two_calls_changes_no_decision(
     make: Make, size: int, tmp_path: pathlib.Path
 ) -> None:
-    """Reopened before each call, the run decides as if nothing had happened."""
+    """A run that is opened again before each call makes the same decisions."""
     results = []
     for reopen in (False, True):
         clock, folder = Ticks(), tmp_path / str(reopen)
@@ -90,7 +90,7 @@ def test_a_restart_between_any_two_calls_changes_no_decision(
 
 @every_mutator
 def test_more_workers_than_reports_is_no_error(make: Make, size: int) -> None:
-    """Slots that have not reported yet hold nobody's report up."""
+    """Slots that have not reported yet delay no other slot's report."""
     clock = Ticks()
     with Run(
         lambda: make(perturb), population(10 * size if size > 1 else 1), clock=clock
@@ -100,7 +100,7 @@ def test_more_workers_than_reports_is_no_error(make: Make, size: int) -> None:
 
 @every_mutator
 def test_reports_out_of_order_move_no_slot_back(make: Make, size: int) -> None:
-    """Older steps of a generation may come late; the slots stand where they stood."""
+    """Older steps of a generation may come late; the slots do not move."""
     clock = Ticks()
     with Run(lambda: make(perturb), population(size), clock=clock) as run:
         for _ in range(15):
@@ -119,7 +119,7 @@ def test_reports_out_of_order_move_no_slot_back(make: Make, size: int) -> None:
 
 @every_mutator
 def test_an_old_generation_decides_nothing(make: Make, size: int) -> None:
-    """A worker that comes back with a generation long gone is a side branch."""
+    """The report of a worker with a superseded generation is a side branch."""
     clock = Ticks()
     with Run(lambda: make(perturb), population(size), clock=clock) as run:
         train(run, clock, size)
@@ -157,7 +157,7 @@ def test_while_somebody_is_late_nothing_is_looked_up(synchronous: bool) -> None:
         ids = [work.generation_id for work in run.controller.workers]
         statements: list[str] = []
         count_statements(run.controller, statements)
-        for worker_id in range(size):  # All arrive but the first.
+        for worker_id in range(size):  # All have arrived except the first.
             run.report(worker_id, 10 if worker_id else 9, 1.0, None, ids[worker_id])
         assert sum(s.startswith("INSERT INTO checkpoints") for s in statements) == size
         assert [s for s in statements if "SELECT" in s.upper()] == []

@@ -21,7 +21,7 @@ def by_entries() -> FixedSchedule:
 
 
 def followed(run: Run, steps: int, worker_id: int = 0) -> list[Any]:
-    """What is in force after each of so many reports."""
+    """The meta_params in force after each of several reports."""
     metas = []
     for _ in range(steps):
         run.advance(worker_id, 1.0)
@@ -41,7 +41,7 @@ def test_the_newest_entry_at_or_before_the_step_applies() -> None:
 
 
 def test_it_goes_on_from_the_report_that_reached_the_entry() -> None:
-    """Nothing is trained twice: the new generation begins at the very report."""
+    """Nothing is trained twice: the new generation begins at exactly this report."""
     with Run(by_entries, ["a"]) as run:
         run.report(0, 4, 1.0, "at 4")
         work = run.work(0)
@@ -50,7 +50,7 @@ def test_it_goes_on_from_the_report_that_reached_the_entry() -> None:
 
 
 def test_a_report_that_jumps_over_an_entry_gets_the_newest() -> None:
-    """Whoever reports seldom is not led through the entries in between."""
+    """A worker that reports rarely skips the entries in between."""
     with Run(by_entries, ["a"]) as run:
         run.report(0, 100, 1.0)
         assert run.metas() == ["c"]
@@ -64,13 +64,13 @@ def test_entries_come_in_any_order() -> None:
 
 
 def test_before_the_first_entry_nothing_changes() -> None:
-    """The population's own hyperparameters hold until an entry says otherwise."""
+    """The worker keeps its first hyperparameters until an entry changes them."""
     with Run(lambda: FixedSchedule({4: "late"}), ["own"]) as run:
         assert followed(run, 4) == ["own", "own", "own", "late"]
 
 
 def test_an_equal_entry_makes_no_branch() -> None:
-    """A branch is made only if what applies differs from what is in force."""
+    """There is a branch only if the entry differs from what is in force."""
     schedule = {0: {"lr": 1.0, "n": 2}, 2: {"n": 2, "lr": 1.0}, 4: {"lr": 0.5, "n": 2}}
     with Run(lambda: FixedSchedule(schedule), [{"lr": 1.0, "n": 2}]) as run:
         for step in range(1, 6):
@@ -107,7 +107,7 @@ def test_the_schedule_of_a_run_can_be_trained_again() -> None:
 
 
 def test_a_restart_does_not_replay_the_schedule(tmp_path: pathlib.Path) -> None:
-    """What is in force after a restart is what was in force before it."""
+    """After a restart the same meta_params are in force as before."""
     with Run(by_entries, ["a"], tmp_path) as run:
         followed(run, 4)
         run.restart()
@@ -120,7 +120,7 @@ def test_a_restart_does_not_replay_the_schedule(tmp_path: pathlib.Path) -> None:
 
 
 def test_every_slot_follows_by_its_own_steps() -> None:
-    """Several slots are treated alike, each when it gets there."""
+    """All slots are treated alike, each when it reaches the step."""
     with Run(by_entries, ["a", "x", Start("a", step=5)]) as run:
         run.report(0, 3, 1.0)
         assert run.metas() == ["b", "x", "a"]
@@ -132,7 +132,7 @@ def test_every_slot_follows_by_its_own_steps() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_diverged_member_goes_on_as_it_is(bad: float) -> None:
-    """This policy never goes back, and nothing is lost when the value recovers."""
+    """This policy never resets a slot, and no step is lost if the value recovers."""
     with Run(by_entries, ["a"]) as run:
         for step in (2, 3, 4):
             run.report(0, step, bad)
@@ -143,14 +143,14 @@ def test_a_diverged_member_goes_on_as_it_is(bad: float) -> None:
 
 
 def test_a_report_without_a_value_still_moves_the_schedule() -> None:
-    """The steps count, not the values."""
+    """Steps count, not values."""
     with Run(by_entries, ["a"]) as run:
         run.report(0, 3, None)
         assert run.metas() == ["b"]
 
 
 def test_an_older_step_does_not_turn_the_schedule_back() -> None:
-    """Reports out of order: the slot's newest step says what applies."""
+    """After reports out of order the slot's newest step decides."""
     with Run(by_entries, ["a"]) as run:
         run.report(0, 2, 1.0)
         run.report(0, 1, 1.0)
@@ -181,7 +181,7 @@ def test_saving_seldom_does_not_send_a_worker_in_circles(every: int) -> None:
 
 
 def test_a_saved_checkpoint_after_the_entry_puts_it_in_force() -> None:
-    """Where weights are saved now and then, the entry waits for the next of them."""
+    """If weights are saved rarely, the entry takes effect at the next save."""
     with Run(lambda: FixedSchedule({0: "a", 3: "b"}), ["a"]) as run:
         generation_id = run.work(0).generation_id
         for step in range(1, 6):
@@ -192,7 +192,7 @@ def test_a_saved_checkpoint_after_the_entry_puts_it_in_force() -> None:
 
 
 def test_a_schedule_is_copied() -> None:
-    """Changing the dict after it was passed changes no run."""
+    """A change of the dict after it was passed changes no run."""
     entries: dict[int, Any] = dict(ENTRIES)
     mutator = FixedSchedule(entries)
     entries[1] = "z"
@@ -201,7 +201,7 @@ def test_a_schedule_is_copied() -> None:
 
 
 def test_settings_that_differ_are_a_warning(tmp_path: pathlib.Path) -> None:
-    """A run may go on with another schedule, but not silently."""
+    """A run may continue with another schedule, but with a warning."""
     PopulationController(["a"], by_entries(), tmp_path).close()
     with pytest.warns(UserWarning, match="other arguments of its mutator"):
         PopulationController(["a"], FixedSchedule({0: "z"}), tmp_path).close()

@@ -26,14 +26,14 @@ def mf_run(
     steps: int = 1,
     **options: Any,
 ) -> Run:
-    """A run with a mutation that can be followed by eye."""
+    """A run with a mutation that is easy to follow."""
     return Run(
         lambda: MultiFrequencyPBT(halve, steps, frequencies), population, **options
     )
 
 
 def round_of(run: Run, values: Sequence[Any], steps: int = 1) -> dict[int, Any]:
-    """Let every slot report; which were branched, and from where."""
+    """All slots report; returns which were branched, and from where."""
     before = [work.generation_id for work in run.controller.workers]
     stands = [run.newest(worker_id).step for worker_id in range(len(values))]
     for worker_id, value in enumerate(values):
@@ -49,7 +49,7 @@ def round_of(run: Run, values: Sequence[Any], steps: int = 1) -> dict[int, Any]:
 
 
 def reason(run: Run, worker_id: int) -> str:
-    """Why the slot's present generation was begun."""
+    """Why the slot's present generation began."""
     return run.newest(worker_id).reason
 
 
@@ -147,7 +147,7 @@ def test_of_three_sub_populations_both_directions_are_told_apart() -> None:
 
 
 def test_a_single_sub_population_has_nobody_to_take_over() -> None:
-    """With one frequency this is truncation selection in quarters."""
+    """With one frequency this is truncation selection by quarters."""
     with mf_run([1.0, 2.0, 3.0, 4.0], (1,)) as run:
         assert round_of(run, [4.0, 3.0, 2.0, 1.0]) == {0: (3, 0, 1)}
         assert run.metas() == [2.0, 2.0, 3.0, 4.0]
@@ -174,7 +174,7 @@ def test_if_all_are_equal_the_last_quarter_copies_the_first() -> None:
 
 
 def test_maximising_is_minimising_the_negative() -> None:
-    """Decision by decision."""
+    """The decisions are equal one by one."""
 
     def decisions(sign: float) -> list[Any]:
         mode = "min" if sign > 0 else "max"
@@ -191,7 +191,7 @@ def test_maximising_is_minimising_the_negative() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_diverged_member_loses_and_is_never_copied(bad: float, mode: str) -> None:
-    """Neither as a winner nor as a migrant."""
+    """It is copied neither as a winner nor as a migrant."""
     sign = 1.0 if mode == "min" else -1.0
     with mf_run(mode=mode) as run:
         values = [sign * v for v in (1.0, 2.0, 5.0, 4.0, 9.0, 3.0, 8.0, 7.0)]
@@ -199,7 +199,7 @@ def test_a_diverged_member_loses_and_is_never_copied(bad: float, mode: str) -> N
         # Home: 1, 3, 2, 0. Abroad: 7 with 7 is not better than the open 2.
         branched = round_of(run, values)
         assert branched.pop(0) == (1, 0, 1)
-        assert branched.pop(5) == (5, 0, 0)  # Not due, but it had diverged.
+        assert branched.pop(5) == (5, 0, 0)  # It was not due, but it had diverged.
         assert branched == {}
         assert run.metas() == [1.0, 2.0, 3.0, 4.0, 10.0, 10.0, 30.0, 40.0]
 
@@ -220,7 +220,7 @@ def test_a_diverged_open_member_is_taken_over() -> None:
 
 
 def test_where_a_sub_population_has_diverged_it_begins_again_from_abroad() -> None:
-    """A migrant keeps its hyperparameters where nobody at home has any to give."""
+    """A migrant keeps its hyperparameters if no member at home has valid ones."""
     with mf_run() as run:
         round_of(run, [1.0] * 8)
         branched = round_of(run, [1.0, 2.0, 3.0, 4.0, *[NAN] * 4])
@@ -230,7 +230,7 @@ def test_where_a_sub_population_has_diverged_it_begins_again_from_abroad() -> No
 
 
 def test_if_all_diverge_each_goes_back_on_its_own_way() -> None:
-    """To its own last finite ancestor, mutated; the next round begins there."""
+    """Each goes to its last finite ancestor, mutated; the next round begins there."""
     with mf_run(steps=2) as run:
         for worker_id in range(1, 8):
             run.report(worker_id, 1, 1.0)
@@ -246,7 +246,7 @@ def test_if_all_diverge_each_goes_back_on_its_own_way() -> None:
 
 
 def test_more_losers_than_finite_winners_share_them() -> None:
-    """The k-th loser copies the k-th winner, and so on from the first again."""
+    """The k-th loser copies the k-th winner; after the last winner the first again."""
     with mf_run([float(2**w) for w in range(8)], (1,)) as run:
         branched = round_of(run, [1.0, *[NAN] * 7])
         assert {w: branched[w] for w in (6, 7)} == {6: (0, 0, 1), 7: (0, 0, 1)}
@@ -254,7 +254,7 @@ def test_more_losers_than_finite_winners_share_them() -> None:
 
 
 def test_workers_wait_at_the_end_of_a_round() -> None:
-    """All of them, of slow sub-populations too, whether or not anybody is branched."""
+    """All wait, also those of slow sub-populations, whether or not any is branched."""
     with mf_run(steps=3) as run:
         assert [work.wait_at for work in run.controller.workers] == [3] * 8
         for worker_id in range(7):
@@ -268,7 +268,7 @@ def test_workers_wait_at_the_end_of_a_round() -> None:
 
 
 def test_what_was_trained_past_the_barrier_is_neither_judged_nor_copied() -> None:
-    """Raw loops that ignore `wait_at` run on; copies start at the barrier."""
+    """Raw loops that ignore `wait_at` train further; copies start at the barrier."""
     with mf_run() as run:
         for step, value in ((1, 1.0), (2, 50.0), (3, NAN)):
             run.report(0, step, value)
@@ -279,7 +279,7 @@ def test_what_was_trained_past_the_barrier_is_neither_judged_nor_copied() -> Non
 
 
 def test_a_late_value_closes_the_round() -> None:
-    """A separate job evaluates what a loop has saved, while the loop goes on."""
+    """Another job evaluates the saves, while the loop trains further."""
     with mf_run() as run:
         run.report(0, 1, None, "saved")
         run.report(0, 2, None, "saved later")
@@ -292,7 +292,7 @@ def test_a_late_value_closes_the_round() -> None:
 
 
 def decided(order: Sequence[int], lost: frozenset[int] = frozenset()) -> list[Any]:
-    """Eight raw workers that run past the barrier, scheduled in this order."""
+    """The decisions for eight raw workers that pass the barrier, in this order."""
     mutator = MultiFrequencyPBT(nudged, 2, (1, 2))
     with Run(lambda: mutator, EIGHT) as run:
         probe.give_up(run.controller, lost)
@@ -307,7 +307,7 @@ def decided(order: Sequence[int], lost: frozenset[int] = frozenset()) -> list[An
 
 @pytest.mark.parametrize("lost", [frozenset(), frozenset({0, 5})])
 def test_timing_cannot_change_a_run(lost: frozenset[int]) -> None:
-    """In whatever order workers report, and however far they run on."""
+    """The order of reports does not matter, nor how far workers pass the barrier."""
     there = [w for w in range(8) if w not in lost]
     orders = [there, there[::-1], [*there[:3] * 3, *there], [there[-1]] * 4 + there]
     results = [decided(order, lost) for order in orders]
@@ -316,7 +316,7 @@ def test_timing_cannot_change_a_run(lost: frozenset[int]) -> None:
 
 
 def test_lost_slots_do_not_hold_up_the_round() -> None:
-    """Quarters are made of those that are there; the middle ones shrink first."""
+    """The live slots form the quarters; the middle ones shrink first."""
     with mf_run() as run:
         probe.give_up(run.controller, {1})
         # Home: winner 0, survivor 3, nobody open, loser 2.
@@ -326,7 +326,7 @@ def test_lost_slots_do_not_hold_up_the_round() -> None:
 
 
 def test_whole_sub_populations_may_be_lost() -> None:
-    """Then the others have nobody to migrate, and go on."""
+    """Then the others have no migrants, and continue."""
     with mf_run() as run:
         probe.give_up(run.controller, {4, 5, 6, 7})
         values = [1.0, 2.0, 3.0, 4.0, *[None] * 4]
@@ -337,7 +337,7 @@ def test_whole_sub_populations_may_be_lost() -> None:
 
 
 def test_a_slot_that_comes_back_takes_part_again() -> None:
-    """It is waited for at the end of the round that it was in."""
+    """The round that it was in waits for it."""
     with mf_run() as run:
         probe.give_up(run.controller, {3})
         round_of(run, [2.0, 3.0, 4.0, None, 5.0, 5.0, 5.0, 5.0])
@@ -423,7 +423,7 @@ def test_wrong_arguments_are_refused_by_name(
 def test_a_population_that_does_not_divide_is_refused(
     frequencies: tuple[int, ...], size: int
 ) -> None:
-    """Before anything is trained; the message says which sizes would do."""
+    """Nothing is trained; the message says which sizes are valid."""
     needed = 4 * len(frequencies)
     mutator = MultiFrequencyPBT(halve, 1, frequencies)
     with pytest.raises(ValueError, match=f"multiple of {needed} workers, got {size}"):
@@ -437,7 +437,7 @@ def test_between_rounds_nothing_is_looked_up() -> None:
         ids = [work.generation_id for work in run.controller.workers]
         statements: list[str] = []
         count_statements(run.controller, statements)
-        for worker_id in range(size):  # All arrive but the first.
+        for worker_id in range(size):  # All have arrived except the first.
             run.report(worker_id, 10 if worker_id else 9, 1.0, None, ids[worker_id])
         assert sum(s.startswith("INSERT INTO checkpoints") for s in statements) == size
         assert [s for s in statements if "SELECT" in s.upper()] == []
@@ -458,7 +458,7 @@ def statements_of_a_round(size: int) -> float:
 
 
 def test_a_round_costs_each_member_the_same_whatever_the_size() -> None:
-    """The whole is linear in the number of members."""
+    """The cost of the whole round is linear in the number of members."""
     assert statements_of_a_round(1024) == pytest.approx(
         statements_of_a_round(64), rel=0.1
     )

@@ -34,7 +34,7 @@ BAD = [math.nan, math.inf, -math.inf]
 
 
 def pbt(steps: int = 2, **options: Any) -> PopulationBasedTraining:
-    """The policy with a mutation that can be followed by eye."""
+    """The policy with a mutation that is easy to follow."""
     return PopulationBasedTraining(halve, steps, **options)
 
 
@@ -58,7 +58,7 @@ def play(run: Run, reports: Sequence[tuple[Any, ...]]) -> None:
 
 
 class Fixed:
-    """A rule of a user: who copies whom, by position."""
+    """A user's rule: which member copies which, by position."""
 
     def __init__(self, donors: dict[int, Any]) -> None:
         self.donors = donors
@@ -67,17 +67,17 @@ class Fixed:
     def donor(
         self, me: int, standings: Standings, rng: np.random.Generator
     ) -> int | None:
-        """As written down."""
+        """The donor as given."""
         self.asked.append(me)
         found: int | None = self.donors.get(me)
         return found
 
 
-# Asynchronous: when, with whom, from where.
+# Asynchronous decisions: when, compared with which members, from where.
 
 
 def test_a_member_decides_after_so_many_steps_of_its_own_and_not_before() -> None:
-    """Its clock is its own steps since its last decision, whoever else reports."""
+    """Only its own steps since its last decision count, whichever members report."""
     with pbt_run([1.0, 10.0], steps=3) as run:
         for step in (1, 2, 3, 4, 5):
             run.report(0, step, 1.0)
@@ -93,7 +93,7 @@ def test_a_member_decides_after_so_many_steps_of_its_own_and_not_before() -> Non
 
 
 def test_an_interval_that_ended_late_does_not_shorten_the_next_one() -> None:
-    """The next one counts from the report that the decision rested on."""
+    """The next one counts from the report on which the decision was based."""
     rule = Fixed({})
     with pbt_run([1.0, 10.0], steps=2, exploit=rule) as run:
         run.report(0, 1, 1.0)
@@ -112,7 +112,7 @@ def test_a_start_above_zero_counts_from_its_own_step() -> None:
 
 
 def test_a_report_without_a_value_decides_nothing() -> None:
-    """An interval ends with a value; one that comes late ends it then."""
+    """An interval ends with a value; a late value ends it then."""
     with pbt_run([1.0, 10.0]) as run:
         play(run, [(0, 2, 1.0), (1, 2, None), (1, 3, None)])
         assert len(run.roots()) == 2
@@ -136,7 +136,7 @@ def test_nobody_decides_during_the_burn_in() -> None:
 
 
 def test_a_copy_goes_on_from_the_donors_newest_checkpoint_mutated_once() -> None:
-    """Weights, step and hyperparameters are the donor's; the reason says whose."""
+    """Weights, step and hyperparameters are the donor's; the reason names the donor."""
     with pbt_run([1.0, 10.0]) as run:
         run.report(0, 1, 1.0, "a1")
         run.report(0, 3, 2.0, "a3")
@@ -149,7 +149,7 @@ def test_a_copy_goes_on_from_the_donors_newest_checkpoint_mutated_once() -> None
 
 
 def test_the_donors_newest_is_copied_also_if_it_has_no_value_yet() -> None:
-    """It is the weights as they are now that are copied, if they can be."""
+    """The copy gets the present weights, if they are saved."""
     with pbt_run([1.0, 10.0]) as run:
         play(run, [(0, 2, 1.0, "a2"), (0, 3, None, "a3"), (0, 4, None)])
         run.report(1, 2, 5.0, "b2")
@@ -157,7 +157,7 @@ def test_the_donors_newest_is_copied_also_if_it_has_no_value_yet() -> None:
 
 
 def test_a_mutation_gets_the_donors_meta_params_and_the_runs_generator() -> None:
-    """It is called once for each copy, with the numbers that the seed gives."""
+    """It is called once for each copy, with random numbers from the seed."""
     calls: list[Any] = []
 
     def recorded(meta: float, rng: np.random.Generator) -> float:
@@ -194,14 +194,14 @@ def test_without_the_donors_hyperparameters_only_its_weights_are_copied() -> Non
 
 
 def test_a_slow_member_is_compared_with_what_the_fast_one_had_then() -> None:
-    """The fast one is better now, but was worse at that step: it is not copied."""
+    """The fast one is better now, but was worse at this step: it is not copied."""
     with pbt_run([1.0, 10.0]) as run:
         play(run, [(0, 2, 9.0), (0, 3, 1.0), (1, 2, 5.0)])
         assert len(run.roots()) == 2
 
 
 def test_who_was_better_at_that_step_is_copied_though_worse_now() -> None:
-    """The reverse; the third is the best at present, so the second is not that."""
+    """The reverse case; the third is the best at present, so the second is not."""
     with pbt_run([1.0, 10.0, 100.0]) as run:
         play(run, [(2, 2, 3.0), (0, 2, 1.0), (0, 3, 9.0)])
         assert len(run.roots()) == 3
@@ -211,7 +211,7 @@ def test_who_was_better_at_that_step_is_copied_though_worse_now() -> None:
 
 
 def test_the_newest_report_before_the_step_counts_where_there_is_none_at_it() -> None:
-    """Members that report at other steps are compared all the same."""
+    """Members that report at other steps are compared, too."""
     with pbt_run([1.0, 10.0]) as run:
         play(run, [(0, 1, 1.0), (0, 4, 9.0), (0, 5, 1.0), (1, 3, 5.0)])
         assert parents(run) == [None, (0, 0, 5)]
@@ -231,7 +231,7 @@ def test_the_comparison_follows_the_lineage_into_the_generation_before() -> None
 
 
 def test_a_member_without_a_report_at_or_before_the_step_is_not_compared() -> None:
-    """It is neither a donor nor does it make a loser of anybody."""
+    """It is not a donor, and makes no other member a loser."""
     with pbt_run([1.0, 10.0, 100.0]) as run:
         play(run, [(0, 5, 1.0), (1, 3, 2.0), (2, 2, 9.0)])
         assert len(run.roots()) == 3
@@ -240,7 +240,7 @@ def test_a_member_without_a_report_at_or_before_the_step_is_not_compared() -> No
 
 
 def test_the_present_best_is_never_overwritten() -> None:
-    """Though it is the worst of all at equal step, it goes on as it is."""
+    """Although it is the worst of all at equal step, it continues unchanged."""
     with pbt_run([1.0, 10.0, 100.0], exploit=Winner()) as run:
         play(run, [(0, 2, 1.0), (0, 3, 9.0), (1, 2, 2.0), (1, 3, 8.0)])
         branches = len(run.roots())
@@ -250,7 +250,7 @@ def test_the_present_best_is_never_overwritten() -> None:
 
 
 def test_not_even_by_a_rule_that_knows_nothing_of_ranks() -> None:
-    """The best, at its step or at present, is not asked about at all."""
+    """The rule is not asked about the best, neither at its step nor at present."""
     rule = Fixed({0: 1, 1: 0})
     with pbt_run([1.0, 10.0], exploit=rule) as run:
         play(run, [(0, 2, 1.0), (1, 2, 5.0)])
@@ -260,7 +260,7 @@ def test_not_even_by_a_rule_that_knows_nothing_of_ranks() -> None:
 
 
 def test_the_best_at_its_step_is_not_asked_about_though_others_are_better_now() -> None:
-    """A slow member that leads at equal step has nothing to copy yet."""
+    """A slow member that leads at equal step has no better member to copy yet."""
     rule = Fixed({1: 0})
     with pbt_run([1.0, 10.0], exploit=rule) as run:
         play(run, [(0, 2, 9.0), (0, 3, 1.0), (1, 2, 5.0)])
@@ -268,7 +268,7 @@ def test_the_best_at_its_step_is_not_asked_about_though_others_are_better_now() 
 
 
 def test_the_t_test_is_of_the_reports_up_to_the_step_of_the_comparison() -> None:
-    """What a fast member has reported since then is no evidence."""
+    """Later reports of a fast member do not count."""
     slow = [(1, 1, 5.0), (1, 2, 5.1), (1, 3, 5.0), (1, 4, 5.1)]
     for then, now, copied in ((1.0, 5.0, True), (5.0, 1.0, False)):
         fast = [(0, step, then + step / 100) for step in range(1, 5)]
@@ -280,7 +280,7 @@ def test_the_t_test_is_of_the_reports_up_to_the_step_of_the_comparison() -> None
 
 @pytest.mark.parametrize("bad", BAD)
 def test_a_donor_that_has_diverged_since_is_none(bad: float) -> None:
-    """It was the best at that step, but what could be copied is lost."""
+    """It was the best at that step, but its weights have diverged since."""
     with pbt_run([1.0, 10.0, 100.0], exploit=Winner()) as run:
         play(run, [(0, 2, 1.0), (0, 3, bad), (2, 2, 3.0), (1, 2, 5.0)])
         assert parents(run)[1] == (2, 0, 2)
@@ -299,7 +299,7 @@ def test_ties_are_decided_by_the_worker_id_not_by_who_came_first() -> None:
 
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_a_single_worker_goes_on_as_it_is(synchronous: bool) -> None:
-    """It is the best; only if it diverges it goes back."""
+    """It is the best; it goes back only if it diverges."""
     with pbt_run([1.0], synchronous=synchronous) as run:
         play(run, [(0, step, 10.0 * step) for step in range(1, 9)])
         assert len(run.roots()) == 1
@@ -323,18 +323,18 @@ def test_a_single_worker_goes_on_as_it_is(synchronous: bool) -> None:
 def test_of_two_workers_the_worse_copies_the_better(
     rule: Exploit, synchronous: bool
 ) -> None:
-    """By every rule, for the smallest population in which there is something to do."""
+    """This holds for every rule, in the smallest population with a donor."""
     with pbt_run([1.0, 10.0], exploit=rule, synchronous=synchronous) as run:
         play(run, [(0, 1, 1.0), (1, 1, 5.0), (0, 2, 1.1), (1, 2, 5.1)])
         assert parents(run) == [None, (0, 0, 2)]
         assert run.metas() == [1.0, 0.5]
 
 
-# What the paper compares.
+# The ablations of the paper.
 
 
 def test_without_a_mutation_copies_keep_the_donors_meta_params() -> None:
-    """Exploit only."""
+    """They only exploit."""
     mutator = PopulationBasedTraining(None, 2)
     with Run(lambda: mutator, [{"lr": 1.0}, {"lr": 10.0}]) as run:
         play(run, [(0, 2, 1.0), (1, 2, 5.0)])
@@ -344,7 +344,7 @@ def test_without_a_mutation_copies_keep_the_donors_meta_params() -> None:
 
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_without_a_rule_each_member_explores_on_its_own_way(synchronous: bool) -> None:
-    """Explore only: from its own newest checkpoint, the best one too."""
+    """All only explore: each from its own newest checkpoint, the best one too."""
     with pbt_run([1.0, 10.0], exploit=None, synchronous=synchronous) as run:
         play(run, [(0, 1, 1.0), (1, 1, 5.0)])
         assert len(run.roots()) == 2
@@ -358,7 +358,7 @@ def test_without_a_rule_each_member_explores_on_its_own_way(synchronous: bool) -
 
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_with_neither_nothing_ever_happens(synchronous: bool) -> None:
-    """Grid or random search: no branch, nobody waits, and no state is written."""
+    """It is grid or random search: no branch, no waiting, and no state is written."""
     mutator = PopulationBasedTraining(None, 2, exploit=None, synchronous=synchronous)
     with Run(lambda: mutator, [1.0, 10.0]) as run:
         statements: list[str] = []
@@ -370,14 +370,14 @@ def test_with_neither_nothing_ever_happens(synchronous: bool) -> None:
 
 
 def test_the_best_explores_too_where_it_is_not_kept() -> None:
-    """`keep_best=False` mutates it in place."""
+    """`keep_best=False` mutates its hyperparameters, and it keeps its weights."""
     with pbt_run([1.0, 10.0], keep_best=False) as run:
-        play(run, [(0, 2, 1.0), (1, 2, 5.0)])  # The copy of 0 is no donor yet.
+        play(run, [(0, 2, 1.0), (1, 2, 5.0)])  # The copy of 0 is not a donor yet.
         assert parents(run) == [(0, 0, 2), (1, 0, 2)]
         assert run.metas() == [0.5, 5.0]
 
 
-# Divergence.
+# Members that diverge.
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -386,10 +386,10 @@ def test_the_best_explores_too_where_it_is_not_kept() -> None:
 def test_a_diverged_member_copies_and_is_never_copied(
     bad: float, mode: str, synchronous: bool
 ) -> None:
-    """NaN and the infinities are the worst, whichever way is better."""
+    """NaN and the infinities are the worst, in both modes."""
     with pbt_run([1.0, 10.0], mode=mode, synchronous=synchronous) as run:
         play(run, [(0, 2, bad), (1, 2, 7.0)])
-        if not synchronous:  # It had nobody to compare with, and went back.
+        if not synchronous:  # It had no other member to compare with, and went back.
             assert parents(run) == [(0, 0, 0), None]
             play(run, [(0, 2, bad)])
         assert parents(run) == [(1, 0, 2), None]
@@ -400,7 +400,7 @@ def test_a_diverged_member_copies_and_is_never_copied(
 def test_a_diverged_member_without_a_donor_goes_back_and_explores(
     synchronous: bool,
 ) -> None:
-    """To its last finite ancestor, whatever the rule says of it."""
+    """It goes to its last finite ancestor, whatever the rule says."""
     with pbt_run([1.0, 10.0], 3, exploit=Fixed({}), synchronous=synchronous) as run:
         play(run, [(0, 1, 9.0), (0, 2, NAN), (1, 3, 1.0)])
         assert len(run.roots()) == 2
@@ -411,7 +411,7 @@ def test_a_diverged_member_without_a_donor_goes_back_and_explores(
 
 
 def test_without_a_mutation_it_goes_back_as_it_was() -> None:
-    """A repeated attempt is better than training on from NaN."""
+    """A repeated attempt is better than further training of NaN."""
     mutator = PopulationBasedTraining(None, 2)
     with Run(lambda: mutator, [1.0]) as run:
         play(run, [(0, 1, 1.0), (0, 2, NAN)])
@@ -431,7 +431,7 @@ def test_the_ancestor_may_lie_in_the_donors_generation() -> None:
 
 
 def test_what_came_after_a_divergence_is_left_too() -> None:
-    """The NaN is reported late, when the loop has saved two more checkpoints."""
+    """The NaN comes late, when the loop has saved two more checkpoints."""
     with pbt_run([1.0]) as run:
         play(run, [(0, 1, 3.0, "1"), (0, 2, None, "2"), (0, 3, None, "3")])
         assert len(run.roots()) == 1
@@ -442,7 +442,7 @@ def test_what_came_after_a_divergence_is_left_too() -> None:
 
 @pytest.mark.parametrize("exploit", [Truncation(), Winner(), WelchTTest(), None])
 def test_if_all_diverge_each_goes_back_on_its_own_way(exploit: Exploit | None) -> None:
-    """At the barrier nobody has anything to copy."""
+    """At the barrier no member has anything to copy."""
     with pbt_run([1.0, 10.0], 3, exploit=exploit, synchronous=True) as run:
         play(run, [(0, 2, 1.0), (1, 1, 1.0), (0, 3, NAN), (1, 3, -math.inf)])
         assert parents(run) == [(0, 0, 2), (1, 0, 1)]
@@ -451,16 +451,16 @@ def test_if_all_diverge_each_goes_back_on_its_own_way(exploit: Exploit | None) -
 
 
 def test_if_all_diverge_without_waiting_each_goes_back_when_it_decides() -> None:
-    """One after the other; who has gone back is what it was there."""
+    """One goes back after the other; its score is then that of the earlier step."""
     with pbt_run([1.0, 10.0], 3) as run:
         play(run, [(0, 2, 1.0), (1, 2, NAN), (0, 3, NAN)])
         assert (parents(run), run.metas()) == ([(0, 0, 2), None], [0.5, 10.0])
-        run.report(1, 3, NAN)  # What worker 0 trains now has not reported yet.
+        run.report(1, 3, NAN)  # Worker 0 has not reported its new generation yet.
         assert (parents(run), run.metas()) == ([(0, 0, 2), (1, 0, 0)], [0.5, 5.0])
 
 
 def in_mode(mode: str, synchronous: bool) -> list[Any]:
-    """A run with unequal speeds and divergence, told in this mode."""
+    """A run with unequal speeds and divergence, described in one mode."""
     sign = 1.0 if mode == "min" else -1.0
     mutator = PopulationBasedTraining(
         nudged, 2, exploit=Truncation(0.5), synchronous=synchronous
@@ -470,13 +470,13 @@ def in_mode(mode: str, synchronous: bool) -> list[Any]:
             meta = run.newest(worker_id).meta_params
             value = NAN if tick % 7 == 5 else math.sin(tick + 10 * meta)
             run.advance(worker_id, sign * value)
-        # Without the reasons, which name the values.
+        # Without the reasons, which contain the values.
         return [(place, meta, parent) for place, meta, _, parent in run.decisions()]
 
 
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_maximising_is_minimising_the_negative(synchronous: bool) -> None:
-    """Decision by decision, down to the reasons, which name scores."""
+    """The decisions are equal one by one, and so are the reasons, which name scores."""
     decisions = in_mode("min", synchronous)
     assert decisions == in_mode("max", synchronous)
     assert len(decisions) > 12
@@ -486,7 +486,7 @@ def test_maximising_is_minimising_the_negative(synchronous: bool) -> None:
 
 
 def test_at_a_barrier_all_wait_and_are_compared_at_once() -> None:
-    """Whoever comes first is not decided about before the last has arrived."""
+    """No member is decided about before the last one has arrived."""
     with pbt_run([1.0, 2.0, 3.0, 4.0], 3, exploit=Winner(), synchronous=True) as run:
         assert [work.wait_at for work in run.controller.workers] == [3] * 4
         play(run, [(3, 3, 9.0), (0, 3, 8.0), (2, 3, 7.0), (1, 2, 1.0)])
@@ -498,7 +498,7 @@ def test_at_a_barrier_all_wait_and_are_compared_at_once() -> None:
 
 
 def test_asynchronous_members_never_wait() -> None:
-    """Without synchronous= no slot is held back, also during the burn-in."""
+    """Without synchronous= no slot waits, also during the burn-in."""
     with pbt_run([1.0, 10.0], burn_in=5) as run:
         run.report(0, 9, 1.0)
         assert [work.wait_at for work in run.controller.workers] == [None, None]
@@ -518,17 +518,17 @@ def test_the_first_barrier_is_not_before_the_burn_in() -> None:
 
 
 def test_what_was_trained_past_the_barrier_is_neither_judged_nor_copied() -> None:
-    """Raw loops that ignore `wait_at` run on; a copy starts at the barrier."""
+    """Raw loops that ignore `wait_at` train further; a copy starts at the barrier."""
     with pbt_run([1.0, 10.0], synchronous=True) as run:
         play(run, [(0, 2, 1.0), (0, 3, 100.0), (0, 4, NAN), (1, 2, 5.0)])
         assert parents(run) == [None, (0, 0, 2)]
         assert run.work(1).step == 2
-        assert run.newest(0).step == 4  # The best is not taken back, either.
+        assert run.newest(0).step == 4  # The best is not reset to the barrier, either.
         assert [work.wait_at for work in run.controller.workers] == [4, 4]
 
 
 def test_a_barrier_needs_params_where_weights_are_saved() -> None:
-    """A value without a checkpoint to branch from closes no round."""
+    """A value without a checkpoint to branch from does not close the round."""
     with pbt_run([1.0, 10.0], synchronous=True) as run:
         play(run, [(0, 2, 1.0, "a2"), (1, 2, 5.0)])
         assert len(run.roots()) == 2
@@ -538,7 +538,7 @@ def test_a_barrier_needs_params_where_weights_are_saved() -> None:
 
 
 def test_a_value_that_comes_late_closes_the_barrier() -> None:
-    """A separate job evaluates what the loop has saved, while the loop goes on."""
+    """Another job evaluates the saves, while the loop trains further."""
     with pbt_run([1.0, 10.0], synchronous=True) as run:
         play(run, [(1, 2, 5.0, "b2"), (0, 2, None, "a2"), (0, 3, None, "a3")])
         assert len(run.roots()) == 2
@@ -547,7 +547,7 @@ def test_a_value_that_comes_late_closes_the_barrier() -> None:
 
 
 def synchronous_decisions(order: list[int], rule: Exploit) -> list[Any]:
-    """Four raw workers that run past the barrier, scheduled in this order."""
+    """The decisions for four raw workers that pass the barrier, in this order."""
     mutator = PopulationBasedTraining(nudged, 3, exploit=rule, synchronous=True)
     with Run(lambda: mutator, [1.0, 2.0, 3.0, 4.0]) as run:
         closed = 0
@@ -566,7 +566,7 @@ def synchronous_decisions(order: list[int], rule: Exploit) -> list[Any]:
     "rule", [Truncation(0.5), BinaryTournament(), TopFraction(0.5), WelchTTest(p=0.6)]
 )
 def test_timing_cannot_change_a_synchronous_run(rule: Exploit) -> None:
-    """Raw loops that run on past the barrier, in any order, give the same branches."""
+    """Raw loops that pass the barrier, in any order, give the same branches."""
     orders = [[0, 1, 2, 3], [3, 2, 1, 0], [0, 0, 0, 0, 1, 2, 2, 3], [3, 1, 1, 1, 0, 2]]
     results = [synchronous_decisions(order, rule) for order in orders]
     assert all(result == results[0] for result in results)
@@ -574,7 +574,7 @@ def test_timing_cannot_change_a_synchronous_run(rule: Exploit) -> None:
 
 
 def test_a_lost_slot_does_not_hold_up_the_barrier() -> None:
-    """The others are compared without it; it keeps what it was doing."""
+    """The others are compared without it; it continues unchanged."""
     with pbt_run([1.0, 10.0, 100.0], synchronous=True) as run:
         probe.give_up(run.controller, {1})
         play(run, [(0, 2, 1.0), (2, 2, 5.0)])
@@ -583,7 +583,7 @@ def test_a_lost_slot_does_not_hold_up_the_barrier() -> None:
 
 
 def test_a_slot_that_comes_back_is_waited_for_again() -> None:
-    """Its interval goes on where it was, and it takes part in the next round."""
+    """Its interval continues where it was, and it takes part in the next round."""
     with pbt_run([1.0, 10.0, 100.0], exploit=Winner(), synchronous=True) as run:
         run.report(1, 1, 0.1)
         probe.give_up(run.controller, {1})
@@ -597,7 +597,7 @@ def test_a_slot_that_comes_back_is_waited_for_again() -> None:
 
 
 def test_an_asynchronous_member_is_not_compared_with_lost_ones() -> None:
-    """Who may be gone is no donor."""
+    """A member that may be dead is not a donor."""
     with pbt_run([1.0, 10.0, 100.0]) as run:
         play(run, [(0, 2, 2.0), (1, 2, 1.0)])
         probe.give_up(run.controller, {1})
@@ -605,7 +605,7 @@ def test_an_asynchronous_member_is_not_compared_with_lost_ones() -> None:
         assert parents(run)[2] == name(run.newest(0).ref)
 
 
-# The same as others.
+# This one is equal to others.
 
 
 def winners(make: Callable[[], Mutator[Any]], seed: int) -> list[Any]:
@@ -634,7 +634,7 @@ def winners(make: Callable[[], Mutator[Any]], seed: int) -> list[Any]:
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_winner_take_all_comes_out_of_the_same_class(keep: bool, seed: int) -> None:
-    """The rule `Winner` at a barrier decides exactly as `WinnerTakeAllGenetic`."""
+    """The rule `Winner` at a barrier decides exactly like `WinnerTakeAllGenetic`."""
     by_rule = winners(
         lambda: PopulationBasedTraining(
             nudged, 2, exploit=Winner(), synchronous=True, keep_best=keep
@@ -650,7 +650,7 @@ def test_winner_take_all_comes_out_of_the_same_class(keep: bool, seed: int) -> N
 
 
 def test_sherpas_generations() -> None:
-    """Every member but the best is drawn from the top third before, and perturbed."""
+    """Every member except the best is drawn from the last top third, and perturbed."""
     size, rounds = 12, 60
     drawn: collections.Counter[int] = collections.Counter()
     mutator = PopulationBasedTraining(
@@ -683,7 +683,7 @@ def test_sherpas_generations() -> None:
 
 
 def test_any_object_with_a_method_donor_is_a_rule() -> None:
-    """It need not be a dataclass, nor inherit from anything."""
+    """It need not be a dataclass or inherit from anything."""
     rule = Fixed({1: 2, 2: 1})
     with pbt_run([1.0, 10.0, 100.0], exploit=rule, synchronous=True) as run:
         play(run, [(0, 2, 1.0), (1, 2, 2.0), (2, 2, 3.0)])
@@ -696,7 +696,7 @@ def test_any_object_with_a_method_donor_is_a_rule() -> None:
 def test_a_rule_that_names_no_donor_is_an_error_that_loses_nothing(
     synchronous: bool, wrong: int
 ) -> None:
-    """Itself, a diverged member, or nobody's position; mended, the run goes on."""
+    """Itself, a diverged member, or an invalid position; a corrected run continues."""
     rule = Fixed({2: wrong})
     with pbt_run(
         [1.0, 10.0, 100.0], 2, exploit=rule, synchronous=synchronous, burn_in=4
@@ -770,13 +770,13 @@ def test_wrong_arguments_are_refused_by_name(
 
 
 def test_the_options_are_passed_by_name_only() -> None:
-    """A third argument by position could mean anything."""
+    """A third positional argument would be ambiguous."""
     with pytest.raises(TypeError):
         PopulationBasedTraining(halve, 2, Winner())  # type: ignore[call-arg]
 
 
 def perturbing(factor: float = 2.0, **options: Any) -> PopulationBasedTraining:
-    """The policy with objects that are made anew at each call."""
+    """The policy with objects that are made again at each call."""
     space = {"lr": LogUniform(1e-4, 1.0)}
     return PopulationBasedTraining(
         Perturb(space, factors=(1 / factor, factor)), **options
@@ -786,7 +786,7 @@ def perturbing(factor: float = 2.0, **options: Any) -> PopulationBasedTraining:
 def test_equal_arguments_are_recognised_when_a_run_is_opened_again(
     tmp_path: pathlib.Path,
 ) -> None:
-    """A fresh `Perturb` and a fresh rule with the same arguments are the same."""
+    """A new `Perturb` and a new rule with the same arguments are equal to the old."""
 
     def make() -> PopulationBasedTraining:
         return perturbing(steps_per_exploit=2, exploit=Truncation(0.25))
@@ -825,7 +825,7 @@ def test_other_arguments_are_a_warning_when_a_run_is_opened_again(
 
 
 def restarted(tmp_path: pathlib.Path | None, make: Callable[[], Any]) -> list[Any]:
-    """The decisions of a run that is opened anew before each call, or never."""
+    """The decisions of a run that is opened again before each call, or never."""
     with Run(make, [1.0, 2.0, 3.0, 4.0], tmp_path, reopen=tmp_path is not None) as run:
         for tick, worker_id in enumerate([0, 1, 2, 3, 0, 2, 3, 1] * 6):
             meta = run.newest(worker_id).meta_params
@@ -839,7 +839,7 @@ def restarted(tmp_path: pathlib.Path | None, make: Callable[[], Any]) -> list[An
 def test_a_restart_between_any_two_calls_changes_no_decision(
     tmp_path: pathlib.Path, rule: Exploit, synchronous: bool
 ) -> None:
-    """All that a decision depends on is in the journal."""
+    """The journal has everything on which a decision depends."""
 
     def make() -> PopulationBasedTraining:
         return PopulationBasedTraining(
@@ -859,7 +859,7 @@ def test_between_decisions_nothing_is_looked_up(synchronous: bool) -> None:
         ids = [work.generation_id for work in run.controller.workers]
         statements: list[str] = []
         count_statements(run.controller, statements)
-        for worker_id in range(size):  # At the barrier all arrive but the first.
+        for worker_id in range(size):  # At the barrier all arrive except the first.
             step = 10 if synchronous and worker_id else 9
             run.report(worker_id, step, 1.0, None, ids[worker_id])
         assert sum(s.startswith("INSERT INTO checkpoints") for s in statements) == size
@@ -868,15 +868,15 @@ def test_between_decisions_nothing_is_looked_up(synchronous: bool) -> None:
 
 
 def statements_of_a_decision(size: int, rule: Exploit) -> int:
-    """How many SQL statements a report takes by which the last worker copies."""
+    """The number of SQL statements of a report by which the last worker copies."""
     last = size - 1
     starts = [Start(1.0, step=20)] * last + [Start(2.0, step=15)]
     with pbt_run(starts, 9, exploit=rule) as run:
         ids = [work.generation_id for work in run.controller.workers]
-        probe.as_of(run.controller, 0)  # From the first look on all is kept.
+        probe.as_of(run.controller, 0)  # After the first look all is kept.
         for step in (21, 22, 23, 27, 28):
             for worker_id in range(last):
-                if step <= 23 or worker_id % 2:  # Half of them are ahead.
+                if step <= 23 or worker_id % 2:  # Half of them are at later steps.
                     run.report(worker_id, step, step / 100, None, ids[worker_id])
         for step in (16, 17):
             run.report(last, step, 99.0 + step / 100, None, ids[last])
@@ -893,7 +893,7 @@ def statements_of_a_decision(size: int, rule: Exploit) -> int:
 def test_an_asynchronous_decision_costs_the_same_whatever_the_size(
     rule: Exploit,
 ) -> None:
-    """Members are compared by what is in memory; one slot's branch is recorded.
+    """Members are compared in memory; one slot's branch is recorded.
 
     The t-test reads earlier reports, from which on depends on whom a member meets.
     """
@@ -915,13 +915,13 @@ def statements_of_a_round(size: int) -> float:
 
 
 def test_a_synchronous_round_costs_each_member_the_same_whatever_the_size() -> None:
-    """The whole is linear in the number of members."""
+    """The cost of the whole round is linear in the number of members."""
     assert statements_of_a_round(1000) == pytest.approx(
         statements_of_a_round(50), rel=0.1
     )
 
 
-# Getting on.
+# Progress.
 
 
 @pytest.mark.parametrize("interval", [10, 20])
@@ -931,7 +931,7 @@ def test_a_synchronous_round_costs_each_member_the_same_whatever_the_size() -> N
 def test_training_gets_on_though_what_was_early_looks_best(
     rule: Any, interval: int
 ) -> None:
-    """Members do not go back to each other's untried copies for ever."""
+    """Members do not copy each other's untried copies for ever."""
     problem = Problem(
         init=lambda meta: 0,
         train=lambda params, meta, steps: params + steps,
@@ -955,7 +955,7 @@ def test_training_gets_on_though_what_was_early_looks_best(
 def test_training_gets_on_though_params_are_saved_rarely(
     options: dict[str, Any],
 ) -> None:
-    """A decision waits for something that training can go on from."""
+    """A decision waits for a checkpoint from which training can continue."""
     with Run(
         lambda: PopulationBasedTraining(nudged, 5, **options), [1.0, 2.0, 3.0, 4.0]
     ) as run:
@@ -968,16 +968,16 @@ def test_training_gets_on_though_params_are_saved_rarely(
 
 
 def test_a_copy_is_no_donor_before_it_has_reported() -> None:
-    """Its score is its donor's: nobody has tried its hyperparameters."""
+    """Its score is its donor's: its hyperparameters were not tried yet."""
     with pbt_run([1.0, 10.0, 100.0], exploit=Winner()) as run:
         play(run, [(0, 2, 1.0), (1, 2, 2.0)])
         assert parents(run) == [None, (0, 0, 2), None]
-        run.advance(0, 3.0, 2)  # Worker 1 stands on 0's 1.0, which is better.
+        run.advance(0, 3.0, 2)  # Worker 1 has the better 1.0 of 0.
         assert parents(run) == [None, (0, 0, 2), None]
 
 
 def test_a_donor_has_saved_something() -> None:
-    """Of a member without params only the score would be copied."""
+    """Without params there would be nothing to copy."""
     with pbt_run([1.0, 10.0], exploit=Winner()) as run:
         run.report(1, 1, 5.0, "saved")
         play(run, [(0, 2, 1.0)])
@@ -986,7 +986,7 @@ def test_a_donor_has_saved_something() -> None:
 
 
 def test_reasons_name_values_as_they_were_reported() -> None:
-    """Also where more is better."""
+    """This holds also if more is better."""
     with pbt_run([1.0, 10.0], mode="max") as run:
         play(run, [(0, 2, 3.0), (1, 2, 2.0)])
         reason = run.roots(1)[-1].reason
@@ -995,7 +995,7 @@ def test_reasons_name_values_as_they_were_reported() -> None:
 
 @pytest.mark.parametrize("wrong", [0.5, "0", [0]])
 def test_a_rule_that_names_no_position_is_named(wrong: Any) -> None:
-    """The message says what was named, and by which rule."""
+    """The message has the result and the rule."""
 
     class Wrong:
         def donor(self, me: int, standings: Any, rng: Any) -> Any:
@@ -1008,7 +1008,7 @@ def test_a_rule_that_names_no_position_is_named(wrong: Any) -> None:
 
 
 def test_a_mutate_fn_that_returns_nothing_is_an_error() -> None:
-    """One that changes its argument and forgets the return would lose everything."""
+    """One that changes its argument and has no `return` would lose everything."""
 
     def doubled(meta: dict[str, float]) -> None:
         meta["rate"] *= 2
@@ -1021,6 +1021,6 @@ def test_a_mutate_fn_that_returns_nothing_is_an_error() -> None:
 
 
 def test_a_class_is_no_mutate_fn() -> None:
-    """Forgetting the brackets is found at once."""
+    """A class instead of an instance is refused at once."""
     with pytest.raises(TypeError, match=r"got the class Perturb.*Perturb\(\.\.\.\)"):
         PopulationBasedTraining(Perturb, 2)

@@ -17,13 +17,13 @@ from tests.mutators.helpers import Run, name
 
 
 def step_aside(meta: float, direction: str, cycle: int) -> float:
-    """One down or one up, whatever the cycle."""
+    """Move down or up by one, in every cycle."""
     del cycle
     return meta + {"neg": -1.0, "pos": 1.0}[direction]
 
 
 def line_search(exploit: int = 2, explore: int = 3) -> BranchingSingleMachine:
-    """The policy with a mutation that can be followed by eye."""
+    """The policy with a mutation that is easy to follow."""
     return BranchingSingleMachine(step_aside, exploit, explore)
 
 
@@ -46,7 +46,7 @@ def path(run: Run) -> list[tuple[Any, ...]]:
 def test_three_trials_from_one_checkpoint_then_the_best(
     values: tuple[float, ...], best: float
 ) -> None:
-    """Centre, negative, positive for explore_steps each; the best goes on."""
+    """Centre, negative, positive for explore_steps each; then the best continues."""
     with Run(line_search, [0.0]) as run:
         for value in values:
             assert run.newest(0).step == 0
@@ -64,7 +64,7 @@ def test_what_the_exploitation_reached_is_the_next_centre() -> None:
             trial(run, value, 3)
         trial(run, 1.0, 2)  # Exploit: steps 3 to 5.
         assert (run.newest(0).step, run.metas()) == (5, [1.0])
-        trial(run, 1.0, 3)  # The centre goes on in the same generation.
+        trial(run, 1.0, 3)  # The centre continues in the same generation.
         assert path(run)[4:] == [(0.0, 5)]
         assert name(run.newest(0).parent) == (0, 3, 5)
         trial(run, 2.0, 3)
@@ -86,7 +86,7 @@ def test_the_directions_and_cycles_are_what_they_are_called() -> None:
 
 
 def test_the_reasons_name_the_phase() -> None:
-    """Whoever reads the history can tell what a generation was for."""
+    """A reader of the history can tell the purpose of a generation."""
     with Run(lambda: line_search(1, 1), [0.0]) as run:
         for value in (2.0, 1.0, 3.0):
             run.advance(0, value)
@@ -101,14 +101,14 @@ def test_the_reasons_name_the_phase() -> None:
 def test_a_trial_is_judged_by_the_first_report_at_or_after_its_end() -> None:
     """Reports need not fall on the end of a phase, and nothing is an error."""
     with Run(line_search, [0.0]) as run:
-        run.report(0, 2, -1000.0)  # Before the end: no part of the score.
+        run.report(0, 2, -1000.0)  # Before the end: this value does not count.
         run.report(0, 4, 2.0)
         run.report(0, 7, 1.0)
         run.report(0, 3, 3.0)
         assert path(run) == [(0.0, 0), (-1.0, 0), (1.0, 0), (-1.0, 7)]
         run.report(0, 8, 5.0)
         assert run.newest(0).step == 8
-        run.report(0, 11, 5.0)  # The exploit phase ends, not at 9 but here.
+        run.report(0, 11, 5.0)  # The exploit phase ends here, not at 9.
         run.report(0, 13, 5.0)
         assert len(path(run)) == 4
         run.report(0, 14, 5.0)
@@ -116,7 +116,7 @@ def test_a_trial_is_judged_by_the_first_report_at_or_after_its_end() -> None:
 
 
 def test_in_max_mode_the_largest_value_is_the_best() -> None:
-    """The mode is the controller's; the policy knows no sign."""
+    """The mode is the controller's; the policy uses scores without a sign."""
     with Run(lambda: line_search(1, 1), [0.0], mode="max") as run:
         for value in (2.0, 3.0, 1.0):
             run.advance(0, value)
@@ -124,7 +124,7 @@ def test_in_max_mode_the_largest_value_is_the_best() -> None:
 
 
 def test_the_earlier_trial_wins_a_tie() -> None:
-    """Nothing changes without a reason: the centre is tried first."""
+    """Nothing changes without a reason: the centre comes first."""
     with Run(lambda: line_search(1, 1), [0.0]) as run:
         for _ in range(3):
             run.advance(0, 1.0)
@@ -132,7 +132,7 @@ def test_the_earlier_trial_wins_a_tie() -> None:
 
 
 def test_a_late_value_ends_the_phase() -> None:
-    """An evaluation job may bring the value later; until then the worker trains on."""
+    """An evaluation job may report later; until then the worker trains further."""
     with Run(line_search, [0.0]) as run:
         generation_id = run.newest(0).generation_id
         run.report(0, 3, None)
@@ -146,7 +146,7 @@ def test_a_late_value_ends_the_phase() -> None:
 
 
 def test_a_value_that_comes_after_the_decision_changes_nothing() -> None:
-    """The phase was closed by another report; the late value is just recorded."""
+    """Another report ended the phase; the late value is only recorded."""
     with Run(lambda: line_search(1, 1), [0.0]) as run:
         first = run.newest(0).generation_id
         run.report(0, 1, None)
@@ -162,7 +162,7 @@ def test_a_value_that_comes_after_the_decision_changes_nothing() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_diverged_trial_is_never_the_best(bad: float, mode: str) -> None:
-    """A NaN or infinite trial loses against any other."""
+    """A NaN or infinite trial loses to any other."""
     with Run(lambda: line_search(1, 1), [0.0], mode=mode) as run:
         for value in (bad, 7.0, bad):
             run.advance(0, value)
@@ -182,14 +182,14 @@ def test_if_all_three_diverge_it_goes_back_to_where_they_began() -> None:
         assert newest.parent == branch.ref
         assert newest.meta_params != branch.meta_params
         assert "diverged" in newest.reason
-        for value in (2.0, 1.0, 3.0):  # The whole of the next cycle is there.
+        for value in (2.0, 1.0, 3.0):  # The next cycle is complete.
             assert run.newest(0).step == 5
             trial(run, value, 3)
         assert run.newest(0).reason == "exploit neg (cycle 2)"
 
 
 def test_all_values_nan_for_ever_is_no_crash() -> None:
-    """A hopeless run goes on trying from its root, until it says that it is one."""
+    """The run tries again from its root, until a RuntimeError ends it."""
     with Run(lambda: line_search(1, 1), [0.0]) as run:
         for _ in range(20):
             run.advance(0, math.nan)
@@ -199,7 +199,7 @@ def test_all_values_nan_for_ever_is_no_crash() -> None:
 
 
 def test_an_exploitation_that_diverges_is_undone() -> None:
-    """At its end, the next decision, the member goes back to its last finite ancestor.
+    """At its end the member goes back to its last finite ancestor.
 
     Three further trials from a checkpoint that is NaN would teach nothing.
     """
@@ -227,7 +227,7 @@ def script(run: Run) -> None:
 def test_a_restart_in_any_phase_gives_the_same_decisions(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Reopened before each call, the run decides as if nothing had happened."""
+    """A run that is opened again before each call makes the same decisions."""
 
     def mutate(meta: float, direction: str, cycle: int, rng: Any) -> float:
         return step_aside(meta, direction, cycle) * float(rng.uniform(0.9, 1.1))
@@ -271,7 +271,7 @@ class Aside:
 
 
 def test_a_mutation_may_be_an_object_without_a_hash() -> None:
-    """Any callable will do, also an instance of a plain dataclass."""
+    """Any callable is valid, also an instance of a plain dataclass."""
     with Run(lambda: BranchingSingleMachine(Aside(0.5), 1, 1), [0.0]) as run:
         run.advance(0, 1.0)
         assert run.metas() == [-0.5]
@@ -301,7 +301,7 @@ def test_a_start_above_zero_counts_from_its_own_step() -> None:
 
 
 def test_the_trials_go_on_from_saved_weights() -> None:
-    """Each trial is handed the params of the checkpoint that they all begin at."""
+    """Each trial gets the params of the checkpoint where all three begin."""
     with Run(lambda: line_search(1, 1), [0.0]) as run:
         run.report(0, 1, 1.0, "centre")
         assert run.work(0).params is None
@@ -314,7 +314,7 @@ def test_the_trials_go_on_from_saved_weights() -> None:
 
 
 def test_several_workers_are_refused() -> None:
-    """The policy is for one slot; the message names the one for several."""
+    """The policy is for one slot; the message names a policy for several."""
     with pytest.raises(ValueError, match=r"population of 2.*WinnerTakeAllGenetic"):
         Run(line_search, [0.0, 1.0])
 
@@ -340,7 +340,7 @@ def test_wrong_arguments_are_refused_by_name(
 
 
 def test_the_seeds_figure_for_200_steps() -> None:
-    """Two steps a phase, +-0.05 and value |h|: from 1.0 under 0.1 after 200."""
+    """With two steps a phase, +-0.05 and value |h|: from 1.0 under 0.1 in 200 steps."""
 
     def jump(meta: float, direction: str, cycle: int) -> float:
         return meta + 0.05 * step_aside(0.0, direction, cycle)

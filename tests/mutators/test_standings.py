@@ -1,4 +1,4 @@
-"""Who is compared with whom, and by which scores."""
+"""Which members are compared, and by which scores."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ INF = math.inf
 
 @dataclasses.dataclass(frozen=True)
 class Nothing:
-    """A state that says nothing."""
+    """A state without content."""
 
 
 class Asking(Mutator[Nothing]):
-    """Never decides anything; asks a question at every report."""
+    """Never branches; calls a function at every report."""
 
     def __init__(self, question: Callable[[PopulationView], Any]) -> None:
         self._question = question
@@ -34,17 +34,17 @@ class Asking(Mutator[Nothing]):
 
     @property
     def answer(self) -> Any:
-        """What the last report was answered with."""
+        """The result of the last call."""
         return self._answer
 
     def init(self, view: PopulationView) -> Nothing:
-        """Nothing to remember."""
+        """Remember nothing."""
         return Nothing()
 
     def update(
         self, state: Nothing, report: Report, view: PopulationView
     ) -> tuple[Nothing, Mapping[int, Branch]]:
-        """Ask, and go on."""
+        """Call the function, and decide nothing."""
         self._answer = self._question(view)
         return state, {}
 
@@ -56,11 +56,11 @@ def asked(
     size: int = 3,
     **options: Any,
 ) -> Any:
-    """The answer after these reports of (worker, step, value)."""
+    """The result after these reports of (worker, step, value)."""
     runs: list[PopulationController] = []
 
     def ask(view: PopulationView) -> Any:
-        probe.pretend_lost(runs[0], lost)  # Whoever has just reported, too.
+        probe.pretend_lost(runs[0], lost)  # Even the member that has just reported.
         return question(view)
 
     mutator = Asking(ask)
@@ -72,7 +72,7 @@ def asked(
 
 
 def equal_step(worker_id: int, step: int) -> Callable[[PopulationView], Any]:
-    """The question who can be compared there, as plain data."""
+    """A function that compares members at a step, as plain data."""
 
     def question(view: PopulationView) -> Any:
         members, scores = at_equal_step(worker_id, step, view)
@@ -103,13 +103,13 @@ def equal_step(worker_id: int, step: int) -> Callable[[PopulationView], Any]:
     ],
 )
 def test_a_portion_is_rounded_up(fraction: float, size: int, expected: int) -> None:
-    """Up, but for what floating point adds; at least one, where there is one."""
+    """Up, except for rounding errors of floats; at least one, if there is a member."""
     assert portion(fraction, size) == expected
 
 
 @pytest.mark.parametrize("size", [1, 7, 25, 30, 64, 100, 1000, 4096, 9999])
 def test_a_portion_is_exact_for_whole_per_cents(size: int) -> None:
-    """The same as with exact arithmetic."""
+    """The result is that of exact arithmetic."""
     for percent in range(1, 101):
         exact = math.ceil(fractions.Fraction(percent, 100) * size)
         assert portion(percent / 100, size) == exact
@@ -148,17 +148,17 @@ def test_ranks_are_a_permutation(scores: list[float], ranks: list[int]) -> None:
 def test_the_best_are_finite_and_all_as_good_as_the_last_of_them(
     fraction: float, scores: list[float], best: list[int]
 ) -> None:
-    """A tie at the cut is not broken by the position; a diverged member is none."""
+    """A tie at the cut includes all tied members; diverged members are left out."""
     assert Standings(np.array(scores, float)).best(fraction).tolist() == best
 
 
 def test_without_samples_there_are_none() -> None:
-    """A rule that asks for earlier scores where there are none gets none."""
+    """A rule that asks for earlier scores where there are none gets an empty list."""
     assert list(Standings(np.array([1.0, 2.0])).samples(0, 10)) == []
 
 
 def test_members_are_compared_by_what_they_had_at_the_step() -> None:
-    """The newest report at or before it, however far a member has come since."""
+    """Each by its newest report at or before it, however far it has trained since."""
     reports = [(0, 2, 9.0), (0, 4, 4.0), (0, 5, 1.0), (1, 3, 7.0), (2, 4, 8.0)]
     assert asked(equal_step(2, 4), reports) == {0: 4.0, 1: 7.0, 2: 8.0}
     assert asked(equal_step(1, 3), reports) == {0: 9.0, 1: 7.0}
@@ -166,7 +166,7 @@ def test_members_are_compared_by_what_they_had_at_the_step() -> None:
 
 
 def test_a_report_without_a_value_is_no_report_to_compare_by() -> None:
-    """Where the newest has no value, the one before it counts."""
+    """If the newest report has no value, the one before it counts."""
     reports = [(0, 2, 9.0), (0, 3, None), (1, 3, None), (2, 3, 1.0)]
     assert asked(equal_step(2, 3), reports) == {0: 9.0, 2: 1.0}
 
@@ -174,7 +174,7 @@ def test_a_report_without_a_value_is_no_report_to_compare_by() -> None:
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("bad", [math.nan, INF, -INF])
 def test_who_has_diverged_since_is_compared_as_diverged(bad: float, mode: str) -> None:
-    """It was good at the step; what could be copied now is not."""
+    """It was good at the step, but what could be copied now is not."""
     sign = 1 if mode == "min" else -1
     reports = [(0, 2, 1.0), (0, 3, bad), (1, 2, bad), (2, 2, 5.0)]
     answer = asked(equal_step(2, 2), reports, mode=mode)
@@ -182,14 +182,14 @@ def test_who_has_diverged_since_is_compared_as_diverged(bad: float, mode: str) -
 
 
 def test_who_has_recovered_since_is_compared_by_its_score_at_the_step() -> None:
-    """A loop that went through NaN and came back: then it was diverged."""
+    """The loop went through NaN and recovered: at the step it was diverged."""
     reports = [(0, 2, math.nan), (0, 3, 1.0), (1, 2, 5.0)]
     assert asked(equal_step(1, 2), reports) == {0: INF, 1: 5.0}
     assert asked(equal_step(1, 3), reports) == {0: 1.0, 1: 5.0}
 
 
 def test_lost_slots_are_not_compared_but_for_the_one_that_asks() -> None:
-    """Whoever reports is there."""
+    """A member that reports is alive."""
     reports = [(0, 2, 1.0), (1, 2, 2.0), (2, 2, 3.0)]
     assert asked(equal_step(2, 2), reports, lost=(0,)) == {1: 2.0, 2: 3.0}
     assert asked(equal_step(2, 2), reports, lost=(0, 2)) == {1: 2.0, 2: 3.0}
@@ -197,7 +197,7 @@ def test_lost_slots_are_not_compared_but_for_the_one_that_asks() -> None:
 
 
 def test_looking_does_not_change_what_is_looked_at() -> None:
-    """Nor can a rule spoil the scores for the members that decide after it."""
+    """A rule cannot change the scores for the members that decide after it."""
 
     def question(view: PopulationView) -> Any:
         before = view.scores.tolist()
@@ -212,12 +212,12 @@ def test_looking_does_not_change_what_is_looked_at() -> None:
 def newest_samples(
     step: int, window: int, worker_id: int = 0
 ) -> Callable[[PopulationView], Any]:
-    """The question for a slot's samples."""
+    """A function that returns a slot's samples."""
     return lambda view: list(samples(view.newest(worker_id), step, window, view))
 
 
 def test_samples_are_the_newest_values_up_to_the_step() -> None:
-    """At most as many as the window; reports without a value are passed over."""
+    """At most as many as the window; reports without a value are skipped."""
     values = [1.0, 2.0, None, 4.0, math.nan, 6.0, None]
     reports = [(0, step, value) for step, value in enumerate(values, start=1)]
     assert asked(newest_samples(7, 3), reports) == [6.0, INF, 4.0]
@@ -234,7 +234,7 @@ def test_samples_are_scores_whatever_the_mode() -> None:
 
 
 def test_samples_are_those_of_the_lineage() -> None:
-    """What the donor had reported before the branch counts, not what it did after."""
+    """Reports of the donor before the branch count, later ones do not."""
 
     class Copying(Asking):
         def update(
@@ -256,7 +256,7 @@ def test_samples_are_those_of_the_lineage() -> None:
 
 
 def test_only_the_late_one_is_asked_again() -> None:
-    """Between two decisions one question a report; at the last arrival one each."""
+    """Each report looks at one slot; the one that completes the round looks at each."""
     questions: list[int] = []
     here: set[int] = set()
 
@@ -276,7 +276,7 @@ def test_only_the_late_one_is_asked_again() -> None:
 
 
 def test_in_the_order_of_the_slots_nobody_is_asked_three_times() -> None:
-    """Who has arrived is left alone until the last has; then each is looked at."""
+    """A slot that has arrived is skipped until the last has; then each is looked at."""
     questions: list[int] = []
     here: set[int] = set()
 
@@ -295,17 +295,17 @@ def test_in_the_order_of_the_slots_nobody_is_asked_three_times() -> None:
 
 @pytest.mark.parametrize("live", [[0, 2], [2], [0, 1, 2, 3]])
 def test_another_state_or_population_is_looked_at_anew(live: list[int]) -> None:
-    """What was remembered of one state or set of slots is nothing for another one."""
+    """What was remembered of one state or set of slots is not used for another."""
     latecomer, state = Latecomer(), object()
     assert latecomer.is_late(state, range(4), lambda worker_id: worker_id < 3)
     assert not latecomer.is_late(state, live, lambda worker_id: True)
     assert latecomer.is_late(object(), live, lambda worker_id: worker_id != live[0])
-    assert latecomer.is_late(state, [], lambda worker_id: True)  # Nobody has.
+    assert latecomer.is_late(state, [], lambda worker_id: True)  # No slot has arrived.
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.0, True, "1", None])
 def test_a_number_of_steps_is_a_positive_int(steps: object) -> None:
-    """Anything else is refused under the name of the argument."""
+    """Any other value is refused with the name of the argument."""
     with pytest.raises(ValueError, match="burn_in must be a positive int, got"):
         check_steps(steps, "burn_in")
     assert check_steps(3) == 3

@@ -18,12 +18,12 @@ from tests.mutators.helpers import Clock, Run, halve, name, nudged
 
 
 def by_steps(steps: int = 2, **options: Any) -> WinnerTakeAllGenetic:
-    """The policy with a mutation that can be followed by eye."""
+    """The policy with a mutation that is easy to follow."""
     return WinnerTakeAllGenetic(halve, steps, **options)
 
 
 def test_the_best_worker_is_copied_to_all_the_winner_included() -> None:
-    """When all are long enough under way, the newest of the best goes to everybody."""
+    """When all have trained long enough, all copy the newest checkpoint of the best."""
     with Run(by_steps, [1.0, 10.0, 100.0]) as run:
         for worker_id, value in ((0, 3.0), (1, 1.0), (2, 2.0)):
             assert run.metas() == [1.0, 10.0, 100.0]
@@ -34,7 +34,7 @@ def test_the_best_worker_is_copied_to_all_the_winner_included() -> None:
 
 
 def test_each_copy_is_mutated_anew() -> None:
-    """A mutation is drawn for each slot, not once for all of them."""
+    """Random numbers are drawn for each slot, not once for all of them."""
     with Run(lambda: WinnerTakeAllGenetic(nudged, 1), [0.0] * 4) as run:
         for worker_id in range(4):
             run.report(worker_id, 1, 1.0)
@@ -42,7 +42,7 @@ def test_each_copy_is_mutated_anew() -> None:
 
 
 def test_a_round_ends_only_when_every_slot_has_come_far_enough() -> None:
-    """One slow slot holds the decision back, however far the others are."""
+    """One slow slot delays the decision, however far the others are."""
     with Run(lambda: by_steps(3), [1.0, 2.0]) as run:
         for step in range(1, 30):
             run.report(0, step, 1.0)
@@ -54,7 +54,7 @@ def test_a_round_ends_only_when_every_slot_has_come_far_enough() -> None:
 
 
 def test_the_next_round_counts_from_where_the_winner_stood() -> None:
-    """After an exploit at step 29 the round of 3 steps ends at 32 for everybody."""
+    """After an exploit at step 29 the round of 3 steps ends at 32 for all."""
     with Run(lambda: by_steps(3), [1.0, 2.0]) as run:
         run.report(0, 29, 1.0)
         run.report(1, 3, 2.0)
@@ -82,10 +82,10 @@ def test_a_start_above_zero_counts_from_its_own_step() -> None:
 def test_a_score_is_the_mean_of_the_reports_or_the_last(
     average: bool, winner: float
 ) -> None:
-    """One lucky last report wins only where the mean is not asked for."""
+    """A single good last report wins only without the mean."""
     mutator = WinnerTakeAllGenetic(halve, 2, None, average)
     with Run(lambda: mutator, [1.0, 10.0]) as run:
-        run.report(0, 1, -1000.0)  # Before the round is long enough: not counted.
+        run.report(0, 1, -1000.0)  # The round is not long enough: not counted.
         for step, value in ((2, 9.0), (3, 9.0), (4, 0.0)):
             run.report(0, step, value)
         run.report(1, 2, 5.0)
@@ -93,7 +93,7 @@ def test_a_score_is_the_mean_of_the_reports_or_the_last(
 
 
 def test_the_last_report_is_the_one_with_most_steps() -> None:
-    """A late report of an older step is not the last one, though it comes last."""
+    """A late report of an older step is not the last one, even if it comes last."""
     mutator = WinnerTakeAllGenetic(halve, 2, average_over_samples=False)
     with Run(lambda: mutator, [1.0, 10.0]) as run:
         run.report(0, 4, 9.0)
@@ -103,7 +103,7 @@ def test_the_last_report_is_the_one_with_most_steps() -> None:
 
 
 def test_in_max_mode_the_largest_value_wins() -> None:
-    """No mutator contains a sign; the mode is the controller's."""
+    """The mode is the controller's; no mutator uses a sign."""
     with Run(by_steps, [1.0, 10.0], mode="max") as run:
         run.report(0, 2, 5.0)
         run.report(1, 2, 1.0)
@@ -111,7 +111,7 @@ def test_in_max_mode_the_largest_value_wins() -> None:
 
 
 def test_the_lowest_worker_wins_a_tie() -> None:
-    """Equal scores are decided by the worker id, whoever came first."""
+    """Equal scores are decided by the worker id, not by the order of reports."""
     with Run(by_steps, [1.0, 10.0, 100.0]) as run:
         for worker_id in (2, 1, 0):
             run.report(worker_id, 2, 1.0)
@@ -122,7 +122,7 @@ def test_the_lowest_worker_wins_a_tie() -> None:
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("synchronous", [True, False])
 def test_a_diverged_worker_never_wins(bad: float, mode: str, synchronous: bool) -> None:
-    """NaN and the infinities are no donors, whichever way is better."""
+    """NaN and the infinities are not donors, in both modes."""
     mutator = by_steps(synchronous=synchronous)
     with Run(lambda: mutator, [1.0, 10.0], mode=mode) as run:
         run.report(0, 2, bad)
@@ -131,7 +131,7 @@ def test_a_diverged_worker_never_wins(bad: float, mode: str, synchronous: bool) 
 
 
 def test_a_mean_with_one_diverged_report_does_not_win() -> None:
-    """A worker that was NaN within the round is not judged by the rest of it."""
+    """A worker that was NaN within the round is not judged by its other reports."""
     with Run(by_steps, [1.0, 10.0]) as run:
         for step, value in ((2, 0.0), (3, math.nan), (4, 0.0)):
             run.report(0, step, value)
@@ -143,7 +143,7 @@ def test_a_mean_with_one_diverged_report_does_not_win() -> None:
 def test_if_all_diverge_each_goes_on_from_its_own_last_finite_ancestor(
     synchronous: bool,
 ) -> None:
-    """All values NaN at once: everybody goes back on his own way, and is mutated."""
+    """All values are NaN: each worker goes back to its own ancestor, and is mutated."""
     mutator = by_steps(3, synchronous=synchronous)
     with Run(lambda: mutator, [1.0, 10.0, 100.0]) as run:
         run.report(0, 1, 1.0)
@@ -172,7 +172,7 @@ def test_after_all_diverged_the_rounds_go_on() -> None:
 
 
 def test_a_report_without_a_value_closes_no_round() -> None:
-    """None is no score; the value may still come later, and then it decides."""
+    """None is not a score; a value that comes later decides then."""
     with Run(by_steps, [1.0, 10.0]) as run:
         run.report(0, 2, None)
         run.report(1, 2, 5.0)
@@ -191,7 +191,7 @@ def test_reports_without_a_value_are_left_out_of_the_mean() -> None:
 
 
 def test_one_worker_alone_wins_every_round() -> None:
-    """A population of one is a worker that is mutated now and then."""
+    """A population of one is a worker that is sometimes mutated."""
     with Run(by_steps, [1.0]) as run:
         for step in range(1, 7):
             run.report(0, step, 1.0)
@@ -200,7 +200,7 @@ def test_one_worker_alone_wins_every_round() -> None:
 
 
 def test_the_kept_winner_is_not_branched() -> None:
-    """With keep_winner the best trains on as it is, in the same generation."""
+    """With keep_winner the best continues unchanged, in the same generation."""
     with Run(lambda: by_steps(keep_winner=True), [1.0, 10.0]) as run:
         before = run.controller.workers[0].generation_id
         run.report(0, 2, 1.0)
@@ -225,7 +225,7 @@ def test_the_round_of_a_kept_winner_begins_where_it_won() -> None:
 
 
 def test_a_kept_winner_is_judged_by_its_new_round_alone() -> None:
-    """What it won with is history: the mean is that of the reports since."""
+    """Its earlier reports do not count: the mean is that of the reports since."""
     with Run(lambda: by_steps(keep_winner=True), [1.0, 10.0]) as run:
         run.report(0, 2, -1000.0)
         run.report(1, 2, 2.0)
@@ -247,13 +247,13 @@ def test_seconds_count_by_the_times_of_the_reports() -> None:
         clock.now += 0.1
         run.report(0, 3, 2.0)
         clock.now += 60
-        assert run.metas() == [1.0, 10.0]  # Time alone decides nothing.
+        assert run.metas() == [1.0, 10.0]  # Time alone makes no decision.
         run.report(1, 2, 3.0)
         assert run.metas() == [0.5, 0.5]
 
 
 def test_reports_before_the_seconds_are_over_are_not_scored() -> None:
-    """A good value early in the round does not outweigh the later ones."""
+    """A good value early in the round does not count."""
     clock = Clock()
     mutator = WinnerTakeAllGenetic(halve, None, 10.0)
     with Run(lambda: mutator, [1.0, 10.0], clock=clock) as run:
@@ -265,7 +265,7 @@ def test_reports_before_the_seconds_are_over_are_not_scored() -> None:
 
 
 def test_the_next_seconds_count_from_the_decision() -> None:
-    """A round that took long does not eat into the next one."""
+    """A round that took long does not shorten the next one."""
     clock = Clock()
     mutator = WinnerTakeAllGenetic(halve, seconds_per_exploit=10)
     with Run(lambda: mutator, [1.0, 10.0], clock=clock) as run:
@@ -285,7 +285,7 @@ def test_the_next_seconds_count_from_the_decision() -> None:
 
 
 def test_a_clock_that_runs_backwards_does_not_stretch_a_round() -> None:
-    """Times of reports never fall, so a corrected clock closes no round early."""
+    """Times of reports never decrease, so a corrected clock closes no round early."""
     clock = Clock()
     mutator = WinnerTakeAllGenetic(halve, seconds_per_exploit=10)
     with Run(lambda: mutator, [1.0], clock=clock) as run:
@@ -301,7 +301,7 @@ def test_a_clock_that_runs_backwards_does_not_stretch_a_round() -> None:
 def test_a_restart_does_not_begin_the_seconds_anew(
     tmp_path: pathlib.Path, value: float
 ) -> None:
-    """The round's beginning is in the journal, not in the process."""
+    """The journal, not the process, holds the beginning of the round."""
     clock = Clock()
     with Run(
         lambda: WinnerTakeAllGenetic(halve, seconds_per_exploit=10),
@@ -333,7 +333,7 @@ def test_a_restart_does_not_begin_the_steps_anew(tmp_path: pathlib.Path) -> None
 
 
 def test_a_takeover_does_not_begin_the_round_anew() -> None:
-    """Reports count along the lineage, also those of the generation before."""
+    """Reports count along the lineage, also those of the last generation."""
     with Run(lambda: by_steps(4), [1.0, 10.0]) as run:
         first = run.controller.worker(0)
         first.poll()
@@ -351,7 +351,7 @@ def test_a_takeover_does_not_begin_the_round_anew() -> None:
 
 
 def test_a_takeover_after_the_end_of_the_round_keeps_what_was_reached() -> None:
-    """A slot that had arrived has still arrived after somebody else took it."""
+    """A slot that had arrived has still arrived after another worker took it."""
     with Run(lambda: by_steps(2), [1.0, 10.0]) as run:
         first = run.controller.worker(0)
         first.poll()
@@ -364,7 +364,7 @@ def test_a_takeover_after_the_end_of_the_round_keeps_what_was_reached() -> None:
 
 
 def synchronous_decisions(order: list[int]) -> list[Any]:
-    """Four raw workers that run past the barrier, scheduled in this order."""
+    """The decisions for four raw workers that pass the barrier, in this order."""
     mutator = WinnerTakeAllGenetic(nudged, 3, synchronous=True)
     with Run(lambda: mutator, [1.0, 2.0, 3.0, 4.0]) as run:
         closed = 0
@@ -380,7 +380,7 @@ def synchronous_decisions(order: list[int]) -> list[Any]:
 
 
 def test_timing_cannot_change_a_synchronous_run() -> None:
-    """Raw loops that run on past the barrier, in any order, give the same branches."""
+    """Raw loops that pass the barrier, in any order, give the same branches."""
     orders = [[0, 1, 2, 3], [3, 2, 1, 0], [0, 0, 0, 0, 1, 2, 2, 3], [3, 1, 1, 1, 0, 2]]
     results = [synchronous_decisions(order) for order in orders]
     assert all(result == results[0] for result in results)
@@ -388,7 +388,7 @@ def test_timing_cannot_change_a_synchronous_run() -> None:
 
 
 def test_a_synchronous_branch_starts_at_the_barriers_checkpoint() -> None:
-    """What a raw loop trained past the barrier is neither judged nor copied."""
+    """What a raw loop trained after the barrier is neither judged nor copied."""
     with Run(lambda: by_steps(2, synchronous=True), [1.0, 10.0]) as run:
         for step, value in ((2, 1.0), (3, 100.0), (4, -100.0)):
             run.report(0, step, value)
@@ -398,7 +398,7 @@ def test_a_synchronous_branch_starts_at_the_barriers_checkpoint() -> None:
 
 
 def test_going_back_in_a_synchronous_run_starts_from_the_barrier() -> None:
-    """If all diverge at the barrier, what was trained past it has no say either."""
+    """If all diverge at the barrier, what was trained after it counts for nothing."""
     parents = []
     for ahead in (False, True):
         with Run(lambda: by_steps(2, synchronous=True), [1.0, 10.0]) as run:
@@ -412,7 +412,7 @@ def test_going_back_in_a_synchronous_run_starts_from_the_barrier() -> None:
 
 
 def test_synchronous_workers_wait_at_the_end_of_their_round() -> None:
-    """What a poll hands out says where the slot waits; it moves on with the rounds."""
+    """A poll returns where the slot waits; this changes with the rounds."""
     with Run(lambda: by_steps(3, synchronous=True), [1.0, 10.0]) as run:
         assert [work.wait_at for work in run.controller.workers] == [3, 3]
         run.report(0, 3, 1.0)
@@ -422,14 +422,14 @@ def test_synchronous_workers_wait_at_the_end_of_their_round() -> None:
 
 
 def test_asynchronous_workers_never_wait() -> None:
-    """Without synchronous= no slot is held back."""
+    """Without synchronous= no slot waits."""
     with Run(by_steps, [1.0, 10.0]) as run:
         run.report(0, 5, 1.0)
         assert [work.wait_at for work in run.controller.workers] == [None, None]
 
 
 def test_a_synchronous_winner_that_is_kept_waits_one_round_later() -> None:
-    """Its round starts at the barrier, also if it has trained past it."""
+    """Its round starts at the barrier, even if it has trained further."""
     mutator = by_steps(2, synchronous=True, keep_winner=True)
     with Run(lambda: mutator, [1.0, 10.0]) as run:
         run.report(0, 2, 1.0)
@@ -451,7 +451,7 @@ def test_a_barrier_needs_params_where_weights_are_saved() -> None:
 
 
 def test_the_donor_is_the_winners_newest_with_params() -> None:
-    """Where weights are saved, a report without them is no place to go on from."""
+    """If weights are saved, a report without them is not a donor."""
     with Run(by_steps, [1.0, 10.0]) as run:
         run.report(0, 2, 1.0, "a2")
         run.report(0, 3, 1.0)
@@ -460,7 +460,7 @@ def test_the_donor_is_the_winners_newest_with_params() -> None:
 
 
 def test_the_generator_is_the_runs_own() -> None:
-    """Same seed, same decisions; another seed, others."""
+    """The same seed gives the same decisions; another seed gives others."""
 
     def metas(seed: int) -> list[Any]:
         mutator = WinnerTakeAllGenetic(nudged, 1)
@@ -475,7 +475,7 @@ def test_the_generator_is_the_runs_own() -> None:
 
 
 def test_the_generator_goes_to_a_parameter_of_exactly_that_name() -> None:
-    """`rng` is passed by keyword; a second parameter of another name is left alone."""
+    """`rng` is passed by keyword; a second parameter of another name gets nothing."""
     seen: list[tuple[float, Any]] = []
 
     def keyword_only(meta: float, scale: float = 2.0, *, rng: Any) -> float:
@@ -507,14 +507,14 @@ class Multiply:
 
 
 def test_a_mutation_may_be_an_object_without_a_hash() -> None:
-    """Any callable will do, also an instance of a plain dataclass."""
+    """Any callable is valid, also an instance of a plain dataclass."""
     with Run(lambda: WinnerTakeAllGenetic(Multiply(3.0), 1), [1.0]) as run:
         run.report(0, 1, 1.0)
         assert run.metas() == [3.0]
 
 
 def test_a_mutation_that_changes_its_argument_in_place_is_harmless() -> None:
-    """It works on a copy: neither the donor nor the next slot's copy is touched."""
+    """It gets a copy: neither the donor nor the next slot's copy changes."""
 
     def in_place(meta: dict[str, Any]) -> dict[str, Any]:
         meta["lr"] *= 2
@@ -535,7 +535,7 @@ def test_a_mutation_that_changes_its_argument_in_place_is_harmless() -> None:
 def test_an_impure_mutation_is_called_once_for_each_branch(
     tmp_path: pathlib.Path,
 ) -> None:
-    """The seed's draws from a global generator; a restart repeats no call."""
+    """The seed's mutation uses a global generator; a restart repeats no call."""
     calls = itertools.count(1)
 
     def impure(meta: float) -> float:
@@ -574,7 +574,7 @@ def test_a_failing_mutation_leaves_everything_as_it_was() -> None:
 
 
 def test_deciding_goes_on_where_training_has_stopped() -> None:
-    """`Stop(steps=)` ends training, not deciding: the last round is still closed."""
+    """`Stop(steps=)` ends training, not decisions: the last round is still closed."""
     mutator = by_steps(2, synchronous=True)
     with Run(lambda: mutator, [1.0, 10.0], stop=Stop(steps=2)) as run:
         run.report(0, 2, 1.0)
@@ -610,13 +610,13 @@ def test_wrong_arguments_are_refused_by_name(
 
 
 def test_synchronous_rounds_cannot_be_told_by_seconds() -> None:
-    """Workers do not reach a time alike, so this is refused with advice."""
+    """Workers do not reach a time together, so this is refused with advice."""
     with pytest.raises(ValueError, match="Pass steps_per_exploit"):
         WinnerTakeAllGenetic(halve, seconds_per_exploit=1, synchronous=True)
 
 
 def test_the_options_are_passed_by_name_only() -> None:
-    """The seed's four come in its order; what is new cannot be mixed up with them."""
+    """The seed's four arguments keep their order; new ones need their names."""
     with pytest.raises(TypeError):
         WinnerTakeAllGenetic(halve, 1, None, True, True)  # type: ignore[call-arg]
 
@@ -658,7 +658,7 @@ def test_the_seeds_figure_for_200_steps() -> None:
 
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_who_diverged_goes_back_behind_what_was_saved_since(synchronous: bool) -> None:
-    """A loop that saves more often than it evaluates must not carry NaN on for ever."""
+    """A loop that saves more often than it evaluates must not keep NaN for ever."""
 
     def make() -> WinnerTakeAllGenetic:
         return WinnerTakeAllGenetic(halve, 3, synchronous=synchronous)
@@ -675,7 +675,7 @@ def test_who_diverged_goes_back_behind_what_was_saved_since(synchronous: bool) -
 
 
 def test_a_slot_that_comes_back_when_all_were_lost_decides_for_itself() -> None:
-    """Whoever reports is there again; nobody else is compared with it."""
+    """The slot that reports is live again; no other is compared with it."""
     with Run(lambda: WinnerTakeAllGenetic(halve, 3), [1.0, 2.0]) as run:
         probe.give_up(run.controller, {0, 1})
         run.advance(0, 1.0, 3)

@@ -1,1 +1,1 @@
-"""Tests of the params stores: what all promise, and what each does alone."""
+"""Tests of the params stores: the common promises, and those of each store."""

@@ -12,7 +12,7 @@ from tests.params.stores import ON_DISK, STORES
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Any:
-    """A store that is empty."""
+    """An empty store."""
     return STORES[request.param](tmp_path)
 
 

@@ -28,7 +28,7 @@ from tests.params.trees import Pair, assert_alike
 TREE = {"w": np.arange(64.0).reshape(8, 8), "n": np.arange(8)}
 
 
-# JAX leaves these two without annotations.
+# JAX has no annotations for these two.
 spec: Any = PartitionSpec
 shape_of: Any = jax.ShapeDtypeStruct
 
@@ -40,7 +40,7 @@ def placed(*axes: str | None, shape: tuple[int, int] = (4, 2)) -> NamedSharding:
 
 
 def sharded(fill: float, sharding: NamedSharding) -> dict[str, Any]:
-    """A state whose weights and keys are spread, and which has other leaves too."""
+    """A state with sharded weights and keys, and with other leaves too."""
     weights = jnp.arange(64.0).reshape(8, 8) + fill
     rows = NamedSharding(sharding.mesh, spec("x"))
     keys = jax.random.split(jax.random.key(int(fill)), 8)
@@ -53,7 +53,7 @@ def sharded(fill: float, sharding: NamedSharding) -> dict[str, Any]:
 
 
 def assert_placed(found: Any, like: Any) -> None:
-    """Every array lies on the devices of its model, part by part."""
+    """Every array is on the devices of its model, shard by shard."""
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(like), strict=True):
         if isinstance(other, jax.Array):
             assert one.committed == other.committed
@@ -61,7 +61,7 @@ def assert_placed(found: Any, like: Any) -> None:
 
 
 def check_a_sharding_comes_back(folder: pathlib.Path) -> None:
-    """Each part goes from its device to the disk and back to that device."""
+    """Each shard goes from its device to the disk and back to that device."""
     tree = sharded(2.0, placed("x", "y"))
     like = sharded(1.0, placed("x", "y"))
     for store in (OrbaxParams(folder), FileParams(folder)):
@@ -73,7 +73,7 @@ def check_a_sharding_comes_back(folder: pathlib.Path) -> None:
 
 
 def check_another_sharding_is_that_of_the_model(folder: pathlib.Path) -> None:
-    """A run goes on with another mesh, or on one device; saved on one, it spreads."""
+    """A run continues with another mesh, or on one device; a save of one is sharded."""
     store = OrbaxParams(folder)
     tree = sharded(2.0, placed("x", "y"))
     for like in (
@@ -91,7 +91,7 @@ def check_another_sharding_is_that_of_the_model(folder: pathlib.Path) -> None:
 
 
 def check_nothing_is_gathered(folder: pathlib.Path) -> None:
-    """A spread array is never seen in one piece, neither in a save nor in a load."""
+    """A sharded array is never in one piece, neither in a save nor in a load."""
     tree = {"w": sharded(2.0, placed("x", "y"))["w"]}
     like = {"w": sharded(1.0, placed("y", "x"))["w"]}
     store = OrbaxParams(folder)
@@ -120,7 +120,7 @@ def check_nothing_is_gathered(folder: pathlib.Path) -> None:
 
 
 def check_each_part_is_a_chunk_of_its_own(folder: pathlib.Path) -> None:
-    """On the disk are the parts of the devices, in a form that Orbax's tools read."""
+    """The disk has the shards of the devices, in a form that Orbax's tools read."""
     saved = OrbaxParams(folder).save("g/1", sharded(2.0, placed("x", "y")))
     base = {"driver": "ocdbt", "base": f"file://{folder / saved / 'arrays'}"}
     shapes = set()
@@ -132,7 +132,7 @@ def check_each_part_is_a_chunk_of_its_own(folder: pathlib.Path) -> None:
 
 
 def check_shapes_alone_say_where_to(folder: pathlib.Path) -> None:
-    """`jax.ShapeDtypeStruct` with shardings: a model that costs no memory."""
+    """`jax.ShapeDtypeStruct` with shardings: a model that uses no memory."""
     store = OrbaxParams(folder)
     tree = {"w": sharded(2.0, placed("x", "y"))["w"]}
     like = {"w": shape_of((8, 8), jnp.float32, sharding=placed("y", "x"))}
@@ -142,7 +142,7 @@ def check_shapes_alone_say_where_to(folder: pathlib.Path) -> None:
 
 
 def check_precision_may_change(folder: pathlib.Path) -> None:
-    """A spread state goes on in the model's dtype, where the model is."""
+    """A sharded state gets the model's dtype and placement."""
     store = OrbaxParams(folder)
     saved = store.save("g/1", {"w": sharded(2.0, placed("x", "y"))["w"]})
     like = {"w": sharded(1.0, placed("x", "y"))["half"]}
@@ -152,7 +152,7 @@ def check_precision_may_change(folder: pathlib.Path) -> None:
 
 
 def check_a_misfit_is_named(folder: pathlib.Path) -> None:
-    """A spread array of another shape is refused by its place."""
+    """A sharded array of another shape is refused with its path."""
     store = OrbaxParams(folder)
     saved = store.save("g/1", {"w": sharded(2.0, placed("x", "y"))["w"]})
     like = {"w": jax.device_put(jnp.ones((16, 8)), placed("x", "y"))}
@@ -161,7 +161,7 @@ def check_a_misfit_is_named(folder: pathlib.Path) -> None:
 
 
 def check_plain_containers_come_whole(folder: pathlib.Path) -> None:
-    """Without a model each array comes back in one piece, as from the other stores."""
+    """Without a model each array comes back in one piece, as from other stores."""
     store = OrbaxParams(folder)
     tree = {"w": sharded(2.0, placed("x", "y"))["w"], "n": 1}
     found = store.load(store.save("g/1", tree))
@@ -170,7 +170,7 @@ def check_plain_containers_come_whole(folder: pathlib.Path) -> None:
 
 
 def check_what_another_process_saved(folder: pathlib.Path) -> None:
-    """A store travels as a pickle; one device's save spreads over eight."""
+    """A store is sent as a pickle; the save of one device is sharded over eight."""
     store, saved = pickle.loads((folder / "store").read_bytes())
     like = {"w": jax.device_put(jnp.zeros((8, 8)), placed("x", "y")), "n": TREE["n"]}
     found = store.load(saved, like)
@@ -186,7 +186,7 @@ CHECKS: dict[str, Callable[[pathlib.Path], None]] = {
 
 
 def main(folder: pathlib.Path) -> None:
-    """Run all checks; one that fails does not stop the others."""
+    """Run all checks, also after one that fails."""
     errors = {}
     for name, check in CHECKS.items():
         own = name == "what_another_process_saved"

@@ -1,4 +1,4 @@
-"""How to make each params store, for the tests that walk them."""
+"""How to make each params store, for the tests of all stores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from population.params import FileParams, MemoryParams, OrbaxParams
 
-# By name: how to make one that keeps its saves in a folder.
+# By name: a function that makes one with its saves in a folder.
 ON_DISK: dict[str, Callable[[pathlib.Path], Any]] = {
     "files": FileParams,
     "orbax": OrbaxParams,
@@ -28,5 +28,5 @@ def files_of(folder: pathlib.Path, saved: str) -> list[pathlib.Path]:
 
 
 def complete(store: Any, folder: str) -> list[str]:
-    """All in a folder that has the name of a save."""
+    """All files and folders that have the name of a save."""
     return [path for path in store.names(folder) if not path.endswith(".tmp")]

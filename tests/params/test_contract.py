@@ -1,4 +1,4 @@
-"""What every params store promises: what comes back, what is refused, and the names."""
+"""Promises of every params store: what is restored, what is refused, and the names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_store_is_tested() -> None:
 
 @pytest.mark.parametrize("name", TREES)
 def test_any_tree_comes_back_into_one_of_its_structure(store: Any, name: str) -> None:
-    """With `like=`, what was saved comes back in its kinds, dtypes and weak types."""
+    """With `like=` a tree has its kinds, dtypes and weak types again."""
     tree = TREES[name](2.0)
     assert_alike(store.load(store.save("a", tree), TREES[name](1.0)), tree)
 
@@ -49,14 +49,14 @@ def test_plain_containers_come_back_by_themselves(store: Any, name: str) -> None
     tree = PLAIN[name]
     found = store.load(store.save("a", tree))
     strip = {"big endian"}
-    if name in strip:  # The byte order is the machine's business, the numbers are not.
+    if name in strip:  # The byte order may be the machine's; the numbers are equal.
         np.testing.assert_array_equal(found["a"], tree["a"])
     else:
         assert_alike(found, tree)
 
 
 def test_weak_types_do_not_survive_without_a_model(store: Any) -> None:
-    """Without `like=` an array comes back with its dtype; nothing says it was weak."""
+    """Without `like=` an array has its dtype; nothing says that it was weak."""
     found = store.load(store.save("a", {"a": jnp.asarray(1.0)}))
     assert found["a"].dtype == jnp.float32
 
@@ -72,7 +72,7 @@ def test_weak_types_do_not_survive_without_a_model(store: Any) -> None:
 def test_other_containers_ask_for_a_model(
     make: Callable[[], Any], on_disk: Any
 ) -> None:
-    """A type is never read from a file; the message says what to pass."""
+    """No type is read from a file; the message says what to pass."""
     saved = on_disk.save("a", make())
     with pytest.raises(ParamsError, match=r"like|restore\(init\)"):
         on_disk.load(saved)
@@ -80,7 +80,7 @@ def test_other_containers_ask_for_a_model(
 
 
 def test_a_donated_buffer_is_saved_before_it_goes(store: Any) -> None:
-    """Loops donate their buffers; the copy was made at the save."""
+    """Loops donate their buffers; the save makes the copy."""
     tree = {"w": jnp.arange(4.0)}
     saved = store.save("a", tree)
     jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)(tree)
@@ -89,7 +89,7 @@ def test_a_donated_buffer_is_saved_before_it_goes(store: Any) -> None:
 
 
 def test_the_caller_may_change_the_original(store: Any) -> None:
-    """What was saved is a copy, of the arrays and of the containers."""
+    """The save is a copy of the arrays and of the containers."""
     tree: dict[str, Any] = {"w": np.arange(4.0), "list": [np.ones(1)]}
     saved = store.save("a", tree)
     tree["w"][:] = -1
@@ -103,7 +103,7 @@ def test_the_caller_may_change_the_original(store: Any) -> None:
 
 @pytest.mark.parametrize("with_model", [True, False])
 def test_two_loads_are_independent(store: Any, with_model: bool) -> None:
-    """Changing, or donating, one loaded tree changes neither the other nor the save."""
+    """A change or donation of a loaded tree changes neither the other nor the save."""
     tree = {"n": np.arange(4.0), "j": jnp.arange(4.0), "list": [np.ones(1)]}
     saved = store.save("a", tree)
     like = tree if with_model else None
@@ -124,7 +124,7 @@ def test_the_model_itself_is_not_handed_out(store: Any) -> None:
 
 
 def test_a_restored_tree_stands_on_the_device_of_its_model(store: Any) -> None:
-    """If `init` pins its state to a device, a restored one is pinned there too."""
+    """If `init` puts its state on a device, a restored one is on that device too."""
     device = jax.devices()[-1]
     like = jax.device_put(weights(1.0), device)
     found = store.load(store.save("a", weights(2.0)), like)
@@ -135,14 +135,14 @@ def test_a_restored_tree_stands_on_the_device_of_its_model(store: Any) -> None:
 
 
 def test_no_two_saves_share_a_path(store: Any) -> None:
-    """The same name twice is two saves, each with what it was given."""
+    """With the same name, two saves keep their own content."""
     first, second = store.save("g/1", {"a": 1}), store.save("g/1", {"a": 2})
     assert first != second
     assert (store.load(first)["a"], store.load(second)["a"]) == (1, 2)
 
 
 def test_a_removed_tree_is_missing(store: Any) -> None:
-    """Removing it a second time is no error; the others stay."""
+    """To remove it a second time is not an error; the others stay."""
     first, second = store.save("a", {"a": 1}), store.save("a", {"a": 2})
     store.remove(first)
     store.remove(first)
@@ -175,14 +175,14 @@ MISFITS: list[Any] = [
 def test_what_does_not_fit_is_named_by_its_place(
     store: Any, tree: Any, like: Any, place: str
 ) -> None:
-    """The model was changed since the save: the message says where."""
+    """The model has changed since the save: the message says where."""
     saved = store.save("a", tree)
     with pytest.raises(ParamsError, match=place):
         store.load(saved, like)
 
 
 def test_a_change_of_precision_is_no_misfit(store: Any) -> None:
-    """A state saved in one float dtype goes on in the model's."""
+    """A state that was saved in one float dtype is restored in the model's."""
     saved = store.save("a", {"w": jnp.full(2, 0.5), "n": np.arange(2, dtype=np.int64)})
     like = {"w": jnp.ones(2, jnp.bfloat16), "n": jnp.ones(2, jnp.int32)}
     found = store.load(saved, like)
@@ -190,7 +190,7 @@ def test_a_change_of_precision_is_no_misfit(store: Any) -> None:
 
 
 def test_the_model_may_be_shapes_alone(store: Any) -> None:
-    """`jax.eval_shape(init)` says what is needed and costs no memory."""
+    """`jax.eval_shape(init)` is enough and uses no memory."""
     tree = weights(2.0)
     found = store.load(store.save("a", tree), jax.eval_shape(lambda: weights(1.0)))
     assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, tree)
@@ -217,7 +217,7 @@ REFUSED: list[Any] = [
 
 @pytest.mark.parametrize("leaf", REFUSED)
 def test_what_cannot_come_back_is_refused_by_its_place(store: Any, leaf: Any) -> None:
-    """The message says where it is in the tree; nothing of the save is left."""
+    """The message has the path in the tree; nothing of the save is left."""
     with pytest.raises(TypeError, match=r"params\['deep'\]\[1\] cannot be stored"):
         store.save("g/1", {"deep": (np.ones(1), leaf)})
     assert store.names("g") == []
@@ -229,12 +229,12 @@ FUNCTIONS += [lambda x: x, jnp.exp, jax.nn.gelu, dict, np.float32, jnp.bfloat16]
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_functions_come_back_from_the_model(store: Any, function: Any) -> None:
-    """A module's activation holds no weights: it is not kept, and is the model's."""
+    """A module's activation has no weights: it is not saved; the model supplies it."""
     saved = store.save("g/1", Pair({"w": np.ones(2)}, function))
     found = store.load(saved, Pair({"w": np.zeros(2)}, function))
     assert found.right is function
     np.testing.assert_array_equal(found.left["w"], np.ones(2))
-    # So does what a store could never keep, and was None when it was saved.
+    # So does what a store cannot save, and what was None when it was saved.
     saved = store.save("g/1", Pair({"w": np.ones(2)}, None))
     thing = functools.partial(len)
     assert store.load(saved, Pair({"w": np.zeros(2)}, thing)).right is thing
@@ -243,7 +243,7 @@ def test_functions_come_back_from_the_model(store: Any, function: Any) -> None:
 def test_without_a_model_a_tree_with_a_function_is_refused(
     tmp_path: pathlib.Path,
 ) -> None:
-    """At the report, where something can be done about it, and by its place."""
+    """The report refuses it, where the user can still change it, with its path."""
     controller = PopulationController([0.1], FixedSchedule({0: 0.1}), tmp_path)
     generation_id = controller.workers[0].generation_id
     tree = {"w": np.ones(1), "act": jax.nn.relu}
@@ -265,7 +265,7 @@ def test_without_a_model_a_tree_with_a_function_is_refused(
 def test_a_leaf_comes_back_or_is_refused_by_its_place(
     leaf: Any, with_model: bool, tmp_path: pathlib.Path
 ) -> None:
-    """Nothing is reported that a restart cannot read; a refusal leaves no file."""
+    """Every recorded leaf can be read after a restart; a refusal leaves no file."""
     tree = {"deep": (np.ones(1), leaf)}
     controller = PopulationController([0.1], FixedSchedule({0: 0.1}), tmp_path)
     generation_id = controller.workers[0].generation_id
@@ -284,7 +284,7 @@ def test_a_leaf_comes_back_or_is_refused_by_its_place(
 
 
 def test_names_are_the_paths_right_under_a_folder(store: Any) -> None:
-    """What was saved as `folder/...`, and nothing of the folders beside or below it."""
+    """Saves under `folder/...` are listed, not those of folders beside or below it."""
     tree = {"a": jnp.ones(2)}
     first, second = store.save("g/1", tree), store.save("g/20", tree)
     other, above = store.save("h/1", tree), store.save("g", tree)
@@ -299,13 +299,13 @@ def test_names_are_the_paths_right_under_a_folder(store: Any) -> None:
 
 @pytest.mark.parametrize("folder", ["gone", "gone/deep", "..", "../x", "/"])
 def test_a_folder_that_is_not_there_has_no_names(store: Any, folder: str) -> None:
-    """A generation that never saved has none; outside of the store there are none."""
+    """A generation that never saved has none; there are none outside of the store."""
     store.save("g/1", {"a": jnp.ones(2)})
     assert store.names(folder) == []
 
 
 def test_a_state_that_is_pinned_nowhere_stays_so(store: Any) -> None:
-    """Else the first step after a restore would be compiled again."""
+    """Otherwise the first step after a restore would be compiled again."""
     like = weights(1.0)
     found = store.load(store.save("a", weights(2.0)), like)
     assert not any(leaf.committed for leaf in jax.tree.leaves(found))
@@ -323,7 +323,7 @@ def test_a_pinned_tree_may_be_donated(store: Any) -> None:
 
 
 def test_a_pinned_key_is_pinned_again(store: Any) -> None:
-    """Keys go where the model has them, as all arrays do."""
+    """Keys are placed where the model has them, like all arrays."""
     device = jax.devices()[-1]
     like = jax.device_put(jax.random.split(jax.random.key(1), 3), device)
     tree = jax.random.split(jax.random.key(2), 3)
@@ -333,14 +333,14 @@ def test_a_pinned_key_is_pinned_again(store: Any) -> None:
 
 
 def test_other_keys_than_the_models_do_not_fit(store: Any) -> None:
-    """Three keys are no four, although each of them would do."""
+    """Three keys are not four, although each of them would fit."""
     saved = store.save("a", {"k": jax.random.split(jax.random.key(2), 3)})
     with pytest.raises(ParamsError, match=r"\['k'\].*\(3,\).*\(4,\)"):
         store.load(saved, {"k": jax.random.split(jax.random.key(2), 4)})
 
 
 def test_shapes_with_a_sharding_come_back_on_their_devices(store: Any) -> None:
-    """A large model needs no second copy of itself to be restored."""
+    """A large model can be restored without a second copy of itself."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[-1])
     shape_of: Any = jax.ShapeDtypeStruct
     like = {"w": shape_of((3, 2), jnp.bfloat16, sharding=sharding)}
@@ -352,7 +352,7 @@ def test_shapes_with_a_sharding_come_back_on_their_devices(store: Any) -> None:
 
 @pytest.mark.parametrize("number", ["uint4", "float8_e5m2"])
 def test_small_numbers_come_back_whoever_writes_them(store: Any, number: str) -> None:
-    """What TensorStore does not know is kept beside it."""
+    """What TensorStore cannot write is kept beside it."""
     tree = {"a": jnp.ones(3, getattr(jnp, number)), "b": jnp.ones(2)}
     saved = store.save("a", tree)
     assert_alike(store.load(saved), tree)
@@ -360,7 +360,7 @@ def test_small_numbers_come_back_whoever_writes_them(store: Any, number: str) ->
 
 
 def test_threads_may_save_and_load_at_once(store: Any) -> None:
-    """Each worker of a process saves by itself; none gets what another one saved."""
+    """The workers of a process save at the same time; none gets another's save."""
 
     def work(number: int) -> list[float]:
         paths = [

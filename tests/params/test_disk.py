@@ -1,4 +1,4 @@
-"""What the stores on a disk promise: damage, failures and kills lose nothing else."""
+"""The stores on a disk: damage, failures and kills lose nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.params.stores import ON_DISK, complete, files_of
 
 
 def tree_of(number: float) -> dict[str, Any]:
-    """Some of each kind of leaf."""
+    """A tree with some leaves of each kind."""
     return {"w": jnp.full(300, number), "h": np.full(300, number), "s": "text"}
 
 
@@ -38,7 +38,7 @@ def test_missing_params_are_named(on_disk: Any) -> None:
 def test_a_name_that_leads_out_of_the_folder_is_refused(
     on_disk: Any, name: str, tmp_path: pathlib.Path
 ) -> None:
-    """A generation's name never writes, reads or removes beside the store."""
+    """A generation's name never writes, reads or removes outside of the store."""
     with pytest.raises(ValueError, match="must stay within the folder"):
         on_disk.save(name, tree_of(1))
     with pytest.raises(ParamsError, match="not in this store"):
@@ -49,7 +49,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(
 def test_what_the_store_has_not_written_is_never_removed(
     on_disk: Any, tmp_path: pathlib.Path
 ) -> None:
-    """Whatever a journal says: a path of another form, or outside, is left alone."""
+    """A path of another form, or outside, is not touched, whatever a journal says."""
     saved = on_disk.save("g/1", tree_of(1))
     name = pathlib.Path(saved).name
     inner = type(on_disk)(tmp_path / "g" / "inner")
@@ -65,7 +65,7 @@ def test_what_the_store_has_not_written_is_never_removed(
 
 
 def test_a_pickled_store_finds_the_saves(on_disk: Any) -> None:
-    """It travels to other processes; paths are relative to its folder."""
+    """A store is sent to other processes; paths are relative to its folder."""
     saved = on_disk.save("g/1", tree_of(1))
     assert not os.path.isabs(saved)
     found = pickle.loads(pickle.dumps(on_disk)).load(saved)
@@ -73,7 +73,7 @@ def test_a_pickled_store_finds_the_saves(on_disk: Any) -> None:
 
 
 def test_a_folder_may_be_moved(on_disk: Any, tmp_path: pathlib.Path) -> None:
-    """Paths in a journal do not break when the run folder is renamed."""
+    """Paths in a journal stay valid when the run folder is renamed."""
     make = type(on_disk)
     saved = make(tmp_path / "before").save("g/1", tree_of(1))
     (tmp_path / "before").rename(tmp_path / "after")
@@ -84,7 +84,7 @@ def test_a_folder_may_be_moved(on_disk: Any, tmp_path: pathlib.Path) -> None:
 def test_a_relative_folder_is_where_the_process_began(
     on_disk: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`OrbaxParams("params")` is as good as the whole path."""
+    """`OrbaxParams("params")` means the same as the absolute path."""
     monkeypatch.chdir(tmp_path)
     saved = type(on_disk)("params").save("g/1", tree_of(1))
     assert (tmp_path / "params" / saved).exists()
@@ -94,7 +94,7 @@ def test_a_relative_folder_is_where_the_process_began(
 def test_the_folder_stays_when_the_process_changes_its_own(
     folder: str, on_disk: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that was made with a relative path saves, loads and removes there."""
+    """A store with a relative path saves, loads and removes in the first folder."""
     (tmp_path / "a").mkdir()
     (tmp_path / "other" / "deep").mkdir(parents=True)
     (tmp_path / "a" / "link").symlink_to(tmp_path / "other" / "deep")
@@ -117,7 +117,7 @@ def test_the_folder_stays_when_the_process_changes_its_own(
 def test_a_file_that_was_cut_or_lost_is_damage(
     on_disk: Any, tmp_path: pathlib.Path
 ) -> None:
-    """Whichever file of a save it is, and wherever it ends: never a short tree."""
+    """This holds for each file of a save and each length: never a short tree."""
     saved = on_disk.save("g/1", tree_of(1))
     kept = tmp_path / "kept"
     shutil.copytree(tmp_path / "g", kept)
@@ -136,7 +136,7 @@ def test_a_file_that_was_cut_or_lost_is_damage(
 
 
 def test_a_flipped_bit_is_damage(on_disk: Any, tmp_path: pathlib.Path) -> None:
-    """A save whose bytes were changed is no checkpoint to go on from."""
+    """A save with changed bytes is not a checkpoint to continue from."""
     saved = on_disk.save("g/1", tree_of(1))
     choose = random.Random(0)
     for file in files_of(tmp_path, saved):
@@ -157,7 +157,7 @@ def test_a_flipped_bit_is_damage(on_disk: Any, tmp_path: pathlib.Path) -> None:
 
 
 def folders_and_files(folder: pathlib.Path) -> list[str]:
-    """All that lies in a folder."""
+    """All files and folders in a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
@@ -171,7 +171,7 @@ def test_a_failed_save_leaves_the_previous_params(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A writer that fails in the middle leaves no save and no draft of its own."""
+    """A writer that fails in the middle leaves neither a save nor a temporary file."""
     before = on_disk.save("g/1", tree_of(1))
     lies = folders_and_files(tmp_path)
     original, calls = getattr(os, function), []
@@ -193,7 +193,7 @@ def test_a_failed_save_leaves_the_previous_params(
 def test_a_new_folder_is_durable_before_the_save_is(
     on_disk: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A power cut must not take the generation's folder with all that is in it."""
+    """A power cut must not lose the generation's folder with all its files."""
     order: list[str] = []
     sync, replace = os.fsync, os.replace
 
@@ -256,7 +256,7 @@ while True:
 
 @contextlib.contextmanager
 def start_writer(store: Any, folder: pathlib.Path, point: str) -> Iterator[Any]:
-    """A process that saves until it dies, at the latest when the test is over."""
+    """A process that saves until it dies, at the latest when the test ends."""
     pickled = folder / f"{point}.store"
     pickled.write_bytes(pickle.dumps(store))
     root = str(pathlib.Path(__file__).resolve().parents[2])
@@ -273,7 +273,7 @@ def start_writer(store: Any, folder: pathlib.Path, point: str) -> Iterator[Any]:
 
 
 def assert_whole(store: Any) -> list[int]:
-    """All that has the name of a save can be loaded; say which numbers there are."""
+    """Everything with the name of a save can be loaded; returns the numbers."""
     numbers = []
     for path in complete(store, "g"):
         tree = store.load(path)
@@ -284,7 +284,7 @@ def assert_whole(store: Any) -> list[int]:
 
 
 def assert_goes_on(store: Any) -> None:
-    """Drafts are refused, may be removed, and block nothing."""
+    """Temporary files are refused, may be removed, and block nothing."""
     drafts = set(store.names("g")) - set(complete(store, "g"))
     for draft in drafts:
         with pytest.raises(ParamsError, match="not whole"):
@@ -297,7 +297,7 @@ def assert_goes_on(store: Any) -> None:
     assert assert_whole(store) == sorted([*before, 1])
 
 
-# Where the writer dies, and which saves are whole then: 0 was there, 1 was on its way.
+# Where the writer dies, and which saves are complete then: 0 was saved, 1 was begun.
 POINTS = {
     "files": {
         "os before fsync": [0],
@@ -305,7 +305,7 @@ POINTS = {
         "os after replace": [0, 1],
     },
     "orbax": {
-        "os before rename": [0],  # Orbax has not given its part a name yet.
+        "os before rename": [0],  # Orbax has not renamed its part yet.
         "os before fsync": [0],
         "os before replace": [0],
         "os after replace": [0, 1],
@@ -317,7 +317,7 @@ POINTS = {
 def test_a_kill_in_the_middle_of_a_save_leaves_the_whole_or_nothing(
     kind: str, tmp_path: pathlib.Path
 ) -> None:
-    """SIGKILL at named points: what has the name of a save is one."""
+    """SIGKILL at named points: everything with the name of a save is complete."""
     with contextlib.ExitStack() as stack:
         stores = {point: ON_DISK[kind](tmp_path / point) for point in POINTS[kind]}
         writers = {
@@ -337,7 +337,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_whole_or_nothing(
 def test_a_kill_in_the_middle_of_a_removal_leaves_nothing_that_looks_whole(
     tmp_path: pathlib.Path,
 ) -> None:
-    """Half removed is removed: it is not loaded, and removing it again ends it."""
+    """A partly removed save is not loaded, and can be removed again."""
     store = ON_DISK["orbax"](tmp_path / "store")
     with start_writer(store, tmp_path, "shutil before rmtree") as writer:
         writer.communicate(timeout=120)
@@ -351,7 +351,7 @@ def test_a_kill_in_the_middle_of_a_removal_leaves_nothing_that_looks_whole(
 
 @pytest.mark.parametrize("kind", ON_DISK)
 def test_random_kills_leave_only_whole_saves(kind: str, tmp_path: pathlib.Path) -> None:
-    """A process killed anywhere, again and again, leaves all that it had finished."""
+    """A process that is killed anywhere, many times, leaves what it had finished."""
     choose = random.Random(0)
     store = ON_DISK[kind](tmp_path / "store")
     for attempt in range(2):
@@ -370,13 +370,13 @@ def test_random_kills_leave_only_whole_saves(kind: str, tmp_path: pathlib.Path) 
 def test_a_store_that_is_replaced_while_it_is_used_says_so_once(
     how: str, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was saved before is gone, and each save would make the folder anew."""
+    """Earlier saves are gone, and each save would make the folder again."""
     store = FileParams(tmp_path / "store")
     store.save("a", {"w": np.ones(1)})
     if how == "moved":
         (tmp_path / "store").rename(tmp_path / "elsewhere")
     else:
-        (tmp_path / "store").rename(tmp_path / "gone")  # Its inode is not used again.
+        (tmp_path / "store").rename(tmp_path / "gone")  # Its inode is not reused.
     if how == "made anew":
         (tmp_path / "store").mkdir()
     for _ in range(3):

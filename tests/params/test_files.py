@@ -1,4 +1,4 @@
-"""The store of files alone: foreign contents, stale drafts, the order of writing."""
+"""The store of files: foreign contents, stale temporary files, the order of writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.params.trees import linen_state
 
 
 def test_one_save_is_one_file(tmp_path: pathlib.Path) -> None:
-    """Whatever the tree, there is one file and nothing beside it."""
+    """For every tree there is one file, and nothing beside it."""
     FileParams(tmp_path).save("g/1", linen_state(1.0))
     assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 1
 
@@ -30,7 +30,7 @@ def test_one_save_is_one_file(tmp_path: pathlib.Path) -> None:
 def test_a_bucket_is_no_folder_of_files(
     url: str | pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A local folder `gs:` would be made; the message names the store to use."""
+    """It would make a local folder `gs:`; the message names the store to use."""
     monkeypatch.chdir(tmp_path)
     whole = "gs://b/x" if isinstance(url, pathlib.Path) else url
     with pytest.raises(ValueError, match=f"OrbaxParams\\('{whole}'\\)"):
@@ -85,7 +85,7 @@ def test_a_truncated_file_is_damaged(tmp_path: pathlib.Path, cut: float) -> None
 def test_a_file_of_something_else_is_damaged(
     tmp_path: pathlib.Path, garbage: bytes
 ) -> None:
-    """Whatever lies in the file, the error is the library's and names the file."""
+    """Whatever is in the file, the error is the library's and names the file."""
     store = FileParams(tmp_path)
     saved = store.save("a", {"w": np.ones(3)})
     (tmp_path / saved).write_bytes(garbage)
@@ -95,7 +95,7 @@ def test_a_file_of_something_else_is_damaged(
 
 
 def test_a_flipped_bit_is_never_another_exception(tmp_path: pathlib.Path) -> None:
-    """Each byte of a file changed in turn: it loads, or it is a ParamsError."""
+    """Each byte of a file is changed in turn: it loads, or it is a ParamsError."""
     store = FileParams(tmp_path)
     tree = {"w": jnp.arange(2.0), "k": (jax.random.key(1), np.float32(1)), "s": "x"}
     saved = store.save("a", tree)
@@ -117,7 +117,7 @@ def test_a_flipped_bit_is_never_another_exception(tmp_path: pathlib.Path) -> Non
 
 
 def test_a_stale_temporary_does_not_block(tmp_path: pathlib.Path) -> None:
-    """What a killed writer left beside its place is nobody's save."""
+    """What a killed writer left is not a save."""
     store = FileParams(tmp_path)
     before = store.save("g/1", {"a": 1})
     for stale in (f".{pathlib.Path(before).name}.0.tmp", ".1.msgpack.tmp", "1.tmp"):
@@ -130,7 +130,7 @@ def test_a_stale_temporary_does_not_block(tmp_path: pathlib.Path) -> None:
 def test_saves_are_synced_before_they_get_their_name(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """First the content, then the name, then the folder that holds the name."""
+    """The content is synced first, then the name, then the folder of the name."""
     order: list[str] = []
     sync, replace = os.fsync, os.replace
 

@@ -1,4 +1,4 @@
-"""Links in a store's folder: nothing outside of it is removed, written or listed."""
+"""Links in a store's folder: nothing outside is removed, written or listed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def places(tmp_path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
 def test_a_folder_that_is_a_link_out_of_the_store_is_left_alone(
     kind: str, depth: str, places: tuple[pathlib.Path, pathlib.Path]
 ) -> None:
-    """Two stores share a folder by a link: only its owner removes there."""
+    """Two stores share a folder by a link: only the owner removes there."""
     root, other = places
     store, owner = ON_DISK[kind](root), ON_DISK[kind](other)
     saved = owner.save(f"{depth}/1", TREE)
@@ -45,7 +45,7 @@ def test_a_folder_that_is_a_link_out_of_the_store_is_left_alone(
     with pytest.raises(ParamsError, match="is a link to"):
         store.save(f"{depth}/new/2", TREE)
     assert folders_and_files(other) == before
-    np.testing.assert_array_equal(store.load(saved)["w"], TREE["w"])  # As it was.
+    np.testing.assert_array_equal(store.load(saved)["w"], TREE["w"])  # Unchanged.
     assert owner.names(depth) == [saved]
 
 
@@ -53,7 +53,7 @@ def test_a_folder_that_is_a_link_out_of_the_store_is_left_alone(
 def test_a_link_in_the_place_of_a_save_is_removed_alone(
     kind: str, places: tuple[pathlib.Path, pathlib.Path]
 ) -> None:
-    """What it leads to stays, whether that is a file, a folder or nothing."""
+    """Its target stays, whether it is a file, a folder or nothing."""
     root, other = places
     store, owner = ON_DISK[kind](root), ON_DISK[kind](other)
     saved = owner.save("g/1", TREE)
@@ -70,7 +70,7 @@ def test_a_link_in_the_place_of_a_save_is_removed_alone(
 def test_links_within_a_save_of_orbax_are_not_followed(
     places: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
-    """Its arrays and its head may lie elsewhere: there they stay."""
+    """If its arrays and head are elsewhere, they stay there."""
     root, other = places
     store = OrbaxParams(root)
     tree = {"w": np.ones(3), "j": np.ones(2)}
@@ -91,7 +91,7 @@ def test_links_within_a_save_of_orbax_are_not_followed(
 def test_the_folder_itself_may_be_a_link(
     kind: str, places: tuple[pathlib.Path, pathlib.Path]
 ) -> None:
-    """So may those above it: only what lies below it counts."""
+    """Folders above it may be links too: only links below it are checked."""
     root, other = places
     (other / "here").mkdir()
     (root / "link").symlink_to(other)
@@ -110,7 +110,7 @@ def test_the_folder_itself_may_be_a_link(
 def test_a_link_to_another_place_within_the_store_is_a_folder_like_others(
     kind: str, places: tuple[pathlib.Path, pathlib.Path]
 ) -> None:
-    """Nothing outside is touched, so nothing is refused."""
+    """Its target is inside, so nothing is refused."""
     root, _ = places
     store = ON_DISK[kind](root)
     (root / "real").mkdir()
@@ -125,7 +125,7 @@ def test_a_link_to_another_place_within_the_store_is_a_folder_like_others(
 def test_a_link_that_leads_nowhere_is_no_folder(
     kind: str, places: tuple[pathlib.Path, pathlib.Path]
 ) -> None:
-    """To itself, or to what is gone outside: nothing is made there."""
+    """It leads to itself, or to a missing target outside: nothing is made there."""
     root, other = places
     store = ON_DISK[kind](root)
     (root / "g").symlink_to("g")
@@ -144,7 +144,7 @@ def test_a_link_that_leads_nowhere_is_no_folder(
 def test_a_claim_is_not_written_through_a_link(
     kind: str, places: tuple[pathlib.Path, pathlib.Path]
 ) -> None:
-    """Another store's marks are its own; the mark's file itself is replaced."""
+    """The marks of another store are not changed; a link as the mark is replaced."""
     root, other = places
     store, owner = ON_DISK[kind](root), ON_DISK[kind](other)
     owner.claim("ab", "theirs")
@@ -163,7 +163,7 @@ def test_a_claim_is_not_written_through_a_link(
 def test_something_else_in_the_place_of_a_save_is_left_or_unlinked(
     places: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
-    """A folder is no save of files, and a file or a pipe is half a save of Orbax."""
+    """A folder is not a save of files; a file or pipe is half a save of Orbax."""
     root, other = places
     files, orbax = FileParams(root), OrbaxParams(other)
     (root / "g" / "1-01234567.msgpack" / "mine").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Which journal a run is recorded in: what `claim` notes and `claimed` finds."""
+"""The mark of a run in a store: what `claim` writes and `claimed` reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TREE = {"w": np.ones(1)}
 
 
 def test_what_was_claimed_is_found(on_disk: Any, tmp_path: pathlib.Path) -> None:
-    """The last text for each run, by whoever opens the folder."""
+    """Each run has its last text, for every process that opens the folder."""
     assert on_disk.claimed("ab") is None
     for text in ("first", "second", 'any "text" é \udcff\n' * 100):
         on_disk.claim("ab", text)
@@ -53,7 +53,7 @@ def test_the_marks_are_no_saves(on_disk: Any) -> None:
 
 @pytest.mark.parametrize("run", ["", "a/b", "../x", "a b", "a\n", "é", ".", None, 3])
 def test_another_word_is_no_token(on_disk: Any, run: Any, tmp_path: Any) -> None:
-    """It becomes the name of a file."""
+    """The token becomes the name of a file."""
     with pytest.raises(ValueError, match="run must be a token"):
         on_disk.claim(run, "x")
     with pytest.raises(ValueError, match="run must be a token"):
@@ -62,7 +62,7 @@ def test_another_word_is_no_token(on_disk: Any, run: Any, tmp_path: Any) -> None
 
 
 def test_a_copied_store_has_no_claims(on_disk: Any, tmp_path: pathlib.Path) -> None:
-    """The mark was copied along: it says nothing of who uses the copy."""
+    """A copied mark does not count for the copy."""
     make = type(on_disk)
     store = make(tmp_path / "store")
     store.claim("ab", "x")
@@ -91,7 +91,7 @@ def test_a_copied_store_has_no_claims(on_disk: Any, tmp_path: pathlib.Path) -> N
 def test_a_mark_that_cannot_be_read_is_none(
     on_disk: Any, content: bytes, tmp_path: pathlib.Path
 ) -> None:
-    """It is replaced by the next claim."""
+    """The next claim replaces it."""
     on_disk.claim("ab", "x")
     (tmp_path / ".runs" / "ab.json").write_bytes(content)
     assert on_disk.claimed("ab") is None
@@ -100,7 +100,7 @@ def test_a_mark_that_cannot_be_read_is_none(
 
 
 def test_a_text_of_another_kind_is_none(on_disk: Any, tmp_path: pathlib.Path) -> None:
-    """Even where the rest of the mark is right."""
+    """The rest of the mark may be valid."""
     on_disk.claim("ab", "x")
     file = tmp_path / ".runs" / "ab.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "text": 3}))
@@ -111,7 +111,7 @@ def test_a_text_of_another_kind_is_none(on_disk: Any, tmp_path: pathlib.Path) ->
 def test_a_mark_that_cannot_be_read_is_not_taken_for_none(
     on_disk: Any, what: str, tmp_path: pathlib.Path
 ) -> None:
-    """Else a copy would take the store over; and nobody waits for a pipe."""
+    """Otherwise a copy would take over the store; and a pipe must not block."""
     (tmp_path / ".runs").mkdir()
     place = tmp_path / ".runs" / "ab.json"
     place.mkdir() if what == "folder" else os.mkfifo(place)
@@ -123,7 +123,7 @@ def test_a_mark_that_cannot_be_read_is_not_taken_for_none(
 def test_a_failed_claim_leaves_the_last_one(
     function: str, on_disk: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new mark is written beside the old one and takes its place at once."""
+    """The new mark is written beside the old one and then replaces it."""
     on_disk.claim("ab", "x")
 
     def fail(*arguments: Any) -> None:
@@ -148,7 +148,7 @@ store.claim("ab", "y")
 def test_a_kill_in_the_middle_of_a_claim_leaves_the_last_one(
     kind: str, tmp_path: pathlib.Path
 ) -> None:
-    """And does not stand in the way of the next."""
+    """It does not block the next claim."""
     store = ON_DISK[kind](tmp_path / "store")
     store.claim("ab", "x")
     (tmp_path / "pickled").write_bytes(pickle.dumps(store))
@@ -165,7 +165,7 @@ def test_a_kill_in_the_middle_of_a_claim_leaves_the_last_one(
 
 
 def test_claims_at_once_leave_one_of_them(on_disk: Any) -> None:
-    """Whoever reads meanwhile finds one of the texts, whole."""
+    """A reader at that time finds one of the texts, complete."""
     texts = [str(number) * 2000 for number in range(8)]
     on_disk.claim("ab", texts[0])
     with futures.ThreadPoolExecutor(4) as pool:
@@ -178,7 +178,7 @@ def test_claims_at_once_leave_one_of_them(on_disk: Any) -> None:
 def test_in_a_bucket_the_mark_keeps_its_url(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has no inode; the bucket is a folder here, in which nothing is renamed."""
+    """It has no inode; here the bucket is a folder in which nothing is renamed."""
     store = OrbaxParams(tmp_path / "bucket")
     monkeypatch.setattr(store, "in_bucket", True)
     monkeypatch.setattr(os, "replace", None)

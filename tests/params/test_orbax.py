@@ -1,4 +1,4 @@
-"""The store of Orbax alone: shardings, buckets, failures of TensorStore."""
+"""The store of Orbax: shardings, buckets, failures of TensorStore."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What went wrong in each check of `tests.params.sharded`."""
+    """The error of each check in `tests.params.sharded`."""
     folder = tmp_path_factory.mktemp("sharded")
     store = OrbaxParams(folder / "here")
     tree = {"w": jnp.asarray(sharded.TREE["w"]), "n": sharded.TREE["n"]}
@@ -53,14 +53,14 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("check", sharded.CHECKS)
 def test_on_eight_devices(check: str, errors: dict[str, str]) -> None:
-    """What the check's sentence in `tests.params.sharded` says."""
+    """The promise is the docstring of the check in `tests.params.sharded`."""
     assert not errors[check], errors[check]
 
 
 def test_other_processes_arrays_are_refused(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process cannot save what lies elsewhere; the message says where it is."""
+    """A process cannot save arrays of other processes; the message says where."""
     array = jnp.ones(2)
     monkeypatch.setattr(type(array), "is_fully_addressable", False)
     with pytest.raises(TypeError, match=r"params\['w'\] cannot be stored.*own devices"):
@@ -68,7 +68,7 @@ def test_other_processes_arrays_are_refused(
 
 
 def test_orbax_is_loaded_only_for_its_store() -> None:
-    """Who keeps params in files or in memory does not wait for it."""
+    """Users of files or memory do not wait for the import."""
     code = (
         "import sys, population.params as p; p.FileParams('x'); p.MemoryParams();"
         "assert 'orbax.checkpoint' not in sys.modules; p.OrbaxParams('x');"
@@ -78,7 +78,7 @@ def test_orbax_is_loaded_only_for_its_store() -> None:
 
 
 def test_a_full_disk_is_an_os_error(tmp_path: pathlib.Path) -> None:
-    """What TensorStore says is in it, and nothing that looks like a save is left."""
+    """It has TensorStore's message, and nothing that looks like a save is left."""
     store = OrbaxParams(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     tree = {"w": jax.random.normal(jax.random.key(0), (50_000,))}
@@ -114,7 +114,7 @@ def test_a_save_that_vanishes_under_a_reader_is_a_params_error(
 def test_a_reader_without_memory_calls_nothing_damaged(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The save is whole: the error says what it was, from the one that was raised."""
+    """The save is complete: the error has the original one as its cause."""
     store = OrbaxParams(tmp_path)
     saved = store.save("g/1", {"w": jnp.ones(2)})
 
@@ -131,7 +131,7 @@ def test_a_reader_without_memory_calls_nothing_damaged(
 def test_two_may_remove_at_once(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that another process was quicker to remove is no error."""
+    """If another process removed a file first, this is not an error."""
     store = OrbaxParams(tmp_path)
     saved = store.save("g/1", {"w": jnp.ones(2)})
     remove, times = os.unlink, []
@@ -149,7 +149,7 @@ def test_two_may_remove_at_once(
 
 
 def test_orbax_itself_can_read_the_arrays(tmp_path: pathlib.Path) -> None:
-    """A save is no dead end: the arrays lie in a checkpoint of Orbax's own form."""
+    """The arrays are a checkpoint in Orbax's own form."""
     import orbax.checkpoint as ocp
 
     saved = OrbaxParams(tmp_path).save("g/1", {"w": jnp.arange(3.0)})
@@ -163,7 +163,7 @@ def test_orbax_itself_can_read_the_arrays(tmp_path: pathlib.Path) -> None:
 
 @pytest.fixture
 def bucket(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> OrbaxParams:
-    """A store that may not rename, as in a bucket; the bucket is a folder here."""
+    """A store that must not rename, as in a bucket; here the bucket is a folder."""
     store = OrbaxParams(tmp_path)
     monkeypatch.setattr(store, "in_bucket", True)
     monkeypatch.setattr(os, "replace", None)
@@ -171,11 +171,11 @@ def bucket(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> OrbaxPara
 
 
 def test_a_url_is_kept_as_it_is() -> None:
-    """A bucket is no folder of this machine, and its store can travel too."""
+    """A bucket is not a folder of this machine, and its store can be sent too."""
     store = pickle.loads(pickle.dumps(OrbaxParams("gs://bucket/run")))
     assert os.fspath(store._root) == "gs://bucket/run"
     assert store.in_bucket
-    # What pathlib has made of it means the same, and no folder named `gs:`.
+    # A URL that pathlib has changed means the same, and makes no folder `gs:`.
     assert os.fspath(OrbaxParams(pathlib.Path("gs://bucket/run"))._root) == (
         "gs://bucket/run"
     )
@@ -183,7 +183,7 @@ def test_a_url_is_kept_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["linen", "python", "keys", "nothing"])
 def test_a_bucket_gives_back_what_it_was_given(bucket: OrbaxParams, name: str) -> None:
-    """Without a rename, and without what only a local disk can do."""
+    """It works without a rename, and without other features of local disks."""
     saved = bucket.save("g/1", TREES[name](2.0))
     assert_alike(bucket.load(saved, TREES[name](1.0)), TREES[name](2.0))
     assert bucket.names("g") == [saved]
@@ -195,7 +195,7 @@ def test_a_bucket_gives_back_what_it_was_given(bucket: OrbaxParams, name: str) -
 def test_in_a_bucket_the_head_is_written_last(
     bucket: OrbaxParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until then there are files, but no save; `names` has it, `remove` takes it."""
+    """Until then there are files, but no save; `names` lists it, `remove` works."""
     seen = []
     packed = disk.packed
 
@@ -216,7 +216,7 @@ def test_in_a_bucket_the_head_is_written_last(
 def test_a_cut_file_in_a_bucket_is_damage(
     bucket: OrbaxParams, tmp_path: pathlib.Path
 ) -> None:
-    """Sizes are compared there; a bucket has checksums of its bytes itself."""
+    """Sizes are compared; the bucket itself has checksums of its bytes."""
     saved = bucket.save("g/1", {"w": jnp.arange(300.0)})
     files = sorted(
         (tmp_path / saved / "arrays").rglob("*"), key=lambda f: f.stat().st_size

@@ -1,4 +1,4 @@
-"""Params that cannot be read are a ParamsError, whatever lies there and why."""
+"""Params that cannot be read are a ParamsError, for every content and cause."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TREE = {"w": jnp.arange(3.0), "n": np.ones(2), "s": "text"}
 
 
 def assert_refused(store: Any, saved: str, match: str, *, cause: bool = True) -> None:
-    """With a tree to fit and without one, and from the error that says why."""
+    """With and without a tree to fit, and with the original error as the cause."""
     for like in (None, TREE):
         with pytest.raises(ParamsError, match=match) as raised:
             store.load(saved, like)
@@ -32,7 +32,7 @@ def assert_refused(store: Any, saved: str, match: str, *, cause: bool = True) ->
 
 
 def put_instead(file: pathlib.Path, what: str) -> None:
-    """Exchange a file for something that cannot be read."""
+    """Replace a file by something that cannot be read."""
     file.unlink()
     match what:
         case "folder":
@@ -44,7 +44,7 @@ def put_instead(file: pathlib.Path, what: str) -> None:
         case "loop":
             file.symlink_to(file.name)
         case "broken disk":
-            file.symlink_to("/proc/self/mem")  # Reading it from the start is an EIO.
+            file.symlink_to("/proc/self/mem")  # To read it from the start is an EIO.
 
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "device", "loop", "broken disk"])
@@ -52,7 +52,7 @@ def put_instead(file: pathlib.Path, what: str) -> None:
 def test_what_is_no_readable_file_never_blocks(
     kind: str, what: str, tmp_path: pathlib.Path
 ) -> None:
-    """A pipe that nobody writes to would hold a reader for ever, a device too."""
+    """A pipe without a writer would block a reader for ever, and so would a device."""
     store = ON_DISK[kind](tmp_path)
     saved = store.save("g/1", TREE)
     shutil.copytree(tmp_path / "g", tmp_path / "kept")
@@ -68,7 +68,7 @@ def test_what_is_no_readable_file_never_blocks(
 def test_an_error_of_the_system_is_chained(
     number: int, on_disk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No permission, too many files, a failing disk: it says so, and is tried again."""
+    """For a permission, too many files or a failing disk it advises to try again."""
     saved = on_disk.save("g/1", TREE)
     error = OSError(number, os.strerror(number))
 
@@ -98,12 +98,12 @@ def test_a_path_that_no_save_has_is_a_params_error(on_disk: Any, path: str) -> N
 
 
 def sealed(body: bytes) -> bytes:
-    """Any bytes as the content of a file whose checksum is right."""
+    """Any bytes as the content of a file with a valid checksum."""
     return b"POPP" + struct.pack(">I", zlib.crc32(body)) + body
 
 
 def told(**content: Any) -> bytes:
-    """A head or file that says what it should not."""
+    """A head or file with an invalid entry."""
     return sealed(serialization.msgpack_serialize(content))
 
 
@@ -149,7 +149,7 @@ NONSENSE: dict[str, bytes] = {
 
 
 def file_of(root: pathlib.Path, saved: str) -> pathlib.Path:
-    """The file of a save that says what it holds."""
+    """The file of a save that describes the save."""
     place = root / saved
     return place if place.is_file() else place / "head.msgpack"
 
@@ -158,7 +158,7 @@ def file_of(root: pathlib.Path, saved: str) -> pathlib.Path:
 def test_nonsense_with_a_right_checksum_is_a_params_error(
     kind: str, tmp_path: pathlib.Path
 ) -> None:
-    """Another program wrote it, or another version: no reader's own error comes out."""
+    """Another program or version wrote it: the error is not that of a reader."""
     store = ON_DISK[kind](tmp_path)
     saved = store.save("g/1", TREE)
     file = file_of(tmp_path, saved)
@@ -166,7 +166,7 @@ def test_nonsense_with_a_right_checksum_is_a_params_error(
         file.write_bytes(content)
         likes = [None, TREE]
         if "layout" in name or name in ("other leaves", "no key"):
-            likes = [None]  # Which is not needed where there is a tree to fit.
+            likes = [None]  # The entry is not needed if there is a tree to fit.
         for like in likes:
             with pytest.raises(ParamsError) as raised:
                 store.load(saved, like)
@@ -195,7 +195,7 @@ HEADS: list[dict[str, Any]] = [
 def test_a_head_that_tells_of_other_arrays_is_a_params_error(
     change: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
-    """What Orbax or TensorStore say to it is in the error."""
+    """The error of Orbax or TensorStore is in the message."""
     store = OrbaxParams(tmp_path)
     saved = store.save("g/1", TREE)
     file = file_of(tmp_path, saved)
@@ -210,7 +210,7 @@ def test_a_head_that_tells_of_other_arrays_is_a_params_error(
 def test_whatever_the_reader_raises_is_chained(
     raised: type[Exception], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Orbax and TensorStore have errors of any class; none says that it is damage."""
+    """Orbax and TensorStore raise errors of any class; none of them means damage."""
     store = OrbaxParams(tmp_path)
     saved = store.save("g/1", TREE)
 
@@ -241,7 +241,7 @@ def test_an_interruption_is_none_of_these(
 def test_the_content_of_another_save_is_refused(
     kind: str, tmp_path: pathlib.Path
 ) -> None:
-    """Two files were exchanged: each is whole, and neither is what the journal says."""
+    """Two files were exchanged: each is complete, but not the one in the journal."""
     store = ON_DISK[kind](tmp_path)
     first, second = store.save("g/1", TREE), store.save("h/1", TREE)
     one, other = (file_of(tmp_path, saved) for saved in (first, second))
@@ -254,7 +254,7 @@ def test_the_content_of_another_save_is_refused(
 
 @pytest.mark.parametrize("kind", ON_DISK)
 def test_saves_may_move_with_their_folder(kind: str, tmp_path: pathlib.Path) -> None:
-    """A generation's folder is copied, and opened as a store of its own."""
+    """A generation's folder is copied, and opened as another store."""
     saved = ON_DISK[kind](tmp_path / "store").save("g/1", TREE)
     shutil.copytree(tmp_path / "store" / "g", tmp_path / "best")
     name = pathlib.Path(saved).name
@@ -266,7 +266,7 @@ def test_saves_may_move_with_their_folder(kind: str, tmp_path: pathlib.Path) -> 
 def test_a_save_of_an_earlier_version_is_read(
     kind: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not say which save it is, and never will."""
+    """It has no path, so no path is checked."""
     packed: Callable[[dict[str, Any]], Any] = disk.packed
 
     def as_before(content: dict[str, Any]) -> Any:
@@ -282,7 +282,7 @@ def test_a_save_of_an_earlier_version_is_read(
 
 
 def test_an_earlier_file_is_read_byte_by_byte(tmp_path: pathlib.Path) -> None:
-    """As version 0.1.0 wrote it: four letters, a checksum, and Flax's msgpack."""
+    """It is as version 0.1.0 wrote it: four letters, a checksum, and Flax's msgpack."""
     (tmp_path / "g").mkdir()
     (tmp_path / "g" / "1-0123abcd.msgpack").write_bytes(
         told(layout='{"w":"numpy"}', leaves={"['w']": np.arange(2.0)})

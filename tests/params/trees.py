@@ -1,4 +1,4 @@
-"""Trees of many kinds, and what it means that one came back as it was."""
+"""Trees of many kinds, and what it means that a tree is restored unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def assert_alike(found: Any, expected: Any) -> None:
     for one, other in pairs:
         if isinstance(other, jax.Array):
             assert isinstance(one, jax.Array)
-            assert jax.typeof(one) == jax.typeof(other)  # With the weak type.
+            assert jax.typeof(one) == jax.typeof(other)  # The weak type counts, too.
             if jnp.issubdtype(other.dtype, jax.dtypes.prng_key):
                 one, other = jax.random.key_data(one), jax.random.key_data(other)
         else:
@@ -35,7 +35,7 @@ def assert_alike(found: Any, expected: Any) -> None:
 
 
 class Pair(NamedTuple):
-    """A node that is no plain container."""
+    """A node that is not a plain container."""
 
     left: Any
     right: Any
@@ -44,7 +44,7 @@ class Pair(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Registered:
-    """A dataclass that JAX knows."""
+    """A dataclass that is registered with JAX."""
 
     weights: Any
     name: str = dataclasses.field(metadata={"static": True}, default="static")
@@ -78,7 +78,7 @@ def filled(fill: float, shape: Any = (), dtype: Any = jnp.float32) -> jax.Array:
 
 
 def weights(fill: float) -> dict[str, Any]:
-    """Some arrays."""
+    """Several arrays."""
     return {"w": filled(fill, (3, 2)), "b": filled(fill, 2, jnp.bfloat16)}
 
 
@@ -112,7 +112,7 @@ def optax_states(fill: float) -> Any:
 
 
 def nnx_state(fill: float) -> Any:
-    """The state of an nnx module, split from its definition; with its own keys."""
+    """The state of an nnx module without its definition; with its own keys."""
 
     class Net(nnx.Module):
         def __init__(self, rngs: nnx.Rngs) -> None:

@@ -1,4 +1,4 @@
-"""Domains of given values: which are equal, how they move, what is refused."""
+"""Domains of given values: which are equal, how they move, which are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def generator() -> np.random.Generator:
 
 @KINDS
 def test_1_and_1_0_and_true_are_different(kind: Any) -> None:
-    """A program may do different things with them, and each comes back as it was."""
+    """A program may treat them differently, and each comes back unchanged."""
     domain = kind([1, 1.0, True, "1"])
     assert [domain._index(value) for value in (1, 1.0, True, "1")] == [0, 1, 2, 3]
     assert not kind([1]).contains(1.0)
@@ -34,7 +34,7 @@ def test_1_and_1_0_and_true_are_different(kind: Any) -> None:
 
 @KINDS
 def test_values_need_not_be_hashable(kind: Any) -> None:
-    """Lists and dicts are plain data like the others; what is none is not contained."""
+    """Lists and dicts are plain data like others; other objects are not contained."""
     domain = kind([[64, 64], [128], {"a": 1}, None])
     assert domain.contains([64, 64])
     assert domain.contains({"a": 1})
@@ -46,7 +46,7 @@ def test_values_need_not_be_hashable(kind: Any) -> None:
 
 @KINDS
 def test_what_is_handed_out_is_the_callers_own(kind: Any) -> None:
-    """Whoever changes a list that was drawn changes no domain."""
+    """A caller that changes a drawn list does not change the domain."""
     values = [[1], [2]]
     domain = kind(values)
     rng = generator()
@@ -61,7 +61,7 @@ def test_what_is_handed_out_is_the_callers_own(kind: Any) -> None:
 @settings(max_examples=50)
 @given(choices(), st.sampled_from([0.8, 1.0, 1.25]), st.floats(-1e308, 1e308))
 def test_moves_stay_among_the_values(domain: Any, factor: float, far: float) -> None:
-    """From each of the values, and from what is none of them."""
+    """This holds from each of the values, and from an unknown value."""
     rng = generator()
     for value in (*domain.values, object(), "none of them"):
         for moved in (
@@ -75,7 +75,7 @@ def test_moves_stay_among_the_values(domain: Any, factor: float, far: float) -> 
 @settings(max_examples=50)
 @given(choices())
 def test_a_factor_of_one_holds_a_value(domain: Any) -> None:
-    """The middle one of decrease, hold, increase."""
+    """It is the middle one of decrease, hold, increase."""
     rng = generator()
     for value in domain.values:
         for held in (domain.times(value, 1.0, rng), domain.shifted(value, 0.0, rng)):
@@ -84,7 +84,7 @@ def test_a_factor_of_one_holds_a_value(domain: Any) -> None:
 
 @KINDS
 def test_an_unknown_value_is_drawn_anew(kind: Any) -> None:
-    """From all values, and also by a factor that holds the others."""
+    """It is drawn from all values, also by a factor of one."""
     domain = kind([1, 2, 4, 8], start=[1])
     rng = generator()
     for factor in (0.8, 1.0, 1.25):
@@ -94,7 +94,7 @@ def test_an_unknown_value_is_drawn_anew(kind: Any) -> None:
 
 
 def test_an_ordinal_goes_to_its_neighbour_and_stops_at_the_ends() -> None:
-    """One place a move, in the direction of the factor, however large that is."""
+    """One position per move, in the direction of the factor, whatever its size."""
     domain = Ordinal([16, 2, 64])
     rng = generator()
     assert [domain.times(value, 1.25, rng) for value in domain.values] == [2, 64, 64]
@@ -102,7 +102,7 @@ def test_an_ordinal_goes_to_its_neighbour_and_stops_at_the_ends() -> None:
 
 
 def test_an_ordinal_is_shifted_by_at_least_a_place() -> None:
-    """A fraction of the range of places, rounded, but never to none."""
+    """It moves by a fraction of the positions, rounded, but never by none."""
     domain = Ordinal(list(range(11)))
     rng = generator()
     for fraction, places in ((1e-9, 1), (0.2, 2), (0.26, 3), (5.0, 10)):
@@ -112,7 +112,7 @@ def test_an_ordinal_is_shifted_by_at_least_a_place() -> None:
 
 
 def test_a_single_value_is_a_domain_of_its_own() -> None:
-    """There is nowhere to go, and that is no error."""
+    """It cannot move, and that is not an error."""
     for domain in (Ordinal(["only"]), Categorical(["only"])):
         rng = generator()
         assert domain.sample(rng) == "only"
@@ -131,7 +131,7 @@ def test_a_categorical_is_drawn_from_all_its_values() -> None:
 
 @KINDS
 def test_the_first_sample_may_be_of_some_values_only(kind: Any) -> None:
-    """`start=` narrows the first draws and the grid; later ones are of all values."""
+    """`start=` limits the first draws and the grid; later draws are from all values."""
     domain = kind(["a", "b", "c", "d"], start=["b", "c"])
     rng = generator()
     assert {domain.sample(rng) for _ in range(100)} == {"b", "c"}
@@ -146,7 +146,7 @@ def test_the_first_sample_may_be_of_some_values_only(kind: Any) -> None:
 )
 @KINDS
 def test_points_are_evenly_spread(kind: Any, count: int, points: list[int]) -> None:
-    """The ends first; one is the middle; no more than there are."""
+    """Both ends come first; one point is the middle; there are no more than values."""
     assert kind([1, 2, 3, 4, 5]).points(count) == points
 
 
@@ -175,6 +175,6 @@ def test_values_that_are_none_are_refused(kind: Any, arguments: Any, said: str) 
 
 @KINDS
 def test_values_that_cannot_be_stored_are_refused(kind: Any) -> None:
-    """A function does not go into a journal; its name does."""
+    """A function cannot be in a journal; its name can."""
     with pytest.raises(TypeError, match=rf"{kind.__name__}'s values\[1\] cannot be"):
         kind(["relu", max])

@@ -1,4 +1,4 @@
-"""Perturb and Gaussian: whatever they do, they stay inside and nothing drifts."""
+"""Perturb and Gaussian: moves stay inside the space, and nothing drifts."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-# Any space, any moves.
+# Any space and any moves.
 
 
 @settings(max_examples=80)
 @given(st.data())
 def test_any_sequence_of_moves_stays_inside_and_keeps_types(data: Any) -> None:
-    """Whatever the space and however it is explored, what comes out is of the space."""
+    """For each space and each way to explore, the results are in the space."""
     space = data.draw(spaces())
     rng = generator(data.draw(st.integers(0, 99)))
     present = sample(space, rng, first=data.draw(st.booleans()))
@@ -67,7 +67,7 @@ def test_any_sequence_of_moves_stays_inside_and_keeps_types(data: Any) -> None:
 @settings(max_examples=25)
 @given(st.data())
 def test_equal_seeds_give_equal_moves_and_the_input_stays(data: Any) -> None:
-    """A decision can be made again: nothing depends on what was called before."""
+    """A decision can be repeated: it does not depend on earlier calls."""
     space = data.draw(spaces())
     explore = data.draw(explorers(space))
     given_ = sample(space, generator(1))
@@ -81,7 +81,7 @@ def test_equal_seeds_give_equal_moves_and_the_input_stays(data: Any) -> None:
 @settings(max_examples=30)
 @given(st.data())
 def test_what_a_worker_is_handed_after_reopening_is_what_was_decided(data: Any) -> None:
-    """Neither a value nor its type changes on the way through a journal on disk."""
+    """A journal on disk changes neither a value nor its type."""
     space = data.draw(spaces())
     explore = data.draw(explorers(space))
     decided: list[Any] = []
@@ -108,14 +108,14 @@ def test_what_a_worker_is_handed_after_reopening_is_what_was_decided(data: Any) 
             controller.close()
 
 
-# What is moved, and what is not.
+# Which values move, and which do not.
 
 
 @pytest.mark.parametrize(
     "explore", [Perturb(SPACE, resample_probability=0.5), Gaussian(SPACE, 0.3)]
 )
 def test_constants_and_unnamed_entries_stay(explore: Explorer) -> None:
-    """Only what the space names as a domain is touched, at any depth."""
+    """Only the domains in the space move, at any depth."""
     given_ = {
         "note": ["mine"],
         "rate": 0.01,
@@ -137,7 +137,7 @@ def test_constants_and_unnamed_entries_stay(explore: Explorer) -> None:
 
 
 def test_increase_decrease_or_hold() -> None:
-    """With a factor of 1.0 a third of the values stay, bit for bit."""
+    """With a factor of 1.0 a third of the values stay equal, bit for bit."""
     explore = Perturb({"rate": RATE}, (0.8, 1.0, 1.25), resample_probability=0)
     rng = generator()
     found = [explore({"rate": 0.0123}, rng)["rate"] for _ in range(3000)]
@@ -152,7 +152,7 @@ def test_increase_decrease_or_hold() -> None:
 
 
 def test_each_hyperparameter_is_moved_on_its_own() -> None:
-    """One may go up while the other goes down, and one be drawn anew alone."""
+    """One may increase while the other decreases, and one alone may be drawn again."""
     space = {"a": RATE, "b": RATE}
     rng = generator()
     explore = Perturb(space, resample_probability=0.25)
@@ -174,7 +174,7 @@ def test_each_hyperparameter_is_moved_on_its_own() -> None:
 
 
 def test_a_resampled_value_comes_from_the_whole_range() -> None:
-    """The range for exploration may be wider than the one of the first sample."""
+    """The range for exploration may be wider than that of the first sample."""
     space = {"rate": LogUniform(1e-5, 1e-1, start=(1e-3, 1e-2))}
     rng = generator()
     explore = Perturb(space, resample_probability=1)
@@ -198,7 +198,7 @@ def test_gaussian_noise_is_normal_on_the_own_scale() -> None:
 
 
 def test_ordinals_go_to_a_neighbour_and_categoricals_anywhere() -> None:
-    """What has an order moves in it; what has none is drawn anew."""
+    """A value with an order moves to a neighbour; one without is drawn again."""
     space = {"depth": Ordinal([1, 2, 4, 8, 16]), "kind": Categorical("a b c d".split())}
     rng = generator()
     explore = Perturb(space, resample_probability=0)
@@ -208,7 +208,7 @@ def test_ordinals_go_to_a_neighbour_and_categoricals_anywhere() -> None:
 
 
 def test_a_configuration_from_outside_comes_in() -> None:
-    """A known configuration need not be of the space: it is clipped, then moved."""
+    """A known configuration may be outside of the space: it is clipped, then moved."""
     rng = generator()
     explore = Perturb(SPACE, resample_probability=0)
     given_ = {
@@ -236,7 +236,7 @@ DOMAINS: list[Any] = [
 
 
 def place(domain: Any, value: Any) -> float:
-    """Where a value lies on its domain's scale: 0 is its low end, 1 the high one."""
+    """Where a value is on its domain's scale: 0 is the low end, 1 the high one."""
     if isinstance(domain, Ordinal):
         return domain.values.index(value) / (len(domain.values) - 1)
     low, high = domain._scaled(domain.low), domain._scaled(domain.high)
@@ -246,7 +246,7 @@ def place(domain: Any, value: Any) -> float:
 def drifts(
     domain: Any, explore: Explorer, walkers: int = 100, moves: int = 300
 ) -> bool:
-    """Whether many walks leave the middle, or crowd at one end."""
+    """Whether many walks leave the middle, or collect at one end."""
     rng = generator()
     values = [domain.sample(rng) for _ in range(walkers)]
     places: list[float] = []
@@ -263,7 +263,7 @@ def drifts(
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=repr)
 def test_nothing_drifts_by_factors(domain: Any) -> None:
-    """A factor leads as far up as the other one down, and both bounds are alike."""
+    """A factor moves as far up as the other one down, and both bounds are alike."""
     assert not drifts(domain, Perturb(domain, resample_probability=0))
 
 
@@ -275,7 +275,7 @@ def test_nothing_drifts_by_noise(domain: Any) -> None:
 
 @pytest.mark.parametrize("domain", [RATE, Uniform(0, 1), Integer(1, 100)], ids=repr)
 def test_the_factors_of_1_2_and_0_8_would_drift(domain: Any) -> None:
-    """The tests above can fail: multiplication with truncation sinks to the bottom."""
+    """The tests above can fail: multiplication with truncation drifts downward."""
 
     def seed(value: Any, rng: np.random.Generator) -> Any:
         moved = value * float(rng.choice([0.8, 1.2]))
@@ -285,7 +285,7 @@ def test_the_factors_of_1_2_and_0_8_would_drift(domain: Any) -> None:
     assert drifts(domain, seed)
 
 
-# What is refused.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_perturb_refuses_at_the_door(arguments: dict[str, Any], said: str) -> No
 
 @pytest.mark.parametrize("sigma", [0, -1, math.nan, math.inf, True, "0.1", None])
 def test_gaussian_refuses_a_sigma_that_is_none(sigma: Any) -> None:
-    """A spread is a positive number."""
+    """A spread must be a positive number."""
     with pytest.raises(ValueError, match="sigma must be a positive number, got"):
         Gaussian({"rate": RATE}, sigma)
 
@@ -354,13 +354,13 @@ def test_a_constant_that_cannot_be_stored_is_refused() -> None:
 def test_meta_params_of_another_structure_are_refused(
     meta_params: Any, said: str
 ) -> None:
-    """The message names the place and what lacks there."""
+    """The message names the path and what is missing there."""
     with pytest.raises(ValueError, match=said):
         Perturb(SPACE)(meta_params, generator())
 
 
 def test_sequences_of_another_length_are_refused() -> None:
-    """A list stands for a list of as many entries."""
+    """A list of the space needs a list with as many entries."""
     explore = Perturb({"sizes": [RATE, RATE]})
     for wrong in ([0.1], (0.1, 0.1), 0.1):
         with pytest.raises(ValueError, match="sizes must be a list of 2"):
@@ -370,7 +370,7 @@ def test_sequences_of_another_length_are_refused() -> None:
 @pytest.mark.parametrize("value", ["0.1", None, True, math.nan, [0.1]])
 @pytest.mark.parametrize("explore", [Perturb, Gaussian])
 def test_what_is_no_number_is_not_moved(explore: Any, value: Any) -> None:
-    """The message names the place, the domain and the value."""
+    """The message names the path, the domain and the value."""
     move = explore({"a": {"rate": RATE}}, resample_probability=0)
     with pytest.raises(
         ValueError, match=r"a/rate must be a number .*LogUniform\("

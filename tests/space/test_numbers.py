@@ -50,7 +50,7 @@ def up(factor: float) -> int:
 @settings(max_examples=60)
 @given(st.data())
 def test_a_factor_goes_its_way_and_never_sticks(data: Any) -> None:
-    """Above 1 a value rises, below 1 it falls, until it is at the bound."""
+    """Above 1 a value increases, below 1 it decreases, until it is at the bound."""
     domain = data.draw(NUMBERS)
     value = drawn(data, domain)
     for factor in data.draw(st.lists(FACTORS, min_size=1, max_size=5)):
@@ -65,7 +65,7 @@ def test_a_factor_goes_its_way_and_never_sticks(data: Any) -> None:
 @settings(max_examples=60)
 @given(st.data())
 def test_noise_goes_its_way_and_never_sticks(data: Any) -> None:
-    """The same for a shift by a fraction of the range, however small or large."""
+    """A shift by a fraction of the range does so too, however small or large."""
     domain = data.draw(NUMBERS)
     value = drawn(data, domain)
     fraction = data.draw(st.sampled_from([LEAST, 1e-17, 0.1, 5.0, GREATEST, math.inf]))
@@ -80,7 +80,7 @@ def test_noise_goes_its_way_and_never_sticks(data: Any) -> None:
 @settings(max_examples=60)
 @given(st.data())
 def test_a_factor_of_one_holds_exactly(data: Any) -> None:
-    """Bit for bit, and with its type; so does a shift by nothing."""
+    """The value is equal bit for bit, with its type; so it is after a shift by zero."""
     domain = data.draw(NUMBERS)
     values = [drawn(data, domain), domain.low, domain.high]
     for value in values:
@@ -92,7 +92,7 @@ def test_a_factor_of_one_holds_exactly(data: Any) -> None:
 @settings(max_examples=60)
 @given(st.data())
 def test_from_the_bounds_it_goes_inward(data: Any) -> None:
-    """No bound keeps a value; outward it stays exactly there."""
+    """No bound holds a value; a move outward stays exactly there."""
     domain = data.draw(NUMBERS)
     low, high = domain.low, domain.high
     assert times(domain, low, 1.25) > low
@@ -104,7 +104,7 @@ def test_from_the_bounds_it_goes_inward(data: Any) -> None:
 @settings(max_examples=60)
 @given(st.data())
 def test_a_value_from_outside_is_clipped_and_then_moved(data: Any) -> None:
-    """A known configuration that lies elsewhere comes in at the nearest bound."""
+    """A known configuration outside of the range enters at the nearest bound."""
     domain = data.draw(NUMBERS)
     for outside, bound in (
         (math.inf, domain.high),
@@ -125,7 +125,7 @@ def test_a_value_from_outside_is_clipped_and_then_moved(data: Any) -> None:
     ids=repr,
 )
 def test_zero_is_left(domain: Any) -> None:
-    """Zero times anything is zero; here it is a value like the others."""
+    """Zero times anything is zero; here it is a value like any other."""
     value: Any = 0.0 if isinstance(domain, Uniform) else 0
     assert times(domain, value, 1.25) > 0
     for _ in range(30):
@@ -135,7 +135,7 @@ def test_zero_is_left(domain: Any) -> None:
 
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_an_int_moves_by_at_least_one(logarithmic: bool) -> None:
-    """Rounding back would hold small numbers for ever."""
+    """Otherwise rounding would hold small numbers for ever."""
     domain = Integer(1, 9, logarithmic=logarithmic)
     for value in range(1, 10):
         assert times(domain, value, 1.01) == min(value + 1, 9)
@@ -145,7 +145,7 @@ def test_an_int_moves_by_at_least_one(logarithmic: bool) -> None:
 
 
 def test_large_ints_are_exact() -> None:
-    """Beyond 2**52 a half has no float: rounding must not change the number."""
+    """Above 2**52 floats have no halves: rounding must not change the number."""
     domain = Integer(-MOST_EXACT, MOST_EXACT)
     for value in (2**52 + 1, MOST_EXACT - 1, -(2**52) - 1, 1 - MOST_EXACT):
         assert times(domain, value, 1.0) == value
@@ -166,7 +166,7 @@ def test_large_ints_are_exact() -> None:
     ids=repr,
 )
 def test_a_move_is_made_on_the_own_scale(domain: Any, value: Any, moved: Any) -> None:
-    """Times, times of the distance from one, or a share of the range."""
+    """A factor, a factor of the distance from one, or a share of the range."""
     assert times(domain, value, 1.25) == pytest.approx(moved, rel=1e-12)
     assert times(domain, times(domain, value, 1.25), 0.8) == pytest.approx(value)
 
@@ -175,14 +175,14 @@ def test_a_move_is_made_on_the_own_scale(domain: Any, value: Any, moved: Any) ->
     "domain", [Uniform(-2, 5), LogUniform(1e-6, 1), OneMinusLogUniform(-3, 0.999)]
 )
 def test_down_undoes_up(domain: Any) -> None:
-    """Away from the bounds the two default factors lead back to the beginning."""
+    """Away from the bounds the two default factors cancel each other."""
     value = domain.points(5)[2]
     for factors in ((0.8, 1.25), (1.25, 0.8)):
         there = times(domain, value, factors[0])
         assert times(domain, there, factors[1]) == pytest.approx(value, rel=1e-12)
 
 
-# What is drawn.
+# Draws.
 
 
 def shares(domain: Any, edges: list[float], count: int = 5000) -> npt.NDArray[Any]:
@@ -195,7 +195,7 @@ def shares(domain: Any, edges: list[float], count: int = 5000) -> npt.NDArray[An
 
 
 def assert_as_expected(found: npt.NDArray[Any], expected: Any) -> None:
-    """A loose chi-square test: one seed in some thousands would fail it."""
+    """A loose chi-square test: one seed in several thousand would fail it."""
     wanted = np.asarray(expected) / np.sum(expected) * found.sum()
     freedom = len(found) - 1
     assert np.sum((found - wanted) ** 2 / wanted) < freedom + 5 * math.sqrt(2 * freedom)
@@ -229,7 +229,7 @@ def test_ints_are_drawn_evenly() -> None:
 
 
 def test_logarithmic_ints_are_drawn_by_their_share_of_the_scale() -> None:
-    """1 is as likely as all of those together that are as wide on the scale."""
+    """1 is as likely as all numbers together that have the same width on the scale."""
     edges = [value - 0.5 for value in range(1, 18)]
     expected = np.diff(np.log(edges))
     assert_as_expected(shares(Integer(1, 16, logarithmic=True), edges), expected)
@@ -265,7 +265,7 @@ def test_a_later_draw_is_of_the_whole_range() -> None:
 @settings(max_examples=60)
 @given(NUMBERS, st.integers(1, 9))
 def test_points_ascend_and_hold_both_ends(domain: Any, count: int) -> None:
-    """All differ, none lies outside, and there are no more than asked for."""
+    """All differ, none is outside, and there are no more than requested."""
     low, high = domain.start or (domain.low, domain.high)
     points = domain.points(count)
     assert points == sorted(set(points))
@@ -298,17 +298,17 @@ def test_points_ascend_and_hold_both_ends(domain: Any, count: int) -> None:
     ids=repr,
 )
 def test_points_are_evenly_spaced(domain: Any, count: int, points: list[Any]) -> None:
-    """On the domain's own scale; a single one is the middle."""
+    """They are even on the domain's scale; a single one is the middle."""
     found = domain.points(count)
     assert found == pytest.approx(points, rel=1e-12)
     assert [type(value) for value in found] == [type(value) for value in points]
 
 
-# What is one, and what is refused.
+# Membership, and errors.
 
 
 def test_a_domain_contains_its_own_type() -> None:
-    """An int is a fine float; a float is no int, and a bool is no number."""
+    """An int is a valid float; a float is not an int, and a bool is not a number."""
     assert Uniform(0, 1).contains(1)
     assert LogUniform(1, 2).contains(1.5)
     assert Integer(0, 1).contains(1)
@@ -326,7 +326,7 @@ def test_bounds_are_kept_as_the_type_of_the_domain() -> None:
 
 
 def test_which_axes_are_logarithmic() -> None:
-    """What pictures ask."""
+    """Plots use this."""
     assert LogUniform(1, 2).log
     assert Integer(1, 2, logarithmic=True).log
     assert not Uniform(1, 2).log

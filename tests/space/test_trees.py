@@ -1,4 +1,4 @@
-"""Whole spaces: drawn from, spread evenly over, checked, and kept as data."""
+"""Whole spaces: samples, grids, membership, and storage as data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def generator(seed: int = 0) -> np.random.Generator:
 @settings(max_examples=40)
 @given(spaces(), st.booleans())
 def test_a_sample_is_of_its_space(space: Any, first: bool) -> None:
-    """With the space's structure, Python's own types, and after the journal too."""
+    """It has the space's structure and Python's own types, also after the journal."""
     found = sample(space, generator(), first=first)
     assert misfit(space, found) is None
     assert types_are_kept(space, found)
@@ -58,13 +58,13 @@ def test_a_sample_is_of_its_space(space: Any, first: bool) -> None:
 
 
 def test_equal_seeds_give_equal_samples() -> None:
-    """And others give others."""
+    """Other seeds give other samples."""
     assert sample(SPACE, generator(1)) == sample(SPACE, generator(1))
     assert sample(SPACE, generator(1)) != sample(SPACE, generator(2))
 
 
 def test_a_sample_copies_the_constants() -> None:
-    """Who changes what was drawn changes no space."""
+    """A caller that changes a sample does not change the space."""
     space = {"rate": Uniform(0, 1), "sizes": [[1, 2]]}
     sample(space, generator())["sizes"][0].append(3)
     grid(space, 1)[0]["sizes"][0].append(3)
@@ -86,7 +86,7 @@ def test_the_first_sample_is_narrow_in_every_place() -> None:
 @settings(max_examples=40)
 @given(spaces(), st.integers(1, 12))
 def test_a_grid_has_k_members_of_the_space(space: Any, k: int) -> None:
-    """All differ if there are that many, else each comes about equally often."""
+    """All differ if possible, otherwise each combination comes about equally often."""
     found = grid(space, k)
     assert len(found) == k
     assert all(misfit(space, meta_params) is None for meta_params in found)
@@ -96,7 +96,7 @@ def test_a_grid_has_k_members_of_the_space(space: Any, k: int) -> None:
 
 
 def test_a_grid_of_one_domain_is_evenly_spaced() -> None:
-    """On its own scale, both ends included."""
+    """On its scale, with both ends included."""
     rates = [meta["rate"] for meta in grid({"rate": LogUniform(1e-4, 1)}, 5)]
     assert rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1], rel=1e-12)
     assert grid(Integer(0, 8), 3) == [0, 4, 8]
@@ -104,7 +104,7 @@ def test_a_grid_of_one_domain_is_evenly_spaced() -> None:
 
 
 def test_a_grid_of_one_member_is_the_middle() -> None:
-    """Of every domain; of the first sample's range where there is one."""
+    """The middle of every domain, or of the first sample's range if there is one."""
     assert grid({"a": Uniform(0, 2), "b": [Integer(1, 9)], "c": "x"}, 1) == [
         {"a": 1.0, "b": [5], "c": "x"}
     ]
@@ -152,7 +152,7 @@ def test_as_few_points_as_will_do() -> None:
 def test_the_ints_of_a_grid_differ_as_long_as_there_are_some(
     logarithmic: bool, k: int
 ) -> None:
-    """Rounding must not bring two members together."""
+    """Rounding must not make two members equal."""
     domain = Integer(1, 10, logarithmic=logarithmic)
     found = grid(domain, k)
     assert len(set(found)) == k
@@ -162,7 +162,7 @@ def test_the_ints_of_a_grid_differ_as_long_as_there_are_some(
 
 @pytest.mark.parametrize("k", [4, 10, 99, 100])
 def test_more_members_than_combinations_repeat_evenly(k: int) -> None:
-    """No combination comes twice more than another."""
+    """No combination comes two times more often than another."""
     counts = collections.Counter(grid(Categorical([1, 2, 3, 4]), k))
     assert len(counts) == 4
     assert max(counts.values()) - min(counts.values()) <= 1
@@ -170,7 +170,7 @@ def test_more_members_than_combinations_repeat_evenly(k: int) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many points each uniform domain was asked for, call by call."""
+    """How many points each uniform domain was asked for, by call."""
     found: list[int] = []
     points = Uniform.points
 
@@ -183,7 +183,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_few_members_of_many_domains_are_few(asked: list[int]) -> None:
-    """The combinations are counted, not made: there may be more than atoms."""
+    """The combinations are counted, not made: there may be too many to make."""
     found = grid({f"h{i}": Uniform(0, 1) for i in range(10)}, 5)
     assert len({codec.digest(meta_params) for meta_params in found}) == 5
     assert sum(asked) <= 10 * 8
@@ -196,7 +196,7 @@ def test_few_members_of_many_domains_are_few(asked: list[int]) -> None:
 def test_the_number_of_points_is_searched_for_and_not_counted_up(
     asked: list[int],
 ) -> None:
-    """A grid of thousands of members is made in no time."""
+    """A grid of thousands of members is made at once."""
     found = grid({"a": Uniform(0, 1), "b": True}, 2000)
     assert len({meta["a"] for meta in found}) == 2000
     assert len(asked) < 30
@@ -239,7 +239,7 @@ def test_a_grid_needs_a_size(arguments: dict[str, Any], said: str) -> None:
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, Any], said: str) -> None:
-    """The place, what is there, and what should be."""
+    """The message names the path, the value, and what it should be."""
     good = {"rate": 1e-3, "net": {"depth": 2, "width": 64}, "betas": (0.9, 0.999)}
     assert misfit(SPACE, good) is None
     with pytest.raises(ValueError, match=said):
@@ -248,7 +248,7 @@ def test_what_does_not_fit_is_named(change: dict[str, Any], said: str) -> None:
 
 
 def test_further_entries_are_allowed() -> None:
-    """A space may name only what is to be explored."""
+    """A space may name only the hyperparameters to explore."""
     assert contains({"rate": Uniform(0, 1)}, {"rate": 0.5, "note": "mine"})
     assert contains({"a": {}, "b": Uniform(0, 1)}, {"a": {"c": 1}, "b": 0.5})
     assert not contains({"a": {}, "b": Uniform(0, 1)}, {"a": 1, "b": 0.5})
@@ -263,7 +263,7 @@ def test_a_domain_alone_is_a_space() -> None:
 
 
 def test_domains_are_named_by_their_places() -> None:
-    """What a table's columns and a plot's axes are called."""
+    """A table's columns and a plot's axes have these names."""
     assert list(domains(SPACE)) == ["rate", "net/depth", "betas/0"]
     assert domains({1: Uniform(0, 1), "a": {2: Integer(0, 1)}}) == {
         "1": Uniform(0, 1),
@@ -272,13 +272,13 @@ def test_domains_are_named_by_their_places() -> None:
 
 
 def test_two_places_of_one_name_are_both_explored() -> None:
-    """A slash in a key makes names meet, not domains."""
+    """A slash in a key can make names equal, but not domains."""
     space = {"a/b": Integer(0, 1), "a": {"b": Integer(5, 6)}}
     assert len({codec.digest(meta_params) for meta_params in grid(space, 4)}) == 4
     assert contains(space, sample(space, generator()))
 
 
-# As data.
+# Storage as data.
 
 
 @settings(max_examples=40)
@@ -313,7 +313,7 @@ def test_a_space_round_trips_through_the_journal(space: Any) -> None:
     ],
 )
 def test_data_that_is_no_space_is_refused(data: Any) -> None:
-    """Whatever a journal may hold, it is one kind of error."""
+    """Whatever a journal holds, there is one kind of error."""
     with pytest.raises(
         ValueError, match=r"Unknown domain 'Beta'|Not the data|low < high"
     ):
@@ -321,13 +321,13 @@ def test_data_that_is_no_space_is_refused(data: Any) -> None:
 
 
 def test_a_domain_with_other_arguments_is_refused() -> None:
-    """A later version may know more of them."""
+    """A later version may have more arguments."""
     with pytest.raises(TypeError, match="shape"):
         from_data(("domain", "Uniform", {"low": 0, "high": 1, "shape": 3}))
 
 
 def test_a_domain_of_ones_own_cannot_be_recorded() -> None:
-    """Nobody who opens the run again would know it."""
+    """A reader of the run would not know it."""
 
     class Mine(Categorical):
         pass

@@ -1,1 +1,1 @@
-"""Tests of the kit for those who write mutators."""
+"""Tests of the test kit for authors of mutators."""

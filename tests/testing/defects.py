@@ -1,4 +1,4 @@
-"""Mutators that are wrong in one way each, and the right one that they come from."""
+"""Mutators with one defect each, and the right one from which they derive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Update = tuple["Round", Mapping[int, Branch]]
 
 @dataclasses.dataclass
 class Round:
-    """The state; not frozen, so that it can be spoiled.
+    """The state; not frozen, so that a defect can change it.
 
     Attributes:
         starts: The step at which each slot's interval began.
@@ -40,7 +40,7 @@ class Right(Mutator[Round]):
     """
 
     def init(self, view: PopulationView) -> Round:
-        """Every interval begins where its slot stands."""
+        """Each slot's interval begins at its step."""
         return Round([view.newest(w).step for w in range(len(view.steps))])
 
     def update(self, state: Round, report: Report, view: PopulationView) -> Update:
@@ -64,7 +64,7 @@ class Right(Mutator[Round]):
         return int(np.argmin(view.scores))
 
     def donor(self, best: int, view: PopulationView) -> Checkpoint:
-        """Where to go on from."""
+        """The checkpoint from which to continue."""
         return view.graph.resume_point(view.newest(best))
 
     def explored(self, meta_params: Any, view: PopulationView) -> Any:
@@ -82,7 +82,7 @@ class StateInPlace(Right):
     """Changes its state in place."""
 
     def following(self, state: Round, worker_id: int, step: int) -> Round:
-        """The same object, with another content."""
+        """The same object, with other content."""
         state.starts[worker_id] = step
         return state
 
@@ -91,7 +91,7 @@ class MetaParamsInPlace(Right):
     """Changes the donor's meta_params in place."""
 
     def explored(self, meta_params: Any, view: PopulationView) -> Any:
-        """The donor's own dict."""
+        """The donor's own dict, changed."""
         meta_params["moved"] = float(view.rng.normal())
         return meta_params
 
@@ -100,7 +100,7 @@ class NumPyNumbers(Right):
     """Takes random numbers from NumPy's global generator."""
 
     def explored(self, meta_params: Any, view: PopulationView) -> Any:
-        """Not what the seed says."""
+        """Random numbers that do not depend on the seed."""
         return {"moved": float(np.random.normal())}
 
 
@@ -108,15 +108,15 @@ class PythonNumbers(Right):
     """Takes random numbers from Python's global generator."""
 
     def best(self, view: PopulationView) -> int:
-        """Anybody."""
+        """A random worker."""
         return random.randrange(len(view.scores))
 
 
 class OperatingSystemNumbers(Right):
-    """Makes a generator that nobody has seeded."""
+    """Makes a generator without a seed."""
 
     def best(self, view: PopulationView) -> int:
-        """Anybody."""
+        """A random worker."""
         return int(np.random.default_rng().integers(len(view.scores)))
 
 
@@ -124,7 +124,7 @@ class OwnClock(Right):
     """Decides by the time of day."""
 
     def update(self, state: Round, report: Report, view: PopulationView) -> Update:
-        """Only a minute after the last decision."""
+        """Branch only a minute after the last decision."""
         now = int(time.time())
         if state.notes and now < state.notes[0] + 60:
             return state, {}
@@ -133,13 +133,13 @@ class OwnClock(Right):
 
 
 class OwnMonotonicClock(Right):
-    """Decides by a clock that it knows under a name of its own."""
+    """Decides by a clock that it has imported under another name."""
 
     def __init__(self) -> None:
         self._began = monotonic()
 
     def update(self, state: Round, report: Report, view: PopulationView) -> Update:
-        """Only after a minute."""
+        """Branch only after a minute."""
         if monotonic() < self._began + 60:
             return state, {}
         return super().update(state, report, view)
@@ -149,12 +149,12 @@ class OwnCalendar(Right):
     """Writes the date into the hyperparameters."""
 
     def explored(self, meta_params: Any, view: PopulationView) -> Any:
-        """Of today."""
+        """With today's date."""
         return {"made": str(datetime.datetime.now())}
 
 
 class Counts(Right):
-    """Remembers in itself how often it was asked."""
+    """Counts in the object how often it was called."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -166,13 +166,13 @@ class Counts(Right):
 
 
 class Remembers(Right):
-    """Remembers in itself what a restart forgets; asked twice, it says the same."""
+    """Remembers in the object what a restart loses; two equal calls return the same."""
 
     def __init__(self) -> None:
         self._known: dict[int, float] = {}
 
     def update(self, state: Round, report: Report, view: PopulationView) -> Update:
-        """The best value of each worker is not in the state."""
+        """Keep the best value of each worker outside of the state."""
         worker_id, score = report.worker_id, view.score(report.checkpoint)
         self._known[worker_id] = min(score, self._known.get(worker_id, math.inf))
         return super().update(state, report, view)
@@ -186,7 +186,7 @@ class NanIsBest(Right):
     """Takes NaN for the best value."""
 
     def decide(self, state: Round, worker_id: int, view: PopulationView) -> Update:
-        """Copies whoever has diverged."""
+        """Copy a worker that has diverged."""
         for other in view.live:
             newest = view.newest(other)
             if newest.diverged and other != worker_id:
@@ -196,7 +196,7 @@ class NanIsBest(Right):
 
 
 class DeadDonor(Right):
-    """Copies from the beginning of a generation that is long gone."""
+    """Copies from the beginning of a generation that is superseded."""
 
     def donor(self, best: int, view: PopulationView) -> Checkpoint:
         """The best worker's oldest checkpoint with params."""
@@ -210,7 +210,7 @@ class History(Right):
     """Keeps the step of every decision."""
 
     def following(self, state: Round, worker_id: int, step: int) -> Round:
-        """One note more."""
+        """With one more note."""
         following = super().following(state, worker_id, step)
         return Round(following.starts, [*state.notes, step])
 
@@ -219,33 +219,33 @@ class EqualCopy(Right):
     """Returns a new state at every report."""
 
     def update(self, state: Round, report: Report, view: PopulationView) -> Update:
-        """An equal one."""
+        """Return an equal one."""
         following, branches = super().update(state, report, view)
         return Round(list(following.starts), following.notes), branches
 
 
 class RawValues(Right):
-    """Takes the smallest value for the best, whatever the mode."""
+    """Takes the smallest value as the best, for every mode."""
 
     def best(self, view: PopulationView) -> int:
-        """By value, not by score."""
+        """Compare values, not scores."""
         values = [view.newest(w).value for w in range(len(view.steps))]
         known = [math.inf if v is None or not math.isfinite(v) else v for v in values]
         return int(np.argmin(known))
 
 
 class Fails(Right):
-    """Does not expect a report without a value."""
+    """Requires that each report has a value."""
 
     def update(self, state: Round, report: Report, view: PopulationView) -> Update:
-        """Fails by an arithmetic with None."""
+        """Raise by arithmetic with None."""
         if abs(report.checkpoint.value) > 1e9:  # type: ignore[arg-type]
             return state, {}
         return super().update(state, report, view)
 
 
 class Unstorable(Right):
-    """Keeps a set, which is no plain data."""
+    """Keeps a set, which is not plain data."""
 
     def following(self, state: Round, worker_id: int, step: int) -> Round:
         """A set of workers."""
@@ -262,28 +262,28 @@ class AnotherType(Right):
 
 
 class Untyped(Right):
-    """Keeps a record in a field whose annotation does not say which."""
+    """Keeps a record in a field whose annotation does not name its type."""
 
     def following(self, state: Round, worker_id: int, step: int) -> Round:
-        """It can be written, not read."""
+        """It can be written, but not read."""
         following = super().following(state, worker_id, step)
         return Round(following.starts, Round([step]))  # type: ignore[arg-type]
 
 
 class OtherBeginnings(Right):
-    """Begins otherwise each time."""
+    """Begins differently each time."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def init(self, view: PopulationView) -> Round:
-        """With the number of the call."""
+        """Return the number of the call."""
         self._count += 1
         return Round(super().init(view).starts, [self._count])
 
 
 class WaitsElsewhere(Right):
-    """Says another step at each question."""
+    """Returns another step at each call."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -295,27 +295,27 @@ class WaitsElsewhere(Right):
 
 
 class WaitsAndWrites(Right):
-    """Notes in its state that somebody has asked."""
+    """Records in its state that `wait_at` was called."""
 
     def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> None:
-        """Nobody waits."""
+        """Return None."""
         state.notes[:] = [len(state.notes) + 1, worker_id]
 
 
 class SlowRounds(Right):
-    """Looks at all pairs of workers at every decision."""
+    """Compares all pairs of workers at every decision."""
 
     def best(self, view: PopulationView) -> int:
-        """The one that the fewest are better than."""
+        """The worker with the fewest better ones."""
         better = [sum(a < b for a in view.scores) for b in view.scores]
         return better.index(min(better))
 
 
 class Scans(Right):
-    """Looks at every worker at every report."""
+    """Reads every worker at every report."""
 
     def update(self, state: Round, report: Report, view: PopulationView) -> Update:
-        """In a loop of Python's."""
+        """Use a Python loop."""
         if max(view.newest(w).step for w in view.live) < 0:
             return state, {}
         return super().update(state, report, view)
@@ -328,7 +328,7 @@ class Barrier(Right):
         self._latecomer = Latecomer()
 
     def update(self, state: Round, report: Report, view: PopulationView) -> Update:
-        """Once the last of them has arrived."""
+        """Decide when the last of them has arrived."""
         waiting_for = self.expected(view)
         if self._latecomer.is_late(
             state, waiting_for, lambda w: not self.missing(state, w, view)
@@ -358,7 +358,7 @@ class Barrier(Right):
         return state.starts[worker_id] + INTERVAL
 
     def expected(self, view: PopulationView) -> list[int]:
-        """Whom the round waits for."""
+        """The workers for which the round waits."""
         return list(view.live)
 
     def missing(self, state: Round, worker_id: int, view: PopulationView) -> bool:
@@ -370,27 +370,27 @@ class WaitsForTheDead(Barrier):
     """Its rounds wait for workers that were given up."""
 
     def expected(self, view: PopulationView) -> list[int]:
-        """Everybody."""
+        """All workers."""
         return list(range(len(view.steps)))
 
 
 class WaitsTooEarly(Barrier):
-    """Workers wait a step before the one that a round needs."""
+    """Workers wait one step before the step that a round needs."""
 
     def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> int:
-        """One too early."""
+        """Return one step too early."""
         return self.end(state, worker_id) - 1
 
 
 class RefDonor(Right):
-    """Goes back to checkpoints that its state names, which is right."""
+    """Goes back to checkpoints that its state names, which is valid."""
 
     def init(self, view: PopulationView) -> Any:
         """Its state is a list of them."""
         return [view.newest(w).ref for w in range(len(view.steps))]
 
     def update(self, state: Any, report: Report, view: PopulationView) -> Any:
-        """Go back to the last but one decision's checkpoint."""
+        """Go back to the checkpoint of the last but one decision."""
         worker_id = report.worker_id
         start: Ref = state[worker_id]
         newest = view.newest(worker_id)

@@ -1,4 +1,4 @@
-"""Training loops for `check_loop`: right ones, and one with each defect."""
+"""Training loops for `check_loop`: right ones, and one for each defect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class State(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A loop, and what is to be said of it.
+    """A loop, and the expected report.
 
     Attributes:
         name: What is special about it.
@@ -67,7 +67,7 @@ def loss(weights: jax.Array, offset: Any = 0.0) -> jax.Array:
 
 
 def init(meta_params: Any = None, optimizer: Any = SGD, more: Any = None) -> State:
-    """Fresh weights; the optimiser has what it knows of meta_params."""
+    """Fresh weights; the optimiser has the meta_params that it knows."""
     opt_state = optimizer.init(jnp.zeros(3))
     opt_state = hyperparams.put(opt_state, meta_params or {}, strict=False)
     return State(jnp.zeros(3), opt_state, more)
@@ -89,12 +89,12 @@ def step(state: State) -> State:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def donating(state: State) -> State:
-    """One step, compiled, in the buffers of the last one."""
+    """One compiled step that donates its state."""
     return update(state)
 
 
 def with_key(meta_params: Any) -> State:
-    """A state with a key of its own."""
+    """A state with its own key."""
     return init(meta_params, more=jax.random.key(7))
 
 
@@ -105,7 +105,7 @@ def noise(key: jax.Array) -> jax.Array:
 
 @jax.jit
 def splitting(state: State) -> tuple[State, jax.Array]:
-    """A step that draws from the state's key, and leaves a new one there."""
+    """A step that draws from the state's key, and stores a new one there."""
     key, mine = jax.random.split(state.more)
     after = update(state, offset=noise(mine))
     return after._replace(more=key), loss(after.weights)
@@ -113,20 +113,20 @@ def splitting(state: State) -> tuple[State, jax.Array]:
 
 @jax.jit
 def never_splitting(state: State) -> State:
-    """A step that draws from the state's key again and again."""
+    """A step that draws from the state's key at each call."""
     return update(state, offset=noise(state.more))
 
 
 @jax.jit
 def counting(state: State) -> State:
-    """A fixed key, but folded with a number that grows."""
+    """A fixed key, but folded with a counter."""
     key = jax.random.fold_in(jax.random.key(0), state.more)
     return update(state, offset=noise(key))._replace(more=state.more + 1)
 
 
 @jax.jit
 def fixed_in_a_scan(state: State) -> State:
-    """Inner steps whose noise is the same in each."""
+    """Inner steps that all have the same noise."""
 
     def inner(carried: State, _: None) -> tuple[State, None]:
         return update(carried, offset=noise(jax.random.key(0))), None
@@ -144,7 +144,7 @@ def of_three(state: State, meta_params: Any, key: jax.Array) -> tuple[State, Any
 
 
 def in_python(state: Any, meta_params: Any) -> Any:
-    """A loop that knows nothing of arrays."""
+    """A loop without arrays."""
     return state - 0.01 * (2 * (meta_params + state - 2) + 2 * (state - 1))
 
 
@@ -159,25 +159,25 @@ def in_numpy(state: Any, hyperparams: Any) -> Any:
 
 
 def numpy_init(meta_params: Any) -> Any:
-    """In NumPy's own dtypes."""
+    """A state with NumPy's own dtypes."""
     del meta_params
     return {"weights": np.zeros(3), "velocity": np.zeros(3), "count": 0}
 
 
 def numpy_ignoring(state: Any, hyperparams: Any) -> Any:
-    """A loop that JAX cannot trace, and that forgets the momentum."""
+    """A loop that JAX cannot trace, and that does not use the momentum."""
     return in_numpy(state, {**hyperparams, "momentum": 0.5})
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def of_text(state: State, name: str, scale: Any) -> State:
-    """Text makes another program, and must."""
+    """Another string needs another program."""
     return update(state, offset=scale * (1.0 if name == "up" else -1.0))
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def static(state: State, rate: float) -> State:
-    """A learning rate that is part of the program."""
+    """A learning rate that is a constant of the program."""
     weights = state.weights - rate * jax.grad(loss)(state.weights)
     return state._replace(weights=weights)
 
@@ -198,41 +198,41 @@ def stateless(optimizer: Function) -> Function:
 
 
 def sgd_of(meta_params: Any) -> Any:
-    """An optimiser that takes its first learning rate from under another name."""
+    """An optimiser that gets its first learning rate from another name."""
     return optax.inject_hyperparams(optax.sgd)(learning_rate=meta_params["lr"])
 
 
 def lr_init(meta_params: Any) -> State:
-    """Fresh states are right, whatever the name."""
+    """Fresh states are right with this name, too."""
     return init(optimizer=sgd_of(meta_params))
 
 
 def nested_init(meta_params: Any) -> State:
-    """Fresh states are right, however deep the number is."""
+    """Fresh states are right at this depth, too."""
     return init(optimizer=sgd_of(meta_params["optimizer"]))
 
 
 def own_init(meta_params: Any) -> State:
-    """The learning rate in a leaf of one's own; a Python number, as it comes."""
+    """The learning rate in a leaf of the user; a Python number, unchanged."""
     return State(jnp.zeros(3), None, meta_params["learning_rate"])
 
 
 @jax.jit
 def own_step(state: State) -> State:
-    """Reads it from there."""
+    """Read it from there."""
     gradient = jax.grad(loss)(state.weights)
     return state._replace(weights=state.weights - state.more * gradient)
 
 
 @jax.jit
 def own_unread(state: State) -> State:
-    """Does not read it from there."""
+    """Do not read it from there."""
     return state._replace(weights=state.weights - 0.1 * jax.grad(loss)(state.weights))
 
 
 @jax.jit
 def noted(state: State, meta_params: Any) -> State:
-    """The state only tells what it was at the start; the step takes the new one."""
+    """The state only records the first value; the step uses the new one."""
     gradient = jax.grad(loss)(state.weights)
     rate = meta_params["learning_rate"]
     return state._replace(weights=state.weights - rate * gradient)
@@ -240,7 +240,7 @@ def noted(state: State, meta_params: Any) -> State:
 
 @jax.jit
 def warming_up(state: State, meta_params: Any) -> State:
-    """What acts later is not seen in three steps, but it is read."""
+    """It has no effect in three steps, but it is read."""
     late = state.more > 100
     offset = jnp.where(late, meta_params["late"], 0.0)
     return update(state, offset=offset)._replace(more=state.more + 1)
@@ -248,7 +248,7 @@ def warming_up(state: State, meta_params: Any) -> State:
 
 @jax.jit
 def clipped(state: State, meta_params: Any) -> State:
-    """A limit that the small change does not touch, but a larger one does."""
+    """A limit that a small change does not reach, but a larger one does."""
     after = update(state)
     limit = meta_params["limit"]
     return after._replace(weights=jnp.clip(after.weights, -limit, limit))
@@ -261,7 +261,7 @@ PLAIN = optax.sgd(0.1)
 
 
 def sharing() -> Function:
-    """Weights that every state shares, and the first step donates."""
+    """Weights that every state shares, and that the first step donates."""
     weights = jnp.zeros(3)
 
     def made(meta_params: Any) -> State:
@@ -283,13 +283,13 @@ def using(state: State) -> State:
 
 
 def twice(meta_params: Any) -> State:
-    """A target network that begins as the very weights."""
+    """A target network that is the array of the weights."""
     fresh = init(meta_params)
     return fresh._replace(more=fresh.weights)
 
 
 def with_target(meta_params: Any) -> State:
-    """A target network of its own."""
+    """A target network with its own array."""
     fresh = init(meta_params)
     return fresh._replace(more=jnp.copy(fresh.weights))
 
@@ -300,7 +300,7 @@ def growing(state: Any) -> Any:
 
 
 def wide_init(meta_params: Any) -> Any:
-    """Weights as wide as a hyperparameter says."""
+    """Weights whose width is a hyperparameter."""
     return {"weights": jnp.zeros(meta_params["width"])}
 
 
@@ -310,18 +310,18 @@ def halved(state: Any) -> Any:
 
 
 def doubled(state: Any) -> Any:
-    """Weights that depend on nothing but the last ones."""
+    """Weights that depend only on the last ones."""
     return {"weights": 2 * state["weights"]}
 
 
 def one_leaf(meta_params: Any) -> Any:
-    """Nothing but weights."""
+    """Only weights."""
     del meta_params
     return {"weights": jnp.zeros(3)}
 
 
 def from_batches() -> Function:
-    """Batches from an iterator: no two runs are the same, and none is wrong."""
+    """Batches from an iterator: no two runs are equal, and none is wrong."""
     batches = itertools.count()
 
     @jax.jit
@@ -332,7 +332,7 @@ def from_batches() -> Function:
 
 
 def from_counter() -> Function:
-    """Keys that the loop itself counts, outside of the step that JAX sees."""
+    """Keys that the loop itself counts, outside of the traced step."""
     numbers = itertools.count()
 
     @jax.jit
@@ -343,12 +343,12 @@ def from_counter() -> Function:
 
 
 def scaled_init(meta_params: Any) -> Any:
-    """A hyperparameter of the first weights alone."""
+    """A hyperparameter that only the first weights use."""
     return {"weights": meta_params["scale"] * jnp.ones(3)}
 
 
 def diverging(state: State, meta_params: Any) -> State:
-    """The root of a negative number."""
+    """It takes the root of a negative number."""
     return state._replace(weights=jnp.sqrt(state.weights - meta_params["shift"]))
 
 

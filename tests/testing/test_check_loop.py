@@ -1,4 +1,4 @@
-"""`check_loop` finds what is wrong with a loop, and accepts what is right."""
+"""`check_loop` finds the defect of a loop, and accepts right loops."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.testing.loops import RATE, RIGHT, WRONG, Case
 
 @pytest.fixture(autouse=True)
 def traced_anew() -> None:
-    """Older releases of JAX name the place at which a function was traced first."""
+    """Older releases of JAX name the place where a function was traced first."""
     jax.clear_caches()
 
 
 @pytest.mark.parametrize("case", RIGHT, ids=str)
 def test_nothing_is_found_in_a_right_loop(case: Case) -> None:
-    """A finding on a right loop would teach its author to ignore the next one."""
+    """A false finding would teach its reader to ignore the next one."""
     report = check_loop(case.init, case.step, case.meta_params)
     assert not report, str(report)
     assert re.search(case.notes, " ".join(report.notes))
@@ -36,7 +36,7 @@ def test_nothing_is_found_in_a_right_loop(case: Case) -> None:
 
 @pytest.mark.parametrize("case", WRONG, ids=str)
 def test_a_planted_defect_is_named(case: Case) -> None:
-    """One finding: what is wrong, where, and what to change; and no other."""
+    """There is one finding: the defect, its place, what to change; and no other."""
     report = check_loop(case.init, case.step, case.meta_params)
     assert len({found.place for found in report}) == 1, str(report)
     for found in report:
@@ -52,7 +52,7 @@ def test_there_is_a_planted_defect_of_each_kind() -> None:
 
 
 def test_a_report_prints_what_to_change_and_is_true_if_there_is_something() -> None:
-    """`assert not report, str(report)` is all that a test of a loop needs."""
+    """A test of a loop needs only `assert not report, str(report)`."""
     report = check_loop(loops.init, loops.step, {"lr": 0.1})
     assert report
     assert isinstance(report, tuple)
@@ -63,7 +63,7 @@ def test_a_report_prints_what_to_change_and_is_true_if_there_is_something() -> N
 
 
 def test_the_gravest_is_told_first_and_each_finding_once() -> None:
-    """Who mends only the first one has mended the right one."""
+    """A user who corrects only the first one corrects the right one."""
     findings = [Finding(kind, "step", "") for kind in reversed(KINDS)]
     report = LoopReport(findings + findings)
     assert [found.kind for found in report] == list(KINDS)
@@ -82,7 +82,7 @@ def test_several_defects_are_found_at_once() -> None:
 
 
 def test_only_what_differs_in_mutated_is_looked_at() -> None:
-    """A width that never changes in a run may shape the state."""
+    """A width that never changes in a run may determine shapes."""
 
     def step(state: Any, meta_params: Any) -> Any:
         return {"weights": state["weights"] + meta_params["rate"]}
@@ -97,7 +97,7 @@ def test_only_what_differs_in_mutated_is_looked_at() -> None:
 
 @pytest.mark.parametrize("value", [True, "up"])
 def test_texts_and_bools_are_looked_at_if_they_differ_in_mutated(value: Any) -> None:
-    """What cannot be nudged is changed on request."""
+    """Their new values must be given."""
     other = False if value is True else "down"
     meta, mutated = {**RATE, "kind": value}, {**RATE, "kind": other}
     report = check_loop(loops.init, loops.step, meta, mutated=mutated)
@@ -111,7 +111,7 @@ def test_texts_and_bools_are_looked_at_if_they_differ_in_mutated(value: Any) -> 
 
 
 def test_a_whole_number_that_compiles_anew_is_only_noted() -> None:
-    """It may well be a shape, which makes another program."""
+    """It may be a size, which needs another program."""
 
     def step(state: Any, meta_params: Any) -> Any:
         return loops.of_text(state, "up", jnp.ones(meta_params["size"]).sum())
@@ -122,7 +122,7 @@ def test_a_whole_number_that_compiles_anew_is_only_noted() -> None:
 
 
 def test_a_value_that_the_loop_refuses_is_replaced_or_noted() -> None:
-    """Only heads that divide the width are tried; of three heads, none."""
+    """Only numbers of heads that divide the width are tried; for three, none is."""
 
     def init(meta_params: Any) -> Any:
         if meta_params["heads"] not in allowed:
@@ -142,7 +142,7 @@ def test_a_value_that_the_loop_refuses_is_replaced_or_noted() -> None:
 
 
 def test_meta_params_without_numbers_are_noted() -> None:
-    """Nothing is found where nothing was looked at, and that is said."""
+    """The report says that nothing was checked."""
     report = check_loop(loops.one_leaf, lambda s: {"weights": s["weights"] + 1}, {})
     assert not report
     assert "pass mutated=" in report.notes[0]
@@ -182,7 +182,7 @@ def test_an_error_of_the_loop_comes_through_with_how_it_was_called() -> None:
     ],
 )
 def test_a_step_is_given_what_it_takes(step: Any) -> None:
-    """State, meta_params and key go by their places, and by names that are telling."""
+    """It gets state, meta_params and key by position, and by their usual names."""
     kinds = {found.kind for found in check_loop(loops.init, step, RATE)}
     assert "nothing trains" in kinds
 
@@ -197,13 +197,13 @@ def test_a_step_is_given_what_it_takes(step: Any) -> None:
     ],
 )
 def test_a_step_that_takes_something_else_is_refused(step: Any) -> None:
-    """The message shows how to wrap it."""
+    """The message shows how to wrap such a step."""
     with pytest.raises(TypeError, match=r"Wrap it: lambda state, meta_params, key"):
         check_loop(loops.init, step, RATE)
 
 
 def test_a_step_that_returns_nothing_is_refused() -> None:
-    """A forgotten return would else train nothing."""
+    """A step without `return` would train nothing."""
     with pytest.raises(TypeError, match="must return the next state"):
         check_loop(loops.init, lambda state: None, RATE)
 
@@ -218,13 +218,13 @@ def test_a_step_that_returns_nothing_is_refused() -> None:
     ],
 )
 def test_bad_arguments_are_refused_by_name(options: Any, words: str) -> None:
-    """Before anything is run."""
+    """Nothing is run before."""
     with pytest.raises(ValueError, match=words):
         check_loop(loops.init, loops.step, RATE, **options)
 
 
 def test_meta_params_are_given_as_a_run_would_give_them() -> None:
-    """A NumPy number comes as a Python one, and a change in place stays unseen."""
+    """A NumPy number becomes a Python one, and a change in place has no effect."""
 
     def init(meta_params: Any) -> Any:
         rate = meta_params.pop("learning_rate")
@@ -237,7 +237,7 @@ def test_meta_params_are_given_as_a_run_would_give_them() -> None:
 
 
 def test_what_the_loop_holds_is_left_as_it_was_if_it_is_right() -> None:
-    """The weights of the user's own are there afterwards, also when steps donate."""
+    """The user's weights are valid afterwards, even if steps donate."""
     weights = jnp.zeros(3)
 
     def init(meta_params: Any) -> Any:
@@ -248,7 +248,7 @@ def test_what_the_loop_holds_is_left_as_it_was_if_it_is_right() -> None:
 
 
 def test_the_same_is_found_every_time() -> None:
-    """Compiled functions are remembered by JAX; the findings do not depend on it."""
+    """JAX caches compiled functions; the findings do not depend on it."""
     for case in WRONG[::6]:
         one, two = (check_loop(case.init, case.step, case.meta_params) for _ in "12")
         assert [found.kind for found in one] == [found.kind for found in two]
@@ -258,7 +258,7 @@ def test_the_same_is_found_every_time() -> None:
     "value", [0.1, 0.999, 0.0, 1.0, 2.5, -3.0, 1e-12, 1e30, 7, 0, 1, -4]
 )
 def test_a_number_is_moved_to_others_of_its_type(value: Any) -> None:
-    """And what may be a probability stays one."""
+    """A possible probability stays one."""
     found = trees.moved(value)
     assert found
     assert all(type(other) is type(value) and other != value for other in found)
@@ -267,7 +267,7 @@ def test_a_number_is_moved_to_others_of_its_type(value: Any) -> None:
 
 
 def test_numbers_are_named_as_their_owner_would() -> None:
-    """Dots for keys, brackets for places in a list."""
+    """Dots for keys, brackets for positions in a list."""
     meta = {"optimizer": {"betas": (0.9, 0.99)}, "rate": 1}
     paths = dict(trees.leaves_of(meta))
     assert [trees.name_of(path) for path in paths] == [
@@ -281,7 +281,7 @@ def test_numbers_are_named_as_their_owner_would() -> None:
 
 
 def test_the_page_lists_every_kind() -> None:
-    """Who gets a finding can look up what it means."""
+    """A user with a finding can look up what it means."""
     page = pathlib.Path(__file__).parents[2] / "docs" / "checking-a-loop.md"
     rows = re.findall(r"^\| ([^|]*) \|", page.read_text(), re.MULTILINE)
     assert rows[1:] == list(KINDS)

@@ -1,4 +1,4 @@
-"""The kit finds what is wrong, names it, and lets pass what is right."""
+"""The kit finds a defect and names it, and accepts right mutators."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ ONE_ROUND = [AllReport(4, (3.0, 1.0, math.nan, 2.0), saved=True)]
 
 
 def broken(make: Callable[..., Mutator[Any]], **options: Any) -> BrokenPromise:
-    """What the kit says of a mutator."""
+    """The broken promise of a mutator."""
     with pytest.raises(BrokenPromise) as caught:
         check_mutator(make, **options)
     return caught.value
 
 
 def test_every_mutator_of_the_registry_has_example_arguments() -> None:
-    """None can be added without being checked."""
+    """No mutator can be added without being checked."""
     assert FACTORIES.keys() == REGISTRY.keys()
     for name, examples in FACTORIES.items():
         assert all(type(make(perturb)) is REGISTRY[name] for make, _ in examples)
@@ -83,7 +83,7 @@ def test_every_mutator_of_the_registry_has_example_arguments() -> None:
 def test_every_mutator_of_the_registry_keeps_its_promises(
     make: Callable[[Any], Mutator[Any]], size: int
 ) -> None:
-    """With different arguments, at a size that it is for."""
+    """With different arguments, at a size that it accepts."""
     check_mutator(lambda mutate_fn: make(mutate_fn), size=size)
 
 
@@ -93,7 +93,7 @@ def test_every_mutator_of_the_registry_keeps_its_promises(
     ids=lambda make: make.__name__,
 )
 def test_what_is_right_passes(make: type[Mutator[Any]]) -> None:
-    """The mutator that the defects are made from is right, so they are why it fails."""
+    """The mutator from which the defects derive is right, so it does not fail."""
     check_mutator(make, size=3)
 
 
@@ -118,7 +118,7 @@ def test_a_defect_is_found_and_shown_by_a_few_reports(
 
 
 def test_an_exception_is_shown_with_its_reports_and_kept_as_the_cause() -> None:
-    """Whoever reads the error finds both the script and the traceback."""
+    """A reader of the error finds both the script and the traceback."""
     error = broken(defects.Fails)
     assert isinstance(error.__cause__, TypeError)
     assert str(error.__cause__) in str(error)
@@ -132,7 +132,7 @@ class _FailsAtOnce(defects.Right):
 
 
 def test_a_mutator_that_cannot_begin_breaks_a_promise_without_any_report() -> None:
-    """An exception of `init` that is no ValueError is a defect."""
+    """An exception of `init` other than ValueError is a defect."""
     error = broken(_FailsAtOnce)
     assert isinstance(error.__cause__, KeyError)
     assert error.script == ()
@@ -140,7 +140,7 @@ def test_a_mutator_that_cannot_begin_breaks_a_promise_without_any_report() -> No
 
 
 def test_a_size_that_init_refuses_is_an_error_of_the_caller() -> None:
-    """The mutator's own ValueError says which sizes it is for."""
+    """The mutator's own ValueError says which sizes it accepts."""
     with pytest.raises(ValueError, match="trains one worker"):
         check_mutator(lambda mutate_fn: BranchingSingleMachine(mutate_fn, 2, 3))
 
@@ -156,7 +156,7 @@ class _Never(Mutator[None]):
 
 
 def test_a_mutator_that_never_decides_does_not_pass_unnoticed() -> None:
-    """Nothing was tested then; a grid search says that this is meant."""
+    """It would test nothing; for a grid search this can be allowed."""
     error = broken(_Never, size=1)
     assert error.promise == "branches now and then"
     assert "every 3 steps" in error.seen
@@ -164,7 +164,7 @@ def test_a_mutator_that_never_decides_does_not_pass_unnoticed() -> None:
 
 
 def test_the_same_mutator_for_every_restart_is_refused() -> None:
-    """A restart that keeps the object would hide what it remembers."""
+    """A restart that keeps the object would hide its memory."""
     mutator = defects.Remembers()
     with pytest.raises(ValueError, match="same one twice"):
         check_mutator(lambda: mutator)
@@ -172,13 +172,13 @@ def test_the_same_mutator_for_every_restart_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [defects.Right(), lambda one, two: None])
 def test_what_makes_no_mutator_is_refused(wrong: Any) -> None:
-    """`make_mutator` is a function of nothing, or of a mutate_fn."""
+    """`make_mutator` takes no argument, or a mutate_fn."""
     with pytest.raises(TypeError, match="make_mutator must"):
         check_mutator(wrong)
 
 
 def test_the_given_population_is_what_is_trained() -> None:
-    """Its meta_params reach the mutator, its length is the size."""
+    """Its meta_params reach the mutator, and its length is the size."""
     seen: list[Any] = []
 
     class Looks(defects.Right):
@@ -195,7 +195,7 @@ def test_the_given_population_is_what_is_trained() -> None:
 
 @pytest.mark.parametrize("make", [defects.Right, defects.Fails, defects.OwnCalendar])
 def test_the_kit_leaves_no_trace(make: type[Mutator[Any]]) -> None:
-    """Trace function, clocks, random numbers and logging are as they were before."""
+    """Trace function, clocks, random numbers and logging are as before."""
 
     def trace(*arguments: object) -> None:
         del arguments
@@ -226,7 +226,7 @@ def test_the_kit_leaves_no_trace(make: type[Mutator[Any]]) -> None:
 
 
 def test_the_reports_depend_on_the_seed_alone() -> None:
-    """So that a failure comes back, and another seed looks elsewhere."""
+    """A failure can be repeated, and another seed tries something else."""
     assert repr(scripts(4, 7)) == repr(scripts(4, 7))
     assert repr(scripts(4, 7)) != repr(scripts(4, 8))
     first, second = (str(broken(defects.NumPyNumbers, seed=7)) for _ in range(2))
@@ -257,7 +257,7 @@ def test_the_reports_hold_all_that_can_happen() -> None:
 
 @pytest.mark.parametrize("size", [1, 4, 8])
 def test_mutators_with_longer_intervals_decide_too(size: int) -> None:
-    """A worker comes 10 steps further in most of the scripts."""
+    """In most scripts a worker trains 10 steps further."""
     played = [
         ScriptRunner(Case(lambda: _every(10), [0.0] * size, script, 0)).run()
         for script in scripts(size, 0)
@@ -270,7 +270,7 @@ def _every(steps: int) -> Mutator[Any]:
 
 
 def test_nudge_moves_every_number_a_bit() -> None:
-    """It keeps the structure, whatever else a mutator passes."""
+    """It keeps the structure of any meta_params."""
     rng = np.random.default_rng(0)
     meta = {"lr": 0.1, "n": [1, (2.0, None)], "on": True, "name": "adam"}
     for moved in (perturb(meta, "neg", 3, rng=rng), perturb(meta, rng), perturb(meta)):

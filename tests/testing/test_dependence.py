@@ -1,4 +1,4 @@
-"""What a step's jaxpr tells of who depends on whom."""
+"""Which results of a step depend on which arguments, by its jaxpr."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def uses(found: Flow) -> dict[str, set[str]]:
 
 
 def in_a_scan(s: Any, m: Any) -> Any:
-    """`a` takes `b` over in the second round, and `b` takes `c`."""
+    """`a` takes the value of `b` in the second iteration, and `b` that of `c`."""
 
     def body(carried: Any, _: Any) -> Any:
         a, b = carried
@@ -46,7 +46,7 @@ def in_a_scan(s: Any, m: Any) -> Any:
 
 
 def in_a_loop(s: Any, m: Any) -> Any:
-    """A `while`; all that goes into it may come out anywhere."""
+    """A `while`: every output may depend on every input."""
     count, a = jax.lax.while_loop(
         lambda carried: carried[0] < s["b"],
         lambda carried: (carried[0] + 1, carried[1] * 2),
@@ -56,13 +56,13 @@ def in_a_loop(s: Any, m: Any) -> Any:
 
 
 def in_a_branch(s: Any, m: Any) -> Any:
-    """A `cond` depends also on what it looks at."""
+    """A `cond` depends on its condition, too."""
     a = jax.lax.cond(s["b"] > 0, lambda x: x, lambda x: -x, s["a"])
     return {"a": a, "b": s["b"], "c": s["c"] + 0 * m}
 
 
 def in_a_function(s: Any, m: Any) -> Any:
-    """Nested `jit`, `checkpoint` and derivatives are looked through."""
+    """Nested `jit`, `checkpoint` and derivatives are followed."""
 
     @CHECKPOINT
     def inner(a: Any, b: Any) -> Any:
@@ -85,19 +85,19 @@ def in_a_function(s: Any, m: Any) -> Any:
 def test_results_depend_on_what_goes_into_them(
     step: Callable[..., Any], expected: dict[str, set[str]]
 ) -> None:
-    """Neither less, or a used hyperparameter was accused, nor all of it."""
+    """Neither too little, which accuses a used hyperparameter, nor everything."""
     assert uses(of(step)) == expected
 
 
 def test_what_is_reached_takes_several_steps() -> None:
-    """A number that first goes into one leaf, and from there into another."""
+    """A number may first enter one leaf, and from there another."""
     found = of(lambda s, m: {"a": m * 1.0, "b": s["a"], "c": s["c"]})
     assert found.reached({META}) == {A, B}
     assert found.reached({C}) == {C}
 
 
 def test_draws_are_found_wherever_they_are() -> None:
-    """Within scans, branches and nested functions, with what their keys depend on."""
+    """In scans, branches and nested functions, with the sources of their keys."""
 
     def step(s: Any, m: Any, key: Any) -> Any:
         fixed = jax.random.key(0)
@@ -124,7 +124,7 @@ def test_a_step_that_looks_at_values_cannot_be_traced() -> None:
 def test_a_scan_that_cannot_be_read_depends_on_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A later JAX may describe it otherwise: nothing is then said to be independent."""
+    """A later JAX may describe it differently: then nothing counts as independent."""
     monkeypatch.setattr(dataflow, "_carry", lambda params: None)
     everything = {A, B, C}
     uses_of_all = {A: everything, B: everything, BESIDE: everything}

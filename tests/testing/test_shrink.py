@@ -1,4 +1,4 @@
-"""A sequence is made as short as it can be."""
+"""Shrinking makes a sequence as short as possible."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from population.testing.shrink import shrink
     "needed", [set(), {0}, {99}, {3, 4}, {0, 50, 99}, set(range(0, 100, 9))]
 )
 def test_what_is_needed_remains_in_order(needed: set[int]) -> None:
-    """Wherever it lies; nothing else does."""
+    """Wherever it is; and nothing else remains."""
     found = shrink(range(100), lambda items: needed <= set(items))
     assert found == tuple(sorted(needed))
 
 
 def test_no_item_can_be_left_out_of_the_result() -> None:
-    """Also where items matter only together."""
+    """This holds also if items have an effect only together."""
 
     def shows(items: tuple[int, ...]) -> bool:
         return sum(items) % 7 == 3 and len(items) >= 2
@@ -32,7 +32,7 @@ def test_no_item_can_be_left_out_of_the_result() -> None:
 
 
 def test_items_are_joined_where_that_still_shows_it() -> None:
-    """Ten single steps become one of ten."""
+    """Ten single steps become one of ten, if the defect remains."""
 
     def shows(items: tuple[int, ...]) -> bool:
         return sum(items) >= 10
@@ -41,7 +41,7 @@ def test_items_are_joined_where_that_still_shows_it() -> None:
 
 
 def test_only_what_can_be_joined_is() -> None:
-    """Items of different kinds stay apart, each in the place of its last."""
+    """Items of different kinds stay apart, each at the place of its last."""
 
     def join(one: tuple[str, int], two: tuple[str, int]) -> tuple[str, int] | None:
         return (one[0], one[1] + two[1]) if one[0] == two[0] else None
@@ -55,7 +55,7 @@ def test_only_what_can_be_joined_is() -> None:
 
 
 def test_shrinking_asks_seldom_and_always_the_same() -> None:
-    """A needle in a thousand items is found by tens of questions."""
+    """Dozens of calls find one item among a thousand."""
     asked: list[tuple[int, ...]] = []
 
     def shows(items: tuple[int, ...]) -> bool:

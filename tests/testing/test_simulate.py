@@ -1,4 +1,4 @@
-"""A population trained in no time, with stragglers and deaths."""
+"""A population that trains on a simulated clock, with stragglers and deaths."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.testing import defects
 
 
 def reports(controller: PopulationController, worker_id: int) -> list[Checkpoint]:
-    """A worker's checkpoints with a value, as they came."""
+    """A worker's checkpoints with a value, in order."""
     history = controller.history()
     return [c for c in history if c.value is not None and c.worker_id == worker_id]
 
@@ -43,7 +43,7 @@ def value(found: PopulationController) -> float:
 
 
 def best_of(mutator: Any, **options: Any) -> float:
-    """The best value that a mutator comes to."""
+    """The best value that a mutator reaches."""
     return value(simulate(mutator, **options))
 
 
@@ -57,7 +57,7 @@ def test_every_worker_trains_its_steps_and_reports_every_so_many() -> None:
 
 
 def test_the_learning_rate_matters() -> None:
-    """One is fast, one comes close; a falling schedule is better than any of them."""
+    """One is fast, one comes close; a falling schedule is better than both."""
     constant = [
         best_of(FixedSchedule({0: {"learning_rate": rate}}), size=1)
         for rate in (1.0, 0.1, 0.03, 0.001)
@@ -67,7 +67,7 @@ def test_the_learning_rate_matters() -> None:
 
 
 def test_a_learning_rate_that_is_too_large_diverges() -> None:
-    """NaN and infinities come by themselves, and do no harm."""
+    """NaN and infinities occur, and do no harm."""
     metas = [{"learning_rate": rate} for rate in (1e200, 3.0, 0.1, 0.01)]
     found = simulate(WinnerTakeAllGenetic(perturb, 20), metas, steps=400)
     assert not all(c.value < 1e9 for c in reports(found, 0) if c.value is not None)
@@ -75,13 +75,13 @@ def test_a_learning_rate_that_is_too_large_diverges() -> None:
 
 
 def test_a_population_is_better_than_its_members() -> None:
-    """What a mutator is for can be seen in milliseconds."""
+    """The effect of a mutator can be seen in milliseconds."""
     alone = best_of(PopulationBasedTraining(None, 20, exploit=None))
     assert best_of(PopulationBasedTraining(perturb, 20)) < alone
 
 
 def test_two_hundred_reports_take_no_time() -> None:
-    """Nobody sleeps: an hour of training is over at once."""
+    """There is no sleep: an hour of training takes no time."""
     start = time.process_time()
     found = simulate(PopulationBasedTraining(perturb, 20), size=10, speeds=[0.01] * 10)
     assert time.process_time() - start < 2.0
@@ -90,7 +90,7 @@ def test_two_hundred_reports_take_no_time() -> None:
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
-    """And another one another run."""
+    """Another seed gives another run."""
 
     def run(seed: int) -> list[Any]:
         found = simulate(PopulationBasedTraining(perturb, 20), seed=seed)
@@ -101,14 +101,14 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 
 def test_a_straggler_comes_late() -> None:
-    """It reports more rarely, and the others do not wait where nobody asks them to."""
+    """It reports more rarely, and the others do not wait unless the mutator says so."""
     found = simulate(PopulationBasedTraining(perturb, 20), speeds=[1.0, 1.0, 1.0, 0.1])
     assert [c.time for c in reports(found, 3)][:2] == [100.0, 200.0]
     assert len([c for c in reports(found, 0) if c.time <= 200]) == 20
 
 
 def test_workers_wait_where_the_mutator_says_so() -> None:
-    """With a straggler nobody comes past the barrier before it."""
+    """With a straggler no worker passes the barrier before it."""
     found = simulate(
         WinnerTakeAllGenetic(perturb, 20, synchronous=True),
         steps=100,
@@ -122,7 +122,7 @@ def test_workers_wait_where_the_mutator_says_so() -> None:
 
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_a_death_holds_the_others_up_only_for_a_while(synchronous: bool) -> None:
-    """Until its slot is given up, and rounds close without it."""
+    """They wait until its slot is given up, and rounds close without it."""
     found = simulate(
         WinnerTakeAllGenetic(perturb, 20, synchronous=synchronous),
         deaths={1: 45.0},
@@ -136,7 +136,7 @@ def test_a_death_holds_the_others_up_only_for_a_while(synchronous: bool) -> None
 
 
 def test_everybody_may_die() -> None:
-    """The run ends with what it has."""
+    """The run ends with the reports that it has."""
     deaths = {0: 0.0, 1: 15.0, 2: 25.0, 3: 35.0}
     for synchronous in (False, True):
         mutator = WinnerTakeAllGenetic(perturb, 20, synchronous=synchronous)
@@ -145,7 +145,7 @@ def test_everybody_may_die() -> None:
 
 
 def test_a_mutator_that_lets_everybody_wait_is_no_endless_run() -> None:
-    """Nobody is trained past the barrier: it says who waits, and where."""
+    """No worker is trained past the barrier: the error says who waits, and where."""
     with pytest.raises(
         RuntimeError, match=r"slot 0 at step .* wait_at .*check_mutator"
     ):
@@ -162,7 +162,7 @@ def test_nobody_is_trained_past_its_barrier_for_want_of_a_dead_one() -> None:
 
 
 def test_a_slot_is_given_up_as_the_controller_gives_it_up() -> None:
-    """So long after its last report; the lowest live slot's value is shown again."""
+    """It is given up this long after its last report; the mutator is shown a value."""
     journal = SqliteJournal()
     found = simulate(
         PopulationBasedTraining(perturb, 20, synchronous=True),
@@ -181,7 +181,7 @@ RATES = [{"learning_rate": rate} for rate in (0.1, 0.01, 0.3)]
 
 
 def by_hand(journal: SqliteJournal) -> None:
-    """Three raw loops of a step a second; the last dies after its first report."""
+    """Three raw loops with a step a second; the last dies after its first report."""
     clock = Clock()
     run = PopulationController(
         RATES,
@@ -225,7 +225,7 @@ def by_hand(journal: SqliteJournal) -> None:
 
 
 def generations(journal: SqliteJournal) -> list[Generation]:
-    """Those of a run, without the run's name."""
+    """The generations of a run, without the run's token."""
     return [
         g._replace(generation_id=g.generation_id.partition("-")[2])
         for g in journal.all(Generation)
@@ -233,7 +233,7 @@ def generations(journal: SqliteJournal) -> list[Generation]:
 
 
 def test_it_records_what_raw_loops_and_a_driver_would() -> None:
-    """Row by row: a policy that passes here does not wait for ever there."""
+    """Row by row: a policy that passes here never waits for ever there."""
     simulated, real = SqliteJournal(), SqliteJournal()
     simulate(
         PopulationBasedTraining(perturb, 2, synchronous=True),
@@ -253,7 +253,7 @@ def test_it_records_what_raw_loops_and_a_driver_would() -> None:
 
 
 def test_a_slot_that_nothing_gives_up_is_waited_for_for_ever() -> None:
-    """As in a run; whom nobody waits for may die all the same."""
+    """It is as in a run; a worker for which no other waits may die without effect."""
     rounds = WinnerTakeAllGenetic(perturb, 20, synchronous=True)
     with pytest.raises(RuntimeError, match=r"Workers \[0, 3\] .* \[1, 2\], .*give_up"):
         simulate(rounds, deaths={1: 35.0, 2: 25.0}, give_up_after=None)
@@ -275,7 +275,7 @@ def test_a_run_in_which_all_die_ends(after: float | None) -> None:
 
 
 def test_a_round_that_the_others_steps_end_before_is_no_error() -> None:
-    """Who has no steps left is waited for in vain: the run ends there."""
+    """A worker without steps left sends no report: the run ends there."""
 
     class Uneven(Scripted):
         def wait_at(self, state: None, worker_id: int, view: PopulationView) -> int:
@@ -286,7 +286,7 @@ def test_a_round_that_the_others_steps_end_before_is_no_error() -> None:
 
 
 def test_a_problem_of_ones_own() -> None:
-    """Three functions, and any mode."""
+    """It has three functions, and any mode."""
     problem = Problem(
         init=lambda meta_params: [0.0, meta_params],
         train=lambda params, meta_params, steps: [params[0] + meta_params, params[1]],
@@ -307,14 +307,14 @@ def test_a_problem_of_ones_own() -> None:
 
 
 def test_a_policy_that_goes_back_ends_too() -> None:
-    """Steps that a branch took back count."""
+    """Steps that a branch discards count."""
     found = simulate(BranchingSingleMachine(perturb, 20, 20), size=1, steps=300)
     assert len(reports(found, 0)) == 30
     assert found.newest(0).step < 300
 
 
 def test_a_simulation_can_be_recorded_and_gone_on_with() -> None:
-    """On a journal that holds a run, that run goes on."""
+    """On a journal that holds a run, that run continues."""
     journal = SqliteJournal()
     first = simulate(PopulationBasedTraining(perturb, 20), journal=journal)
     count = len(list(first.history()))
@@ -335,13 +335,13 @@ def test_a_simulation_can_be_recorded_and_gone_on_with() -> None:
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
-    """Before anything is trained."""
+    """Nothing is trained before."""
     with pytest.raises(ValueError, match=message):
         simulate(PopulationBasedTraining(perturb, 20), **options)
 
 
 def test_the_clock_moves_only_when_told() -> None:
-    """And never backwards."""
+    """It never moves backwards."""
     clock = Clock(5.0)
     assert [clock(), clock()] == [5.0, 5.0]
     clock.advance(1.5)

@@ -1,4 +1,4 @@
-"""Runs on eight forced host devices, compared with the same on one; prints JSON.
+"""Runs on eight forced host devices, compared with runs on one; prints JSON.
 
 A process of its own: JAX has to be told of the devices before it starts.
 """
@@ -57,14 +57,14 @@ CASES = {
 
 
 def mutator(case: Case) -> Mutator[Any]:
-    """A policy whose branches cross devices, or one that goes back."""
+    """A policy whose branches cross devices, or one that goes back to snapshots."""
     if case.back:
         return regression.GoBack()
     return PopulationBasedTraining(regression.mutate, 10, synchronous=True)
 
 
 def options(case: Case) -> Answer:
-    """What brings the batches."""
+    """The arguments that supply the batches."""
     given: Answer = {
         "data": regression.batch(0, 0, 0),
         "batches": regression.batch,
@@ -74,7 +74,7 @@ def options(case: Case) -> Answer:
 
 
 def train(found: PopulationController, case: Case, devices: Any) -> None:
-    """A run, saved now and then; one that goes back has snapshots alone."""
+    """Train a run that saves at intervals; one that goes back has only snapshots."""
     vectorized.run(
         found,
         regression.init,
@@ -90,7 +90,7 @@ def train(found: PopulationController, case: Case, devices: Any) -> None:
 
 
 def compare(case: Case) -> Answer:
-    """The differences between one device and all of them; None: there is none."""
+    """The differences between one device and all of them; None if there are none."""
     runs = []
     for count in (1, case.devices):
         for seen in told.values():
@@ -107,7 +107,7 @@ def compare(case: Case) -> Answer:
 
 
 def difference(one: PopulationController, other: PopulationController) -> str | None:
-    """In words, what differs between two runs."""
+    """Describe how two runs differ."""
     try:
         regression.assert_alike(one, other)
     except AssertionError as error:
@@ -116,7 +116,7 @@ def difference(one: PopulationController, other: PopulationController) -> str | 
 
 
 def resumed() -> Answer:
-    """A run that began on eight devices, and went on with three."""
+    """A run that began on eight devices, and continued on three."""
     case = CASES["a remainder"]
     whole = regression.controller(mutator(case), case.size, steps=20)
     train(whole, case, None)
@@ -130,7 +130,7 @@ def resumed() -> Answer:
 
 
 def moved(batching: str) -> Answer:
-    """What rows hold after copies across devices, for each of the moves."""
+    """What rows hold after copies across devices, for each list of moves."""
     size = test_member_states.SIZE
     found = test_member_states.states(batching, devices=jax.devices()[:size])
     held = {}
@@ -146,7 +146,7 @@ def moved(batching: str) -> Answer:
 
 
 def watch() -> None:
-    """Have runs tell where their states are, and what is compiled in later rounds."""
+    """Record where the states of runs are, and what is compiled in later rounds."""
 
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         del duration_secs, kwargs
@@ -157,7 +157,7 @@ def watch() -> None:
 
     def round_(population: Any, active: Any) -> Any:
         values = before(population, active)
-        told["compiled"].add(compiled[0])  # What came between two rounds counts, too.
+        told["compiled"].add(compiled[0])  # Compilations between two rounds count, too.
         states: StackedStates | SeparateStates = population._parts.states
         flats = [states._flat] if isinstance(states, StackedStates) else states._flats
         used = {d for flat in flats for d in flat[0].devices()}

@@ -146,7 +146,7 @@ class Traced:
 
 
 class Branching(Mutator[None]):
-    """Branches as a function of the report and the view says.
+    """Branches as a function of the report and the view decides.
 
     Args:
         decide: It.
@@ -158,13 +158,13 @@ class Branching(Mutator[None]):
         self._decide = decide
 
     def init(self, view: PopulationView) -> None:
-        """Nothing is remembered."""
+        """Remember nothing."""
         del view
 
     def update(
         self, state: None, report: Report, view: PopulationView
     ) -> tuple[None, Mapping[int, Branch]]:
-        """Do what the function says."""
+        """Return the branches of the function."""
         return state, self._decide(report, view)
 
 
@@ -300,7 +300,7 @@ def _nnx_optimizer() -> Functions:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A module as Equinox has them: arrays and functions are leaves, sizes are not."""
+    """A module like Equinox's: arrays and functions are leaves, sizes are not."""
 
     weight: Any
     bias: Any
@@ -351,7 +351,7 @@ def _module() -> Functions:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Numbered:
-    """A module whose sizes and rates are leaves, as Equinox has those of its layers."""
+    """A module whose sizes and rates are leaves, like those of Equinox's layers."""
 
     weights: Any
     heads: int
@@ -363,7 +363,7 @@ def _numbered() -> Functions:
         return Numbered(_weights(key), 1, 0.5)
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
-        shape = (state.heads, 2)  # It must be a plain number.
+        shape = (state.heads, 2)  # The size must be a plain number.
         assert jnp.reshape(state.weights["w"], shape).shape == (1, 2)
         rate = meta["learning_rate"] * state.rate
         return dataclasses.replace(state, weights=_descended(state.weights, rate))

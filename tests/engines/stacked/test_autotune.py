@@ -1,4 +1,4 @@
-"""Which way of batching is chosen, and that trying them leaves no trace."""
+"""Which way of batching is chosen, and that trials do not change a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.helpers import Clock
 
 
 class Bench:
-    """Rounds that take as long as they are said to, by a clock of their own.
+    """Rounds that take a given time, by a simulated clock.
 
     Args:
         seconds: By name, of each run after the first.
@@ -54,13 +54,13 @@ class Bench:
 
 @pytest.mark.parametrize("best", problems.BATCHINGS)
 def test_the_fastest_is_chosen(best: str) -> None:
-    """Wherever it is in the order, and however long compiling takes."""
+    """The order of the ways and the time of compiling do not matter."""
     seconds = dict.fromkeys(problems.BATCHINGS, 0.2) | {best: 0.1}
     assert Bench(seconds, compiling=5.0).fastest() == best
 
 
 def test_one_that_is_much_slower_is_given_up() -> None:
-    """Beyond three times the best it runs once to compile and once to be timed."""
+    """If it takes three times as long as the best, it runs only twice."""
     bench = Bench({"vmap": 0.1, "map": 0.31, "loop": 0.29})
     assert bench.fastest() == "vmap"
     assert bench.runs["map"] == 2
@@ -86,7 +86,7 @@ def test_a_single_hiccup_decides_nothing() -> None:
 
 
 def test_short_rounds_are_repeated_until_they_say_something() -> None:
-    """A tenth of a second is looked at; slow ones are looked at once."""
+    """Rounds are repeated for a tenth of a second; a slow one runs once."""
     short = Bench({"vmap": 0.01, "map": 0.01})
     short.fastest()
     assert short.runs["vmap"] >= 10
@@ -96,7 +96,7 @@ def test_short_rounds_are_repeated_until_they_say_something() -> None:
 
 
 def test_the_choice_is_logged_with_its_times(caplog: pytest.LogCaptureFixture) -> None:
-    """Milliseconds of each way, and of what."""
+    """The log has the milliseconds of each way, and says of which run."""
     with caplog.at_level(logging.INFO, "population"):
         Bench({"vmap": 0.4, "loop": 0.8}).fastest()
     assert "batched by vmap" in caplog.text
@@ -105,7 +105,7 @@ def test_the_choice_is_logged_with_its_times(caplog: pytest.LogCaptureFixture) -
 
 
 def favour(monkeypatch: pytest.MonkeyPatch, best: str) -> list[str]:
-    """Have the trials run, and this one win; the list of those that were tried."""
+    """Make trials run and this way win; returns the ways that were tried."""
     tried: list[str] = []
 
     def fastest(make: Callable[[str], Callable[[], Any]], *rest: Any) -> Any:
@@ -123,7 +123,7 @@ def favour(monkeypatch: pytest.MonkeyPatch, best: str) -> list[str]:
 def test_trying_changes_nothing_in_the_run(
     best: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that goes over to another way is the run with it named all along."""
+    """A run that changes its way is equal to a run with that way from the beginning."""
     options: Any = {"batches": lambda seed, worker_id, step: problems.INPUTS}
     chosen, named = problems.controller(steps=20), problems.controller(steps=20)
     problems.run(named, PLAIN, batching=best, **options)
@@ -138,7 +138,7 @@ def test_trying_changes_nothing_in_the_run(
 def test_a_way_is_changed_whatever_the_batches_are(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The states go over to the other rows, and the batches go on where they were."""
+    """The states move to the other rows, and the batches continue where they were."""
     given: dict[str, Any] = {
         "data": problems.INPUTS,
         "shared_batches": lambda seed, step: problems.INPUTS,
@@ -152,7 +152,7 @@ def test_a_way_is_changed_whatever_the_batches_are(
 
 
 def test_a_short_run_tries_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """What it compiles is the likely way alone, and nothing is recorded."""
+    """It compiles only the likely way, and records nothing."""
     traced = Traced(PLAIN)
     found = problems.controller(steps=8)
     with caplog.at_level(logging.INFO, "population"):
@@ -164,7 +164,7 @@ def test_a_short_run_tries_nothing(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_trying_pays_where_the_time_that_is_left_outweighs_compiling() -> None:
-    """A quarter of it, against one program more than there are ways."""
+    """A quarter of it must exceed compiling one program more than there are ways."""
     assert not autotune.pays(left_s=15.9, compile_s=0.9, ways=3)
     assert autotune.pays(left_s=16.1, compile_s=0.9, ways=3)
 
@@ -183,12 +183,12 @@ def test_trying_pays_where_the_time_that_is_left_outweighs_compiling() -> None:
 def test_a_run_begins_with_the_likely_way(
     ways: list[str], platform: str, cost: StepCost, way: str
 ) -> None:
-    """Convolutions and large products decide on a CPU; elsewhere all side by side."""
+    """Convolutions and large products decide on a CPU; elsewhere it is "vmap"."""
     assert autotune.likely(ways, platform, cost)[0] == way
 
 
 def test_the_products_of_a_step_are_counted() -> None:
-    """Those of a gradient too, and of a scan as often as it goes round."""
+    """Products in a gradient count too, those in a scan once for each iteration."""
 
     def loss(weights: Any, inputs: Any) -> Any:
         return jnp.sum((inputs @ weights) ** 2)
@@ -207,7 +207,7 @@ def test_the_products_of_a_step_are_counted() -> None:
 
 
 def test_a_step_with_a_convolution_is_looped_on_a_cpu() -> None:
-    """It is found wherever it is in the step, behind a gradient and a jit, too."""
+    """A convolution is found anywhere in the step, also inside a gradient and a jit."""
 
     @jax.jit
     def loss(kernel: Any) -> Any:
@@ -226,7 +226,7 @@ def test_a_step_with_a_convolution_is_looped_on_a_cpu() -> None:
 def test_where_the_likely_way_is_impossible_the_next_one_is_taken(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A callback has no rule for a batch; named, that is an error."""
+    """A callback has no batching rule; if the user names the way, this is an error."""
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         look = jax.ShapeDtypeStruct((), np.float32)
@@ -247,7 +247,7 @@ def test_where_the_likely_way_is_impossible_the_next_one_is_taken(
 def test_without_room_for_copies_the_present_way_stays(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The run goes on, and a later one may try again."""
+    """The run continues, and a later one may try again."""
 
     def trial(builder: Builder, batching: str) -> Any:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
@@ -264,7 +264,7 @@ def test_without_room_for_copies_the_present_way_stays(
 def test_the_choice_is_recorded_and_kept(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that goes on tries nothing again; one that is named wins over both."""
+    """A run that continues tries nothing again; a way named by the user wins."""
     tried = favour(monkeypatch, "map")
     found = problems.controller(log_dir=tmp_path, steps=8)
     assert problems.run(found, PLAIN, batching="auto").batching == "map"
@@ -285,7 +285,7 @@ def test_the_choice_is_recorded_and_kept(
 def test_a_choice_by_name_is_kept_too(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who goes on without naming it gets what the run began with."""
+    """A run that continues without a named way uses the one that it began with."""
     tried = favour(monkeypatch, "vmap")
     found = problems.controller(log_dir=tmp_path, steps=4)
     problems.run(found, PLAIN, batching="map")
@@ -299,7 +299,7 @@ def test_a_choice_by_name_is_kept_too(
 def test_the_choice_is_left_to_the_clock_where_trying_pays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All are tried, one is taken, and a later run in this process takes it at once."""
+    """All ways are tried, one is used, and a later run here uses it at once."""
     monkeypatch.setattr(autotune, "pays", lambda left_s, compile_s, ways: True)
     found = problems.controller(size=2, steps=8)
     summary = problems.run(found, PLAIN, batching="auto")
@@ -313,7 +313,7 @@ def test_the_choice_is_left_to_the_clock_where_trying_pays(
 def test_without_room_for_both_stacks_the_present_way_stays(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A trial that fits is no promise that a switch does."""
+    """Memory for a trial does not guarantee memory for the change."""
     favour(monkeypatch, "loop")
     states, made = Builder.states, []
 

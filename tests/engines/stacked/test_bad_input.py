@@ -1,4 +1,4 @@
-"""What the stacked engine says to bad input, and what is left when a run fails."""
+"""What the stacked engine says about bad input, and what is left when a run fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def refused(
     mutator: Any = None,
     **options: Any,
 ) -> str:
-    """The message of a run that fails; nothing of it is claimed afterwards.
+    """The message of a run that fails; check that no slot is claimed afterwards.
 
     Args:
         functions: Of one member.
@@ -53,15 +53,15 @@ def refused(
 
 
 def assert_free(found: PopulationController) -> None:
-    """Nobody holds a slot any more."""
+    """Check that no slot is held any more."""
     assert probe.lease_holders(found) == []
 
 
-# What changes shapes.
+# Hyperparameters that change shapes.
 
 
 def starts() -> list[dict[str, Any]]:
-    """Two members with a number that is asked for as a plain one."""
+    """Two members with a hyperparameter that the functions use as a plain number."""
     rates = problems.metas(2)
     return [{**rates[0], "width": 2, "deep": 0.5}, {**rates[1], "width": 3, "deep": 1}]
 
@@ -131,7 +131,7 @@ def test_a_shape_that_depends_on_meta_params_is_refused(name: str, how: str) -> 
 
 
 def test_all_names_are_told_where_several_are_needed() -> None:
-    """One by one none explains it; together they do."""
+    """No single name explains the error; together they do."""
     functions = PLAIN._replace(init=_by_both)
     refused(functions, ValueError, "init", "width", "deep", starts=starts())
 
@@ -141,7 +141,7 @@ def test_all_names_are_told_where_several_are_needed() -> None:
 def test_an_error_of_the_users_own_comes_as_it_is(
     name: str, kind: type[Exception]
 ) -> None:
-    """What is no matter of meta_params is not explained away."""
+    """An error that has nothing to do with meta_params is not explained away."""
 
     def broken(*args: Any) -> Any:
         raise kind("my own")
@@ -149,7 +149,7 @@ def test_an_error_of_the_users_own_comes_as_it_is(
     refused(PLAIN._replace(**{name: broken}), kind, "my own")
 
 
-# What functions return.
+# What the functions return.
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_error_of_the_users_own_comes_as_it_is(
     ids=["vector", "numpy", "string", "None", "complex", "dict", "triple", "key"],
 )
 def test_an_evaluate_that_returns_no_number_is_refused(value: Any, told: str) -> None:
-    """The message says what came instead."""
+    """The message says what was returned instead."""
     functions = PLAIN._replace(evaluate=lambda state, meta, batch: value)
     refused(functions, ValueError, "evaluate must return a number", told)
 
@@ -183,7 +183,7 @@ def test_an_evaluate_that_returns_no_number_is_refused(value: Any, told: str) ->
     ids=["vector", "string", "array", "complex"],
 )
 def test_metrics_that_are_no_numbers_are_refused(metrics: Any, told: str) -> None:
-    """The message says what came instead."""
+    """The message says what the metric was instead."""
     functions = PLAIN._replace(evaluate=lambda state, meta, batch: (0.0, metrics))
     refused(functions, ValueError, "metrics must be a dict of numbers", told)
 
@@ -207,7 +207,7 @@ def test_metrics_that_are_no_numbers_are_refused(metrics: Any, told: str) -> Non
 def test_a_step_that_changes_what_a_state_looks_like_is_refused(
     change: Callable[[Any], Any], told: tuple[str, ...]
 ) -> None:
-    """The message names the place, what was there and what came."""
+    """The message names the path, the old and the new type."""
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         return change(state)
@@ -220,14 +220,14 @@ def test_a_step_that_changes_what_a_state_looks_like_is_refused(
 
 @pytest.mark.parametrize("count", [0, -1, True, 1.5, "2", None])
 def test_steps_are_a_positive_int(count: Any) -> None:
-    """Else nothing begins."""
+    """A run with other steps does not begin."""
     for options in ({"every": count}, {"save_every": count}):
         name = "save_every" if "save_every" in options else "steps_per_report"
         refused(PLAIN, ValueError, name, "positive int", repr(count), **options)
 
 
 def test_an_unknown_way_of_batching_is_refused() -> None:
-    """The message lists those that there are."""
+    """The message lists the known ways."""
     options: Any = {"batching": "pmap"}
     refused(PLAIN, ValueError, "batching", "'pmap'", "vmap", "loop", "auto", **options)
 
@@ -239,7 +239,7 @@ def test_no_devices_are_refused() -> None:
 
 
 def test_batches_come_from_one_place() -> None:
-    """Two of the three arguments are one too many."""
+    """Only one of the three arguments for batches may be given."""
     options: Any = {"data": problems.INPUTS, "batches": lambda seed, w, s: 0}
     refused(PLAIN, ValueError, "data", "batches", "one place", **options)
     refused(PLAIN, TypeError, "batches", "function", "data=", batches=problems.INPUTS)
@@ -254,7 +254,7 @@ def test_what_is_no_function_is_refused() -> None:
 
 
 def test_data_that_are_no_arrays_are_refused() -> None:
-    """Texts never reach a device; the message names the argument and the place."""
+    """Strings never reach a device; the message names the argument and the path."""
     bad = {"x": np.zeros(2), "name": np.array(["a", "b"])}
     refused(PLAIN, TypeError, "data", "['name']", data=bad)
     refused(PLAIN, TypeError, "evaluation", "['name']", evaluation=bad)
@@ -294,7 +294,7 @@ def test_a_batch_size_may_be_a_mask() -> None:
 
 
 def test_a_largest_batch_size_of_an_unknown_name_is_refused() -> None:
-    """The message lists the names that there are."""
+    """The message lists the known names."""
     found = PopulationController.from_space(
         {"learning_rate": 0.1, "batch_size": Integer(1, 4)}, 2, problems.still()
     )
@@ -317,7 +317,7 @@ def test_a_largest_batch_size_of_an_unknown_name_is_refused() -> None:
 def test_a_policy_that_brings_what_does_not_fit_is_refused(
     later: Any, told: tuple[str, ...], tmp_path: pathlib.Path
 ) -> None:
-    """The message names key and worker; nothing is recorded, and the run goes on."""
+    """The message names key and worker; nothing is recorded, and the run continues."""
     mutator = FixedSchedule({0: {"learning_rate": 0.1}, 4: later})
     found = problems.controller(mutator, starts=problems.metas(2), log_dir=tmp_path)
     with pytest.raises(ValueError, match=r"worker [01]") as raised:
@@ -337,7 +337,7 @@ def test_a_policy_that_brings_what_does_not_fit_is_refused(
 
 
 def test_categories_are_the_same_for_ever(tmp_path: pathlib.Path) -> None:
-    """Another order would be other codes: a member would train with something else."""
+    """Another order would mean other codes: a member would train with another value."""
     functions = PLAIN._replace(
         step=lambda state, meta, batch, key: {
             "w": state["w"] * jax.lax.switch(meta["kind"], [lambda: 0.9, lambda: 0.8]),
@@ -363,21 +363,21 @@ def test_categories_are_the_same_for_ever(tmp_path: pathlib.Path) -> None:
 
 
 def test_weights_of_a_loop_of_its_own_are_refused() -> None:
-    """A path says nothing about a tree; the message says what does."""
+    """A path says nothing about a tree; the message says what to pass."""
     begin = [Start(meta, params="weights.npz") for meta in problems.metas(2)]
     told = "Worker 0", "'weights.npz'", "Start(meta_params, params=tree)"
     refused(PLAIN, ValueError, *told, starts=begin)
 
 
 def test_weights_of_another_model_are_refused() -> None:
-    """Shapes must be those of `init`; both are told."""
+    """Shapes must be those of `init`; the message names both."""
     tree = {"w": np.zeros(5, np.float32), "b": np.zeros((), np.float32)}
     begin = [Start(meta, params=tree) for meta in problems.metas(2)]
     refused(PLAIN, ParamsError, "['w']", "(2,)", "(5,)", starts=begin)
 
 
 def test_a_slot_that_somebody_trains_is_left_alone() -> None:
-    """The engine needs all of them; the other one keeps its own, the rest are free."""
+    """The engine needs all slots; the worker keeps its slot, the others stay free."""
     found = problems.controller(problems.still())
     worker = found.worker(1)
     with pytest.raises(ClaimError, match="1 by"):
@@ -392,7 +392,7 @@ def test_a_slot_that_somebody_trains_is_left_alone() -> None:
 
 
 def test_members_that_are_nan_are_never_donors() -> None:
-    """The others go on, and the one that diverged goes on from one of them."""
+    """The others train on, and the diverged member continues from one of them."""
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         after = PLAIN.step(state, meta, batch, key)
@@ -417,7 +417,7 @@ def test_members_that_are_nan_are_never_donors() -> None:
 
 @pytest.mark.parametrize("batching", problems.BATCHINGS)
 def test_a_population_that_is_nan_throughout_comes_to_its_end(batching: str) -> None:
-    """Nobody is a donor: each begins anew, until `Stop` has counted enough reports."""
+    """There is no donor: each member begins again until `Stop` ends the run."""
     functions = PLAIN._replace(evaluate=lambda state, meta, batch: jnp.nan)
     stop = Stop(reports=9)
     found = PopulationController(problems.metas(3), problems.pbt(), stop=stop)
@@ -438,11 +438,11 @@ def test_a_population_of_one_trains(batching: str) -> None:
     assert found.finished
 
 
-# What raises on the way.
+# What happens if a call raises.
 
 
 class Broken(Exception):
-    """What a user's function raises."""
+    """The exception of a user's function."""
 
 
 def failing_batches(at: int) -> Callable[[int, int, int], Any]:
@@ -460,7 +460,7 @@ def failing_batches(at: int) -> Callable[[int, int, int], Any]:
 def test_a_step_that_raises_at_run_time_ends_the_run(
     batching: str, tmp_path: pathlib.Path
 ) -> None:
-    """It reaches the caller; slots are free, saves are there, and it goes on mended."""
+    """The caller gets it; slots are free, saves are kept, a corrected run continues."""
     failing = [True]
 
     def check(batch: Any) -> Any:
@@ -496,7 +496,7 @@ def test_a_step_that_raises_at_run_time_ends_the_run(
 
 
 def test_batches_that_raise_end_the_run(tmp_path: pathlib.Path) -> None:
-    """The exception is the user's own, with a note; mended, the run goes on."""
+    """The exception is the user's own, with a note; a corrected run continues."""
     found = problems.controller(log_dir=tmp_path)
     with pytest.raises(Broken) as raised:
         problems.run(found, PLAIN, batches=failing_batches(5), save_every=2)
@@ -510,7 +510,7 @@ def test_batches_that_raise_end_the_run(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_mutator_that_raises_ends_the_run(tmp_path: pathlib.Path) -> None:
-    """Its round is not reported, what was saved for it is gone, and it goes on."""
+    """Its round is not reported, the saves of it are gone, and the run continues."""
     broken = [True]
 
     def decide(report: Any, view: Any) -> Any:
@@ -533,7 +533,7 @@ def test_a_mutator_that_raises_ends_the_run(tmp_path: pathlib.Path) -> None:
 
 
 def test_what_is_no_controller_is_said() -> None:
-    """The three functions come after it."""
+    """The message says that the three functions follow the controller."""
     nothing: Any = None
     with pytest.raises(TypeError, match=r"needs a PopulationController .* NoneType"):
         problems.run(nothing, PLAIN)
@@ -541,7 +541,7 @@ def test_what_is_no_controller_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["batches", "shared_batches"])
 def test_the_very_first_batch_is_told_by_its_place(name: str) -> None:
-    """A function with other arguments, say, fails before anything is compiled."""
+    """For example, a function with other arguments fails before any compilation."""
 
     def bad(seed: int) -> None:
         del seed
@@ -554,7 +554,7 @@ def test_the_very_first_batch_is_told_by_its_place(name: str) -> None:
 
 
 def test_devices_are_named_once_and_may_be_those_of_a_mesh() -> None:
-    """An array of devices is what `Mesh.devices` is."""
+    """`Mesh.devices`, an array of devices, is valid, too."""
     device = jax.devices()[0]
     with pytest.raises(ValueError, match="each once"):
         problems.run(problems.controller(), PLAIN, devices=[device, device])
@@ -564,7 +564,7 @@ def test_devices_are_named_once_and_may_be_those_of_a_mesh() -> None:
 
 
 def test_who_looks_a_code_up_as_a_value_is_told_that_it_is_a_code() -> None:
-    """A dict of functions by name is what people write first."""
+    """A dict of functions by name is what many people write first."""
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         by_name: dict[str, Any] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
@@ -582,7 +582,7 @@ def test_who_looks_a_code_up_as_a_value_is_told_that_it_is_a_code() -> None:
 
 @pytest.mark.parametrize("name", ["batches", "shared_batches"])
 def test_a_later_batch_with_too_large_numbers_is_refused(name: str) -> None:
-    """Not only the first one is looked at."""
+    """Later batches are checked, too."""
 
     def batch(*place: int) -> Any:
         return np.array([2**40 if place[-1] == 3 else 1])
@@ -595,7 +595,7 @@ def test_a_later_batch_with_too_large_numbers_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["data", "batches", "shared_batches", "evaluation"])
 def test_whole_numbers_that_the_device_would_cut_off_are_refused(name: str) -> None:
-    """JAX makes 32 bits of 64 without a word."""
+    """JAX would turn 64 bits into 32 without a warning."""
     large = {"ids": np.array([3, 2**40])}
     given: Any = {name: (lambda *place: large) if "batches" in name else large}
     found = problems.controller()

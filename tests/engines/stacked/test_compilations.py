@@ -1,4 +1,4 @@
-"""Each program is traced and compiled once a run, whatever the policies do."""
+"""Each program is traced and compiled once a run, for every policy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.engines.stacked.problems import Functions, Traced
 _TRACED = "/jax/core/compile/jaxpr_trace_duration"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _counts: Counter[str] = Counter()
-_kept: list[Any] = []  # JAX never forgets a listener: one is enough.
+_kept: list[Any] = []  # JAX keeps listeners for ever: one is enough.
 
 
 def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
@@ -41,7 +41,7 @@ def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
 
 @pytest.fixture
 def rounds(monkeypatch: pytest.MonkeyPatch) -> list[Counter[str]]:
-    """What had been traced and compiled when each round began, and at the end."""
+    """What was traced and compiled before each round began, and at the end."""
     if not _kept:
         _kept.append(_listen)
         jax.monitoring.register_event_duration_secs_listener(_listen)
@@ -62,7 +62,7 @@ def pbt() -> Mutator[Any]:
 
 
 def winner() -> Mutator[Any]:
-    """The best goes to all."""
+    """All members copy the best one."""
     return WinnerTakeAllGenetic(problems.mutate, steps_per_exploit=10, synchronous=True)
 
 
@@ -89,7 +89,7 @@ POLICIES: dict[str, tuple[Callable[[], Mutator[Any]], int]] = {
 def test_nothing_is_compiled_after_the_first_round(
     name: str, batching: str, rounds: list[Counter[str]]
 ) -> None:
-    """Copies, snapshots and saves included: all programs are there by then."""
+    """Copies, snapshots and saves are included: all programs exist by then."""
     make, size = POLICIES[name]
     found = problems.controller(make(), size, steps=60)
     traced = Traced(problems.STATES["linen and injected"]())
@@ -110,7 +110,7 @@ def test_nothing_is_compiled_after_the_first_round(
 def test_nothing_is_compiled_after_the_first_round_of_a_run_that_has_chosen(
     name: str, rounds: list[Counter[str]]
 ) -> None:
-    """What was tried for fewer steps is compiled once more, and no more."""
+    """Only the chosen way, which was tried with fewer steps, is compiled once more."""
     make, size = POLICIES[name]
     found = problems.controller(make(), size, steps=60)
     options: Any = {"batching": "auto", "save_every": 1000}
@@ -123,7 +123,7 @@ def test_nothing_is_compiled_after_the_first_round_of_a_run_that_has_chosen(
 def test_what_is_loaded_is_compiled_once(
     batching: str, rounds: list[Counter[str]]
 ) -> None:
-    """Members that begin anew, and saves that are loaded, need one `init` alone."""
+    """Members that begin again, and saves that are loaded, need only one `init`."""
     found = problems.controller(explorer(), 1, steps=60)
     traced = Traced(problems.STATES["linen and injected"]())
     options: Any = {"batching": batching, "save_every": 1}
@@ -131,7 +131,7 @@ def test_what_is_loaded_is_compiled_once(
     alone = batching == "loop"
     inits = 3 if alone else 4
     assert traced.counts == {"init": inits, "step": 2 + alone, "evaluate": 2}
-    # By then they have begun anew, and gone on from saves.
+    # By then members have begun again, and continued from saves.
     assert rounds[-1] == rounds[len(rounds) // 2]
 
 
@@ -181,7 +181,7 @@ def again(functions: Functions, batching: str, seed: int = 3) -> Counter[str]:
 def test_a_second_run_of_the_same_functions_compiles_nothing(
     state: str, batching: str, rounds: list[Counter[str]]
 ) -> None:
-    """Another seed, another policy and other numbers: nor are the functions traced."""
+    """With another seed, policy and numbers the functions are not even traced."""
     traced = Traced(problems.STATES[state]())
     first = again(traced.functions, batching)
     assert first[_COMPILED]
@@ -202,7 +202,7 @@ def test_a_second_run_of_the_same_functions_compiles_nothing(
 def test_a_second_run_with_other_data_of_the_same_shape_sees_them(
     rounds: list[Counter[str]],
 ) -> None:
-    """Data are arguments of what is compiled; another shape is compiled anew."""
+    """Data are arguments of the programs; another shape is compiled again."""
     functions = Functions(
         lambda key, meta: jnp.zeros(()),
         lambda state, meta, batch, key: state + batch.sum(),
@@ -236,14 +236,14 @@ def scaled(state: Any, meta: Any, batch: Any, key: Any) -> Any:
 
 
 def factor() -> float:
-    """What is read."""
+    """The factor that the step reads."""
     return SCALE
 
 
 def test_what_a_function_reads_is_read_again_when_it_has_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A global that was set anew, a closed-over dict that was changed in place."""
+    """A global with a new value, or a closed-over dict that was changed in place."""
     config = {"more": [1.0]}
 
     def evaluate(state: Any, meta: Any, batch: Any) -> Any:
@@ -265,7 +265,7 @@ def test_what_a_function_reads_is_read_again_when_it_has_changed(
 
 
 def test_settings_of_jax_have_programs_of_their_own() -> None:
-    """A second run under 64 bits does not get what was traced under 32."""
+    """A second run under 64 bits does not use programs that were traced under 32."""
     functions = Functions(
         lambda key, meta: jnp.zeros(()),
         lambda state, meta, batch, key: state + 1e-9 + 0 * meta["learning_rate"],
@@ -286,7 +286,7 @@ def test_settings_of_jax_have_programs_of_their_own() -> None:
 def test_nothing_of_a_run_is_kept_but_programs_and_these_go_with_their_functions() -> (
     None
 ):
-    """No array outlives its run, and no program the functions it was made of."""
+    """No array outlives its run, and no program outlives the functions that it runs."""
     held_out = np.zeros(7654, np.float32)
 
     def trained() -> None:
@@ -317,7 +317,7 @@ def test_nothing_of_a_run_is_kept_but_programs_and_these_go_with_their_functions
 
 
 def test_few_programs_are_kept() -> None:
-    """Those that were used last."""
+    """The programs that were used last are kept."""
     functions = [
         Functions(
             lambda key, meta: jnp.zeros(()),
@@ -359,7 +359,7 @@ class Trainer:
 def test_methods_are_the_same_functions_as_long_as_their_object_is_as_it_was(
     rounds: list[Counter[str]],
 ) -> None:
-    """Python makes a method anew each time; its object's attributes may change."""
+    """Python makes a method object each time; its object's attributes may change."""
     trainer = Trainer(1.0)
 
     def trained() -> Any:

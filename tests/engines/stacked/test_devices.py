@@ -1,4 +1,4 @@
-"""Members spread over eight devices train as on one."""
+"""Members that are sharded over eight devices train as on one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the child found: one process for all, since JAX is slow to start."""
+    """The results of the child: one process for all tests, since JAX starts slowly."""
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # It is quicker to compile.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # This policy compiles faster.
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     command = [sys.executable, "-m", devices_child.__name__]
@@ -49,7 +49,7 @@ def test_eight_devices_are_equal_to_one(name: str, answers: dict[str, Any]) -> N
 def test_no_round_but_the_first_compiles_on_any_device(
     name: str, answers: dict[str, Any]
 ) -> None:
-    """Where states are is the same after copies, snapshots and saves."""
+    """The placement of states is the same after copies, snapshots and saves."""
     assert answers[name]["compiled"] == 0
 
 
@@ -58,7 +58,7 @@ def test_no_round_but_the_first_compiles_on_any_device(
 def test_rows_are_copied_across_devices(
     name: str, batching: str, answers: dict[str, Any]
 ) -> None:
-    """Chains and cycles, too; and states are put where they are needed."""
+    """Chains and cycles work, too; and states move to the device that needs them."""
     sources = test_member_states.MOVES[name]
     expected = [sources.get(row, row) for row in range(test_member_states.SIZE)]
     expected[2] = expected[4]
@@ -68,5 +68,5 @@ def test_rows_are_copied_across_devices(
 def test_a_run_goes_on_with_another_number_of_devices(
     answers: dict[str, Any],
 ) -> None:
-    """Saves know nothing of devices."""
+    """Saves do not depend on devices."""
     assert answers["resumed"]["difference"] is None

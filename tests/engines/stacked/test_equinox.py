@@ -45,7 +45,7 @@ class Net(eqx.Module):
 
 
 def init(key: Any, meta: Any) -> Any:
-    """As Equinox's own examples begin."""
+    """Build it as in Equinox's own examples."""
     net = Net(key)
     return net, optimizer.init(eqx.filter(net, eqx.is_inexact_array))
 
@@ -57,7 +57,7 @@ def _loss(net: Any, key: Any = None) -> Any:
 
 
 def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
-    """As Equinox's own examples train; the rate scales the updates."""
+    """Train as in Equinox's own examples; the rate scales the updates."""
     net, opt_state = state
     grad: Any = eqx.filter_grad(_loss)
     gradient = grad(net, key)
@@ -77,7 +77,7 @@ def opened(log_dir: Any = None, steps: int = 20) -> PopulationController:
 
 
 def train(worker: Worker) -> None:
-    """The same by the handle of a loop."""
+    """Train the population with the handle of a loop."""
 
     def fresh(meta: Any) -> Any:
         base = jax.random.fold_in(jax.random.key(worker.seed), worker.worker_id)
@@ -97,7 +97,7 @@ _step = eqx.filter_jit(step)
 
 @pytest.mark.parametrize("batching", problems.BATCHINGS)
 def test_what_is_no_array_is_a_constant(batching: str, tmp_path: pathlib.Path) -> None:
-    """A rate of dropout is not trained, and the best model comes back whole."""
+    """The rate of a dropout is not trained, and the best model is loaded completely."""
     found = opened(tmp_path)
     problems.run(found, FUNCTIONS, 5, batching=batching)
     best = found.best()
@@ -113,7 +113,7 @@ def test_what_is_no_array_is_a_constant(batching: str, tmp_path: pathlib.Path) -
 
 
 def test_a_run_of_modules_may_change_its_engine(tmp_path: pathlib.Path) -> None:
-    """Threads go on from what a stack saved, and a stack from what threads saved."""
+    """Threads continue from what a stack saved, and a stack from what threads saved."""
     whole = opened()
     problems.run(whole, FUNCTIONS, 5)
     by_stack = functools.partial(problems.run, functions=FUNCTIONS, every=5)

@@ -1,4 +1,4 @@
-"""What a fault costs a stacked population, and what it does not."""
+"""What a fault costs a stacked population, and what it does not cost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.helpers import Clock
 
 
 def points(found: PopulationController) -> list[int]:
-    """The steps that the slots go on from."""
+    """The steps from which the slots continue."""
     size = range(len(found.workers))
     return [found.graph.resume_point(found.newest(w)).step for w in size]
 
@@ -48,7 +48,7 @@ def schedule() -> FixedSchedule:
 
 
 def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the batches of one step fit at a time."""
+    """Limit chunks to the batches of one step."""
     monkeypatch.setattr(prefetching, "chunk_length", lambda steps, size: 1)
 
 
@@ -56,7 +56,7 @@ def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_batches_that_fail_within_a_round_cost_the_rounds_since_the_last_save(
     at: int, left: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first ones of a round cost nothing; the run goes on as if killed."""
+    """The first batches of a round cost nothing; the run continues as after a kill."""
     in_small_chunks(monkeypatch)
 
     def bad(seed: int, worker_id: int, step: int) -> Any:
@@ -83,7 +83,7 @@ def test_batches_that_fail_within_a_round_cost_the_rounds_since_the_last_save(
 def test_what_cannot_be_saved_then_is_said_beside_what_was_raised(
     second: type[Exception], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk that is full does not hide the disk that cannot be read."""
+    """The error of the full disk does not hide the error that began the failure."""
 
     def bad(seed: int, worker_id: int, step: int) -> Any:
         if step == 10:
@@ -103,7 +103,7 @@ def test_what_cannot_be_saved_then_is_said_beside_what_was_raised(
 def test_a_copy_that_fails_is_what_the_caller_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing is saved from rows that may hold anything."""
+    """After a failed copy, rows may hold anything: nothing is saved from them."""
 
     def failing(states: StackedStates, sources: Any) -> None:
         del sources
@@ -123,14 +123,14 @@ def test_a_copy_that_fails_is_what_the_caller_is_told(
 def seconds_a_round(
     clock: Clock, seconds: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> list[list[int]]:
-    """Have rounds take so long; the slots that were free at the end of each."""
+    """Make rounds take this long; returns the slots that were free after each."""
     free: list[list[int]] = []
     whole = PopulationTrainer._round
 
     def slow(self: Any, active: Any) -> Any:
         values = whole(self, active)
         controller = self._lease._controller
-        for _ in range(20):  # As others see it, who look now and then.
+        for _ in range(20):  # What other processes see, which look at intervals.
             clock.advance(seconds[self.rounds] / 20)
             probe.watch(controller)
         slots = range(len(active))
@@ -144,7 +144,7 @@ def seconds_a_round(
 def test_the_first_round_may_take_longer_than_the_time_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It compiles: nobody takes a slot meanwhile. A later one may not take as long."""
+    """It compiles, and no other worker takes a slot. A later round has no such time."""
     clock = Clock()
     free = seconds_a_round(clock, [300.0, 1.0, 100.0, 1.0], monkeypatch)
     options: Any = {"clock": clock, "worker_timeout": 60.0}
@@ -155,7 +155,7 @@ def test_the_first_round_may_take_longer_than_the_time_out(
 
 
 def test_leases_are_renewed_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One transaction for all slots, also for those that wait."""
+    """One transaction renews all slots, also those that wait."""
     clock, alone = Clock(), [0]
     transact = OpenRun.transact
 
@@ -169,7 +169,7 @@ def test_leases_are_renewed_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LeaseRules, "heard", lambda *a: Step())
     seconds_a_round(clock, [30.0] * 4, monkeypatch)
     regression.stacked(found, save_every=1000)
-    # The claim, its end and two facts; before each round but the first.
+    # The claim, its end and two facts; a renewal before each round except the first.
     assert alone == [4 + 3]
 
 
@@ -180,7 +180,7 @@ def test_leases_are_renewed_together(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_controllers_share_counts_rounds_that_save(
     save_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each report takes a second here, saving a minute: only the former counts."""
+    """Here a report takes a second and a save a minute: only the former counts."""
     clock = Clock(0.0)
     submit, encode = OpenRun.submit, OpenRun.encode
 
@@ -206,7 +206,7 @@ def categories(**given: list[str]) -> dict[str, Any]:
 
 
 def category_run(log_dir: pathlib.Path, steps: int, value: str) -> PopulationController:
-    """A population whose only hyperparameter is a word."""
+    """A population whose only hyperparameter is a string."""
     schedule = FixedSchedule({0: {"a": "x"}, 3: {"a": value}})
     return PopulationController(
         [{"a": "x"}, {"a": "x"}], schedule, log_dir, stop=Stop(steps)
@@ -221,7 +221,7 @@ WORDS = problems.Functions(
 
 
 def test_what_was_not_trained_with_is_not_recorded(tmp_path: pathlib.Path) -> None:
-    """A typo in `step` does not fix the codes for ever."""
+    """A typo in `step` does not fix the codes."""
 
     def typo(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         return state + meta["b"]
@@ -234,7 +234,7 @@ def test_what_was_not_trained_with_is_not_recorded(tmp_path: pathlib.Path) -> No
 
 
 def test_values_may_be_added_at_the_end_of_categories(tmp_path: pathlib.Path) -> None:
-    """No code changes by that; what changes one is refused and named."""
+    """This changes no code; a change of codes is refused and named."""
     first = category_run(tmp_path, 2, "z")
     problems.run(first, WORDS, **categories(a=["x", "y"]))
     first.close()
@@ -245,7 +245,7 @@ def test_values_may_be_added_at_the_end_of_categories(tmp_path: pathlib.Path) ->
     problems.run(again, WORDS, **categories(a=["x", "y", "z"]))
     assert again.newest(0).value == 3 * 1.0 + 3.0
     again.close()
-    third = category_run(tmp_path, 6, "z")  # What was added is fixed, too.
+    third = category_run(tmp_path, 6, "z")  # The added values are fixed, too.
     with pytest.raises(ValueError, match="categories must be those with which"):
         problems.run(third, WORDS, **categories(a=["x", "y", "w", "z"]))
     problems.run(third, WORDS, **categories(a=["x", "y", "z", "w"]))
@@ -262,7 +262,7 @@ def test_values_may_be_added_at_the_end_of_categories(tmp_path: pathlib.Path) ->
 def test_a_choice_for_want_of_memory_is_made_again(
     error: Exception, keep: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Somebody else may have used it; the next start looks again."""
+    """Another program may have used the memory; the next start tries again."""
     clock = Clock()
 
     def make(name: str) -> Any:
@@ -282,7 +282,7 @@ def test_a_choice_for_want_of_memory_is_made_again(
 def test_what_cannot_differ_is_not_tried(
     size: int, steps: int, ways: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One member that makes one step is the same program however it is batched."""
+    """One member that makes one step is the same program for every way of batching."""
     caplog.set_level(logging.INFO)
     assert autotune.worth_trying(size, steps) == ways
     if len(ways) == 1:
@@ -293,7 +293,7 @@ def test_what_cannot_differ_is_not_tried(
 
 
 def test_the_data_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also while ways of batching are tried: they may fill most of its memory."""
+    """There is one copy also while ways are tried: data may fill most of the memory."""
     data = np.ones((1234, 7), np.float32)
     counts: list[int] = []
 
@@ -326,7 +326,7 @@ def test_held_stands_for_all_params_and_nothing_else() -> None:
 def test_a_round_that_can_only_be_cut_into_crumbs_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A prime number of steps takes a call for each."""
+    """A prime number of steps needs a call for each step."""
     assert prefetching.chunk_length(101, 10, 500) == 1
     assert "50 steps fit" in caplog.text
     caplog.clear()
@@ -361,7 +361,7 @@ def nan(state: Any, meta: Any, batch: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["pbt", "asynchronous", "winner"])
 def test_a_population_that_only_diverges_ends(kind: str) -> None:
-    """Going back for ever is no training; what was recorded stays."""
+    """Resetting for ever is not training; what was recorded stays."""
     policies: dict[str, Any] = {
         "pbt": problems.pbt(2),
         "asynchronous": PopulationBasedTraining(problems.mutate, 2),
@@ -375,7 +375,7 @@ def test_a_population_that_only_diverges_ends(kind: str) -> None:
 
 
 def test_a_policy_that_never_goes_back_ends_as_ever() -> None:
-    """A schedule goes on as it is, also with other numbers at each report."""
+    """A schedule continues, also with other numbers at each report."""
     metas = problems.metas(21)
     mutator = FixedSchedule({2 * i: meta for i, meta in enumerate(metas)})
     found = problems.controller(mutator, 3, steps=42)
@@ -385,7 +385,7 @@ def test_a_policy_that_never_goes_back_ends_as_ever() -> None:
 
 
 def test_one_member_with_a_finite_value_keeps_a_population_going() -> None:
-    """The others begin anew as often as it takes."""
+    """The others begin again as often as needed."""
 
     def evaluate(state: Any, meta: Any, batch: Any) -> Any:
         good = meta["learning_rate"] < 0.002
@@ -397,7 +397,7 @@ def test_one_member_with_a_finite_value_keeps_a_population_going() -> None:
 
 
 def test_a_member_that_alone_goes_back_for_ever_ends_the_run() -> None:
-    """The others wait for it, so that nobody can bring a finite value."""
+    """The others wait for it, so that no member can report a finite value."""
 
     def evaluate(state: Any, meta: Any, batch: Any) -> Any:
         return jnp.where(meta["bad"] > 0, jnp.nan, PLAIN.evaluate(state, meta, batch))
@@ -408,7 +408,7 @@ def test_a_member_that_alone_goes_back_for_ever_ends_the_run() -> None:
         return {report.worker_id: Branch(None, report.checkpoint.meta_params)}
 
     class Waiting(problems.Branching):
-        """Those that are finite wait after their first report."""
+        """Members with a finite value wait after their first report."""
 
         def wait_at(self, state: None, worker_id: int, view: Any) -> int | None:
             return 2
@@ -420,7 +420,7 @@ def test_a_member_that_alone_goes_back_for_ever_ends_the_run() -> None:
 
 
 def test_values_may_be_added_to_those_of_a_space(tmp_path: pathlib.Path) -> None:
-    """As the error says that asks for them; another order is refused."""
+    """The error that asks for them says so; another order is refused."""
     space = {"a": Categorical(["x", "y"])}
 
     def opened(steps: int) -> PopulationController:

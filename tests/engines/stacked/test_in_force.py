@@ -1,4 +1,4 @@
-"""A stack trains with what `init` makes of meta_params, and says what it does not."""
+"""A stack trains with the numbers of `init(meta_params)`, and warns about others."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def train(
 def test_each_report_is_of_what_init_makes(
     kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Under whatever name, place or number of states; after copies, too."""
+    """This holds for every name, path and number of states; after copies, too."""
     run = PopulationController(kind.metas, copying(kind.metas), stop=Stop(steps=60))
     with caplog.at_level(logging.WARNING, "population"):
         train(run, kind.init)
@@ -69,7 +69,7 @@ def test_each_report_is_of_what_init_makes(
 
 @pytest.mark.parametrize("batching", ["map", "loop"])
 def test_every_way_of_batching_does_so(batching: str) -> None:
-    """The numbers are put in by each kind of program."""
+    """Each kind of program puts the numbers into the state."""
     kind = KINDS[7]
     run = PopulationController(kind.metas, copying(kind.metas), stop=Stop(steps=60))
     train(run, kind.init, batching=batching)
@@ -95,7 +95,7 @@ def population(steps: int = 60) -> PopulationController:
 
 
 def test_what_init_makes_besides_is_not_computed_at_a_branch() -> None:
-    """Weights that are read from afar are read when members begin, and not again."""
+    """Weights that `init` reads from a file are read only when members begin."""
     calls = []
 
     def read(key: Any) -> Any:
@@ -137,7 +137,7 @@ def test_what_init_makes_besides_is_not_computed_at_a_branch() -> None:
 
 
 def test_what_a_schedule_drives_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    """Its count and its number are copied; and it is said that meta_params are not."""
+    """Its count and number are copied; a warning says that meta_params are not used."""
     schedule = optax.linear_schedule(1.0, 0.0, 100)
     optimizer = injected(optax.sgd, learning_rate=schedule)
 
@@ -176,7 +176,7 @@ def shared(meta: Any) -> Any:
 def test_a_number_that_training_changes_is_put_back_and_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The words are those of `worker.report`."""
+    """The words are those of the warning of `worker.report`."""
     with caplog.at_level(logging.WARNING, "population"):
         train(population(), shared, annealing)
     (text,) = told(caplog)
@@ -208,7 +208,7 @@ def test_a_number_that_training_changes_late_is_said(
 def test_a_number_that_is_named_stays_as_it_was_saved(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A copy goes on with the donor's."""
+    """A copy continues with the donor's number."""
     run = PopulationController(
         [{"learning_rate": 0.1, "number": i} for i in range(3)],
         PopulationBasedTraining(lambda m: {**m, **lowered(m)}, 20, synchronous=True),
@@ -225,7 +225,7 @@ def test_a_number_that_is_named_stays_as_it_was_saved(
 
 
 def test_what_keep_names_must_be_there() -> None:
-    """Before anything is trained."""
+    """An unknown name is refused before anything is trained."""
     with pytest.raises(ValueError, match=r"\['rate'\].*learning_rate"):
         train(population(), shared, keep="rate")
     with pytest.raises(TypeError, match="keep must be the name"):
@@ -250,7 +250,7 @@ def test_what_keep_names_must_be_there() -> None:
 def test_what_is_not_in_force_is_said_once(
     meta: Any, init: Any, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the words of a worker."""
+    """The words are those of the warning of a worker."""
     run = PopulationController(
         [meta] * 3, FixedSchedule(lambda step: None), stop=Stop(steps=20)
     )
@@ -263,7 +263,7 @@ def test_what_is_not_in_force_is_said_once(
 
 
 def unused(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was said of hyperparameters without an effect."""
+    """The warnings about hyperparameters without an effect."""
     return [m for m in caplog.messages if "have no effect" in m]
 
 
@@ -271,7 +271,7 @@ def unused(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_hyperparameter_that_no_value_depends_on_is_named(
     reads: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether it is in the state says nothing: somebody must train with it."""
+    """To be in the state is not enough: training must depend on it."""
     own = optax.sgd(0.1)
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What of a state is an array, what a constant, and what may become of each."""
+"""Which leaves of a state are arrays, which are constants, and how each may change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def learned(state: Any) -> tuple[Layout, Any]:
     ("first", "then"), [(1, 2), (1.0, 1), (0.5, math.nan), (1, jnp.int32(1))]
 )
 def test_a_number_that_changes_is_an_array_from_then_on(first: Any, then: Any) -> None:
-    """The next time that a state is learned; until then it is a constant."""
+    """It becomes one the next time a state is examined; until then it is a constant."""
     layout, _ = learned({"w": jnp.ones(2), "n": first})
     assert len(layout.flat({"w": jnp.ones(2), "n": first})) == 1
     with pytest.raises(Moved):
@@ -44,13 +44,13 @@ def test_a_number_that_changes_is_an_array_from_then_on(first: Any, then: Any) -
 
 
 def test_a_constant_that_is_no_number_stays_one() -> None:
-    """NaN is equal to itself here."""
+    """NaN counts as equal to itself here."""
     layout, _ = learned([jnp.ones(2), math.nan])
     assert len(layout.flat([jnp.ones(2), math.nan])) == 1
 
 
 def test_a_function_that_is_exchanged_is_refused() -> None:
-    """All members share it, and a program has one."""
+    """All members share it, and a program has one function."""
     layout, _ = learned({"act": jnp.tanh, "w": jnp.ones(2)})
     with pytest.raises(ValueError, match=r"\['act'\] was .* and became"):
         layout.flat({"act": jax.nn.relu, "w": jnp.ones(2)})
@@ -58,7 +58,7 @@ def test_a_function_that_is_exchanged_is_refused() -> None:
 
 @pytest.mark.parametrize("constant", [Colour.RED, 2**70, 1j, object()])
 def test_what_no_store_keeps_is_left_out_of_a_save(constant: Any) -> None:
-    """It comes back from `init`, as functions do."""
+    """It comes from `init`, as functions do."""
     state = {"w": jnp.ones(2), "c": constant}
     layout, shapes = learned(state)
     saved = layout.saved(layout.flat(state))
@@ -67,7 +67,7 @@ def test_what_no_store_keeps_is_left_out_of_a_save(constant: Any) -> None:
 
 
 def test_params_with_another_constant_are_refused() -> None:
-    """They were trained with it, and members cannot differ in it."""
+    """The saved state was trained with it, and members cannot differ in it."""
     layout, shapes = learned({"w": jnp.ones(2), "t": 1.0})
     layout.restored({"w": np.ones(2, np.float32), "t": 1.0}, shapes)
     with pytest.raises(ParamsError, match=r"1.0 at \['t'\], got 2.0"):
@@ -78,7 +78,7 @@ def test_params_with_another_constant_are_refused() -> None:
 
 @pytest.mark.parametrize("tree", [{"v": np.ones(2)}, [np.ones(2)], {}])
 def test_params_of_another_structure_are_refused(tree: Any) -> None:
-    """In words of the library, with those of JAX."""
+    """The message has the library's words, and JAX's."""
     layout, shapes = learned({"w": jnp.ones(2)})
     with pytest.raises(ParamsError, match="structure that init gives"):
         layout.restored(tree, shapes)
@@ -89,7 +89,7 @@ def test_params_of_another_structure_are_refused(tree: Any) -> None:
 def test_a_number_that_is_computed_from_the_weights_is_trained(
     first: float, batching: str
 ) -> None:
-    """A running loss, the best so far: what is traced can be asked nothing."""
+    """A running loss or the best so far: a traced value cannot be inspected."""
 
     def init(key: Any, meta: Any) -> Any:
         return {"weights": PLAIN.init(key, meta), "best": first}
@@ -111,7 +111,7 @@ def test_a_number_that_is_computed_from_the_weights_is_trained(
 
 
 def test_a_number_that_becomes_a_vector_is_refused() -> None:
-    """By its place, as every other change of a shape."""
+    """The message names the path, as for every other change of shape."""
 
     def step(state: Any, meta: Any, batch: Any, key: Any) -> Any:
         return {"n": jnp.ones(2)}

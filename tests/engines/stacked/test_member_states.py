@@ -1,4 +1,4 @@
-"""Stacked and separate states keep one contract."""
+"""Stacked and separate states have one contract."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEPT: list[Any] = []  # A member does not keep its functions alive.
 
 
 def member(batch: Any) -> MemberFunctions:
-    """A state that counts what it was given, and remembers its last random number."""
+    """A state that counts what it received, and remembers its last random number."""
 
     def init(key: Any, meta: Any) -> Any:
         return {"sum": jnp.zeros(2), "draw": jax.random.uniform(key)}
@@ -77,8 +77,8 @@ def states(
 
 
 def begin(found: MemberStates, numbers: Any) -> None:
-    """Have row i hold number i twice, as its sum."""
-    rows = [(jnp.zeros(()), jnp.array([x, x])) for x in numbers]  # Draw, sum.
+    """Put number i into row i twice, as its sum."""
+    rows = [(jnp.zeros(()), jnp.array([x, x])) for x in numbers]  # Draw and sum.
     if isinstance(found, SeparateStates):
         found.begin(rows)
     else:
@@ -87,7 +87,7 @@ def begin(found: MemberStates, numbers: Any) -> None:
 
 
 def sums(found: MemberStates, size: int = SIZE) -> list[float]:
-    """What each row has in its sum."""
+    """The sum of each row."""
     states = [found.take(row)[1] for row in range(size)]
     assert all(state.shape == (2,) for state in states)
     assert all(bool(state[0] == state[1]) for state in states)
@@ -99,7 +99,7 @@ every_way = pytest.mark.parametrize("batching", ["vmap", "map", "loop"])
 
 @every_way
 def test_rows_hold_what_they_began_with(batching: str) -> None:
-    """And each can be taken by itself."""
+    """Each row can be taken alone."""
     assert sums(states(batching)) == [0, 1, 2, 3, 4]
 
 
@@ -131,7 +131,7 @@ def test_a_chunk_trains_each_row_with_its_batches(batching: str, kind: str) -> N
 
 @every_way
 def test_what_is_told_holds_for_the_next_chunk(batching: str) -> None:
-    """Steps, and with them keys, and meta_params; arrays may be changed afterwards."""
+    """Steps (and so keys) and meta_params count; the arrays may change afterwards."""
     found = states(batching)
     steps, by = np.arange(10, 10 + SIZE, dtype=np.int32), np.zeros(SIZE, np.float32)
     by[2] = 7
@@ -147,7 +147,7 @@ def test_what_is_told_holds_for_the_next_chunk(batching: str) -> None:
 
 @every_way
 def test_what_was_taken_survives_training(batching: str) -> None:
-    """Donated buffers are reused, and a copy is none of them."""
+    """Donated buffers are reused, but not those of a copy that was taken."""
     found = states(batching)
     before = [found.take(row) for row in range(SIZE)]
     found.train(np.float32(1))
@@ -159,7 +159,7 @@ def test_what_was_taken_survives_training(batching: str) -> None:
 
 @every_way
 def test_what_was_put_is_a_copy(batching: str) -> None:
-    """It can be put again after it was trained, and comes from the host, too."""
+    """It can be put again after training, and may come from the host, too."""
     found = states(batching)
     kept = found.take(4)
     found.put(0, kept)
@@ -186,7 +186,7 @@ MOVES: dict[str, Mapping[int, int]] = {
 @every_way
 @pytest.mark.parametrize("name", MOVES)
 def test_moves_read_all_before_they_write(batching: str, name: str) -> None:
-    """Chains and cycles included, and the rows can be trained afterwards."""
+    """Chains and cycles are included, and the rows can be trained afterwards."""
     found, sources = states(batching), MOVES[name]
     found.move(sources)
     expected = [float(sources.get(row, row)) for row in range(SIZE)]
@@ -206,7 +206,7 @@ def test_moves_of_more_rows_than_a_chunk() -> None:
 
 @every_way
 def test_all_states_are_read_at_once_for_saving(batching: str) -> None:
-    """As NumPy arrays, which later training leaves alone."""
+    """They are NumPy arrays, which later training does not change."""
     found = states(batching)
     host = found.host()
     found.train(np.float32(1))
@@ -235,7 +235,7 @@ def test_the_states_of_the_last_chunk_are_reused(batching: str) -> None:
 
 @every_way
 def test_released_states_hold_nothing_and_can_begin_again(batching: str) -> None:
-    """What is tried gives way to what is tried next."""
+    """The states of one trial are freed before the next trial."""
     found = states(batching)
     found.release()
     assert _buffers(found) == []

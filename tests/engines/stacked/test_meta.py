@@ -51,11 +51,11 @@ def encoded(found: Columns, meta_params: Any) -> list[Any]:
     return [scalar.item() for scalar in found.encode(meta_params, 0)]
 
 
-# What a leaf is.
+# What a leaf is called, and its type.
 
 
 def test_a_leaf_is_named_as_people_write_it() -> None:
-    """Dots lead into dicts, brackets into lists and to keys that are no strings."""
+    """Dots lead into dicts, brackets into lists and to keys that are not strings."""
     found = columns({"a": 0.1, "b": {"c": {3: 2}}, "d": [1.0, (2.0,)]})
     assert set(found.names) == {"a", "b.c[3]", "d[0]", "d[1][0]"}
     assert columns(0.1, 0.2).names == ("meta_params",)
@@ -63,7 +63,7 @@ def test_a_leaf_is_named_as_people_write_it() -> None:
 
 
 def test_the_first_population_says_what_a_leaf_is() -> None:
-    """One float among numbers makes floats; ints and bools are what all have."""
+    """One float among numbers makes floats; ints or bools must be those of all."""
     first = {"a": 1, "b": 1, "c": True}
     found = columns(first, first | {"a": 2.5})
     assert dtypes(found) == {"a": "float32", "b": "int32", "c": "bool"}
@@ -71,7 +71,7 @@ def test_the_first_population_says_what_a_leaf_is() -> None:
 
 
 def test_the_space_says_what_a_leaf_is() -> None:
-    """Whatever the first values happen to be; choices of numbers are numbers."""
+    """The first values do not matter; choices of numbers are numbers."""
     first = sample(SPACE, np.random.default_rng(0)) | {"rate": 1, "drop": 0}
     assert dtypes(columns(first, space=SPACE)) == {
         "rate": "float32",
@@ -86,7 +86,7 @@ def test_the_space_says_what_a_leaf_is() -> None:
 
 
 def test_numbers_are_as_wide_as_those_of_jax() -> None:
-    """Where JAX computes with 64 bits, meta_params have them too."""
+    """If JAX computes with 64 bits, meta_params have 64 bits too."""
     config: Any = jax.config
     config.update("jax_enable_x64", True)
     try:
@@ -115,7 +115,7 @@ def test_what_a_space_draws_reaches_the_functions(seed: int) -> None:
 
 
 def test_categories_are_codes() -> None:
-    """Their place among the values, for lax.switch; a choice of mixed kinds, too."""
+    """The code is the position among the values, for lax.switch; kinds may be mixed."""
     space = {"act": Categorical(["relu", "gelu"]), "depth": Ordinal([1, "deep"])}
     first = {"act": "gelu", "depth": 1}
     found = columns(first, space=space)
@@ -135,7 +135,7 @@ def test_categories_tell_apart_what_the_codec_does() -> None:
 
 
 def test_given_categories_win_over_the_space() -> None:
-    """Numbers can be codes, if somebody says so."""
+    """Numbers become codes if `categories` lists them."""
     space = {"net": {"width": Ordinal([16, 32])}}
     given = {"net.width": [32, 16]}
     found = columns({"net": {"width": 16}}, space=space, categories=given)
@@ -144,7 +144,7 @@ def test_given_categories_win_over_the_space() -> None:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_category_may_be_a_tree(named: bool) -> None:
-    """The values of a choice are what they are, lists included."""
+    """The values of a choice may be anything, lists included."""
     values = [[64], [64, 64]]
     space = None if named else {"layers": Categorical(values), "a": 1.0}
     categories = {"layers": values} if named else None
@@ -155,7 +155,7 @@ def test_a_category_may_be_a_tree(named: bool) -> None:
 
 
 def test_a_string_needs_its_values() -> None:
-    """The error says how to give them, with a constant in the space, too."""
+    """The error says how to give them, also where the space has a constant."""
     for space in (None, {"net": {"act": "relu"}, "rate": Uniform(0, 1)}):
         with pytest.raises(ValueError, match=r"categories=\{'net.act': \[...\]\}"):
             columns({"net": {"act": "relu"}, "rate": 0.1}, space=space)
@@ -174,7 +174,7 @@ def test_a_string_needs_its_values() -> None:
     ],
 )
 def test_what_is_said_of_leaves_must_be_true(option: Any, error: str) -> None:
-    """Names that are unknown, and lists that are none, are refused."""
+    """Unknown names, and lists that are not lists, are refused."""
     with pytest.raises(ValueError, match=error):
         columns({"act": "relu"}, **option)
 
@@ -183,7 +183,7 @@ def test_what_is_said_of_leaves_must_be_true(option: Any, error: str) -> None:
 
 
 def test_a_batch_size_needs_its_maximum() -> None:
-    """Else it would change the shape of batches; the error says what to do."""
+    """Otherwise it would change the shape of batches; the error says what to do."""
     with pytest.raises(ValueError, match=r"net.batch_size .* max_batch=.* mask"):
         columns({"net": {"batch_size": 32}})
     with pytest.raises(ValueError, match="an int from 1 on, got 64"):
@@ -225,14 +225,14 @@ def test_another_name_can_be_a_batch_size() -> None:
 
 
 def test_the_mask_says_which_examples_count() -> None:
-    """The first ones, as many as a traced batch size says."""
+    """The first examples count, as many as a traced batch size says."""
     found = jax.jit(lambda n: mask(n, 4))(jnp.int32(3))
     assert found.tolist() == [True, True, True, False]
     assert found.dtype == jnp.bool_
     assert mask(4, 4).all()
 
 
-# What fits, and what does not.
+# Which values fit, and which do not.
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_what_is_exact_fits(first: Any, value: Any, seen: Any) -> None:
 
 
 def test_nan_is_a_float() -> None:
-    """A mutator may say so, and the program computes with it."""
+    """A mutator may return it, and the program computes with it."""
     assert np.isnan(columns({"a": 0.1}).encode({"a": math.nan}, 0)[0])
 
 
@@ -294,7 +294,7 @@ def test_what_does_not_fit_is_refused(first: Any, value: Any) -> None:
 
 
 def test_a_first_population_must_be_of_one_kind() -> None:
-    """Who differs is named; a float in an int's domain does not make it one."""
+    """The member that differs is named; a float is not valid in an int's domain."""
     with pytest.raises(ValueError, match=r"a of worker 2 must be .* got False"):
         columns({"a": 1}, {"a": 0.5}, {"a": False})
     with pytest.raises(ValueError, match=r"a of worker 1 .*got None.*None too"):
@@ -304,7 +304,7 @@ def test_a_first_population_must_be_of_one_kind() -> None:
 
 
 def test_none_for_all_is_no_column() -> None:
-    """It stays None, and another value is refused."""
+    """It stays None, and any other value is refused."""
     found = columns({"a": 0.1, "b": None}, {"a": 0.2, "b": None})
     assert found.names == ("a",)
     assert found.tree([1.0]) == {"a": 1.0, "b": None}
@@ -327,7 +327,7 @@ def test_none_for_all_is_no_column() -> None:
     ],
 )
 def test_all_members_have_one_structure(other: Any, error: str) -> None:
-    """What is missing or additional is named, and so is the worker."""
+    """The message names the missing or additional key, and the worker."""
     first = {"a": 0.1, "net": {"b": [1, 2], "c": 1}}
     with pytest.raises(ValueError, match=f"meta_params of worker 4 .*{error}"):
         columns(first).encode(other, 4)
@@ -341,7 +341,7 @@ def test_the_order_of_keys_does_not_matter() -> None:
     assert found.encode({"b": 0.25, "a": 2}, 0) == found.encode({"a": 2, "b": 0.25}, 0)
 
 
-# What the engine asks for.
+# The functions that the engine calls.
 
 
 def test_functions_see_traced_scalars_in_the_tree() -> None:
@@ -363,7 +363,7 @@ def test_functions_see_traced_scalars_in_the_tree() -> None:
 
 
 def test_members_are_stacked_in_order() -> None:
-    """`[N]` a column, of the dtypes that the shapes and the blank ones have."""
+    """Each column is `[N]`, of the dtype of the shapes and of the empty columns."""
     metas = [{"a": 0.5 * w, "b": w} for w in range(3)]
     found = columns(*metas)
     a, b = found.stack(metas)
@@ -374,7 +374,7 @@ def test_members_are_stacked_in_order() -> None:
 
 
 def test_each_column_can_be_made_concrete() -> None:
-    """By itself, then all together, with the numbers of worker 0."""
+    """Each alone, then all together, with the numbers of worker 0."""
     found = columns({"a": 1, "b": 2}, {"a": 3, "b": 4})
     ways = [(fix((8, 9)), name) for fix, name in found.concrete()]
     assert ways == [((1, 9), "a"), ((8, 2), "b"), ((1, 2), "a or b")]

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 
 from population.engines.stacked import prefetching
 
-SECONDS = 30  # Far more than any of these waits.
+SECONDS = 30  # Much longer than any of these waits.
 Batches = Callable[[int, int, int], Any]
 
 
 def batch(seed: int, worker_id: int, step: int) -> Any:
-    """A batch that says what it is."""
+    """A batch that holds its worker id and step."""
     return {"place": np.array([seed, worker_id, step]), "half": np.float32(step / 2)}
 
 
 class Made:
-    """Makes feeds that look ahead, knows when chunks are placed, and closes them."""
+    """Makes feeds that look ahead, records when chunks are placed, closes the feeds."""
 
     def __init__(self) -> None:
         self.feeds: list[prefetching.Feed] = []
@@ -50,21 +50,21 @@ class Made:
         return found
 
     def put(self, tree: Any) -> Any:
-        """Keep the tree and go on."""
+        """Keep the tree, and return it."""
         with self._news:
             self.placed.append(tree)
             self._news.notify_all()
         return tree
 
     def wait(self, count: int) -> None:
-        """Until so many chunks were placed."""
+        """Wait until this many chunks were placed."""
         with self._news:
             assert self._news.wait_for(lambda: len(self.placed) >= count, SECONDS)
 
 
 @pytest.fixture
 def made() -> Iterator[Made]:
-    """Closes what it makes, and sees that no thread is left."""
+    """Close the feeds at the end, and check that no thread is left."""
     found = Made()
     yield found
     for one in found.feeds:
@@ -78,7 +78,7 @@ def threads() -> list[threading.Thread]:
 
 
 def steps_of(chunk: Any, worker_id: int) -> list[int]:
-    """Which steps a row of a chunk is for; also checks whose they are."""
+    """The steps of a row of a chunk; also checks the row's worker."""
     assert chunk["place"][worker_id, :, 0].tolist() == [5] * chunk["place"].shape[1]
     assert set(chunk["place"][worker_id, :, 1].tolist()) == {worker_id}
     found: list[int] = chunk["place"][worker_id, :, 2].tolist()
@@ -86,7 +86,7 @@ def steps_of(chunk: Any, worker_id: int) -> list[int]:
     return found
 
 
-# What arrives.
+# What the caller gets.
 
 
 def test_each_member_gets_the_batches_of_its_steps(made: Made) -> None:
@@ -101,7 +101,7 @@ def test_each_member_gets_the_batches_of_its_steps(made: Made) -> None:
 
 
 def test_padding_repeats_worker_0(made: Made) -> None:
-    """Rows beyond the members have no worker who could be asked; steps are ignored."""
+    """Rows beyond the members have no worker; their steps are ignored."""
     asked = []
 
     def batches(seed: int, worker_id: int, step: int) -> Any:
@@ -116,7 +116,7 @@ def test_padding_repeats_worker_0(made: Made) -> None:
 
 
 def test_all_members_can_share_batches(made: Made) -> None:
-    """One axis of steps; the rows must stand at the same one."""
+    """There is one axis of steps; all rows must be at the same step."""
     found = made.shared(lambda seed, step: batch(seed, -1, step), 3)
     for start in (0, 3, 12):
         chunk = found.take([start, start])
@@ -126,7 +126,7 @@ def test_all_members_can_share_batches(made: Made) -> None:
 
 
 def test_constant_data_is_handed_on_as_it_is() -> None:
-    """Whatever the steps; nothing is copied."""
+    """Steps do not matter, and nothing is copied."""
     data = {"x": np.ones(3)}
     found = prefetching.Constant(data)
     assert found.take([0]) is data
@@ -148,7 +148,7 @@ def test_batches_may_be_any_pytree(made: Made) -> None:
 
 
 def test_wide_numbers_become_those_of_jax(made: Made) -> None:
-    """So that a step that gets float64 once is not traced again."""
+    """Otherwise a step that gets a float64 once would be traced again."""
     traces = []
 
     @jax.jit
@@ -169,7 +169,7 @@ def test_wide_numbers_become_those_of_jax(made: Made) -> None:
 
 
 def test_the_next_chunk_is_made_while_the_caller_is_busy(made: Made) -> None:
-    """All of it, by another thread; taking it asks for nothing more."""
+    """Another thread makes all of it; taking it calls no function."""
     main, made_by = threading.current_thread(), {}
 
     def batches(seed: int, worker_id: int, step: int) -> Any:
@@ -178,13 +178,13 @@ def test_the_next_chunk_is_made_while_the_caller_is_busy(made: Made) -> None:
 
     found = made.each(batches, 1, 2)
     found.take([0])
-    made.wait(2)  # The caller trains; nobody has asked for the next chunk.
+    made.wait(2)  # The caller trains; it has not taken the next chunk yet.
     assert [made_by[step] is main for step in range(4)] == [True, True, False, False]
     assert found.take([2]) is made.placed[1]
 
 
 def test_taking_waits_for_what_is_being_made(made: Made) -> None:
-    """A slow function delays, and is not called a second time."""
+    """A slow function causes a delay, and is not called a second time."""
     begun, go, calls = threading.Event(), threading.Event(), []
 
     def batches(seed: int, worker_id: int, step: int) -> Any:
@@ -204,7 +204,7 @@ def test_taking_waits_for_what_is_being_made(made: Made) -> None:
 
 
 def test_only_rows_that_were_set_back_are_made_anew(made: Made) -> None:
-    """A wrong guess costs what was wrong of it, and gives the right batches."""
+    """A wrong guess costs only the wrong rows, and the batches are right."""
     calls: list[tuple[int, int]] = []
 
     def batches(seed: int, worker_id: int, step: int) -> Any:
@@ -223,7 +223,7 @@ def test_only_rows_that_were_set_back_are_made_anew(made: Made) -> None:
 
 
 def test_a_wrong_guess_is_given_up_half_way(made: Made) -> None:
-    """Rows that nobody has made yet are made where they stand, each once."""
+    """Rows that were not made yet are made at their real steps, each once."""
     begun, go = threading.Event(), threading.Event()
     calls: list[tuple[int, int]] = []
 
@@ -242,12 +242,12 @@ def test_a_wrong_guess_is_given_up_half_way(made: Made) -> None:
     chunk = found.take([1, 7, 8])
     assert [steps_of(chunk, w) for w in range(3)] == [[1], [7], [8]]
     assert {(1, 7), (2, 8)} <= set(calls)
-    assert (0, 1) not in calls  # That one was right.
+    assert (0, 1) not in calls  # This guess was right.
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=6))
 def test_any_way_of_the_rows_gives_their_batches(ways: list[tuple[int, ...]]) -> None:
-    """Whatever was guessed, and however far the thread has come."""
+    """The guess and the progress of the thread do not matter."""
     made = Made()
     found = made.each(batch, 3, 2)
     for steps in ways:
@@ -257,7 +257,7 @@ def test_any_way_of_the_rows_gives_their_batches(ways: list[tuple[int, ...]]) ->
 
 
 def test_never_more_than_two_chunks_are_on_their_way(made: Made) -> None:
-    """The one that was taken, and the next."""
+    """The chunk that was taken, and the next one."""
     alive: list[weakref.ref[Any]] = []
     most = 0
 
@@ -276,14 +276,14 @@ def test_never_more_than_two_chunks_are_on_their_way(made: Made) -> None:
 
 
 def test_what_is_made_at_once_is_not_made_ahead(made: Made) -> None:
-    """Handing over would take longer than making it."""
+    """Handing it to a thread would take longer than making it."""
     found = made.each(batch, 1, 2, ahead_s=math.inf)
     for start in (0, 2, 4):
         assert steps_of(found.take([start]), 0) == [start, start + 1]
     assert not threads()
 
 
-# What goes wrong.
+# Errors.
 
 
 def broken_at(worker_id: int, step: int, error: BaseException) -> Batches:
@@ -300,7 +300,7 @@ def broken_at(worker_id: int, step: int, error: BaseException) -> Batches:
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_an_error_reaches_whoever_takes_the_chunk(made: Made, step: int) -> None:
-    """As it was raised, by whichever thread, with the place in a note."""
+    """The exception is unchanged, from either thread, with the path in a note."""
     error = KeyError("label")
     found = made.each(broken_at(1, step, error), 2, 2)
     if step == 3:
@@ -313,7 +313,7 @@ def test_an_error_reaches_whoever_takes_the_chunk(made: Made, step: int) -> None
 
 
 def test_an_error_of_a_wrong_guess_is_nobodys(made: Made) -> None:
-    """Batches that no member needs, say beyond the end of a data set, may fail."""
+    """Batches that no member needs may fail, such as those after the last example."""
     found = made.each(broken_at(1, 3, IndexError()), 2, 2)
     found.take([0, 0])
     chunk = found.take([2, 0])
@@ -342,7 +342,7 @@ def test_a_shared_error_names_the_step(made: Made) -> None:
     ],
 )
 def test_batches_that_differ_are_refused(made: Made, odd: Any, error: str) -> None:
-    """In structure, shape or dtype; the error names the place and both."""
+    """In structure, shape or dtype; the error names the path and both."""
 
     def batches(seed: int, worker_id: int, step: int) -> Any:
         return odd if (worker_id, step) == (1, 3) else {"x": np.ones(2)}
@@ -360,11 +360,11 @@ def test_what_is_no_number_is_refused(made: Made) -> None:
         found.take([0])
 
 
-# The end.
+# Closing.
 
 
 def test_closing_ends_the_thread() -> None:
-    """Also one that is at work: it makes no further batch."""
+    """A thread that is at work ends, too: it makes no further batch."""
     begun, go, calls = threading.Event(), threading.Event(), []
 
     def batches(seed: int, worker_id: int, step: int) -> Any:
@@ -387,14 +387,14 @@ def test_closing_ends_the_thread() -> None:
 
 
 def test_a_feed_that_was_never_used_can_be_closed() -> None:
-    """It has begun no thread."""
+    """It has started no thread."""
     found = prefetching.Shared(lambda seed, step: None, 5, 1, lambda tree: tree)
     assert not threads()
     found.close()
 
 
 def test_a_forgotten_feed_takes_its_thread_along() -> None:
-    """Nothing is left of one that nobody closed."""
+    """A feed that was never closed leaves nothing behind."""
     found = prefetching.PerMember(batch, 5, 1, 1, lambda tree: tree, ahead_s=0.0)
     found.take([0])
     (thread,) = threads()
@@ -420,5 +420,5 @@ def test_a_forgotten_feed_takes_its_thread_along() -> None:
     ],
 )
 def test_a_chunk_fits_the_limit(steps: int, size: int, limit: int, length: int) -> None:
-    """The longest part of a round that does, or a single step."""
+    """The longest part of a round that fits, or a single step."""
     assert prefetching.chunk_length(steps, size, limit) == length

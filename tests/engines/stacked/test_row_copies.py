@@ -17,7 +17,7 @@ Copies = st.integers(1, 12).flatmap(
 
 
 def carried_out(count: int, plan: row_copies.Plan) -> list[int]:
-    """What rows 0, 1, ... hold in the end, if row i holds i at first."""
+    """What rows 0, 1, ... hold at the end, if row i holds i at first."""
     rows = list(range(count))
     spared = [(rows[source], target) for source, target in plan.spared]
     for chunk in plan.chunks:
@@ -33,7 +33,7 @@ def carried_out(count: int, plan: row_copies.Plan) -> list[int]:
 def test_no_row_is_overwritten_before_it_was_read(
     copies: tuple[int, dict[int, int], int],
 ) -> None:
-    """Chains, cycles and donors of many end as if all were copied at once."""
+    """Chains, cycles and donors of many rows end as if all were copied at once."""
     count, sources, size = copies
     plan = row_copies.plan(sources, size)
     wanted = [sources.get(row, row) for row in range(count)]
@@ -42,19 +42,19 @@ def test_no_row_is_overwritten_before_it_was_read(
 
 
 def test_a_cycle_needs_one_spare_row() -> None:
-    """Of three that change places in a ring, one is put aside."""
+    """Of three rows that exchange their contents in a ring, one is copied aside."""
     plan = row_copies.plan({0: 1, 1: 2, 2: 0}, 8)
     assert len(plan.spared) == 1
     assert sum(map(len, plan.chunks)) == 2
 
 
 def test_copies_of_a_row_onto_itself_cost_nothing() -> None:
-    """What holds the right thing already is not touched."""
+    """A row that already holds the right member is not touched."""
     assert row_copies.plan({0: 0, 3: 3}, 8) == row_copies.Plan([], [])
 
 
 def test_what_nobody_reads_needs_no_spare_row() -> None:
-    """The usual case, losers copying winners, is chunks alone."""
+    """The usual case, losers that copy winners, needs only chunks."""
     plan = row_copies.plan(dict.fromkeys(range(1, 20), 0), 8)
     assert not plan.spared
     assert [len(chunk) for chunk in plan.chunks] == [8, 8, 3]

@@ -1,4 +1,4 @@
-"""Whole small runs with states of all kinds, batched in all ways."""
+"""Small whole runs with states of all kinds and all ways of batching."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ META = {"learning_rate": 0.01}
 def test_a_state_of_any_kind_trains_alike_however_members_are_batched(
     kind: str,
 ) -> None:
-    """All three give the same decisions and values, with copies between members."""
+    """All three ways give the same decisions and values, with copies among members."""
     functions = problems.STATES[kind]()
     runs = []
     for batching in problems.BATCHINGS:
@@ -40,7 +40,7 @@ def test_a_state_of_any_kind_trains_alike_however_members_are_batched(
 def test_the_best_state_loads_into_a_fresh_one(
     kind: str, tmp_path: pathlib.Path
 ) -> None:
-    """What `controller.load` gives has the best value, for a model of the same kind."""
+    """`controller.load` returns the best state, for a model of the same kind."""
     functions = problems.STATES[kind]()
     found = problems.controller(log_dir=tmp_path)
     problems.run(found, functions)
@@ -55,7 +55,7 @@ def test_the_best_state_loads_into_a_fresh_one(
 
 
 def test_the_numbers_of_meta_params_are_in_force_in_injected_optimisers() -> None:
-    """Each report shows the rate that the optimiser had: that of its generation."""
+    """Each report shows the rate in the optimiser: the rate of its generation."""
     found = problems.controller()
     problems.run(found, problems.STATES["linen and injected"]())
     told = [c.metrics for c in found.history() if c.value is not None]
@@ -89,7 +89,7 @@ def test_python_numbers_of_a_fresh_state_count_and_keep_their_types(
 
 
 def test_members_with_keys_in_their_states_draw_different_numbers() -> None:
-    """Each begins with a key of its own."""
+    """Each member begins with its own key."""
     found = problems.controller(size=3, steps=2, mutator=problems.still())
     problems.run(found, problems.STATES["key"]())
     keys = [
@@ -101,7 +101,7 @@ def test_members_with_keys_in_their_states_draw_different_numbers() -> None:
 
 @pytest.mark.parametrize("name", problems.STATES)
 def test_a_state_of_any_kind_is_gone_on_from(name: str, tmp_path: pathlib.Path) -> None:
-    """Saved, loaded by a later run and trained on: as if it had never stopped."""
+    """Saved, loaded by a later run and trained further, it gives the same values."""
 
     def values(steps: int, log_dir: pathlib.Path | None) -> list[float | None]:
         mutator = problems.still()
