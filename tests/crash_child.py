@@ -1,9 +1,9 @@
 """Processes that train a run and are killed: at a named point, or at a random moment.
 
-They note each report that was acknowledged, one a line, as `generation_id step`. Call
-the functions with `python -c`: run as a script, they would be those of another module,
-and so the mutator another one. Children are forks of a process that has not used JAX,
-and so begin within milliseconds.
+They note each acknowledged report on a line, as `generation_id step`. Call the
+functions with `python -c`: in a script they would belong to another module, and so
+would the mutator. Children are forks of a process that has not used JAX, and so begin
+within milliseconds.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Loop:
     """A training loop; its weights are a number, kept as text in the place of a path.
 
     Args:
-        worker: Its side of the protocol.
-        acknowledge: Told of each report that was acknowledged.
+        worker: The handle of the loop.
+        acknowledge: Called with each acknowledged report.
     """
 
     def __init__(self, worker: Worker, acknowledge: Acknowledge) -> None:
@@ -291,8 +291,8 @@ def _runs_until_killed(log_dir: str, count: int, delay_ms: float) -> bool:
 def crowd(log_dir: str, count: int, others: int) -> None:
     """Several processes train one run; one is killed after `count` of its reports.
 
-    It holds a slot then, and others are at work. It is not waited for until they have
-    ended: they find it dead, but not gone.
+    It holds a slot then, and others are at work. It is reaped only when they have
+    ended: they find a dead process that still exists.
     """
     told, tells = os.pipe()
     begun, begins = os.pipe()

@@ -1,6 +1,6 @@
 """Points at which a test fails a call or kills a process, named by what is recorded.
 
-Like `tests.probe`, this knows the library's inside, so that no other test has to.
+Like `tests.probe`, this uses internals of the library, so that no other test has to.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def crash_at(
     """Call a function at the `number`-th write of a table, counted from now.
 
     Args:
-        journal: A journal, or a class of journals: then all of them count together.
+        journal: A journal, or a class of journals, which are then counted together.
         kind: The table; or "commit", for the end of a transaction (of a class only).
         number: Which write, from 1 on.
         act: Kills the process, or raises.
         before: Just before the record is written; else right after it.
-        reason: Of generations, only those count that were opened for this reason.
+        reason: Count only generations that were opened for this reason.
     """
     passing = nth(number, act)
     if kind == "commit":

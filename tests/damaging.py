@@ -65,9 +65,9 @@ class Run:
     """A small run that is ready to be damaged.
 
     Attributes:
-        folder: Where; `folder / "closed"` and, killed amid the work, `folder / "open"`.
+        folder: It has the run in `closed`, and a run that was killed in `open`.
         mutator: Its policy.
-        answers: What it says of itself, unharmed.
+        answers: What the undamaged run answers.
     """
 
     folder: pathlib.Path
@@ -415,8 +415,8 @@ def outcome(run: Run, folder: pathlib.Path) -> str:
     """How the library reads a damaged copy of a run: "right", "refused", "accepted".
 
     Raises:
-        AssertionError: If it does not refuse as it should.
-        Exception: Any that is none of the library's.
+        AssertionError: The library should refuse the run and does not.
+        Exception: Any error that the library does not raise itself.
     """
     found = set()
     with warnings.catch_warnings(), _in_time():

@@ -1,7 +1,7 @@
 """A tiny engine that trains all slots and keeps their weights in its memory.
 
-A weight is a name here. A row of the stack is overwritten when its slot trains on; what
-is needed is set aside before, and what then is nowhere is named as gone.
+A weight is a name here. When a slot trains, its row of the stack is overwritten; needed
+weights are kept aside before, and all others are named as gone.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Engine:
 
     Attributes:
         controller: The run.
-        lease: All slots of it.
+        lease: The lease of all its slots.
         kept: The weights that are in this memory, each a name.
-        stack: What each slot has trained last.
+        stack: The last weights of each slot.
     """
 
     def __init__(self, controller: PopulationController) -> None:
@@ -57,9 +57,9 @@ class Engine:
         """Slots train and report, each a step further.
 
         Args:
-            values: By worker id, or of all slots.
-            params: Of each report.
-            forgets: What is not set aside, although it is needed.
+            values: The values by worker id, or one value for all slots.
+            params: The params of each report.
+            forgets: Weights that are not kept, although they are needed.
         """
         of = values if isinstance(values, Mapping) else dict(enumerate(values))
         at = {w: work for w, work in enumerate(self.controller.workers) if w in of}
@@ -159,7 +159,7 @@ def copy_from(donor: int, step: int, *receivers: int) -> Scripted:
 class LooksBack(Scripted):
     """Moves all slots away at the value `AWAY`; at `BACK` to the fourth report.
 
-    Nothing but its looks into the history says that it may.
+    Only its calls for the history show that it may go back.
     """
 
     def __init__(self) -> None:

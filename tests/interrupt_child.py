@@ -1,6 +1,6 @@
 """Hundreds of Ctrl-C during reports and polls; run in a new process.
 
-Tools that watch a process, coverage say, have locks that no Ctrl-C is expected in.
+Tools that watch a process, such as coverage, have locks in which they expect no Ctrl-C.
 """
 
 from __future__ import annotations

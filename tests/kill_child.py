@@ -51,7 +51,7 @@ def report(controller: PopulationController, worker_id: int, value: float) -> No
 def race(parent: str, how: str) -> None:
     """Another process reports its best and dies between two looks of a clean-up.
 
-    A run for each look, until there are no more; `parent/looks` says how many.
+    There is a run for each look, until there are no more; `parent/looks` has the count.
     """
     warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
     import population.params  # noqa: F401  (Once for all children.)
@@ -103,11 +103,10 @@ class Loops:
 
     Args:
         log_dir: The run.
-        choose: Gives the seeds of their weights.
+        choose: Draws the seeds of their weights.
 
     Attributes:
-        acknowledged: What each report that was acknowledged had, a line each:
-            `generation_id step w`.
+        acknowledged: A line for each acknowledged report: `generation_id step w`.
     """
 
     def __init__(self, log_dir: pathlib.Path, choose: random.Random) -> None:
@@ -183,7 +182,7 @@ class Loops:
 def kill_often(parent: str, seed: int, kills: int) -> None:
     """Kill the loops of one run again and again, at moments drawn at random.
 
-    `parent/acknowledged` says what they have been told was recorded.
+    `parent/acknowledged` has the reports that were acknowledged.
     """
     warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
     import population.params  # noqa: F401  (Once for all children.)

@@ -1,6 +1,6 @@
 """The protocol of `docs/concepts.md` in memory: small, slow and obvious.
 
-No journal, no cache, no index: every question is answered by looking at everything.
+It has no journal, no cache and no index: each question scans everything.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Coded(Mutator[list[str]]):
     """Branches as the value says, and keeps the reports in its state.
 
     Attributes:
-        names: What each code does.
+        names: The effect of each code.
     """
 
     names = ("", "explore", "pass on", "fresh", "to all live", "back to the root", "")
@@ -96,7 +96,7 @@ class Point:
         params: What was saved, or None.
         meta: The generation's hyperparameters.
         value: Its value, or None.
-        parent: What it came from; None for a root.
+        parent: The checkpoint from which it was trained; None for a root.
         reason: Why the generation was opened.
     """
 
@@ -127,11 +127,11 @@ class Model:
 
     Attributes:
         points: All checkpoints, as they were recorded.
-        asked: What the mutator was asked.
-        keeps_weights: Whether resuming asks for params.
+        asked: The reports that the mutator was asked about.
+        keeps_weights: Whether a resume point needs params.
         saves: Whether any params were recorded.
         best: The best checkpoint, or None.
-        lost: The slots that are not waited for.
+        lost: The slots for which no decision waits.
     """
 
     def __init__(self, metas: Sequence[int]) -> None:
@@ -185,8 +185,8 @@ class Model:
     def resume_point(self, point: Point) -> Point:
         """The nearest that did not diverge and has params; a root always qualifies.
 
-        From what diverged, the nearest with a finite value. A generation that begins
-        from fresh weights begins from what the root is.
+        From a checkpoint that diverged, it is the nearest with a finite value. A
+        generation with fresh weights begins from the root's params.
         """
         for found in self.lineage(point):
             unsaved = self.keeps_weights and found.params is None
@@ -362,11 +362,11 @@ class Hand:
     Attributes:
         place: The controller that it belongs to.
         own: The slot that it believes it has.
-        worker_id: The one that it trained last.
-        name: The generation and step of what it has at hand.
-        adopted: Whether it was ever handed anything.
-        cold: Whether its first step may still be long.
-        reclaimed: Whether it has claimed a slot since it was handed anything.
+        worker_id: The slot that it trained last.
+        name: The generation and step of its training state.
+        adopted: Whether a poll ever gave it work.
+        cold: Whether its first step may still take long.
+        reclaimed: Whether it has claimed a slot since it last got work.
     """
 
     place: int
@@ -387,7 +387,7 @@ class Leases:
 
     Attributes:
         holder: Of each slot: a `Hand`, `RAW`, `GIVEN_BACK`, or None before any.
-        gone: The hands that will never be heard of again.
+        gone: The hands that will never poll or report again.
     """
 
     def __init__(self, size: int, places: int) -> None:

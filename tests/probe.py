@@ -1,6 +1,6 @@
-"""All that the tests read or change of the library's inside, in one place.
+"""All access of the tests to internals of the library, in one place.
 
-A test asks for what it wants to know by name; where that is kept is said here alone.
+A test uses these functions by name; only this module knows where the values are kept.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def refresh(controller: PopulationController) -> None:
 
 
 def forget(controller: PopulationController) -> None:
-    """Read anew from the journal all that is kept of it in memory."""
+    """Read again from the journal all that is kept of it in memory."""
     with lock(controller):
         _inside(controller)._state = None
         _inside(controller).state()
@@ -281,7 +281,7 @@ def taken_slots(controller: PopulationController) -> list[int]:
 
 def release_all(controller: PopulationController) -> None:
     """Give back what `claim_all` has claimed."""
-    lease = PopulationLease.__new__(PopulationLease)  # That of the claim, made anew.
+    lease = PopulationLease.__new__(PopulationLease)  # The lease, made again.
     lease._run, lease._holder = _inside(controller), whole_claim(controller)
     if lease._holder is not None:
         lease.release()
@@ -438,7 +438,7 @@ def wait_for_lock_by(patch: pytest.MonkeyPatch, clock: Any) -> None:
 
 
 def merge_by(patch: pytest.MonkeyPatch, clock: Any) -> None:
-    """Merge the log of a journal now and then, by `clock.monotonic()`."""
+    """Merge the log of a journal at intervals, by `clock.monotonic()`."""
     from population.journal import sqlite_connection
 
     patch.setattr(sqlite_connection, "time", clock)

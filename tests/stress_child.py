@@ -1,8 +1,8 @@
 """One of several processes that train a population together, with many threads.
 
 Half of the processes are raw loops, the others claim slots with `controller.worker()`.
-Each says "ready", "ended" and what it saw, and before the second and third waits for a
-line: all begin together, and look again when all have ended.
+Each prints "ready", "ended" and what it saw, and waits for a line before the second and
+third: all begin together, and read the run again when all have ended.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Saw(NamedTuple):
     """What a thread has seen.
 
     Attributes:
-        reports: Slot, generation, step, params and value of what was acknowledged.
-        received: The generations that were handed out.
+        reports: Slot, generation, step, params and value of acknowledged reports.
+        received: The generations that it got from polls.
     """
 
     reports: list[list[Any]]

@@ -54,7 +54,7 @@ class Journey:
     """A run with random events, checked after each of them.
 
     Args:
-        seed: Of what happens.
+        seed: The seed of the events.
         folder: The run folder, or None.
         branching: How often a report branches a slot.
     """

@@ -1,7 +1,7 @@
 """A process is killed with SIGKILL; a new controller continues without a loss.
 
-What `set_eval` has acknowledged is there exactly once, the graph is a forest, and the
-run that goes on makes the same branches as one that was never interrupted.
+Each report that `set_eval` acknowledged is recorded exactly once, the graph is a
+forest, and the run makes the same branches as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def test_a_run_that_is_killed_at_a_named_point_goes_on_as_if_nothing_had_been(
 ) -> None:
     """Kills between the rows of a decision, before its commit or return, in a save.
 
-    What looks like a save is one; a draft that was left disturbs nobody.
+    Each file with the name of a save is complete; a temporary file does no harm.
     """
     for log_dir, (what, _, _) in play(tmp_path, POINTS):
         arrays = what == "arrays"
@@ -250,7 +250,7 @@ def test_a_run_that_is_killed_while_it_removes_misses_nothing_and_tidies_up(
 ) -> None:
     """Kills between a removal's record and the end of its file, and between two files.
 
-    A later session removes what was left, also if others only looked at the run.
+    A later opening removes the leftovers, even if others only read the run before.
     """
     left = 0
     for log_dir, _ in play(tmp_path, REMOVALS):
@@ -289,7 +289,7 @@ Decided = list[list[tuple[object, ...]]]
 def decided(controller: PopulationController) -> Decided:
     """The branches of each slot: from which checkpoint it continues, and with what.
 
-    Generations that a takeover or a restart has opened are nobody's decision.
+    Generations that begin with a takeover or a restart are not decisions.
     """
     branches: Decided = [[] for _ in controller.workers]
     for generation_id, generation in controller.graph.items():

@@ -1,7 +1,7 @@
 """Full disks, folders that cannot be written, foreign locks, odd clocks, and NaN.
 
-Each is a clear error or correct progress; nothing that was acknowledged is lost, and
-when the fault is gone the same controller goes on, and a new one too.
+Each is a clear error or correct progress; no acknowledged report is lost, and
+when the fault is gone the same controller continues, and so does a new one.
 """
 
 from __future__ import annotations

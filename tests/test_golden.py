@@ -1,6 +1,6 @@
 """Behaviour that must not change by accident: what 300 scripts record.
 
-The journals were recorded by `python -m tests.golden.record`, which says when that may
+`python -m tests.golden.record` has recorded the journals; it says when this may
 be done again.
 """
 

@@ -355,7 +355,7 @@ class Toy(Engine):
     Args:
         mutator: The policy.
         size: How many slots there are.
-        choose: What happens.
+        choose: Draws the events.
     """
 
     def __init__(self, mutator: Mutator[Any], size: int, choose: random.Random) -> None:

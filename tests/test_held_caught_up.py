@@ -1,7 +1,7 @@
 """Processes that read what another process holds in its memory.
 
-A process that trains knows of its weights as it goes; another one reads some records
-later what became of them meanwhile, and a third one reads all at once. They agree.
+A process that trains knows at once which weights it has; another one reads it some
+records later, and a third one reads all records at once. They agree.
 """
 
 from __future__ import annotations

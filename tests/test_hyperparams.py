@@ -316,7 +316,7 @@ class Trainer:
 
     Args:
         optimiser: The optimiser.
-        place: Done to a fresh state, say to pin it to a device.
+        place: Applied to a fresh state, for example to put it on a device.
     """
 
     def __init__(

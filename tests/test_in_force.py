@@ -45,8 +45,8 @@ class Kind(NamedTuple):
     """A way to make an optimiser from meta_params.
 
     Attributes:
-        name: What is special about it.
-        metas: Those of two slots.
+        name: The special property of this kind.
+        metas: The meta_params of two slots.
         init: Makes a state.
     """
 

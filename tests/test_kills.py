@@ -1,6 +1,6 @@
 """Processes that share a run are killed, at random and between two looks of another.
 
-Whatever an acknowledged report has saved and something may still need stays.
+Each save of an acknowledged report that may still be needed stays.
 """
 
 from __future__ import annotations

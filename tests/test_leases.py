@@ -1,6 +1,6 @@
 """Which worker trains which slot: claims, silence, takeovers and lost slots.
 
-The clock moves when told. Where a process must be dead, one is.
+The clock moves only when a test says so. Tests of dead processes use real ones.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Hosts:
 
     Args:
         folder: The run folder.
-        clock: The clock of all.
+        clock: The clock of all controllers.
     """
 
     def __init__(self, folder: pathlib.Path, clock: Clock) -> None:
@@ -237,7 +237,7 @@ def test_the_slot_of_a_dead_process_is_free_at_once(
 ) -> None:
     """Also without a timeout, and before its parent has reaped it.
 
-    It cannot report any more, so its generation goes on.
+    It cannot report any more, so the slot keeps its generation.
     """
     run = hosts.join(worker_timeout=None)
     assert not is_free(run, 0)

@@ -1,6 +1,6 @@
 """Under a synchronous mutator timing does not change a run.
 
-The workers are scheduled by seeded random numbers, in one thread; nothing waits.
+Seeded random numbers schedule the workers, in one thread; nothing waits.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class RawLoop:
     Args:
         controller: The run.
         worker_id: Its slot.
-        choose: Says what comes late, and how often.
+        choose: Draws which reports come late, and how often.
     """
 
     def __init__(
@@ -131,8 +131,8 @@ def by_raw_loops(make: Make, order: int) -> PopulationController:
 def by_workers(make: Make, order: int) -> PopulationController:
     """Some workers take the slots in turns; the next worker is drawn at random.
 
-    None polls while that would block, as the others are in the same thread. Now and
-    then one goes and another comes.
+    No worker polls while that would block, as the others are in the same thread.
+    Sometimes one releases its slot and another one begins.
     """
     choose = random.Random(order)
     controller = run(make)

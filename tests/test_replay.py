@@ -37,7 +37,7 @@ class Journey:
         folder: The run folder.
         mutator: Makes the policy.
         size: How many workers there are.
-        seed: Of what happens.
+        seed: The seed of the events.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Any events in any order, from several processes, against a model of the protocol.
 
-Two controllers share a run folder, as two processes would. After each step both, and
-one that has just opened the run, say what the model says.
+Two controllers share a run folder, like two processes. After each step both, and
+one that has just opened the run, must agree with the model.
 """
 
 from __future__ import annotations

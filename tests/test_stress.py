@@ -1,7 +1,7 @@
 """Eight processes with four threads each train one population.
 
-Raw loops and workers, under three policies: nothing is lost, nobody is stuck, and each
-branch is applied once.
+They are raw loops and workers, under three policies: nothing is lost, no process hangs,
+and each branch is applied once.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Told(NamedTuple):
     Attributes:
         failed: Exceptions of threads.
         reports: Slot, generation, step, params and value of acknowledged reports.
-        received: The generations that were handed out.
+        received: The generations that polls returned.
         decided: Worker, parent and meta_params of each branch.
-        known: What each process knows of the run in the end.
+        known: What each process knows of the run at the end.
     """
 
     failed: list[str]

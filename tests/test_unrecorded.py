@@ -1,6 +1,6 @@
 """A failure between a save and its record leaves no file, no lock, no stale state.
 
-And it takes no file that something recorded names.
+It also removes no file that a record names.
 """
 
 from __future__ import annotations

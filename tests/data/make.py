@@ -2,10 +2,10 @@
 
     python -m tests.data.make tests/data/format-4
 
-Beside it goes a JSON file with the history as the journal's own view tells it, for the
-test that reads both for ever. `format-1` was made by the first released code, and
-`format-2` by one that knew no params which are only in the memory of a process, and
-`format-3` by one that kept paths in the run folder as they were handed out.
+Beside it goes a JSON file with the history from the journal's own view, for the
+test that reads both for ever. The first released code made `format-1`. Code without
+params in the memory of a process made `format-2`. Code that recorded absolute paths in
+the run folder made `format-3`.
 """
 
 from __future__ import annotations

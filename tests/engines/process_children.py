@@ -1,7 +1,7 @@
 """Training functions for the processes engine, and a program to be interrupted.
 
-They import no JAX, so that a process is there in a moment. A weight is moved towards h
-and kept in a file of its own.
+They import no JAX, so that a process starts quickly. Each weight is moved towards h
+and kept in its own file.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def train_until(worker: Worker, step: int, weight: float = 1.0) -> float:
 def train_or_be_killed(worker: Worker) -> None:
     """Kill the process that begins with slot 0 between two reports.
 
-    Before its first wait: there it would give the slot back, and if it was slow to come
-    back the others might have trained everything by then.
+    This is before its first wait: there it would give the slot back, and if it was slow
+    to return, the others might have trained everything by then.
     """
     if worker.worker_id == 0 and is_first(worker, "killed"):
         train_until(worker, 7)

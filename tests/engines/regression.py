@@ -197,7 +197,7 @@ class Kept:
 class GoBack(Mutator[Kept]):
     """In every third round a slot goes back to its checkpoint of a round before.
 
-    No slot looks at another one, so that timing cannot change a run.
+    No slot depends on another one, so that timing cannot change a run.
     """
 
     def init(self, view: PopulationView) -> Kept:

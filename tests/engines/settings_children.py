@@ -1,6 +1,6 @@
 """Training functions that write down the JAX settings under which they run.
 
-They load JAX when they are called, as programs do that start quickly.
+They load JAX when they are called, like programs that start quickly.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
 def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
     """With a save each round nothing is lost, whether or not the reports were recorded.
 
-    Saved less often, it goes on from the last save and reaches the end.
+    If it saves less often, it continues from the last save and reaches the end.
     """
     jobs = [(2, "saved", 1), (4, "recorded", 1), (3, "saved", 2), (5, "recorded", 2)]
     code = "import sys; from tests.engines import vectorized_child as c; c.main("

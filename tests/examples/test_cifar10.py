@@ -106,7 +106,7 @@ class Prepared(NamedTuple):
     Attributes:
         data_dir: What the user gives as `--data_dir`.
         train: Records of 1 + 3,072 bytes, `[N, 3073]`.
-        test: The same of the test set.
+        test: Such records of the test set.
     """
 
     data_dir: pathlib.Path

@@ -1,7 +1,7 @@
 """What workers with a handle do in a golden script.
 
-A script is one thread, so it asks no handle for news where that might block: only if
-some slot that it could be given surely does not wait.
+A script is one thread, so it polls no handle where that might block: it polls only if
+at least one slot that the handle could get certainly does not wait.
 """
 
 from __future__ import annotations

@@ -29,11 +29,11 @@ Choice = Mapping[int, Branch]
 class Wild(Mutator[State]):
     """Branches any slot from any checkpoint, as the digits of a value say.
 
-    Its state keeps what it has seen of the population, so that the journal tells when a
-    decision was shown something else, and names a few checkpoints.
+    Its state keeps what it has seen of the population, so that the journal shows if a
+    decision has seen something else; and it names a few checkpoints.
 
     Args:
-        waits: Whether slots wait for each other every so many steps.
+        waits: Whether slots wait for each other at regular steps.
     """
 
     def __init__(self, waits: bool = False) -> None:
@@ -156,7 +156,7 @@ class Policy(NamedTuple):
     """A way to make a policy.
 
     Attributes:
-        make: Makes one, always the same.
+        make: Makes a policy, each time an equal one.
         size: How many workers it needs; None: any number.
     """
 

@@ -2,9 +2,9 @@
 
     python -m tests.golden.record
 
-To be run only when a change of behaviour is wanted and stands in CHANGELOG.md, never to
+Run it only when a change of behaviour is intended and is in CHANGELOG.md, never to
 make `tests/test_golden.py` pass: these journals say what runs of earlier versions did,
-and users go on with such runs. Look at what the test says before, and name it there.
+and users continue such runs. Look at the test's output before, and name it there.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The recorded journals: one file for all scripts, and the comparison with a replay.
 
 The file holds JSON, `{seed: {table: [row, ...]}}`, as `scripts.play` returns it. A
-replay must have every table that was recorded, row by row; what it has beside them is
-not looked at. `losses` is not compared: it was empty in every script, and a later
-format may do without that table.
+replay must have every table that was recorded, row by row; further tables are
+ignored. `losses` is not compared: it was empty in every script, and a later
+format may omit this table.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def difference(recorded: Tables, now: Tables) -> str:
     """Where a replay differs: the first call, then the first rows of each table.
 
     Returns:
-        Text for people; empty if nothing differs.
+        A readable text; empty if nothing differs.
     """
     found = []
     for table in sorted(recorded, key=lambda table: (table != "calls", table)):

@@ -53,8 +53,8 @@ def play(seed: int, folder: pathlib.Path) -> Tables:
 
     Returns:
         The rows of each table of its journal, those of a fork under "fork ...", and
-        under "calls" what was called, with what, what was answered or raised, and in
-        some scripts letters that stand for what the journal held then.
+        under "calls" each call, its arguments, its result or exception, and in
+        some scripts a digest of the journal after it.
     """
     return played(seed, folder).tables()
 

@@ -1,7 +1,7 @@
 """The state of a golden script: the controllers, what it knows, and their answers.
 
-Everything goes through the public calls of the library; what they answer or raise is
-noted, and for some scripts also what the journal holds after each of them.
+Everything goes through the public calls of the library; their results and exceptions
+are recorded, and in some scripts also a digest of the journal after each call.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ JOURNAL = "journal.sqlite"
 
 
 class Training(NamedTuple):
-    """A generation that a script has heard of.
+    """A generation that a script knows.
 
     Attributes:
         generation_id: Its id.
         worker_id: The slot that trains it.
-        step: Where it was when the script heard of it.
+        step: The step at which the script learned of it.
     """
 
     generation_id: str
@@ -50,9 +50,9 @@ class Stage:
         rng: Draws what the script does.
         kind: "loops", "workers", "claimed" or "forked".
         places: The controllers, as if each were a process.
-        handles: The workers, each with the place that it lives in.
-        holders: Who has which slot, as far as the script knows.
-        known: The generations that it has heard of.
+        handles: The workers, each with its place.
+        holders: Which worker has which slot, as far as the script knows.
+        known: The generations that the script knows.
         open_reports: Reports that lack a value or params.
         counts: How often each call was made.
     """

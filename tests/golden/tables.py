@@ -1,7 +1,7 @@
 """Reads the tables of a journal without the library, under names that never change.
 
-What is random about a run is named by the order in which it appears: its token, who has
-opened it or holds its slots, and the files of its saves. Absolute paths are cut.
+Random parts of a run are named by the order in which they appear: its token, the owners
+of sessions and slots, and the files of its saves. Absolute paths are cut.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Told(SqliteJournal):
     """Records the statements that are executed.
 
     Attributes:
-        statements: With their values.
+        statements: The statements with their values.
     """
 
     def __init__(self) -> None:

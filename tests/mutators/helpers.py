@@ -25,10 +25,10 @@ class Run:
     """Raw loops: reports go in, decisions come out as plain data.
 
     Args:
-        mutator: Makes the policy, anew whenever the run is opened.
+        mutator: Makes the policy, again whenever the run is opened.
         population: The meta_params of each worker.
         log_dir: The run folder.
-        reopen: Whether the controller is made anew before each call.
+        reopen: Whether the controller is made again before each call.
         options: Further arguments of the controller.
     """
 

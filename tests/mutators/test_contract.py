@@ -1,7 +1,7 @@
 """Promises of every mutator in the registry that `check_mutator` does not check.
 
-`tests/testing/test_check_mutator.py` plays the scripts of `population.testing` to each.
-Here are real files, and reports that no sane loop sends.
+`tests/testing/test_check_mutator.py` runs the scripts of `population.testing` on each.
+The tests here use real files, and reports that no correct loop sends.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def test_an_older_step_does_not_turn_the_schedule_back() -> None:
 def test_saving_seldom_does_not_send_a_worker_in_circles(every: int) -> None:
     """Reporting each step and saving each fifth, or never, the run comes to its end.
 
-    A branch goes on from the last saved step, which may lie before the entry.
+    A branch continues from the last saved step, which may be before the entry.
     """
     with Run(by_entries, ["a"]) as run:
         worker = run.controller.worker(0)

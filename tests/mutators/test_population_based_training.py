@@ -609,9 +609,9 @@ def test_an_asynchronous_member_is_not_compared_with_lost_ones() -> None:
 
 
 def winners(make: Callable[[], Mutator[Any]], seed: int) -> list[Any]:
-    """Parents and hyperparameters of all decisions; now and then some or all are NaN.
+    """Parents and hyperparameters of all decisions; sometimes some or all are NaN.
 
-    Whoever comes first, the last of each round closes it.
+    In any order, the last report of each round closes it.
     """
     rng = np.random.default_rng(seed)
     with Run(make, [1.0, 2.0, 3.0, 4.0, 5.0]) as run:
@@ -895,7 +895,7 @@ def test_an_asynchronous_decision_costs_the_same_whatever_the_size(
 ) -> None:
     """Members are compared in memory; one slot's branch is recorded.
 
-    The t-test reads earlier reports, from which on depends on whom a member meets.
+    The t-test reads earlier reports; how many depends on the member that it meets.
     """
     few, many = (statements_of_a_decision(size, rule) for size in (64, 1024))
     assert abs(few - many) <= (2 if isinstance(rule, WelchTTest) else 0)

@@ -106,7 +106,7 @@ def test_pictures_are_written(
 def test_the_recorded_space_says_which_axes_are_logarithmic(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody has to name them: a run that was made from a space knows."""
+    """No caller has to name them: a run that was made from a space knows them."""
     space = {"opt": {"lr": LogUniform(1e-3, 1), "b": Uniform(0, 1)}}
     run = PopulationController.from_space(
         space | {"beta": OneMinusLogUniform(0.5, 0.999)}, 2, Scripted()

@@ -1,6 +1,6 @@
 """Tests of the search spaces, and the spaces and moves that hypothesis draws for them.
 
-The drawn domains go to the ends of what there is: the least and the greatest floats,
+The domains include extreme cases: the smallest and the largest floats,
 ranges of one rounding step, ints up to 2**53, first samples of a single point.
 """
 

@@ -26,7 +26,7 @@ class Round:
 
     Attributes:
         starts: The step at which each slot's interval began.
-        notes: What a defect may keep here.
+        notes: Anything that a defect keeps.
     """
 
     starts: list[int]
@@ -36,7 +36,7 @@ class Round:
 class Right(Mutator[Round]):
     """After three steps a worker copies the best one, if that is another.
 
-    The parts that can be wrong are methods of their own.
+    Each part that can be wrong is a separate method.
     """
 
     def init(self, view: PopulationView) -> Round:

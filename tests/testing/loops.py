@@ -24,9 +24,9 @@ class State(NamedTuple):
     """A training state.
 
     Attributes:
-        weights: What is trained.
-        opt_state: Of the optimiser.
-        more: What a loop keeps besides.
+        weights: The trained weights.
+        opt_state: The state of the optimiser.
+        more: Anything else that a loop keeps.
     """
 
     weights: Any
@@ -38,12 +38,12 @@ class Case(NamedTuple):
     """A loop, and the expected report.
 
     Attributes:
-        name: What is special about it.
+        name: The special property of the loop.
         init: Makes a state.
-        step: Trains it.
+        step: Trains the state.
         meta_params: The hyperparameters.
-        kind: Of the finding; "" if the loop is right.
-        place: Of the finding.
+        kind: The kind of the finding; "" if the loop is right.
+        place: The place of the finding.
         words: What the message must say.
         notes: What a note must say.
     """

@@ -1,6 +1,6 @@
 """Runs on eight forced host devices, compared with runs on one; prints JSON.
 
-A process of its own: JAX has to be told of the devices before it starts.
+This is a new process, as JAX must know the devices before it starts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Case(NamedTuple):
     Attributes:
         size: How many members.
         batching: How they are batched.
-        source: Which argument brings the batches.
+        source: Which argument supplies the batches.
         back: Whether slots go back to snapshots, instead of copying each other.
         devices: How many devices there may be.
     """

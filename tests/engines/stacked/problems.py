@@ -1,6 +1,6 @@
 """Small problems for the stacked engine: one line is fitted, with states of all kinds.
 
-Every problem's `train` and `score` take the model apart from the kind of state, so that
+Every problem's `train` and `score` separate the model from the kind of state, so that
 runs with different states can be compared.
 """
 
@@ -86,9 +86,9 @@ def run(
 
     Args:
         found: The population.
-        functions: Of one member.
+        functions: The functions of one member.
         every: Steps between two reports.
-        options: Those of `vectorized.run`.
+        options: Further arguments of `vectorized.run`.
     """
     given: dict[str, Any] = {"batching": "vmap", "progress": False} | options
     return vectorized.run(found, *functions, every, **given)
@@ -125,7 +125,7 @@ class Traced:
     """Functions that count how often Python runs them: once for each trace.
 
     Args:
-        functions: What is counted.
+        functions: The functions to count.
     """
 
     def __init__(self, functions: Functions) -> None:
@@ -149,7 +149,7 @@ class Branching(Mutator[None]):
     """Branches as a function of the report and the view decides.
 
     Args:
-        decide: It.
+        decide: The function.
     """
 
     def __init__(

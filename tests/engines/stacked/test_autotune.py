@@ -27,8 +27,8 @@ class Bench:
     """Rounds that take a given time, by a simulated clock.
 
     Args:
-        seconds: By name, of each run after the first.
-        compiling: Seconds that each first run takes on top.
+        seconds: By name, the seconds of each run after the first.
+        compiling: Additional seconds of each first run.
     """
 
     def __init__(self, seconds: dict[str, float], compiling: float = 0.0) -> None:

@@ -34,12 +34,12 @@ def refused(
     """The message of a run that fails; check that no slot is claimed afterwards.
 
     Args:
-        functions: Of one member.
+        functions: The functions of one member.
         kind: The exception.
         parts: What the message must say.
         starts: The first population.
         mutator: The policy.
-        options: Those of `vectorized.run`.
+        options: Further arguments of `vectorized.run`.
     """
     mutator = problems.still() if mutator is None else mutator
     found = problems.controller(mutator, starts=starts)

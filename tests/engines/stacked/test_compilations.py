@@ -99,7 +99,7 @@ def test_nothing_is_compiled_after_the_first_round(
     assert len(rounds) > 8
     # Shapes are found by a first trace of each, and the optimiser's numbers of a branch
     # by another one of `init`. A loop has a program that only steps,
-    # and who begins anew needs `init` by itself, which a loop has at hand.
+    # and a member that begins again needs `init` alone, which a loop has already.
     alone = batching == "loop"
     anew = name == "explorer" and not alone
     assert traced.counts == {"init": 3 + anew, "step": 2 + alone, "evaluate": 2}
