@@ -149,7 +149,7 @@ def test_the_stored_run_of_this_format_holds_all_that_the_format_can_tell() -> N
 
 
 def test_the_lost_slots_of_a_stored_run_are_still_lost(tmp_path: pathlib.Path) -> None:
-    """They are lost until they report again."""
+    """They are lost until they are trained further."""
     controller = opened("format-3", tmp_path)
     assert probe.lost(controller) == {2}
     controller.set_eval(2, controller.workers[2].generation_id, 99, "path", 1.0)

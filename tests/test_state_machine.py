@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(place=PLACES, worker_id=SLOTS)
     def give_up(self, place: int, worker_id: int) -> None:
-        """No decision waits for the slot, until it reports."""
+        """No decision waits for the slot, until it is trained further."""
         self._model.give_up(worker_id)
         self._places[place].give_up(worker_id)
 
