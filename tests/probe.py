@@ -32,12 +32,12 @@ def _inside(controller: PopulationController) -> Any:
 
 
 def _known(controller: PopulationController) -> Any:
-    """What is known of the run in memory; loaded if nothing is."""
+    """The state of the run in memory; loaded if there is none."""
     run = controller.open_run
     return run._state or run.state()
 
 
-# What is known of the run, as this process last saw it.
+# The state of the run, as this process last saw it.
 
 
 def reports(controller: PopulationController) -> int:
@@ -170,7 +170,7 @@ def named_by_mutator(controller: PopulationController) -> list[Any]:
 
 
 def view(controller: PopulationController) -> Any:
-    """What the mutator may look at."""
+    """The view that the mutator gets."""
     return _inside(controller).decider._view_of(_known(controller))
 
 
@@ -205,7 +205,7 @@ def watch(controller: PopulationController) -> None:
 
 
 def lease_holders(controller: PopulationController) -> list[str]:
-    """Who holds slots, as people read it."""
+    """The holders of slots, in words."""
     return list(leases.holders(_known(controller)))
 
 
@@ -260,7 +260,7 @@ def pretend_lost(controller: PopulationController, slots: Collection[int]) -> No
 
 
 def whole_claim(controller: PopulationController) -> Any:
-    """What this process has made of `claim_all`: the holder of all slots, or None."""
+    """The holder of all slots after `claim_all` in this process, or None."""
     return _inside(controller).all_holder
 
 
@@ -328,7 +328,7 @@ def store(controller: PopulationController) -> Any:
 
 
 def saves(controller: PopulationController) -> list[Save]:
-    """What the journal says that the store keeps."""
+    """The params in the store, by the journal."""
     return list(_inside(controller).journal.all(Save))
 
 
@@ -382,7 +382,7 @@ def end_nothing(controller: PopulationController) -> None:
 
 
 def unmet(controller: PopulationController) -> str:
-    """What is remembered of reports beyond a barrier, as text."""
+    """The remembered reports beyond a barrier, as text."""
     return repr(_inside(controller).guards.unmet._kept)
 
 
@@ -390,7 +390,7 @@ def unmet(controller: PopulationController) -> str:
 
 
 def journal(controller: PopulationController) -> Any:
-    """Where the run is recorded."""
+    """The journal of the run."""
     return _inside(controller).journal
 
 
@@ -405,22 +405,22 @@ def connection_of(journal: SqliteJournal) -> sqlite3.Connection:
 
 
 def facts(controller: PopulationController) -> Mapping[str, str]:
-    """What is fixed about the run, encoded."""
+    """The facts of the run, encoded."""
     return facts_of(journal(controller))
 
 
 def facts_of(journal: SqliteJournal) -> Mapping[str, str]:
-    """What a journal says is fixed about its run, encoded."""
+    """The facts in a journal, encoded."""
     return texts_of(journal)
 
 
 def tail(controller: PopulationController) -> Tail:
-    """Where the journal of a run ends."""
+    """The end of the run's journal."""
     return tail_of(journal(controller))
 
 
 def tail_of(journal: SqliteJournal) -> Tail:
-    """Where a journal ends."""
+    """The end of a journal."""
     return journal.tail()
 
 

@@ -88,7 +88,7 @@ class Noting(Mutator[Any]):
 
 
 class Saw(NamedTuple):
-    """What a thread has seen.
+    """The reports and the work of a thread.
 
     Attributes:
         reports: Slot, generation, step, params and value of acknowledged reports.

@@ -28,7 +28,7 @@ from population.mutators import REGISTRY
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a run of tiny sizes writes."""
+    """The result of a run of tiny sizes."""
     out = tmp_path_factory.mktemp("bench") / "ticks.json"
     ticks.main(["--quick", "--out", str(out)])
     found: dict[str, Any] = json.loads(out.read_text())

@@ -464,7 +464,7 @@ def places(tree: Any) -> Any:
 
 @given(SPACES, SPACES)
 def test_spaces_differ_if_and_only_if_their_structures_do(one: Any, two: Any) -> None:
-    """In both directions, and so do the meta_params that are drawn from them."""
+    """Both directions hold, also for the meta_params that are drawn from the spaces."""
     differ = places(one) != places(two)
     assert bool(differences(one, two)) == bool(differences(two, one)) == differ
     rng = np.random.default_rng(0)

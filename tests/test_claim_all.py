@@ -224,7 +224,7 @@ def test_a_run_that_has_ended_can_be_claimed() -> None:
     assert controller.finished
 
 
-# What a lease refuses.
+# Errors of a lease.
 
 RELEASED = "was released: claim all slots again"
 

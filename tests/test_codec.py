@@ -150,7 +150,7 @@ def test_different_trees_have_different_digests() -> None:
     ],
 )
 def test_array_scalars_become_python_scalars(scalar: Any, plain: object) -> None:
-    """What was a NumPy or JAX scalar comes back as bool, int, float or str."""
+    """A NumPy or JAX scalar comes back as bool, int, float or str."""
     back = codec.normalized({"x": [scalar]}, "meta_params")["x"][0]
     assert (type(back), repr(back)) == (type(plain), repr(plain))
 

@@ -34,7 +34,7 @@ def crash(call: str) -> None:
 
 
 def acknowledged(log_dir: pathlib.Path) -> Reports:
-    """What a killed run had acknowledged before it died."""
+    """The reports that were acknowledged before the kill."""
     text = pathlib.Path(f"{log_dir}.acknowledged").read_text()
     pairs = [line.split() for line in text.splitlines()]
     return [(generation_id, int(step)) for generation_id, step in pairs]
@@ -102,7 +102,7 @@ def check_and_finish(
     return controller
 
 
-# At random moments.
+# Kills at random moments.
 
 
 def check_random_kills(
@@ -134,7 +134,7 @@ def test_a_run_that_is_killed_very_often_goes_on_as_if_nothing_had_been(
     check_random_kills(tmp_path, seed, 1000, uninterrupted["many"])
 
 
-# At named points.
+# Kills at named points.
 
 POINTS = [
     ("paths", "in the transaction", 5),
@@ -281,7 +281,7 @@ def test_what_a_killed_save_has_left_is_tidied_up(
         check_tidy(finished, log_dir)
 
 
-# With workers and their leases.
+# Kills of workers with leases.
 
 Decided = list[list[tuple[object, ...]]]
 

@@ -449,7 +449,7 @@ def test_a_step_that_is_never_counted_is_told_once(
 def test_a_step_that_is_never_counted_is_told_by_two_calls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Not while the slot waits: then a loop must poll."""
+    """While the slot waits there is no warning: then a loop must poll."""
     controller = run(together(2), 1.0, 2.0)
     name = generation(controller)
     controller.set_eval(0, name, 2, "p", 1.0)
@@ -527,7 +527,7 @@ class Raises(PopulationBasedTraining):
 
 
 def test_a_report_that_was_rolled_back_is_not_remembered() -> None:
-    """Neither after an exception of the mutator, nor after a refused report."""
+    """This holds for an exception of the mutator, and for a refused report."""
     policy = Raises(lambda m: m, 10, synchronous=True)
     controller = run(policy, 1.0, 2.0)
     name = generation(controller)

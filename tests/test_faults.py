@@ -425,7 +425,7 @@ def test_processes_that_open_a_new_run_at_the_same_moment_share_it(
 
 
 def test_an_opening_that_fails_leaves_no_params_behind(tmp_path: pathlib.Path) -> None:
-    """Neither if one cannot be saved, nor if the run cannot be recorded."""
+    """This holds if one cannot be saved, and if the run cannot be recorded."""
     store = Full(tmp_path / "run" / "params")
     saves = store.save
 

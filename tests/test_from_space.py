@@ -257,7 +257,7 @@ def test_an_equal_space_is_no_other_one(tmp_path: pathlib.Path) -> None:
 
 
 def test_another_size_is_another_run(tmp_path: pathlib.Path) -> None:
-    """As with any population."""
+    """It is refused, as for any population."""
     begun(RATE, 2, tmp_path).close()
     with pytest.raises(RunMismatchError, match="workers 2, got 3"):
         begun(RATE, 3, tmp_path)

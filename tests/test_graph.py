@@ -121,7 +121,7 @@ def test_from_what_diverged_one_goes_back_to_a_finite_value() -> None:
 
 
 def test_the_lineage_passes_through_the_branch() -> None:
-    """What the donor did after the branch does not belong to it."""
+    """The donor's checkpoints after the branch do not belong to it."""
     controller = branched(back_to=10)
     newest = controller.newest(0)
     assert [c.step for c in controller.lineage(newest)] == [0, 5, 10, 10]
@@ -259,7 +259,7 @@ def test_the_graph_is_a_mapping_of_mappings() -> None:
 
 @pytest.mark.parametrize("key", ["unknown", ""])
 def test_an_unknown_generation_is_a_key_error(key: str) -> None:
-    """As in any mapping."""
+    """This is as in any mapping."""
     controller = branched()
     with pytest.raises(KeyError):
         controller.graph[key]
@@ -271,7 +271,7 @@ def test_an_unknown_generation_is_a_key_error(key: str) -> None:
 
 
 def test_an_unknown_step_is_a_key_error() -> None:
-    """As in any mapping."""
+    """This is as in any mapping."""
     controller = branched()
     with pytest.raises(KeyError):
         controller.graph[generation(controller)][99]

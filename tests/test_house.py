@@ -24,8 +24,8 @@ MODULES = {
     for file in FILES
 }
 FRAMEWORKS = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "msgpack"}
-# Who may import whom: only what stands on a lower floor. What is for type checkers, or
-# within a function, counts like any other import.
+# A package may import only packages on lower floors. Imports for type checkers, or
+# within a function, count like any other.
 FLOORS = (
     {"base"},
     {"space", "params", "journal"},
@@ -56,7 +56,7 @@ SHARED_BY_MUTATORS = {
 
 
 def imported(name: str, *, always: bool = False) -> set[str]:
-    """What a module imports.
+    """The modules that a module imports.
 
     Args:
         name: The module.

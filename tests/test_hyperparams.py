@@ -172,7 +172,7 @@ def within_another() -> Any:
 def test_nested_states_are_found_at_any_depth(
     make: Callable[[], Any], numbers: dict[str, float]
 ) -> None:
-    """In chains, masks, parts, and injections within injections."""
+    """They are found in chains, masks, parts, and injections within injections."""
     before = make().init(WEIGHTS)
     after = hyperparams.put(before, numbers)
     assert kinds(after) == kinds(before)

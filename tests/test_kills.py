@@ -51,7 +51,7 @@ def test_who_reports_and_is_gone_between_two_looks_of_a_tidying_loses_nothing(
         controller.close()
 
 
-# At random moments.
+# Kills at random moments.
 
 
 def check_kills(folder: pathlib.Path, seed: int, kills: int) -> None:

@@ -235,7 +235,7 @@ def holder(tmp_path: pathlib.Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_slot_of_a_dead_process_is_free_at_once(
     is_buried: bool, hosts: Hosts, holder: subprocess.Popen[str]
 ) -> None:
-    """Also without a timeout, and before its parent has reaped it.
+    """It needs no timeout, and no parent that has reaped the process.
 
     It cannot report any more, so the slot keeps its generation.
     """
@@ -382,7 +382,7 @@ def test_a_first_compilation_is_not_waited_for_for_ever(hosts: Hosts) -> None:
 
 
 def test_a_busy_worker_keeps_its_slot_for_as_long_as_it_said(hosts: Hosts) -> None:
-    """And for one timeout more; its next poll ends this."""
+    """It keeps it for one timeout more; its next poll ends this."""
     one, two = hosts.join(1), hosts.join(1)
     worker = begin(one)
     worker.busy(5 * TIMEOUT_S)

@@ -291,7 +291,7 @@ def test_another_report_of_the_same_step_is_ignored_and_logged_once(
 def test_contradictions_are_logged_once_a_generation(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Not once a step: a loop that repeats everything would fill the log."""
+    """One warning a step would fill the log of a loop that repeats everything."""
     caplog.set_level(logging.DEBUG, "population")
     controller = run()
     first = generation(controller)

@@ -67,7 +67,7 @@ def test_an_interval_is_shown_as_one(tmp_path: pathlib.Path) -> None:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a run of tiny sizes writes."""
+    """The result of a run of tiny sizes."""
     out = tmp_path_factory.mktemp("bench") / "complex_cnn.json"
     complex_cnn.main(["--quick", "--out", str(out)])
     found: dict[str, Any] = json.loads(out.read_text())

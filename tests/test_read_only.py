@@ -121,7 +121,7 @@ def content(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def look(folder: pathlib.Path, kind: str = "run") -> str:
-    """What a user without write access sees; nothing there has changed."""
+    """The run as a user without write access sees it; nothing there has changed."""
     protect(folder)
     before = content(folder)
     scratch = folder.parent / "theirs"
@@ -147,7 +147,7 @@ def trained(folder: pathlib.Path) -> PopulationController:
 
 
 def seen(controller: PopulationController) -> str:
-    """What the other user should see of a run."""
+    """The parts of a run that the other user should see."""
     best = controller.best()
     assert best is not None
     weights = controller.load(best)["w"].tolist()

@@ -111,7 +111,7 @@ class Journey:
 def test_the_runs_own_mutator_decides_the_same_again(
     make: Any, size: int, seed: int, tmp_path: pathlib.Path
 ) -> None:
-    """With batches, late values, NaN, takeovers, rejections, losses and restarts."""
+    """This includes batches, late values, NaN, takeovers, rejections and losses."""
     journey = Journey(tmp_path, lambda: make(perturb), size, seed)
     for _ in range(120):
         journey.go()

@@ -120,7 +120,7 @@ def test_what_is_kept_is_what_the_policy_names_and_what_is_reachable(
 def test_a_policy_may_change_when_the_run_is_opened_again(
     tmp_path: pathlib.Path,
 ) -> None:
-    """What the old policy kept is removed next, but nothing reachable."""
+    """The next removal takes what the old policy kept, but nothing reachable."""
     first = opened(tmp_path, keep=Keep(everything=True))
     for step in range(1, 21):
         report(first, 0, step)

@@ -740,7 +740,7 @@ def test_workers_do_not_wait_for_what_will_never_come(make: Make) -> None:
 
 
 def test_the_lineage_leads_to_what_was_handed_out(make: Make) -> None:
-    """From the root to the checkpoint from which the loop continues."""
+    """It begins at the root and ends at the checkpoint where the loop continues."""
     controller = make([0.1], FixedSchedule({0: 0.1, 2: 0.2}))
     with controller.worker() as worker:
         for _ in range(3):

@@ -73,7 +73,7 @@ QUICK = Sizes(
 
 
 class Outcome(NamedTuple):
-    """What one arm reached with one seed.
+    """The result of one arm with one seed.
 
     Attributes:
         validation_loss: The loss by which the checkpoint was chosen.

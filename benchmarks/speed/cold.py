@@ -74,7 +74,7 @@ class Run(NamedTuple):
 
 
 class Process(NamedTuple):
-    """What a process has done.
+    """The figures of one process.
 
     Attributes:
         seconds: From its start to its end.
@@ -198,7 +198,7 @@ def rates() -> list[float]:
 
 
 def by_hand(found: Functions) -> Train:
-    """What a user would write who needs no more than this."""
+    """A script that a user would write by hand for this task."""
     import jax
     import jax.numpy as jnp
 

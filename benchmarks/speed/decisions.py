@@ -1,4 +1,4 @@
-"""What a report costs with 4,096 workers when policies decide, the decisions included.
+"""The cost of a report with 4,096 workers, including the decisions of policies.
 
 Every worker polls and reports once in a pass, in a new random order each time. A policy
 decides for a worker every pass, or every tenth; the figure is the time of all polls and

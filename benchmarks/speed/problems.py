@@ -1,4 +1,4 @@
-"""What the benchmark of whole populations trains: functions of one member."""
+"""The problems of the benchmark of whole populations: functions of one member."""
 
 from __future__ import annotations
 

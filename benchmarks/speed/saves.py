@@ -60,7 +60,7 @@ QUICK = Sizes(saves=200, slots=(2, 4), floats=100, repetitions=1)
 
 
 class Found(NamedTuple):
-    """What a run was like.
+    """The figures of one run.
 
     Attributes:
         peak: The most bytes, over those of what was reachable then.

@@ -40,7 +40,7 @@ class Numbers(NamedTuple):
 
 
 def numbers(meta_params: Mapping[str, Any]) -> Numbers:
-    """Those of the meta_params, always of the same types, as a compiled step asks."""
+    """The numbers in meta_params, always of the types that the compiled step needs."""
     chosen = Numbers(*(jnp.float32(meta_params[name]) for name in Numbers._fields))
     return chosen._replace(batch_size=jnp.int32(meta_params["batch_size"]))
 
@@ -50,7 +50,7 @@ def adam(learning_rate: Any, beta1: Any, beta2: Any) -> Any:
     return optax.adam(learning_rate, b1=beta1, b2=beta2)
 
 
-# With these values nothing would be learned: `init` puts a worker's own ones in.
+# These values train nothing: `init` replaces them by the worker's values.
 OPTIMIZER = optax.inject_hyperparams(adam)(learning_rate=0.0, beta1=0.0, beta2=0.0)
 
 

@@ -27,7 +27,7 @@ def mutate(meta_params: dict[str, float], rng: np.random.Generator) -> dict[str,
 
 
 def train(worker: Worker, options: argparse.Namespace) -> None:
-    """What each process does: load the data, make the model, train."""
+    """The work of each process: load the data, make the model, train."""
     dataset = arguments.load(options)
     functions = model.make(dataset, options.width, options.seed)
     model.train_worker(worker, functions, dataset, options.batch_size, options.every)

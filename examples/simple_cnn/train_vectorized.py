@@ -28,7 +28,7 @@ SPACE = {"learning_rate": LogUniform(1e-4, 1e-1)}
 
 
 class Functions(NamedTuple):
-    """What `vectorized.run` needs: three functions of one member.
+    """The three functions of one member for `vectorized.run`.
 
     Attributes:
         init: A key and meta_params to a fresh state.

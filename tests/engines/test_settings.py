@@ -373,7 +373,7 @@ def test_a_process_tells_what_is_not_in_force() -> None:
     assert here is not None
     received = settings.Received(here)
     received.put_early()
-    jax.config.update("jax_debug_infs", True)  # As a module does when it is loaded.
+    jax.config.update("jax_debug_infs", True)  # Like a module does when it loads.
     received.put(told.append)
     assert jax_settings.values() == before
     assert not told

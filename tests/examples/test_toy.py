@@ -14,7 +14,7 @@ FROZEN, SEED = figure2.SETTINGS["frozen"], figure2.SETTINGS["seed"]
 
 
 def test_with_a_frozen_setting_two_workers_get_near_the_optimum() -> None:
-    """Of 1.2 they reach 1.19 and more, where the grid stays at 0.390."""
+    """They reach at least 1.19 of 1.2, where the grid stays at 0.390."""
     assert min(figure2.scores("PBT", range(5), FROZEN)) >= 1.19
     assert figure2.scores("grid", range(1), FROZEN)[0] == pytest.approx(
         0.3897, abs=1e-4
@@ -46,7 +46,7 @@ def test_a_seed_gives_the_same_run_again() -> None:
 
 
 def test_larger_populations_are_better_and_pbt_beats_the_best_of_n() -> None:
-    """With equal first members and equal steps."""
+    """All populations have equal first members and equal steps."""
     small, large = (population_size.scores(n, True, range(4)) for n in (2, 8))
     without = population_size.scores(8, False, range(4))
     assert statistics.mean(large) > statistics.mean(small)
@@ -81,7 +81,7 @@ def test_the_frozen_setting_is_among_the_candidates() -> None:
 
 
 def test_the_objective_is_at_most_its_optimum() -> None:
-    """At theta = 0, which training along both h reaches."""
+    """It is reached at theta = 0, by training along both h."""
     assert toy.objective([0.0, 0.0]) == toy.OPTIMUM
     theta = [0.9, 0.9]
     for _ in range(2000):

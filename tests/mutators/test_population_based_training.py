@@ -99,7 +99,7 @@ def test_an_interval_that_ended_late_does_not_shorten_the_next_one() -> None:
         run.report(0, 1, 1.0)
         for step in (1, 7, 8, 9, 10, 11):
             run.report(1, step, 5.0)
-    assert len(rule.asked) == 3  # At 7, 9 and 11.
+    assert len(rule.asked) == 3  # The reports at 7, 9 and 11.
 
 
 def test_a_start_above_zero_counts_from_its_own_step() -> None:
@@ -287,7 +287,7 @@ def test_a_donor_that_has_diverged_since_is_none(bad: float) -> None:
 
 
 def test_ties_are_decided_by_the_worker_id_not_by_who_came_first() -> None:
-    """Of two that are equally good neither copies the other by truncation."""
+    """If two are equally good, truncation lets neither copy the other."""
     for order in ((0, 1), (1, 0)):
         with pbt_run([1.0, 10.0]) as run:
             play(run, [(w, s, 1.0) for s in range(1, 9) for w in order])

@@ -103,7 +103,7 @@ def equal_step(worker_id: int, step: int) -> Callable[[PopulationView], Any]:
     ],
 )
 def test_a_portion_is_rounded_up(fraction: float, size: int, expected: int) -> None:
-    """Up, except for rounding errors of floats; at least one, if there is a member."""
+    """It is rounded up, except for errors of floats; at least one, if there is any."""
     assert portion(fraction, size) == expected
 
 
@@ -217,7 +217,7 @@ def newest_samples(
 
 
 def test_samples_are_the_newest_values_up_to_the_step() -> None:
-    """At most as many as the window; reports without a value are skipped."""
+    """There are at most as many as the window; reports without a value are skipped."""
     values = [1.0, 2.0, None, 4.0, math.nan, 6.0, None]
     reports = [(0, step, value) for step, value in enumerate(values, start=1)]
     assert asked(newest_samples(7, 3), reports) == [6.0, INF, 4.0]

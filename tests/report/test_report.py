@@ -19,7 +19,7 @@ from tests.helpers import Scripted
 
 
 def points(line: Line2D) -> list[tuple[float, float]]:
-    """What a line is drawn through."""
+    """The points of a line."""
     pairs = np.asarray(line.get_xydata(), float)
     return [(float(x), float(y)) for x, y in pairs]
 
@@ -57,7 +57,7 @@ def run() -> PopulationController:
 
 
 def test_a_lineage_keeps_its_founder(run: PopulationController) -> None:
-    """What a copied worker trains is drawn in the colour of the one it came from."""
+    """The curve of a copied worker has the colour of its donor's lineage."""
     lines = plots.generations(run)
     assert [(line.worker_id, line.founder) for line in lines] == [
         (0, 0),
@@ -135,7 +135,7 @@ def test_near_one_the_axis_is_spread() -> None:
 
 
 def test_many_hyperparameters_stand_below_each_other() -> None:
-    """With ten of them a worker is a column: a row would not fit a terminal."""
+    """With ten of them each worker has a column: a row would not fit a terminal."""
     metas = [{f"h{i}": i / 8 for i in range(10)} | {"beta2": 0.9999}] * 3
     stream = io.StringIO()
     console = Console(file=stream, width=80)

@@ -96,7 +96,7 @@ def test_a_grid_has_k_members_of_the_space(space: Any, k: int) -> None:
 
 
 def test_a_grid_of_one_domain_is_evenly_spaced() -> None:
-    """On its scale, with both ends included."""
+    """The scale is the domain's, and both ends are included."""
     rates = [meta["rate"] for meta in grid({"rate": LogUniform(1e-4, 1)}, 5)]
     assert rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1], rel=1e-12)
     assert grid(Integer(0, 8), 3) == [0, 4, 8]
@@ -284,7 +284,7 @@ def test_two_places_of_one_name_are_both_explored() -> None:
 @settings(max_examples=40)
 @given(spaces())
 def test_a_space_round_trips_through_the_journal(space: Any) -> None:
-    """With all its domains, constants, and the kinds of its containers."""
+    """All its domains and constants come back, and the kinds of its containers."""
     text = codec.encode(to_data(space), "space")
     back = from_data(codec.decode(text))
     assert repr(back) == repr(space)

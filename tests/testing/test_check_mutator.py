@@ -83,7 +83,7 @@ def test_every_mutator_of_the_registry_has_example_arguments() -> None:
 def test_every_mutator_of_the_registry_keeps_its_promises(
     make: Callable[[Any], Mutator[Any]], size: int
 ) -> None:
-    """With different arguments, at a size that it accepts."""
+    """It is checked with different arguments, at a size that it accepts."""
     check_mutator(lambda mutate_fn: make(mutate_fn), size=size)
 
 

@@ -85,7 +85,7 @@ def in_a_function(s: Any, m: Any) -> Any:
 def test_results_depend_on_what_goes_into_them(
     step: Callable[..., Any], expected: dict[str, set[str]]
 ) -> None:
-    """Neither too little, which accuses a used hyperparameter, nor everything."""
+    """Too few would accuse a hyperparameter that is used; all would find nothing."""
     assert uses(of(step)) == expected
 
 
@@ -97,7 +97,7 @@ def test_what_is_reached_takes_several_steps() -> None:
 
 
 def test_draws_are_found_wherever_they_are() -> None:
-    """In scans, branches and nested functions, with the sources of their keys."""
+    """They are found in scans, branches and nested functions, with what keys need."""
 
     def step(s: Any, m: Any, key: Any) -> Any:
         fixed = jax.random.key(0)

@@ -273,7 +273,7 @@ def test_batches_that_change_their_shape_are_refused(batching: str) -> None:
 
 
 def test_a_batch_size_needs_a_largest_one() -> None:
-    """From `max_batch`, or a space: with one of them, it trains."""
+    """It comes from `max_batch`, or from a space: with one of them, the run trains."""
     begin = [{**meta, "batch_size": 2} for meta in problems.metas(2)]
     refused(PLAIN, ValueError, "batch_size", "max_batch=", "mask", starts=begin)
     found = problems.controller(problems.still(), starts=begin, steps=2)

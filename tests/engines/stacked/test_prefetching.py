@@ -342,7 +342,7 @@ def test_a_shared_error_names_the_step(made: Made) -> None:
     ],
 )
 def test_batches_that_differ_are_refused(made: Made, odd: Any, error: str) -> None:
-    """In structure, shape or dtype; the error names the path and both."""
+    """The error names the path and both structures, shapes or dtypes."""
 
     def batches(seed: int, worker_id: int, step: int) -> Any:
         return odd if (worker_id, step) == (1, 3) else {"x": np.ones(2)}
