@@ -41,6 +41,7 @@ class Worker:
         params: What to go on from: a path that was reported, `Saved`, or None.
         generation_id: What is being trained.
         step: Training steps; the loop counts on from what `poll` brought.
+        turn: After this many saved reports another slot with fewer steps is trained.
         device: Where to train; None is JAX's default. Set by an engine.
         overhead_s: Seconds spent in `poll` and `report`, without saving params,
             converting values and waiting.
@@ -62,6 +63,7 @@ class Worker:
         self.params: Any = None
         self.generation_id = ""
         self.step = 0
+        self.turn = 10
         self.device: jax.Device | None = None
         self.overhead_s = 0.0
         slot = None if worker_id is None else check_id(run.size, worker_id)
@@ -79,15 +81,6 @@ class Worker:
         self.release()
 
     @property
-    def turn(self) -> int:
-        """After this many saved reports another slot with fewer steps is trained."""
-        return self._lease.turn
-
-    @turn.setter
-    def turn(self, reports: int) -> None:
-        self._lease.turn = reports
-
-    @property
     def running(self) -> bool:
         """False when `stop=` or the engine has ended the run."""
         return not _has_ended(self._run, self._stopped)
@@ -103,7 +96,7 @@ class Worker:
         at = None
         if self._adopted:
             at = Position(self.worker_id, self.generation_id, self.step)
-        found = self._lease.poll(at)
+        found = self._lease.poll(at, self.turn)
         waited = self._lease.waited_s - waited
         self.overhead_s += time.perf_counter() - start - waited
         if found is None:
@@ -179,10 +172,20 @@ class Worker:
             As `PopulationController.set_eval`.
         """
         if self._lease.slot is None or self._run.closed:
-            self._say_dropped()
+            if not self._has_dropped:
+                self._has_dropped = True
+                logger.warning(
+                    "step %d of worker %d was not recorded: the run has ended, or its "
+                    "slot was given back. Report while worker.running, and before "
+                    "`with` ends.",
+                    self.step,
+                    self.worker_id,
+                )
             return
-        if state is not None and type(state) is not str:
-            self._check_applied(state)
+        # Else the state holds no optimiser of optax.
+        if "optax" in sys.modules and not (state is None or isinstance(state, str)):
+            place = self.generation_id, self._name, self.meta_params
+            self._watch.reported(*place, state)
         at = Position(self.worker_id, self.generation_id, self.step)
         self.overhead_s += self._lease.report(at, state, value, metrics)
 
@@ -264,28 +267,11 @@ class Worker:
             return None
         return str(self.params)
 
-    def _say_dropped(self) -> None:
-        """Say once that a report came when there was nothing to train any more."""
-        if not self._has_dropped:
-            self._has_dropped = True
-            logger.warning(
-                "step %d of worker %d was not recorded: the run has ended, or its slot "
-                "was given back. Report while worker.running, and before `with` ends.",
-                self.step,
-                self.worker_id,
-            )
-
     def _checkpoint(self) -> Checkpoint:
         """The checkpoint that was handed out."""
         graph = self._run.graph
         found = graph.get_checkpoint(Ref(self.generation_id, self._handed_out))
         return found or graph.root(self.generation_id)
-
-    def _check_applied(self, state: Any) -> None:
-        """Say if the optimiser uses other hyperparameters than those in force."""
-        if "optax" not in sys.modules or isinstance(state, str):
-            return  # The state holds no optax optimiser.
-        self._watch.reported(self.generation_id, self._name, self.meta_params, state)
 
     @functools.cached_property
     def _watch(self) -> Watch:

@@ -6,6 +6,7 @@ A test uses these functions by name; only this module knows where the values are
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from population.core.facts import texts_of
 from population.journal.records import Opening, Save, Tail
 from population.journal.sqlite import SqliteJournal
 from population.run import polls
+from population.run.leases import HeldSlots
 from population.run.population_lease import PopulationLease
 
 Ints = npt.NDArray[np.int64]
@@ -281,9 +283,10 @@ def taken_slots(controller: PopulationController) -> list[int]:
 
 def release_all(controller: PopulationController) -> None:
     """Give back what `claim_all` has claimed."""
-    lease = PopulationLease.__new__(PopulationLease)  # The lease, made again.
-    lease._run, lease._holder = _inside(controller), whole_claim(controller)
-    if lease._holder is not None:
+    holder = whole_claim(controller)
+    if holder is not None:
+        lease = PopulationLease.__new__(PopulationLease)  # The lease of the claim, made again.
+        HeldSlots.__init__(lease, _inside(controller), holder)
         lease.release()
 
 
@@ -360,7 +363,10 @@ def settle() -> None:
     """Wait until all files that are to be removed are."""
     from population.run import remover
 
-    remover.wait()
+    for thread in threading.enumerate():
+        if thread.name == remover.THREAD:
+            for paths in getattr(thread, "_args", ()):  # None once it has ended.
+                paths.join()
 
 
 # Waiting, and what ends a run.
@@ -368,7 +374,7 @@ def settle() -> None:
 
 def when_waiting(controller: PopulationController, act: Callable[[], object]) -> None:
     """Do something in place of each wait of a worker for news."""
-    _inside(controller).lock.wait = lambda seconds=None: act()
+    _inside(controller).lock.changed.wait = lambda seconds=None: act()
 
 
 def explain_waits_at_once(patch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def resolve(run: OpenRun, *, evaluators: bool = True) -> bool:
         _named(waiting),
     )
     run.decider.let_go(state)
-    run.lock.notify_all()
+    run.lock.changed.notify_all()
     return True
 
 

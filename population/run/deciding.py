@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Collection, Mapping, Sequence
 
 from population.base.types import Branch, Event, Report
 from population.core import branching, reports
@@ -37,7 +38,6 @@ class Deciding:
         tx: Transaction,
         new: Sequence[EncodedReport],
         holder: str | None,
-        before: Callable[[Transaction], object] | None = None,
     ) -> Collection[int]:
         """Record reports, then show each to the mutator, in worker order.
 
@@ -47,54 +47,36 @@ class Deciding:
             tx: The transaction.
             new: The reports.
             holder: Who reports; None: a loop of the two calls.
-            before: Records what comes first.
 
         Returns:
             The slots that were branched.
         """
-        state, graph, due = tx.state, tx.graph, []
-        if before is not None:
-            before(tx)
-        if holder is not None or self._leases.timeout is not None or state.lost:
-            for report in new:
-                self._hear(tx, report, holder)
+        state, graph, due = tx.state, tx.graph, list[Report]()
+        watches = self._leases.timeout is not None or state.lost
+        if watches or holder is not None:
+            for report in new:  # Who reports is there, and has taken up its work.
+                lease = state.leases.get(report.worker_id)
+                if watches or (lease is not None and lease.handed is not None):
+                    tx.do(self._leases.heard(state, holder, report, tx.at))
         for report in new:
             step = reports.receive(state, graph, report, tx.at)
-            about = step.about
-            if about is not None and about.is_newest:
-                tx.do(step)
-                due.append(Report(report.worker_id, about.checkpoint))
-                continue
-            ready = -1
-            if about is not None:
+            about, ready = step.about, -1
+            if about is not None and not about.is_newest:
                 ready = int(state.scores.ready[about.checkpoint.worker_id])
             tx.do(step)
-            told = reports.news(state, about, ready)
-            if told is not None:
-                due.append(told)
+            shown = reports.news(state, about, ready)
+            if shown is not None:
+                due.append(shown)
         unmet = self._guards.unmet
         unmet.found.clear()  # Of what was rolled back.
         for report in new:
             if (report.value is None) != (report.params is None):
                 unmet.check(state, report)
-        if tx.tells:
-            self._tell(tx, due)
+        for told in due if tx.tells else ():
+            tx.events.append(Event("report", *told))
+            if told.checkpoint.diverged:
+                tx.events.append(Event("diverged", *told))
         return self.decide(tx, due) if due else ()
-
-    def _hear(self, tx: Transaction, report: EncodedReport, holder: str | None) -> None:
-        """Who reports is there, and has taken up what it was handed."""
-        state, rules = tx.state, self._leases
-        if rules.timeout is None and not state.lost:
-            lease = state.leases.get(report.worker_id)
-            if lease is None or lease.handed is None:
-                return
-        tx.do(rules.heard(state, holder, report, tx.at))
-
-    def _tell(self, tx: Transaction, due: Iterable[Report]) -> None:
-        for report in due:
-            tx.events.append(Event("report", *report))
-            if report.checkpoint.diverged:
-                tx.events.append(Event("diverged", *report))
 
     def decide(self, tx: Transaction, due: list[Report]) -> Collection[int]:
         """Show the mutator reports, and put its branches in force.
@@ -107,7 +89,7 @@ class Deciding:
         first = decisions
         branched: set[int] = set()
         if len(due) > 1:
-            due.sort(key=_worker)
+            due.sort(key=operator.attrgetter("worker_id"))
         for report in due:
             if report.worker_id in branched:
                 continue
@@ -118,8 +100,11 @@ class Deciding:
                 self._branch(tx, branches, branched)
         if decisions != first:
             tx.do(Step((decider.record(value, decisions),)))
+        if branched and tx.tells:
+            newest = ((w, state.slots[w].newest) for w in branched)
+            tx.events += (Event("branch", *place) for place in newest)
         if branched or decider.slowest_s > _SLOW_S:
-            self._after(tx, branched)
+            self._warn(tx, branched)
         return branched
 
     def _branch(
@@ -146,27 +131,13 @@ class Deciding:
         state = tx.state
         if set(lost) == set(state.lost):
             return
-        live = (w for w in range(len(state.slots)) if w not in lost)
-        shown = self._valued(tx, live) if ask else None
+        live = (w for w in range(len(state.slots)) if ask and w not in lost)
+        newest = ((w, tx.graph.newest_value(state.slots[w].newest)) for w in live)
+        shown = next((Report(w, found) for w, found in newest if found), None)
         told = None if shown is None else shown.worker_id
         tx.do(self._leases.give_up(state, lost, told, tx.at))
         if shown is not None:
             self.decide(tx, [shown])
-
-    def _valued(self, tx: Transaction, slots: Iterable[int]) -> Report | None:
-        """The newest value of the first of these slots that has one."""
-        for worker_id in slots:
-            found = tx.graph.newest_value(tx.state.slots[worker_id].newest)
-            if found is not None:
-                return Report(worker_id, found)
-        return None
-
-    def _after(self, tx: Transaction, branched: Collection[int]) -> None:
-        """Tell of branches, and warn of what is likely not meant."""
-        for worker_id in branched if tx.tells else ():
-            newest = tx.state.slots[worker_id].newest
-            tx.events.append(Event("branch", worker_id, newest))
-        self._warn(tx, branched)
 
     def _warn(self, tx: Transaction, branched: Collection[int]) -> None:
         """Say once that branches begin with fresh weights, or that they take long."""
@@ -185,7 +156,3 @@ class Deciding:
                 type(self._decider.mutator).__name__,
                 self._decider.slowest_s,
             )
-
-
-def _worker(report: Report) -> int:
-    return report.worker_id

@@ -30,9 +30,9 @@ class Events:
         self._finished = False
 
     def tell(self, events: Iterable[Event]) -> None:
-        """These have happened, and are recorded."""
+        """These have happened, and are recorded: call `on_event` once it may be."""
         if self.on_event is not None:
-            self._lock.later(functools.partial(self._call, list(events)))
+            self._lock.pending.append(functools.partial(self.emit, *events))
 
     def finished(self) -> None:
         """Tell once that the run has ended."""
@@ -40,11 +40,8 @@ class Events:
             self._finished = True
             self.tell([Event("finished", -1, None)])
 
-    def emit(self, event: Event) -> None:
-        """Tell of something that happened in another process."""
-        self._call([event])
-
-    def _call(self, events: Iterable[Event]) -> None:
+    def emit(self, *events: Event) -> None:
+        """Tell now, in this thread: of what happened in another process, say."""
         for event in events:
             if self.on_event is None:
                 return

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from population.base.types import ActiveWorker, Checkpoint, Event, Ref
 from population.core.leases import FIRST_STEP_S, holders, holds
 from population.core.reports import check_step
-from population.core.state import RunState
 from population.core.step import Step
 from population.journal.records import Removal
 from population.run import deadlock, polls
@@ -43,7 +42,50 @@ class Position(NamedTuple):
     step: int
 
 
-class SlotLease:
+class HeldSlots:
+    """Slots of a run that one holder claims.
+
+    Args:
+        run: The run.
+        holder: Who claims them.
+
+    Attributes:
+        text: The holder, as a journal names it.
+    """
+
+    def __init__(self, run: OpenRun, holder: LeaseHolder) -> None:
+        self._run = run
+        self._holder = holder
+        self.text = holder.text
+
+    def _take(self, tx: Transaction, worker_id: int, *, hand_out: bool) -> None:
+        """Claim a slot; who may still be training it is fenced off.
+
+        Args:
+            tx: The transaction.
+            worker_id: The slot.
+            hand_out: Whether it is handed out, at its resume point.
+        """
+        state, rules = tx.state, self._run.leases
+        before = rules.owner(state, worker_id)
+        fence = rules.must_fence(state, worker_id, self.text)
+        if fence or hand_out:
+            tx.resume(worker_id, "takeover" if fence else "")
+        self._write(tx, worker_id, is_handed=hand_out)
+        if tx.tells:
+            kind = "takeover" if before and before != self.text else "claim"
+            tx.events.append(Event(kind, worker_id, state.slots[worker_id].newest))
+
+    def _write(self, tx: Transaction, worker_id: int, *, is_handed: bool) -> None:
+        """Record the lease; what is handed out is needed until it is taken up."""
+        row = tx.state.slots[worker_id].newest.row if is_handed else None
+        # While its first step is compiled, a holder may be silent for long.
+        grace = 0.0 if self._holder.warm else FIRST_STEP_S
+        place = tx.state, self.text, worker_id, tx.at
+        tx.do(self._run.leases.claim(*place, grace=grace, handed=row))
+
+
+class SlotLease(HeldSlots):
     """A worker's lease of a slot, or of several in turns; one thread uses it.
 
     Args:
@@ -54,27 +96,24 @@ class SlotLease:
 
     Attributes:
         slot: The slot that is held, or None.
-        turn: After this many saved reports another slot with fewer steps is trained.
         waited_s: Seconds spent waiting for a slot.
     """
 
     def __init__(
         self, run: OpenRun, ended: Callable[[], bool], worker_id: int | None = None
     ) -> None:
-        self._run = run
+        super().__init__(run, LeaseHolder(run.holder))
         self._ended = ended
-        self._holder = LeaseHolder(run.holder)
         self._turns = Turns(run)
-        self._reclaimed = False
+        self._is_new = False  # Whether `slot` was claimed since it was handed out.
         self.slot: int | None = None
-        self.turn = 10
         self.waited_s = 0.0
-        polls.claim_weights(run)
+        run.check_open(to_train=True)
         with run.lock.lock:
             if worker_id is None:
                 self.slot = self._claim_any(None)
             else:
-                self._take(worker_id, only_if_free=False)
+                self._claim(worker_id, only_if_free=False)
                 self.slot = worker_id
         run.lock.drain()
 
@@ -82,51 +121,56 @@ class SlotLease:
     def is_held(self) -> bool:
         """Whether the slot is still this worker's."""
         with self._run.lock.lock:
-            return self.slot is not None and self._holds(self.slot)
+            own = self.slot
+            return own is not None and holds(self._run.state(), self.text, own)
 
     def work(self) -> ActiveWorker | None:
         """What the slot works on; None without one."""
         with self._run.lock.lock:
             return None if self.slot is None else self._run.active(self.slot)
 
-    def poll(self, at: Position | None) -> ActiveWorker | None:
+    def poll(self, at: Position | None, turn: int) -> ActiveWorker | None:
         """Ask for other work than the present one; blocks while there is none.
 
         Args:
             at: What the loop trains now; None at the start.
+            turn: After this many saved reports another slot with fewer steps is
+                trained.
 
         Returns:
             The work of `slot`; None to carry on, and when the run has ended.
         """
-        run, found = self._run, None
+        run = self._run
         with run.lock.lock:
             if run.closed:
                 self.slot = None
                 return None
-            state = run.state()
-            if at is None or not self._carries_on(state, at):
-                found = self._look(state, at)
+            found = self._look(at, turn)
             if found is None and self.slot is not None:
                 self._holder.warm = True  # Its first step is done.
                 if run.leases.timeout is not None:
-                    polls.renew(run, self._holder, self.slot)
+                    polls.renew(run, self._holder, (self.slot,))
         if run.lock.pending:
             run.lock.drain()
         return found
 
     def report(self, at: Position, state: Any, value: Any, metrics: Any) -> float:
         """Report a checkpoint; say how long it took without saving the params."""
-        took_s = self._run.report(self._holder, *at, state, value, metrics)
+        run = self._run
+        new = run.encode(*at, state, value, metrics, plain=False)
+        start = time.perf_counter()
+        run.submit((new,), self._holder)
+        if run.guards.set_backs.is_counting:
+            run.check_progress()
+        took_s = time.perf_counter() - start
         if state is not None:
             self._turns.reports += 1
         return took_s
 
     def extend(self, seconds: float) -> None:
         """The next poll or report may be this many seconds later than usual."""
-        if self.slot is not None and self._run.leases.timeout is not None:
-            with self._run.lock.lock:
-                polls.renew(self._run, self._holder, self.slot, seconds)
-            self._run.lock.drain()
+        if self.slot is not None:
+            polls.renew(self._run, self._holder, (self.slot,), seconds)
 
     def reject(self, checkpoint: Checkpoint, reason: str) -> None:
         """The params of a checkpoint are damaged: the slot goes on from others."""
@@ -140,98 +184,62 @@ class SlotLease:
                 tx.do(Step((Removal(tx.state.row, text, why),)))
             present = tx.state.slots[worker_id].generation.generation_id
             own = present == checkpoint.generation_id
-            tx.resume(worker_id, run.reader, why[:_LONGEST_REASON] if own else "")
+            tx.resume(worker_id, why[:_LONGEST_REASON] if own else "")
 
-        with run.lock.lock:
-            run.transact(work)
-        run.lock.drain()
+        run.transact(work)
 
     def release(self) -> None:
         """Give the slot back; another worker may go on with it."""
-        with self._run.lock.lock:
-            if self.slot is not None:
-                self._give_back(self.slot)
-                self.slot = None
-        self._run.lock.drain()
-
-    @property
-    def text(self) -> str:
-        """The holder of this lease, as a journal names it."""
-        return self._holder.text
-
-    def _holds(self, worker_id: int) -> bool:
-        return holds(self._run.state(), self.text, worker_id)
-
-    def _carries_on(self, state: RunState, at: Position) -> bool:
-        """Whether the loop has trained its slot on since the last report: usual."""
-        own, lease = at.worker_id, state.leases.get(at.worker_id)
-        if self._reclaimed or own != self.slot or lease is None:
-            return False
-        slot = state.slots[own]
-        generation, newest = slot.generation, slot.newest
-        current = generation.generation_id == at.generation_id
-        if not current or lease.owner != self._holder.text or newest.step == at.step:
-            return False
-        if at.step < generation.step:
-            check_step(generation, at.step)
-        self._run.guards.idle.note(state, slot, at.step)
-        return True
-
-    def _look(self, state: RunState, at: Position | None) -> ActiveWorker | None:
-        """What to train, once it is known whether the slot is still held."""
-        if self.slot is not None and not holds(state, self.text, self.slot):
+        run, own = self._run, self.slot
+        with run.lock.lock:
+            if own is not None and not run.closed:
+                place = self.text, own
+                run.transact(
+                    lambda tx: tx.do(run.leases.release(tx.state, *place, tx.at))
+                )
             self.slot = None
-        if self.slot is None or (at is not None and self._should_move(at)):
+        run.lock.drain()
+
+    def _look(self, at: Position | None, turn: int) -> ActiveWorker | None:
+        """What to train instead; None to carry on, and when the run has ended."""
+        run, state = self._run, self._run.state()
+        if self.slot is None or not holds(state, self.text, self.slot):
+            self.slot = None
             self._move(at)
-        return None if self.slot is None else self._ask(at)
-
-    def _should_move(self, at: Position) -> bool:
-        """Whether another slot is to be trained; only ever right after a report."""
-        if self.slot is None:
-            return False
-        if self._ended():
-            return True
-        return self._turns.is_over(self.slot, Ref(*at[1:]), self.turn)
-
-    def _move(self, at: Position | None) -> None:
-        """Give the slot back and claim one that can be trained."""
-        if self.slot is not None:
-            self._give_back(self.slot)
-        start = time.perf_counter()
-        self.slot = None
-        self.slot = self._claim_any(None if at is None else at.worker_id)
-        self.waited_s += time.perf_counter() - start
-        if self.slot is not None:
-            self._reclaimed = True
-            self._turns.begin()
-
-    def _ask(self, at: Position | None) -> ActiveWorker | None:
-        """What the slot works on, or None if the loop trains that already."""
-        own, run = self.slot, self._run
-        if own is None:
-            return None
-        if at is not None and own == at.worker_id:
-            state = run.state()
-            slot = state.slots[own]
-            if not self._reclaimed and (
-                slot.generation.generation_id == at.generation_id
+        elif at is not None:
+            slot = state.slots[self.slot]
+            is_current = slot.generation.generation_id == at.generation_id
+            if not (is_current and slot.newest.step != at.step) and (
+                self._ended() or self._turns.is_over(self.slot, Ref(*at[1:]), turn)
             ):
+                self._move(at)  # Only ever right after a report, or a branch.
+            elif is_current and not self._is_new:
                 check_step(slot.generation, at.step)
                 run.guards.idle.note(state, slot, at.step)
                 return None
-            if self._reclaimed and slot.newest.ref == at[1:]:
-                self._reclaimed = False
-                return None
-        self._reclaimed = False
-        return run.transact(lambda tx: self._hand_out(tx, own))
+        own, found = self.slot, None
+        if own is None:
+            return None
+        if not (self._is_new and at and run.state().slots[own].newest.ref == at[1:]):
+            found = run.transact(lambda tx: self._hand_out(tx, own))
+        self._is_new = False
+        return found
+
+    def _move(self, at: Position | None) -> None:
+        """Give the slot back and claim one that can be trained."""
+        self.release()
+        start = time.perf_counter()
+        self.slot = self._claim_any(None if at is None else at.worker_id)
+        self.waited_s += time.perf_counter() - start
+        if self.slot is not None:
+            self._is_new = True
+            self._turns.begin()
 
     def _hand_out(self, tx: Transaction, worker_id: int) -> ActiveWorker:
         """The slot at its resume point, noted as handed out until it is taken up."""
-        tx.resume(worker_id, self._run.reader)
+        tx.resume(worker_id)
         if holds(tx.state, self.text, worker_id):
-            row, grace = tx.state.slots[worker_id].newest.row, grace_of(self._holder)
-            place = tx.state, self.text, worker_id, tx.at
-            tx.do(self._run.leases.claim(*place, grace=grace, handed=row))
+            self._write(tx, worker_id, is_handed=True)
         return self._run.active(worker_id)
 
     def _claim_any(self, own: int | None) -> int | None:
@@ -254,57 +262,31 @@ class SlotLease:
                 run.waits,
                 run.clock(),
                 prefer=own,
-                set_back=self._turns.tired,
+                set_back=self._turns.set_backs,
             )
-            if found is not None and self._take(found, only_if_free=True):
+            if found is not None and self._claim(found, only_if_free=True):
                 return found
             if found is None and deadlock.resolve(run):
                 continue
             if time.monotonic() > say_at:
                 say_at = float("inf")
                 _say_why(run)
-            run.lock.wait(pause)
+            run.lock.changed.wait(pause)
             pause = min(2 * pause, _LONGEST_WAIT_S)
         return None
 
-    def _take(self, worker_id: int, *, only_if_free: bool) -> bool:
-        rules = self._run.leases
+    def _claim(self, worker_id: int, *, only_if_free: bool) -> bool:
+        """Claim a slot; whether that was possible."""
+        run = self._run
 
         def work(tx: Transaction) -> bool:
-            if only_if_free and not rules.is_claimable(tx.state, worker_id):
+            if only_if_free and not run.leases.is_claimable(tx.state, worker_id):
                 return False
-            fence = rules.must_fence(tx.state, worker_id, self.text)
-            before = rules.owner(tx.state, worker_id)
-            grace = grace_of(self._holder)
-            tx.do(rules.claim(tx.state, self.text, worker_id, tx.at, grace=grace))
-            if fence:
-                tx.resume(worker_id, self._run.reader, "takeover")
-            note_claim(tx, worker_id, before, self.text)
+            tx.claim_weights()
+            self._take(tx, worker_id, hand_out=False)
             return True
 
-        return self._run.transact(work)
-
-    def _give_back(self, worker_id: int) -> None:
-        run = self._run
-        if not run.closed and self._holds(worker_id):
-            rules = run.leases
-            run.transact(
-                lambda tx: tx.do(rules.release(tx.state, self.text, worker_id, tx.at))
-            )
-
-
-def note_claim(
-    tx: Transaction, worker_id: int, before: str | None, holder: str
-) -> None:
-    """A slot was claimed; from another owner it was taken over."""
-    kind = "takeover" if before and before != holder else "claim"
-    if tx.tells:
-        tx.events.append(Event(kind, worker_id, tx.state.slots[worker_id].newest))
-
-
-def grace_of(holder: LeaseHolder) -> float:
-    """Seconds beyond the timeout that a holder may be silent: while it compiles."""
-    return 0.0 if holder.warm else FIRST_STEP_S
+        return run.transact(work)
 
 
 def _say_why(run: OpenRun) -> None:

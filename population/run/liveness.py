@@ -12,7 +12,6 @@ import pathlib
 import secrets
 import socket
 import weakref
-from typing import NoReturn
 
 from population.core.owners import Owner
 
@@ -24,7 +23,8 @@ class LeaseHolder:
     """A part of this process that may hold leases, until it is closed or collected.
 
     Args:
-        within: Another one, with which it is closed; None: it stands alone.
+        within: Another one that stands alone, with which it is closed; None: it stands
+            alone itself.
 
     Attributes:
         owner: What other processes know of it.
@@ -61,30 +61,14 @@ def is_gone(owner: Owner) -> bool:
     pid = os.getpid()
     if owner.pid == pid and owner.started == _own_start(pid):
         holder = _HOLDERS.get(owner.token)
-        while holder is not None and not holder.closed:
-            if holder.within is None:
-                return False
-            holder = holder.within
-        return True
+        if holder is None or holder.closed:
+            return True
+        return holder.within is not None and holder.within.closed
     boot, _, space = owner.place.partition("/")
     our_boot, _, our_space = _place().partition("/")
     if boot != our_boot:
         return True
     return space == our_space and _started(owner.pid) != owner.started
-
-
-def refuse_fork() -> NoReturn:
-    """Refuse to go on in a child of the process that opened a run.
-
-    Raises:
-        RuntimeError: Saying what to do instead.
-    """
-    raise RuntimeError(
-        "A controller must not be used in a process that was forked from its own, nor "
-        "its run be opened there: SQLite's locks do not hold in it. Begin such "
-        "processes with spawn, as population.engines.processes does, or before the run "
-        "is opened."
-    )
 
 
 def is_foreign(owner: Owner) -> bool:
@@ -115,7 +99,7 @@ def _own_start(pid: int) -> str:
 def _started(pid: int) -> str | None:
     """When a process began; None if there is none, or it is a zombie process."""
     if not (_PROC / "self/stat").exists():
-        return _started_elsewhere(pid)
+        return _started_without_proc(pid)
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -123,7 +107,7 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[_START_TIME]
 
 
-def _started_elsewhere(pid: int) -> str | None:
+def _started_without_proc(pid: int) -> str | None:
     """When a process began, where there is no /proc."""
     import psutil
 

@@ -17,18 +17,14 @@ class RunLock:
 
     Attributes:
         lock: The lock.
-        changed: Is notified when something has changed.
-        pending: What is to be done when the lock is free.
+        changed: Is notified when something has changed; can be waited for.
+        pending: What is to be done when the lock is free; added to while it is held.
     """
 
     def __init__(self) -> None:
         self.lock: Any = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.pending: list[Callable[[], object]] = []
-
-    def later(self, call: Callable[[], object]) -> None:
-        """Have something done when the lock is free; called while it is held."""
-        self.pending.append(call)
 
     def drain(self) -> None:
         """Do what is to be done, unless this thread still holds the lock."""
@@ -38,11 +34,3 @@ class RunLock:
             except IndexError:
                 return  # Another thread was quicker.
             call()
-
-    def wait(self, timeout_s: float) -> None:
-        """Release the lock until something has changed, or for so long."""
-        self.changed.wait(timeout_s)
-
-    def notify_all(self) -> None:
-        """Wake all threads that wait."""
-        self.changed.notify_all()

@@ -9,15 +9,15 @@ back, and what is known is loaded at the next call.
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from population.base import codec
-from population.base.errors import closed
+from population.base.errors import JournalError, closed
 from population.base.interfaces import Mutator
 from population.base.log_once import LogOnce, Notices
 from population.base.types import ActiveWorker, Checkpoint, InMemory
@@ -30,7 +30,7 @@ from population.core.step import EncodedReport, Moment
 from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import Journal
-from population.journal.records import Lease
+from population.journal.records import Lease, Removal, Save
 from population.run import liveness
 from population.run.deciding import Deciding
 from population.run.events import Events
@@ -39,7 +39,7 @@ from population.run.liveness import LeaseHolder
 from population.run.lock import RunLock
 from population.run.open_time import OpenTime
 from population.run.options import Options
-from population.run.params_manager import ParamsManager, unsaved
+from population.run.params_manager import ParamsManager
 from population.run.transaction import Transaction
 
 Result = TypeVar("Result")
@@ -67,10 +67,11 @@ class OpenRun:
         lock: Guards everything here; notified when something has changed.
         holder: This process, as one that has opened the run.
         all_holder: Who has claimed all slots in this process, or None.
+        reader: In whose memory weights may be that this process hands out, or None.
         open_time: For how long the run was open.
         size: How many slots there are.
         closed: Whether the run was closed.
-        in_memory: Recorded weights in this memory, as far as it is known.
+        in_memory: Recorded weights in this memory, by their text, as far as known.
         numbered: How many reports of weights in this memory there were.
     """
 
@@ -88,7 +89,7 @@ class OpenRun:
         self.params = params
         self.log_dir = log_dir
         self.options = options
-        self.seed, self.stop = options.seed, options.stop
+        self.seed, self.stop, self.clock = options.seed, options.stop, options.clock
         self.notices, self.probes = Notices(), Probes()
         self.lock = RunLock()
         self.graph = JournalGraph(journal, self.lock.lock, log_dir)
@@ -101,13 +102,14 @@ class OpenRun:
         self.events = Events(options.on_event, self.lock)
         self.log_once = LogOnce()
         self.holder = LeaseHolder()
-        self._pid = self.holder.owner.pid
+        self._pid = self.holder.owner.pid  # At hand: each poll looks at it.
         self.all_holder: LeaseHolder | None = None
+        self.reader: str | None = None
         self.closed = False
         self.open_time = OpenTime(options.clock)
         self._state: RunState | None = None
         self._transaction: weakref.ref[Transaction] | None = None
-        self.in_memory: set[InMemory] = set()
+        self.in_memory: dict[str, InMemory] = {}
         self.numbered = 0
 
     def close(self) -> None:
@@ -115,7 +117,7 @@ class OpenRun:
         with self.lock.lock:
             self.closed = self.holder.closed = True
             self.journal.close()
-            self.lock.notify_all()
+            self.lock.changed.notify_all()
         self.params.close()
 
     def check_open(self, *, to_train: bool = False) -> None:
@@ -132,7 +134,7 @@ class OpenRun:
     def wake(self) -> None:
         """Have every waiting worker look again."""
         with self.lock.lock:
-            self.lock.notify_all()
+            self.lock.changed.notify_all()
 
     def state(self) -> RunState:
         """What is known of the run, with what other processes have recorded.
@@ -147,7 +149,12 @@ class OpenRun:
                 raise closed(self.log_dir)
             return self._state
         if os.getpid() != self._pid:
-            liveness.refuse_fork()
+            raise RuntimeError(
+                "A controller must not be used in a process that was forked from its "
+                "own, nor its run be opened there: SQLite's locks do not hold in it. "
+                "Begin such processes with spawn, as population.engines.processes "
+                "does, or before the run is opened."
+            )
         # None should this not come to its end: `changed` tells its news only once.
         state, self._state = self._state, None
         if self.journal.changed() or state is None:
@@ -162,6 +169,11 @@ class OpenRun:
         self.leases.silence.see(state.leases.values())
         self._state = state
 
+    def hold_all(self, holder: LeaseHolder | None) -> None:
+        """All slots are this holder's, as is recorded; None: nobody's any more."""
+        self.all_holder = holder
+        self.reader = None if holder is None else self.holder.owner.token
+
     def transact(
         self,
         work: Callable[[Transaction], Result],
@@ -169,44 +181,48 @@ class OpenRun:
     ) -> Result:
         """Run `work` in a transaction; all that it does is recorded, or nothing.
 
-        Called with the lock.
+        Its effects follow when the lock is free: at once, unless the caller holds it.
 
         Args:
             work: Gets the transaction.
             new: The reports that it records.
         """
-        if self.closed:
-            self.check_open()
-        if self._transaction and self._transaction():
-            raise RuntimeError(
-                "A mutator must not call the controller while it decides: use the view "
-                "that it is given."
-            )
-        has_saved = _has_saved(new)
-        tx = state = None
-        transaction = self.journal.transaction()
-        try:
-            with transaction:
-                state = self.state()
-                self._state = None  # Until it is known what becomes of this.
-                at, tells = self.moment(state), self.events.on_event is not None
-                what = self.journal, state, self.graph, at, tells, self.reader
-                tx = Transaction(*what)
-                self._transaction = weakref.ref(tx)
-                result = work(tx)
-                if has_saved:
-                    tx.do(self.params.sweep(tx, new, lambda: self.reachable(state)))
-        except BaseException as error:
-            transaction.__exit__(type(error), error, None)  # A Ctrl-C may have come.
+        with self.lock.lock:
+            if self.closed:
+                self.check_open()
+            if self._transaction and self._transaction():
+                raise RuntimeError(
+                    "A mutator must not call the controller while it decides: use the "
+                    "view that it is given."
+                )
+            saved = _saved(new)
+            tx = state = None
+            transaction = self.journal.transaction()
+            try:
+                with transaction:
+                    state = self.state()
+                    self._state = None  # Until it is known what becomes of this.
+                    at, tells = self.moment(state), self.events.on_event is not None
+                    what = self.journal, state, self.graph, at, tells, self.reader
+                    tx = Transaction(*what)
+                    self._transaction = weakref.ref(tx)
+                    result = work(tx)
+                    if saved:
+                        needed = functools.partial(self.reachable, state)
+                        tx.do(self.params.sweep(tx, saved, needed))
+            except BaseException as error:  # It may be a Ctrl-C, at any place.
+                transaction.__exit__(type(error), error, None)
+                self._transaction = None
+                if tx is None or tx.records:
+                    self.graph.forget()  # What was read within it.
+                else:
+                    self._state = state  # Most refusals change nothing.
+                raise
             self._transaction = None
-            if tx is None or tx.records:
-                self.graph.forget()  # What was read within it.
-            else:
-                self._state = state  # Most refusals change nothing.
-            raise
-        self._transaction = None
-        self._state = state
-        self._after(tx, new, has_saved)
+            self._state = state
+            self._after(tx, new, saved)
+        if self.lock.pending:
+            self.lock.drain()
         return result
 
     def encode(self, *report: Any, plain: bool = True) -> EncodedReport:
@@ -250,38 +266,32 @@ class OpenRun:
         """
         by = holder or self.all_holder
         text = None if by is None else by.text
-        submit = self.deciding.submit
-        found: dict[int, ActiveWorker] = {}
+
+        def work(tx: Transaction) -> dict[int, ActiveWorker]:
+            if before is not None:
+                before(tx)
+            branched = self.deciding.submit(tx, new, text)
+            return {w: self.active(w) for w in branched} if branched else {}
+
         if self.closed:
             self.params.forget(new)  # Else it would be left to a later process.
         try:
-            with self.lock.lock:
-                branched = self.transact(lambda tx: submit(tx, new, text, before), new)
-                if branched and self._state is not None:
-                    for worker_id in branched:
-                        found[worker_id] = self._active(self._state, worker_id)
+            return self.transact(work, new)
         except BaseException:
             self.undo(new)
             raise
-        if self.lock.pending:
-            self.lock.drain()
-        return found
 
     def undo(self, new: Sequence[EncodedReport]) -> None:
         """Remove what was saved for reports, unless it was recorded."""
-        if _has_saved(new):
+        saved = _saved(new)
+        if not saved:
+            return
+        try:
             with self.lock.lock:
-                unrecorded = unsaved(self.journal, new)
-            self.params.forget(unrecorded)
-
-    def report(self, holder: LeaseHolder, *report: Any) -> float:
-        """Report for a `Worker`; say how long it took without saving the params."""
-        new = self.encode(*report, plain=False)
-        start = time.perf_counter()
-        self.submit((new,), holder)
-        if self.guards.set_backs.is_counting:
-            self.check_progress()
-        return time.perf_counter() - start
+                known = {save.params for save in self.journal.all(Save)}
+        except JournalError:
+            return  # The next process that opens the run will know.
+        self.params.forget(r for r in saved if r.params_text not in known)
 
     def check_progress(self) -> None:
         """After a report: RuntimeError if no member makes progress."""
@@ -293,9 +303,7 @@ class OpenRun:
 
     def active(self, worker_id: int) -> ActiveWorker:
         """What a slot works on, and when it waits. Called with the lock."""
-        return self._active(self.state(), worker_id)
-
-    def _active(self, state: RunState, worker_id: int) -> ActiveWorker:
+        state = self.state()
         wait_at = self.decider.wait_at(state, worker_id)
         return state.work(worker_id)._replace(wait_at=wait_at)
 
@@ -319,18 +327,9 @@ class OpenRun:
         """The checkpoints whose params may still be needed, by row."""
         return reachability.reachable(state, self.graph, self.decider)
 
-    def clock(self) -> float:
-        """Seconds since the epoch."""
-        return self.options.clock()
-
-    @property
-    def reader(self) -> str | None:
-        """In whose memory weights may be that this process hands out, or None."""
-        return None if self.all_holder is None else self.holder.owner.token
-
     def moment(self, state: RunState) -> Moment:
         """When a transaction takes place that begins now."""
-        clock = self.options.clock()
+        clock = self.clock()
         now = clock if state.time < clock < float("inf") else state.time
         return Moment(now, state.row + 1, clock)
 
@@ -359,12 +358,14 @@ class OpenRun:
         return InMemory(self.holder.owner.token, self.numbered)
 
     def _after(
-        self, tx: Transaction, new: Sequence[EncodedReport], has_saved: bool
+        self,
+        tx: Transaction,
+        new: Sequence[EncodedReport],
+        saved: Sequence[EncodedReport],
     ) -> None:
         """Let the effects of a transaction follow; it is committed."""
-        for report in new:
-            if type(report.params) is InMemory and tx.recorded(report):
-                self.in_memory.add(report.params)
+        if self.numbered:
+            self._note_in_memory(tx, new)
         for note in tx.notes:
             self.log_once(*note)
         if tx.events:
@@ -376,17 +377,24 @@ class OpenRun:
         if self.leases.timeout is not None:
             self.leases.silence.see(r for r in tx.records if isinstance(r, Lease))
         self.lock.changed.notify_all()
-        if has_saved:
-            for effect in (*self.params.after(tx, new), self._remove_leftovers):
-                self.lock.later(effect)
+        if saved:
+            effects = self.params.after(tx, saved)
+            place = self.journal, self.lock.lock
+            leftovers = functools.partial(self.params.remove_leftovers, *place)
+            self.lock.pending += (*effects, leftovers)
 
-    def _remove_leftovers(self) -> None:
-        self.params.remove_leftovers(self.journal, self.lock.lock)
+    def _note_in_memory(self, tx: Transaction, new: Sequence[EncodedReport]) -> None:
+        """Note which weights in this memory were recorded, and recorded as gone."""
+        recorded = tx.params()
+        for report in new:
+            text = report.params_text
+            if type(report.params) is InMemory and text in recorded:
+                self.in_memory[text] = report.params
+        for record in tx.records:
+            if isinstance(record, Removal):
+                self.in_memory.pop(record.params, None)
 
 
-def _has_saved(new: Sequence[EncodedReport]) -> bool:
-    """Whether the params store has saved anything for these reports."""
-    for report in new:
-        if report.bytes is not None:
-            return True
-    return False
+def _saved(new: Sequence[EncodedReport]) -> list[EncodedReport]:
+    """The reports for which the params store has saved something."""
+    return [report for report in new if report.bytes is not None]

@@ -13,12 +13,12 @@ import logging
 import pathlib
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from population.base import codec, run_paths
-from population.base.errors import JournalError, ParamsError, PopulationError
+from population.base.errors import ParamsError, PopulationError
 from population.base.interfaces import ParamsStore
 from population.base.types import Checkpoint, InMemory, Saved
 from population.core.facts import store_key
@@ -26,13 +26,7 @@ from population.core.owners import Owner
 from population.core.retention import Keep, path_of, saved_text
 from population.core.step import EncodedReport, Step
 from population.journal.base import Journal
-from population.journal.records import (
-    UNREACHABLE,
-    CheckpointRecord,
-    Late,
-    Removal,
-    Save,
-)
+from population.journal.records import UNREACHABLE, Removal, Save
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.run import leftovers, remover, sharing
 from population.run.remover import Remover
@@ -77,8 +71,8 @@ class ParamsManager:
         self._before_first_save: Callable[[], object] | None = None
         self._vanishes = in_memory and store is None
         self._remover = Remover()
-        self._most = self._most_bytes = 0  # Looked through when there are more.
-        self._has_looked = False
+        self._most = self._most_bytes = 0  # `sweep` looks when there are more.
+        self._has_looked = False  # For what killed sessions have left.
 
     def begin(self, token: str) -> None:
         """What is saved from now on is of the session with this token."""
@@ -127,7 +121,7 @@ class ParamsManager:
         params = report.params
         if params is None:
             return report
-        text = None if self._must_save(params, plain) else self._encoded(params)
+        text = self._encoded(params, plain)
         if text is None:
             place = report.generation_id, report.step
             saved, size = self._save(*place, params, plain)
@@ -190,13 +184,14 @@ class ParamsManager:
 
     def note(self, tx: Transaction, reports: Sequence[EncodedReport]) -> bool:
         """Record the saves of reports that were recorded; whether there are any."""
-        recorded = _params_of(tx)
-        saved = [new for new in reports if new.bytes is not None]
-        saved = [new for new in saved if new.params_text in recorded]
-        for new in saved:
-            place = tx.state.row, new.generation_id, new.step, new.bytes or 0
-            tx.do(Step((Save(str(new.params_text), *place),)))
-        return bool(saved)
+        recorded = tx.params()
+        saves = tuple(
+            Save(text, tx.state.row, new.generation_id, new.step, new.bytes)
+            for new in reports
+            if new.bytes is not None and (text := new.params_text) in recorded
+        )
+        tx.do(Step(saves))
+        return bool(saves)
 
     def after(self, tx: Transaction, reports: Sequence[EncodedReport]) -> Iterator[Any]:
         """What is to be done once a transaction is committed, the lock being free."""
@@ -206,35 +201,19 @@ class ParamsManager:
             if isinstance(record, Removal) and record.reason == UNREACHABLE
             if not record.params.startswith(codec.HELD)
         ]
-        recorded = _params_of(tx)
-        unrecorded = [
-            new.params.path
-            for new in reports
-            if new.bytes is not None and new.params_text not in recorded
-        ]
-        if unrecorded:
-            yield functools.partial(self.remove_now, unrecorded)
-        if removed and self._most:
-            self.remove(removed)
-        elif removed:
-            yield functools.partial(self._remove_here, removed)
+        recorded = tx.params()
+        unrecorded = [new for new in reports if new.params_text not in recorded]
+        yield functools.partial(self.forget, unrecorded)
+        if self._most:
+            self._remove(removed)
+        else:  # In the caller's thread: no other one has to get its turn first.
+            yield functools.partial(self._remove, removed, here=True)
 
     def forget(self, reports: Iterable[EncodedReport]) -> None:
-        """Remove what was saved for reports that were not recorded."""
-        self.remove_now([new.params.path for new in reports if new.bytes is not None])
-
-    def remove(self, paths: Iterable[str]) -> None:
-        """Remove from the store, soon, what the journal does not name any more."""
-        for path in paths:
-            if self._vanishes:
-                self._need_store().remove(path)
-            else:
-                self._remover.put(self._need_store(), path)
-
-    def remove_now(self, paths: Collection[str]) -> None:
-        """Remove unrecorded saves before the caller goes on."""
+        """Remove what was saved for reports that were not recorded; wait for it."""
+        paths = [new.params.path for new in reports if new.bytes is not None]
         if paths:
-            self.remove(paths)
+            self._remove(paths)
             self._remover.wait()
 
     def remove_leftovers(
@@ -252,7 +231,7 @@ class ParamsManager:
             return
         self._has_looked = True
         try:
-            self.remove(self._left(journal, lock))
+            self._remove(self._left(journal, lock))
         except (OSError, PopulationError) as error:
             logger.warning("what earlier sessions have left was not removed: %s", error)
 
@@ -294,20 +273,20 @@ class ParamsManager:
             )
         self._most_bytes = 0 if size <= budget else size + size // 5
 
-    def _remove_here(self, paths: Iterable[str]) -> None:
-        """Remove in this thread: no other one has to get its turn first."""
+    def _remove(self, paths: Iterable[str], *, here: bool = False) -> None:
+        """Remove from the store, soon, what the journal does not name any more."""
+        remove = remover.remove if here or self._vanishes else self._remover.put
         for path in paths:
-            remover.remove(self._need_store(), path)
+            remove(self._need_store(), path)
 
-    def _encoded(self, params: Any) -> str | None:
-        """Params as text; None if there is something that only a store may keep."""
+    def _encoded(self, params: Any, plain: bool) -> str | None:
+        """Params as text; None if they go through the store."""
+        if not (plain or isinstance(params, (str, pathlib.PurePath, Saved))):
+            return None
         try:
             return run_paths.encode(params, self._own, scalars=False)
-        except TypeError:
+        except TypeError:  # There is something that only a store may keep.
             return None
-
-    def _must_save(self, params: Any, plain: bool) -> bool:
-        return not (plain or isinstance(params, (str, pathlib.PurePath, Saved)))
 
     def _save(
         self, generation_id: str, step: int, params: Any, plain: bool
@@ -327,26 +306,19 @@ class ParamsManager:
     def _need_store(self) -> ParamsStore:
         with self._lock:
             if self._store is None:
-                self._store = self._default_store()
+                from population.params import FileParams, MemoryParams
+
+                if self._log_dir is not None:
+                    self._store = FileParams(self._log_dir / PARAMS_FOLDER)
+                elif self._in_memory:
+                    self._store = MemoryParams()
+                else:
+                    raise ValueError(
+                        "params with arrays need a place to be saved, and this journal "
+                        "has none. Give the controller log_dir=, or "
+                        "params=FileParams(folder)."
+                    )
             return self._store
-
-    def _default_store(self) -> ParamsStore:
-        from population.params import FileParams, MemoryParams
-
-        if self._log_dir is not None:
-            return FileParams(self._log_dir / PARAMS_FOLDER)
-        if self._in_memory:
-            return MemoryParams()
-        raise ValueError(
-            "params with arrays need a place to be saved, and this journal has none. "
-            "Give the controller log_dir=, or params=FileParams(folder)."
-        )
-
-
-def _params_of(tx: Transaction) -> set[str]:
-    """The params, encoded, that a transaction has recorded."""
-    kinds = CheckpointRecord, Late
-    return {r.params for r in tx.records if isinstance(r, kinds) and r.params}
 
 
 def _size(tree: Any) -> int:
@@ -354,15 +326,3 @@ def _size(tree: Any) -> int:
 
     arrays = filter(codec.is_array, jax.tree.leaves(tree))
     return sum(int(getattr(leaf, "nbytes", 0)) for leaf in arrays)
-
-
-def unsaved(journal: Journal, new: Iterable[EncodedReport]) -> list[EncodedReport]:
-    """Those reports whose saves the journal does not name; none if it cannot be read.
-
-    Several reports may share what was saved for the first of them.
-    """
-    try:
-        known = {save.params for save in journal.all(Save)}
-    except JournalError:
-        return []  # The next process that opens the run will know.
-    return [one for one in new if one.bytes and one.params_text not in known]

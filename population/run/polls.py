@@ -11,6 +11,7 @@ from population.base.types import ActiveWorker, InMemory
 from population.core import reports
 from population.core.known import check_id
 from population.core.owners import UNCLAIMED
+from population.core.state import RunState
 from population.journal.base import MAX
 from population.run.liveness import LeaseHolder
 from population.run.open_run import OpenRun
@@ -40,7 +41,7 @@ def poll(
         elif generation_id is not None and generation_id != "":
             _check_superseded(run, worker_id, generation_id, step)
         if run.leases.timeout is not None:
-            renew(run, run.all_holder, worker_id)
+            renew(run, run.all_holder, (worker_id,))
         if current:
             return None
     return resume(run, worker_id)
@@ -50,7 +51,7 @@ def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
     """The slot at its resume point; a new generation if that lies further back."""
 
     def work(tx: Transaction) -> ActiveWorker:
-        tx.resume(worker_id, reader)
+        tx.resume(worker_id, reader=reader)
         return run.active(worker_id)
 
     with run.lock.lock:
@@ -65,30 +66,38 @@ def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
 
 
 def renew(
-    run: OpenRun, holder: LeaseHolder | None, worker_id: int, grace: float = 0.0
+    run: OpenRun,
+    holder: LeaseHolder | None,
+    worker_ids: Iterable[int],
+    grace: float = 0.0,
 ) -> None:
-    """Renew a slot's lease if it is this holder's, and if that is due.
-
-    Called with the lock.
+    """Renew the leases of slots that are this holder's, where that is due.
 
     Args:
         run: The run.
         holder: The holder; None: a loop that polls without a claim.
-        worker_id: The slot.
+        worker_ids: The slots.
         grace: Seconds that it may be silent beyond the timeout.
     """
-    state, rules = run.state(), run.leases
-    owner = rules.owner(state, worker_id)
-    text = None if holder is None else holder.text
-    own = owner == (text or UNCLAIMED) or not (holder or owner)
-    if not own or not (grace or rules.due(state, worker_id, run.clock())):
+    rules, text = run.leases, UNCLAIMED if holder is None else holder.text
+    if rules.timeout is None:
         return
 
-    def work(tx: Transaction) -> None:
-        if rules.owner(tx.state, worker_id) == owner:  # No other was quicker.
-            tx.do(rules.renew(tx.state, text, worker_id, tx.at, grace))
+    def is_own(state: RunState, worker_id: int) -> bool:
+        return (rules.owner(state, worker_id) or UNCLAIMED) == text
 
-    run.transact(work)
+    def work(tx: Transaction) -> None:
+        for worker_id in due:
+            if is_own(tx.state, worker_id):  # No other was quicker.
+                tx.do(rules.renew(tx.state, text, worker_id, tx.at, grace))
+
+    with run.lock.lock:
+        state, now = run.state(), run.clock()
+        own = (w for w in worker_ids if is_own(state, w))
+        due = [w for w in own if grace or rules.due(state, w, now)]
+        if due:
+            run.transact(work)
+    run.lock.drain()
 
 
 def _check_superseded(
@@ -121,9 +130,7 @@ def give_up(
         lost = slots if exactly else slots | tx.state.lost
         run.deciding.give_up(tx, lost, ask=ask)
 
-    with run.lock.lock:
-        run.transact(work)
-    run.lock.drain()
+    run.transact(work)
 
 
 def with_arrays(run: OpenRun, worker_id: int, found: ActiveWorker) -> ActiveWorker:
@@ -141,11 +148,3 @@ def with_arrays(run: OpenRun, worker_id: int, found: ActiveWorker) -> ActiveWork
                 raise
             found = newer
     return found
-
-
-def claim_weights(run: OpenRun) -> None:
-    """From now on the library keeps the weights of a run."""
-    with run.lock.lock:
-        run.check_open(to_train=True)
-        if not run.graph.keeps_weights:
-            run.transact(lambda tx: tx.claim_weights())

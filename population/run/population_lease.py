@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from population.base import codec
 from population.base.errors import ClaimError
-from population.base.log_once import Notices
 from population.base.types import ActiveWorker, Checkpoint, InMemory
 from population.core import leases, reachability
 from population.core.decoding import decode
@@ -17,8 +16,8 @@ from population.core.known import check_id
 from population.core.state import RunState
 from population.core.step import EncodedReport, Step
 from population.journal.records import Fact
-from population.run import deadlock
-from population.run.leases import grace_of, note_claim
+from population.run import deadlock, polls
+from population.run.leases import HeldSlots
 from population.run.liveness import LeaseHolder
 from population.run.open_run import OpenRun
 from population.run.transaction import Transaction
@@ -40,7 +39,7 @@ class SlotWork(NamedTuple):
     waits: bool
 
 
-class PopulationLease(Mapping[int, ActiveWorker]):
+class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
     """Every slot under one lease: the work of each, by worker id.
 
     After `release`, whatever would record something raises a ClaimError. Once the
@@ -55,12 +54,14 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         run: The run.
         again: Whether a loop of this very process may have claimed all slots before.
 
+    Attributes:
+        notices: Logs each warning of the run once.
+
     Raises:
         ClaimError: Another worker that may be alive holds a slot.
     """
 
     def __init__(self, run: OpenRun, *, again: bool = True) -> None:
-        self._run = run
         with run.lock.lock:  # Two threads may ask at once.
             if run.all_holder is not None and not again:
                 raise ClaimError(
@@ -68,11 +69,10 @@ class PopulationLease(Mapping[int, ActiveWorker]):
                     "claimed them. End that loop first: a controller trains one "
                     "stacked population at a time."
                 )
-            self._holder = run.all_holder or LeaseHolder(run.holder)
-            lost = frozenset(run.in_memory)
-            self._work = run.transact(lambda tx: self._claim(tx, lost))
-            run.all_holder = self._holder
-            run.in_memory -= lost
+            super().__init__(run, run.all_holder or LeaseHolder(run.holder))
+            self.notices = run.notices
+            self._work = run.transact(self._claim)
+            run.hold_all(self._holder)
         run.lock.drain()
 
     def __getitem__(self, worker_id: int) -> ActiveWorker:
@@ -163,16 +163,13 @@ class PopulationLease(Mapping[int, ActiveWorker]):
                 `InMemory`.
             ValueError: `gone` names what was never in this memory.
         """
-        run, lost = self._run, self._checked(gone, new)
+        lost = self._checked(gone, new)
 
         def before(tx: Transaction) -> None:
             self._check_held()
             self._forget(tx, lost, new)
 
-        found = run.submit(new, self._holder, before)
-        with run.lock.lock:
-            run.in_memory -= lost
-        return found
+        return self._run.submit(new, self._holder, before)
 
     @property
     def reports(self) -> int:
@@ -184,11 +181,6 @@ class PopulationLease(Mapping[int, ActiveWorker]):
     def open_s(self) -> float:
         """For how many seconds the run was open so far."""
         return self._run.open_time.seconds
-
-    @property
-    def notices(self) -> Notices:
-        """Logs each warning of the run once."""
-        return self._run.notices
 
     def undo(self, new: Sequence[EncodedReport]) -> None:
         """Remove what was saved for reports that were then not made."""
@@ -213,11 +205,9 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         def work(tx: Transaction) -> None:
             self._check_held()
             for worker_id in ids:
-                tx.resume(worker_id, None)
+                tx.resume(worker_id)
 
-        with self._run.lock.lock:
-            self._run.transact(work)
-        self._run.lock.drain()
+        self._run.transact(work)
 
     def unblock(self) -> None:
         """If all slots wait for a decision that cannot come, train on or raise.
@@ -230,31 +220,15 @@ class PopulationLease(Mapping[int, ActiveWorker]):
             deadlock.resolve(self._run, evaluators=False)
 
     def renew(self) -> None:
-        """Renew the lease, where that is due."""
-        run, rules = self._run, self._run.leases
-
-        def work(tx: Transaction) -> None:
-            for worker_id in due:
-                if leases.holds(tx.state, self._holder.text, worker_id):
-                    place = self._holder.text, worker_id, tx.at
-                    tx.do(rules.renew(tx.state, *place))
-
-        with run.lock.lock:
-            self._check_held()
-            state = run.state()
-            slots = range(len(state.slots)) if rules.timeout is not None else ()
-            due = [w for w in slots if rules.due(state, w, run.clock())]
-            if due:
-                run.transact(work)
-        run.lock.drain()
+        """Renew the lease of each slot that is still held, where that is due."""
+        self._check_held()
+        polls.renew(self._run, self._holder, range(self._run.size))
 
     def taken(self) -> list[int]:
         """The slots that other workers have taken since."""
-        text = self._holder.text
         with self._run.lock.lock:
             state = self._state()
-            slots = range(len(state.slots))
-            return [w for w in slots if not leases.holds(state, text, w)]
+            return [w for w in self if not leases.holds(state, self.text, w)]
 
     def firsts(self) -> list[Any]:
         """The meta_params that each slot of the run began with."""
@@ -294,20 +268,19 @@ class PopulationLease(Mapping[int, ActiveWorker]):
 
     def release(self) -> None:
         """Give all slots back; what only this process had is gone."""
-        run, text = self._run, self._holder.text
+        run = self._run
         if run.closed or run.all_holder is not self._holder:
             return
-        lost = frozenset(run.in_memory)
 
         def work(tx: Transaction) -> None:
-            self._forget(tx, lost)
-            for worker_id in range(len(tx.state.slots)):
-                tx.do(run.leases.release(tx.state, text, worker_id, tx.at))
+            self._forget(tx, run.in_memory.values())
+            for worker_id in range(run.size):
+                tx.do(run.leases.release(tx.state, self.text, worker_id, tx.at))
 
         with run.lock.lock:
             run.transact(work)
-            run.all_holder, self._holder.closed = None, True
-            run.in_memory -= lost
+            run.hold_all(None)
+            self._holder.closed = True
         run.lock.drain()
 
     def _state(self) -> RunState:
@@ -338,7 +311,7 @@ class PopulationLease(Mapping[int, ActiveWorker]):
         if isinstance(gone, (str, InMemory)):
             raise TypeError(f"gone must be a list of InMemory params, got {gone!r}.")
         own = self._run.holder.owner.token
-        reported = [report.params for report in new if type(report.params) is InMemory]
+        reported = {report.params for report in new if type(report.params) is InMemory}
         for params in gone:
             if type(params) is not InMemory:
                 raise TypeError(f"gone must name InMemory params, got {params!r}.")
@@ -348,17 +321,13 @@ class PopulationLease(Mapping[int, ActiveWorker]):
                     f"gone must name params that this process has held, got {params!r}."
                     " A lease speaks for its own memory, of earlier reports."
                 )
-        return frozenset(gone) & self._run.in_memory
+        return frozenset(gone).intersection(self._run.in_memory.values())
 
-    def _claim(
-        self, tx: Transaction, lost: Collection[InMemory]
-    ) -> dict[int, ActiveWorker]:
-        run, text = self._run, self._holder.text
-        state, rules, slots = tx.state, run.leases, range(len(tx.state.slots))
-        free = (
-            leases.holds(state, text, w) or rules.is_claimable(state, w) for w in slots
-        )
-        if not all(free):
+    def _claim(self, tx: Transaction) -> dict[int, ActiveWorker]:
+        run, state, slots = self._run, tx.state, range(self._run.size)
+        is_claimable = run.leases.is_claimable
+        held = (leases.holds(state, self.text, w) for w in slots)
+        if not all(own or is_claimable(state, w) for w, own in enumerate(held)):
             raise ClaimError(
                 "claim_all needs every slot, and some are held: "
                 f"{', '.join(leases.holders(state))}. End these workers first, or give "
@@ -366,20 +335,11 @@ class PopulationLease(Mapping[int, ActiveWorker]):
             )
         tx.claim_weights()
         # What an earlier claim held is gone; what others hold is out of reach.
-        self._forget(tx, lost)
+        self._forget(tx, run.in_memory.values())
         tx.do(reachability.lose(state, run.graph, run.decider, lambda held: True))
-        return {worker_id: self._take(tx, worker_id) for worker_id in slots}
-
-    def _take(self, tx: Transaction, worker_id: int) -> ActiveWorker:
-        """Claim a slot, at its resume point."""
-        state, rules, text = tx.state, self._run.leases, self._holder.text
-        fence = rules.must_fence(state, worker_id, text)
-        before = rules.owner(state, worker_id)
-        tx.resume(worker_id, None, "takeover" if fence else "")
-        row, grace = state.slots[worker_id].newest.row, grace_of(self._holder)
-        tx.do(rules.claim(state, text, worker_id, tx.at, grace=grace, handed=row))
-        note_claim(tx, worker_id, before, text)
-        return self._run.active(worker_id)
+        for worker_id in slots:
+            self._take(tx, worker_id, hand_out=True)
+        return {worker_id: run.active(worker_id) for worker_id in slots}
 
     def _forget(
         self,

@@ -11,13 +11,8 @@ from collections.abc import Callable
 from population.base.interfaces import ParamsStore
 
 logger = logging.getLogger("population")
+THREAD = "population-remover"
 Paths = queue.Queue[tuple[ParamsStore, str] | None]
-
-
-def wait() -> None:
-    """Wait until all removers of this process have nothing left to do."""
-    for remover in list(_REMOVERS):
-        remover.wait()
 
 
 class Remover:
@@ -30,7 +25,6 @@ class Remover:
     def __init__(self) -> None:
         self._paths: Paths = queue.Queue()
         self._stop: Callable[[], object] | None = None
-        _REMOVERS.add(self)
 
     def put(self, store: ParamsStore, path: str) -> None:
         """Have a path removed soon."""
@@ -38,7 +32,7 @@ class Remover:
             thread = threading.Thread(
                 target=_work,
                 args=(self._paths,),
-                name="population-remover",
+                name=THREAD,
                 daemon=True,
             )
             thread.start()
@@ -55,9 +49,6 @@ class Remover:
         if self._stop is not None:
             self._stop()
             self._stop = None
-
-
-_REMOVERS: weakref.WeakSet[Remover] = weakref.WeakSet()
 
 
 def remove(store: ParamsStore, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -10,7 +11,7 @@ from population.base.types import Checkpoint, Event
 from population.core import branching
 from population.core.graph import JournalGraph
 from population.core.state import RunState
-from population.core.step import EncodedReport, Moment, Note, Restart, Step
+from population.core.step import Moment, Note, Restart, Step
 from population.journal.base import Journal
 from population.journal.records import CheckpointRecord, Fact, Late, Record
 
@@ -42,19 +43,18 @@ class Before(NamedTuple):
     best: float
 
 
+@dataclasses.dataclass(eq=False)
 class Transaction:
     """What is done within a transaction; its effects follow after the commit.
 
-    Args:
-        journal: Its transaction is open.
+    Attributes:
+        journal: Its transaction is open; `do` alone writes.
         state: What is known; changed by `do` alone.
         graph: All checkpoints.
         at: When.
         tells: Whether events are wanted.
         reader: The session that trains all slots, if it is this one: weights in the
             memory of others do not count for it.
-
-    Attributes:
         records: What was written so far.
         notes: What is to be logged after the commit.
         events: What `on_event` is to be told after the commit.
@@ -62,29 +62,26 @@ class Transaction:
         before: How far the run had come before.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        state: RunState,
-        graph: JournalGraph,
-        at: Moment,
-        tells: bool = False,
-        reader: str | None = None,
-    ) -> None:
-        self._journal = journal
-        self.state, self.graph, self.at = state, graph, at
-        self.tells, self.reader = tells, reader
-        self.records: list[Record] = []
-        self.notes: list[Note] = []
-        self.events: list[Event] = []
-        self.restarts: list[Restart] = []
+    journal: Journal
+    state: RunState
+    graph: JournalGraph
+    at: Moment
+    tells: bool = False
+    reader: str | None = None
+    records: list[Record] = dataclasses.field(default_factory=list)
+    notes: list[Note] = dataclasses.field(default_factory=list)
+    events: list[Event] = dataclasses.field(default_factory=list)
+    restarts: list[Restart] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        state = self.state
         self.before = Before(state.row, state.furthest, state.best.score)
 
     def do(self, step: Step) -> None:
         """Write a step's records, and apply them to what is known."""
         if step.records:
             self.records += step.records  # What fails may have been written in part.
-            self._journal.write(step.records)
+            self.journal.write(step.records)
             apply, about = self.state.apply, step.about
             for record in step.records:
                 apply(record, about)
@@ -95,19 +92,20 @@ class Transaction:
         if step.restart is not None:
             self.restarts.append(step.restart)
 
-    def recorded(self, report: EncodedReport) -> bool:
-        """Whether this has recorded the params of a report."""
+    def params(self) -> set[str]:
+        """The params, encoded, that were recorded for checkpoints so far."""
         kinds = CheckpointRecord, Late
-        texts = (r.params for r in self.records if isinstance(r, kinds))
-        return report.params_text in texts
+        return {r.params for r in self.records if isinstance(r, kinds) and r.params}
 
-    def resume(self, worker_id: int, reader: str | None, reason: str = "") -> None:
+    def resume(
+        self, worker_id: int, reason: str = "", reader: str | None = None
+    ) -> None:
         """Have a slot go back to its resume point.
 
         Args:
             worker_id: The slot.
-            reader: The session in whose memory the weights may be; None: in no memory.
             reason: Open a generation in any case, for this reason.
+            reader: The session in whose memory the weights may be; None: in no memory.
         """
         state, graph = self.state, self.graph
         point = graph.resume_point(state.slots[worker_id].newest)

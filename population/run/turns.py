@@ -17,17 +17,17 @@ class Turns:
 
     Attributes:
         reports: Saved reports of the present turn.
-        tired: How often each slot was set back, if the present one just was; else None.
+        set_backs: How often each slot was set back; None unless this one just was.
     """
 
     def __init__(self, run: OpenRun) -> None:
         self._run = run
         self.reports = 0
-        self.tired: Counter[int] | None = None
-        self._set_back: Counter[int] = Counter()
+        self.set_backs: Counter[int] | None = None
+        self._count: Counter[int] = Counter()
 
     def is_over(self, own: int, at_hand: Ref, most: int) -> bool:
-        """Whether another slot is to be trained; only ever right after a report.
+        """Whether another slot is to be trained: after a report, or a branch.
 
         Args:
             own: The slot that is trained.
@@ -37,22 +37,20 @@ class Turns:
         run = self._run
         newest = run.state().slots[own].newest
         branched = newest.generation_id != at_hand.generation_id
-        if not branched and newest.step != at_hand.step:
-            return False
         if run.waits(own):
             return True
         if branched and self._has_diverged(at_hand):
             # Set back again and again, it would never come to the turn of the others.
-            self._set_back[own] += 1
-            self.tired = self._set_back
-            return self._free(set_back=self.tired) not in (None, own)
+            self._count[own] += 1
+            self.set_backs = self._count
+            return self._free(set_back=self.set_backs) not in (None, own)
         if branched or newest.params is None or newest.diverged:
             return False  # The next worker would train these steps again.
         return self.reports >= most and self._free(below=at_hand.step) is not None
 
     def begin(self) -> None:
         """Another slot is trained from now on."""
-        self.reports, self.tired = 0, None
+        self.reports, self.set_backs = 0, None
 
     def _has_diverged(self, at_hand: Ref) -> bool:
         found = self._run.graph.get_checkpoint(at_hand)
