@@ -51,7 +51,8 @@ class Deciding:
         Returns:
             The slots that were branched.
         """
-        state, graph, due = tx.state, tx.graph, list[Report]()
+        state, graph = tx.state, tx.graph
+        due: list[Report] = []
         watches = self._leases.timeout is not None or state.lost
         if watches or holder is not None:
             for report in new:  # Who reports is there, and has taken up its work.

@@ -123,10 +123,7 @@ class ParamsManager:
             return report
         text = self._encoded(params, plain)
         if text is None:
-            place = report.generation_id, report.step
-            saved, size = self._save(*place, params, plain)
-            text = saved_text(saved.path)
-            return report._replace(params=saved, params_text=text, bytes=size)
+            return self._save(report, plain)
         if type(params) is not str:
             # A copy: the caller may change its own.
             params = run_paths.absolute(codec.decode(text), self._own)
@@ -288,20 +285,21 @@ class ParamsManager:
         except TypeError:  # There is something that only a store may keep.
             return None
 
-    def _save(
-        self, generation_id: str, step: int, params: Any, plain: bool
-    ) -> tuple[Saved, int]:
+    def _save(self, report: EncodedReport, plain: bool) -> EncodedReport:
+        """The report with what the store has saved."""
         from population import params as params_module
 
+        tree = report.params
         kept_as_it_is = plain and not self._in_memory
-        params_module.check(params, plain=kept_as_it_is, functions=not plain)
+        params_module.check(tree, plain=kept_as_it_is, functions=not plain)
         if self._before_first_save is not None:
             self._before_first_save()
             self._before_first_save = None
         self._remover.wait()  # Else a slow disk would fill up all the same.
-        name = f"{generation_id}/{step}-{self._token}"
-        path = self._need_store().save(name, params)
-        return Saved(path), _size(params)
+        name = f"{report.generation_id}/{report.step}-{self._token}"
+        path = self._need_store().save(name, tree)
+        saved, text, size = Saved(path), saved_text(path), _size(tree)
+        return report._replace(params=saved, params_text=text, bytes=size)
 
     def _need_store(self) -> ParamsStore:
         with self._lock:
