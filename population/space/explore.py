@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,42 @@ import numpy as np
 from population.space.domain import Domain, is_finite, is_number
 from population.space.trees import check_space, map_leaves
 
-Move = Callable[[Domain, Any], Any]
+
+class _Explorer(abc.ABC):
+    """Draws each hyperparameter anew or moves it; a subclass says how far it moves."""
+
+    space: Any
+    resample_probability: float
+
+    def __post_init__(self) -> None:
+        check_space(self.space)
+        chance = self.resample_probability
+        if not is_number(chance) or not 0 <= chance <= 1:
+            raise ValueError(
+                f"resample_probability must be from 0 to 1, got {chance!r}."
+            )
+
+    def __call__(self, meta_params: Any, rng: np.random.Generator) -> Any:
+        """New meta_params, which are inside the space even if the old ones are not."""
+        chance = self.resample_probability
+
+        def explored(place: str, leaf: Any, value: Any) -> Any:
+            if not isinstance(leaf, Domain):
+                return value
+            if chance and rng.random() < chance:
+                return leaf.sample(rng, first=False)
+            _check_moves(place, leaf, value)
+            return self._moved(leaf, value, rng)
+
+        return map_leaves(self.space, meta_params, explored)
+
+    @abc.abstractmethod
+    def _moved(self, domain: Domain, value: Any, rng: np.random.Generator) -> Any:
+        """A value of a domain, moved by a random distance."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Perturb:
+class Perturb(_Explorer):
     """A `mutate_fn`: moves each hyperparameter by a random factor, or draws it anew.
 
     Independently for each: with `resample_probability` it becomes a random value of the
@@ -42,8 +74,7 @@ class Perturb:
     resample_probability: float = 0.25
 
     def __post_init__(self) -> None:
-        check_space(self.space)
-        _check_probability(self.resample_probability)
+        super().__post_init__()
         factors = tuple(self.factors) if isinstance(self.factors, Sequence) else ()
         if not factors or not all(_is_positive(factor) for factor in factors):
             raise ValueError(
@@ -52,18 +83,13 @@ class Perturb:
             )
         object.__setattr__(self, "factors", factors)
 
-    def __call__(self, meta_params: Any, rng: np.random.Generator) -> Any:
-        """New meta_params, which are inside the space even if the old ones are not."""
-
-        def move(domain: Domain, value: Any) -> Any:
-            factor = self.factors[int(rng.integers(len(self.factors)))]
-            return domain.times(value, factor, rng)
-
-        return _explored(meta_params, self.space, rng, self.resample_probability, move)
+    def _moved(self, domain: Domain, value: Any, rng: np.random.Generator) -> Any:
+        factor = self.factors[int(rng.integers(len(self.factors)))]
+        return domain.times(value, factor, rng)
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian:
+class Gaussian(_Explorer):
     """A `mutate_fn`: adds normal noise to each hyperparameter, on its own scale.
 
     Otherwise it does what `Perturb` does.
@@ -83,18 +109,12 @@ class Gaussian:
     resample_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        check_space(self.space)
-        _check_probability(self.resample_probability)
+        super().__post_init__()
         if not _is_positive(self.sigma):
             raise ValueError(f"sigma must be a positive number, got {self.sigma!r}.")
 
-    def __call__(self, meta_params: Any, rng: np.random.Generator) -> Any:
-        """New meta_params, which are inside the space even if the old ones are not."""
-
-        def move(domain: Domain, value: Any) -> Any:
-            return domain.shifted(value, self.sigma * float(rng.normal()), rng)
-
-        return _explored(meta_params, self.space, rng, self.resample_probability, move)
+    def _moved(self, domain: Domain, value: Any, rng: np.random.Generator) -> Any:
+        return domain.shifted(value, self.sigma * float(rng.normal()), rng)
 
 
 def explored_space(mutate_fn: object) -> Any:
@@ -117,36 +137,9 @@ def immovable(space: Any, meta_params: Any) -> str | None:
     return None
 
 
-def _explored(
-    meta_params: Any,
-    space: Any,
-    rng: np.random.Generator,
-    resample_probability: float,
-    move: Move,
-) -> Any:
-    """The meta_params with each hyperparameter drawn anew or moved."""
-
-    def explore(place: str, leaf: Any, value: Any) -> Any:
-        if not isinstance(leaf, Domain):
-            return value
-        if resample_probability and rng.random() < resample_probability:
-            return leaf.sample(rng, first=False)
-        _check_moves(place, leaf, value)
-        return move(leaf, value)
-
-    return map_leaves(space, meta_params, explore)
-
-
 def _check_moves(place: str, leaf: Domain, value: Any) -> None:
     if not leaf.moves(value):
         raise ValueError(f"{place} must be a number to move in {leaf}: {value!r}")
-
-
-def _check_probability(probability: Any) -> None:
-    if not is_number(probability) or not 0 <= probability <= 1:
-        raise ValueError(
-            f"resample_probability must be from 0 to 1, got {probability!r}."
-        )
 
 
 def _is_positive(value: Any) -> bool:

@@ -101,7 +101,8 @@ class _Number(Domain):
         return self._scaled(self.high) - self._scaled(self.low)
 
     @property
-    def _first(self) -> tuple[float, float]:
+    def _first(self) -> tuple[Any, Any]:
+        """The range of the first sample."""
         return (self.low, self.high) if self.start is None else self.start
 
     def _spaced(self, count: int) -> list[Any]:
@@ -292,10 +293,6 @@ class Integer(_Number):
     @property
     def _unit(self) -> float:
         return 1.0 if self.logarithmic else self._width / 2
-
-    @property
-    def _first(self) -> tuple[int, int]:
-        return (self.low, self.high) if self.start is None else self.start
 
     def _next(self, value: int, direction: int) -> int:
         return value + direction

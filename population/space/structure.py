@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def refitted(
         stays = {
             key: value
             for key, value in given.items()
-            if key in space or not (former is None or _has(former, key))
+            if key in space or not (former is None or key in _parts(former))
         }
         return stays | {
             key: refitted(inner, given.get(key, _ABSENT), _part(former, key), rng)
@@ -98,7 +98,7 @@ def _differences(
     elif kind is not None:
         old, new = _parts(before), _parts(now)
         lacks = [key for key in old if key not in new]
-        if kind is not Mapping or not partial:
+        if kind != "dict" or not partial:
             yield from (f"{inside(place, key)} is missing" for key in lacks)
         for key, inner in new.items():
             at = inside(place, key)
@@ -108,40 +108,34 @@ def _differences(
                 yield f"{at} is new"
 
 
-def _kind(tree: Any) -> type | None:
-    """The type of a container; None for a leaf."""
+def _kind(tree: Any) -> str | None:
+    """The type of a container: "dict", "list" or "tuple"; None for a leaf."""
     if isinstance(tree, Mapping):
-        return Mapping
-    return type(tree) if type(tree) in (list, tuple) else None
+        return "dict"
+    return type(tree).__name__ if type(tree) in (list, tuple) else None
 
 
 def _parts(tree: Any) -> dict[Any, Any]:
+    """What a container holds, by key or index; nothing for a leaf."""
+    if _kind(tree) is None:
+        return {}
     return dict(tree if isinstance(tree, Mapping) else enumerate(tree))
-
-
-def _has(space: Any, key: object) -> bool:
-    return _kind(space) is not None and key in _parts(space)
 
 
 def _part(space: Any, key: object) -> Any:
     """The part of a space below a key; an empty dict if it has none."""
     if space is None or isinstance(space, Domain):
         return None
-    return _parts(space)[key] if _has(space, key) else {}
+    return _parts(space).get(key, {})
 
 
 def _fits(choice: Any, tree: Any) -> bool:
     """Whether all values that a domain lists have the structure of a tree."""
     if not isinstance(choice, (Categorical, Ordinal)) or isinstance(tree, Domain):
         return False
-    values: Sequence[Any] = choice.values
-    return all(not differences(value, tree) for value in values)
+    return not any(differences(value, tree) for value in choice.values)
 
 
 def _described(tree: Any) -> str:
     kind = _kind(tree)
-    if kind is None:
-        return shortly(tree)
-    if kind is Mapping:
-        return f"a dict of {len(tree)}"
-    return f"a {kind.__name__} of {len(tree)}"
+    return shortly(tree) if kind is None else f"a {kind} of {len(tree)}"

@@ -39,13 +39,7 @@ def sample(space: Any, rng: np.random.Generator, *, first: bool = True) -> Any:
     Returns:
         A tree of the space's structure; constants are copied.
     """
-    return map_leaves(
-        space,
-        space,
-        lambda place, leaf, _: (
-            leaf.sample(rng, first=first) if isinstance(leaf, Domain) else _copy(leaf)
-        ),
-    )
+    return _filled(space, lambda domain: domain.sample(rng, first=first))
 
 
 def grid(space: Any, k: int | None = None, points: int | None = None) -> list[Any]:
@@ -71,7 +65,7 @@ def grid(space: Any, k: int | None = None, points: int | None = None) -> list[An
         if k is None:
             raise ValueError("grid needs k, the number of meta_params, or points.")
         points = _fewest_points(space, k)
-    axes = [domain.points(points) for _, domain in _found(space)]
+    axes = [domain.points(points) for _, domain in _domains(space)]
     size = math.prod(len(axis) for axis in axes)
     chosen = range(size) if k is None else spread(size, k)
     return [_combination(space, axes, place) for place in chosen]
@@ -104,7 +98,7 @@ def misfit(space: Any, meta_params: Any) -> str | None:
 
 def domains(space: Any) -> dict[str, Domain]:
     """The domains of a space in order, by name; nested ones are named `a/b`."""
-    return dict(_found(space))
+    return dict(_domains(space))
 
 
 def to_data(space: Any) -> Any:
@@ -162,16 +156,13 @@ def check_space(space: Any) -> None:
         ValueError: It has no domain, or the class of a domain in place of an object.
         TypeError: A constant cannot be stored.
     """
-
-    def check(place: str, leaf: Any, _: Any) -> None:
+    for place, leaf in leaves(space):
         if isinstance(leaf, type) and issubclass(leaf, Domain):
             raise ValueError(
                 f"{place} must be a domain, got the class {leaf.__name__}. Call it "
                 f"with its arguments: {leaf.__name__}(...)."
             )
-
-    map_leaves(space, space, check)
-    if not _found(space):
+    if not _domains(space):
         raise ValueError(
             "A space needs at least one domain, say {'learning_rate': LogUniform(1e-5, "
             f"1e-1)}}, got {space!r}."
@@ -213,20 +204,30 @@ def map_leaves(
     return function(place or "meta_params", space, tree)
 
 
+def leaves(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves in order, with names; 'a/b' may also be the key b of a dict a."""
+    found: list[tuple[str, Any]] = []
+    map_leaves(tree, tree, lambda place, leaf, _: found.append((place, leaf)))
+    return found
+
+
 def _inside(place: str, key: object) -> str:
     return f"{place}/{key}" if place else str(key)
 
 
-def _found(space: Any) -> list[tuple[str, Domain]]:
-    """The domains in order, with names; 'a/b' may also be the key b of a dict a."""
-    found: list[tuple[str, Domain]] = []
+def _domains(space: Any) -> list[tuple[str, Domain]]:
+    return [(name, leaf) for name, leaf in leaves(space) if isinstance(leaf, Domain)]
 
-    def collect(place: str, leaf: Any, _: Any) -> None:
+
+def _filled(space: Any, value_of: Callable[[Domain], Any]) -> Any:
+    """The space with a value in place of each domain, and its constants copied."""
+
+    def value(place: str, leaf: Any, _: Any) -> Any:
         if isinstance(leaf, Domain):
-            found.append((place, leaf))
+            return value_of(leaf)
+        return codec.normalized(leaf, "a constant of the space")
 
-    map_leaves(space, space, collect)
-    return found
+    return map_leaves(space, space, value)
 
 
 def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
@@ -235,16 +236,12 @@ def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
     for axis in reversed(axes):
         place, index = divmod(place, len(axis))
         chosen.append(axis[index])
-    return map_leaves(
-        space,
-        space,
-        lambda _, leaf, __: chosen.pop() if isinstance(leaf, Domain) else _copy(leaf),
-    )
+    return _filled(space, lambda domain: chosen.pop())
 
 
 def _fewest_points(space: Any, k: int) -> int:
     """The fewest points of each domain that give `k` combinations, if any do."""
-    found = [domain for _, domain in _found(space)]
+    found = [domain for _, domain in _domains(space)]
 
     def combinations(points: int) -> int:
         return math.prod(len(domain.points(points)) for domain in found)
@@ -253,7 +250,3 @@ def _fewest_points(space: Any, k: int) -> int:
     while most < k and combinations(most) < k:
         most = min(2 * most, k)
     return bisect.bisect_left(range(most), k, lo=1, key=combinations)
-
-
-def _copy(constant: Any) -> Any:
-    return codec.normalized(constant, "a constant of the space")
