@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any
+
+from population.space.trees import leaves
 
 
 def flattened(meta_params: Any) -> dict[str, Any]:
     """The hyperparameters by name; nested ones are named `a/b`."""
-    return dict(_flattened(meta_params, ""))
+    return dict(leaves(meta_params))
 
 
 def numbers(meta_params: Any) -> dict[str, float]:
@@ -29,14 +30,3 @@ def short(value: Any) -> str:
 def one_line(meta_params: Any) -> str:
     """All hyperparameters in a line."""
     return "  ".join(f"{k} {short(v)}" for k, v in flattened(meta_params).items())
-
-
-def _flattened(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield from _flattened(value, f"{place}/{key}" if place else str(key))
-    elif isinstance(tree, (list, tuple)):
-        for index, value in enumerate(tree):
-            yield from _flattened(value, f"{place}/{index}" if place else str(index))
-    else:
-        yield place or "meta_params", tree

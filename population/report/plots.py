@@ -5,11 +5,11 @@ Needs matplotlib (`pip install population-jax[report]`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -70,17 +70,14 @@ def save(
     lines = generations(controller)
     metas = [line.points[0].meta_params for line in lines]
     names = sorted({name for meta_params in metas for name in numbers(meta_params)})
-    scales = _scales(controller.space)
-    if log is not None:
-        scales = dict.fromkeys(log, "log")
+    scales = _scales(controller.space) if log is None else dict.fromkeys(log, "log")
     files = [place / "learning_curves.png"]
-    _picture(files[0], lambda axes: learning_curves(axes, lines, value, log_value))
+    with _picture(files[0]) as axes:
+        learning_curves(axes, lines, value, log_value)
     for name in names:
         files.append(place / f"{name.replace('/', '_')}.png")
-        draw = functools.partial(
-            schedules, lines=lines, name=name, scale=scales.get(name, "linear")
-        )
-        _picture(files[-1], draw)
+        with _picture(files[-1]) as axes:
+            schedules(axes, lines, name, scale=scales.get(name, "linear"))
     return files
 
 
@@ -134,17 +131,14 @@ def learning_curves(
 
 def schedules(axes: Axes, lines: list[Line], name: str, scale: str = "linear") -> None:
     """Draw a hyperparameter of each worker over steps, branches marked by dots."""
-    ends = _ends(lines)
-    shown: set[int] = set()
-    before: dict[int, tuple[int, float]] = {}
-    for index, line in enumerate(lines):
+    before: dict[int, tuple[int, float]] = {}  # By worker id, where its line ends.
+    for line in lines:
         number = numbers(line.points[0].meta_params).get(name)
         if number is None:
             continue
         colour = _COLOURS(line.worker_id % 10)
-        begin, end = line.points[0].step, ends[index]
-        label = None if line.worker_id in shown else f"worker {line.worker_id}"
-        shown.add(line.worker_id)
+        begin, end = line.points[0].step, line.points[-1].step
+        label = None if line.worker_id in before else f"worker {line.worker_id}"
         axes.plot([begin, end], [number] * 2, color=colour, linewidth=1.6, label=label)
         if line.worker_id in before:
             step, old = before[line.worker_id]
@@ -164,9 +158,11 @@ def schedules(axes: Axes, lines: list[Line], name: str, scale: str = "linear") -
 def _scales(space: Any) -> dict[str, str]:
     """The scale of each hyperparameter of a run's space that is not linear."""
     known = {} if space is None else domains(space)
-    found = {name: "log" for name, domain in known.items() if domain.log}
-    near_one = (n for n, d in known.items() if isinstance(d, OneMinusLogUniform))
-    return found | dict.fromkeys(near_one, NEAR_ONE)
+    return {
+        name: "log" if domain.log else NEAR_ONE
+        for name, domain in known.items()
+        if domain.log or isinstance(domain, OneMinusLogUniform)
+    }
 
 
 def _spread_near_one(axes: Axes) -> None:
@@ -185,14 +181,11 @@ def _spread_near_one(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-def _ends(lines: list[Line]) -> list[int]:
-    """The last step of each generation."""
-    return [line.points[-1].step for line in lines]
-
-
-def _picture(file: pathlib.Path, draw: Callable[[Axes], None]) -> None:
+@contextlib.contextmanager
+def _picture(file: pathlib.Path) -> Iterator[Axes]:
+    """Axes to draw on; written to the file at the end of the block."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    draw(axes)
+    yield axes
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
