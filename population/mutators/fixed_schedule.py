@@ -34,22 +34,24 @@ class FixedSchedule(Mutator[None]):
     """
 
     def __init__(self, schedule: Mapping[int, Any] | Callable[[int], Any]) -> None:
-        if not isinstance(schedule, Mapping) and not callable(schedule):
+        self._has_warned = False
+        self._at: Callable[[int], Any]
+        if isinstance(schedule, Mapping):
+            entries = Schedule(schedule)
+            if not entries:
+                raise ValueError(
+                    "schedule must have at least one entry, got none. It maps steps to "
+                    "meta_params."
+                )
+            self.schedule: Any = normalized(dict(entries), "schedule")
+            self._at = entries.at
+        elif callable(schedule):
+            self.schedule = self._at = schedule
+        else:
             raise TypeError(
                 "schedule must be {step: meta_params} or a function of the step, got "
                 f"{type(schedule).__name__}."
             )
-        if isinstance(schedule, Mapping) and not schedule:
-            raise ValueError(
-                "schedule must have at least one entry, got none. It maps steps to "
-                "meta_params."
-            )
-        self._said = False
-        if isinstance(schedule, Mapping):
-            self.schedule: Any = normalized(dict(Schedule(schedule)), "schedule")
-            self._at: Callable[[int], Any] = Schedule(schedule).at
-        else:
-            self.schedule = self._at = schedule
 
     def init(self, view: PopulationView) -> None:
         """No state: the step alone says which entry applies."""
@@ -64,14 +66,14 @@ class FixedSchedule(Mutator[None]):
         if due is None or newest.diverged or digest(due) == digest(newest.meta_params):
             return state, {}
         if view.graph.resume_point(newest).row != newest.row:
-            self._say_once(newest.step)  # The slot would go back behind the entry.
+            self._warn_once(newest.step)  # The slot would go back behind the entry.
             return state, {}
         branch = Branch(newest, due, f"schedule at step {newest.step}")
         return state, {report.worker_id: branch}
 
-    def _say_once(self, step: int) -> None:
-        if not self._said:
-            self._said = True
+    def _warn_once(self, step: int) -> None:
+        if not self._has_warned:
+            self._has_warned = True
             logger.warning(
                 "The entry of the schedule at step %d waits for a report with params, "
                 "because a branch goes on from saved ones. Save at the steps of the "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -159,8 +160,9 @@ class MultiFrequencyPBT(Mutator[Rounds]):
         self, group: int, members: Sequence[Member], view: PopulationView
     ) -> dict[int, Branch]:
         """The branches of one sub-population."""
-        home = sorted((m for m in members if m.group == group), key=_by_score)
-        abroad = sorted((m for m in members if m.group != group), key=_by_score)
+        by_score = operator.attrgetter("score")
+        home = sorted((m for m in members if m.group == group), key=by_score)
+        abroad = sorted((m for m in members if m.group != group), key=by_score)
         fit = [m for m in abroad if m.is_finite]
         winners, _, open_members, losers = _quarters(home)
         donors = [m for m in winners if m.is_finite]
@@ -209,7 +211,3 @@ def _quarters(ranked: Sequence[Member]) -> list[Sequence[Member]]:
     middle = (first + last + 1) // 2
     ends = [0, first, middle, last, len(ranked)]
     return [ranked[a:b] for a, b in itertools.pairwise(ends)]
-
-
-def _by_score(member: Member) -> float:
-    return member.score

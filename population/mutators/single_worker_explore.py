@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Checkpoint, Ref, Report
 from population.mutators.explore import Explore, MutateFn
+from population.mutators.rounds import check_steps
 
 _TRIALS = ("center", "neg", "pos")
 
@@ -58,15 +59,9 @@ class BranchingSingleMachine(Mutator[Phase]):
         self, mutate_fn: MutateFn, exploit_steps: int, explore_steps: int
     ) -> None:
         self._explore = Explore(mutate_fn)
-        for name, steps in (
-            ("exploit_steps", exploit_steps),
-            ("explore_steps", explore_steps),
-        ):
-            if type(steps) is not int or steps < 1:
-                raise ValueError(f"{name} must be a positive int, got {steps!r}.")
         self.mutate_fn = mutate_fn
-        self.exploit_steps = exploit_steps
-        self.explore_steps = explore_steps
+        self.exploit_steps = check_steps(exploit_steps, "exploit_steps")
+        self.explore_steps = check_steps(explore_steps, "explore_steps")
 
     def init(self, view: PopulationView) -> Phase:
         """The first cycle begins with the centre, at the slot's newest checkpoint."""
@@ -91,11 +86,12 @@ class BranchingSingleMachine(Mutator[Phase]):
             return self._next_cycle(state, end, view)
         ends = [*state.ends, end.ref]
         if len(ends) == len(_TRIALS):
-            return self._choose(dataclasses.replace(state, ends=ends), view)
-        direction = _TRIALS[len(ends)]
-        branch = self._trial(state, direction, view)
-        following = Phase(direction, state.cycle, state.branch, state.branch.step, ends)
-        return following, {0: branch}
+            return self._choose(state, ends, view)
+        start, direction = view.graph.checkpoint(state.branch), _TRIALS[len(ends)]
+        changed = self._explore(view, start.meta_params, direction, state.cycle)
+        reason = f"explore {direction} (cycle {state.cycle})"
+        following = Phase(direction, state.cycle, start.ref, start.step, ends)
+        return following, {0: Branch(start, changed, reason)}
 
     def _next_cycle(
         self, state: Phase, end: Checkpoint, view: PopulationView
@@ -108,31 +104,20 @@ class BranchingSingleMachine(Mutator[Phase]):
         reason = f"the exploit phase of cycle {state.cycle} diverged"
         return following, {0: Branch(point, point.meta_params, reason)}
 
-    def _trial(self, state: Phase, direction: str, view: PopulationView) -> Branch:
-        origin = view.graph.checkpoint(state.branch)
-        changed = self._explore(view, origin.meta_params, direction, state.cycle)
-        return Branch(origin, changed, f"explore {direction} (cycle {state.cycle})")
-
     def _choose(
-        self, state: Phase, view: PopulationView
+        self, state: Phase, refs: Sequence[Ref], view: PopulationView
     ) -> tuple[Phase, Mapping[int, Branch]]:
-        """All three are over: go on from the best, or back if each has diverged."""
-        ends = [view.graph.checkpoint(ref) for ref in state.ends]
-        best = min(ends, key=view.score)
-        if not math.isfinite(view.score(best)):
-            return self._go_back(state, view)
-        reason = f"exploit {_TRIALS[ends.index(best)]} (cycle {state.cycle})"
-        following = Phase("exploit", state.cycle, state.branch, best.step, [])
-        return following, {0: Branch(best, best.meta_params, reason)}
+        """All three are over: go on from the best, or back if each has diverged.
 
-    def _go_back(
-        self, state: Phase, view: PopulationView
-    ) -> tuple[Phase, Mapping[int, Branch]]:
-        """Begin the next cycle where this one began, with the meta_params of "neg"."""
-        tried: Checkpoint = view.graph.checkpoint(state.ends[1])
+        Then the next cycle begins where this one began, with the meta_params of "neg".
+        """
+        ends = [view.graph.checkpoint(ref) for ref in refs]
+        best = min(ends, key=view.score)
+        if math.isfinite(view.score(best)):
+            reason = f"exploit {_TRIALS[ends.index(best)]} (cycle {state.cycle})"
+            following = Phase("exploit", state.cycle, state.branch, best.step, [])
+            return following, {0: Branch(best, best.meta_params, reason)}
+        start = view.graph.checkpoint(state.branch)
         reason = f"every trial of cycle {state.cycle} diverged"
-        branch = Branch(view.graph.checkpoint(state.branch), tried.meta_params, reason)
-        following = Phase(
-            "center", state.cycle + 1, state.branch, state.branch.step, []
-        )
-        return following, {0: branch}
+        following = Phase("center", state.cycle + 1, start.ref, start.step, [])
+        return following, {0: Branch(start, ends[1].meta_params, reason)}

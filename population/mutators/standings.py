@@ -17,11 +17,6 @@ _ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001, and should count as 7.
 Positions = npt.NDArray[np.int64]
 
 
-def _no_samples(position: int, window: int) -> Sequence[float]:
-    del position, window
-    return ()
-
-
 @dataclasses.dataclass(frozen=True)
 class Standings:
     """The members that are compared at one decision, at the positions `0..M-1`.
@@ -33,7 +28,7 @@ class Standings:
     """
 
     scores: npt.NDArray[np.float64]
-    samples: Callable[[int, int], Sequence[float]] = _no_samples
+    samples: Callable[[int, int], Sequence[float]] = lambda position, window: ()
 
     def __len__(self) -> int:
         return len(self.scores)
