@@ -34,92 +34,84 @@ class Examination:
         self._loop = loop
         self._meta_params = meta_params
         self._changes = changes
-        self._findings: list[Finding] = []
-        self._notes: list[str] = []
+        self._found: list[Finding | str] = []
 
     def report(self) -> LoopReport:
-        """The findings of all checks."""
+        """The findings and notes of all checks."""
         try:
             base = self._stored_run()
             if base is None:
-                self._notes.append(_FIRST)
+                self._found.append(_FIRST)
             else:
-                self._ask(base)
+                self._check_run(base)
         except DonatedError as error:
-            self._findings.append(states.donated(error))
-            self._notes.append(_FIRST)
-        return LoopReport(self._findings, self._notes)
+            self._found += [states.donated(error), _FIRST]
+        return LoopReport(
+            [each for each in self._found if isinstance(each, Finding)],
+            [each for each in self._found if isinstance(each, str)],
+        )
 
     def _stored_run(self) -> Run | None:
         """The first run, if its states can be saved and read back."""
         loop, meta_params = self._loop, self._meta_params
         start = loop.start(meta_params)
-        self._findings += states.not_storable(start)
-        if self._findings:
+        self._found += states.not_storable(start)
+        if self._found:
             return None
         run = loop.run(start, meta_params)
-        self._findings += states.not_storable(run.last)
-        if not self._findings:
-            self._findings += states.not_coming_back(loop, meta_params, run)
-        return None if self._findings else run
+        self._found += states.not_storable(run.last)
+        if not self._found:
+            self._found += states.not_coming_back(loop, meta_params, run)
+        return None if self._found else run
 
-    def _ask(self, base: Run) -> None:
+    def _check_run(self, base: Run) -> None:
+        """Compare a run with others, each with one thing changed."""
         loop, meta_params = self._loop, self._meta_params
         again = loop.run(loop.start(meta_params), meta_params)
         store = MemoryParams()
         path = store.save("state", base.last)
         repeatable = not hyperparameters.effect(base, again)
         baseline = Baseline(loop, meta_params, base, repeatable, store, path)
-        trials = [hyperparameters.tried(baseline, change) for change in self._changes]
-        self._notes += [] if repeatable else [_CHANCE]
-        self._notes += [] if trials else [_NOTHING]
-        self._notes += hyperparameters.rounded(baseline)
+        tried = [hyperparameters.tried(baseline, change) for change in self._changes]
+        trials = [trial for trial in tried if isinstance(trial, Trial)]
+        self._found += [] if repeatable else [_CHANCE]
+        self._found += [] if tried else [_NOTHING]
+        self._found += hyperparameters.rounded(baseline)
         ill = states.not_numbers(base)
-        runs = [base, *(trial.run for trial in trials if trial.run)]
+        runs = [base, *(trial.run for trial in trials)]
         if all(states.not_training(run) for run in runs):
             ill += states.not_training(base)
         compiling = hyperparameters.compiling_without_change(again)
-        self._findings += ill + compiling
-        for trial in trials:
-            self._ask_of(baseline, trial, compiles=bool(compiling), ill=bool(ill))
-        self._ask_for_keys(baseline)
+        self._found += ill + compiling
+        for each in tried:
+            if isinstance(each, Trial):
+                self._check_trial(
+                    baseline, each, compiles=bool(compiling), ill=bool(ill)
+                )
+            else:
+                self._found.append(each)
+        self._check_keys(baseline)
         # The last check, as it may delete buffers that the functions close over.
-        self._findings += states.kept_buffers(loop, meta_params)
+        self._found += states.kept_buffers(loop, meta_params)
 
-    def _ask_of(
+    def _check_trial(
         self, baseline: Baseline, trial: Trial, *, compiles: bool, ill: bool
     ) -> None:
         """Check what a changed hyperparameter does."""
-        if trial.run is None:
-            name, error = trial.change.name, trial.error
-            self._notes.append(
-                f"No other {name} could be tried, pass mutated=: "
-                f"{type(error).__name__}: {error}"
-            )
-            return
         unfit = hyperparameters.not_fitting(baseline, trial)
-        self._findings += unfit
+        self._found += unfit
         if not compiles:
-            self._take(hyperparameters.compiling(baseline, trial, trial.run))
+            self._found += hyperparameters.compiling(baseline, trial)
         if not unfit and not ill:
-            gone = hyperparameters.lost(baseline, trial, trial.run)
-            self._findings += gone
-            if not gone:
-                self._take(hyperparameters.without_effect(baseline, trial, trial.run))
+            gone = hyperparameters.lost(baseline, trial)
+            self._found += gone or hyperparameters.without_effect(baseline, trial)
 
-    def _ask_for_keys(self, baseline: Baseline) -> None:
+    def _check_keys(self, baseline: Baseline) -> None:
         """Check whether random numbers are new at each step."""
         loop, meta_params = self._loop, self._meta_params
         found = flow(loop, loop.start(meta_params), meta_params)
         if found is None:
-            self._notes.append(_UNTRACED)
+            self._found.append(_UNTRACED)
         elif baseline.repeatable:  # Else a key may come from elsewhere.
-            self._findings += keys.constant(loop, found, baseline.base)
-            self._notes += keys.copied(found, baseline.base)
-
-    def _take(self, found: Finding | str | None) -> None:
-        """Add a finding or a note."""
-        if isinstance(found, Finding):
-            self._findings.append(found)
-        elif found is not None:
-            self._notes.append(found)
+            self._found += keys.constant(loop, found, baseline.base)
+            self._found += keys.copied(found, baseline.base)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -71,21 +71,20 @@ class Trial(NamedTuple):
 
     Attributes:
         change: The change.
+        value: The new value.
         meta_params: The meta_params with it.
-        run: The run; None if the loop raised an error for every new value.
-        error: The last such error.
+        run: The run.
     """
 
     change: Change
+    value: Any
     meta_params: Any
-    run: Run | None
-    error: Exception | None = None
+    run: Run
 
     @property
     def from_to(self) -> str:
         """The change as text: "from 0.1 to 0.2"."""
-        now = dict(trees.leaves_of(self.meta_params))[self.change.path]
-        return f"from {self.change.old!r} to {now!r}"
+        return f"from {self.change.old!r} to {self.value!r}"
 
 
 def changes(meta_params: Any, mutated: Any) -> list[Change]:
@@ -112,17 +111,20 @@ def changes(meta_params: Any, mutated: Any) -> list[Change]:
     ]
 
 
-def tried(baseline: Baseline, change: Change) -> Trial:
-    """The run with the first new value that the user's functions accept."""
-    error: Exception | None = None
-    for meta_params in _changed(baseline, change):
+def tried(baseline: Baseline, change: Change) -> Trial | str:
+    """The run with the first new value that the loop accepts; a note if none is."""
+    note = ""
+    for value in change.new:
         try:
-            return Trial(change, meta_params, _run(baseline, meta_params))
-        except USER_ERRORS as raised:
+            return _with_value(baseline, change, value)
+        except USER_ERRORS as error:
             if change.given:
                 raise
-            error = raised
-    return Trial(change, baseline.meta_params, None, error)
+            note = (
+                f"No other {change.name} could be tried, pass mutated=: "
+                f"{type(error).__name__}: {error}"
+            )
+    return note
 
 
 def effect(one: Run, two: Run, apart_from: Collection[str] = ()) -> bool:
@@ -147,12 +149,12 @@ def compiling_without_change(again: Run) -> list[Finding]:
     return [Finding(COMPILES_AGAIN, "step", message)]
 
 
-def compiling(baseline: Baseline, trial: Trial, run: Run) -> Finding | str | None:
+def compiling(baseline: Baseline, trial: Trial) -> Sequence[Finding | str]:
     """A finding for functions that a new value compiles; a note if it is no float."""
-    names = _named(run)
+    names = _named(trial.run)
     if not names:
-        return None
-    name, shapes = trial.change.name, trees.shapes(run.states[0])
+        return []
+    name, shapes = trial.change.name, trees.shapes(trial.run.states[0])
     if type(trial.change.old) is float and shapes == trees.shapes(
         baseline.base.states[0]
     ):
@@ -162,11 +164,12 @@ def compiling(baseline: Baseline, trial: Trial, run: Run) -> Finding | str | Non
             "by optax.inject_hyperparams; a number that a jitted function closes over "
             "is part of the program."
         )
-        return Finding(COMPILES_AGAIN, name, message)
-    return (
+        return [Finding(COMPILES_AGAIN, name, message)]
+    note = (
         f"{names} compiled anew when {name} went {trial.from_to}. That must be where "
         "shapes or the program change; otherwise pass it as an array."
     )
+    return [note]
 
 
 def rounded(baseline: Baseline) -> list[str]:
@@ -199,14 +202,14 @@ def _restored(baseline: Baseline, trial: Trial) -> Any:
     )
 
 
-def lost(baseline: Baseline, trial: Trial, run: Run) -> list[Finding]:
+def lost(baseline: Baseline, trial: Trial) -> list[Finding]:
     """A finding for a new value that a fresh state has, and a restored one has not."""
     loop, meta = baseline.loop, trial.meta_params
     restored = _restored(baseline, trial)
     here, end = trees.on_host(restored), baseline.base.states[-1]
     places = {
         place
-        for place in _carriers(baseline.base, run)
+        for place in _carriers(baseline.base, trial.run)
         if end[place].ndim == 0
         and not trees.differing({"": here[place]}, {"": end[place]})
     }
@@ -227,27 +230,28 @@ def lost(baseline: Baseline, trial: Trial, run: Run) -> list[Finding]:
     return [Finding(LOST, trial.change.name, message)]
 
 
-def without_effect(baseline: Baseline, trial: Trial, run: Run) -> Finding | str | None:
+def without_effect(baseline: Baseline, trial: Trial) -> Sequence[Finding | str]:
     """A finding for a hyperparameter without an effect; a note if it is read."""
-    loop, change = baseline.loop, trial.change
-    if baseline.repeatable and _has_effect(baseline, trial, run):
-        return None
-    evidence = f"{loop.steps} steps from each value end in the same"
-    read = _is_read(baseline, trial, run)
+    change = trial.change
+    if baseline.repeatable and _has_effect(baseline, trial):
+        return []
+    evidence = f"{baseline.loop.steps} steps from each value end in the same"
+    read = _is_read(baseline, trial)
     if read and baseline.repeatable:
-        return (
+        note = (
             f"{change.name} is read, but {evidence}. If it acts later or rarely, pass "
             "steps= or mutated= to see it."
         )
+        return [note]
     if read or (read is None and not baseline.repeatable):
-        return None
+        return []
     if read is not None:
         evidence = "nothing that a step computes depends on it"
-    message = f"Changed {trial.from_to}: {evidence}. {_arrive(baseline, trial, run)}"
-    return Finding(NO_EFFECT, change.name, message)
+    message = f"Changed {trial.from_to}: {evidence}. {_remedy(baseline, trial)}"
+    return [Finding(NO_EFFECT, change.name, message)]
 
 
-def _is_read(baseline: Baseline, trial: Trial, run: Run) -> bool | None:
+def _is_read(baseline: Baseline, trial: Trial) -> bool | None:
     """Whether the step's jaxpr uses the hyperparameter; None if it is unknown."""
     loop, meta_params, path = baseline.loop, baseline.meta_params, trial.change.path
     plain = flow(loop, loop.start(meta_params), meta_params)
@@ -256,29 +260,31 @@ def _is_read(baseline: Baseline, trial: Trial, run: Run) -> bool | None:
     found = flow(loop, loop.start(meta_params), meta_params, path)
     if found is None:
         return True  # With an abstract value it cannot be traced: the value is used.
-    sources = {META, *_differing_at_first(baseline.base, run)}
-    return bool(found.reached(sources) - _carriers(baseline.base, run))
+    sources = {META, *_differing_at_first(baseline.base, trial.run)}
+    return bool(found.reached(sources) - _carriers(baseline.base, trial.run))
 
 
-def _changed(baseline: Baseline, change: Change) -> Iterator[Any]:
-    for value in change.new:
-        yield trees.replaced(baseline.meta_params, change.path, value)
+def _with_value(baseline: Baseline, change: Change, value: Any) -> Trial:
+    """The run with a new value."""
+    meta_params = trees.replaced(baseline.meta_params, change.path, value)
+    run = baseline.loop.run(baseline.loop.start(meta_params), meta_params)
+    return Trial(change, value, meta_params, run)
 
 
-def _run(baseline: Baseline, meta_params: Any) -> Run:
-    return baseline.loop.run(baseline.loop.start(meta_params), meta_params)
-
-
-def _has_effect(baseline: Baseline, trial: Trial, run: Run) -> bool:
+def _has_effect(baseline: Baseline, trial: Trial) -> bool:
     """Whether any of the new values changes the run, or raises an error."""
-    if effect(baseline.base, run, _carriers(baseline.base, run)):
+
+    def has_effect(run: Run) -> bool:
+        return effect(baseline.base, run, _carriers(baseline.base, run))
+
+    if has_effect(trial.run):
         return True
-    for meta_params in _changed(baseline, trial.change):
+    for value in trial.change.new:
         try:
-            other = _run(baseline, meta_params)
+            other = _with_value(baseline, trial.change, value)
         except USER_ERRORS:
             return True
-        if effect(baseline.base, other, _carriers(baseline.base, other)):
+        if has_effect(other.run):
             return True
     return False
 
@@ -297,7 +303,7 @@ def _named(run: Run) -> str:
     return ", ".join(names)
 
 
-def _arrive(baseline: Baseline, trial: Trial, run: Run) -> str:
+def _remedy(baseline: Baseline, trial: Trial) -> str:
     """What to do about a hyperparameter that has no effect."""
     loop, name = baseline.loop, trial.change.name
     fresh = loop.start(trial.meta_params)
@@ -308,7 +314,7 @@ def _arrive(baseline: Baseline, trial: Trial, run: Run) -> str:
     for one in notices:
         if one.kind == findings.NOT_IN_FORCE and one.key == name:
             return one.text
-    carriers = sorted(_carriers(baseline.base, run))
+    carriers = sorted(_carriers(baseline.base, trial.run))
     if carriers:
         return (
             f"It is in state{carriers[0]}, which the step does not read. Use one and "

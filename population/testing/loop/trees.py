@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from population.base import codec
 from population.params import references
+from population.params.trees import is_key
 
 Path: TypeAlias = tuple[Any, ...]
 Host: TypeAlias = dict[str, Any]
@@ -26,7 +27,7 @@ def by_place(tree: Any) -> dict[str, Any]:
 def on_host(tree: Any) -> Host:
     """Copies of the arrays and numbers of a tree, without its other leaves."""
     return {
-        place: _as_numpy(leaf)
+        place: np.array(jax.random.key_data(leaf) if is_key(leaf) else leaf)
         for place, leaf in by_place(tree).items()
         if is_data(leaf)
     }
@@ -65,14 +66,14 @@ def is_data(leaf: Any) -> bool:
         return True
     if not codec.is_array(leaf):
         return False
-    return _is_key(leaf) or bool(
+    return is_key(leaf) or bool(
         jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_
     )
 
 
 def kind(leaf: Any) -> Any:
     """The dtype that a compiled step sees; by default JAX makes float32 of float64."""
-    return leaf.dtype if _is_key(leaf) else jax.dtypes.canonicalize_dtype(leaf.dtype)
+    return leaf.dtype if is_key(leaf) else jax.dtypes.canonicalize_dtype(leaf.dtype)
 
 
 def differing(one: Host, two: Host) -> set[str]:
@@ -91,12 +92,11 @@ def shapes(tree: Host) -> dict[str, tuple[int, ...]]:
 
 def leaves_of(meta_params: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """The scalars of meta_params, each with the keys of its path."""
-    inner: Any = None
     if isinstance(meta_params, dict):
-        inner = meta_params.items()
+        inner: Iterable[tuple[Any, Any]] = meta_params.items()
     elif isinstance(meta_params, (list, tuple)):
         inner = enumerate(meta_params)
-    if inner is None:
+    else:
         yield path, meta_params
         return
     for key, child in inner:
@@ -140,16 +140,6 @@ def moved(value: Any) -> list[Any]:
         else:
             found = [float(f"{value * 1.07:.6g}"), value / 1000, value * 1000]
     return [other for other in found if other != value]
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(
-        leaf.dtype, jax.dtypes.prng_key
-    )
-
-
-def _as_numpy(leaf: Any) -> Any:
-    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
 def _same(one: Any, two: Any) -> bool:

@@ -73,6 +73,10 @@ class Loop:
         seed: The seed of the keys.
         keep: As in `worker.restore`.
         adapt: As in `worker.restore`.
+
+    Attributes:
+        takes: The arguments of `step`: "state", "meta_params", "key".
+        steps: How many steps each run has.
     """
 
     def __init__(
@@ -88,14 +92,9 @@ class Loop:
         self._keep = keep
         self._adapt = adapt
         self._step = step
-        self._takes = _arguments(step)
         self._key = jax.random.key(seed)
+        self.takes = _arguments(step)
         self.steps = steps
-
-    @property
-    def takes(self) -> tuple[str, ...]:
-        """The arguments of `step`: "state", "meta_params", "key"."""
-        return self._takes
 
     def init(self, meta_params: Any) -> Any:
         """The state that `init` returns, not copied."""
@@ -125,8 +124,8 @@ class Loop:
         """The next state, and what else `step` returned."""
         given = {"state": state, "meta_params": meta_params, "key": key}
         before = jax.tree.structure(state)
-        with _noted(f"step({', '.join(self._takes)})", meta_params):
-            result = self._step(*[given[name] for name in self._takes])
+        with _noted(f"step({', '.join(self.takes)})", meta_params):
+            result = self._step(*[given[name] for name in self.takes])
         if result is None and references.has_any(state):
             return state, None  # Modules of nnx are changed in place.
         return _split(result, before, type(state))
