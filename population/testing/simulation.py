@@ -18,11 +18,6 @@ from population.testing.clock import Clock
 _NOISE = 1.0
 
 
-def _far_away(meta_params: Any) -> Any:
-    del meta_params
-    return 100.0
-
-
 def _descend(params: Any, meta_params: Any, steps: int) -> Any:
     """The expected loss of stochastic gradient descent on x**2 / 2, step by step."""
     rate = meta_params["learning_rate"]
@@ -46,7 +41,7 @@ class Problem:
         evaluate: `evaluate(params)` returns their value.
     """
 
-    init: Callable[[Any], Any] = _far_away
+    init: Callable[[Any], Any] = lambda meta_params: 100.0
     train: Callable[[Any, Any, int], Any] = _descend
     evaluate: Callable[[Any], float] = float
 
@@ -101,39 +96,20 @@ def simulate(
     """
     metas = _learning_rates(size) if population is None else list(population)
     rates = [1.0] * len(metas) if speeds is None else list(speeds)
-    dead = _Dead(deaths or {}, give_up_after)
-    _check(len(metas), steps, every, rates, dead)
+    deaths = deaths or {}
+    _check(len(metas), steps, every, rates, deaths, give_up_after)
     clock = Clock()
     controller = PopulationController(
         metas, mutator, mode=mode, seed=seed, journal=journal, clock=clock
     )
-    _Simulation(
-        controller, clock, problem or Problem(), steps, every, rates, dead
-    ).run()
+    inside.end_nothing(controller)  # The steps do.
+    loops = [
+        _Loop(speed, deaths.get(worker_id, math.inf), steps)
+        for worker_id, speed in enumerate(rates)
+    ]
+    patience = math.inf if give_up_after is None else give_up_after
+    _Simulation(controller, clock, problem or Problem(), every, loops, patience).run()
     return controller
-
-
-@dataclasses.dataclass(frozen=True)
-class _Dead:
-    """Which workers die, and when their slots are given up.
-
-    Attributes:
-        deaths: When a worker dies, by worker id.
-        give_up_after: Seconds from its last report until its slot is given up, or None.
-    """
-
-    deaths: Mapping[int, float]
-    give_up_after: float | None
-
-    def death(self, worker_id: int) -> float:
-        """When a worker dies; inf: never."""
-        return self.deaths.get(worker_id, math.inf)
-
-    def given_up(self, worker_id: int, last: float) -> float:
-        """When the slot of a worker that last reported then is given up; inf: never."""
-        if self.give_up_after is None:
-            return math.inf
-        return max(self.death(worker_id), last + self.give_up_after)
 
 
 @dataclasses.dataclass
@@ -141,108 +117,114 @@ class _Loop:
     """One worker's training loop.
 
     Attributes:
+        speed: Its training steps per second.
+        death: When it dies; inf: never.
         left: Training steps that are left.
         last: The time of its last report.
         work: Its work; None at first.
         params: The params that it trains.
         step: Their step.
         ticket: The number of its planned report; earlier ones do not count any more.
+        given_up: Whether its slot was given up.
     """
 
+    speed: float
+    death: float
     left: int
     last: float = 0.0
     work: ActiveWorker | None = None
     params: Any = None
     step: int = 0
     ticket: int = 0
+    given_up: bool = False
 
 
+@dataclasses.dataclass
 class _Simulation:
-    """Runs the loops in the order in which their next reports are due."""
+    """Runs the loops in the order in which their next reports are due.
 
-    def __init__(
-        self,
-        controller: PopulationController,
-        clock: Clock,
-        problem: Problem,
-        steps: int,
-        every: int,
-        speeds: Sequence[float],
-        dead: _Dead,
-    ) -> None:
-        self._controller = controller
-        inside.end_nothing(controller)  # The steps do.
-        self._clock = clock
-        self._problem = problem
-        self._every = every
-        self._speeds = speeds
-        self._dead = dead
-        self._loops = [_Loop(steps) for _ in speeds]
-        self._due: list[tuple[float, int, int]] = []
-        self._waiting: set[int] = set()
-        self._given_up: set[int] = set()
+    Attributes:
+        controller: The run.
+        clock: Its clock.
+        problem: What is trained.
+        every: Training steps between two reports.
+        loops: The loops, by worker id.
+        patience: Seconds from the last report of a worker that has died until its slot
+            is given up; inf: never.
+        due: When the next reports are due, with worker ids and tickets; a heap.
+        waiting: The workers that have reported, and wait for a decision.
+    """
+
+    controller: PopulationController
+    clock: Clock
+    problem: Problem
+    every: int
+    loops: list[_Loop]
+    patience: float
+    due: list[tuple[float, int, int]] = dataclasses.field(default_factory=list)
+    waiting: set[int] = dataclasses.field(default_factory=set)
 
     def run(self) -> None:
         """Run until every live worker has trained all of its steps, or the run ends."""
-        for worker_id in range(len(self._loops)):
+        for worker_id in range(len(self.loops)):
             self._begin(worker_id)
-        while self._due or self._waiting:
+        while self.due or self.waiting:
             if self._give_up_next():
                 continue
-            if not self._due:
+            if not self.due:
                 self._check_the_end()
                 return
-            now, worker_id, ticket = heapq.heappop(self._due)
-            if ticket != self._loops[worker_id].ticket:
+            now, worker_id, ticket = heapq.heappop(self.due)
+            if ticket != self.loops[worker_id].ticket:
                 continue  # It was branched meanwhile, and its loop began anew.
-            death = self._dead.death(worker_id)
-            self._clock.now = max(self._clock.now, min(now, death))
+            death = self.loops[worker_id].death
+            self.clock.now = max(self.clock.now, min(now, death))
             if now < death:
                 self._report(worker_id)
-                self._look_around()
+                self._resume_loops()
 
     def _begin(self, worker_id: int) -> None:
         """Poll, and plan the next report."""
-        loop = self._loops[worker_id]
+        loop = self.loops[worker_id]
         given = None if loop.work is None else loop.work.generation_id
-        news = self._controller.maybe_get_worker_data(
+        news = self.controller.maybe_get_worker_data(
             worker_id, given, loop.step, None, None
         )
         if news is not None:
             loop.work, loop.step, loop.params = news, news.step, news.params
             if news.params is None:
-                loop.params = self._problem.init(news.meta_params)
+                loop.params = self.problem.init(news.meta_params)
         loop.ticket += 1
         if loop.left > 0:
-            seconds = min(self._every, loop.left) / self._speeds[worker_id]
-            due = (self._clock.now + seconds, worker_id, loop.ticket)
-            heapq.heappush(self._due, due)
+            seconds = min(self.every, loop.left) / loop.speed
+            due = (self.clock.now + seconds, worker_id, loop.ticket)
+            heapq.heappush(self.due, due)
 
     def _report(self, worker_id: int) -> None:
-        loop = self._loops[worker_id]
+        loop = self.loops[worker_id]
         if loop.work is None:
             return
-        count = min(self._every, loop.left)
-        loop.params = self._problem.train(loop.params, loop.work.meta_params, count)
+        count = min(self.every, loop.left)
+        loop.params = self.problem.train(loop.params, loop.work.meta_params, count)
         loop.step += count
         loop.left -= count
-        loop.last = self._clock.now
-        value = self._problem.evaluate(loop.params)
+        loop.last = self.clock.now
+        value = self.problem.evaluate(loop.params)
         generation_id = loop.work.generation_id
-        self._controller.set_eval(
+        self.controller.set_eval(
             worker_id, generation_id, loop.step, loop.params, value
         )
-        self._waiting.add(worker_id)
+        self.waiting.add(worker_id)
 
-    def _look_around(self) -> None:
+    def _resume_loops(self) -> None:
         """Continue the loops that wait no longer; begin anew those that branched."""
-        for worker_id, loop in enumerate(self._loops):
-            if worker_id in self._waiting:
-                if not inside.waits(self._controller, worker_id):
-                    self._waiting.discard(worker_id)
+        for worker_id, loop in enumerate(self.loops):
+            if worker_id in self.waiting:
+                if not inside.waits(self.controller, worker_id):
+                    self.waiting.discard(worker_id)
                     self._begin(worker_id)
-            elif loop.work is not None and not self._has_died(worker_id):
-                newest = self._controller.newest(worker_id)
+            elif loop.work is not None and not self._has_died(loop):
+                newest = self.controller.newest(worker_id)
                 if newest.generation_id != loop.work.generation_id:
                     self._begin(worker_id)
 
@@ -254,20 +236,25 @@ class _Simulation:
         Returns:
             Whether a slot was given up.
         """
-        pending = [w for w in self._dead.deaths if w not in self._given_up]
-        times = {w: self._dead.given_up(w, self._loops[w].last) for w in pending}
-        if self._due:
-            until = self._due[0][0]
-        else:
-            dead = [times[w] for w in pending if self._has_died(w)]
-            until = min(dead, default=-math.inf)
-        now, worker_id = min(((times[w], w) for w in pending), default=(math.inf, -1))
-        if now > until or now == math.inf:
+        pending = [
+            (max(loop.death, loop.last + self.patience), worker_id)
+            for worker_id, loop in enumerate(self.loops)
+            if not loop.given_up
+        ]
+        now, worker_id = min(pending, default=(math.inf, -1))
+        if now == math.inf:
             return False
-        self._clock.now = max(self._clock.now, now)
-        self._given_up.add(worker_id)
-        self._controller.give_up(worker_id)
-        self._look_around()
+        if self.due:
+            until = self.due[0][0]
+        else:
+            dead = [t for t, w in pending if self._has_died(self.loops[w])]
+            until = min(dead, default=-math.inf)
+        if now > until:
+            return False
+        self.clock.now = max(self.clock.now, now)
+        self.loops[worker_id].given_up = True
+        self.controller.give_up(worker_id)
+        self._resume_loops()
         return True
 
     def _check_the_end(self) -> None:
@@ -276,22 +263,23 @@ class _Simulation:
         Raises:
             RuntimeError: Workers could train, but wait for what never comes.
         """
-        live = inside.live(self._controller)
-        waiting = [w for w in live if inside.waits(self._controller, w)]
-        if not any(self._loops[w].left and not self._has_died(w) for w in waiting):
+        live = inside.live(self.controller)
+        waiting = [w for w in live if inside.waits(self.controller, w)]
+        loops = self.loops
+        if not any(loops[w].left and not self._has_died(loops[w]) for w in waiting):
             return
         others = [w for w in live if w not in waiting]
         if not others:
-            raise RuntimeError(inside.why_it_never_ends(self._controller, waiting))
-        if all(self._loops[w].left and self._has_died(w) for w in others):
+            raise RuntimeError(inside.why_it_never_ends(self.controller, waiting))
+        if all(loops[w].left and self._has_died(loops[w]) for w in others):
             raise RuntimeError(
                 f"Workers {waiting} wait for a decision that needs a report of workers "
                 f"{others}, which have died. Such a run waits for ever: give up their "
                 "slots by controller.give_up(worker_id), here by give_up_after."
             )
 
-    def _has_died(self, worker_id: int) -> bool:
-        return self._clock.now >= self._dead.death(worker_id)
+    def _has_died(self, loop: _Loop) -> bool:
+        return self.clock.now >= loop.death
 
 
 def _learning_rates(size: int) -> list[Any]:
@@ -303,7 +291,8 @@ def _check(
     steps: int,
     every: int,
     speeds: Sequence[float],
-    dead: _Dead,
+    deaths: Mapping[int, float],
+    give_up_after: float | None,
 ) -> None:
     for name, count in (("steps", steps), ("every", every)):
         if type(count) is not int or count < 1:
@@ -312,13 +301,12 @@ def _check(
         raise ValueError(
             f"speeds must be {size} positive numbers, one a worker, got {speeds!r}."
         )
-    unknown = [worker_id for worker_id in dead.deaths if worker_id not in range(size)]
+    unknown = [worker_id for worker_id in deaths if worker_id not in range(size)]
     if unknown:
         raise ValueError(
             f"deaths must name workers of a population of {size}, got {unknown}."
         )
-    after = dead.give_up_after
-    if after is not None and not after >= 0:
+    if give_up_after is not None and not give_up_after >= 0:
         raise ValueError(
-            f"give_up_after must be 0 or more seconds, or None, got {after!r}."
+            f"give_up_after must be 0 or more seconds, or None, got {give_up_after!r}."
         )
