@@ -104,37 +104,33 @@ class WinnerTakeAllGenetic(Mutator[Round]):
     def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> int | None:
         """The end of the slot's round, if workers wait for it."""
         del view
-        if not self.synchronous or self.steps_per_exploit is None:
-            return None
-        return state.starts[worker_id].step + self.steps_per_exploit
+        return self._end(state, worker_id)[0] if self.synchronous else None
+
+    def _end(self, state: Round, worker_id: int) -> tuple[int, float]:
+        """The step and the time at which a slot's round ends: when both are reached."""
+        start = state.starts[worker_id].step
+        if self.steps_per_exploit is not None:
+            return start + self.steps_per_exploit, -math.inf
+        return start + 1, state.began + (self.seconds_per_exploit or 0.0)
 
     def _has_arrived(self, state: Round, worker_id: int, view: PopulationView) -> bool:
-        start = state.starts[worker_id]
-        if self.steps_per_exploit is None:
-            newest = view.graph.newest_value(view.newest(worker_id))
-            return (
-                newest is not None
-                and view.ready[worker_id] > start.step
-                and newest.time >= state.began + (self.seconds_per_exploit or 0.0)
-            )
-        end = start.step + self.steps_per_exploit
+        end, end_time = self._end(state, worker_id)
         if self.synchronous:
             return view.barrier(worker_id, end) is not None
-        return bool(view.ready[worker_id] >= end)
+        if view.ready[worker_id] < end:
+            return False
+        newest = view.graph.newest_value(view.newest(worker_id))
+        return newest is not None and newest.time >= end_time
 
     def _samples(
         self, state: Round, worker_id: int, view: PopulationView
     ) -> list[Checkpoint]:
         """The reports that a slot's score is made of, oldest first."""
-        start = state.starts[worker_id].step
-        if self.steps_per_exploit is not None:
-            end = start + self.steps_per_exploit
-            if self.synchronous:
-                barrier = view.barrier(worker_id, end)
-                return [] if barrier is None else [barrier]
-            return view.graph.reports_since(view.newest(worker_id), end)
-        end_time = state.began + (self.seconds_per_exploit or 0.0)
-        reports = view.graph.reports_since(view.newest(worker_id), start + 1)
+        end, end_time = self._end(state, worker_id)
+        if self.synchronous:
+            barrier = view.barrier(worker_id, end)
+            return [] if barrier is None else [barrier]
+        reports = view.graph.reports_since(view.newest(worker_id), end)
         return [checkpoint for checkpoint in reports if checkpoint.time >= end_time]
 
     def _score(self, state: Round, worker_id: int, view: PopulationView) -> float:
@@ -153,16 +149,14 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         self, state: Round, view: PopulationView
     ) -> tuple[Round, Mapping[int, Branch]]:
         """If no score is finite: each slot goes back to its last finite checkpoint."""
-        branches = {}
+        branches, starts = {}, {}
         for worker_id in view.live:
             last = self._donor(state, worker_id, view)
             # A checkpoint without a value may come after one that diverged.
             point = view.graph.resume_point(view.graph.newest_value(last) or last)
             changed = self._explore(view, point.meta_params)
             branches[worker_id] = Branch(point, changed, "every worker diverged")
-        starts = {
-            w: branch.parent.ref for w, branch in branches.items() if branch.parent
-        }
+            starts[worker_id] = point.ref
         return _next_round(state, starts, view), branches
 
 
