@@ -34,24 +34,22 @@ class FixedSchedule(Mutator[None]):
     """
 
     def __init__(self, schedule: Mapping[int, Any] | Callable[[int], Any]) -> None:
-        self._has_warned = False
-        self._at: Callable[[int], Any]
-        if isinstance(schedule, Mapping):
-            entries = Schedule(schedule)
-            if not entries:
-                raise ValueError(
-                    "schedule must have at least one entry, got none. It maps steps to "
-                    "meta_params."
-                )
-            self.schedule: Any = normalized(dict(entries), "schedule")
-            self._at = entries.at
-        elif callable(schedule):
-            self.schedule = self._at = schedule
-        else:
+        if not isinstance(schedule, Mapping) and not callable(schedule):
             raise TypeError(
                 "schedule must be {step: meta_params} or a function of the step, got "
                 f"{type(schedule).__name__}."
             )
+        if isinstance(schedule, Mapping) and not schedule:
+            raise ValueError(
+                "schedule must have at least one entry, got none. It maps steps to "
+                "meta_params."
+            )
+        self._has_warned = False
+        if isinstance(schedule, Mapping):
+            self.schedule: Any = normalized(dict(Schedule(schedule)), "schedule")
+            self._at: Callable[[int], Any] = Schedule(schedule).at
+        else:
+            self.schedule = self._at = schedule
 
     def init(self, view: PopulationView) -> None:
         """No state: the step alone says which entry applies."""

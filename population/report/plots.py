@@ -111,16 +111,17 @@ def learning_curves(
     for line in lines:
         points = ([] if line.origin is None else [line.origin]) + line.points
         measured = [c for c in points if c.value is not None and not c.diverged]
-        label = f"began as worker {line.founder}" if line.founder not in shown else None
-        if measured:
-            shown.add(line.founder)
+        if not measured:
+            continue
+        label = None if line.founder in shown else f"began as worker {line.founder}"
+        shown.add(line.founder)
         axes.plot(
             [checkpoint.step for checkpoint in measured],
             [checkpoint.value or 0.0 for checkpoint in measured],
             color=_COLOURS(line.founder % 10),
             linewidth=1.1,
             alpha=0.8,
-            label=label if measured else None,
+            label=label,
         )
     axes.set(xlabel="training steps", ylabel=value, title="Learning curves by lineage")
     if log_value:

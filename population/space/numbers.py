@@ -28,11 +28,9 @@ class _Number(Domain):
 
     def __post_init__(self) -> None:
         kind = type(self).__name__
-        if self.start is not None:
-            if not isinstance(self.start, (tuple, list)) or len(self.start) != 2:
-                raise ValueError(
-                    f"{kind}'s start must be (low, high), got {self.start!r}."
-                )
+        pair = (None, None) if self.start is None else self.start
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"{kind}'s start must be (low, high), got {self.start!r}.")
         for bound in (self.low, self.high, *self._first):
             self._check_bound(bound)
         object.__setattr__(self, "low", self._typed(self.low))
@@ -109,10 +107,8 @@ class _Number(Domain):
         """`count` values of the first sample's range, ascending; some may be equal."""
         low, high = self._first
         ends = self._scaled(low), self._scaled(high)
-        if count == 1:
-            inner = [ends[0] + (ends[1] - ends[0]) / 2]
-        else:
-            inner = np.linspace(*ends, count)[1:-1].tolist()
+        # One value is the middle of three.
+        inner = np.linspace(*ends, 3 if count == 1 else count)[1:-1].tolist()
         found = [min(max(self._value(at), low), high) for at in inner]
         return found if count == 1 else [low, *found, high]
 
