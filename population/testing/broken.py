@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from population.testing.script import ScriptEvent
+from population.testing.runner import ScriptEvent
 
 _SHOWN = 8
 
@@ -46,18 +46,17 @@ class BrokenPromise(AssertionError):
         self.script = tuple(script)
         self.population = list(population)
         self.seed = seed
-        lines = [f"{mutator} does not keep the promise that it {promise}."]
-        lines.append(f"Seen: {seen}")
-        lines.append(
+        events = [f"  {i}. {event}" for i, event in enumerate(self.script, 1)]
+        metas = [f"  worker {i}: {meta!r}" for i, meta in enumerate(self.population)]
+        if len(metas) > _SHOWN:
+            metas[_SHOWN:] = ["  ..."]
+        lines = [
+            f"{mutator} does not keep the promise that it {promise}.",
+            f"Seen: {seen}",
             f"The smallest sequence that shows it (seed {seed}, mode 'min', "
-            f"{len(self.population)} workers):"
-        )
-        lines += [f"  {i}. {event}" for i, event in enumerate(self.script, 1)]
-        if not self.script:
-            lines.append("  (no report is needed)")
-        lines.append("First meta_params:")
-        shown = self.population[:_SHOWN]
-        lines += [f"  worker {i}: {meta!r}" for i, meta in enumerate(shown)]
-        if len(self.population) > _SHOWN:
-            lines.append("  ...")
+            f"{len(self.population)} workers):",
+            *(events or ["  (no report is needed)"]),
+            "First meta_params:",
+            *metas,
+        ]
         super().__init__("\n".join(lines))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +13,15 @@ from population.base.interfaces import Mutator
 from population.testing.broken import BrokenPromise
 from population.testing.perturb import perturb
 from population.testing.promises import PROMISES, Breach, Promise
-from population.testing.runner import Case, Make, Played, quiet
-from population.testing.script import ScriptEvent
+from population.testing.runner import Case, Make, ScriptEvent, quiet
 from population.testing.scripts import long_script, one_round, script_with_gap, scripts
 from population.testing.shrink import shrink
 
 BRANCHES = "branches now and then"
+_NO_BRANCH = (
+    "It never branched, so little was tested. Let it decide every 3 steps or so, or "
+    "pass branches=False if it never does."
+)
 
 
 def check_mutator(
@@ -71,8 +76,8 @@ def check_mutator(
                     if promise.kind == case_kind:
                         _check(promise, case, kind)
         if branches and script is None:
-            usual = [case.plain for case in cases["usual"]]
-            _check_branches(usual, kind, metas, seed)
+            if not any(case.plain.decisions for case in cases["usual"]):
+                raise BrokenPromise(kind, BRANCHES, _NO_BRANCH, (), metas, seed)
 
 
 def _maker(make_mutator: Callable[..., Mutator[Any]]) -> Make:
@@ -82,20 +87,15 @@ def _maker(make_mutator: Callable[..., Mutator[Any]]) -> Make:
             "make_mutator must be a function that makes a mutator, got "
             f"{type(make_mutator).__name__}. Pass lambda: {make_mutator!r}."
         )
-    parameters = inspect.signature(make_mutator).parameters.values()
-    needed = [
-        p
-        for p in parameters
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if not needed:
-        return make_mutator
-    if len(needed) > 1 or needed[0].kind is inspect.Parameter.KEYWORD_ONLY:
-        raise TypeError(
-            "make_mutator must take no argument, or a mutate_fn, got a function of "
-            f"{', '.join(p.name for p in needed)}."
-        )
-    return lambda: make_mutator(perturb)
+    signature = inspect.signature(make_mutator)
+    for arguments in ((), (perturb,)):
+        with contextlib.suppress(TypeError):
+            signature.bind(*arguments)
+            return functools.partial(make_mutator, *arguments)
+    raise TypeError(
+        "make_mutator must take no argument, or a mutate_fn, got a function of "
+        f"{', '.join(signature.parameters)}."
+    )
 
 
 def _nested(size: int) -> list[Any]:
@@ -117,33 +117,30 @@ def _cases(
         only = [Case(make, metas, tuple(script), seed)]
         return {promise.kind: only for promise in PROMISES}
     size = len(metas)
-
-    def case(
-        events: tuple[ScriptEvent, ...], population: Sequence[Any] = metas
-    ) -> Case:
-        return Case(make, population, events, seed)
-
-    usual = [case(events) for events in scripts(size, seed)]
-    if size > 1 and not case((), metas[:1]).plain.refused:
-        usual += [case(events, metas[:1]) for events in scripts(1, seed)[::4]]
-    return {
-        "usual": usual,
-        "gap": [case(script_with_gap(size, w, seed)) for w in {0, size - 1}],
-        "long": [case(long_script(size, seed))],
-        "idle": [case(one_round(1))],
-        "round": [case(one_round(10))],
+    played = {
+        "usual": scripts(size, seed),
+        "gap": [script_with_gap(size, w, seed) for w in {0, size - 1}],
+        "long": [long_script(size, seed)],
+        "idle": [one_round(1)],
+        "round": [one_round(10)],
     }
+    cases = {
+        kind: [Case(make, metas, events, seed) for events in some]
+        for kind, some in played.items()
+    }
+    if size > 1 and not Case(make, metas[:1], (), seed).plain.refused:
+        alone = scripts(1, seed)[::4]
+        cases["usual"] += [Case(make, metas[:1], events, seed) for events in alone]
+    return cases
 
 
 def _check(promise: Promise, case: Case, kind: str) -> None:
     found = promise.find(case)
-    if found is None:
-        return
-    script, found = _shortest(promise, case, found)
-    error = BrokenPromise(
-        kind, promise.sentence, found.seen, script, case.population, case.seed
-    )
-    raise error from found.error
+    if found is not None:
+        script, found = _shortest(promise, case, found)
+        raise BrokenPromise(
+            kind, promise.sentence, found.seen, script, case.population, case.seed
+        ) from found.error
 
 
 def _shortest(
@@ -163,15 +160,3 @@ def _shortest(
         script = case.script
     shortest = shrink(script, breaks, lambda one, two: one.joined(two))
     return shortest, findings[shortest]
-
-
-def _check_branches(
-    played: Sequence[Played], kind: str, metas: Sequence[Any], seed: int
-) -> None:
-    if any(run.decisions for run in played):
-        return
-    seen = (
-        "It never branched, so little was tested. Let it decide every 3 steps or so, "
-        "or pass branches=False if it never does."
-    )
-    raise BrokenPromise(kind, BRANCHES, seen, (), metas, seed)

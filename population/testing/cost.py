@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -12,8 +12,7 @@ from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Report
 from population.testing import inside
 from population.testing.perturb import perturb
-from population.testing.runner import Case, Played, ScriptRunner
-from population.testing.script import Work
+from population.testing.runner import Case, Played, ScriptRunner, Work
 
 _MOST = 1_000_000  # Instructions counted in a run at most; takes a third of a second.
 
@@ -45,28 +44,27 @@ class Cost(NamedTuple):
 
     def idle(self) -> tuple[float, float]:
         """The median counts of the reports without a decision; 0 if there are none."""
-        idle = [count for count in self.counts if not count.decided]
-        if not idle:
-            return 0.0, 0.0
-        return (
-            statistics.median(count.opcodes for count in idle),
-            statistics.median(count.statements for count in idle),
-        )
+        return _typical(statistics.median, [c for c in self.counts if not c.decided])
 
     def mean(self) -> tuple[float, float]:
-        """The mean counts of all reports."""
-        if not self.counts:
-            return 0.0, 0.0
-        return (
-            statistics.fmean(count.opcodes for count in self.counts),
-            statistics.fmean(count.statements for count in self.counts),
-        )
+        """The mean counts of all reports; 0 if there are none."""
+        return _typical(statistics.fmean, self.counts)
 
 
 def cost_of(case: Case) -> Cost:
     """The cost of each report when a case is played."""
     runner = _CountingRunner(case)
     return Cost(runner.run(), runner.counts)
+
+
+def _typical(
+    average: Callable[[Sequence[int]], float], counts: Sequence[Count]
+) -> tuple[float, float]:
+    """The average instructions and statements; 0 if there are no counts."""
+    return (
+        average([count.opcodes for count in counts] or [0]),
+        average([count.statements for count in counts] or [0]),
+    )
 
 
 class _CountingRunner(ScriptRunner):
@@ -79,32 +77,30 @@ class _CountingRunner(ScriptRunner):
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
         """Report, and count what that takes."""
-        meter, statements = self._meter, [0]
-        counting = not meter.exhausted
-
-        def count() -> None:
-            statements[0] += 1
-
+        meter = self._meter
+        statements: list[str] = []
+        counting = meter.budget > 0
         meter.opcodes, meter.decided = 0, False
-        with inside.each_statement(self.journal, count):
+        with inside.each_statement(self.journal, statements.append):
             super().deliver(reports, last=last)
         if counting:
-            self.counts.append(Count(meter.opcodes, statements[0], meter.decided))
+            self.counts.append(Count(meter.opcodes, len(statements), meter.decided))
 
 
 class _Meter(Mutator[Any]):
-    """Calls another mutator, and counts its instructions."""
+    """Calls another mutator, and counts its instructions.
+
+    Attributes:
+        budget: How many instructions may still be counted.
+        opcodes: How many were counted.
+        decided: Whether anything was branched, or the state changed.
+    """
 
     def __init__(self, mutator: Mutator[Any]) -> None:
         self._mutator = mutator
-        self._budget = _MOST
+        self.budget = _MOST
         self.opcodes = 0
         self.decided = False
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether counting has become too slow to go on."""
-        return self._budget <= 0
 
     def init(self, view: PopulationView) -> Any:
         return self._mutator.init(view)
@@ -128,9 +124,9 @@ class _Meter(Mutator[Any]):
         del argument
         if frame.f_code.co_filename == perturb.__code__.co_filename:
             return None  # This function is part of the test kit.
-        frame.f_trace_opcodes = self._budget > 0
+        frame.f_trace_opcodes = self.budget > 0
         frame.f_trace_lines = False
         if event == "opcode":
             self.opcodes += 1
-            self._budget -= 1
-        return self._trace if self._budget > 0 else None
+            self.budget -= 1
+        return self._trace if self.budget > 0 else None

@@ -23,13 +23,6 @@ def waits(controller: PopulationController, worker_id: int) -> bool:
         return run.waits(worker_id)
 
 
-def wait_at(controller: PopulationController, worker_id: int) -> int | None:
-    """The step at which a slot waits, or None."""
-    run = controller.open_run
-    with run.lock.lock:
-        return run.decider.wait_at(run.state(), worker_id)
-
-
 def live(controller: PopulationController) -> Sequence[int]:
     """The worker ids of the slots that are waited for, ascending."""
     run = controller.open_run
@@ -55,11 +48,11 @@ def mutator_state(journal: SqliteJournal) -> str:
 
 @contextlib.contextmanager
 def each_statement(
-    journal: SqliteJournal, call: Callable[[], object]
+    journal: SqliteJournal, call: Callable[[str], object]
 ) -> Iterator[None]:
-    """Call something at each SQL statement that is executed within the block."""
+    """Call something with each SQL statement that is executed within the block."""
     connection = journal.raw
-    connection.set_trace_callback(lambda statement: call())
+    connection.set_trace_callback(call)
     try:
         yield
     finally:

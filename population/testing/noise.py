@@ -13,16 +13,7 @@ from typing import Any
 
 import numpy as np
 
-_CLOCKS = (
-    "time",
-    "time_ns",
-    "monotonic",
-    "monotonic_ns",
-    "perf_counter",
-    "perf_counter_ns",
-    "process_time",
-    "process_time_ns",
-)
+_CLOCKS = ("time", "monotonic", "perf_counter", "process_time")
 # These use the current time when they are not given one.
 _CALENDARS = ("localtime", "gmtime", "ctime")
 _BEGIN_S = 1_000_000_000
@@ -56,11 +47,15 @@ def leaping_clocks(*mutators: object) -> Iterator[None]:
     seconds = itertools.count(_BEGIN_S, _LEAP_S)
     leaping: dict[int, Any] = {}
     for name in _CLOCKS:
-        leaping[id(getattr(time, name))] = _leaping(seconds, name.endswith("_ns"))
+        leaping[id(getattr(time, name))] = lambda: float(next(seconds))
+        leaping[id(getattr(time, f"{name}_ns"))] = lambda: next(seconds) * 10**9
+    gmtime = time.gmtime
     for name in _CALENDARS:
-        original = getattr(time, name)
-        leaping[id(original)] = _leaping_calendar(original, seconds)
-    leaping[id(time.strftime)] = _leaping_strftime(time.strftime, time.gmtime, seconds)
+        calendar = getattr(time, name)
+        leaping[id(calendar)] = _given_time(calendar, 0, lambda: next(seconds))
+    leaping[id(time.strftime)] = _given_time(
+        time.strftime, 1, lambda: gmtime(next(seconds))
+    )
     leaping[id(datetime.datetime)] = _leaping_datetime(seconds)
     places = [vars(time), vars(datetime), *_namespaces(mutators)]
     changed = []
@@ -85,24 +80,15 @@ def _namespaces(mutators: tuple[object, ...]) -> list[dict[str, Any]]:
     return [*found.values(), *(vars(m) for m in mutators if hasattr(m, "__dict__"))]
 
 
-def _leaping(seconds: Iterator[int], in_ns: bool) -> Callable[[], Any]:
-    if in_ns:
-        return lambda: next(seconds) * 10**9
-    return lambda: float(next(seconds))
+def _given_time(
+    original: Callable[..., Any], place: int, now: Callable[[], Any]
+) -> Callable[..., Any]:
+    """The function, which is given the time if its argument at this place is not."""
 
-
-def _leaping_calendar(original: Callable[..., Any], seconds: Iterator[int]) -> Any:
-    def leaping(secs: float | None = None) -> Any:
-        return original(next(seconds) if secs is None else secs)
-
-    return leaping
-
-
-def _leaping_strftime(
-    original: Callable[..., str], gmtime: Callable[..., Any], seconds: Iterator[int]
-) -> Any:
-    def leaping(form: str, at: Any = None) -> str:
-        return original(form, gmtime(next(seconds)) if at is None else at)
+    def leaping(*arguments: Any) -> Any:
+        if arguments[place:] in ((), (None,)):
+            arguments = (*arguments[:place], now())
+        return original(*arguments)
 
     return leaping
 

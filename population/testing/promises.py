@@ -6,18 +6,12 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from population.testing import noise, watched
 from population.testing.cost import Cost, cost_of
 from population.testing.runner import Case, Played, ScriptRunner
-from population.testing.script import (
-    AllReport,
-    GivenUp,
-    ScriptedReport,
-    ScriptEvent,
-    negated,
-)
+from population.testing.script import AllReport, GivenUp, ScriptedReport, negated
 
 _SHORT = 12  # Events: scripts as short are played more often, where chance matters.
 _FEW = 16
@@ -57,7 +51,7 @@ def guarded(promise: str) -> Callable[[Case], Breach | None]:
     """The check of a promise that `WatchedMutator` watches at each call."""
 
     def find(case: Case) -> Breach | None:
-        found = watch(case).get(promise)
+        found = case.once(watch).get(promise)
         return None if found is None else Breach(found[1], found[0])
 
     return find
@@ -65,16 +59,28 @@ def guarded(promise: str) -> Callable[[Case], Breach | None]:
 
 def watch(case: Case) -> watched.Breaches:
     """All promises that are broken when each call of the mutator is watched."""
+    breaches = watched.Breaches()
+    breaches.run = ScriptRunner(
+        case, make=lambda: watched.WatchedMutator(case.make(), breaches)
+    )
+    breaches.run.run()
+    return breaches
 
-    def play() -> watched.Breaches:
-        breaches = watched.Breaches()
-        breaches.run = ScriptRunner(
-            case, make=lambda: watched.WatchedMutator(case.make(), breaches)
-        )
-        breaches.run.run()
-        return breaches
 
-    return case.once("watched", play)
+def unaffected(how: str, **variation: Any) -> Callable[[Case], Breach | None]:
+    """The check that a run is the same when it is played in another way.
+
+    Args:
+        how: The other way, in words.
+        **variation: The other way, as arguments of `ScriptRunner`.
+    """
+
+    def find(case: Case) -> Breach | None:
+        if not case.once(varies):
+            return None
+        return _difference(case.plain, ScriptRunner(case, **variation).run(), how)
+
+    return find
 
 
 def raises(case: Case) -> Breach | None:
@@ -88,7 +94,7 @@ def raises(case: Case) -> Breach | None:
 
 def random_numbers(case: Case) -> Breach | None:
     """Check that a run does not depend on other random numbers than the view's."""
-    if not _varies(case):
+    if not case.once(varies):
         return None
     first = _leapt(case, 1)
     for number in range(1 if len(case.script) > _SHORT else 24):
@@ -100,26 +106,10 @@ def random_numbers(case: Case) -> Breach | None:
 
 def own_clock(case: Case) -> Breach | None:
     """Check that a run does not depend on other clocks than the view's."""
-    if not _varies(case):
+    if not case.once(varies):
         return None
     how = "while the clocks of the machine leapt"
     return _difference(case.plain, _leapt(case, 1), how)
-
-
-def restarts(case: Case) -> Breach | None:
-    """Check that a restart before each event changes nothing."""
-    if not _varies(case):
-        return None
-    other = ScriptRunner(case, restarts=True).run()
-    return _difference(case.plain, other, "when restarted before each of these")
-
-
-def repeats(case: Case) -> Breach | None:
-    """Check that reports that are delivered several times change nothing."""
-    if not _varies(case):
-        return None
-    other = ScriptRunner(case, times=3).run()
-    return _difference(case.plain, other, "when each report was delivered three times")
 
 
 def modes(case: Case) -> Breach | None:
@@ -153,17 +143,16 @@ def gaps(case: Case) -> Breach | None:
         return None
     if len(set(case.plain.states)) > 1:
         return None  # A round was decided, with no branch.
-    script: list[ScriptEvent] = [
-        ScriptedReport(event.worker_id, 20, 0.0, saved=True)
-        if isinstance(event, GivenUp)
-        else event
-        for event in case.script
-    ]
-    script += [
-        ScriptedReport(worker_id, 1, 0.0, saved=True) for worker_id in sorted(given_up)
-    ]
-    other = ScriptRunner(dataclasses.replace(case, script=tuple(script))).run()
-    if not _others(other, given_up):
+    script = (
+        *(
+            ScriptedReport(event.worker_id, 20, 0.0, saved=True)
+            if isinstance(event, GivenUp)
+            else event
+            for event in case.script
+        ),
+        *(ScriptedReport(w, 1, 0.0, saved=True) for w in sorted(given_up)),
+    )
+    if not _others(dataclasses.replace(case, script=script).plain, given_up):
         return None
     seen = (
         "Nothing was decided for the others, which is when the worker that was given "
@@ -174,8 +163,6 @@ def gaps(case: Case) -> Breach | None:
 
 def growth(case: Case) -> Breach | None:
     """Check that the state does not keep growing; a number counts as one character."""
-    if len(case.script) < 9:
-        return None
     sizes = [len(_NUMBERS.sub("0", text)) for text in case.plain.states]
     if len(sizes) < 9:
         return None
@@ -209,20 +196,16 @@ def _leapt(case: Case, noise_seed: int) -> Played:
         return ScriptRunner(case, make=lambda: mutator, noise_seed=noise_seed).run()
 
 
-def _varies(case: Case) -> bool:
+def varies(case: Case) -> bool:
     """Whether anything changes when all that must not matter is varied at once.
 
     If not, which is usual, this one run is enough; else each is varied by itself.
     """
     if len(case.script) <= _SHORT:
         return True
-
-    def play() -> bool:
-        with noise.leaping_clocks(case.make()):
-            other = ScriptRunner(case, restarts=True, times=3, noise_seed=2).run()
-        return _difference(case.plain, other, "") is not None
-
-    return case.once("varies", play)
+    with noise.leaping_clocks(case.make()):
+        other = ScriptRunner(case, restarts=True, times=3, noise_seed=2).run()
+    return _difference(case.plain, other, "") is not None
 
 
 def _difference(plain: Played, other: Played, how: str) -> Breach | None:
@@ -247,7 +230,7 @@ def _unexplained(played: Played) -> Played:
 
 def _others(played: Played, given_up: set[int]) -> bool:
     """Whether any worker that was not given up was branched."""
-    return any(found.place.worker_id not in given_up for found in played.decisions)
+    return any(found.worker_id not in given_up for found in played.decisions)
 
 
 def _dearer(
@@ -288,12 +271,20 @@ PROMISES: Sequence[Promise] = (
     Promise("takes random numbers only from view.rng", "usual", random_numbers),
     Promise("takes the time only from view.now", "usual", own_clock),
     Promise(watched.PURE, "usual", guarded(watched.PURE)),
-    Promise("decides the same after a restart at any point", "usual", restarts),
+    Promise(
+        "decides the same after a restart at any point",
+        "usual",
+        unaffected("when restarted before each of these", restarts=True),
+    ),
     Promise("never has all live workers wait", "usual", stuck),
     Promise(watched.DIVERGED, "usual", guarded(watched.DIVERGED)),
     Promise(watched.DEAD, "usual", guarded(watched.DEAD)),
     Promise(watched.SAME_OBJECT, "usual", guarded(watched.SAME_OBJECT)),
-    Promise("decides once however often a report is delivered", "usual", repeats),
+    Promise(
+        "decides once however often a report is delivered",
+        "usual",
+        unaffected("when each report was delivered three times", times=3),
+    ),
     Promise("minds the mode: max of x is min of -x", "usual", modes),
     Promise("closes its rounds without workers that were given up", "gap", gaps),
     Promise("keeps a state that does not grow with the history", "long", growth),

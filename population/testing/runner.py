@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import functools
@@ -11,54 +12,53 @@ from typing import Any, NamedTuple, TypeVar
 
 from population.base import codec
 from population.base.interfaces import Mutator
-from population.base.types import Checkpoint, Ref
+from population.base.types import Ref
 from population.controller import PopulationController
 from population.journal.sqlite import SqliteJournal
 from population.testing import inside, noise
 from population.testing.clock import Clock
-from population.testing.script import ScriptEvent, Work
 
 Make = Callable[[], Mutator[Any]]
 Result = TypeVar("Result")
+Work = tuple[int, str, int, Any, Any]  # A report, in the argument order of `set_eval`.
 
 
-class Place(NamedTuple):
-    """The place of a checkpoint, which is the same in every run of a script.
+@dataclasses.dataclass(frozen=True)
+class ScriptEvent(abc.ABC):
+    """Something that happens to a run; its `str` is one line."""
 
-    Attributes:
-        worker_id: The slot that trained it.
-        number: The number of its generation among the slot's.
-        step: Its step.
-    """
+    @abc.abstractmethod
+    def play(self, run: ScriptRunner) -> None:
+        """Let it happen; nothing happens where it is impossible."""
 
-    worker_id: int
-    number: int
-    step: int
-
-    def __str__(self) -> str:
-        return f"worker {self.worker_id}'s generation {self.number} at step {self.step}"
+    def joined(self, later: ScriptEvent) -> ScriptEvent | None:
+        """One event in place of this one and a later one; None if there is none."""
+        del later
+        return None
 
 
 class DecidedBranch(NamedTuple):
     """A branch that was decided; equal in every run of a script.
 
     Attributes:
-        place: Where the new generation begins.
-        parent: The checkpoint that it goes on from, or None.
+        worker_id: The slot.
+        place: Where the new generation begins, as text.
+        parent: The checkpoint that it goes on from, as text; None: fresh params.
         meta_params: Its hyperparameters, encoded.
         reason: The reason that the mutator gave.
         time: When, by the simulated clock.
     """
 
-    place: Place
-    parent: Place | None
+    worker_id: int
+    place: str
+    parent: str | None
     meta_params: str
     reason: str
     time: float
 
     def __str__(self) -> str:
         return (
-            f"worker {self.place.worker_id} goes on from {self.parent} with "
+            f"worker {self.worker_id} goes on from {self.parent} with "
             f"{self.meta_params} ({self.reason!r})"
         )
 
@@ -129,21 +129,22 @@ class Case:
         return ScriptRunner(self).run()
 
     @functools.cached_property
-    def _found(self) -> dict[str, Any]:
+    def _found(self) -> dict[Callable[[Case], Any], Any]:
         return {}
 
-    def once(self, what: str, find: Callable[[], Result]) -> Result:
-        """What `find` returns, called only the first time for each `what`."""
-        if what not in self._found:
-            self._found[what] = find()
-        found: Result = self._found[what]
+    def once(self, find: Callable[[Case], Result]) -> Result:
+        """What `find` returns of this case; it is called only the first time."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        found: Result = self._found[find]
         return found
 
 
+@dataclasses.dataclass
 class ScriptRunner:
     """One run of a case.
 
-    Args:
+    Attributes:
         case: The case.
         make: Makes the mutator; by default the case does.
         restarts: Whether the controller is made anew before each event.
@@ -151,49 +152,42 @@ class ScriptRunner:
         mode: "min" or "max".
         patient: Whether workers wait where the mutator says so.
         noise_seed: Seed of the global random numbers of NumPy and Python.
-
-    Attributes:
-        controller: The run.
         position: The index of the event that is played.
         clock: The clock of the run; every event takes a second.
-        size: How many workers there are.
         given_up: The workers whose slots are given up.
         last: The last report of each worker.
+        newest: Each worker's newest checkpoint after the event before, by worker id.
         previous: Where each worker's previous generation ended.
+        journal: Where the run is recorded.
+        controller: The run.
     """
 
-    def __init__(
-        self,
-        case: Case,
-        *,
-        make: Make | None = None,
-        restarts: bool = False,
-        times: int = 1,
-        mode: str = "min",
-        patient: bool = False,
-        noise_seed: int = 1,
-    ) -> None:
-        self._case = case
-        self._make = make or case.make
-        self._restarts = restarts
-        self._times = times
-        self._mode = mode
-        self._patient = patient
-        self._noise_seed = noise_seed
-        self._known: list[Ref] = []
-        self.position = -1
-        self.clock = Clock()
-        self.size = len(case.population)
-        self.given_up: set[int] = set()
-        self.last: dict[int, Work] = {}
-        self.previous: dict[int, Ref] = {}
-        self.journal = SqliteJournal()
-        self.controller: PopulationController
+    case: Case
+    _: dataclasses.KW_ONLY
+    make: Make | None = None
+    restarts: bool = False
+    times: int = 1
+    mode: str = "min"
+    patient: bool = False
+    noise_seed: int = 1
+    position: int = -1
+    clock: Clock = dataclasses.field(default_factory=Clock)
+    given_up: set[int] = dataclasses.field(default_factory=set)
+    last: dict[int, Work] = dataclasses.field(default_factory=dict)
+    newest: list[Ref] = dataclasses.field(default_factory=list)
+    previous: dict[int, Ref] = dataclasses.field(default_factory=dict)
+    journal: SqliteJournal = dataclasses.field(default_factory=SqliteJournal)
+    controller: PopulationController = dataclasses.field(init=False)
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        return len(self.case.population)
 
     def run(self) -> Played:
         """Play the script to its end, or to the first error."""
         played = Played()
-        with noise.global_random_numbers(self._noise_seed):
+        with noise.global_random_numbers(self.noise_seed):
             try:
                 self._play(played)
             except Exception as error:
@@ -205,7 +199,7 @@ class ScriptRunner:
 
     def held(self, worker_id: int) -> bool:
         """Whether the worker waits for a decision; never if workers are not patient."""
-        return self._patient and inside.waits(self.controller, worker_id)
+        return self.patient and inside.waits(self.controller, worker_id)
 
     def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
         """The report of a worker that has trained on from its newest checkpoint."""
@@ -222,7 +216,7 @@ class ScriptRunner:
             inside.give_up(self.controller, self.given_up)
         if last:
             self.last.update((report[0], report) for report in reports)
-        for _ in range(self._times):
+        for _ in range(self.times):
             if len(reports) == 1:
                 self.controller.set_eval(*reports[0])
             else:
@@ -236,57 +230,52 @@ class ScriptRunner:
     def _play(self, played: Played) -> None:
         self._open()
         played.opened = True
-        self._known = [work.ref for work in self._newest()]
-        for position, event in enumerate(self._case.script):
+        self.newest = [self.controller.newest(w).ref for w in range(self.size)]
+        for position, event in enumerate(self.case.script):
             self.position = position
             self.clock.advance(1.0)
-            if self._restarts:
+            if self.restarts:
                 self._open()
             event.play(self)
             played.outcomes.append(self._outcome())
             played.states.append(inside.mutator_state(self.journal))
-            if self._patient and self._all_wait():
+            live = (w for w in range(self.size) if w not in self.given_up)
+            if self.patient and all(map(self.held, live)):
                 played.stuck.append(position)
 
     def _open(self) -> None:
         self.controller = PopulationController(
-            self._case.population,
-            self._make(),
-            mode=self._mode,
-            seed=self._case.seed,
+            self.case.population,
+            (self.make or self.case.make)(),
+            mode=self.mode,
+            seed=self.case.seed,
             journal=self.journal,
             clock=self.clock,
         )
         inside.end_nothing(self.controller)  # The script does.
         inside.give_up(self.controller, self.given_up)
 
-    def _newest(self) -> list[Checkpoint]:
-        return [self.controller.newest(worker_id) for worker_id in range(self.size)]
-
     def _outcome(self) -> Outcome:
         decisions = []
-        for worker_id, newest in enumerate(self._newest()):
-            before = self._known[worker_id]
-            if newest.generation_id != before.generation_id:
-                decisions.append(self._decision(newest.generation_id))
+        for worker_id, before in enumerate(self.newest):
+            now = self.controller.newest(worker_id).ref
+            if now.generation_id != before.generation_id:
+                decisions.append(self._decision(now.generation_id))
                 self.previous[worker_id] = before
-            self._known[worker_id] = newest.ref
-        waits = (inside.wait_at(self.controller, w) for w in range(self.size))
-        return Outcome(tuple(decisions), tuple(waits))
+            self.newest[worker_id] = now
+        waits = tuple(work.wait_at for work in self.controller.workers)
+        return Outcome(tuple(decisions), waits)
 
     def _decision(self, generation_id: str) -> DecidedBranch:
         root = self.controller.graph.root(generation_id)
         return DecidedBranch(
+            root.worker_id,
             _place(root.ref),
             None if root.parent is None else _place(root.parent),
             codec.digest(root.meta_params),
             root.reason,
             root.time,
         )
-
-    def _all_wait(self) -> bool:
-        live = (w for w in range(self.size) if w not in self.given_up)
-        return all(inside.waits(self.controller, w) for w in live)
 
 
 @contextlib.contextmanager
@@ -301,6 +290,7 @@ def quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _place(ref: Ref) -> Place:
+def _place(ref: Ref) -> str:
+    """A checkpoint in words that are the same in every run of a script."""
     _, worker_id, number = ref.generation_id.split("-")
-    return Place(int(worker_id), int(number), ref.step)
+    return f"worker {worker_id}'s generation {number} at step {ref.step}"

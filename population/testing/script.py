@@ -7,62 +7,10 @@ that shows a mistake.
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
 
-from population.base.types import Ref
-from population.controller import PopulationController
-from population.testing.clock import Clock
-
-Work = tuple[int, str, int, Any, Any]  # A report, in the argument order of `set_eval`.
-
-
-class ScriptedRun(Protocol):
-    """What an event needs of the run in which it happens.
-
-    Attributes:
-        controller: The run.
-        clock: Its clock.
-        size: How many workers there are.
-        given_up: The workers whose slots are given up.
-        last: The last report of each worker.
-        previous: Where each worker's previous generation ended.
-    """
-
-    controller: PopulationController
-    clock: Clock
-    size: int
-    given_up: set[int]
-    last: dict[int, Work]
-    previous: dict[int, Ref]
-
-    def held(self, worker_id: int) -> bool:
-        """Whether the worker waits for a decision."""
-
-    def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
-        """The report of a worker that has trained on from its newest checkpoint."""
-
-    def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
-        """Report; a worker that reports is waited for again."""
-
-    def give_up(self, worker_id: int) -> None:
-        """Give up a worker's slot, until it reports again."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ScriptEvent(abc.ABC):
-    """Something that happens to a run; its `str` is one line."""
-
-    @abc.abstractmethod
-    def play(self, run: ScriptedRun) -> None:
-        """Let it happen; nothing happens where it is impossible."""
-
-    def joined(self, later: ScriptEvent) -> ScriptEvent | None:
-        """One event in place of this one and a later one; None if there is none."""
-        del later
-        return None
+from population.testing.runner import ScriptEvent, ScriptRunner, Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +35,7 @@ class ScriptedReport(ScriptEvent):
             f"{_value(self.value)}{_params(self.saved)}"
         )
 
-    def play(self, run: ScriptedRun) -> None:
+    def play(self, run: ScriptRunner) -> None:
         """Report for the worker's current generation."""
         if not run.held(self.worker_id):
             work = run.ahead(self.worker_id, self.steps, self.value, self.saved)
@@ -123,7 +71,7 @@ class AllReport(ScriptEvent):
             f"all report step +{self.steps} {how}, values {values}{_params(self.saved)}"
         )
 
-    def play(self, run: ScriptedRun) -> None:
+    def play(self, run: ScriptRunner) -> None:
         """Report for every worker that is not given up."""
         live = (w for w in range(run.size) if w not in run.given_up)
         due = [w for w in live if not run.held(w)]
@@ -140,7 +88,7 @@ class AllReport(ScriptEvent):
             return None
         return dataclasses.replace(later, steps=self.steps + later.steps)
 
-    def _work(self, worker_id: int, run: ScriptedRun) -> Work:
+    def _work(self, worker_id: int, run: ScriptRunner) -> Work:
         value = self.values[worker_id % len(self.values)]
         return run.ahead(worker_id, self.steps, value, self.saved)
 
@@ -163,7 +111,7 @@ class Earlier(ScriptEvent):
             f"{_value(self.value)}"
         )
 
-    def play(self, run: ScriptedRun) -> None:
+    def play(self, run: ScriptRunner) -> None:
         """Report it, if it is in the same generation."""
         newest = run.controller.newest(self.worker_id)
         root = run.controller.graph.root(newest.generation_id)
@@ -186,7 +134,7 @@ class Again(ScriptEvent):
     def __str__(self) -> str:
         return f"worker {self.worker_id} delivers its last report again"
 
-    def play(self, run: ScriptedRun) -> None:
+    def play(self, run: ScriptRunner) -> None:
         """Deliver it, if there is one."""
         last = run.last.get(self.worker_id)
         if last is not None:
@@ -203,7 +151,7 @@ class LateValue(ScriptEvent):
     """
 
     worker_id: int
-    value: float
+    value: float | None
 
     def __str__(self) -> str:
         return (
@@ -211,7 +159,7 @@ class LateValue(ScriptEvent):
             f"{_value(self.value)}"
         )
 
-    def play(self, run: ScriptedRun) -> None:
+    def play(self, run: ScriptRunner) -> None:
         """Report the value, if it is missing."""
         last = run.last.get(self.worker_id)
         if last is not None and last[4] is None:
@@ -239,7 +187,7 @@ class OldReport(ScriptEvent):
             f"generation, {_value(self.value)}"
         )
 
-    def play(self, run: ScriptedRun) -> None:
+    def play(self, run: ScriptRunner) -> None:
         """Report for the previous generation, if there is one."""
         old = run.previous.get(self.worker_id)
         if old is not None:
@@ -262,7 +210,7 @@ class GivenUp(ScriptEvent):
     def __str__(self) -> str:
         return f"worker {self.worker_id} is given up"
 
-    def play(self, run: ScriptedRun) -> None:
+    def play(self, run: ScriptRunner) -> None:
         """Give up the slot, unless it is the last live one."""
         if len(run.given_up | {self.worker_id}) < run.size:
             run.give_up(self.worker_id)
@@ -281,25 +229,26 @@ class Passes(ScriptEvent):
     def __str__(self) -> str:
         return f"{self.seconds:g} seconds pass"
 
-    def play(self, run: ScriptedRun) -> None:
+    def play(self, run: ScriptRunner) -> None:
         """Advance the clock."""
         run.clock.advance(self.seconds)
 
 
 def negated(script: Sequence[ScriptEvent]) -> tuple[ScriptEvent, ...]:
     """The script with the sign of every value changed."""
-    found: list[ScriptEvent] = []
-    for event in script:
-        if isinstance(event, AllReport):
-            values = tuple(None if v is None else -v for v in event.values)
-            event = dataclasses.replace(event, values=values)
-        elif isinstance(event, (ScriptedReport, Earlier, OldReport)):
-            if event.value is not None:
-                event = dataclasses.replace(event, value=-event.value)
-        elif isinstance(event, LateValue):
-            event = dataclasses.replace(event, value=-event.value)
-        found.append(event)
-    return tuple(found)
+    return tuple(_negated(event) for event in script)
+
+
+def _negated(event: ScriptEvent) -> ScriptEvent:
+    if isinstance(event, AllReport):
+        return dataclasses.replace(event, values=tuple(map(_minus, event.values)))
+    if isinstance(event, (ScriptedReport, Earlier, LateValue, OldReport)):
+        return dataclasses.replace(event, value=_minus(event.value))
+    return event
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def _value(value: float | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from population.testing.runner import ScriptEvent
 from population.testing.script import (
     Again,
     AllReport,
@@ -16,7 +17,6 @@ from population.testing.script import (
     OldReport,
     Passes,
     ScriptedReport,
-    ScriptEvent,
 )
 
 _BAD = (math.nan, math.inf, -math.inf, None)
@@ -43,11 +43,10 @@ def scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
         _with_everything,
         _with_unsaved_divergence,
     )
-    found = []
-    for number, make in enumerate(makers):
-        rng = np.random.default_rng([seed, number])
-        found.append(tuple(make(size, count, rng)))
-    return found
+    return [
+        tuple(make(size, count, np.random.default_rng([seed, number])))
+        for number, make in enumerate(makers)
+    ]
 
 
 def long_script(size: int, seed: int) -> tuple[ScriptEvent, ...]:

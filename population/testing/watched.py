@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -54,12 +54,22 @@ class WatchedMutator(Mutator[Any]):
         before = _text(state), _seen(report, view)
         following, branches = self._mutator.update(state, report, view)
         text = before[0] if following is state else self._stored(following)
-        if self._arguments_kept(before, state, report, view):
+        after = _text(state), _seen(report, view)
+        names = ("the state", "the report and the newest checkpoints")
+        self._compare(ARGUMENTS, "update changed {} in place", names, before, after)
+        if before == after:
             if following is not state and not branches and text == before[0]:
                 what = f"update returned an equal copy of {_shortly(state)}."
                 self._breaches.note(SAME_OBJECT, what)
-            result = text, _plain(branches)
-            self._ask_again(result, (state, report), view, spare)
+            same = cast(PopulationView, _SameNumbers(view, spare))
+            again, others = self._mutator.update(state, report, same)
+            self._compare(
+                PURE,
+                "asked again, update returned {}",
+                ("other states", "other branches"),
+                (text, _plain(branches)),
+                (_text(again), _plain(others)),
+            )
         for worker_id, branch in branches.items():
             self._check_parent(worker_id, branch, view)
         return following, branches
@@ -98,35 +108,19 @@ class WatchedMutator(Mutator[Any]):
             self._breaches.note(STORABLE, what)
         return text
 
-    def _arguments_kept(
+    def _compare(
         self,
-        before: tuple[str, str],
-        state: Any,
-        report: Report,
-        view: PopulationView,
-    ) -> bool:
-        names = ("state", "report and the newest checkpoints")
-        after = _text(state), _seen(report, view)
+        promise: str,
+        what: str,
+        names: Sequence[str],
+        before: Sequence[str],
+        after: Sequence[str],
+    ) -> None:
+        """Note a breach for what is not as it was before."""
         for name, old, new in zip(names, before, after, strict=True):
             if old != new:
-                what = f"update changed the {name} in place: {_change(old, new)}."
-                self._breaches.note(ARGUMENTS, what)
-        return before == after
-
-    def _ask_again(
-        self,
-        result: tuple[str, dict[int, Any]],
-        arguments: tuple[Any, Report],
-        view: PopulationView,
-        rng: np.random.Generator,
-    ) -> None:
-        same = cast(PopulationView, _SameNumbers(view, rng))
-        following, branches = self._mutator.update(*arguments, same)
-        again = _text(following), _plain(branches)
-        for name, old, new in zip(("states", "branches"), result, again, strict=True):
-            if old != new:
-                what = f"asked again, update returned other {name}: "
-                self._breaches.note(PURE, f"{what}{_change(str(old), str(new))}.")
+                seen = f"{what.format(name)}: {_change(old, new)}."
+                self._breaches.note(promise, seen)
 
     def _check_parent(
         self, worker_id: int, branch: Branch, view: PopulationView
@@ -193,8 +187,9 @@ def _seen(report: Report, view: PopulationView) -> str:
     return repr((report, [view.newest(w) for w in range(len(view.steps))]))
 
 
-def _plain(branches: Mapping[int, Branch]) -> dict[int, Any]:
-    return {
+def _plain(branches: Mapping[int, Branch]) -> str:
+    """The branches as text, their parents by name."""
+    plain = {
         worker_id: (
             None if branch.parent is None else branch.parent.ref,
             repr(branch.meta_params),
@@ -202,13 +197,14 @@ def _plain(branches: Mapping[int, Branch]) -> dict[int, Any]:
         )
         for worker_id, branch in sorted(branches.items())
     }
+    return str(plain)
 
 
 def _change(old: str, new: str) -> str:
     """Where two texts differ, with some context."""
     first = max(_alike(old, new) - 40, 0)
-    last = _alike(old[first:][::-1], new[first:][::-1]) - 20
-    shown = [text[first : len(text) - max(last, 0)] for text in (old, new)]
+    last = max(_alike(old[first:][::-1], new[first:][::-1]) - 20, 0)
+    shown = [text[first : len(text) - last] for text in (old, new)]
     dots = "..." if first else ""
     return f"from {dots}{_cut(shown[0])} to {dots}{_cut(shown[1])}"
 

@@ -269,7 +269,7 @@ def _every(steps: int) -> Mutator[Any]:
     return PopulationBasedTraining(perturb, steps, exploit=None)
 
 
-def test_nudge_moves_every_number_a_bit() -> None:
+def test_perturb_moves_every_number_a_bit() -> None:
     """It keeps the structure of any meta_params."""
     rng = np.random.default_rng(0)
     meta = {"lr": 0.1, "n": [1, (2.0, None)], "on": True, "name": "adam"}
