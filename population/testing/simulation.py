@@ -102,11 +102,7 @@ def simulate(
     controller = PopulationController(
         metas, mutator, mode=mode, seed=seed, journal=journal, clock=clock
     )
-    inside.end_nothing(controller)  # The steps do.
-    loops = [
-        _Loop(speed, deaths.get(worker_id, math.inf), steps)
-        for worker_id, speed in enumerate(rates)
-    ]
+    loops = [_Loop(s, deaths.get(w, math.inf), steps) for w, s in enumerate(rates)]
     patience = math.inf if give_up_after is None else give_up_after
     _Simulation(controller, clock, problem or Problem(), every, loops, patience).run()
     return controller
@@ -166,6 +162,7 @@ class _Simulation:
 
     def run(self) -> None:
         """Run until every live worker has trained all of its steps, or the run ends."""
+        inside.end_nothing(self.controller)  # The steps do.
         for worker_id in range(len(self.loops)):
             self._begin(worker_id)
         while self.due or self.waiting:
