@@ -15,7 +15,7 @@ import math
 import operator
 import pathlib
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -65,11 +65,7 @@ def encode(
     if type(tree) is str:
         return _dumps(tree)
     rules = _Rules(scalars, records) if records or not scalars else _USUAL
-    packed = _pack(tree, what, rules, 0)
-    try:
-        return _dumps(packed)
-    except ValueError:
-        refuse_long(packed, what)
+    return _written(tree, what, rules, _dumps)
 
 
 def encode_params(params: Any) -> str:
@@ -110,11 +106,7 @@ def digest(tree: Any) -> str:
         TypeError: If something cannot be stored; the message names its place.
         ValueError: There is an `InMemory` within the tree.
     """
-    packed = _pack(tree, "meta_params", _IN_ORDER, 0)
-    try:
-        return _dumps_sorted(packed)
-    except ValueError:
-        refuse_long(packed, "meta_params")
+    return _written(tree, "meta_params", _IN_ORDER, _dumps_sorted)
 
 
 def number(value: Any, what: str = "value") -> float | None:
@@ -176,11 +168,19 @@ def integer(value: Any, what: str, low: int = 0) -> int:
 
 
 class _Rules(NamedTuple):
-    """What `_pack` allows, and whether it sorts what has no order."""
+    """What `_pack` allows and does.
+
+    Attributes:
+        scalars: Whether NumPy and JAX scalars become Python scalars.
+        records: Whether dataclasses are allowed.
+        in_order: Whether the pairs of a dict are sorted.
+        plain: The types that JSON carries as they are.
+    """
 
     scalars: bool = True
     records: bool = False
     in_order: bool = False
+    plain: frozenset[type] = _PLAIN
 
 
 _USUAL = _Rules()
@@ -195,10 +195,19 @@ def _is_index(value: Any) -> bool:
     return True
 
 
+def _written(tree: Any, place: str, rules: _Rules, dumps: Callable[[Any], str]) -> str:
+    """The tree as text; an int that is too long is looked for if there is one."""
+    try:
+        return dumps(_pack(tree, place, rules, 0))
+    except ValueError:
+        rules = rules._replace(plain=_PLAIN - {int})
+    return dumps(_pack(tree, place, rules, 0))
+
+
 def _pack(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
     """What JSON carries of a tree that lies within so many containers."""
     kind = type(tree)
-    if kind in _PLAIN:
+    if kind in rules.plain:
         return tree
     if kind is float:
         return tree if math.isfinite(tree) else {"!float": repr(tree)}
@@ -207,7 +216,9 @@ def _pack(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
             raise TypeError(too_deep(place))
         if kind is dict:
             return _pack_dict(tree, place, rules, depth + 1)
-        if _PLAIN.issuperset(map(type, tree)):  # A state may be a long list of ints.
+        if rules.plain.issuperset(
+            map(type, tree)
+        ):  # A state may be a long list of ints.
             return tree if kind is list else {"!tuple": list(tree)}
         depth += 1
         packed = [_pack(x, f"{place}[{i}]", rules, depth) for i, x in enumerate(tree)]
@@ -216,33 +227,27 @@ def _pack(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
 
 
 def _pack_dict(tree: dict[Any, Any], place: str, rules: _Rules, depth: int) -> Any:
+    plain = rules.plain
     if all(type(key) is str and not key.startswith("!") for key in tree):
         return {
-            k: v if type(v) in _PLAIN else _pack(v, f"{place}[{k!r}]", rules, depth)
+            k: v if type(v) in plain else _pack(v, f"{place}[{k!r}]", rules, depth)
             for k, v in tree.items()
         }
     pairs = []
     for key, value in tree.items():
         # The key first: what passes is not too deep to be written into the place.
         packed = _pack(key, f"{place} key", rules, depth)
-        pairs.append([packed, _pack(value, _at(place, key), rules, depth)])
+        pairs.append([packed, _pack(value, f"{place}[{key!r}]", rules, depth)])
     if rules.in_order:
-        try:
-            pairs.sort(key=_dumps_sorted)
-        except ValueError:
-            refuse_long({"!dict": pairs}, place)
+        pairs.sort(key=_dumps_sorted)
     return {"!dict": pairs}
-
-
-def _at(place: str, key: Any) -> str:
-    try:
-        return f"{place}[{key!r}]"
-    except ValueError:  # An int that is too long to be written.
-        return f"{place}[{shortly(key)}]"
 
 
 def _pack_other(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
     kind = type(tree)
+    if kind is int:
+        refuse_long(tree, place)
+        return tree
     if kind is Ref:
         if type(tree.generation_id) is not str or type(tree.step) is not int:
             raise TypeError(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 import sys
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -99,45 +97,19 @@ def _within(place: str) -> str:
     return place if len(place) <= 100 else f"{place[:60]}...{place[-30:]}"
 
 
-def refuse_long(packed: Any, place: str) -> NoReturn:
-    """Raise for the int that has too many digits for JSON.
-
-    Args:
-        packed: What JSON refused.
-        place: How an error calls it.
+def refuse_long(number: int, place: str) -> None:
+    """Refuse an int that has too many digits for JSON.
 
     Raises:
-        TypeError: Always; the message names the place of the int.
+        TypeError: Naming its place.
     """
-    for inner, child in _children(packed, place):
-        try:
-            json.dumps(child)
-        except ValueError:
-            refuse_long(child, inner)
-    raise TypeError(
-        f"{_within(place)} is an int of more than {sys.get_int_max_str_digits()} "
-        "digits, which Python does not write. Store it as a str, in hex say."
-    )
-
-
-def _children(packed: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """What lies right within a packed container, and where it was in the tree."""
-    if type(packed) is dict and len(packed) == 1:
-        ((tag, body),) = packed.items()
-        if tag == "!dict":
-            for key, value in body:
-                yield f"{place} key", key
-                yield f"{place}[{shortly(key)}]", value
-            return
-        if tag == "!tuple":
-            packed = body
-        elif tag == "!data":
-            yield from ((f"{place}.{field}", value) for field, value in body.items())
-            return
-    if type(packed) is dict:
-        yield from ((f"{place}[{key!r}]", value) for key, value in packed.items())
-    elif type(packed) is list:
-        yield from ((f"{place}[{i}]", value) for i, value in enumerate(packed))
+    try:
+        repr(number)
+    except ValueError as error:
+        raise TypeError(
+            f"{_within(place)} is an int of more than {sys.get_int_max_str_digits()} "
+            "digits, which Python does not write. Store it as a str, in hex say."
+        ) from error
 
 
 def shortly(value: Any) -> str:

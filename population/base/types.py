@@ -5,12 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    pass
-
-State = TypeVar("State")
 MODES = ("min", "max")
 
 
@@ -198,6 +194,21 @@ class Start:
             )
 
 
+def check_counts(limits: object, *names: str) -> None:
+    """Refuse fields of a record of limits that are no counts.
+
+    Raises:
+        ValueError: One is neither a positive int nor None; the message names it.
+    """
+    for name in names:
+        limit = getattr(limits, name)
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise ValueError(
+                f"{type(limits).__name__}.{name} must be a positive int or None, got "
+                f"{limit!r}."
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Stop:
     """When a run ends. An argument of one controller: a larger one goes on.
@@ -218,12 +229,7 @@ class Stop:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "reports", "patience"):
-            limit = getattr(self, name)
-            if limit is not None and (type(limit) is not int or limit < 1):
-                raise ValueError(
-                    f"Stop.{name} must be a positive int or None, got {limit!r}."
-                )
+        check_counts(self, "steps", "reports", "patience")
         for name in ("seconds", "value"):
             limit = getattr(self, name)
             if limit is None:

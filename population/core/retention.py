@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from population.base import codec
 from population.base.errors import damaged
-from population.base.types import Saved
+from population.base.types import Saved, check_counts
 from population.core.decoding import decode_params
 from population.journal.base import Journal
 from population.journal.records import Save
@@ -37,12 +37,7 @@ class Keep:
     everything: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("every", "last", "bytes"):
-            limit = getattr(self, name)
-            if limit is not None and (type(limit) is not int or limit < 1):
-                raise ValueError(
-                    f"Keep.{name} must be a positive int or None, got {limit!r}."
-                )
+        check_counts(self, "every", "last", "bytes")
         others = (self.every, self.last, self.bytes)
         if type(self.everything) is not bool:
             raise ValueError(
@@ -66,16 +61,12 @@ class Keep:
         spare = [save for save in saves if save.params not in reachable]
         wanted = {save.params for save in self._wanted(saves)}
         removed = [save for save in spare if save.params not in wanted]
-        if self.bytes is None:
-            return removed
-        gone = {save.params for save in removed}
-        size = sum(save.bytes for save in saves if save.params not in gone)
-        for save in spare:
-            if size <= self.bytes:
-                break
-            if save.params not in gone:
-                removed.append(save)
-                size -= save.bytes
+        if self.bytes is not None:
+            size = _bytes(saves) - _bytes(removed)
+            for save in spare:
+                if size > self.bytes and save.params in wanted:
+                    removed.append(save)
+                    size -= save.bytes
         return removed
 
     def _wanted(self, saves: Sequence[Save]) -> Iterator[Save]:
@@ -107,37 +98,33 @@ class Saves:
         self._unread: set[str] = set()  # Of which only the name is known.
         self._bytes = 0
 
-    def mention(self, params: str, row: int) -> None:
+    def mention(self, params: str) -> None:
         """A record names params: other connections may have saved them."""
         known = self._known
         if known is not None and params.startswith(_SAVED) and params not in known:
-            known[params] = Save(params, row, "", 0, 0)
             self._unread.add(params)
 
     def add(self, save: Save) -> None:
         """The store keeps these params."""
+        self.remove(save.params)
         if self._known is not None:
-            before = self._known.get(save.params)
-            self._bytes += save.bytes - (0 if before is None else before.bytes)
             self._known[save.params] = save
-            self._unread.discard(save.params)
+            self._bytes += save.bytes
 
     def remove(self, params: str) -> None:
         """The store does not keep these params any more."""
         if self._known is not None:
-            found = self._known.pop(params, None)
-            self._bytes -= 0 if found is None else found.bytes
             self._unread.discard(params)
+            if params in self._known:
+                self._bytes -= self._known.pop(params).bytes
 
     def count(self) -> int:
         """How many there are."""
-        return len(self._all())
+        return len(self._all()) + len(self._unread)
 
     def bytes(self) -> int:
         """The size of them all."""
-        if self._unread:
-            self._known = None
-        self._all()
+        self.read()
         return self._bytes
 
     def read(self) -> list[Save]:
@@ -150,9 +137,13 @@ class Saves:
         if self._known is None:
             found = self._journal.all(Save)
             self._known = {s.params: s for s in found if s.params.startswith(_SAVED)}
-            self._unread = set()
-            self._bytes = sum(save.bytes for save in self._known.values())
+            self._unread.clear()
+            self._bytes = _bytes(self._known.values())
         return self._known
+
+
+def _bytes(saves: Iterable[Save]) -> int:
+    return sum(save.bytes for save in saves)
 
 
 @functools.lru_cache(maxsize=16384)

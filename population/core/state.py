@@ -328,7 +328,7 @@ class RunState:
         if not self.has_params:
             self._need_params()
         if text[0] == "{":  # Else it is a path.
-            self.saves.mention(text, row)
+            self.saves.mention(text)
             self.has_held |= text.startswith(HELD)
 
     def _need_params(self) -> None:
