@@ -302,7 +302,7 @@ def _unpack(tree: Any, like: object) -> Any:
     kind = type(tree)
     if kind is list:
         _refuse_infinite(tree)
-        item = hints.of_items(like)
+        (item,) = hints.arguments(like, list, 1)
         return [x if type(x) in _LEAVES else _unpack(x, item) for x in tree]
     if kind is not dict:
         if kind is float:
@@ -313,7 +313,7 @@ def _unpack(tree: Any, like: object) -> Any:
         if key.startswith("!"):
             return _unpack_tag(key, body, like)
     _refuse_infinite(tree.values())
-    item = hints.of_pairs(like)[1]
+    _, item = hints.arguments(like, dict, 2)
     return {
         key: value if type(value) in _LEAVES else _unpack(value, item)
         for key, value in tree.items()
@@ -328,7 +328,7 @@ def _refuse_infinite(numbers: Collection[Any]) -> None:
 
 def _unpack_tag(tag: str, body: Any, like: object) -> Any:
     if tag == "!tuple" and type(body) is list:
-        kinds = hints.of_tuple(like, len(body))
+        kinds = hints.arguments(like, tuple, len(body))
         return tuple([_unpack(x, kind) for x, kind in zip(body, kinds, strict=True)])
     if tag == "!dict" and _is_pairs(body):
         return _unpack_pairs(body, like)
@@ -359,7 +359,7 @@ def _is_pairs(body: Any) -> bool:
 
 
 def _unpack_pairs(body: list[list[Any]], like: object) -> dict[Any, Any]:
-    key_kind, kind = hints.of_pairs(like)
+    key_kind, kind = hints.arguments(like, dict, 2)
     found = {}
     for packed, value in body:
         key = _unpack(packed, key_kind)

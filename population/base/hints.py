@@ -12,29 +12,23 @@ def options(like: object) -> tuple[object, ...]:
     return typing.get_args(like) if union else (like,)
 
 
-def of_items(like: object) -> object:
-    """The type of the items of a list; None if it is not known."""
-    found = _arguments(like, list)
-    return found[0] if len(found) == 1 else None
+def arguments(like: object, container: type, count: int) -> tuple[object, ...]:
+    """The types of what is in a container, as its type says them.
 
+    Args:
+        like: The type.
+        container: What it must allow: list, dict or tuple.
+        count: How many there are: one for all items of a list, two for the keys and the
+            values of a dict, one for each item of a tuple.
 
-def of_pairs(like: object) -> tuple[object, object]:
-    """The types of the keys and of the values of a dict; None for those not known."""
-    found = _arguments(like, dict)
-    return (found[0], found[1]) if len(found) == 2 else (None, None)
-
-
-def of_tuple(like: object, length: int) -> tuple[object, ...]:
-    """The type of each item of a tuple of this length; None for those not known."""
-    found = _arguments(like, tuple)
-    if len(found) == 2 and found[1] is Ellipsis:
-        return (found[0],) * length
-    return found if len(found) == length else (None,) * length
-
-
-def _arguments(like: object, container: type) -> tuple[object, ...]:
+    Returns:
+        So many types; None for those not known.
+    """
     for kind in options(like):
         origin = typing.get_origin(kind)
         if isinstance(origin, type) and issubclass(container, origin):
-            return typing.get_args(kind)
-    return ()
+            found = typing.get_args(kind)
+            if found[1:] == (Ellipsis,):
+                found = found[:1] * count
+            return found if len(found) == count else (None,) * count
+    return (None,) * count

@@ -10,44 +10,24 @@ logger = logging.getLogger("population")
 _REMEMBERED = 10_000
 
 
-class LogOnce:
-    """Logs each thing about a generation once."""
-
-    def __init__(self) -> None:
-        self._said: set[tuple[str, str]] = set()
-
-    def __call__(
-        self,
-        generation_id: str,
-        what: str,
-        detail: str = "",
-        level: int = logging.DEBUG,
-    ) -> None:
-        """Say `what` about a generation, once; `detail` is of the first time."""
-        if (generation_id, what) in self._said:
-            return
-        if len(self._said) >= _REMEMBERED:
-            self._said.clear()
-        self._said.add((generation_id, what))
-        logger.log(level, "generation %s %s%s", generation_id, what, detail)
-
-
 class Notice(NamedTuple):
     """Something to be said of a run.
 
     Attributes:
         kind: What it is about; each kind is said once of a key.
-        key: The hyperparameter.
+        key: The hyperparameter, or the generation.
         text: The words.
+        level: Of the log record.
     """
 
     kind: str
     key: str
     text: str
+    level: int = logging.WARNING
 
 
 class Notices:
-    """Says each notice once. Safe for threads."""
+    """Says each notice once, until there are too many to remember. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,6 +37,19 @@ class Notices:
         """Say it, the first time."""
         with self._lock:
             new = (notice.kind, notice.key) not in self._said
+            if len(self._said) >= _REMEMBERED:
+                self._said.clear()
             self._said.add((notice.kind, notice.key))
         if new:
-            logger.warning("%s", notice.text)
+            logger.log(notice.level, "%s", notice.text)
+
+    def say_of_generation(
+        self,
+        generation_id: str,
+        what: str,
+        detail: str = "",
+        level: int = logging.DEBUG,
+    ) -> None:
+        """Say `what` about a generation, once; `detail` is of the first time."""
+        text = f"generation {generation_id} {what}{detail}"
+        self.say(Notice(what, generation_id, text, level))

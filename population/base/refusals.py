@@ -71,10 +71,9 @@ def refusal(tree: Any, place: str) -> str:
             f"{place} is an array of shape {tuple(tree.shape)}; arrays are allowed in "
             "params only. Write it as a list of numbers."
         )
-    if isinstance(tree, (dict, list, tuple, str, int, float)):
-        base = next(
-            t for t in (dict, list, tuple, str, int, float) if isinstance(tree, t)
-        )
+    kinds = (dict, list, tuple, str, int, float)
+    base = next((kind for kind in kinds if isinstance(tree, kind)), None)
+    if base is not None:
         return (
             f"{place} is a {type(tree).__name__}, which would come back as a plain "
             f"{base.__name__}. Convert it with {base.__name__}(...) first."

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from population.base import codec
 from population.base.errors import JournalError, closed
 from population.base.interfaces import Mutator
-from population.base.log_once import LogOnce, Notices
+from population.base.log_once import Notices
 from population.base.types import ActiveWorker, Checkpoint, InMemory
 from population.core import loading, reachability, reports
 from population.core.decisions import Decider
@@ -62,7 +62,7 @@ class OpenRun:
         leases: The rules of leases.
         guards: End a run that would never end by itself.
         events: Tells `on_event`.
-        notices: Says which hyperparameters are not in force.
+        notices: Says each thing about a hyperparameter or a generation once.
         probes: What `init` was found to make of meta_params.
         lock: Guards everything here; notified when something has changed.
         holder: This process, as one that has opened the run.
@@ -100,7 +100,6 @@ class OpenRun:
         self.guards = Guards(journal, self.graph, *rules)
         self.deciding = Deciding(*rules, self.guards)
         self.events = Events(options.on_event, self.lock)
-        self.log_once = LogOnce()
         self.holder = LeaseHolder()
         self._pid = self.holder.owner.pid  # At hand: each poll looks at it.
         self.all_holder: LeaseHolder | None = None
@@ -367,7 +366,7 @@ class OpenRun:
         if self.numbered:
             self._note_in_memory(tx, new)
         for note in tx.notes:
-            self.log_once(*note)
+            self.notices.say_of_generation(*note)
         if tx.events:
             self.events.tell(tx.events)
         if tx.restarts or self.guards.set_backs.is_counting:

@@ -107,7 +107,7 @@ def _check_superseded(
     name = reports.check_generation_id(generation_id)
     generation = run.graph.generation(name)
     if generation is None:
-        run.log_once(name, "is unknown; the slot was handed out")
+        run.notices.say_of_generation(name, "is unknown; the slot was handed out")
     elif generation.worker_id == worker_id:
         reports.check_step(generation, step)
 
