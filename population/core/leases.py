@@ -76,25 +76,32 @@ class LeaseRules:
     def claim(
         self,
         state: RunState,
-        holder: str,
+        holder: str | None,
         worker_id: int,
         at: Moment,
         *,
-        grace: float,
+        grace: float = 0.0,
         handed: int | None = None,
     ) -> Step:
-        """A slot is this holder's from now on."""
-        return self._write(state, worker_id, holder, at, grace, handed)
+        """A slot is this holder's from now on.
+
+        Args:
+            state: What is known.
+            holder: The holder; None: nobody.
+            worker_id: The slot.
+            at: When.
+            grace: Seconds beyond the timeout that the holder may be silent.
+            handed: Row of the checkpoint that it is given.
+        """
+        self.silence.look(at.clock)
+        change = state.change + 1
+        return Step((Lease(worker_id, holder, at.clock, grace, handed, change),))
 
     def release(self, state: RunState, holder: str, worker_id: int, at: Moment) -> Step:
         """A holder gives a slot back; nothing if it has lost it."""
         if not holds(state, holder, worker_id):
             return Step()
-        return self._write(state, worker_id, None, at)
-
-    def take_back(self, state: RunState, worker_id: int, at: Moment) -> Step:
-        """End the lease of a slot."""
-        return self._write(state, worker_id, None, at)
+        return self.claim(state, None, worker_id, at)
 
     def renew(
         self,
@@ -108,7 +115,7 @@ class LeaseRules:
         lease = state.leases.get(worker_id)
         handed = None if lease is None else lease.handed
         owner = UNCLAIMED if holder is None else holder
-        return self._write(state, worker_id, owner, at, grace, handed)
+        return self.claim(state, owner, worker_id, at, grace=grace, handed=handed)
 
     def heard(
         self, state: RunState, holder: str | None, new: EncodedReport, at: Moment
@@ -117,24 +124,22 @@ class LeaseRules:
 
         A slot that was given up is waited for again once it is trained further.
         """
-        if holder is None and self.timeout is None and not state.lost:
-            return Step()
         slot, worker_id = state.slots[new.worker_id], new.worker_id
         current = new.generation_id == slot.generation.generation_id
         if not current or new.step < slot.newest.step:
             return Step()
-        records: tuple[Loss, ...] = ()
+        step = Step()
         if worker_id in state.lost and new.step > slot.newest.step:
-            records = (_loss(state, state.lost - {worker_id}, None, at),)
+            step = self.give_up(state, state.lost - {worker_id}, None, at)
         lease = state.leases.get(worker_id)
         owner = UNCLAIMED if holder is None else holder
         known = None if lease is None else lease.owner
         if known != owner and not (lease is None and holder is None):
-            return Step(records)  # Who evaluates for another does not train.
+            return step  # Who evaluates for another does not train.
         if self.due(state, worker_id, at.clock) or (lease and lease.handed is not None):
-            step = self._write(state, worker_id, owner, at)
-            return Step((*records, *step.records))
-        return Step(records)
+            claimed = self.claim(state, owner, worker_id, at)
+            return Step(step.records + claimed.records)
+        return step
 
     def give_up(
         self, state: RunState, worker_ids: Iterable[int], told: int | None, at: Moment
@@ -147,7 +152,7 @@ class LeaseRules:
             told: The slot whose newest value the mutator is shown again, or None.
             at: When.
         """
-        return Step((_loss(state, frozenset(worker_ids), told, at),))
+        return Step((Loss(state.row, codec.encode(sorted(worker_ids)), told, at.now),))
 
     def owner(self, state: RunState, worker_id: int) -> str | None:
         """The owner of a slot as text; None if it was given back or never claimed."""
@@ -177,7 +182,7 @@ class LeaseRules:
         nothing tells that loop from a second worker.
         """
         if self.owner(state, worker_id) == UNCLAIMED and self.timeout is not None:
-            return self._expired(state, worker_id)
+            return not self._is_there(state, worker_id)
         return self.is_free(state, worker_id)
 
     def must_fence(self, state: RunState, worker_id: int, holder: str) -> bool:
@@ -210,13 +215,10 @@ class LeaseRules:
                 first.
         """
         self.silence.look(now)
-        steps = np.array([slot.newest.step for slot in state.slots])
-        order = np.argsort(steps, kind="stable").tolist()
-        if prefer is not None:
-            order.sort(key=lambda worker_id: (steps[worker_id], worker_id != prefer))
-        if set_back:
-            order.sort(key=lambda worker_id: set_back.get(worker_id, 0))
-        for worker_id in order:
+        steps = [slot.newest.step for slot in state.slots]
+        others = [worker_id != prefer for worker_id in range(len(steps))]
+        times = [(set_back or {}).get(worker_id, 0) for worker_id in range(len(steps))]
+        for worker_id in np.lexsort((others, steps, times)).tolist():
             if below is not None and steps[worker_id] >= below:
                 return None
             if self.is_claimable(state, worker_id) and not waits(worker_id):
@@ -231,38 +233,21 @@ class LeaseRules:
         What those may train, by the `stop` of their own, cannot be known here.
         """
         for worker_id, lease in state.leases.items():
-            raw = lease.owner == UNCLAIMED and self.timeout is not None
-            inner = not raw and (not lease.owner or is_within(owner_of(lease.owner)))
-            if not inner and self._is_there(state, worker_id):
+            if lease.owner:
+                other = not is_within(owner_of(lease.owner))
+            else:
+                other = lease.owner == UNCLAIMED and self.timeout is not None
+            if other and self._is_there(state, worker_id):
                 return True
         return False
 
     def _is_there(self, state: RunState, worker_id: int) -> bool:
         """Whether a slot's owner is neither dead nor silent for too long."""
-        text = state.leases[worker_id].owner
-        gone = bool(text) and self._is_gone(owner_of(str(text)))
-        return not gone and not self._expired(state, worker_id)
-
-    def _expired(self, state: RunState, worker_id: int) -> bool:
-        """Whether a slot was silent for longer than the timeout and its grace."""
-        if self.timeout is None:
+        lease = state.leases[worker_id]
+        if lease.owner and self._is_gone(owner_of(lease.owner)):
             return False
-        lease = state.leases.get(worker_id)
-        grace = 0.0 if lease is None else lease.grace
-        return self.silence.of(worker_id) - grace > self.timeout
-
-    def _write(
-        self,
-        state: RunState,
-        worker_id: int,
-        owner: str | None,
-        at: Moment,
-        grace: float = 0.0,
-        handed: int | None = None,
-    ) -> Step:
-        self.silence.look(at.clock)
-        change = state.change + 1
-        return Step((Lease(worker_id, owner, at.clock, grace, handed, change),))
+        silent = self.silence.of(worker_id) - lease.grace
+        return self.timeout is None or silent <= self.timeout
 
 
 def holds(state: RunState, holder: str, worker_id: int) -> bool:
@@ -284,7 +269,3 @@ def handed_out(state: RunState) -> list[int]:
     """Rows of all checkpoints that were handed out and not taken up yet."""
     leases = state.leases.values()
     return [lease.handed for lease in leases if lease.handed is not None]
-
-
-def _loss(state: RunState, lost: frozenset[int], told: int | None, at: Moment) -> Loss:
-    return Loss(state.row, codec.encode(sorted(lost)), told, at.now)

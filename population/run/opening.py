@@ -156,7 +156,7 @@ def _begin(run: OpenRun, tx: Transaction) -> None:
     for worker_id, lease in sorted(tx.state.leases.items()):
         # It was found silent for long enough.
         if lease.owner and liveness.is_foreign(owner_of(lease.owner)):
-            tx.do(run.leases.take_back(tx.state, worker_id, tx.at))
+            tx.do(run.leases.claim(tx.state, None, worker_id, tx.at))
             tx.resume(worker_id, "takeover")
     run.open_time.begin(run.journal, openings)
     tx.do(Step((Opening(tx.state.row, tx.at.now, run.holder.text),)))
