@@ -43,8 +43,8 @@ def decode_params(text: str) -> Any:
     return found
 
 
-def decoded(row: CheckpointRow, own: str | None = None) -> Checkpoint:
-    """The record of a journal's row, its paths as they are in this run folder."""
+def checkpoint_of(row: CheckpointRow, own: str | None = None) -> Checkpoint:
+    """The checkpoint of a journal's row, its paths as they are in this run folder."""
     parent = None
     if row.parent_generation_id is not None and row.parent_step is not None:
         parent = Ref(row.parent_generation_id, row.parent_step)

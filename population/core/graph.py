@@ -16,7 +16,7 @@ from population.base import codec, run_paths
 from population.base.errors import damaged
 from population.base.interfaces import CheckpointGraph
 from population.base.types import Checkpoint, Ref, Schedule
-from population.core.decoding import decoded
+from population.core.decoding import checkpoint_of
 from population.journal.base import Find, Journal
 from population.journal.records import CheckpointRow, Fact, Generation
 
@@ -144,7 +144,7 @@ class JournalGraph(CheckpointGraph):
         Raises:
             JournalError: There is no such row.
         """
-        return decoded(self._row(row), self.own)
+        return checkpoint_of(self._row(row), self.own)
 
     def newest_of(self, generation: Generation) -> Checkpoint:
         """A generation's newest checkpoint.
@@ -175,16 +175,10 @@ class JournalGraph(CheckpointGraph):
         """A generation's checkpoints with `low <= step <= high`, by step."""
         size = 1
         while low <= high:
-            with self._lock:
-                rows = self._journal.checkpoints(
-                    Find(
-                        generation_id,
-                        low=low,
-                        high=high,
-                        newest_first=descending,
-                        limit=size,
-                    )
-                )
+            find = Find(
+                generation_id, low=low, high=high, newest_first=descending, limit=size
+            )
+            rows = self._find(find)
             for row in rows:
                 if row.generation_id != generation_id or not low <= row.step <= high:
                     raise damaged(f"row {row.row} is not where its step belongs")
@@ -192,7 +186,7 @@ class JournalGraph(CheckpointGraph):
                     high = row.step - 1
                 else:
                     low = row.step + 1
-                yield decoded(row, self.own)
+                yield checkpoint_of(row, self.own)
             if len(rows) < size:
                 return
             size = min(8 * size, _PAGE)
@@ -201,13 +195,12 @@ class JournalGraph(CheckpointGraph):
         """All checkpoints in the order in which they were recorded."""
         after = 0
         while True:
-            with self._lock:
-                rows = self._journal.checkpoints(Find(after=after, limit=_PAGE))
+            rows = self._find(Find(after=after, limit=_PAGE))
             for row in rows:
                 if row.row <= after:
                     raise damaged(f"row {row.row} comes after row {after}")
                 after = row.row
-                yield decoded(row, self.own)
+                yield checkpoint_of(row, self.own)
             if len(rows) < _PAGE:
                 return
 
@@ -316,13 +309,8 @@ class JournalGraph(CheckpointGraph):
 
     def reports_since(self, checkpoint: Checkpoint, step: int) -> list[Checkpoint]:
         """The lineage's checkpoints at or after `step` that have a value, ascending."""
-        found: list[Checkpoint] = []
-        for generation_id, first, last, _ in self.segments(checkpoint):
-            span = self.span(generation_id, step, last, descending=True)
-            found += [c for c in span if c.value is not None]
-            if first < step:
-                break
-        return found[::-1]
+        since = self._since(checkpoint, step)
+        return [c for c in since if c.value is not None]
 
     def first_since(
         self, checkpoint: Checkpoint, step: int, *, needs_params: bool
@@ -339,16 +327,8 @@ class JournalGraph(CheckpointGraph):
         if before is not None and before.step < step == checkpoint.step:
             if _closes(checkpoint, needs_params):
                 return checkpoint  # The usual case, in no time.
-        segments: list[Segment] = []
-        for segment in self.segments(checkpoint):
-            segments.append(segment)
-            if segment.first < step:
-                break
-        for generation_id, _, last, _ in reversed(segments):
-            for c in self.span(generation_id, step, last):
-                if _closes(c, needs_params):
-                    return c
-        return None
+        since = self._since(checkpoint, step)
+        return next((c for c in since if _closes(c, needs_params)), None)
 
     def params_text(self, checkpoint: Checkpoint) -> str:
         """A checkpoint's params as the journal keeps them."""
@@ -365,22 +345,37 @@ class JournalGraph(CheckpointGraph):
         self._origins.clear()
         self._keeps_weights = False
 
+    def _since(self, checkpoint: Checkpoint, step: int) -> Iterator[Checkpoint]:
+        """The lineage's checkpoints at or after `step`, ascending."""
+        segments: list[Segment] = []
+        for segment in self.segments(checkpoint):
+            segments.append(segment)
+            if segment.first < step:
+                break
+        for generation_id, _, last, _ in reversed(segments):
+            yield from self.span(generation_id, step, last)
+
     def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
         name, last = segment.generation_id, segment.last
-        find = Find(name, high=last, newest_first=True, limit=1, **needs)
-        with self._lock:
-            rows = self._journal.checkpoints(find)
-        return decoded(rows[0], self.own) if rows else None
+        rows = self._find(Find(name, high=last, newest_first=True, limit=1, **needs))
+        return checkpoint_of(rows[0], self.own) if rows else None
 
     def _row(self, row: int) -> CheckpointRow:
-        with self._lock:
-            found = self._journal.checkpoints(Find(after=row - 1, upto=row, limit=1))
+        found = self._find(Find(after=row - 1, upto=row, limit=1))
         if not found:
             raise damaged(f"the checkpoint of row {row} is missing")
         return found[0]
 
+    def _find(self, find: Find) -> list[CheckpointRow]:
+        with self._lock:
+            return self._journal.checkpoints(find)
+
     def _origin(self, generation_id: str) -> tuple[int, int, Ref | None]:
-        """A generation's first row, first step and parent, which never change."""
+        """A generation's first row, first step and parent, which never change.
+
+        Not kept by an `lru_cache` of the method: that would hold this, and so the
+        journal, until the garbage collector comes.
+        """
         found = self._origins.get(generation_id)
         if found is None:
             root = next(self.span(generation_id), None)
