@@ -247,6 +247,23 @@ def test_a_raw_poll_whose_params_were_removed_meanwhile_gets_newer_work(
     assert found.params["w"][0] == 3.0
 
 
+def test_what_diverged_late_and_was_removed_is_gone_in_memory_too(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A slot's newest params may go once its value turns out to be no number."""
+    controller = opened(tmp_path, size=2)
+    report(controller, 0, 1)
+    place = 0, generation(controller, 0), 2
+    controller.set_eval(*place, tree(2), None)
+    controller.set_eval(*place, None, math.nan)
+    report(controller, 1, 1)
+    assert steps(tmp_path) == [1, 1]
+    assert controller.newest(0).params is None
+    known = probe.in_memory(controller)
+    probe.forget(controller)
+    assert probe.in_memory(controller) == known
+
+
 def test_the_files_of_others_stay(tmp_path: pathlib.Path) -> None:
     """The store does not touch files that it has not written, whatever their names."""
     first = opened(tmp_path)

@@ -34,7 +34,8 @@ class Subject(NamedTuple):
         is_newest: Whether a slot has come further with it.
         value_added: Whether it has got a value.
         is_news: Whether the mutator may have to be asked.
-        parent: What it was trained from, if it begins a generation.
+        parent: What it was trained from, or copies; None for a root, and if that is not
+            at hand.
     """
 
     checkpoint: Checkpoint
@@ -44,21 +45,18 @@ class Subject(NamedTuple):
     parent: Checkpoint | None = None
 
 
-@dataclasses.dataclass(slots=True)
-class BestSoFar:
+class BestSoFar(NamedTuple):
     """Which checkpoint has the best finite value; the first one on ties.
 
     Attributes:
         row: Its row; None without one.
         score: Its score; inf without one.
         reports: How many values had been reported when it became the best.
-        checkpoint: The checkpoint, if it is in memory.
     """
 
     row: int | None = None
     score: float = math.inf
     reports: int = 0
-    checkpoint: Checkpoint | None = None
 
 
 def check_id(size: int, worker_id: Any) -> int:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from population.core import facts
 from population.core.graph import JournalGraph
-from population.core.known import BestSoFar
 from population.core.state import RunState
 from population.journal.base import Journal
-from population.journal.records import Fact, Lease, Loss, MutatorRecord
+from population.journal.records import Best, Fact, Lease, Loss, MutatorRecord
 
 
 def load(journal: Journal, graph: JournalGraph, mode: str) -> RunState:
@@ -20,21 +17,17 @@ def load(journal: Journal, graph: JournalGraph, mode: str) -> RunState:
     """
     known = facts.read_all(journal)
     state = RunState(known["run"], known["size"], mode, journal, graph)
-    state.has_params, state.is_claimed = "saved" in known, "claimed" in known
-    state.has_held = "held" in known
+    for fact in journal.all(Fact):
+        state.apply(fact)
     for worker_id in range(known["size"]):
         state.load_slot(worker_id)
     tail = journal.tail()
     state.row, state.time, state.reports = tail.row, tail.time, tail.reports
-    state.best = BestSoFar(tail.best, math.inf, tail.best_reports)
-    found = state.best_checkpoint()
-    state.best.score = math.inf if found is None else state.score(found)
+    if tail.best is not None:
+        state.apply(Best(tail.row, tail.best, tail.best_reports))
     for loss in journal.all(Loss)[-1:]:
         state.apply(loss)
-    for lease in journal.all(Lease):
-        state.apply(lease)
-    for mutator in journal.all(MutatorRecord):
-        state.apply(mutator)
+    _take_in_replaced(state, journal)
     return state
 
 
@@ -52,9 +45,14 @@ def catch_up(state: RunState, journal: Journal) -> bool:
             state.apply(fact)
     for record in journal.log(state.row):
         state.apply(record)
+    _take_in_replaced(state, journal)
+    state.settle()
+    return True
+
+
+def _take_in_replaced(state: RunState, journal: Journal) -> None:
+    """Apply the records that replace those before them."""
     for lease in journal.all(Lease, state.change):
         state.apply(lease)
     for mutator in journal.all(MutatorRecord):
         state.apply(mutator)
-    state.settle()
-    return True

@@ -40,8 +40,7 @@ def needed_in_memory(
         decider: The mutator.
         reader: Whose memory.
     """
-    named = _named(state, graph, decider).values()
-    held = (c.params for c in named if type(c.params) is InMemory)
+    held = _held(_named(state, graph, decider).values())
     return frozenset(params for params in held if params.session == reader)
 
 
@@ -59,9 +58,8 @@ def lose(
         return Step()
     found = [slot.newest for slot in state.slots]
     found += _named(state, graph, decider).values()
-    held = {c.params for c in found if type(c.params) is InMemory}
-    texts = [codec.encode_params(params) for params in sorted(filter(is_lost, held))]
-    return Step(tuple(Removal(state.row, text, GONE) for text in texts))
+    lost = sorted(filter(is_lost, _held(found)))
+    return Step(tuple(Removal(state.row, codec.encode_params(p), GONE) for p in lost))
 
 
 def forget(
@@ -82,18 +80,10 @@ def forget(
     """
     trained = {report.worker_id for report in new if _extends(state, report)}
     standing = [slot.newest for w, slot in enumerate(state.slots) if w not in trained]
-    named = [*_named(state, graph, decider).values(), *standing]
-    missed = {c.params for c in named if type(c.params) is InMemory}
-    return Step(
-        tuple(
-            Removal(
-                state.row,
-                codec.encode_params(params),
-                GONE if params in missed else UNREACHABLE,
-            )
-            for params in sorted(gone)
-        )
-    )
+    missed = _held([*_named(state, graph, decider).values(), *standing])
+    found = ((p, GONE if p in missed else UNREACHABLE) for p in sorted(gone))
+    row = state.row
+    return Step(tuple(Removal(row, codec.encode_params(p), why) for p, why in found))
 
 
 def resumable(
@@ -129,13 +119,18 @@ def _named(
     """All that is needed but for the newest of a slot that suffices by itself."""
     starts = [slot.newest for slot in state.slots if not _suffices(slot.newest)]
     starts += decider.named(state)
-    starts += [graph.at(row) for row in handed_out(state)]
-    starts += filter(None, [state.best_checkpoint()])
+    rows = [*handed_out(state), state.best.row]
+    starts += [graph.at(row) for row in rows if row is not None]
     barriers: Collection[Checkpoint] = list(decider.barriers(state))
     found = resumable(graph, [*starts, *barriers])
     # A round may rest on a checkpoint that diverged; it must not lose its params.
     found.update({c.row: c for c in barriers if c.params is not None})
     return found
+
+
+def _held(checkpoints: Iterable[Checkpoint]) -> set[InMemory]:
+    """Those of their params that are only in the memory of a process."""
+    return {c.params for c in checkpoints if type(c.params) is InMemory}
 
 
 def _extends(state: RunState, new: EncodedReport) -> bool:

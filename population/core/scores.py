@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,8 @@ from population.base.types import Checkpoint
 from population.core.graph import JournalGraph
 
 _KEPT = 17  # To look back over 16 reports at the one before them.
-Entries = deque[tuple[int, float]]
-
-
-def score_of(checkpoint: Checkpoint, sign: float) -> float:
-    """Lower is better whatever the mode; inf for None, NaN and infinities."""
-    value = checkpoint.value
-    return math.inf if value is None or not math.isfinite(value) else sign * value
+Entry = tuple[int, float]
+Entries = deque[Entry]
 
 
 class Scores:
@@ -36,6 +31,7 @@ class Scores:
         begins: `[N]` step at which each slot's generation began.
         reached: `[N]` step of the newest checkpoint of any kind.
         unsure: The slots whose `ready` has to be looked for, with their newest.
+        needs_params: Whether a barrier needs params: if any were ever recorded.
     """
 
     def __init__(self, size: int, graph: JournalGraph, sign: float) -> None:
@@ -48,7 +44,17 @@ class Scores:
         self.begins, self.reached = np.zeros((2, size), np.int64)
         self._ready: npt.NDArray[np.int64] = np.full(size, -1, np.int64)
         self.unsure: dict[int, Checkpoint] = {}
-        self._recent: RecentScores | None = None  # Kept once a policy looks back.
+        self.needs_params = False
+        # Of each slot, once a policy looks back: steps and scores of the newest reports
+        # with a value on its lineage, oldest first; none is missing after the first.
+        self._recent: list[Entries] = []
+
+    def score(self, checkpoint: Checkpoint) -> float:
+        """Lower is better whatever the mode; inf for None, NaN and infinities."""
+        value = checkpoint.value
+        if value is None or not math.isfinite(value):
+            return math.inf
+        return self._sign * value
 
     @property
     def ready(self) -> npt.NDArray[np.int64]:
@@ -62,7 +68,7 @@ class Scores:
         unsure = dict(self.unsure)
         self.unsure.clear()
         for worker_id, newest in unsure.items():
-            self._find_ready(worker_id, self._graph.newest_value(newest), True)
+            self._find_ready(worker_id, self._graph.newest_value(newest))
 
     def advance(self, worker_id: int, step: int, score: float, decides: bool) -> None:
         """A slot has reported a value further on; whether a barrier may rest on it."""
@@ -72,17 +78,11 @@ class Scores:
             self._ready[worker_id] = step
             if self.unsure:
                 self.unsure.pop(worker_id, None)
-        if self._recent is not None:
-            self._recent.add(worker_id, step, score)
+        if self._recent:
+            self._recent[worker_id].append((step, score))
 
     def open(
-        self,
-        worker_id: int,
-        step: int,
-        parent: Checkpoint | None,
-        present: str,
-        *,
-        needs_params: bool,
+        self, worker_id: int, step: int, parent: Checkpoint | None, donor: int | None
     ) -> None:
         """A slot begins a generation.
 
@@ -90,41 +90,32 @@ class Scores:
             worker_id: The slot.
             step: Its first step.
             parent: What it copies; None: nothing.
-            present: The present generation of the slot that has trained the parent.
-            needs_params: As in `refresh`.
+            donor: A slot on whose lineage the parent lies, or None.
         """
-        recent = None
-        if parent is not None and self._recent is not None:
-            recent = self._recent.before(parent, present)
+        known: Iterable[Entry] = ()
+        if donor is not None and self._recent:
+            known = self._recent[donor]
         self.begins[worker_id] = self.reached[worker_id] = step
-        self.refresh(worker_id, parent, needs_params=needs_params)
-        if self._recent is not None and recent is not None:
-            self._recent.put(worker_id, recent)
+        self.refresh(worker_id, parent)
+        if known:
+            newest = self._recent[worker_id][-1]
+            older = (entry for entry in known if entry[0] < newest[0])
+            self._recent[worker_id] = Entries((*older, newest), maxlen=_KEPT)
 
-    def refresh(
-        self, worker_id: int, newest: Checkpoint | None, *, needs_params: bool
-    ) -> bool:
+    def refresh(self, worker_id: int, newest: Checkpoint | None) -> None:
         """Find the lineage's newest value, and the newest one that may decide.
 
         Args:
             worker_id: The slot.
             newest: Where its lineage ends; None: it has none.
-            needs_params: Whether a barrier needs params: if any were ever recorded.
-
-        Returns:
-            Whether there is a value.
         """
         self.unsure.pop(worker_id, None)
         valued = None if newest is None else self._graph.newest_value(newest)
-        self.steps[worker_id] = -1 if valued is None else valued.step
-        self.scores[worker_id] = (
-            math.inf if valued is None else score_of(valued, self._sign)
-        )
-        if self._recent is not None:
-            last = int(self.steps[worker_id]), float(self.scores[worker_id])
-            self._recent.begin(worker_id, *last)
-        self._find_ready(worker_id, valued, needs_params)
-        return valued is not None
+        entry = self._entry(valued)
+        self.steps[worker_id], self.scores[worker_id] = entry
+        if self._recent:
+            self._recent[worker_id] = Entries([entry], maxlen=_KEPT)
+        self._find_ready(worker_id, valued)
 
     def need_params(self) -> list[int]:
         """From now on a barrier needs params.
@@ -132,6 +123,7 @@ class Scores:
         Returns:
             The slots that were ready: one that has diverged still is.
         """
+        self.needs_params = True
         reported: list[int] = np.flatnonzero(self._ready >= 0).tolist()
         self._ready.fill(-1)
         self.unsure.clear()
@@ -152,90 +144,34 @@ class Scores:
 
     def complete(self, step: int) -> None:
         """A report of this step has got its value late: read it when asked."""
-        if self._recent is not None:
-            branched_later = np.flatnonzero(self.begins >= step)
-            self._recent.forget_older(branched_later.tolist())
+        if self._recent:
+            for worker_id in np.flatnonzero(self.begins >= step).tolist():
+                newest = self._recent[worker_id][-1]
+                self._recent[worker_id] = Entries([newest], maxlen=_KEPT)
 
     def as_of(
         self, step: int, newest: Callable[[int], Checkpoint]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """`steps` and `scores` as they were at a step of each slot's lineage."""
         steps, scores = self.steps.copy(), self.scores.copy()
-        if self._recent is None:
-            self._recent = RecentScores(steps.tolist(), scores.tolist())
+        if not self._recent:
+            latest = zip(steps.tolist(), scores.tolist(), strict=True)
+            self._recent = [Entries([entry], maxlen=_KEPT) for entry in latest]
         for worker_id in np.flatnonzero(steps > step).tolist():
-            known = self._recent.at(worker_id, step)
-            if known is None:
+            known = reversed(self._recent[worker_id])
+            entry = next((entry for entry in known if entry[0] <= step), None)
+            if entry is None:
                 found = self._graph.newest_value(newest(worker_id), until=step)
-                known = (-1, math.inf)
-                if found is not None:
-                    known = found.step, score_of(found, self._sign)
-            steps[worker_id], scores[worker_id] = known
+                entry = self._entry(found)
+            steps[worker_id], scores[worker_id] = entry
         return steps, scores
 
-    def _find_ready(
-        self, worker_id: int, valued: Checkpoint | None, needs_params: bool
-    ) -> None:
+    def _entry(self, found: Checkpoint | None) -> Entry:
+        """Where a lineage stood with its newest value; `(-1, inf)` without one."""
+        return (-1, math.inf) if found is None else (found.step, self.score(found))
+
+    def _find_ready(self, worker_id: int, valued: Checkpoint | None) -> None:
         ready = valued
-        if valued is not None and needs_params:
+        if valued is not None and self.needs_params:
             ready = self._graph.newest_value(valued, params=True)
         self._ready[worker_id] = -1 if ready is None else ready.step
-
-
-class RecentScores:
-    """Steps and scores of the newest reports with a value on each slot's lineage.
-
-    Oldest first; none is missing from the first one's step on. `(-1, inf)` stands for
-    the time before any report.
-
-    Args:
-        steps: Of each slot's newest report with a value, -1 for none.
-        scores: Of those reports.
-    """
-
-    def __init__(self, steps: Sequence[int], scores: Sequence[float]) -> None:
-        self._entries = [
-            Entries([entry], maxlen=_KEPT) for entry in zip(steps, scores, strict=True)
-        ]
-        self._donor: tuple[int, Entries] = (-1, deque())
-
-    def add(self, worker_id: int, step: int, score: float) -> None:
-        """The slot has come further."""
-        self._entries[worker_id].append((step, score))
-
-    def at(self, worker_id: int, step: int) -> tuple[int, float] | None:
-        """The newest at or before a step; None if it is not in memory."""
-        for entry in reversed(self._entries[worker_id]):
-            if entry[0] <= step:
-                return entry
-        return None
-
-    def begin(self, worker_id: int, step: int, score: float) -> None:
-        """The slot's lineage is another one, with this newest report."""
-        self._entries[worker_id] = Entries([(step, score)], maxlen=_KEPT)
-
-    def forget_older(self, worker_ids: Iterable[int]) -> None:
-        """An older report of these lineages has got its value: keep only the newest."""
-        self._donor = (-1, deque())
-        for worker_id in worker_ids:
-            entries = self._entries[worker_id]
-            for _ in range(len(entries) - 1):
-                entries.popleft()
-
-    def before(self, parent: Checkpoint, present: str) -> Entries | None:
-        """The entries that lead to a checkpoint, if they are in memory.
-
-        Args:
-            parent: The checkpoint.
-            present: The present generation of the slot that trained it.
-        """
-        if self._donor[0] != parent.row:  # Many slots may branch from one.
-            if parent.generation_id != present:
-                return None
-            known = (e for e in self._entries[parent.worker_id] if e[0] <= parent.step)
-            self._donor = (parent.row, deque(known, maxlen=_KEPT))
-        return self._donor[1]
-
-    def put(self, worker_id: int, entries: Entries) -> None:
-        """The slot's lineage is that of these entries."""
-        self._entries[worker_id] = entries.copy()

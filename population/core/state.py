@@ -13,14 +13,14 @@ from typing import Any
 
 from population.base.codec import HELD
 from population.base.errors import damaged
-from population.base.types import ActiveWorker, Checkpoint, InMemory
+from population.base.types import ActiveWorker, Checkpoint
 from population.core import facts
 from population.core.decoding import decode
 from population.core.graph import JournalGraph
 from population.core.known import BestSoFar, Slot, Subject
 from population.core.owners import owner_of
 from population.core.retention import Saves
-from population.core.scores import Scores, score_of
+from population.core.scores import Scores
 from population.journal.base import Journal
 from population.journal.records import (
     UNREACHABLE,
@@ -50,6 +50,9 @@ class RunState:
         graph: All checkpoints, those just written included.
 
     Attributes:
+        graph: All checkpoints.
+        sign: 1.0 if lower values are better, else -1.0.
+        score: Lower is better whatever the mode; inf for None, NaN and infinities.
         row: The last row of the journal.
         time: Time of the newest report.
         reports: Reports with a value so far.
@@ -75,11 +78,12 @@ class RunState:
         self.run = run
         self.graph = graph
         self._journal = journal
-        self._sign = 1.0 if mode == "min" else -1.0
+        self.sign = 1.0 if mode == "min" else -1.0
         self.row, self.time, self.reports = 0, 0.0, 0
         self.furthest = 0
         self.slots: list[Slot] = []
-        self.scores = Scores(size, graph, self._sign)
+        self.scores = Scores(size, graph, self.sign)
+        self.score = self.scores.score
         self.best = BestSoFar()
         self.mutator: MutatorRecord | None = None
         self.has_params = self.has_held = self.is_claimed = False
@@ -88,12 +92,10 @@ class RunState:
         self.lost: frozenset[int] = frozenset()
         self.live: tuple[int, ...] = tuple(range(size))
         self.saves = Saves(journal)
-        self._workers: dict[int, int] = {}  # By the rows of present generations.
         self._opening: Generation | None = None
-        self._diverged = False  # Whether any lineage may hold what has.
-        self._unreachable: dict[str, int] = {}  # Newest params that may be removed.
-        # By the text of params in memory: slots, and the rows that were their newest.
-        self._in_memory: dict[str, set[tuple[int, int]]] = {}
+        # By the text of params that may be removed although they were a slot's newest:
+        # slots, and the rows of those checkpoints.
+        self._removable: dict[str, set[tuple[int, int]]] = {}
         self._last: Checkpoint | None = None  # What was applied last.
         self.must_reread = False
 
@@ -121,27 +123,12 @@ class RunState:
             for worker_id in range(len(self.slots)):
                 self.load_slot(worker_id)
 
-    def score(self, checkpoint: Checkpoint) -> float:
-        """Lower is better whatever the mode; inf for None, NaN and infinities."""
-        return score_of(checkpoint, self._sign)
-
-    def as_score(self, value: float) -> float:
-        """A value in the sense of `score`."""
-        return self._sign * value
-
     def work(self, worker_id: int) -> ActiveWorker:
         """What a slot works on, but for when it waits; the receiver's own copy."""
         slot = self.slots[worker_id]
         meta_params = decode(slot.generation.meta_params)
         params = copy.deepcopy(slot.newest.params)
         return ActiveWorker(params, meta_params, *slot.newest.ref)
-
-    def best_checkpoint(self) -> Checkpoint | None:
-        """The best checkpoint so far; None before the first finite value."""
-        best = self.best
-        if best.checkpoint is None and best.row is not None:
-            best.checkpoint = self.graph.at(best.row)
-        return best.checkpoint
 
     def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
         """The lineage's first checkpoint at or after `step` that decides, or None."""
@@ -172,14 +159,14 @@ class RunState:
         self.row, self.time, self.reports = record.row, record.time, record.reports
         text = record.params
         if text is not None and not (self.has_params and text[0] == '"'):
-            self._note_params(text, record.row)
+            self._note_params(text)
         opening = self._opening
         if opening is not None and opening.row == record.generation:
             self._opening = None
             return self._open(opening, record, about)
         found = self.graph.at(record.row) if about is None else about.checkpoint
         self._last = found
-        worker_id = self._workers.get(record.generation, -1)
+        worker_id = found.worker_id
         slot = self.slots[worker_id]
         current = slot.generation.row == record.generation
         if not current or found.step < slot.newest.step:
@@ -189,16 +176,12 @@ class RunState:
         self.scores.reached[worker_id] = step
         if step > self.furthest:
             self.furthest = step
-        value = record.value
-        diverged = bool(record.has_value) and (
-            value is None or not math.isfinite(value)
-        )
+        score = self.score(found)
+        diverged = bool(record.has_value) and math.isinf(score)
         if record.params is not None and (diverged or self.has_held):
             self._note_newest(worker_id, found, record.params)
         if record.has_value:
-            self._diverged |= diverged
             decides = record.params is not None or not self.has_params or diverged
-            score = math.inf if value is None or diverged else self._sign * value
             self.scores.advance(worker_id, step, score, decides)
         return None
 
@@ -207,9 +190,7 @@ class RunState:
             return
         self.row, self.time, self.reports = record.row, record.time, record.reports
         if record.params is not None:
-            self._note_params(record.params, record.row)
-        if self.best.row == record.checkpoint:
-            self.best.checkpoint = None
+            self._note_params(record.params)
         at = record.checkpoint
         self._last = found = self.graph.at(at) if about is None else about.checkpoint
         slot = self.slots[found.worker_id]
@@ -225,36 +206,26 @@ class RunState:
             self._opening = record
 
     def _apply_best(self, record: Best) -> None:
-        if record.checkpoint == self.best.row and record.reports == self.best.reports:
-            return
-        last = (
-            self._last if self._last and self._last.row == record.checkpoint else None
-        )
-        self.best = BestSoFar(record.checkpoint, math.inf, record.reports, last)
-        found = self.best_checkpoint()
-        self.best.score = math.inf if found is None else self.score(found)
+        found = self._last
+        if found is None or found.row != record.checkpoint:
+            found = self.graph.at(record.checkpoint)
+        self.best = BestSoFar(record.checkpoint, self.score(found), record.reports)
 
     def _apply_removal(self, record: Removal) -> None:
         text = record.params
         self.saves.remove(text)
         if record.reason != UNREACHABLE:
-            self.best.checkpoint = None
             self.must_reread = True
-        elif text.startswith(HELD):
-            self.best.checkpoint = None
-            for worker_id, row in self._in_memory.pop(text, ()):
-                slot = self.slots[worker_id]
-                if slot.newest.row != row:
-                    continue
-                # What was read to catch up may lack them already.
-                if type(slot.newest.params) is InMemory:
-                    slot.newest = slot.newest._replace(params=None)
-                self.scores.doubt(worker_id, slot.newest)
-        elif text in self._unreachable:
-            slot = self.slots[self._unreachable.pop(text)]
+            return
+        for worker_id, row in self._removable.pop(text, ()):
+            slot = self.slots[worker_id]
             newest = slot.newest
+            if newest.row != row:
+                continue
+            # What was read to catch up may lack them already.
             if newest.params is not None and self.graph.params_text(newest) == text:
                 slot.newest = newest._replace(params=None)
+            self.scores.doubt(worker_id, slot.newest)
 
     def _apply_loss(self, record: Loss) -> None:
         size = len(self.scores.steps)
@@ -275,9 +246,6 @@ class RunState:
         self.is_claimed |= record.key == "claimed"
         self.has_held |= record.key == "held"
 
-    def _apply_opening(self, record: Opening) -> None:
-        """That the run was opened changes nothing for its slots."""
-
     def _apply_mutator(self, record: MutatorRecord) -> None:
         if record != self.mutator:  # Else what it says may be in memory.
             self.mutator = record
@@ -294,36 +262,33 @@ class RunState:
             parent = None if record.parent is None else self.graph.at(record.parent)
             about = Subject(self.graph.at(record.row), parent=parent)
         root, parent = about.checkpoint, about.parent
-        slot = Slot(generation, root.meta_params, root)
-        if worker_id == len(self.slots) < len(self.scores.steps):
-            self.slots.append(slot)
-            self._workers[generation.row] = worker_id
-            self.scores.begins[worker_id] = self.scores.reached[worker_id] = root.step
-            return
-        if worker_id >= len(self.slots):
+        if worker_id >= min(len(self.slots) + 1, len(self.scores.steps)):
             raise damaged(f"row {generation.row} is of worker {worker_id}")
-        present = ""
-        if parent is not None:
-            present = self.slots[parent.worker_id].generation.generation_id
-        self._workers.pop(self.slots[worker_id].generation.row, None)
-        self._workers[generation.row] = worker_id
-        self.slots[worker_id] = slot
-        self._note_newest(worker_id, root, record.params)
-        needs = self.has_params
-        self.scores.open(worker_id, root.step, parent, present, needs_params=needs)
-        self._diverged |= bool(self.scores.steps[worker_id] >= 0)
+        donor = None
+        if parent is not None and self.is_on_lineage(parent.worker_id, parent):
+            donor = parent.worker_id
+        self._place(generation, root, record.params)
+        self.scores.open(worker_id, root.step, parent, donor)
+
+    def _place(
+        self, generation: Generation, newest: Checkpoint, text: str | None
+    ) -> None:
+        """A slot stands at a checkpoint; `text` is as in `_note_newest`."""
+        worker_id = generation.worker_id
+        slot = Slot(generation, newest.meta_params, newest)
+        self.slots[worker_id : worker_id + 1] = [slot]
+        self._note_newest(worker_id, newest, text)
 
     def _complete(self, found: Checkpoint, *, value_added: bool) -> None:
         """Refresh every slot on whose lineage a late report lies."""
         if value_added:
-            self._diverged |= found.diverged
             self.scores.complete(found.step)
         for worker_id in sorted({found.worker_id, *self.scores.behind(found.step)}):
             if self.is_on_lineage(worker_id, found):
-                self._refresh(worker_id)
+                self.scores.refresh(worker_id, self.slots[worker_id].newest)
                 self._step_back(worker_id)
 
-    def _note_params(self, text: str, row: int) -> None:
+    def _note_params(self, text: str) -> None:
         """A record brings params."""
         if not self.has_params:
             self._need_params()
@@ -334,25 +299,25 @@ class RunState:
     def _need_params(self) -> None:
         """The first params of the run: from now on barriers rest on such."""
         self.has_params = True
-        reported = self.scores.need_params()
-        for worker_id in reported if self._diverged else ():
-            self._refresh(worker_id)
-
-    def _refresh(self, worker_id: int) -> None:
-        newest = self.slots[worker_id].newest
-        if self.scores.refresh(worker_id, newest, needs_params=self.has_params):
-            self._diverged = True
+        for worker_id in self.scores.need_params():
+            self.scores.refresh(worker_id, self.slots[worker_id].newest)
 
     def _note_newest(
         self, worker_id: int, newest: Checkpoint, text: str | None
     ) -> None:
-        """Note params of a slot's newest checkpoint that may be removed."""
+        """Note params of a slot's newest checkpoint that may be removed.
+
+        Args:
+            worker_id: The slot.
+            newest: Its newest checkpoint.
+            text: The params as the journal keeps them, if they are at hand.
+        """
+        if text is None and newest.params is not None:
+            text = self.graph.params_text(newest)
         if text is None:
             return
-        if text.startswith(HELD):
-            self._in_memory.setdefault(text, set()).add((worker_id, newest.row))
-        elif newest.diverged:
-            self._unreachable[text] = worker_id
+        if text.startswith(HELD) or newest.diverged:
+            self._removable.setdefault(text, set()).add((worker_id, newest.row))
 
     def load_slot(self, worker_id: int) -> None:
         """Read from the journal where a slot stands."""
@@ -361,17 +326,12 @@ class RunState:
             raise damaged(f"it holds no generation of worker {worker_id}")
         (generation,) = found
         newest = self.graph.newest_of(generation)
-        slot = Slot(generation, newest.meta_params, newest)
-        self.slots[worker_id : worker_id + 1] = [slot]
-        self._workers[generation.row] = worker_id
+        self._place(generation, newest, None)
         self.scores.begins[worker_id] = generation.step
         self.scores.reached[worker_id] = newest.step
         self.furthest = max(self.furthest, newest.step)
-        if newest.params is not None:
-            text = self.graph.params_text(newest)
-            self._note_newest(worker_id, newest, text)
         self._step_back(worker_id)
-        self._refresh(worker_id)
+        self.scores.refresh(worker_id, newest)
 
     def _step_back(self, worker_id: int) -> None:
         """A slot whose newest weights are gone stands where it can go on."""
@@ -390,7 +350,7 @@ _APPLY: Mapping[type, Any] = {
     Removal: RunState._apply_removal,
     Loss: RunState._apply_loss,
     Lease: RunState._apply_lease,
-    Opening: RunState._apply_opening,
+    Opening: lambda state, record: None,  # It changes nothing for the slots.
     Fact: RunState._apply_fact,
     Save: lambda state, record: state.saves.add(record),
     MutatorRecord: RunState._apply_mutator,

@@ -12,7 +12,7 @@ def ended(stop: Stop, state: RunState, open_s: float) -> bool:
         return True
     if stop.reports is not None and state.reports >= stop.reports:
         return True
-    if stop.value is not None and state.best.score <= state.as_score(stop.value):
+    if stop.value is not None and state.best.score <= state.sign * stop.value:
         return True
     since_best = state.reports - state.best.reports
     if stop.patience is not None and since_best >= stop.patience:

@@ -22,6 +22,9 @@ class View:
         state: What is known of the run.
         graph: All checkpoints.
         seed: The run's seed.
+
+    Attributes:
+        now: The time of the report, in seconds since the epoch.
     """
 
     def __init__(self, state: RunState, graph: JournalGraph, seed: int) -> None:
@@ -29,7 +32,7 @@ class View:
         self._seed = seed
         self._unsure = state.scores.unsure
         self._decision = 0
-        self._now = 0.0
+        self.now = 0.0
         self._rng: np.random.Generator | None = None
         self.graph = graph
         self.score = state.score
@@ -46,7 +49,7 @@ class View:
             decision: Says which random numbers it sees.
             now: The time of the report, in seconds since the epoch.
         """
-        self._decision, self._now = decision, now
+        self._decision, self.now = decision, now
         self._rng = None
 
     @property
@@ -65,11 +68,6 @@ class View:
         if self._rng is None:
             self._rng = np.random.default_rng([self._seed, self._decision])
         return self._rng
-
-    @property
-    def now(self) -> float:
-        """The time of the report, in seconds since the epoch."""
-        return self._now
 
     @property
     def ready(self) -> npt.NDArray[np.int64]:
