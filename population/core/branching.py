@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from population.base import codec
 from population.base.types import Checkpoint, InMemory
 from population.core.graph import JournalGraph
-from population.core.known import Subject
-from population.core.reports import first_facts
+from population.core.reports import insert
 from population.core.state import RunState
 from population.core.step import EncodedReport, Moment, Restart, Step
-from population.journal.records import CheckpointRecord, Generation, Removal
+from population.journal.records import Generation, Removal
 
 GONE = "held in a memory that is gone"  # Why params in the memory of others go.
 
@@ -29,8 +27,7 @@ def start(
         at: When.
     """
     for new, meta in zip(starts, metas, strict=True):
-        place = new.worker_id, 0, new.step, meta
-        yield _open(state, place, "start", None, new.params, new.params_text, at)
+        yield _open(state, new, 0, meta, "start", None, at)
 
 
 def branch(
@@ -58,8 +55,10 @@ def branch(
     params = text = None
     if parent is not None and parent.params is not None:
         params, text = parent.params, graph.params_text(parent)
-    place = worker_id, slot.generation.number + 1, step, meta_text
-    opened = _open(state, place, reason, parent, params, text, at)
+    before = slot.generation
+    place = worker_id, before.generation_id, step
+    new = EncodedReport(*place, params, text, None, None, None)
+    opened = _open(state, new, before.number + 1, meta_text, reason, parent, at)
     loses = parent is not None and parent.params is None
     loses_all = loses and step < slot.newest.step
     return opened._replace(restart=Restart(worker_id, loses_all, slot.newest.diverged))
@@ -110,53 +109,35 @@ def out_of_reach(
             lost.add(params)
         elif params is not None or not lost:
             break
-    texts = [codec.encode_params(params) for params in sorted(lost)]
-    return Step(tuple(Removal(row, t, GONE) for t in texts)) if lost else None
+    if not lost:
+        return None
+    return Step(tuple(Removal(row, codec.encode_params(p), GONE) for p in sorted(lost)))
 
 
 def _open(
     state: RunState,
-    slot: tuple[int, int, int, str],
+    new: EncodedReport,
+    number: int,
+    meta_text: str,
     reason: str,
     parent: Checkpoint | None,
-    params: Any,
-    params_text: str | None,
     at: Moment,
 ) -> Step:
-    worker_id, number, step, meta_text = slot
-    row, meta_params = state.row + 1, codec.decode(meta_text)
-    before = state.slots[worker_id].generation if number else None
-    if before is not None and before.meta_params == meta_text:
-        digest = before.digest  # The usual case at a restart or a takeover.
-    else:
-        digest = codec.digest(meta_params)
+    """Open a generation with a first checkpoint that has the report's step and params.
+
+    Args:
+        state: What is known.
+        new: Says them, and which slot it is.
+        number: How many generations the slot had before.
+        meta_text: The hyperparameters, encoded.
+        reason: Why.
+        parent: What the first checkpoint copies, or None.
+        at: When.
+    """
+    worker_id, meta_params = new.worker_id, codec.decode(meta_text)
     name = f"{state.run}-{worker_id}-{number}"
-    place = row, name, worker_id, number, step
-    generation = Generation(*place, meta_text, digest, reason, at.now)
-    record = CheckpointRecord(
-        row=row + 1,
-        generation=row,
-        step=step,
-        parent=None if parent is None else parent.row,
-        params=params_text,
-        has_value=False,
-        value=None,
-        metrics=None,
-        time=at.now,
-        reports=state.reports,
-        batch=at.batch,
-    )
-    root = Checkpoint(
-        params=params,
-        meta_params=meta_params,
-        generation_id=name,
-        value=None,
-        parent=None if parent is None else parent.ref,
-        step=step,
-        time=at.now,
-        worker_id=worker_id,
-        reason=reason,
-        row=row + 1,
-    )
-    first = () if params is None else first_facts(state, params)
-    return Step((*first, generation, record), Subject(root, parent=parent))
+    what = meta_text, codec.digest(meta_params), reason
+    place = state.row + 1, name, worker_id, number, new.step
+    generation = Generation(*place, *what, at.now)
+    step = insert(state, new, generation, meta_params, parent, at, is_newest=False)
+    return step._replace(records=(generation, *step.records))

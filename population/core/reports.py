@@ -21,6 +21,7 @@ from population.core.step import EncodedReport, Moment, Note, Step
 from population.journal.base import MAX
 from population.journal.records import Best, CheckpointRecord, Fact, Generation, Late
 
+# What is recorded with the first params of a run, and with the first in a memory.
 SAVED, HELD_FACT = Fact("saved", "true"), Fact("held", "true")
 
 
@@ -111,7 +112,7 @@ def receive(
     if new.generation_id == slot.generation.generation_id:
         if new.step > slot.newest.step:
             place = slot.generation, slot.meta_params, slot.newest
-            return _insert(state, new, *place, at, is_newest=True)
+            return insert(state, new, *place, at, is_newest=True)
     else:
         generation = graph.generation(new.generation_id)
     if generation is None:
@@ -144,14 +145,6 @@ def news(state: RunState, about: Subject | None, ready_before: int) -> Report | 
     return Report(worker_id, about.checkpoint)
 
 
-def first_facts(state: RunState, params: Any) -> tuple[Fact, ...]:
-    """What the first params of a run say of it, and the first in a memory."""
-    first = () if state.has_params else (SAVED,)
-    if type(params) is InMemory and not state.has_held:
-        return (*first, HELD_FACT)
-    return first
-
-
 def _insert_older(
     state: RunState,
     graph: JournalGraph,
@@ -165,31 +158,41 @@ def _insert_older(
     if parent is None:
         raise damaged(f"{new.generation_id} has no checkpoint before step {new.step}")
     place = generation, parent.meta_params, parent
-    step = _insert(state, new, *place, at, is_newest=False)
+    step = insert(state, new, *place, at, is_newest=False)
     if generation.row == state.slots[generation.worker_id].generation.row:
         return step
     side = Note(new.generation_id, "is superseded; reports are kept as a side branch")
     return step._replace(notes=(*step.notes, side))
 
 
-def _insert(
+def insert(
     state: RunState,
     new: EncodedReport,
     generation: Generation,
     meta_params: Any,
-    parent: Checkpoint,
+    parent: Checkpoint | None,
     at: Moment,
     *,
     is_newest: bool,
 ) -> Step:
-    """A new checkpoint."""
-    row, has_value = state.row + 1, new.value is not None
+    """A new checkpoint, which may be the first of a generation.
+
+    Args:
+        state: What is known.
+        new: What it has.
+        generation: Its generation; already recorded, or with the next row.
+        meta_params: The generation's hyperparameters.
+        parent: What it was trained from, or copies; None: nothing.
+        at: When.
+        is_newest: Whether a slot has come further with it.
+    """
+    row, has_value = max(state.row, generation.row) + 1, new.value is not None
     reports = state.reports + has_value
     record = CheckpointRecord(
         row,
         generation.row,
         new.step,
-        parent.row,
+        None if parent is None else parent.row,
         new.params_text,
         has_value,
         new.value,
@@ -203,7 +206,7 @@ def _insert(
         meta_params,
         generation.generation_id,
         new.value,
-        Ref(parent.generation_id, parent.step),
+        None if parent is None else Ref(parent.generation_id, parent.step),
         new.step,
         at.now,
         generation.worker_id,
@@ -211,16 +214,24 @@ def _insert(
         generation.reason,
         row,
     )
-    about = Subject(checkpoint, is_newest, has_value, True)
+    about = Subject(checkpoint, is_newest, has_value, True, parent)
     first: tuple[Fact, ...] = ()
     if new.params is not None and (
         not state.has_params or type(new.params) is InMemory
     ):
-        first = first_facts(state, new.params)
+        first = _first_facts(state, new.params)
     if has_value:
         best, notes = _ranked(state, checkpoint, row, reports)
         return Step((*first, record, *best), about, notes)
     return Step((*first, record), about)
+
+
+def _first_facts(state: RunState, params: Any) -> tuple[Fact, ...]:
+    """What the first params of a run say of it, and the first in a memory."""
+    first = () if state.has_params else (SAVED,)
+    if type(params) is InMemory and not state.has_held:
+        return (*first, HELD_FACT)
+    return first
 
 
 def _complete(
@@ -234,10 +245,8 @@ def _complete(
     """The checkpoint is there already: add what it lacks, ignore the rest."""
     own = generation.worker_id == new.worker_id
     was_held = type(existing.params) is InMemory
-    lacks = existing.params is None or was_held
     brings = new.params is not None and type(new.params) is not InMemory
-    adds_params = own and lacks and brings
-    adds_params = adds_params and _may_have_params(graph, existing)
+    adds_params = own and brings and _may_have_params(graph, existing)
     adds_value = existing.value is None and new.value is not None
     if not (adds_params or adds_value):
         return _repeated(state, generation, existing, new)
@@ -262,7 +271,7 @@ def _complete(
     # What a memory had counted before: nothing has changed for a decision.
     is_news = adds_value or not was_held
     about = Subject(merged, False, adds_value, is_news)
-    first = first_facts(state, new.params) if adds_params else ()
+    first = _first_facts(state, new.params) if adds_params else ()
     best, notes = _ranked(state, merged, row, reports) if adds_value else ((), ())
     return Step((*first, late, *best), about, notes)
 
