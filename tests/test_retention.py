@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -188,6 +188,30 @@ def test_only_what_is_unreachable_is_removed(
     assert saved(both[0].history()) == there
     recorded = sum(c.reason == "" and c.params is None for c in both[0].history())
     assert recorded > 15  # Some were removed.
+
+
+class Remembers(Mutator[dict[Ref, float]]):
+    """Keeps the ref of step 5, as a key of its state."""
+
+    def init(self, view: PopulationView) -> dict[Ref, float]:
+        """Nothing."""
+        return {}
+
+    def update(
+        self, state: dict[Ref, float], report: Report, view: PopulationView
+    ) -> tuple[dict[Ref, float], Mapping[int, Branch]]:
+        """Never a branch."""
+        if report.checkpoint.step == 5:
+            state = {report.checkpoint.ref: 1.0}
+        return state, {}
+
+
+def test_what_a_key_of_the_mutators_state_names_stays(tmp_path: pathlib.Path) -> None:
+    """A ref counts wherever it stands in the state."""
+    controller = opened(tmp_path, Remembers())
+    for step in range(1, 20):
+        report(controller, 0, step)
+    assert steps(tmp_path) == [1, 5, 19]
 
 
 def leaving(step: int) -> Scripted:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from population.base import codec
@@ -15,6 +16,7 @@ from population.core.graph import JournalGraph
 from population.core.known import check_id
 from population.core.state import RunState
 from population.core.view import View
+from population.journal.base import MAX
 from population.journal.checks import checksum
 from population.journal.records import MutatorRecord
 
@@ -67,7 +69,6 @@ class Decider:
         self._type: type | None = None
         self._view: tuple[Any, Any] = (None, None)
         self._decoded: tuple[Any, Any] = (None, None)  # A record, and what it says.
-        self._refs: tuple[Any, list[Ref]] = (None, [])
 
     def init(self, state: RunState) -> MutatorRecord:
         """The state of a new run, to be recorded.
@@ -76,7 +77,7 @@ class Decider:
             TypeError: It cannot be read back.
         """
         value = self._initial(state)
-        record = self._record(value, 0)
+        record = self.record(value, 0)
         try:
             codec.decode(record.state, self._type)
         except (ValueError, NameError) as error:
@@ -124,7 +125,10 @@ class Decider:
                 f"{type(self.mutator).__name__}.update must return a state of the type "
                 f"of init's, {self._type.__name__}, got {type(value).__name__}."
             )
-        return self._record(value, decisions)
+        text = codec.encode(value, "the mutator's state", records=True)
+        record = MutatorRecord(0, text, decisions, checksum(text, decisions))
+        self._decoded = (record, value)
+        return record
 
     def value(self, state: RunState) -> Any:
         """The mutator's state.
@@ -160,8 +164,27 @@ class Decider:
             TypeError, ValueError: A branch is not a `Branch`, its parent is not
                 recorded, or its hyperparameters cannot be stored.
         """
-        for worker_id, branch in sorted(branches.items()):
-            yield self._checked(check_id(len(state.slots), worker_id), branch)
+        for slot, branch in sorted(branches.items()):
+            worker_id = check_id(len(state.slots), slot)
+            if not isinstance(branch, Branch):
+                raise TypeError(
+                    f"{type(self.mutator).__name__}.update must return a Branch for "
+                    f"worker {worker_id}, got {type(branch).__name__}."
+                )
+            if not isinstance(branch.reason, str):
+                raise TypeError(
+                    f"Branch.reason must be a str, got {type(branch.reason).__name__}."
+                )
+            what = f"meta_params for worker {worker_id}"
+            meta_text = codec.encode(branch.meta_params, what)
+            if self.check is not None:
+                self.check(branch.meta_params, worker_id)
+            point = None
+            if branch.parent is not None:
+                self._check_parent(branch.parent)
+                point = self._graph.resume_point(branch.parent)
+            reason = codec.readable(branch.reason)
+            yield CheckedBranch(worker_id, point, meta_text, reason)
 
     def named(self, state: RunState) -> list[Checkpoint]:
         """The checkpoints that the mutator's state names.
@@ -169,10 +192,7 @@ class Decider:
         Raises:
             JournalError: One is missing.
         """
-        value = self.value(state)
-        if self._refs[0] is not value:
-            self._refs = (value, list(_refs(value)))
-        return [self._named(ref) for ref in self._refs[1]]
+        return [self._named(ref) for ref in _refs(self.value(state))]
 
     def decision_at(self, state: RunState, worker_id: int) -> int | None:
         """The step at which the mutator has a slot wait for its decision, or None."""
@@ -223,12 +243,6 @@ class Decider:
         self._known_row = -1
         return value
 
-    def _record(self, value: Any, decisions: int) -> MutatorRecord:
-        text = codec.encode(value, "the mutator's state", records=True)
-        record = MutatorRecord(0, text, decisions, checksum(text, decisions))
-        self._decoded = (record, value)
-        return record
-
     def _view_of(self, state: RunState) -> View:
         """The view of a state: one object, as long as the state is the same."""
         if self._view[0] is not state:
@@ -236,25 +250,6 @@ class Decider:
             self._known_row = -1  # Rows of what was rolled back are given again.
         view: View = self._view[1]
         return view
-
-    def _checked(self, worker_id: int, branch: Branch) -> CheckedBranch:
-        if not isinstance(branch, Branch):
-            raise TypeError(
-                f"{type(self.mutator).__name__}.update must return a Branch for "
-                f"worker {worker_id}, got {type(branch).__name__}."
-            )
-        if not isinstance(branch.reason, str):
-            raise TypeError(
-                f"Branch.reason must be a str, got {type(branch.reason).__name__}."
-            )
-        meta = codec.encode(branch.meta_params, f"meta_params for worker {worker_id}")
-        if self.check is not None:
-            self.check(branch.meta_params, worker_id)
-        point = None
-        if branch.parent is not None:
-            self._check_parent(branch.parent)
-            point = self._graph.resume_point(branch.parent)
-        return CheckedBranch(worker_id, point, meta, codec.readable(branch.reason))
 
     def _check_parent(self, parent: Checkpoint) -> None:
         """Refuse to branch from what was never recorded; ask once for equal parents."""
@@ -269,9 +264,8 @@ class Decider:
         self._known_row = parent.row
 
     def _named(self, ref: Ref) -> Checkpoint:
-        fits_column = type(ref.step) is int and 0 <= ref.step < 2**63
         found = None
-        if type(ref.generation_id) is str and fits_column:
+        if 0 <= ref.step <= MAX:
             found = self._graph.get_checkpoint(ref)
         if found is None:
             raise damaged(f"the mutator's state names {tuple(ref)}, which is missing")
@@ -280,14 +274,14 @@ class Decider:
 
 def _refs(state: Any) -> Iterator[Ref]:
     """All checkpoints that a mutator's state names."""
+    inner: Iterable[Any] = ()
     if isinstance(state, Ref):
         yield state
     elif isinstance(state, Mapping):
-        for value in state.values():
-            yield from _refs(value)
+        inner = (*state.keys(), *state.values())
     elif isinstance(state, (list, tuple)):
-        for value in state:
-            yield from _refs(value)
-    elif hasattr(state, "__dataclass_fields__"):
-        for name in state.__dataclass_fields__:
-            yield from _refs(getattr(state, name))
+        inner = state
+    elif dataclasses.is_dataclass(state):
+        inner = [getattr(state, field.name) for field in dataclasses.fields(state)]
+    for value in inner:
+        yield from _refs(value)
