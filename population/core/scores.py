@@ -121,7 +121,7 @@ class Scores:
         """From now on a barrier needs params.
 
         Returns:
-            The slots that were ready: one that has diverged still is.
+            The slots that were ready, which are in doubt: one that diverged still is.
         """
         self.needs_params = True
         reported: list[int] = np.flatnonzero(self._ready >= 0).tolist()
@@ -130,7 +130,7 @@ class Scores:
         return reported
 
     def doubt(self, worker_id: int, newest: Checkpoint) -> None:
-        """A slot's newest params are gone: look for another barrier when asked."""
+        """A slot's params are gone, or needed from now on: look again when asked."""
         self.unsure[worker_id] = newest
 
     def behind(self, step: int) -> list[int]:

@@ -300,7 +300,7 @@ class RunState:
         """The first params of the run: from now on barriers rest on such."""
         self.has_params = True
         for worker_id in self.scores.need_params():
-            self.scores.refresh(worker_id, self.slots[worker_id].newest)
+            self.scores.doubt(worker_id, self.slots[worker_id].newest)
 
     def _note_newest(
         self, worker_id: int, newest: Checkpoint, text: str | None
