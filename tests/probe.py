@@ -285,7 +285,7 @@ def release_all(controller: PopulationController) -> None:
     """Give back what `claim_all` has claimed."""
     holder = whole_claim(controller)
     if holder is not None:
-        lease = PopulationLease.__new__(PopulationLease)  # The lease of the claim, made again.
+        lease = PopulationLease.__new__(PopulationLease)  # Of the claim, made again.
         HeldSlots.__init__(lease, _inside(controller), holder)
         lease.release()
 
