@@ -50,7 +50,7 @@ def test_an_interrupt_after_the_commit_removes_nothing_that_was_recorded(
 
     controller = opened(tmp_path, on_event=interrupt)
     lease = EngineLease(controller)
-    one, two = (slot.generation_id for slot in lease.of.slots())
+    one, two = (slot.generation_id for slot in lease.population.slots())
     lease.report([Trained(0, one, 1, TREE, 1.0)])
     shared = {"w": np.zeros(3)}
     interrupts.append(KeyboardInterrupt())

@@ -95,26 +95,36 @@ def run(
         (init, step, evaluate),
         arguments.source(data, batches, shared_batches),
         evaluation,
-        arguments.options(steps_per_report, save_every, batching, devices),
+        steps_per_report,
+        save_every,
+        batching,
+        devices,
         categories,
         max_batch,
         restoring.names_of(keep),
     )
-    return _run(controller, request, progress)
+    return _run(controller, request.checked(), progress)
 
 
 def _run(
     controller: PopulationController, request: arguments.Request, progress: bool
 ) -> Summary:
-    start, lease = time.perf_counter(), EngineLease(controller)
-    if not lease.claimed:
-        return Summary(1, 0.0, 0.0, False, num_members=lease.size)
+    if not isinstance(controller, PopulationController):
+        raise TypeError(
+            "vectorized.run needs a PopulationController as its first argument, got "
+            f"{type(controller).__name__}."
+        )
+    start, size = time.perf_counter(), len(controller.workers)
+    controller.check_trainable()
+    if controller.finished:
+        return Summary(1, 0.0, 0.0, False, num_members=size)
+    lease = EngineLease(controller)
     with contextlib.ExitStack() as stack:
-        stack.callback(lease.of.release)
-        parts = setup.assemble(lease, request)
+        stack.callback(lease.population.release)
+        parts = setup.Parts(lease, request)
         stack.callback(parts.close)
         # Decisions that no program can train are refused before they are recorded.
-        stack.enter_context(lease.of.refusing(parts.columns.encode))
+        stack.enter_context(lease.population.refusing(parts.columns.encode))
         trainer = PopulationTrainer(lease, parts, request)
         stop = stack.enter_context(interrupts.stop_at_first())
         if progress:
@@ -125,7 +135,7 @@ def _run(
         wall_s=time.perf_counter() - start,
         overhead_s=trainer.overhead_s,
         interrupted=stop.is_set(),
-        num_members=lease.size,
+        num_members=size,
         rounds=trainer.rounds,
         batching=parts.tuner.batching,
     )

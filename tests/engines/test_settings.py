@@ -21,7 +21,8 @@ import pytest
 from population import PopulationController, Worker
 from population.engines import jax_settings, processes, threads
 from population.engines.processes import settings
-from population.engines.stacked import prefetching
+from population.engines.stacked.arguments import Source
+from population.engines.stacked.prefetching import Prefetcher
 from population.mutators import FixedSchedule
 from tests.engines import settings_children as children
 from tests.engines.releases import x64
@@ -282,7 +283,8 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
         return np.ones(2)
 
     with CONTEXTS[name]():
-        made = prefetching.PerMember(batches, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
+        source = Source("batches", batches)
+        made = Prefetcher(source, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
         made.take([0])
         assert ahead.wait(SECONDS)
         made.take([1])
@@ -295,9 +297,8 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
 def test_batches_of_64_bits_are_made_ahead_as_they_are() -> None:
     """In the thread that prepares them, they are float64 too."""
     with x64(True):
-        made = prefetching.Shared(
-            lambda seed, step: jnp.ones(2), 0, 1, jnp.asarray, ahead_s=0
-        )
+        source = Source("shared_batches", lambda seed, step: jnp.ones(2))
+        made = Prefetcher(source, 0, 1, 1, jnp.asarray, ahead_s=0)
         dtypes = [made.take([step]).dtype for step in range(3)]
         made.close()
     assert dtypes == [np.dtype("float64")] * 3

@@ -12,51 +12,55 @@ import numpy.typing as npt
 
 from population.engines.stacked.autotune import BATCHINGS
 
+_AXES: dict[str, tuple[int | None, int | None]] = {
+    "data": (None, None),
+    "batches": (0, 0),
+    "shared_batches": (None, 0),
+}
+
 
 class Source(NamedTuple):
     """Where the batches come from.
 
     Attributes:
-        kind: "data", "each" or "shared".
-        data: What every step gets, of kind "data".
-        function: The user's function, of the other kinds.
+        argument: The argument of `vectorized.run`: "data", "batches" or
+            "shared_batches".
+        given: What every step gets, or the user's function.
     """
 
-    kind: str
-    data: Any
-    function: Callable[..., Any]
+    argument: str
+    given: Any
 
-    def example(self, seed: int, worker_id: int, step: int) -> Any:
+    @property
+    def shared(self) -> bool:
+        """Whether all members get the same batch at the same step."""
+        return self.argument == "shared_batches"
+
+    @property
+    def axes(self) -> tuple[int | None, int | None]:
+        """The axes of a chunk of batches over rows and over steps, if it has them."""
+        return _AXES[self.argument]
+
+    def batch(self, seed: int, worker_id: int, step: int) -> Any:
         """The batch of one member at one step."""
-        if self.kind == "data":
-            return self.data
-        shared = self.kind == "shared"
+        if self.argument == "data":
+            return self.given
         try:
-            if shared:
-                return self.function(seed, step)
-            return self.function(seed, worker_id, step)
+            if self.shared:
+                return self.given(seed, step)
+            return self.given(seed, worker_id, step)
         except BaseException as error:
-            place = f"shared_batches for step {step}"
-            if not shared:
-                place = f"batches for worker {worker_id}, step {step}"
-            error.add_note(f"This was raised by {place}.")
+            self.note(error, worker_id, step)
             raise
 
+    def note(self, error: BaseException, worker_id: int, step: int) -> None:
+        """Add to an error which batch it is about."""
+        error.add_note(f"This was raised by {self.place(worker_id, step)}.")
 
-class StackOptions(NamedTuple):
-    """How the members are trained.
-
-    Attributes:
-        steps_per_report: Steps of a round.
-        save_every: Rounds from one save to the next.
-        batching: "vmap", "map", "loop" or "auto".
-        devices: The devices; None: all local ones.
-    """
-
-    steps_per_report: int
-    save_every: int
-    batching: str
-    devices: Sequence[Any] | None
+    def place(self, worker_id: int, step: int) -> str:
+        """A batch in words."""
+        worker = "" if self.shared else f"worker {worker_id}, "
+        return f"{self.argument} for {worker}step {step}"
 
 
 class Request(NamedTuple):
@@ -66,7 +70,10 @@ class Request(NamedTuple):
         functions: `init`, `step` and `evaluate`.
         source: Where the batches come from.
         evaluation: What `evaluate` gets as its batch.
-        options: How the members are trained.
+        steps_per_report: Steps of a round.
+        save_every: Rounds from one save to the next.
+        batching: "vmap", "map", "loop" or "auto".
+        devices: The devices; None: all local ones.
         categories: By name, the values that become codes, or None.
         max_batch: The largest batch size, or those by name, or None.
         keep: Names of injected numbers that `step` changes by itself.
@@ -75,36 +82,36 @@ class Request(NamedTuple):
     functions: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
     source: Source
     evaluation: Any
-    options: StackOptions
+    steps_per_report: int
+    save_every: int
+    batching: str
+    devices: Sequence[Any] | None
     categories: Mapping[str, Sequence[Any]] | None
     max_batch: int | Mapping[str, int] | None
     keep: Collection[str]
 
+    def checked(self) -> Request:
+        """The request, with its devices as a list.
 
-def options(
-    steps_per_report: Any, save_every: Any, batching: Any, devices: Sequence[Any] | None
-) -> StackOptions:
-    """Check how the members are to be trained.
-
-    Raises:
-        ValueError: An argument is invalid; the message names it.
-    """
-    counts = ("steps_per_report", steps_per_report), ("save_every", save_every)
-    for name, count in counts:
-        if type(count) is not int or count < 1:
-            raise ValueError(f"{name} must be a positive int, got {count!r}.")
-    known = (*BATCHINGS, "auto")
-    if batching not in known:
-        raise ValueError(f"batching must be one of {known}, got {batching!r}.")
-    if isinstance(devices, np.ndarray):  # Those of a mesh.
-        devices = devices.flatten().tolist()
-    if devices is not None and not _are_devices(devices):
-        raise ValueError(
-            "devices must be a list of some of JAX's devices, each once, got "
-            f"{devices!r}. Take some of jax.devices(), or leave it out to use all "
-            "local ones."
-        )
-    return StackOptions(steps_per_report, save_every, batching, devices)
+        Raises:
+            ValueError: An option is invalid; the message names it.
+        """
+        for name in ("steps_per_report", "save_every"):
+            count = getattr(self, name)
+            if type(count) is not int or count < 1:
+                raise ValueError(f"{name} must be a positive int, got {count!r}.")
+        known, devices = (*BATCHINGS, "auto"), self.devices
+        if self.batching not in known:
+            raise ValueError(f"batching must be one of {known}, got {self.batching!r}.")
+        if isinstance(devices, np.ndarray):  # Those of a mesh.
+            devices = devices.flatten().tolist()
+        if devices is not None and not _are_devices(devices):
+            raise ValueError(
+                "devices must be a list of some of JAX's devices, each once, got "
+                f"{devices!r}. Take some of jax.devices(), or leave it out to use all "
+                "local ones."
+            )
+        return self._replace(devices=devices)
 
 
 def _are_devices(devices: Any) -> bool:
@@ -134,11 +141,8 @@ def source(data: Any, batches: Any, shared_batches: Any) -> Source:
                 f"{name} must be a function, got {type(given[name]).__name__}. Arrays "
                 "that every step sees are data=."
             )
-    if batches is not None:
-        return Source("each", None, batches)
-    if shared_batches is not None:
-        return Source("shared", None, shared_batches)
-    return Source("data", data, lambda *place: data)
+    name = named[0] if named else "data"
+    return Source(name, given[name])
 
 
 def check_arrays(name: str, tree: Any) -> None:

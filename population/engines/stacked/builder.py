@@ -15,7 +15,7 @@ from population.engines.stacked.arguments import Request
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat
 from population.engines.stacked.lease import EngineLease
-from population.engines.stacked.placement import Fresh, Placement, Sources, key_of
+from population.engines.stacked.placement import Placement, key_of
 from population.engines.stacked.programs import Programs
 from population.engines.stacked.states import (
     MemberStates,
@@ -23,8 +23,6 @@ from population.engines.stacked.states import (
     StackedStates,
     on_host,
 )
-
-Made = StackedStates | SeparateStates
 
 
 class Builder:
@@ -35,6 +33,7 @@ class Builder:
         found: The user's functions, compiled.
         columns: How meta_params become scalars.
         request: What the user asks for.
+        batch: One batch of one member.
 
     Attributes:
         metas: By worker id, the present meta_params.
@@ -51,39 +50,39 @@ class Builder:
         found: Programs,
         columns: Columns,
         request: Request,
+        batch: Any,
     ) -> None:
         self._lease, self._programs, self._columns = lease, found, columns
-        self._member = found.member
         self._source, self._evaluation = request.source, request.evaluation
-        self._options = options = request.options
-        self._newest = [slot.newest for slot in lease.of.slots()]
+        self._seed = lease.controller.seed
+        self._newest = [slot.newest for slot in lease.population.slots()]
         self._count = len(self._newest)
-        devices = list(options.devices or jax.local_devices())[: self._count]
+        devices = list(request.devices or jax.local_devices())[: self._count]
         self._devices = devices
         self._mesh = programs.mesh_of(devices)
         self._rows = -(-self._count // len(devices)) * len(devices)
-        self._keys = programs.base_keys(lease.seed, self._rows)
+        self._keys = programs.base_keys(self._seed, self._rows)
         self.metas = [newest.meta_params for newest in self._newest]
         padding = self.metas[:1] * (self._rows - self._count)
         self._scalars = columns.stack(self.metas + padding)
         self._steps = np.zeros(self._rows, np.int32)
         self._steps[: self._count] = [newest.step for newest in self._newest]
-        self.length = self.steps_per_report = options.steps_per_report
-        where = f"{len(devices)} {devices[0].platform}"
-        self.fact = f"batching on {where}, {self.length} steps a report"
+        self.steps_per_report = request.steps_per_report
+        self.length = self._chunk_length(batch)
         self.platform = devices[0].platform
-        self.ways = autotune.worth_trying(self._count, options.steps_per_report)
-        self._tried: Made | None = None
+        where = f"{len(devices)} {self.platform}"
+        self.fact = f"batching on {where}, {self.steps_per_report} steps a report"
+        self.ways = autotune.worth_trying(self._count, self.steps_per_report)
+        self._tried: MemberStates | None = None
 
-    def measure(self, batch: Any) -> None:
-        """Set how many steps a chunk has: all its batches are in memory at once."""
-        if self._source.kind == "data":
-            return
+    def _chunk_length(self, batch: Any) -> int:
+        """The steps of a chunk: all its batches are in memory at once."""
+        by_row, by_step = self._source.axes
+        if by_step is None:
+            return self.steps_per_report
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
-        copies = 1 if self._source.kind == "shared" else self._rows
-        self.length = prefetching.chunk_length(
-            self._options.steps_per_report, size * copies
-        )
+        copies = 1 if by_row is None else self._rows
+        return prefetching.chunk_length(self.steps_per_report, size * copies)
 
     @property
     def place(self) -> Any:
@@ -91,82 +90,83 @@ class Builder:
 
         Programs of earlier runs at the same place need not be compiled.
         """
-        shapes = self._source.kind, self.length, self._options.steps_per_report
+        shapes = self._source.axes, self.length, self.steps_per_report
         return self._count, self._mesh, *shapes
 
-    def states(self, batching: str) -> Made:
+    def states(self, batching: str) -> MemberStates:
         """Fresh states of all rows, with the meta_params that the slots began with."""
-        states = self._empty(batching, self.length)
-        self._begin(states)
-        return states
+        return self._begun(batching, self.length)
 
-    def _begin(self, states: Made) -> None:
-        """Fill rows with fresh states."""
-        if isinstance(states, SeparateStates):  # One by one: they fit once only.
-            states.begin(
+    def _begun(self, batching: str, length: int) -> MemberStates:
+        """Fresh states that are trained in chunks of so many steps."""
+        rest = self._source.axes, self._held_out
+        if batching == "loop":
+            where = self._keys[: self._count], length, self._devices
+            separate = SeparateStates(self._programs, *where, *rest)
+            separate.begin(  # One by one: they fit once only.
                 self._one_fresh(row, [column[row] for column in self._scalars])
                 for row in range(self._count)
             )
-        else:
-            states.begin(self._fresh())
+            return separate
+        way = self._keys, batching, length, self._mesh
+        stacked = StackedStates(self._programs, *way, *rest)
+        place = programs.sharding(self._mesh, rows=True)
+        inputs = jax.device_put((self._keys, self._scalars), place)
+        stacked.begin(self._programs.fresh(self._mesh)(*inputs))
+        return stacked
 
     def placement(self, states: MemberStates) -> Placement:
         """The placement of rows that hold fresh states."""
-        sources = Sources(self._load, self._one_fresh)
-        found = Placement(states, self._count, self._rows, self._columns, sources)
+        size, rest = (self._count, self._rows), (self._load, self._one_fresh)
+        found = Placement(states, *size, self._columns, *rest)
         for row, newest in enumerate(self._newest):
-            key = key_of(newest)
-            if isinstance(key, Fresh):
-                found.set_held(row, key)
+            if newest.params is None:
+                found.holds[row] = key_of(newest)
         return found
 
-    def feed(self, batching: str, length: int, **options: float) -> prefetching.Feed:
+    def feed(
+        self,
+        batching: str,
+        length: int,
+        ahead_s: float = prefetching.HANDING_OVER_S,
+    ) -> prefetching.Feed:
         """The source of the batches of each chunk."""
-        kind, seed = self._source.kind, self._lease.seed
-        if kind == "data":
+        by_row, by_step = self._source.axes
+        if by_step is None:
             return prefetching.Constant(self._data)
-        here, whole = self._putter(rows=True), self._putter(rows=False)
-        if batching == "loop":  # What Python cuts up stays on the host.
-            here = whole = _unchanged
-        function = self._source.function
-        if kind == "shared":
-            return prefetching.Shared(function, seed, length, whole, **options)
-        count, rows = self._count, self._rows
-        each = functools.partial(
-            prefetching.PerMember, function, seed, count, length, here
+        put: Callable[[Any], Any] = functools.partial(
+            jax.device_put,
+            device=programs.sharding(self._mesh, rows=by_row is not None),
         )
-        return each(rows=rows, **options)
+        if batching == "loop":  # What Python cuts up stays on the host.
+            put = _unchanged
+        given = self._source, self._seed, self._count, length, put
+        return prefetching.Prefetcher(*given, rows=self._rows, ahead_s=ahead_s)
 
     @functools.cached_property
     def _data(self) -> Any:
         """The data on all devices: once, however many ways of batching are tried."""
-        return self._putter(rows=False)(self._source.data)
+        return self._everywhere(self._source.given)
 
     @functools.cached_property
     def _held_out(self) -> Any:
         """What `evaluate` gets, on all devices."""
-        return self._putter(rows=False)(self._evaluation)
+        return self._everywhere(self._evaluation)
 
-    def _putter(self, *, rows: bool) -> Callable[[Any], Any]:
-        place = programs.sharding(self._mesh, rows=rows)
-        return lambda tree: jax.device_put(tree, place)
+    def _everywhere(self, tree: Any) -> Any:
+        return jax.device_put(tree, programs.sharding(self._mesh, rows=False))
 
     def trial(self, batching: str) -> autotune.Round:
-        """A function that trains copies of all members for a few steps.
-
-        The copies of the trial before are released: others need the memory.
-        """
-        if self._tried is not None:
-            self._tried.release()
+        """A function that trains copies of all members for a few steps."""
+        self.end_trials()
         length = self.trial_length
-        states = self._tried = self._empty(batching, length)
-        self._begin(states)
+        states = self._tried = self._begun(batching, length)
         states.set_rows(self._steps, self._scalars, np.ones(self._rows, np.bool_))
-        brought = self.feed(batching, length, ahead_s=math.inf)  # There is no next one.
-        rows = slice(1) if self._source.kind == "shared" else slice(None)
+        brought = self.feed(batching, length, math.inf)  # There is no next one.
+        rows = slice(1) if self._source.shared else slice(None)
         batches = brought.take(self._steps[rows].tolist())
         brought.close()
-        if length == self._options.steps_per_report:
+        if length == self.steps_per_report:
             return lambda: states.finish(batches)  # A whole round.
 
         def steps() -> None:
@@ -181,27 +181,10 @@ class Builder:
         return min(self.length, autotune.SHORT)
 
     def end_trials(self) -> None:
-        """Release the copies of the last trial."""
+        """Release the copies of the last trial: others need the memory."""
         if self._tried is not None:
             self._tried.release()
         self._tried = None
-
-    def _empty(self, batching: str, length: int) -> Made:
-        axes = {"data": (None, None), "each": (0, 0), "shared": (None, 0)}
-        by = axes[self._source.kind]
-        evaluation = self._held_out
-        if batching == "loop":
-            keys = self._keys[: self._count]
-            where = length, self._devices
-            return SeparateStates(self._programs, keys, *where, by, evaluation)
-        way = batching, length, self._mesh
-        return StackedStates(self._programs, self._keys, *way, by, evaluation)
-
-    def _fresh(self) -> Flat:
-        """Fresh states of all rows, with the slots' meta_params."""
-        place = programs.sharding(self._mesh, rows=True)
-        keys, scalars = jax.device_put((self._keys, self._scalars), place)
-        return self._programs.fresh(self._mesh)(keys, scalars)
 
     def _one_fresh(self, row: int, scalars: Sequence[Any]) -> Flat:
         return self._programs.one_fresh()(self._keys[row], tuple(scalars))
@@ -210,11 +193,14 @@ class Builder:
     def _like(self) -> Any:
         """An example of saved params, for the params store."""
         flat = self._one_fresh(0, [column[0] for column in self._scalars])
-        return self._member.saved(tuple(map(on_host, flat)))
+        return self._programs.member.layout.saved(tuple(map(on_host, flat)))
 
     def _load(self, params: Any) -> Flat:
-        tree = self._lease.of.load(params, self._like)
-        return self._member.restored(tree)
+        tree, member = (
+            self._lease.population.load(params, self._like),
+            self._programs.member,
+        )
+        return member.layout.restored(tree, member.shapes)
 
 
 def _unchanged(tree: Any) -> Any:

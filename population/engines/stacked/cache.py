@@ -10,8 +10,6 @@ was compiled of a function is dropped together with the function.
 from __future__ import annotations
 
 import threading
-import types
-import weakref
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -28,8 +26,6 @@ from population.engines.stacked.programs import Programs
 
 _MOST = 16  # Sets of functions, shapes and settings.
 
-Functions = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
-
 
 class _Entry(NamedTuple):
     programs: Programs
@@ -42,7 +38,7 @@ _lock = threading.Lock()
 
 
 def programs(
-    functions: Functions,
+    functions: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]],
     columns: Columns,
     batch: Any,
     evaluation: Any,
@@ -58,7 +54,7 @@ def programs(
         keep: Names of injected numbers that `step` changes by itself.
 
     Raises:
-        ValueError, TypeError: `Member` refuses the functions.
+        ValueError, TypeError: `MemberFunctions` refuses the functions.
     """
 
     def made() -> Programs:
@@ -75,7 +71,11 @@ def programs(
             return entry.programs
     found = made()
     with _lock:
-        alive = [_watched(key, function) for function in functions]
+        # Without the lock: the collector calls it anywhere, and one pop is atomic.
+        alive = [
+            captures.reference(function, lambda _: _entries.pop(key, None))
+            for function in functions
+        ]
         _entries[key] = _Entry(found, Captures(functions), alive)
         while len(_entries) > _MOST:
             _entries.pop(next(iter(list(_entries))), None)
@@ -86,15 +86,6 @@ def clear() -> None:
     """Drop all that was compiled."""
     with _lock:
         _entries.clear()
-
-
-def _watched(key: Any, function: Callable[..., Any]) -> Any:
-    """A weak reference that removes an entry when the function is gone."""
-    target: Any = function
-    if isinstance(function, types.MethodType):
-        target = function.__self__
-    # No lock: the collector calls this wherever it likes. One pop is atomic.
-    return weakref.ref(target, lambda _: _entries.pop(key, None))
 
 
 def _signature(tree: Any) -> Any:
@@ -113,6 +104,4 @@ def _look(leaf: Any) -> tuple[Any, ...]:
 def _settings() -> Any:
     """A key for the settings of JAX under which the functions are traced."""
     values = jax_settings.values()
-    return jax_settings.trace_context(), repr(
-        sorted(values.items(), key=lambda p: p[0])
-    )
+    return jax_settings.trace_context(), repr(sorted(values.items()))

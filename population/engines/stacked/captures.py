@@ -19,12 +19,19 @@ _DEEPEST, _LONGEST = 3, 64
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def reference(function: Callable[..., Any]) -> Callable[[], Any] | None:
-    """A weak reference to a function; None if its type does not support one."""
+def reference(
+    function: Callable[..., Any], gone: Callable[[Any], object] | None = None
+) -> Callable[[], Any] | None:
+    """A weak reference to a function; None if its type does not support one.
+
+    Args:
+        function: Any callable.
+        gone: Called with the reference when the function is gone.
+    """
+    is_method = isinstance(function, types.MethodType)
+    make: Any = weakref.WeakMethod if is_method else weakref.ref
     try:
-        if isinstance(function, types.MethodType):
-            return weakref.WeakMethod(function)
-        return weakref.ref(function)
+        return make(function, gone)  # type: ignore[no-any-return]
     except TypeError:
         return None
 
@@ -48,13 +55,11 @@ class Captures:
     """
 
     def __init__(self, functions: tuple[Callable[..., Any], ...]) -> None:
-        self._marks = [_mark(value) for value in _values(functions)]
+        self._tests = [_is_still(value) for value in _values(functions)]
 
     def same(self, functions: tuple[Callable[..., Any], ...]) -> bool:
         """Whether the functions would read the same objects now."""
-        values = _values(functions)
-        pairs = zip(self._marks, values, strict=False)
-        return len(self._marks) == len(values) and all(_is(*pair) for pair in pairs)
+        return _all_pass(self._tests, _values(functions))
 
 
 def _values(functions: tuple[Callable[..., Any], ...]) -> list[Any]:
@@ -109,35 +114,29 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-class _Items:
-    """The content of a list, tuple or dict, which may change in place."""
-
-    def __init__(self, value: Any, depth: int) -> None:
-        self.kind = type(value)
-        self.marks = [_mark(item, depth + 1) for item in _items(value)]
-
-
 def _items(value: Any) -> list[Any]:
     return [*value, *value.values()] if type(value) is dict else list(value)
 
 
-def _mark(value: Any, depth: int = 0) -> Any:
-    """Stands for an object: a weak reference, the items of a container, or itself."""
-    is_container = type(value) in (list, tuple, dict)
-    if is_container and depth < _DEEPEST and len(value) <= _LONGEST:
-        return _Items(value, depth)
+def _is_still(value: Any, depth: int = 0) -> Callable[[Any], bool]:
+    """A test of whether an object is this one, which keeps no large one alive.
+
+    A list, tuple or dict may change in place: its items are tested.
+    """
+    kind = type(value)
+    if kind in (list, tuple, dict) and depth < _DEEPEST and len(value) <= _LONGEST:
+        tests = [_is_still(item, depth + 1) for item in _items(value)]
+        return lambda other: type(other) is kind and _all_pass(tests, _items(other))
     try:
-        return weakref.ref(value)
+        reference = weakref.ref(value)
     except TypeError:
-        return value
+        is_plain = isinstance(value, _PLAIN)
+        return lambda other: (
+            other is value or bool(is_plain and type(other) is kind and other == value)
+        )
+    return lambda other: reference() is other
 
 
-def _is(mark: Any, value: Any) -> bool:
-    if isinstance(mark, _Items):
-        if type(value) is not mark.kind or len(_items(value)) != len(mark.marks):
-            return False
-        return all(map(_is, mark.marks, _items(value)))
-    if isinstance(mark, weakref.ref):
-        return mark() is value
-    same = type(mark) is type(value) and isinstance(mark, _PLAIN)
-    return mark is value or bool(same and mark == value)
+def _all_pass(tests: list[Callable[[Any], bool]], values: list[Any]) -> bool:
+    pairs = zip(tests, values, strict=False)
+    return len(tests) == len(values) and all(test(value) for test, value in pairs)

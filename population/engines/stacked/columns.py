@@ -21,6 +21,7 @@ from population.engines.stacked import conversions
 from population.space.choices import Categorical, Ordinal
 from population.space.domain import Domain
 from population.space.numbers import Integer
+from population.space.structure import inside
 
 _BATCH_SIZE = "batch_size"
 _WHOLE = "meta_params"  # The name of a tree that is one leaf.
@@ -36,59 +37,50 @@ _Named = Mapping[str, Any]
 
 
 class Columns:
-    """The meta_params of all members as arrays of fixed dtypes; made by `of`.
+    """The meta_params of all members as arrays of fixed dtypes.
+
+    Args:
+        metas: The first population's meta_params, by worker id.
+        space: The run's space, or None.
+        categories: By name, the values that become codes; they win over the space.
+        max_batch: The largest `batch_size`, or the largest ones by name.
 
     Attributes:
         names: Where each column's leaf is: "learning_rate", "optimizer.beta",
             "layers[0]".
         codes: By name, the values of those columns that hold their places.
+
+    Raises:
+        ValueError: If a value does not fit, a name is unknown, or the values or the
+            largest batch size of a leaf are not known.
     """
 
-    def __init__(self, tree: Any, columns: Sequence[_Column], first: Any) -> None:
-        self._marked = tree
-        self._tree: Any = jax.tree.structure(tree)
-        self._columns = tuple(columns)
-        self._first = self.encode(first, 0)
-        self.names = tuple(column.name for column in columns)
-        self.codes = {c.name: list(c.values) for c in columns if c.is_code}
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         metas: Sequence[Any],
         space: Any,
         categories: Mapping[str, Sequence[Any]] | None,
         max_batch: int | Mapping[str, int] | None,
-    ) -> Columns:
-        """The columns of a run.
-
-        Args:
-            metas: The first population's meta_params, by worker id.
-            space: The run's space, or None.
-            categories: By name, the values that become codes; they win over the space.
-            max_batch: The largest `batch_size`, or the largest ones by name.
-
-        Raises:
-            ValueError: If a value does not fit, a name is unknown, or the values or the
-                largest batch size of a leaf are not known.
-        """
+    ) -> None:
         if not isinstance(categories, Mapping | None):
             raise ValueError(
                 "categories must map names to lists of values, got "
                 f"{categories!r}, as in {{'activation': ['tanh', 'relu']}}."
             )
         named = dict(categories or {})
-        tree = _marked(metas[0], space, named)
-        leaves: list[_Leaf] = jax.tree.leaves(tree)
+        self._marked = _marked(metas[0], space, named)
+        leaves: list[_Leaf] = jax.tree.leaves(self._marked)
         _check_known("categories", named, leaves)
         sizes = _sizes(leaves, max_batch)
-        whole = jax.tree.structure(tree)
-        members = [_gathered(whole, tree, meta, w) for w, meta in enumerate(metas)]
-        by_leaf = zip(leaves, *members, strict=True)
-        columns = [_column(leaf, values, named, sizes) for leaf, *values in by_leaf]
-        found = cls(tree, columns, metas[0])
-        found.stack(metas)  # Refuses what does not fit.
-        return found
+        self._tree: Any = jax.tree.structure(self._marked)
+        members = [self._gathered(meta, w) for w, meta in enumerate(metas)]
+        self._columns = [
+            _column(leaf, values, named, sizes)
+            for leaf, *values in zip(leaves, *members, strict=True)
+        ]
+        self.names = tuple(column.name for column in self._columns)
+        self.codes = {c.name: list(c.values) for c in self._columns if c.values}
+        self._first = [column[0] for column in self.stack(metas)]
 
     def encode(self, meta_params: Any, worker_id: int) -> tuple[np.generic, ...]:
         """One scalar of each column's dtype.
@@ -97,7 +89,7 @@ class Columns:
             ValueError: If a value does not fit; it names the leaf and the worker.
         """
         found = []
-        values = _gathered(self._tree, self._marked, meta_params, worker_id)
+        values = self._gathered(meta_params, worker_id)
         for column, value in zip(self._columns, values, strict=True):
             scalar = column.convert(value)
             if scalar is None:
@@ -157,6 +149,21 @@ class Columns:
 
             yield fix, " or ".join(self.names[place] for place in places)
 
+    def _gathered(self, meta_params: Any, worker_id: int) -> list[Any]:
+        """The values of the leaves, in the order of the columns.
+
+        Raises:
+            ValueError: They have another structure than the first member's.
+        """
+        try:
+            return list(self._tree.flatten_up_to(meta_params))
+        except ValueError as error:  # Its words are those of JAX.
+            wrong = ", ".join(_differences(self._marked, meta_params, ""))
+            raise ValueError(
+                f"meta_params of worker {worker_id} must have the structure of worker "
+                f"0's, got {meta_params!r}: {wrong}. {_KEEP}"
+            ) from error
+
 
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
@@ -178,7 +185,7 @@ def _marked(
         return _Leaf(name or _WHOLE, key, space)
     known = _parts(space) if type(space) is type(meta) else {}
     parts = {
-        k: _marked(part, known.get(k), named, _inside(name, k, meta), k)
+        k: _marked(part, known.get(k), named, _inside(name, k), k)
         for k, part in _parts(meta).items()
     }
     return parts if type(meta) is dict else type(meta)(parts.values())
@@ -188,26 +195,8 @@ def _parts(tree: Any) -> dict[Any, Any]:
     return dict(tree if isinstance(tree, dict) else enumerate(tree))
 
 
-def _inside(name: str, key: Any, container: Any) -> str:
-    if type(container) is not dict or not isinstance(key, str):
-        return f"{name or _WHOLE}[{key!r}]"
-    return f"{name}.{key}" if name else key
-
-
-def _gathered(structure: Any, marked: Any, tree: Any, worker_id: int) -> list[Any]:
-    """The values of a tree's leaves, in the order of the columns.
-
-    Raises:
-        ValueError: If it has another structure than the first member's.
-    """
-    try:
-        return list(structure.flatten_up_to(tree))
-    except ValueError as error:  # Its words are those of JAX.
-        wrong = ", ".join(_differences(marked, tree, ""))
-        raise ValueError(
-            f"meta_params of worker {worker_id} must have the structure of worker 0's, "
-            f"got {tree!r}: {wrong}. {_KEEP}"
-        ) from error
+def _inside(name: str, key: Any) -> str:
+    return inside(name if type(key) is str else name or _WHOLE, key)
 
 
 def _differences(marked: Any, tree: Any, name: str) -> Iterator[str]:
@@ -220,7 +209,7 @@ def _differences(marked: Any, tree: Any, name: str) -> Iterator[str]:
     elif marked is not None:
         ours, theirs = _parts(marked), _parts(tree)
         for key in [*ours, *(key for key in theirs if key not in ours)]:
-            place = _inside(name, key, marked)
+            place = _inside(name, key)
             if key in ours and key in theirs:
                 yield from _differences(ours[key], theirs[key], place)
             else:
@@ -228,14 +217,16 @@ def _differences(marked: Any, tree: Any, name: str) -> Iterator[str]:
 
 
 class _Column(NamedTuple):
-    """What a leaf's values may be; `convert` gives None for one that does not fit."""
+    """What a leaf's values may be.
+
+    `convert` gives None for one that does not fit. `values` are those of a category.
+    """
 
     name: str
     dtype: np.dtype[Any]
     convert: conversions.Convert
     needed: str
     advice: str
-    is_code: bool = False
     values: Sequence[Any] = ()
 
 
@@ -251,7 +242,7 @@ def _column(
         advice = f"Name all its values: categories={{{name!r}: [...]}}."
         codes = conversions.codes(known, np.int32)
         dtype = np.dtype(np.int32)
-        return _Column(name, dtype, codes, needed, advice, is_code=True, values=known)
+        return _Column(name, dtype, codes, needed, advice, known)
     if kind is bool:
         codes = conversions.codes((False, True), np.bool_)
         return _Column(name, np.dtype(np.bool_), codes, "be True or False", _KEEP)

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from population.in_force import dataflow
 from population.in_force.dataflow import NOTHING, Names
 
 
-class Effects:
+class Effects(NamedTuple):
     """What hyperparameters do to the states of a population, and to their values.
+
+    Attributes:
+        made: The arrays of a fresh state that depend on any hyperparameter.
+        unused: The hyperparameters on which no value depends, after any number of
+            steps.
+    """
+
+    made: set[int]
+    unused: list[int]
+
+
+def of(columns: int, fresh: Any, step: Any, evaluate: Any) -> Effects:
+    """What hyperparameters do.
 
     Args:
         columns: How many hyperparameters there are.
@@ -18,31 +31,23 @@ class Effects:
         step: That of `(state, scalars, ...) -> state`.
         evaluate: That of `(state, scalars, ...) -> value, ...`.
     """
+    size = len(fresh.outvars)
+    begun = _flow(fresh, len(fresh.invars) - columns, columns, named=False)
+    stepped = _flow(step, size, columns)
+    value = _flow(evaluate, size, columns)[0]
+    unused = [c for c in range(columns) if not value & _reached(c, begun, stepped)]
+    return Effects({leaf for leaf, names in enumerate(begun) if names}, unused)
 
-    def __init__(self, columns: int, fresh: Any, step: Any, evaluate: Any) -> None:
-        size = len(fresh.outvars)
-        self._columns = columns
-        self._fresh = _flow(fresh, len(fresh.invars) - columns, columns, named=False)
-        self._step = _flow(step, size, columns)
-        self._value = _flow(evaluate, size, columns)[0]
 
-    def makes(self, leaf: int) -> bool:
-        """Whether this array of a fresh state depends on any hyperparameter."""
-        return bool(self._fresh[leaf])
-
-    def unused(self) -> list[int]:
-        """The hyperparameters on which no value depends, after any number of steps."""
-        return [c for c in range(self._columns) if not self._reaches_value(c)]
-
-    def _reaches_value(self, column: int) -> bool:
-        name = _column(column)
-        pairs = list(enumerate(zip(self._fresh, self._step, strict=True)))
-        reached = {name} | {leaf for leaf, found in pairs if name in found[0]}
-        while True:
-            more = {leaf for leaf, (_, uses) in pairs if uses & reached}
-            if more <= reached:
-                return bool(self._value & reached)
-            reached |= more
+def _reached(column: int, begun: Sequence[Names], stepped: Sequence[Names]) -> Names:
+    """A column, and the arrays of a state that ever depend on it."""
+    reached = NOTHING
+    more: Names = frozenset({_column(column)})
+    more |= {leaf for leaf, names in enumerate(begun) if names & more}
+    while more != reached:
+        reached = more
+        more |= {leaf for leaf, names in enumerate(stepped) if names & reached}
+    return reached
 
 
 def _column(column: int) -> tuple[str, int]:

@@ -15,12 +15,9 @@ logger = logging.getLogger("population")
 @contextlib.contextmanager
 def stop_at_first() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets; the second raises KeyboardInterrupt."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT)
-    if before is None or before is signal.SIG_IGN:  # Python does not handle it.
+    stop, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    is_handled = before is not None and before is not signal.SIG_IGN  # By Python.
+    if not is_handled or threading.current_thread() is not threading.main_thread():
         yield stop
         return
 

@@ -1,4 +1,4 @@
-"""The stacked engine's lease of a run: its reports, and how long it goes on."""
+"""The stacked engine's lease of a run, and its reports."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from population.base.errors import ClaimError
 from population.base.types import InMemory
 from population.controller import PopulationController
 from population.core.step import EncodedReport
-from population.run.population_lease import PopulationLease
 
 
 class Trained(NamedTuple):
@@ -34,59 +32,24 @@ class Trained(NamedTuple):
 
 
 class EngineLease:
-    """All slots of a run, claimed for one loop, unless the run has ended.
+    """All slots of a run, claimed for one loop, and its reports.
 
     Args:
-        controller: The population.
+        controller: The population; it has not ended.
 
     Attributes:
-        seed: The run's seed.
-        space: What the meta_params may be, or None.
-        stop: When the run ends.
-        size: How many slots there are.
+        controller: The population.
+        population: The lease of all slots.
         recording_s: Seconds for recording reports and for decisions, without saving.
 
     Raises:
-        TypeError: `controller` is not a PopulationController.
-        JournalError: The run is closed or read-only.
         ClaimError: Another process or loop trains a slot.
     """
 
     def __init__(self, controller: PopulationController) -> None:
-        if not isinstance(controller, PopulationController):
-            raise TypeError(
-                "vectorized.run needs a PopulationController as its first argument, "
-                f"got {type(controller).__name__}."
-            )
-        self._controller = controller
-        controller.check_trainable()
-        self.seed, self.stop, self.space = (
-            controller.seed,
-            controller.stop,
-            controller.space,
-        )
+        self.controller = controller
+        self.population = controller.claim_all(again=False)
         self.recording_s = 0.0
-        self.size = len(controller.workers)
-        self._lease: PopulationLease | None = None
-        if not controller.finished:
-            self._lease = controller.claim_all(again=False)
-
-    @property
-    def claimed(self) -> bool:
-        """Whether there is anything to train."""
-        return self._lease is not None
-
-    @property
-    def of(self) -> PopulationLease:
-        """The lease of all slots."""
-        if self._lease is None:
-            raise ClaimError("The run has ended: there is nothing to train.")
-        return self._lease
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has ended."""
-        return self._controller.finished
 
     def report(
         self, reports: Iterable[Trained], gone: Collection[InMemory] = ()
@@ -111,28 +74,12 @@ class EngineLease:
                 tree = report.params
                 if is_same:
                     report = report._replace(params=new[-1].params)
-                new.append(self.of.encode(*report))
+                new.append(self.population.encode(*report))
             if new:
                 start = time.perf_counter()
-                self.of.report(new, gone=gone)
+                self.population.report(new, gone=gone)
                 self.recording_s += time.perf_counter() - start
         except BaseException:
-            self.of.undo(new)
+            self.population.undo(new)
             raise
         return [report.params for report in new]
-
-    def rounds_left(self, steps_per_report: int) -> float | None:
-        """Rounds until `Stop` ends the run by steps or reports; None: not known."""
-        left = []
-        if self.stop.steps is not None:
-            lowest = min(slot.newest.step for slot in self.of.slots())
-            left.append((self.stop.steps - lowest) / steps_per_report)
-        if self.stop.reports is not None:
-            left.append((self.stop.reports - self.of.reports) / self.size)
-        return min(left, default=None)
-
-    def seconds_left(self) -> float | None:
-        """Seconds until `Stop` ends the run by time; None: it does not."""
-        if self.stop.seconds is None:
-            return None
-        return self.stop.seconds - self.of.open_s

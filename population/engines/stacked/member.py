@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population.engines.stacked import captures, step_cost
+from population.engines.stacked import captures, effects, step_cost
 from population.engines.stacked.columns import Columns
-from population.engines.stacked.effects import Effects
 from population.engines.stacked.layout import Flat, Layout, Moved, is_array, shown
 from population.in_force import injected, restoring
 from population.in_force.injected import Number
@@ -37,6 +36,7 @@ class MemberFunctions:
 
     Attributes:
         columns: How meta_params become scalars: their structure and dtypes.
+        layout: What all states have in common.
         shapes: Shapes and dtypes of the arrays of a state.
         injected: The optimiser's numbers except those to keep, each with its place
             among the arrays.
@@ -70,7 +70,7 @@ class MemberFunctions:
         self._init, self._step, self._evaluate = map(_weakly, given.values())
         self.columns = columns
         self._keep = keep
-        self._layout = Layout()
+        self.layout = Layout()
         self._metrics: Any = None
         key = jax.eval_shape(lambda: jax.random.key(0))
         scalars = columns.shapes()
@@ -79,32 +79,28 @@ class MemberFunctions:
         self.shapes: Flat = ()
         while True:
             fresh, self.shapes = self._traced("init", self.fresh, key, scalars)
-            ends = key, step_at, batch
-            first = self.shapes
-            try:
-                step, _ = self._traced(
-                    "step", self._checked_step, first, scalars, *ends
-                )
-            except Moved:  # A number of the state is an array after all.
-                continue
-            break
-        value, _ = self._traced("evaluate", self.evaluate, first, scalars, evaluation)
-        numbers = injected.numbers(self._layout.state(self.shapes))
+            ends = scalars, key, step_at, batch
+            with contextlib.suppress(Moved):  # A number of the state is an array then.
+                step, _ = self._traced("step", self._checked_step, self.shapes, *ends)
+                break
+        rest = scalars, evaluation
+        value, _ = self._traced("evaluate", self.evaluate, self.shapes, *rest)
+        numbers = injected.numbers(self.layout.state(self.shapes))
         restoring.check_kept(keep, numbers)
-        effects = Effects(len(columns.names), fresh, step, value)
-        places = {name: place for place, name in enumerate(self._layout.names())}
+        found = effects.of(len(columns.names), fresh, step, value)
+        places = {name: place for place, name in enumerate(self.layout.names())}
         self.injected = [
             (places[n.place], n)
             for n in numbers
             if n.place in places and not self._keeps(n)
         ]
-        self.moving = {n.place for leaf, n in self.injected if effects.makes(leaf)}
+        self.moving = {n.place for leaf, n in self.injected if leaf in found.made}
         self.cost = step_cost.of(step)
-        self.unused = [columns.names[column] for column in effects.unused()]
+        self.unused = [columns.names[column] for column in found.unused]
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
         """A fresh state; `key` is the member's own."""
-        return self._layout.learn(self._fresh_state(key, scalars))
+        return self.layout.learn(self._fresh_state(key, scalars))
 
     def _fresh_state(self, key: Any, scalars: Sequence[Any]) -> Any:
         with _named("init"):
@@ -116,14 +112,14 @@ class MemberFunctions:
 
         XLA leaves out all else that `init` computes, as nothing uses it.
         """
-        state = self._layout.state(flat)
+        state = self.layout.state(flat)
         held = injected.numbers(state)
         if not held:
             return flat
         leaves = self._fresh_numbers(key, tuple(scalars))
         pairs = zip(held, leaves, strict=True)
         wanted = [number._replace(leaf=leaf) for number, leaf in pairs]
-        return self._layout.flat(injected.carried(state, wanted, self._keeps, new))
+        return self.layout.flat(injected.carried(state, wanted, self._keeps, new))
 
     @functools.cached_property
     def _fresh_numbers(self) -> Callable[..., list[Any]]:
@@ -145,9 +141,9 @@ class MemberFunctions:
         with _named("step"):
             own = jax.random.fold_in(key, step)
             state = self._step()(
-                self._layout.state(flat), self.columns.tree(scalars), batch, own
+                self.layout.state(flat), self.columns.tree(scalars), batch, own
             )
-        return self._layout.flat(state)
+        return self.layout.flat(state)
 
     def evaluate(
         self, flat: Flat, scalars: Sequence[Any], batch: Any
@@ -155,7 +151,7 @@ class MemberFunctions:
         """The value of a state, and its metrics as a tuple."""
         with _named("evaluate"):
             found = self._evaluate()(
-                self._layout.state(flat), self.columns.tree(scalars), batch
+                self.layout.state(flat), self.columns.tree(scalars), batch
             )
         is_pair = type(found) is tuple and len(found) == 2
         value, metrics = found if is_pair else (found, None)
@@ -180,25 +176,11 @@ class MemberFunctions:
         """The metrics of one member as `evaluate` returned them."""
         return jax.tree.unflatten(self._metrics, leaves)
 
-    def saved(self, flat: Sequence[Any]) -> Any:
-        """A state as it is saved."""
-        return self._layout.saved(flat)
-
-    def restored(self, tree: Any) -> Flat:
-        """The arrays of a tree that `saved` has made.
-
-        Raises:
-            ParamsError: They are not those of a member of this population.
-        """
-        return self._layout.restored(tree, self.shapes)
-
     def _checked_step(self, flat: Flat, *rest: Any) -> Flat:
         scalars, key, *ends = rest
         flat = self.put(flat, key, scalars, True)
         after = self.advance(flat, scalars, key, *ends)
-        for name, old, new in zip(
-            self._layout.names(), self.shapes, after, strict=True
-        ):
+        for name, old, new in zip(self.layout.names(), self.shapes, after, strict=True):
             if (old.shape, old.dtype) != (new.shape, new.dtype):
                 raise ValueError(
                     "step must return a state with the shapes and dtypes that it was "

@@ -1,7 +1,7 @@
 """Which checkpoint each row holds, and how a row gets the one that its slot needs.
 
 The key of a state is the params of its checkpoint: `InMemory` while only this process
-has them, `Saved` once the params store has them too, `Fresh` before the first training.
+has them, `Saved` once the params store has them too; or `Begun` before any training.
 After each report the graph names the checkpoint from which each slot continues; the
 rows are filled accordingly, and states that may be needed later are copied to snapshots
 before training overwrites them.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,43 +23,19 @@ from population.engines.stacked.states import MemberStates, on_host
 from population.run.population_lease import SlotWork
 
 
-@dataclasses.dataclass(
-    frozen=True
-)  # A NamedTuple would equal any other tuple of one text.
-class Fresh:
-    """A state as `init` makes it.
-
-    Attributes:
-        generation_id: The generation that begins with it.
-    """
-
-    generation_id: str
-
-
+# Not a NamedTuple, which would equal any other tuple with the same content.
 @dataclasses.dataclass(frozen=True)
-class Given:
-    """Params that the journal itself keeps, as those of a `Start` may be.
+class Begun:
+    """A state with which a generation begins: fresh, or of plain data in the journal.
 
     Attributes:
-        place: The checkpoint that has them.
+        place: The checkpoint that stands for it.
     """
 
     place: Ref
 
 
-Key = InMemory | Saved | Fresh | Given
-
-
-class Sources(NamedTuple):
-    """Where states come from that are in no row and no snapshot.
-
-    Attributes:
-        load: Params that are saved or plain data, to a state.
-        fresh: A slot and its scalars, to a fresh state.
-    """
-
-    load: Callable[[Any], Flat]
-    fresh: Callable[[int, Sequence[Any]], Flat]
+Key = InMemory | Saved | Begun
 
 
 class Placement:
@@ -70,7 +46,8 @@ class Placement:
         count: How many members there are.
         rows: How many rows; those beyond the members are padding.
         columns: How meta_params become scalars.
-        sources: Where other states come from.
+        load: Makes a state of params that are saved or plain data.
+        fresh: Makes a fresh state of a slot and its scalars.
 
     Attributes:
         holds: By row, the key of its state; None if nothing may be copied from it.
@@ -84,11 +61,12 @@ class Placement:
         count: int,
         rows: int,
         columns: Columns,
-        sources: Sources,
+        load: Callable[[Any], Flat],
+        fresh: Callable[[int, Sequence[Any]], Flat],
     ) -> None:
         self._states = states
         self._columns = columns
-        self._sources = sources
+        self._load, self._fresh = load, fresh
         self.holds: list[Key | None] = [None] * count
         self._generations = [""] * count
         self.steps = np.zeros(rows, np.int32)
@@ -102,22 +80,13 @@ class Placement:
         self._states = states
         self._set_rows()
 
-    def set_held(self, row: int, key: Key) -> None:
-        """Set the key of a row after training."""
-        self.holds[row] = key
-
-    def clear(self, row: int) -> None:
-        """Mark a row as one from which nothing may be copied."""
-        self.holds[row] = None
-
     def keys(self) -> set[Key]:
         """The keys of all states in rows and snapshots."""
         return {key for key in self.holds if key is not None} | self.snapshots.keys()
 
     def on_host(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Flat]]:
         """Those of these states that are in rows or snapshots, as NumPy arrays."""
-        rows = {key: row for row, key in enumerate(self.holds) if key is not None}
-        whole = None
+        rows, whole = self._rows(), None
         for key in keys:
             if key in self.snapshots:
                 yield key, tuple(map(on_host, self.snapshots[key]))
@@ -128,12 +97,10 @@ class Placement:
     def snapshot(self, keys: Collection[Key]) -> None:
         """Make snapshots of these states, as far as rows hold them."""
         new = [key for key in keys if key not in self.snapshots]
-        if not new:
-            return
-        holds = {key: row for row, key in enumerate(self.holds) if key is not None}
+        rows = self._rows() if new else {}
         for key in new:
-            if key in holds:
-                self.snapshots[key] = self._states.take(holds[key])
+            if key in rows:
+                self.snapshots[key] = self._states.take(rows[key])
 
     def drop_all_but(self, keys: Collection[Key]) -> None:
         """Drop all other snapshots."""
@@ -146,11 +113,10 @@ class Placement:
         Args:
             work: The slots and what they train.
         """
-        holds = {key: row for row, key in enumerate(self.holds) if key is not None}
+        holds = self._rows()
         moves: dict[int, int] = {}
         firsts: dict[Key, int] = {}  # What is not in any row is brought once.
         repeats: dict[int, int] = {}
-        params: dict[int, Any] = {}
         for row, slot in work.items():
             self._begin(row, slot)
             key = key_of(slot.newest)
@@ -161,14 +127,18 @@ class Placement:
             elif key in firsts:
                 repeats[row] = firsts[key]
             else:
-                firsts[key], params[row] = row, slot.newest.params
+                firsts[key] = row
         self._move(moves)
         for key, row in firsts.items():
-            self._states.put(row, self._brought(key, row, params[row]))
+            self._states.put(row, self._brought(key, row, work[row].newest.params))
             self.holds[row] = key
         self._move(repeats)
         if self._stale:
             self._set_rows()
+
+    def _rows(self) -> dict[Key, int]:
+        """By key, a row that holds its state."""
+        return {key: row for row, key in enumerate(self.holds) if key is not None}
 
     def _begin(self, row: int, slot: SlotWork) -> None:
         """Set step and meta_params of a row by the slot's generation."""
@@ -193,14 +163,13 @@ class Placement:
                 self.holds[row] = key
 
     def _brought(self, key: Key, row: int, params: Any) -> Flat:
-        """A state from a snapshot, a save or `init`."""
+        """A state from a snapshot, `init`, a save or the journal."""
         if key in self.snapshots:
             return self.snapshots[key]
-        if isinstance(key, (Saved, Given)):
-            return self._sources.load(params)
-        if isinstance(key, Fresh):
-            scalars = [column[row] for column in self._scalars]
-            return self._sources.fresh(row, scalars)
+        if params is None:
+            return self._fresh(row, [column[row] for column in self._scalars])
+        if not isinstance(params, InMemory):
+            return self._load(params)
         raise RuntimeError(
             f"Slot {row} must continue from weights that are no longer in memory "
             f"({key}). This is a bug of the library; please report it. Open the run "
@@ -223,12 +192,10 @@ def key_of(newest: Checkpoint) -> Key:
         ValueError: A training loop has saved it itself.
     """
     params = newest.params
-    if params is None:
-        return Fresh(newest.generation_id)
     if isinstance(params, (InMemory, Saved)):
         return params
     if not isinstance(params, (str, pathlib.PurePath)):
-        return Given(newest.ref)
+        return Begun(newest.ref)
     raise ValueError(
         f"Worker {newest.worker_id} must continue from {params!r}, which a training "
         "loop saved itself. A stacked population needs trees that the params store "

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,26 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from population.engines import jax_settings
-from population.engines.stacked.arguments import check_whole
+from population.engines.stacked.arguments import Source, check_whole
 
 logger = logging.getLogger("population")
 Put = Callable[[Any], Any]
-_HANDING_OVER_S = 2e-4  # Chunks that are made faster are not worth a thread.
-
-
-class Feed(Protocol):
-    """The batches of a program, chunk by chunk."""
-
-    def take(self, steps: Sequence[int]) -> Any:
-        """The batches of one chunk of steps, which starts at these steps of the rows.
-
-        Raises:
-            ValueError: A batch has another structure, shape or dtype than the first.
-            Exception: What the user's function raises; a note names worker and step.
-        """
-
-    def close(self) -> None:
-        """Stop preparing; waits for a batch that is being made."""
+HANDING_OVER_S = 2e-4  # Chunks that are made faster are not worth a thread.
 
 
 class Constant:
@@ -61,99 +46,6 @@ class Constant:
 
     def close(self) -> None:
         """Nothing is being prepared."""
-
-
-class PerMember:
-    """Batches for each member: leaves `[rows, length, ...]`.
-
-    Args:
-        batches: `(seed, worker_id, step)` to a pytree of arrays; called in this
-            thread and another one, never in both at a time.
-        seed: Its first argument.
-        num_members: How many members there are.
-        length: Steps of a chunk.
-        put: Moves a pytree of NumPy arrays to the devices.
-        rows: How many rows; those beyond the members repeat those of worker 0.
-        ahead_s: Chunks that are made in fewer seconds are not made ahead.
-    """
-
-    def __init__(
-        self,
-        batches: Callable[[int, int, int], Any],
-        seed: int,
-        num_members: int,
-        length: int,
-        put: Put,
-        *,
-        rows: int | None = None,
-        ahead_s: float = _HANDING_OVER_S,
-    ) -> None:
-        self._count = num_members
-        rows = num_members if rows is None else rows
-
-        def call(worker_id: int, step: int) -> Any:
-            return batches(seed, worker_id, step)
-
-        self._ahead = Prefetcher(_Batcher(call, "batches", rows, length), put, ahead_s)
-
-    def take(self, steps: Sequence[int]) -> Any:
-        """The batches that start at these steps; steps of padding are ignored."""
-        return self._ahead.take(tuple(steps[: self._count]))
-
-    def close(self) -> None:
-        """Stop preparing; waits for a batch that is being made."""
-        self._ahead.close()
-
-
-class Shared:
-    """Batches that all members share: leaves `[length, ...]`.
-
-    Args:
-        shared_batches: `(seed, step)` to a pytree of arrays; called in this
-            thread and another one, never in both at a time.
-        seed: Its first argument.
-        length: Steps of a chunk.
-        put: Moves a pytree of NumPy arrays to the devices.
-        ahead_s: Chunks that are made in fewer seconds are not made ahead.
-    """
-
-    def __init__(
-        self,
-        shared_batches: Callable[[int, int], Any],
-        seed: int,
-        length: int,
-        put: Put,
-        *,
-        ahead_s: float = _HANDING_OVER_S,
-    ) -> None:
-        def call(_: int, step: int) -> Any:
-            return shared_batches(seed, step)
-
-        def put_first(tree: Any) -> Any:
-            return put(jax.tree.map(lambda array: array[0], tree))
-
-        batcher = _Batcher(call, "shared_batches", 1, length)
-        self._ahead = Prefetcher(batcher, put_first, ahead_s)
-
-    def take(self, steps: Sequence[int]) -> Any:
-        """The batches of all rows that train.
-
-        Args:
-            steps: The steps of these rows, all equal.
-
-        Raises:
-            ValueError: They are not equal.
-        """
-        if len(set(steps)) != 1:
-            raise ValueError(
-                "Rows that share batches must stand at the same step, got steps "
-                f"{sorted(set(steps))}. Give those of the rows that are trained."
-            )
-        return self._ahead.take((steps[0],))
-
-    def close(self) -> None:
-        """Stop preparing; waits for a batch that is being made."""
-        self._ahead.close()
 
 
 def chunk_length(
@@ -198,16 +90,17 @@ class _Batcher:
     """Makes batches, and stacks them in arrays.
 
     Args:
-        call: `(worker_id, step)` to a batch.
-        name: The argument of `vectorized.run`, for messages.
+        source: Where they come from.
+        seed: The run's seed.
         rows: Rows of the arrays.
         length: Steps of a chunk.
+        put: Moves a chunk to the devices.
     """
 
     def __init__(
-        self, call: Callable[[int, int], Any], name: str, rows: int, length: int
+        self, source: Source, seed: int, rows: int, length: int, put: Put
     ) -> None:
-        self._call, self.name = call, name
+        self.source, self._seed, self._put = source, seed, put
         self._rows, self.length = rows, length
         self._first: _Look | None = None
 
@@ -215,11 +108,12 @@ class _Batcher:
         self, arrays: list[npt.NDArray[Any]], row: int, place: int, step: int
     ) -> None:
         """Make a batch and write it into a chunk; the first one creates its arrays."""
+        batch = self.source.batch(self._seed, row, step)
         try:
-            leaves, tree = jax.tree.flatten(self._call(row, step))
+            leaves, tree = jax.tree.flatten(batch)
             leaves = [np.asarray(leaf) for leaf in leaves]
         except BaseException as error:
-            error.add_note(f"This was raised by {self._place(row, step)}.")
+            self.source.note(error, row, step)
             raise
         self._check(_Look(tree, [(x.shape, _dtype(x)) for x in leaves]), row, step)
         if not arrays:  # New ones: on a CPU, those of the last chunk are in use.
@@ -227,15 +121,20 @@ class _Batcher:
             arrays += [np.empty((*shape, *x.shape), _dtype(x)) for x in leaves]
         for array, leaf in zip(arrays, leaves, strict=True):
             if array.dtype != leaf.dtype:
-                check_whole(leaf, self._place(row, step))
+                check_whole(leaf, self.source.place(row, step))
             array[row, place] = leaf
 
-    def tree(self, arrays: Sequence[npt.NDArray[Any]], count: int) -> Any:
-        """A chunk as a pytree; rows from `count` on repeat row 0."""
+    def put(self, arrays: Sequence[npt.NDArray[Any]], count: int) -> Any:
+        """A chunk on the devices; rows from `count` on repeat row 0.
+
+        Without an axis of rows, if all members share it.
+        """
         look: Any = self._first
         for array in arrays:
             array[count:] = array[0]
-        return jax.tree.unflatten(look.tree, arrays)
+        if self.source.shared:
+            arrays = [array[0] for array in arrays]
+        return self._put(jax.tree.unflatten(look.tree, arrays))
 
     def _check(self, look: _Look, row: int, step: int) -> None:
         """Refuse a batch of another structure, shape or dtype than the first."""
@@ -243,60 +142,91 @@ class _Batcher:
             odd = [str(d) for _, d in look.leaves if not _is_numeric(d)]
             if odd:
                 raise ValueError(
-                    f"{self._place(row, step)} must return arrays of numbers or bools, "
-                    f"got {odd}. Encode other values as numbers."
+                    f"{self.source.place(row, step)} must return arrays of numbers or "
+                    f"bools, got {odd}. Encode other values as numbers."
                 )
             self._first = look
         if look != self._first:
             raise ValueError(
                 "All batches must have the structure, shapes and dtypes of the first, "
-                f"{self._first}; {self._place(row, step)} returned {look}. Pad what is "
-                "smaller, or leave it out."
+                f"{self._first}; {self.source.place(row, step)} returned {look}. Pad "
+                "what is smaller, or leave it out."
             )
-
-    def _place(self, row: int, step: int) -> str:
-        worker = f"worker {row}, " if self.name == "batches" else ""
-        return f"{self.name} for {worker}step {step}"
 
 
 class Prefetcher:
     """Makes the next chunk in a thread while the caller uses the present one.
 
-    At most two chunks are in memory: the one that was taken, and the next.
+    The leaves of a chunk are `[rows, length, ...]`; if all members share batches,
+    `[length, ...]`. At most two chunks are in memory: the one that was taken, and the
+    next.
 
     Args:
-        batcher: Makes the batches.
-        put: Moves a chunk to the devices; the thread calls it, too.
+        source: The user's function; called in this thread and another one, never in
+            both at a time.
+        seed: The run's seed.
+        num_members: How many members there are.
+        length: Steps of a chunk.
+        put: Moves a pytree of NumPy arrays to the devices; the thread calls it, too.
+        rows: How many rows; those beyond the members repeat those of worker 0.
         ahead_s: Chunks that are made in fewer seconds are not made ahead.
     """
 
-    def __init__(self, batcher: _Batcher, put: Put, ahead_s: float) -> None:
-        self._batcher, self._put, self._ahead_s = batcher, put, ahead_s
+    def __init__(
+        self,
+        source: Source,
+        seed: int,
+        num_members: int,
+        length: int,
+        put: Put,
+        *,
+        rows: int | None = None,
+        ahead_s: float = HANDING_OVER_S,
+    ) -> None:
+        self._count = 1 if source.shared else num_members
+        rows = self._count if source.shared or rows is None else rows
+        self._batcher = _Batcher(source, seed, rows, length, put)
+        self._ahead_s = ahead_s
         self._next: _Chunk | None = None
         self._orders: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def take(self, steps: tuple[int, ...]) -> Any:
-        """The chunk that starts at these steps, one a row."""
+    def take(self, steps: Sequence[int]) -> Any:
+        """The chunk that starts at these steps of the rows.
+
+        Args:
+            steps: One a row; those of padding are ignored.
+
+        Raises:
+            ValueError: A batch has another structure, shape or dtype than the first; or
+                rows that share batches stand at different steps.
+            Exception: What the user's function raises; a note names worker and step.
+        """
+        if self._batcher.source.shared and len(set(steps)) != 1:
+            raise ValueError(
+                "Rows that share batches must stand at the same step, got steps "
+                f"{sorted(set(steps))}. Give those of the rows that are trained."
+            )
+        own = tuple(steps[: self._count])
         chunk = self._next
         if chunk is None:
-            chunk = _Chunk(self._batcher, self._put, steps)
+            chunk = _Chunk(self._batcher, own)
             chunk.make()
         try:
-            batches = chunk.serve(steps)
+            batches = chunk.serve(own)
         finally:
             self._next = None
             chunk.stop()  # After an interrupt, the thread may still be making it.
         if chunk.took_s >= self._ahead_s and not self._closed:
-            later = tuple(step + self._batcher.length for step in steps)
-            self._next = _Chunk(self._batcher, self._put, later)
+            later = tuple(step + self._batcher.length for step in own)
+            self._next = _Chunk(self._batcher, later)
             self._start()
             self._orders.put(self._next)
         return batches
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop preparing; waits for a batch that is being made."""
         self._closed = True
         if self._next is not None:
             self._next.stop()
@@ -307,7 +237,7 @@ class Prefetcher:
 
     def _start(self) -> None:
         if self._thread is None:
-            found = jax_settings.taken(self._batcher.name)
+            found = jax_settings.taken(self._batcher.source.argument)
             self._thread = threading.Thread(
                 target=_work,
                 args=(self._orders, found),
@@ -318,20 +248,22 @@ class Prefetcher:
             weakref.finalize(self, self._orders.put, None)
 
 
+Feed = Constant | Prefetcher
+
+
 class _Chunk:
     """The batches of one chunk, while they are made.
 
     Args:
         batcher: Makes the batches.
-        put: Moves them to the devices.
         steps: The expected steps of the rows.
 
     Attributes:
         took_s: Seconds that making it took; infinite if it was not finished.
     """
 
-    def __init__(self, batcher: _Batcher, put: Put, steps: tuple[int, ...]) -> None:
-        self._batcher, self._put, self._steps = batcher, put, steps
+    def __init__(self, batcher: _Batcher, steps: tuple[int, ...]) -> None:
+        self._batcher, self._steps = batcher, steps
         self._arrays: list[npt.NDArray[Any]] = []
         self._made = 0  # Rows.
         self.took_s = math.inf
@@ -350,7 +282,7 @@ class _Chunk:
                         return
                     self._batcher.add(self._arrays, row, place, start + place)
                 self._made += 1
-            self._placed = self._put_all()
+            self._placed = self._batcher.put(self._arrays, len(self._steps))
             self.took_s = time.perf_counter() - start_s
         except BaseException as error:  # Raised again by `serve`.
             self._error = error
@@ -376,10 +308,7 @@ class _Chunk:
             if start != guess or row >= self._made:
                 for place in range(self._batcher.length):
                     self._batcher.add(self._arrays, row, place, start + place)
-        return self._put_all()
-
-    def _put_all(self) -> Any:
-        return self._put(self._batcher.tree(self._arrays, len(self._steps)))
+        return self._batcher.put(self._arrays, len(self._steps))
 
 
 def _work(

@@ -60,7 +60,7 @@ def trainer(
 
         steps = None if per_step is None else batches
         if length == 1:  # No loop: on a CPU convolutions are slow in one.
-            first = None if steps is None else jax.tree.map(lambda x: x[0], steps)
+            first = jax.tree.map(lambda x: x[0], steps)
             (flat, step), _ = advance((flat, step), first)
         else:
             (flat, step), _ = jax.lax.scan(advance, (flat, step), steps, length)
@@ -71,29 +71,24 @@ def trainer(
     return train
 
 
-def batched(
-    train: Callable[..., tuple[Any, ...]],
+def _stacked(
+    member: MemberFunctions,
     batching: str,
+    length: int,
     mesh: Mesh,
-    batch_axis: int | None,
+    axes: tuple[int | None, int | None],
+    evaluates: bool,
 ) -> Callable[..., tuple[Any, ...]]:
-    """A compiled function of all rows.
-
-    Args:
-        train: What one row does.
-        batching: "vmap" or "map".
-        mesh: The devices; each trains its own rows without the others.
-        batch_axis: 0 where each row has batches of its own, else None.
-    """
+    """A compiled function of all rows, as `Programs.stacked` describes it."""
+    batch_axis, by_step = axes
+    train = trainer(member, length, evaluates=evaluates, per_step=by_step)
 
     def local(
         flat: Flat, steps: Any, rows: Rows, batches: Any, evaluation: Any
     ) -> tuple[Any, ...]:
         if batching == "vmap":
-            axes = (0, 0, 0, batch_axis, None)
-            found: tuple[Any, ...] = jax.vmap(train, axes)(
-                flat, steps, rows, batches, evaluation
-            )
+            mapped = jax.vmap(train, (0, 0, 0, batch_axis, None))
+            found: tuple[Any, ...] = mapped(flat, steps, rows, batches, evaluation)
             return found
         own = batches if batch_axis == 0 else None
 
@@ -102,8 +97,8 @@ def batched(
             batch = batches if batch_axis is None else batch
             return train(state, step, of_row, batch, evaluation)
 
-        mapped: tuple[Any, ...] = jax.lax.map(one, (flat, steps, rows, own))
-        return mapped
+        found = jax.lax.map(one, (flat, steps, rows, own))
+        return found
 
     if mesh.size > 1:
         by_row = _ROWS if batch_axis == 0 else _ALL
@@ -127,7 +122,9 @@ class Programs:
         self.member = member
         self.compile_s: dict[Any, float] = {}
         self.fastest: dict[Any, str] = {}
-        self._made = functools.lru_cache(maxsize=_MOST)(self._make)
+        self._made: Callable[..., Callable[..., Any]] = functools.lru_cache(_MOST)(
+            lambda make, *place: make(member, *place)
+        )
 
     def stacked(
         self,
@@ -143,7 +140,7 @@ class Programs:
         Args:
             batching: "vmap" or "map".
             length: Steps of a call.
-            mesh: The devices.
+            mesh: The devices; each trains its own rows without the others.
             axes: Axes of the batches over rows and over steps.
             evaluates: Whether it evaluates the states at its end.
         """
@@ -158,25 +155,8 @@ class Programs:
         return self._made(_fresh, mesh)
 
     def one_fresh(self) -> Callable[[Any, Sequence[Any]], Flat]:
-        """A fresh state of one row."""
+        """A fresh state of one row, of its key and scalars."""
         return self._made(_one_fresh)
-
-    def _make(self, make: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-        made: Callable[..., Any] = make(self.member, *arguments)
-        return made
-
-
-def _stacked(
-    member: MemberFunctions,
-    batching: str,
-    length: int,
-    mesh: Mesh,
-    axes: tuple[int | None, int | None],
-    evaluates: bool,
-) -> Callable[..., tuple[Any, ...]]:
-    by_row, by_step = axes
-    train = trainer(member, length, evaluates=evaluates, per_step=by_step)
-    return batched(train, batching, mesh, by_row)
 
 
 def _alone(member: MemberFunctions, evaluates: bool) -> Callable[..., tuple[Any, ...]]:

@@ -19,7 +19,6 @@ from population.engines.stacked.tuner import Impossible
 from population.run.population_lease import SlotWork
 
 if TYPE_CHECKING:
-    from population.engines.stacked.member import MemberFunctions
     from population.engines.stacked.states import Values
 
 _SAVING = (OSError, RuntimeError, MemoryError, TypeError, ValueError)
@@ -44,15 +43,13 @@ class PopulationTrainer:
         parts: setup.Parts,
         request: arguments.Request,
     ) -> None:
-        self._lease = lease
+        self._lease, self._population = lease, lease.population
         self._slots: list[SlotWork] = []  # As they are trained.
         self._parts = parts
-        self._save_every = request.options.save_every
-        self._shared = request.source.kind == "shared"
-        self._member: MemberFunctions = parts.member
+        self._save_every = request.save_every
+        self._shared = request.source.shared
         self._reported: dict[InMemory, tuple[int, str, int]] = {}
         self._kept: Collection[Any] = ()  # What outlives the round.
-        self._ids: list[str] = []  # The generations that are being trained.
         self._whole = True  # Whether the rows hold what was last reported.
         self.rounds = 0
         self.overhead_s = 0.0
@@ -64,7 +61,7 @@ class PopulationTrainer:
         reported last: from the first batches of a round, or from tracing a step.
         """
         try:
-            while not (self._lease.finished or stop.is_set()):
+            while not (self._lease.controller.finished or stop.is_set()):
                 start = time.perf_counter()
                 active = self._prepare()
                 self.overhead_s += time.perf_counter() - start
@@ -76,13 +73,13 @@ class PopulationTrainer:
                     self._parts.begin_again()
                     continue
                 self._parts.tuner.trained(time.perf_counter() - start)
-                self._parts.watch.trained(active, self._slots)
+                self._parts.watch.trained(self._parts.states, active, self._slots)
                 self._report(active, values)
                 self.rounds += 1
                 if self.rounds == 1:
                     self._parts.record()
                 self._parts.tune()
-                self._lease.of.check_progress()
+                self._population.check_progress()
         except BaseException as error:
             if isinstance(error, Exception) and self._whole:
                 self._rescue(error)
@@ -99,26 +96,25 @@ class PopulationTrainer:
 
     def _prepare(self) -> list[int]:
         """Fill the rows with the states to train, and return the slots to train."""
-        lease, placement = self._lease, self._parts.placement
-        with lease.of.view():
+        population, placement = self._population, self._parts.placement
+        with population.view():
             if self.rounds:  # The first one may take long: it compiles.
-                lease.of.renew()
+                population.renew()
             self._check_claim()
             slots = self._present()
             active = self._active(slots)
-            pinned = lease.of.needed()
-        before, self._slots = self._ids, slots
-        self._ids = [slot.generation_id for slot in slots]
+            pinned = population.needed()
+        before, self._slots = self._slots, slots
         waiting = sorted(set(range(len(slots))) - set(active))
         needed = pinned | {key_of(slots[w].newest) for w in waiting}
         placement.snapshot(needed)
-        if waiting or before != self._ids or self._moved(slots):
+        if waiting or _ids(before) != _ids(slots) or self._moved(slots):
             self._whole = False  # Should a copy fail.
             placement.bring({w: slots[w] for w in active})
             self._whole = True
         placement.drop_all_but(needed)
         for w in waiting:
-            placement.clear(w)  # The row is trained too, but its result is dropped.
+            placement.holds[w] = None  # It is trained too, and its result is dropped.
         self._kept = pinned | placement.snapshots.keys()
         return active
 
@@ -133,21 +129,21 @@ class PopulationTrainer:
         Another process may have decided after the last report that a slot continues
         from a state that training has overwritten: it is set back to a save.
         """
-        slots = self._lease.of.slots()
+        slots = self._population.slots()
         if self._moved(slots):
             known = self._parts.placement.keys()
-            newest = [slot.newest.params for slot in slots]
             lost = [
-                w
-                for w, key in enumerate(newest)
-                if isinstance(key, InMemory) and key not in known
+                worker_id
+                for worker_id, slot in enumerate(slots)
+                if isinstance(slot.newest.params, InMemory)
+                and slot.newest.params not in known
             ]
             if lost:
-                self._lease.of.resume(lost)
-                slots = self._lease.of.slots()
+                self._population.resume(lost)
+                slots = self._population.slots()
         if all(slot.waits for slot in slots):
-            self._lease.of.unblock()
-            slots = self._lease.of.slots()
+            self._population.unblock()
+            slots = self._population.slots()
         return slots
 
     def _active(self, slots: Sequence[SlotWork]) -> list[int]:
@@ -159,7 +155,7 @@ class PopulationTrainer:
         return active
 
     def _check_claim(self) -> None:
-        if taken := self._lease.of.taken():
+        if taken := self._population.taken():
             raise RuntimeError(
                 f"Slots {taken} were taken over by another process, but a stacked "
                 "population trains all of them. Stop that process, and run this again."
@@ -180,8 +176,7 @@ class PopulationTrainer:
         for chunk in range(1, parts.chunks + 1):
             # Waiting slots get the batches of an active one: no other is requested.
             asked = np.where(waits, steps[active[0]], steps)
-            rows = active[:1] if self._shared else slice(None)
-            batches = parts.feed.take(asked[rows].tolist())
+            batches = parts.feed.take(asked.tolist())
             steps += parts.length
             self._whole = False
             with parts.tuner.guarded():
@@ -194,7 +189,7 @@ class PopulationTrainer:
     def _report(self, active: Sequence[int], values: Values) -> None:
         """Report the round; every `save_every` rounds, save the states before."""
         saves = (self.rounds + 1) % self._save_every == 0
-        host = self._parts.states.host() if saves else None
+        host, member = self._parts.states.host() if saves else None, self._parts.member
         snapshots = list(self._parts.placement.snapshots) if saves else []
         before = self._lease.recording_s
 
@@ -202,44 +197,49 @@ class PopulationTrainer:
             yield from self._saves(snapshots)
             for w in active:
                 value, metrics = values[w]
-                params = InMemory() if host is None else self._member.saved(host(w))
-                place = w, self._ids[w], int(self._parts.placement.steps[w])
-                yield Trained(*place, params, value, self._member.metrics(metrics))
+                params = InMemory() if host is None else member.layout.saved(host(w))
+                yield Trained(*self._place(w), params, value, member.metrics(metrics))
 
         gone = [key for key in self._reported if key not in self._kept]
         params = self._lease.report(reports(), gone)[-len(active) :]
         start = time.perf_counter()
         self._reported = {k: p for k, p in self._reported.items() if k in self._kept}
         for w, key in zip(active, params, strict=True):
-            self._parts.placement.set_held(w, key)
+            self._parts.placement.holds[w] = key
             if isinstance(key, InMemory):
-                step = int(self._parts.placement.steps[w])
-                self._reported[key] = w, self._ids[w], step
+                self._reported[key] = self._place(w)
         self._whole = True
         self.overhead_s += self._lease.recording_s - before
         self.overhead_s += time.perf_counter() - start
 
+    def _place(self, row: int) -> tuple[int, str, int]:
+        """The slot, the generation and the step that a row was trained to."""
+        step = int(self._parts.placement.steps[row])
+        return row, self._slots[row].generation_id, step
+
     def _save_rest(self) -> None:
         """Save the states that only this process has."""
-        with self._lease.of.view():
-            newest = [slot.newest.params for slot in self._lease.of.slots()]
+        with self._population.view():
+            newest = [slot.newest.params for slot in self._population.slots()]
             keys = {key for key in newest if isinstance(key, InMemory)}
-            keys |= self._lease.of.needed()
+            keys |= self._population.needed()
         self._lease.report(self._saves(keys))
 
     def _saves(self, keys: Iterable[Any]) -> Iterator[Trained]:
         """Reports with the states of keys that were reported as held."""
         roots: dict[Any, list[Checkpoint]] = {}
-        for slot in self._lease.of.slots():
+        for slot in self._population.slots():
             if isinstance(slot.newest.params, InMemory):
                 roots.setdefault(slot.newest.params, []).append(slot.newest)
-        held = [
-            key for key in keys if isinstance(key, InMemory) and key in self._reported
-        ]
-        for key, flat in self._parts.placement.on_host(sorted(held)):
+        held = sorted(self._reported.keys() & set(keys))
+        for key, flat in self._parts.placement.on_host(held):
             place = self._reported[cast(InMemory, key)]
-            tree = self._member.saved(flat)
+            tree = self._parts.member.layout.saved(flat)
             yield Trained(*place, tree)
             for root in roots.get(key, ()):
                 if root.ref != place[1:]:  # A branch that was not trained yet has it.
                     yield Trained(root.worker_id, *root.ref, tree)
+
+
+def _ids(slots: Sequence[SlotWork]) -> list[str]:
+    return [slot.generation_id for slot in slots]

@@ -2,61 +2,78 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from population.engines.stacked import arguments, autotune, cache, prefetching
+from population.engines.stacked import arguments, autotune, cache
 from population.engines.stacked.arguments import Request
-from population.engines.stacked.builder import Builder, Made
+from population.engines.stacked.builder import Builder
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.lease import EngineLease
-from population.engines.stacked.member import MemberFunctions
-from population.engines.stacked.placement import Placement
-from population.engines.stacked.states import MemberStates
 from population.engines.stacked.tuner import Tuner
 from population.engines.stacked.watch import InForceWatch
 
 
-@dataclasses.dataclass
 class Parts:
     """What trains a stacked population.
 
-    Attributes:
+    Args:
         lease: The run.
+        request: What the user asks for.
+
+    Attributes:
         member: The user's functions.
         columns: How meta_params become scalars.
-        builder: Makes states and batches.
         tuner: Chooses how the members are batched.
         states: The states.
         placement: Which checkpoint each row holds.
         watch: Warns of hyperparameters that are not in force.
         feed: Brings the batches of a chunk.
+
+    Raises:
+        ValueError: The functions, the meta_params or the batches do not fit.
+        TypeError: A function is not callable, or batches are not arrays.
     """
 
-    lease: EngineLease
-    member: MemberFunctions
-    columns: Columns
-    builder: Builder
-    tuner: Tuner
-    states: MemberStates
-    placement: Placement
-    watch: InForceWatch
-    feed: prefetching.Feed
-
-    @property
-    def size(self) -> int:
-        """How many members there are."""
-        return len(self.builder.metas)
+    def __init__(self, lease: EngineLease, request: Request) -> None:
+        self._lease, source = lease, request.source
+        controller, population = lease.controller, lease.population
+        self.columns = columns = Columns(
+            population.firsts(),
+            controller.space,
+            request.categories,
+            request.max_batch,
+        )
+        batch = source.batch(controller.seed, 0, population.slots()[0].newest.step)
+        recorded = population.facts("categories").values()
+        known = sorted(recorded, key=lambda names: sum(map(len, names.values())))
+        if known:
+            _check_categories(known[-1], columns.codes)
+        arguments.check_arrays(source.argument, batch)
+        arguments.check_arrays("evaluation", request.evaluation)
+        examples = batch, request.evaluation
+        found = cache.programs(request.functions, columns, *examples, request.keep)
+        self.member = found.member
+        self._builder = builder = Builder(lease, found, columns, request, batch)
+        self.tuner = Tuner(lease, found, builder, request.batching)
+        self.states = builder.states(self.tuner.batching)
+        if columns.codes not in known:  # Recorded late: it can be trained.
+            number = f" {len(known) + 1}" if known else ""
+            population.record_fact(f"categories{number}", columns.codes)
+        self.watch = InForceWatch(
+            population.notices, found.member, self.states, builder.metas
+        )
+        self.placement = builder.placement(self.states)
+        self.feed = builder.feed(self.tuner.batching, builder.length)
 
     @property
     def length(self) -> int:
         """Steps of a chunk."""
-        return self.builder.length
+        return self._builder.length
 
     @property
     def chunks(self) -> int:
         """Chunks of a round."""
-        return self.builder.steps_per_report // self.length
+        return self._builder.steps_per_report // self.length
 
     def close(self) -> None:
         """Stop preparing batches."""
@@ -65,7 +82,7 @@ class Parts:
     def record(self) -> None:
         """Record the way of batching, if it is worth keeping."""
         if self.tuner.keep:
-            self.lease.of.record_fact(self.builder.fact, self.tuner.batching)
+            self._lease.population.record_fact(self._builder.fact, self.tuner.batching)
 
     def tune(self) -> None:
         """Try other ways of batching if that pays, and switch to a faster one."""
@@ -78,15 +95,16 @@ class Parts:
                 self._switch()
             except autotune.IMPOSSIBLE as error:  # There is no room for both stacks.
                 self.tuner.stay(before, error)
-        self.feed = self.builder.feed(self.tuner.batching, self.length)
+        self.feed = self._builder.feed(self.tuner.batching, self.length)
         self.record()
 
     def _switch(self) -> None:
         """Copy all states into rows that are batched in the way that was chosen."""
-        states = self.builder.states(self.tuner.batching)
-        for row in range(self.size):
+        states = self._builder.states(self.tuner.batching)
+        for row in range(len(self._builder.metas)):
             states.put(row, self.states.take(row))
-        self._use(states)
+        self.states.release()
+        self.states = states
         self.placement.use(states)
 
     def begin_again(self) -> None:
@@ -94,80 +112,26 @@ class Parts:
         self.feed.close()
         self.states.release()
         batching = self.tuner.instead()
-        self._use(self.builder.states(batching))
-        self.placement = self.builder.placement(self.states)
-        self.feed = self.builder.feed(batching, self.length)
-
-    def _use(self, states: Made) -> None:
-        self.states.release()
-        self.states = states
-        self.watch.use(states)
+        self.states = self._builder.states(batching)
+        self.placement = self._builder.placement(self.states)
+        self.feed = self._builder.feed(batching, self.length)
 
 
-def assemble(lease: EngineLease, request: Request) -> Parts:
-    """Make all that a run needs.
-
-    Raises:
-        ValueError: The functions, the meta_params or the batches do not fit.
-        TypeError: A function is not callable, or batches are not arrays.
-    """
-    source = request.source
-    columns = Columns.of(
-        lease.of.firsts(), lease.space, request.categories, request.max_batch
-    )
-    example = source.example(lease.seed, 0, lease.of.slots()[0].newest.step)
-    _check_categories(lease, columns.codes)
-    names = {"data": "data", "each": "batches", "shared": "shared_batches"}
-    arguments.check_arrays(names[source.kind], example)
-    arguments.check_arrays("evaluation", request.evaluation)
-    found = cache.programs(
-        request.functions, columns, example, request.evaluation, request.keep
-    )
-    builder = Builder(lease, found, columns, request)
-    builder.measure(example)
-    tuner = Tuner(lease, found, builder, request.options.batching)
-    states = builder.states(tuner.batching)
-    _record_categories(lease, columns.codes)  # Only what can be trained is recorded.
-    watch = InForceWatch(lease.of.notices, found.member, states, builder.metas)
-    return Parts(
-        lease,
-        found.member,
-        columns,
-        builder,
-        tuner,
-        states,
-        builder.placement(states),
-        watch,
-        builder.feed(tuner.batching, builder.length),
-    )
-
-
-def _check_categories(lease: EngineLease, given: dict[str, list[Any]]) -> None:
+def _check_categories(known: dict[str, Any], given: dict[str, Any]) -> None:
     """Refuse other codes than before; values may be added at the end of a list.
+
+    Args:
+        known: The longest lists with which the run was trained, by name.
+        given: Those of now.
 
     Raises:
         ValueError: The run began with other categories.
     """
-    known = (_recorded_categories(lease) or [given])[-1]
-    same = known.keys() == given.keys()
-    if not same or any(
-        given[name][: len(known[name])] != known[name] for name in known
-    ):
+    begins = {
+        name: values[: len(known.get(name, ()))] for name, values in given.items()
+    }
+    if begins != known:
         raise ValueError(
             "categories must be those with which this run began, as their places are "
             f"the codes: {known!r}, got {given!r}. Add new values at the end of a list."
         )
-
-
-def _recorded_categories(lease: EngineLease) -> list[dict[str, list[Any]]]:
-    """The categories with which the run was trained, the shortest lists first."""
-    found = lease.of.facts("categories").values()
-    return sorted(found, key=lambda known: sum(map(len, known.values())))
-
-
-def _record_categories(lease: EngineLease, given: dict[str, list[Any]]) -> None:
-    """Record new categories: values keep their codes in all later processes."""
-    known = _recorded_categories(lease)
-    if given not in known:
-        number = f" {len(known) + 1}" if known else ""
-        lease.of.record_fact(f"categories{number}", given)

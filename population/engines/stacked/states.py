@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,51 +19,6 @@ from population.engines.stacked.programs import Programs, Rows
 Values = list[tuple[float, list[Any]]]
 _CHUNKS = 64  # A chunk of copies is so small a part of all rows.
 _LEAST = 8
-
-
-class MemberStates(Protocol):
-    """All members' states: a row for each member, and rows of padding at the end."""
-
-    def release(self) -> None:
-        """Free the memory of the states."""
-
-    def set_rows(
-        self,
-        steps: npt.NDArray[np.int32],
-        scalars: Sequence[npt.NDArray[Any]],
-        new: npt.NDArray[np.bool_],
-    ) -> None:
-        """Set steps and meta_params of all rows.
-
-        Args:
-            steps: `[R]` the steps that the states have.
-            scalars: `[R]` each: meta_params.
-            new: `[R]` whether these must be put into the optimiser's state.
-        """
-
-    def train(self, batches: Any) -> None:
-        """One chunk of steps of all members."""
-
-    def finish(self, batches: Any) -> Values:
-        """The last chunk of a round, and all members' values with their metrics."""
-
-    def wait(self) -> None:
-        """Return once the devices are done."""
-
-    def take(self, row: int) -> Flat:
-        """A copy of a row's state."""
-
-    def put(self, row: int, flat: Flat) -> None:
-        """Copy a state into a row."""
-
-    def move(self, sources: Mapping[int, int]) -> None:
-        """Copy rows: of each target, the row whose present state it gets."""
-
-    def host(self) -> Callable[[int], Flat]:
-        """All states as NumPy arrays, read at once: a function of the row."""
-
-    def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
-        """`[R, ...]` each: some of the arrays of all states, read in one go."""
 
 
 class StackedStates:
@@ -127,7 +82,13 @@ class StackedStates:
         scalars: Sequence[npt.NDArray[Any]],
         new: npt.NDArray[np.bool_],
     ) -> None:
-        """Set steps and meta_params of all rows."""
+        """Set steps and meta_params of all rows.
+
+        Args:
+            steps: `[R]` the steps that the states have.
+            scalars: `[R]` each: meta_params.
+            new: `[R]` whether these must be put into the optimiser's state.
+        """
         # Copies: what is on a CPU's device may be the caller's own memory.
         place = functools.partial(jax.device_put, device=self._rows_at)
         self._steps = place(steps.copy())
@@ -148,10 +109,8 @@ class StackedStates:
             self._flat, self._steps, self._rows, batches, self._evaluation
         )
         self._rows = self._rows._replace(new=self._old)
-        found, *columns = _fetched((values, *metrics))
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        metrics = [list(row) for row in rows] if columns else [[] for _ in found]
-        return list(zip(found.tolist(), metrics, strict=True))
+        columns = [column.tolist() for column in _fetched((values, *metrics))]
+        return [(value, rest) for value, *rest in zip(*columns, strict=True)]
 
     def take(self, row: int) -> Flat:
         """A copy of a row's state."""
@@ -243,7 +202,7 @@ class SeparateStates:
         scalars: Sequence[npt.NDArray[Any]],
         new: npt.NDArray[np.bool_],
     ) -> None:
-        """Set steps and meta_params of all rows."""
+        """Set steps and meta_params of all rows, as in `StackedStates`."""
         self._steps, self._rows = [], []
         for row, device in enumerate(self._devices):
             columns = tuple(column[row] for column in scalars)
@@ -325,6 +284,10 @@ class SeparateStates:
                 cut = _by_step(batches, self._length)
                 known[device] = jax.device_put(cut, device)
         return known[device]
+
+
+MemberStates = StackedStates | SeparateStates
+"""All members' states: a row for each member, and rows of padding at the end."""
 
 
 def _at(device: Any, tree: Any) -> Any:

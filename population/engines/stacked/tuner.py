@@ -53,7 +53,7 @@ class Tuner:
         if asked != "auto":
             self.batching = asked
             return
-        recorded = lease.of.facts(builder.fact).get(builder.fact)
+        recorded = lease.population.facts(builder.fact).get(builder.fact)
         known = found.fastest.get(builder.place)
         if recorded is not None:
             self.batching = recorded
@@ -142,8 +142,13 @@ class Tuner:
 
         A run without any counts as half done.
         """
-        rounds = self._lease.rounds_left(self._builder.steps_per_report)
-        limits = [self._lease.seconds_left()]
-        limits += [None if rounds is None else rounds * self._round_s]
-        left = [limit for limit in limits if limit is not None]
+        lease, stop = self._lease.population, self._lease.controller.stop
+        left = [] if stop.seconds is None else [stop.seconds - lease.open_s]
+        if stop.steps is not None:
+            lowest = min(slot.newest.step for slot in lease.slots())
+            rounds = (stop.steps - lowest) / self._builder.steps_per_report
+            left.append(rounds * self._round_s)
+        if stop.reports is not None:
+            rounds = (stop.reports - lease.reports) / len(lease)
+            left.append(rounds * self._round_s)
         return min(left, default=self._trained_s)

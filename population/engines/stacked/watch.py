@@ -41,9 +41,8 @@ class InForceWatch:
         metas: Sequence[Any],
     ) -> None:
         self._notices = notices
-        self._states = states
         self._numbers = member.injected
-        self._last = self._columns()
+        self._last = self._columns(states)
         self._ids: Sequence[str] = ()  # None before the first round.
         said = set()
         for row, meta_params in enumerate(metas[:_MOST]):
@@ -52,7 +51,7 @@ class InForceWatch:
                 for (_, number), column in zip(self._numbers, self._last, strict=True)
             ]
             for notice in findings.found(
-                _name(row), meta_params, held, lambda _: member.moving
+                f"worker {row}", meta_params, held, lambda _: member.moving
             ):
                 notices.say(notice)
                 said.add(notice.key)
@@ -60,20 +59,19 @@ class InForceWatch:
         if unused:
             notices.say(Notice("no effect", "", _UNUSED.format(unused)))
 
-    def use(self, states: MemberStates) -> None:
-        """Use other rows, which hold the same states."""
-        self._states = states
-
-    def trained(self, rows: Collection[int], slots: Sequence[SlotWork]) -> None:
+    def trained(
+        self, states: MemberStates, rows: Collection[int], slots: Sequence[SlotWork]
+    ) -> None:
         """Warn of what a round has changed.
 
         Args:
+            states: The rows, after the round.
             rows: Those that were trained.
             slots: Their slots. A generation that has just begun is compared only in the
                 first round, which begins with fresh states.
         """
         ids = [slot.generation_id for slot in slots]
-        before, self._last = self._last, self._columns()
+        before, self._last = self._last, self._columns(states)
         known = self._ids or ids
         same = [row for row in sorted(rows)[:_MOST] if known[row] == ids[row]]
         self._ids = ids
@@ -85,12 +83,10 @@ class InForceWatch:
             for row in same:
                 put: Number = number._replace(leaf=old[row])
                 meta_params = slots[row].meta_params
-                for notice in findings.changed(_name(row), meta_params, put, new[row]):
+                for notice in findings.changed(
+                    f"worker {row}", meta_params, put, new[row]
+                ):
                     self._notices.say(notice)
 
-    def _columns(self) -> list[npt.NDArray[Any]]:
-        return self._states.columns([place for place, _ in self._numbers])
-
-
-def _name(row: int) -> str:
-    return f"worker {row}"
+    def _columns(self, states: MemberStates) -> list[npt.NDArray[Any]]:
+        return states.columns([place for place, _ in self._numbers])

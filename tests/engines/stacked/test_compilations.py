@@ -326,7 +326,7 @@ def test_few_programs_are_kept() -> None:
         )
         for _ in range(cache._MOST + 2)
     ]
-    columns = Columns.of(problems.metas(1), None, None, None)
+    columns = Columns(problems.metas(1), None, None, None)
     found = [cache.programs((*each,), columns, None, None) for each in functions]
     assert len(cache._entries) == cache._MOST
     assert cache.programs((*functions[-1],), columns, None, None) is found[-1]

@@ -129,7 +129,7 @@ def seconds_a_round(
 
     def slow(self: Any, active: Any) -> Any:
         values = whole(self, active)
-        controller = self._lease._controller
+        controller = self._lease.controller
         for _ in range(20):  # What other processes see, which look at intervals.
             clock.advance(seconds[self.rounds] / 20)
             probe.watch(controller)

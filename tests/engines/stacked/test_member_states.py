@@ -40,7 +40,7 @@ def member(batch: Any) -> MemberFunctions:
         return jnp.sum(state["sum"]) + batch, {"draw": state["draw"], "by": meta["by"]}
 
     KEPT.append((init, step, evaluate))
-    columns = Columns.of([{"by": 1.0}], None, None, None)
+    columns = Columns([{"by": 1.0}], None, None, None)
     return MemberFunctions(init, step, evaluate, columns, batch, np.float32(100))
 
 

@@ -37,7 +37,7 @@ SPACE = {
 def columns(*metas: Any, space: Any = None, **options: Any) -> Columns:
     """The columns of a first population."""
     known: dict[str, Any] = {"categories": None, "max_batch": None} | options
-    return Columns.of(metas, space, **known)
+    return Columns(metas, space, **known)
 
 
 def dtypes(found: Columns) -> dict[str, str]:

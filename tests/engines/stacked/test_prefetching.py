@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from population.engines.stacked import prefetching
+from population.engines.stacked.arguments import Source
+from population.engines.stacked.prefetching import Prefetcher
 
 SECONDS = 30  # Much longer than any of these waits.
 Batches = Callable[[int, int, int], Any]
@@ -36,16 +38,18 @@ class Made:
 
     def each(
         self, batches: Batches, count: int, length: int, **options: Any
-    ) -> prefetching.PerMember:
+    ) -> Prefetcher:
         """A feed with batches of each member."""
         known: dict[str, Any] = {"ahead_s": 0.0} | options
-        found = prefetching.PerMember(batches, 5, count, length, self.put, **known)
+        source = Source("batches", batches)
+        found = Prefetcher(source, 5, count, length, self.put, **known)
         self.feeds.append(found)
         return found
 
-    def shared(self, batches: Any, length: int) -> prefetching.Shared:
+    def shared(self, batches: Any, length: int) -> Prefetcher:
         """A feed with the same batches for all."""
-        found = prefetching.Shared(batches, 5, length, self.put, ahead_s=0.0)
+        source = Source("shared_batches", batches)
+        found = Prefetcher(source, 5, 2, length, self.put, ahead_s=0.0)
         self.feeds.append(found)
         return found
 
@@ -267,7 +271,7 @@ def test_never_more_than_two_chunks_are_on_their_way(made: Made) -> None:
         most = max(most, sum(ref() is not None for ref in alive))
         return tree
 
-    found = prefetching.PerMember(batch, 5, 2, 2, put, ahead_s=0.0)
+    found = Prefetcher(Source("batches", batch), 5, 2, 2, put, ahead_s=0.0)
     made.feeds.append(found)
     for start in range(0, 20, 2):
         assert steps_of(found.take([start, start]), 0) == [start, start + 1]
@@ -374,7 +378,8 @@ def test_closing_ends_the_thread() -> None:
             assert go.wait(SECONDS)
         return batch(seed, worker_id, step)
 
-    found = prefetching.PerMember(batches, 5, 1, 3, lambda tree: tree, ahead_s=0.0)
+    source = Source("batches", batches)
+    found = Prefetcher(source, 5, 1, 3, lambda tree: tree, ahead_s=0.0)
     found.take([0])
     assert begun.wait(SECONDS)
     assert threads()
@@ -388,14 +393,16 @@ def test_closing_ends_the_thread() -> None:
 
 def test_a_feed_that_was_never_used_can_be_closed() -> None:
     """It has started no thread."""
-    found = prefetching.Shared(lambda seed, step: None, 5, 1, lambda tree: tree)
+    source = Source("shared_batches", lambda seed, step: None)
+    found = Prefetcher(source, 5, 1, 1, lambda tree: tree)
     assert not threads()
     found.close()
 
 
 def test_a_forgotten_feed_takes_its_thread_along() -> None:
     """A feed that was never closed leaves nothing behind."""
-    found = prefetching.PerMember(batch, 5, 1, 1, lambda tree: tree, ahead_s=0.0)
+    source = Source("batches", batch)
+    found = Prefetcher(source, 5, 1, 1, lambda tree: tree, ahead_s=0.0)
     found.take([0])
     (thread,) = threads()
     del found
