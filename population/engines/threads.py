@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -96,8 +96,25 @@ class _WorkerThreads:
 
     def work(self, device: jax.Device, end: threading.Event) -> None:
         """One thread's life."""
+        worker: Worker | None = None
         try:
-            self._work(device)
+            worker = self._controller.worker(stopped=self._stopped)
+            worker.device = device
+            in_force = jax_settings.applied(self._settings)
+            with in_force, worker, jax.default_device(device):
+                if worker.worker_id >= 0:  # Else the run ended before it got a slot.
+                    self._train(worker)
+            with self._lock:
+                self.overhead_s += worker.overhead_s
+        except BaseException as error:  # Raised again by `run`, in the caller's thread.
+            with self._lock:
+                if self.error is None:
+                    place = (
+                        "a worker" if worker is None else f"worker {worker.worker_id}"
+                    )
+                    error.add_note(f"This was raised by {place} of the population.")
+                    self.error = error
+            self.stop()
         finally:
             end.set()
 
@@ -121,31 +138,6 @@ class _WorkerThreads:
         """End every loop, also one that waits."""
         self._stopped.set()
         self._controller.wake()
-
-    def _work(self, device: jax.Device) -> None:
-        with self._stop_on_error() as workers:
-            worker = self._controller.worker(stopped=self._stopped)
-            workers.append(worker)
-            worker.device = device
-            in_force = jax_settings.applied(self._settings)
-            with in_force, worker, jax.default_device(device):
-                if worker.worker_id >= 0:  # Else the run ended before it got a slot.
-                    self._train(worker)
-            with self._lock:
-                self.overhead_s += worker.overhead_s
-
-    @contextlib.contextmanager
-    def _stop_on_error(self) -> Iterator[list[Worker]]:
-        workers: list[Worker] = []
-        try:
-            yield workers
-        except BaseException as error:  # Raised again by `run`, in the caller's thread.
-            with self._lock:
-                if self.error is None:
-                    place = f"worker {workers[0].worker_id}" if workers else "a worker"
-                    error.add_note(f"This was raised by {place} of the population.")
-                    self.error = error
-            self.stop()
 
 
 def _all_devices() -> list[jax.Device]:

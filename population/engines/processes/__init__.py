@@ -18,6 +18,7 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
+from population.base.types import Event
 from population.controller import PopulationController
 from population.engines import jax_settings
 from population.engines.processes import gpus, pickling, settings
@@ -76,7 +77,7 @@ def run(
     if type(count) is not int or count < 1:
         raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
     parts = pickling.pack({"train": train, **controller.arguments()})
-    payload = pickle.dumps(pickling.Order(settings.sent(), parts))
+    payload = pickle.dumps((settings.sent(), parts))
     places = gpus.environments(count, gpus_per_worker, memory_fraction)
     processes = _WorkerProcesses(controller.events)
     start = time.perf_counter()
@@ -116,8 +117,11 @@ class _WorkerProcesses:
     def work(self, payload: bytes, places: Sequence[Mapping[str, str]]) -> bool:
         """Train until every process has ended; say whether Ctrl-C ended them."""
         try:
+            tells_events = self._events.on_event is not None
             for index, environment in enumerate(places):
-                self._start(f"population-{index}", environment)
+                member = ChildProcess(f"population-{index}", tells_events)
+                self._members.append(member)
+                member.start(environment)
             for member in self._members:
                 member.begin(payload)
             self._wait()
@@ -145,11 +149,6 @@ class _WorkerProcesses:
             process.kill()
         self._wait()
 
-    def _start(self, name: str, environment: Mapping[str, str]) -> None:
-        member = ChildProcess(name, tells_events=self._events.on_event is not None)
-        self._members.append(member)
-        member.start(environment)
-
     def _alive(self) -> list[BaseProcess]:
         processes = [member.process for member in self._members]
         return [p for p in processes if p.pid is not None and p.exitcode is None]
@@ -166,7 +165,8 @@ class _WorkerProcesses:
         """Hear every process until it has ended."""
         started = [m for m in self._members if m.process.pid is not None]
         try:
-            self._listen_to(started)
+            with jax_settings.applied(self._settings):
+                self._listen_to(started)
         except BaseException as error:  # Raised again by `run`, in the caller's thread.
             self.error = self.error or error
             self.stop()
@@ -174,18 +174,17 @@ class _WorkerProcesses:
             self._all_ended.set()
 
     def _listen_to(self, started: Sequence[ChildProcess]) -> None:
-        with jax_settings.applied(self._settings):
-            while present := [member for member in started if not member.ended]:
-                connection.wait([s for m in present for s in m.signs()], _REFRESH_S)
-                for member in present:
-                    for message in member.listen():
-                        self._hear(member, message)
-                    if member.ended and not member.told:
-                        self._note_death(member)
+        while present := [member for member in started if not member.ended]:
+            connection.wait([s for m in present for s in m.signs()], _REFRESH_S)
+            for member in present:
+                for message in member.listen():
+                    self._hear(member, message)
+                if member.ended and not member.told:
+                    self._note_death(member)
 
     def _hear(self, member: ChildProcess, message: object) -> None:
-        if isinstance(message, pickling.Happened):
-            self._events.emit(message.event)
+        if isinstance(message, Event):
+            self._events.emit(message)
         elif isinstance(message, pickling.Done):
             self.overhead_s += message.overhead_s
         elif isinstance(message, pickling.NotInForce):

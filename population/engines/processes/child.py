@@ -33,7 +33,8 @@ def main(orders: Link, news: Link, tells_events: bool) -> None:
     """What a process of `processes.run` does.
 
     Args:
-        orders: Brings the training function with the run's arguments, then its end.
+        orders: Brings the caller's settings of JAX, and the training function with the
+            run's arguments, pickled by themselves; then its end.
         news: Takes what the parent is to know.
         tells_events: Whether the parent wants to know what happens.
     """
@@ -60,6 +61,7 @@ class _Child:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._controller: PopulationController | None = None
+        self._worker: Worker | None = None
 
     def listen(self, parent: int) -> None:
         """Wait for the order to stop; one thread does nothing else."""
@@ -73,14 +75,13 @@ class _Child:
 
     def work(self, payload: bytes, on_event: OnEvent | None) -> None:
         """Train until `train` returns, and tell the parent how it ended."""
-        workers: list[Worker] = []
         try:
-            self._train(payload, on_event, workers)
+            overhead_s = self._train(payload, on_event)
         except BaseException as error:  # Raised again by the parent.
-            worker_id = workers[0].worker_id if workers else None
+            worker_id = None if self._worker is None else self._worker.worker_id
             self.tell(pickling.pack_error(worker_id, error))
         else:
-            self.tell(pickling.Done(workers[0].overhead_s))
+            self.tell(pickling.Done(overhead_s))
 
     def tell(self, message: object) -> None:
         """Send a message, unless its reader has gone."""
@@ -90,42 +91,23 @@ class _Child:
     def tell_event(self, event: Event) -> None:
         """Send an event; that the run has ended, the parent sees for itself."""
         if event.kind != "finished":
-            self.tell(pickling.Happened(event))
+            self.tell(event)
 
-    def _train(
-        self,
-        payload: bytes,
-        on_event: OnEvent | None,
-        workers: list[Worker],
-    ) -> None:
-        parts = self._unpacked(pickle.loads(payload))
+    def _train(self, payload: bytes, on_event: OnEvent | None) -> float:
+        """Train until `train` returns; the worker's seconds inside poll and report."""
+        sent, packed = pickle.loads(payload)
+        received = settings.Received(sent)
+        received.put_early()  # Before any of the parts is loaded.
+        parts: dict[str, Any] = pickle.loads(packed)
+        received.put(lambda names: self.tell(pickling.NotInForce(tuple(names))))
         train = parts.pop("train")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The parent has said it.
-            controller = PopulationController(**parts, **_if_any(on_event))
+            controller = PopulationController(**parts, on_event=on_event)
         with contextlib.closing(controller):
             self._controller = controller
-            worker = controller.worker(stopped=self._stopped)
-            workers.append(worker)
+            self._worker = worker = controller.worker(stopped=self._stopped)
             with worker:
                 if worker.worker_id >= 0:  # Else the run ended before it got a slot.
                     train(worker)
-
-    def _unpacked(self, order: pickling.Order) -> dict[str, Any]:
-        """The parts of an order, loaded under the settings that come with it."""
-        if order.settings is None:
-            return _loaded(order.parts)
-        received = settings.Received(order.settings)
-        received.put_early()
-        parts = _loaded(order.parts)
-        received.put(lambda names: self.tell(pickling.NotInForce(tuple(names))))
-        return parts
-
-
-def _loaded(parts: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = pickle.loads(parts)
-    return found
-
-
-def _if_any(on_event: OnEvent | None) -> dict[str, Any]:
-    return {} if on_event is None else {"on_event": on_event}
+            return worker.overhead_s

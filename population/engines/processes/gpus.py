@@ -47,10 +47,14 @@ def environments(
         places, sharing = _evenly(count, visible())
     else:
         places, sharing = _by_share(count, float(gpus_per_worker), visible())
-    if memory_fraction is None and sharing > 1 and not _said_by_hand():
+    by_hand = any(os.environ.get(name) for name in _BY_HAND)
+    if memory_fraction is None and sharing > 1 and not by_hand:
         memory_fraction = _JAX_TAKES / sharing
-    memory = _memory(memory_fraction)
-    return [{_VISIBLE: ",".join(p), **memory} if p else dict(memory) for p in places]
+    memory = {}
+    if memory_fraction is not None:
+        name = _NEW_MEMORY if os.environ.get(_NEW_MEMORY) else _MEMORY
+        memory[name] = f"{memory_fraction:.4g}"
+    return [({_VISIBLE: ",".join(p)} if p else {}) | memory for p in places]
 
 
 def visible() -> list[str]:
@@ -112,14 +116,3 @@ def _is_fair(share: float) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _said_by_hand() -> bool:
-    return any(os.environ.get(name) for name in _BY_HAND)
-
-
-def _memory(fraction: float | None) -> dict[str, str]:
-    if fraction is None:
-        return {}
-    name = _NEW_MEMORY if os.environ.get(_NEW_MEMORY) else _MEMORY
-    return {name: f"{fraction:.4g}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import pickle
@@ -9,8 +10,6 @@ import sys
 import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-from population.engines.processes.settings import Sent
 
 # What pickle and the methods of what it takes apart and makes anew may well raise.
 _UNPICKLABLE = (
@@ -27,19 +26,6 @@ _UNPICKLABLE = (
 )
 
 
-class Order(NamedTuple):
-    """What a process is to do.
-
-    Attributes:
-        settings: JAX's settings to do it under; None: those that it finds.
-        parts: The training function and the run's arguments, pickled by themselves, so
-            that the settings are there before any of it is loaded.
-    """
-
-    settings: Sent | None
-    parts: bytes
-
-
 class Done(NamedTuple):
     """A process tells: its training function has returned.
 
@@ -48,16 +34,6 @@ class Done(NamedTuple):
     """
 
     overhead_s: float
-
-
-class Happened(NamedTuple):
-    """A process tells: something for the caller's `on_event`.
-
-    Attributes:
-        event: What happened.
-    """
-
-    event: Any
 
 
 class NotInForce(NamedTuple):
@@ -75,13 +51,13 @@ class Failed(NamedTuple):
 
     Attributes:
         place: The worker that raised it.
-        error: The exception, pickled; None if it cannot travel.
+        error: The exception, pickled; empty if it cannot travel.
         text: The exception in words.
         trace: Its traceback.
     """
 
     place: str
-    error: bytes | None
+    error: bytes
     text: str
     trace: str
 
@@ -113,28 +89,20 @@ def pack_error(worker_id: int | None, error: BaseException) -> Failed:
     text = "".join(traceback.format_exception_only(error)).strip()
     trace = "".join(traceback.format_exception(error)).strip()
     try:
-        packed: bytes | None = pickle.dumps(error)
+        packed = pickle.dumps(error)
     except _UNPICKLABLE:
-        packed = None
+        packed = b""
     return Failed(place, packed, text, trace)
 
 
 def unpack_error(message: Failed, process: str) -> BaseException:
     """The exception that was told, with where it was raised as notes."""
-    error: BaseException
-    try:
-        error = _unpacked(message.error)
-    except _UNPICKLABLE:
-        error = RuntimeError(message.text)
+    error: BaseException = RuntimeError(message.text)
+    with contextlib.suppress(*_UNPICKLABLE):
+        found = pickle.loads(message.error)
+        error = found if isinstance(found, BaseException) else error
     error.add_note(f"This was raised by {message.place} of the population.")
     error.add_note(f"In {process}:\n\n{message.trace}")
-    return error
-
-
-def _unpacked(packed: bytes | None) -> BaseException:
-    error = None if packed is None else pickle.loads(packed)
-    if not isinstance(error, BaseException):
-        raise pickle.UnpicklingError("not an exception")
     return error
 
 

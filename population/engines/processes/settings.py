@@ -71,10 +71,10 @@ class Sent(NamedTuple):
     others: Sequence[str]
 
 
-def sent() -> Sent | None:
-    """What holds in this thread; None if JAX is not loaded, which then has no say."""
+def sent() -> Sent:
+    """What holds in this thread; nothing if JAX is not loaded."""
     if not jax_settings.is_loaded():
-        return None
+        return Sent({}, {}, ())
     found, lost = jax_settings.examined()
     options: dict[str, Plain] = {}
     compared: dict[str, str] = {}
