@@ -163,10 +163,7 @@ def _cast(value: Any, old: Any, name: str) -> jax.Array:
     number = np.asarray(value)
     numeric = jnp.issubdtype(number.dtype, np.number) or number.dtype == np.bool_
     if number.ndim or old.ndim or not numeric or np.iscomplexobj(number):
-        raise ValueError(
-            f"{name} must be a number to go where {old.dtype}{list(old.shape)} is, got "
-            f"{value!r}."
-        )
+        raise _no_number(value, old, name)
     if jnp.issubdtype(old.dtype, jnp.integer):
         _check_whole(number.item(), old.dtype, name)
     if old.weak_type:
@@ -182,10 +179,7 @@ def _traced(value: Any, old: jax.Array, name: str) -> jax.Array:
     known = isinstance(value, jax.core.Tracer) or is_number(value)
     given = jnp.result_type(value) if known else np.dtype(object)
     if not known or jnp.ndim(value) or old.ndim or not is_real(given):
-        raise ValueError(
-            f"{name} must be a number to go where {old.dtype}{list(old.shape)} is, got "
-            f"{value!r}."
-        )
+        raise _no_number(value, old, name)
     whole = jnp.issubdtype(given, jnp.integer) or given == np.bool_
     if jnp.issubdtype(old.dtype, jnp.integer) and not whole:
         raise ValueError(
@@ -195,6 +189,13 @@ def _traced(value: Any, old: jax.Array, name: str) -> jax.Array:
     if getattr(old, "weak_type", False):
         return old.at[...].set(value)  # Stays weak.
     return jnp.asarray(value).astype(old.dtype)
+
+
+def _no_number(value: Any, old: jax.Array, name: str) -> ValueError:
+    return ValueError(
+        f"{name} must be a number to go where {old.dtype}{list(old.shape)} is, got "
+        f"{value!r}."
+    )
 
 
 def _check_whole(number: float, dtype: Any, name: str) -> None:

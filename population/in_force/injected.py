@@ -6,7 +6,6 @@ dicts, as `nnx.split` and `flax.serialization.to_state_dict` do.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -50,8 +49,10 @@ def numbers(tree: Any) -> list[Number]:
     while level:
         inner: list[tuple[Path, Any]] = []
         for base, node in level:
-            begins = functools.partial(_begins_within, node)
-            pairs = jax.tree_util.tree_leaves_with_path(node, is_leaf=begins)
+            pairs = jax.tree_util.tree_leaves_with_path(
+                node,
+                is_leaf=lambda at, node=node: at is not node and _is_injected(at),
+            )
             injected = _is_injected(node)
             driven = _driven(node) if injected else frozenset()
             for path, leaf in pairs:
@@ -102,11 +103,6 @@ def _taken(number: Any, old: Any, when: Any) -> Any:
         return jnp.copy(number) if isinstance(number, jax.Array) else number
     old = jnp.asarray(old)
     return jnp.where(when, number, old).astype(old.dtype)
-
-
-def _begins_within(outer: Any, node: Any) -> bool:
-    """Whether another injected state begins at a node of the outer one."""
-    return node is not outer and _is_injected(node)
 
 
 def _is_injected(node: Any) -> bool:
