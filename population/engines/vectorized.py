@@ -91,16 +91,12 @@ def run(
             for a decision, or all members diverge again and again.
         Exception: What the functions raise.
     """
+    options = steps_per_report, save_every, batching, devices, categories, max_batch
     request = arguments.Request(
         (init, step, evaluate),
         arguments.source(data, batches, shared_batches),
         evaluation,
-        steps_per_report,
-        save_every,
-        batching,
-        devices,
-        categories,
-        max_batch,
+        *options,
         restoring.names_of(keep),
     )
     return _run(controller, request.checked(), progress)
