@@ -1,4 +1,4 @@
-"""What both stores on a disk use: paths, contents with a checksum, and syncing."""
+"""What the stores on a disk use: paths, contents with a checksum, and syncing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flax import serialization
 
 from population.base.errors import ParamsError
 from population.base.refusals import shortly
-from population.params import folders, trees
+from population.params import trees
 
-RUNS = ".runs"  # The folder of `population.params.marks`.
+RUNS = ".runs"  # The folder of the marks of runs.
 _MAGIC = b"POPP"
 
 
@@ -28,7 +28,7 @@ def new_path(name: str, suffix: str) -> str:
     Raises:
         ValueError: The name leads out of the folder, or cannot be that of a file.
     """
-    if _escapes(name):
+    if escapes(name):
         raise ValueError(
             f"name must stay within the folder, got {name!r}. Leave out '..', a "
             f"leading '/' or {RUNS!r}, and characters that a file's name cannot have."
@@ -47,12 +47,13 @@ def loadable(path: str) -> str:
     Raises:
         ParamsError: The path leads out of the folder, or is that of a draft.
     """
-    if _escapes(path):
+    if escapes(path):
         raise ParamsError(
             f"The params {path!r} are not in this store, whose paths stay within its "
             "folder. Open the run with the store that saved them."
         )
-    if _is_draft(pathlib.PurePosixPath(path).name):
+    name = pathlib.PurePosixPath(path).name
+    if name.startswith(".") and name.endswith(".tmp"):
         raise cut_off(path)
     return path
 
@@ -61,50 +62,9 @@ def is_own(path: str, suffix: str) -> bool:
     """Whether a path may be that of a save, or a draft, of a store with this suffix."""
     saved = rf".*-[0-9a-f]{{8}}{re.escape(suffix)}"
     name = pathlib.PurePosixPath(path).name
-    return not _escapes(path) and bool(
+    return not escapes(path) and bool(
         re.fullmatch(rf"{saved}|\.{saved}\.tmp", name, re.DOTALL)
     )
-
-
-def names(root: pathlib.Path, folder: str, suffix: str, *, whole: bool) -> list[str]:
-    """The paths of the saves and drafts in a local folder.
-
-    Args:
-        root: The store's folder.
-        folder: A folder within it; if a link to it leads out, the result is empty.
-        suffix: How the names of the store's saves end.
-        whole: Whether each save is a file; then folders are left out.
-    """
-    place = None if _escapes(folder) else folders.inside(root, folder)
-    if place is None:
-        return []
-    try:
-        with os.scandir(place) as entries:
-            found = [
-                entry.name
-                for entry in entries
-                if not (whole and entry.is_dir(follow_symlinks=False))
-            ]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return own(folder, found, suffix)
-
-
-def own(folder: str, found: list[str], suffix: str) -> list[str]:
-    """The paths of those names in a folder that may be saves of this store."""
-    paths = (str(pathlib.PurePosixPath(folder, name)) for name in sorted(found))
-    return [path for path in paths if is_own(path, suffix)]
-
-
-def split(root: pathlib.Path, path: str) -> tuple[pathlib.Path | None, str]:
-    """The real folder of a save, None if that is outside of the store, and its name.
-
-    Args:
-        root: The store's folder.
-        path: A path for which `is_own` is true.
-    """
-    parts = pathlib.PurePosixPath(path)
-    return folders.inside(root, str(parts.parent)), parts.name
 
 
 def packed(content: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -138,17 +98,14 @@ def unpacked(content: bytes, path: str, place: str) -> dict[str, Any]:
     for leaf, array in leaves.items():
         if type(leaf) is not str or not trees.is_storable(array):
             raise TypeError(f"its leaf {shortly(leaf)} is {shortly(array)}")
-    _check_own(found.get("path", path), path, place)
-    return found
-
-
-def _check_own(written: Any, path: str, place: str) -> None:
-    """Refuse the content of another save. Only names count: a folder may be moved."""
+    written = found.get("path", path)
+    # Only names count: a folder may be moved.
     if pathlib.PurePosixPath(written).name != pathlib.PurePosixPath(path).name:
         raise ParamsError(
             f"The params {place} are not those that were saved there but those of "
             f"{written!r}. Put the right ones back, or go on from an older checkpoint."
         )
+    return found
 
 
 @contextlib.contextmanager
@@ -204,11 +161,7 @@ def write(file: pathlib.Path, *parts: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _is_draft(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
-
-
-def _escapes(path: str) -> bool:
+def escapes(path: str) -> bool:
     """Whether a path is outside of a store, or in its folder of marks."""
     parts = pathlib.PurePosixPath(path).parts
     if os.path.isabs(path) or ".." in parts or "\0" in path:

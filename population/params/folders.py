@@ -7,7 +7,6 @@ only read.
 
 from __future__ import annotations
 
-import logging
 import os
 import pathlib
 import stat
@@ -15,32 +14,10 @@ from typing import BinaryIO
 
 from population.base.errors import ParamsError
 
-logger = logging.getLogger("population")
-
 
 def whole_url(place: str) -> str:
     """The URL with two slashes after its scheme, of which pathlib removes one."""
     return place if "://" in place else place.replace(":/", "://", 1)
-
-
-class FolderWatch:
-    """Logs a warning when a store's folder was replaced by another one."""
-
-    def __init__(self) -> None:
-        self._known: tuple[int, int] | None = None
-
-    def check(self, root: pathlib.Path) -> None:
-        """Compare a store's folder, which must exist, with that of the last save."""
-        found = os.stat(root)
-        present = found.st_dev, found.st_ino
-        if self._known not in (None, present):
-            logger.warning(
-                "the params folder %s was removed, moved or replaced while a run was "
-                "saving there: what was saved before is not there any more. If it is "
-                "still needed, stop the run and put the folder back.",
-                root,
-            )
-        self._known = present
 
 
 def inside(root: pathlib.Path, folder: str) -> pathlib.Path | None:
@@ -98,6 +75,12 @@ def opened(file: str | os.PathLike[str]) -> BinaryIO:
         os.close(handle)
         raise
     return os.fdopen(handle, "rb")
+
+
+def content(file: str | os.PathLike[str]) -> bytes:
+    """The content of a regular file; errors as of `opened`."""
+    with opened(file) as stream:
+        return stream.read()
 
 
 def _kind(mode: int) -> str:

@@ -23,15 +23,15 @@ from etils import epath
 
 from population.base import durable, run_paths
 from population.base.refusals import shortly
-from population.params import disk, folders, marks, trees
+from population.params import disk, folders, trees
+from population.params.folder_store import FolderStore
 
-_SUFFIX = ".orbax"
 _HEAD = "head.msgpack"
 _ARRAYS = "arrays"
 _CHUNK = 1 << 20
 
 
-class OrbaxParams:
+class OrbaxParams(FolderStore):
     """Keeps each tree in a folder, its JAX arrays in the format of Orbax.
 
     Sharded arrays are never gathered on one device: each shard is written from its own
@@ -51,6 +51,9 @@ class OrbaxParams:
         in_bucket: Whether `directory` is the URL of a bucket.
     """
 
+    _suffix = ".orbax"
+    _saves_are_files = False
+
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         path = os.fspath(directory)
         self.in_bucket = run_paths.is_url(path)
@@ -59,39 +62,7 @@ class OrbaxParams:
             if self.in_bucket
             else run_paths.absolute_folder(path)
         )
-        self._root = epath.Path(place)
-        self._watch = folders.FolderWatch()
-
-    def save(self, name: str, tree: Any) -> str:
-        """Write any pytree, and return when all of it is written.
-
-        Returns:
-            The path of the save within the directory; each save has a different one.
-
-        Raises:
-            TypeError: A leaf is neither an array, a scalar, a string nor a function, or
-                is on the devices of other processes.
-            ParamsError: The place of the save is behind a link out of the directory.
-            OSError: It cannot be written; nothing that looks like a save is left.
-        """
-        trees.check(tree, plain=False)
-        path = disk.new_path(name, _SUFFIX)
-        if self.in_bucket:
-            place = self._root / path
-            with _undone(place):
-                self._write(place, path, tree)
-            return path
-        parent, _, own_name = path.rpartition("/")
-        folder = folders.to_write_in(self._folder, parent)
-        durable.make_folder(folder)
-        self._watch.check(self._folder)
-        place = epath.Path(folder / own_name)
-        draft = place.parent / disk.draft_name(place.name)
-        with _undone(draft, place):
-            self._write(draft, path, tree)
-            os.replace(draft, place)
-            durable.sync(folder)
-        return path
+        super().__init__(epath.Path(place))
 
     def load(self, path: str, like: Any = None) -> Any:
         """Read a tree back.
@@ -123,69 +94,12 @@ class OrbaxParams:
                 return trees.rebuilt(leaves, head["layout"], str(place))
         return trees.fitted(leaves, like, str(place))
 
-    def remove(self, path: str) -> None:
-        """Remove a save of this store; nothing happens if there is none.
-
-        If a link is in its place, or in it, the link is removed, and not what it leads
-        to.
-        """
-        if not disk.is_own(path, _SUFFIX):
-            return
-        if self.in_bucket:
-            _erase(self._root / path)
-            return
-        folder, name = disk.split(self._folder, path)
-        if folder is not None:
-            _erase(epath.Path(folder / name))
-
-    def names(self, folder: str) -> list[str]:
-        """The paths of the saves in a folder, those that a kill cut short included.
-
-        Each of them can be given to `remove`. Empty if there is no such folder, or if a
-        link to it leads out of the store.
-        """
-        if not self.in_bucket:
-            return disk.names(self._folder, folder, _SUFFIX, whole=False)
-        try:
-            found = [entry.name for entry in (self._root / folder).iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return disk.own(folder, found, _SUFFIX)
-
-    def claim(self, run: str, text: str) -> None:
-        """Note in which journal a run is recorded; this replaces an earlier note.
-
-        Args:
-            run: The run's token.
-            text: A description of the journal, stored as it is.
-
-        Raises:
-            ValueError: `run` is not a token.
-            ParamsError: The place of the note is behind a link out of the store.
-            OSError: The note cannot be written.
-        """
-        marks.claim(self._root, run, text, in_bucket=self.in_bucket)
-
-    def claimed(self, run: str) -> str | None:
-        """The text that `claim` last noted for a run, or None.
-
-        None if there is no note that can be read, or if the directory is a copy of the
-        one in which it was made.
-
-        Raises:
-            ValueError: `run` is not a token.
-        """
-        return marks.claimed(self._root, run, in_bucket=self.in_bucket)
-
     def _real(self, place: epath.Path) -> epath.Path:
         """The path without links: TensorStore takes `link/..` for nothing."""
         return place if self.in_bucket else epath.Path(os.path.realpath(place))
 
-    @property
-    def _folder(self) -> pathlib.Path:
-        return pathlib.Path(self._root)
-
-    def _write(self, place: epath.Path, path: str, tree: Any) -> None:
+    def _write(self, place: Any, path: str, tree: Any) -> None:
+        place = epath.Path(place)
         leaves = trees.by_path(tree)
         chosen = [leaf for leaf in leaves if _is_for_orbax(leaves[leaf])]
         arrays = {str(i): _numbers(leaves[leaf]) for i, leaf in enumerate(chosen)}
@@ -212,6 +126,20 @@ class OrbaxParams:
         else:
             disk.write(pathlib.Path(place / _HEAD), *parts)
             durable.sync(pathlib.Path(place))
+
+    def _erase(self, place: Any) -> None:
+        """Remove a folder, its head first: then what is left is not a save."""
+        place = epath.Path(place)
+        is_there = os.path.lexists(place)
+        if os.path.islink(place) or (is_there and not os.path.isdir(place)):
+            place.unlink(missing_ok=True)
+            return
+        with contextlib.suppress(IsADirectoryError):
+            (place / _HEAD).unlink(missing_ok=True)
+        while place.exists():
+            # Another process may also be removing it.
+            with contextlib.suppress(FileNotFoundError):
+                place.rmtree()
 
     def _sealed(self, place: epath.Path) -> dict[str, list[int]]:
         """The size and checksum of each file of a save; they are on the disk then."""
@@ -243,8 +171,7 @@ class OrbaxParams:
         if self.in_bucket:
             found: bytes = file.read_bytes()
             return found
-        with folders.opened(file) as stream:
-            return stream.read()
+        return folders.content(file)
 
     def _check(self, place: epath.Path, files: Mapping[str, list[int]]) -> None:
         """Refuse a save whose files are not as they were written."""
@@ -268,35 +195,11 @@ class OrbaxParams:
         return [size, checksum]
 
 
-@contextlib.contextmanager
-def _undone(*places: epath.Path) -> Iterator[None]:
-    """Remove what is at these places if the block raises."""
-    try:
-        yield
-    except BaseException:
-        for place in places:
-            _erase(place)
-        raise
-
-
 def _below(folder: epath.Path) -> Iterator[epath.Path]:
     for entry in folder.iterdir():
         yield entry
         if entry.is_dir():
             yield from _below(entry)
-
-
-def _erase(place: epath.Path) -> None:
-    """Remove a folder, its head first: then what is left is not a save."""
-    if os.path.islink(place) or (os.path.lexists(place) and not os.path.isdir(place)):
-        place.unlink(missing_ok=True)
-        return
-    with contextlib.suppress(IsADirectoryError):
-        (place / _HEAD).unlink(missing_ok=True)
-    while place.exists():
-        # Another process may also be removing it.
-        with contextlib.suppress(FileNotFoundError):
-            place.rmtree()
 
 
 def _is_for_orbax(leaf: Any) -> bool:

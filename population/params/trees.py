@@ -47,12 +47,12 @@ def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
     """
     _refuse_deep(tree)
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    for place in [keystr(path) for path, leaf in leaves if is_function(leaf)]:
-        if not functions:
+    for path, leaf in leaves:
+        if not functions and is_function(leaf):
             raise TypeError(
-                f"params{place} cannot be stored: it is a function, which can only be "
-                "taken from a fresh tree. Use controller.worker(), whose restore(init) "
-                "makes one."
+                f"params{keystr(path)} cannot be stored: it is a function, which can "
+                "only be taken from a fresh tree. Use controller.worker(), whose "
+                "restore(init) makes one."
             )
     for place, leaf in by_path(tree).items():
         if type(leaf) is str and not leaf.isascii() and codec.readable(leaf) != leaf:

@@ -1,0 +1,223 @@
+"""What the stores in a folder share: paths, drafts, removal, and marks of runs.
+
+A mark says which journal records the run whose params are there: if a run folder is
+copied without its store, two journals refer to the same saves, and the mark of the run
+says which of the two is its own.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import logging
+import os
+import pathlib
+import re
+import secrets
+from typing import Any
+
+from population.base import durable
+from population.params import disk, folders, trees
+
+logger = logging.getLogger("population")
+_TOKEN = re.compile(r"[0-9A-Za-z_-]+")
+
+
+class FolderStore(abc.ABC):
+    """Keeps each tree in a file, or a folder, of its own below one folder.
+
+    On a disk a save is written under another name in the same folder, synced and then
+    renamed: what has the name of a save is complete, even after a kill in the middle
+    of one. A bucket cannot rename: there a save has its name from the start.
+
+    Args:
+        root: The folder: a `pathlib` path, or an `epath` one.
+
+    Attributes:
+        in_bucket: Whether the folder is the URL of a bucket.
+    """
+
+    in_bucket: bool = False
+    _suffix: str  # How the names of saves end.
+    _saves_are_files: bool  # Else each of them is a folder.
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._known: Any = None  # The identity of the folder at the last save.
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        return pathlib.Path(self._root)
+
+    @abc.abstractmethod
+    def _write(self, place: Any, path: str, tree: Any) -> None:
+        """Write a tree, and wait until it is on the disk.
+
+        Args:
+            place: Where to: a `pathlib` path, or an `epath` one in a bucket.
+            path: The path of the save, which `load` is given.
+            tree: Any pytree; `trees.check` has accepted it.
+        """
+
+    @abc.abstractmethod
+    def _erase(self, place: Any) -> None:
+        """Remove a save or a draft; nothing happens if there is none."""
+
+    def save(self, name: str, tree: Any) -> str:
+        """Write any pytree, and return when all of it is written.
+
+        Returns:
+            The path of the save within the folder; each save has a different one.
+
+        Raises:
+            TypeError: A leaf is neither an array, a scalar, a string nor a function, or
+                is on the devices of other processes.
+            ParamsError: The place of the save is behind a link out of the folder.
+            OSError: It cannot be written; nothing that looks like a save is left.
+        """
+        trees.check(tree, plain=False)
+        path = disk.new_path(name, self._suffix)
+        place = draft = self._root / path
+        if not self.in_bucket:
+            folder = folders.to_write_in(self._folder, os.path.dirname(path))
+            durable.make_folder(folder)
+            self._warn_if_replaced()
+            place = folder / os.path.basename(path)
+            draft = folder / disk.draft_name(place.name)
+        try:
+            self._write(draft, path, tree)
+            if not self.in_bucket:
+                os.replace(draft, place)
+                durable.sync(folder)
+        except BaseException:
+            self._erase(draft)
+            self._erase(place)  # No other save has this name.
+            raise
+        return path
+
+    def remove(self, path: str) -> None:
+        """Remove a save of this store; nothing happens if there is none.
+
+        If a link is in its place, or in it, the link is removed, and not what it leads
+        to.
+        """
+        if not disk.is_own(path, self._suffix):
+            return
+        parts = pathlib.PurePosixPath(path)
+        folder = self._within(str(parts.parent))
+        if folder is not None:
+            self._erase(folder / parts.name)
+
+    def names(self, folder: str) -> list[str]:
+        """The paths of the saves in a folder, those that a kill cut short included.
+
+        Each of them can be given to `remove`. Empty if there is no such folder, or if a
+        link to it leads out of the store.
+        """
+        place = self._within(folder)
+        try:
+            found = [] if place is None else self._entries(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        paths = (str(pathlib.PurePosixPath(folder, name)) for name in sorted(found))
+        return [path for path in paths if disk.is_own(path, self._suffix)]
+
+    def claim(self, run: str, text: str) -> None:
+        """Note in which journal a run is recorded; this replaces an earlier note.
+
+        Args:
+            run: The run's token.
+            text: A description of the journal, stored as it is.
+
+        Raises:
+            ValueError: `run` is not a token.
+            ParamsError: The place of the note is behind a link out of the store.
+            OSError: The note cannot be written.
+        """
+        name = _mark_name(run)
+        if self.in_bucket:
+            place = self._root / disk.RUNS
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place = folders.to_write_in(self._folder, disk.RUNS)
+            durable.make_folder(place)
+        content = json.dumps({"text": text, "root": self._identity()}).encode()
+        if self.in_bucket:  # It replaces whole files.
+            (place / name).write_bytes(content)
+            return
+        draft = place / f".{name}.{secrets.token_hex(4)}.tmp"
+        try:
+            disk.write(draft, content)
+            os.replace(draft, place / name)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+    def claimed(self, run: str) -> str | None:
+        """The text that `claim` last noted for a run, or None.
+
+        None if there is no note that can be read, or if the folder is a copy of the one
+        in which it was made.
+
+        Raises:
+            ValueError: `run` is not a token.
+        """
+        name = _mark_name(run)
+        try:
+            if self.in_bucket:
+                content = (self._root / disk.RUNS / name).read_bytes()
+            else:
+                place = folders.to_write_in(self._folder, disk.RUNS)
+                content = folders.content(place / name)
+            found = json.loads(content)
+            text, is_here = found["text"], found["root"] == self._identity()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, TypeError, LookupError, RecursionError):  # Not a mark.
+            return None
+        return text if is_here and type(text) is str else None
+
+    def _identity(self) -> Any:
+        """What the folder does not have in common with a copy of it."""
+        if self.in_bucket:
+            return os.fspath(self._root)
+        found = os.stat(self._root)
+        return [found.st_dev, found.st_ino]
+
+    def _within(self, folder: str) -> Any:
+        """The real place of a folder of the store; None if it is outside of it."""
+        if self.in_bucket:
+            return self._root / folder
+        return None if disk.escapes(folder) else folders.inside(self._folder, folder)
+
+    def _entries(self, place: Any) -> list[str]:
+        """The names in a folder, without folders if saves are files."""
+        if self.in_bucket:
+            return [entry.name for entry in place.iterdir()]
+        with os.scandir(place) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if not (self._saves_are_files and entry.is_dir(follow_symlinks=False))
+            ]
+
+    def _warn_if_replaced(self) -> None:
+        """Log a warning if another folder is now where the last save was written."""
+        present = self._identity()
+        if self._known not in (None, present):
+            logger.warning(
+                "the params folder %s was removed, moved or replaced while a run was "
+                "saving there: what was saved before is not there any more. If it is "
+                "still needed, stop the run and put the folder back.",
+                self._root,
+            )
+        self._known = present
+
+
+def _mark_name(run: str) -> str:
+    if type(run) is not str or not _TOKEN.fullmatch(run):
+        raise ValueError(
+            f"run must be a token of letters, digits, '_' and '-', got {run!r}. Pass "
+            "the token with which the run's generation ids begin."
+        )
+    return f"{run}.json"
