@@ -97,6 +97,8 @@ class LookedInto(SqliteJournal):
     Looks within a transaction are not counted: no other process can write then.
     """
 
+    _writing = True  # Until it is open.
+
     def __init__(self, path: pathlib.Path) -> None:
         super().__init__(path)
         self._count = 0

@@ -6,14 +6,16 @@ Damaged rows are refused here, in one place, before anything is made of them.
 from __future__ import annotations
 
 import functools
-import math
 import re
+import sys
 import typing
 import zlib
 from typing import Any, TypeVar
 
 from population.base import codec
 from population.base.errors import damaged
+from population.base.refusals import shortly
+from population.journal.base import MAX
 from population.journal.records import (
     CheckpointRecord,
     CheckpointRow,
@@ -23,6 +25,7 @@ from population.journal.records import (
 )
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
+_RIGHT_TYPES: set[tuple[Any, ...]] = set()  # Kinds with the types of right rows.
 _LARGEST = 2**62  # A row or a count that is larger leaves no room for the next ones.
 _ID = re.compile(r"[0-9A-Za-z_]+-([0-9]+)-[0-9]+")
 
@@ -33,22 +36,18 @@ def checked(kind: type[Row], row: tuple[Any, ...]) -> Row:
     Raises:
         JournalError: If it has a value that no row of this kind can have.
     """
-    types, known = tuple(map(type, row)), _known(kind)
-    if types not in known:
-        _check_types(kind, row)
-        known.add(types)
-    record: Row = kind(*row)
-    for index, name, largest in _whole_numbers(kind):
+    types = kind, *map(type, row)
+    if types not in _RIGHT_TYPES:
+        for (name, allowed), value in zip(_columns(kind).items(), row, strict=True):
+            if type(value) not in allowed:
+                raise _wrong(kind, row, f"{name} is {shortly(value)}")
+        _RIGHT_TYPES.add(types)
+    for index, name, low, high in _bounds(kind):
         number = row[index]
-        if number is not None and not 0 <= number <= largest:
+        if number is not None and not low <= number <= high:
             raise _wrong(kind, row, f"{name} is {number}")
-    if isinstance(record, CheckpointRow):
-        _check_parent(record)
-    else:
-        _check_sense(kind, row)
-    for index in _times(kind):
-        if not math.isfinite(row[index]):
-            raise _wrong(kind, row, f"its time is {row[index]}")
+    record: Row = kind(*row)
+    _check_sense(kind, record)
     return record
 
 
@@ -57,17 +56,21 @@ def checksum(state: str, decisions: int) -> int:
     return zlib.crc32(f"{decisions} {state}".encode())
 
 
-def _check_sense(kind: type[Row], row: tuple[Any, ...]) -> None:
+def _check_sense(kind: type[Any], found: Any) -> None:
     """Refuse columns that contradict each other."""
-    if kind is Generation:
-        if not (_is_id(row[1], row[2]) and row[1].endswith(f"-{row[3]}")):
-            raise _wrong(kind, row, f"its generation_id is {row[1]!r}")
-        if not _is_digest(row[5], row[6]):
-            raise _wrong(kind, row, "its meta_params are not as recorded")
-    elif kind is CheckpointRecord and (row[3] or 0) >= row[0]:
-        raise _wrong(kind, row, f"its parent is row {row[3]}")
-    elif kind is MutatorRecord and row[3] != checksum(row[1], row[2]):
-        raise damaged("the mutator's state is not as it was recorded")
+    if kind is CheckpointRow:
+        _check_parent(found)
+    elif kind is Generation:
+        own = _is_id(found.generation_id, found.worker_id)
+        if not own or not found.generation_id.endswith(f"-{found.number}"):
+            raise _wrong(kind, found, f"its generation_id is {found.generation_id!r}")
+        if not _is_digest(found.meta_params, found.digest):
+            raise _wrong(kind, found, "its meta_params are not as recorded")
+    elif kind is CheckpointRecord and (found.parent or 0) >= found.row:
+        raise _wrong(kind, found, f"its parent is row {found.parent}")
+    elif kind is MutatorRecord:
+        if found.checksum != checksum(found.state, found.decisions):
+            raise damaged("the mutator's state is not as it was recorded")
 
 
 def _check_parent(found: CheckpointRow) -> None:
@@ -78,25 +81,9 @@ def _check_parent(found: CheckpointRow) -> None:
         return
     if found.parent_generation_id is None or found.parent_step is None:
         raise _wrong(CheckpointRow, found, "its parent is missing")
-    if (
-        found.parent is None
-        or found.parent >= found.row
-        or (found.parent_step > found.step)
-    ):
+    is_later = found.parent is None or found.parent >= found.row
+    if is_later or found.parent_step > found.step:
         raise _wrong(CheckpointRow, found, "its parent is recorded or trained after it")
-
-
-def _check_types(kind: type[Row], row: tuple[Any, ...]) -> None:
-    for (name, types), value in zip(_columns(kind).items(), row, strict=True):
-        if type(value) not in types:
-            raise _wrong(kind, row, f"{name} is {_shortly(value)}")
-
-
-@functools.cache
-def _known(kind: Any) -> set[tuple[type, ...]]:
-    """The types of rows that were found to be right; filled by `checked`."""
-    del kind
-    return set()
 
 
 @functools.cache
@@ -107,19 +94,20 @@ def _columns(kind: Any) -> dict[str, tuple[type, ...]]:
 
 
 @functools.cache
-def _whole_numbers(kind: Any) -> list[tuple[int, str, int]]:
-    limits = {"step": 2**63 - 1, "parent_step": 2**63 - 1, "has_value": 1}
+def _bounds(kind: Any) -> list[tuple[int, str, float, float]]:
+    """Index and name of the columns with bounds, and the bounds: NaN is in none."""
+    largest = sys.float_info.max
+    own: dict[str, tuple[float, float]] = {
+        "step": (0, MAX),
+        "parent_step": (0, MAX),
+        "has_value": (0, 1),
+        **dict.fromkeys(("time", "renewed", "grace"), (-largest, largest)),
+    }
     return [
-        (index, name, limits.get(name, _LARGEST))
+        (index, name, *own.get(name, (0, _LARGEST)))
         for index, (name, types) in enumerate(_columns(kind).items())
-        if int in types
+        if int in types or name in own
     ]
-
-
-@functools.cache
-def _times(kind: Any) -> list[int]:
-    names = list(_columns(kind))
-    return [names.index(n) for n in ("time", "renewed", "grace") if n in names]
 
 
 @functools.lru_cache(maxsize=16384)
@@ -145,9 +133,5 @@ def _is_digest(meta_params: str, digest: str) -> bool:
 def _wrong(kind: type[Any], row: tuple[Any, ...], what: str) -> Exception:
     place = f" {row[0]}" if type(row[0]) is int else ""
     if kind is Fact:
-        place = f" {_shortly(row[0])}"
+        place = f" {shortly(row[0])}"
     return damaged(f"in a {kind.__name__}{place}, {what}")
-
-
-def _shortly(value: Any) -> str:
-    return repr(value)[:60]

@@ -10,10 +10,13 @@ are any. Whatever it is, it is written and comes back as 0 or 1, and NaN as NULL
 
 from __future__ import annotations
 
+import abc
 import functools
 import heapq
+import itertools
+import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from population.base.errors import damaged
 from population.journal.base import MAX, Find, Journal
@@ -74,8 +77,9 @@ TABLES: dict[type, Table] = {
     MutatorRecord: Table("state", "id", "id", True),
 }
 
-# What came late replaces what only the memory of a process had.
-_HISTORY = """
+# What came late replaces what only the memory of a process had. The file has a view of
+# this, without `had_params`: a change of it is a new format.
+HISTORY = """
 SELECT c.row, c.generation, c.step,
     CASE WHEN NOT EXISTS (
         SELECT 1 FROM removals r
@@ -87,14 +91,17 @@ SELECT c.row, c.generation, c.step,
     coalesce(c.metrics, v.metrics) AS metrics,
     c.time,
     pg.generation_id AS parent_generation_id, pc.step AS parent_step,
-    g.generation_id, g.worker_id, g.meta_params, g.reason,
-    coalesce(p.params, c.params) AS had_params, c.parent
+    g.generation_id, g.worker_id, g.meta_params, g.reason,{had_params}
+    c.parent
 FROM checkpoints c
 JOIN generations g ON g.row = c.generation
 LEFT JOIN checkpoints pc ON pc.row = c.parent
 LEFT JOIN generations pg ON pg.row = pc.generation
 LEFT JOIN late p ON p.checkpoint = c.row AND p.params IS NOT NULL
 LEFT JOIN late v ON v.checkpoint = c.row AND v.has_value"""
+_WITH_HAD_PARAMS = HISTORY.format(
+    had_params="\n    coalesce(p.params, c.params) AS had_params,"
+)
 
 _NOT_FINITE = f"(value IS NULL OR abs(value) > {_LARGEST})"  # Beside `has_value`.
 # There are indexes of these: they are few, whatever the history.
@@ -118,90 +125,54 @@ SELECT {larger}(
 """
 
 
-class Link(Protocol):
-    """A connection to a database, as its own transaction: `with link:` writes."""
-
-    def __enter__(self) -> object:
-        """Begin a transaction, once no other connection has the write lock."""
-
-    def __exit__(self, *exc: object) -> None:
-        """Commit, or roll back if there was an exception."""
-
-    def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Execute a statement; all rows of its result."""
-
-    def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Execute a statement for each of the rows, within a transaction."""
-
-    def changed(self) -> bool:
-        """Whether another connection has committed since the last call."""
-
-    def close(self) -> None:
-        """Close the connection; a second time does nothing."""
-
-
 class SqlJournal(Journal):
     """A journal behind a connection to a relational database.
 
-    Args:
-        link: The connection.
+    Attributes:
         mark: What stands for a value in a statement.
         larger: The function that gives the larger of its arguments.
     """
 
-    def __init__(self, link: Link, *, mark: str = "?", larger: str = "max") -> None:
-        self._link = link
-        self.mark, self.larger = mark, larger
+    mark: str = "?"
+    larger: str = "max"
 
-    def transaction(self) -> Link:
-        """What is written within is committed at the end, or nothing of it."""
-        return self._link
+    @abc.abstractmethod
+    def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Execute a statement; all rows of its result."""
 
-    def changed(self) -> bool:
-        """Whether another connection has committed since the last call."""
-        return self._link.changed()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._link.close()
+    @abc.abstractmethod
+    def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Execute a statement for each of the rows, within a transaction."""
 
     def write(self, records: Sequence[Record]) -> None:
         """Add records in their order; within a transaction."""
-        start, last = 0, len(records)
-        while start < last:
-            kind: Any = type(records[start])
-            end = start + 1
-            while end < last and type(records[end]) is kind:
-                end += 1
-            if end == start + 1:  # A driver takes a plain tuple more quickly.
-                self._link.run(_insert(kind, self.mark), tuple(records[start]))
+        for kind, group in itertools.groupby(records, type):
+            rows: list[Any] = list(group)
+            sql = _insert(kind, self.mark)
+            if len(rows) == 1:  # A driver takes a plain tuple more quickly.
+                self.run(sql, tuple(rows[0]))
             else:
-                self._link.run_many(_insert(kind, self.mark), records[start:end])
+                self.run_many(sql, rows)
             if kind is Removal:  # What is removed is kept no more.
-                self._forget_saves(records[start:end])
-            start = end
+                forget = f"DELETE FROM saves WHERE params = {self.mark}"
+                self.run_many(forget, [(row.params,) for row in rows])
 
     def all(self, kind: type[R], after: int = -1) -> list[R]:
         """The whole of a table without rows of its own, in its order."""
         table = TABLES[kind]
-        values: tuple[Any, ...] = ()
-        sql = f"SELECT {', '.join(_fields(kind))} FROM {table.name}"
-        if table.after is not None:
-            sql += f" WHERE {table.after} > {self.mark}"
-            values = (after,)
-        rows = self._link.run(f"{sql} ORDER BY {table.order}", values)
-        return [checked(kind, row) for row in rows]
+        newer = table.after is not None, f"{table.after} > {self.mark}", (after,)
+        where, values = _where(newer)
+        return self._rows(kind, f"{where} ORDER BY {table.order}", values)
 
     def log(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
         """All that was recorded after a row, in its order."""
         last = self.tail().row if upto is None else upto
-        first = True
-        while first or after < last:
-            page, beside = min(after + _PAGE, last), after - first
-            first = False
+        beside = after - 1  # What names the row `after` may be new.
+        while True:
+            page = min(after + _PAGE, last)
             tables = [self._page(kind, after, page) for kind in NUMBERED]
             tables += [self._page(kind, beside, page) for kind in BESIDE]
-            for record in heapq.merge(*tables, key=_row_of):
+            for record in heapq.merge(*tables, key=operator.attrgetter("row")):
                 if isinstance(record, NUMBERED):
                     after += 1
                     if record.row != after:
@@ -209,6 +180,9 @@ class SqlJournal(Journal):
                 yield record
             if after != page:
                 raise damaged(f"row {after + 1} is missing")
+            if page == last:
+                return
+            beside = page
 
     def generations(
         self,
@@ -219,56 +193,47 @@ class SqlJournal(Journal):
         after: int = 0,
     ) -> list[Generation]:
         """The generations for which all conditions hold, oldest first."""
-        wanted = {"generation_id": id, "worker_id": worker_id, "digest": digest}
-        values = [value for value in wanted.values() if value is not None]
-        names = tuple(name for name, value in wanted.items() if value is not None)
-        sql = _generations(names, after > 0, self.mark)
-        if after > 0:
-            values.append(after)
-        return [checked(Generation, row) for row in self._link.run(sql, tuple(values))]
+        is_one = f"= {self.mark}"
+        where, values = _where(
+            (id is not None, f"generation_id {is_one}", (id,)),
+            (worker_id is not None, f"worker_id {is_one}", (worker_id,)),
+            (digest is not None, f"digest {is_one}", (digest,)),
+            (after > 0, f"row > {self.mark}", (after,)),
+        )
+        order = "row" if worker_id is None else "number DESC LIMIT 1"
+        return self._rows(Generation, f"{where} ORDER BY {order}", values)
 
     def checkpoints(self, find: Find) -> list[CheckpointRow]:
         """The checkpoints that are wanted, as they are now."""
-        shape = _shape(find)
-        values: tuple[Any, ...] = (find.generation_id,) if shape.within else ()
-        if shape.rows:
-            values += find.after, find.upto
-        if shape.steps:
-            values += find.low, find.high
-        if shape.limited:
-            values += (find.limit,)
-        sql = _checkpoints(shape, self.mark)
-        return [checked(CheckpointRow, row) for row in self._link.run(sql, values)]
+        within = find.generation_id is not None
+        where, values = _conditions(find, self.mark)
+        order = "step" if within else "row"
+        direction = " DESC" if find.newest_first else ""
+        sql = f"SELECT * FROM ({_WITH_HAD_PARAMS}) h{where} ORDER BY {order}{direction}"
+        if find.limit >= 0:
+            sql, values = f"{sql} LIMIT {self.mark}", (*values, find.limit)
+        return [checked(CheckpointRow, row) for row in self.run(sql, values)]
 
     def tail(self) -> Tail:
         """Where the journal ends."""
-        (found,) = self._link.run(_tail(self.larger))
+        (found,) = self.run(_TAIL.format(larger=self.larger))
         return checked(Tail, found)
 
-    def _forget_saves(self, removals: Sequence[Any]) -> None:
-        sql = f"DELETE FROM saves WHERE params = {self.mark}"
-        self._link.run_many(sql, [(removal.params,) for removal in removals])
-
     def _page(self, kind: Any, after: int, upto: int) -> list[Any]:
-        sql = _log(kind, self.mark)
-        return [checked(kind, row) for row in self._link.run(sql, (after, upto))]
+        """The records of a kind whose row is after one and not after another."""
+        where = f" WHERE row > {self.mark} AND row <= {self.mark}"
+        return self._rows(kind, f"{where} ORDER BY {TABLES[kind].order}", (after, upto))
 
-
-def _row_of(record: Any) -> int:
-    row: int = record.row
-    return row
-
-
-@functools.cache
-def _fields(kind: Any) -> tuple[str, ...]:
-    fields: tuple[str, ...] = kind._fields
-    return fields
+    def _rows(self, kind: Any, rest: str, values: tuple[Any, ...]) -> list[Any]:
+        """The records of a kind, chosen and sorted by the rest of a statement."""
+        sql = f"SELECT {', '.join(kind._fields)} FROM {TABLES[kind].name}{rest}"
+        return [checked(kind, row) for row in self.run(sql, values)]
 
 
 @functools.cache
 def _insert(kind: Any, mark: str) -> str:
     """How a record is written."""
-    table, fields = TABLES[kind], _fields(kind)
+    table, fields = TABLES[kind], kind._fields
     marks = ", ".join([mark] * len(fields))
     sql = f"INSERT INTO {table.name} ({', '.join(fields)}) VALUES ({marks})"
     if table.key is None:
@@ -279,93 +244,33 @@ def _insert(kind: Any, mark: str) -> str:
     return f"{sql} ON CONFLICT ({table.key}) DO UPDATE SET {changed}"
 
 
-@functools.cache
-def _log(kind: Any, mark: str) -> str:
-    """The records of a kind whose row is after one and not after another."""
-    table = TABLES[kind]
-    return (
-        f"SELECT {', '.join(_fields(kind))} FROM {table.name} "
-        f"WHERE row > {mark} AND row <= {mark} ORDER BY {table.order}"
+Condition = tuple[bool, str, tuple[Any, ...]]  # Whether it is wanted, SQL, its values.
+
+
+def _where(*conditions: Condition) -> tuple[str, tuple[Any, ...]]:
+    """The conditions that are wanted, as SQL, and the values that this asks for."""
+    wanted = [(sql, values) for is_wanted, sql, values in conditions if is_wanted]
+    where = " AND ".join([sql for sql, _ in wanted])
+    return f" WHERE {where}" if where else "", sum([v for _, v in wanted], ())
+
+
+def _conditions(find: Find, mark: str) -> tuple[str, tuple[Any, ...]]:
+    """Which checkpoints are wanted: what has no bounds asks for no values."""
+    generation = f"(SELECT row FROM generations WHERE generation_id = {mark})"
+    has_value = find.value or find.decides or find.diverged
+    rows = find.after > 0 or find.upto < MAX
+    steps = find.low > 0 or find.high < MAX
+    return _where(
+        (
+            find.generation_id is not None,
+            f"generation = {generation}",
+            (find.generation_id,),
+        ),
+        (rows, f"row > {mark} AND row <= {mark}", (find.after, find.upto)),
+        (steps, f"step BETWEEN {mark} AND {mark}", (find.low, find.high)),
+        (has_value, "has_value", ()),
+        (find.params, "params IS NOT NULL", ()),
+        (find.finite, f"NOT (has_value AND {_NOT_FINITE})", ()),
+        (find.decides, f"(params IS NOT NULL OR {_NOT_FINITE})", ()),
+        (find.diverged, f"{_NOT_FINITE} AND {_DIVERGED}", ()),
     )
-
-
-@functools.cache
-def _tail(larger: str) -> str:
-    return _TAIL.format(larger=larger)
-
-
-@functools.cache
-def _generations(names: tuple[str, ...], after: bool, mark: str) -> str:
-    conditions = [f"{name} = {mark}" for name in names]
-    conditions += [f"row > {mark}"] if after else []
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    newest = "worker_id" in names
-    order = "number DESC LIMIT 1" if newest else "row"
-    fields = ", ".join(_fields(Generation))
-    return f"SELECT {fields} FROM generations{where} ORDER BY {order}"
-
-
-class _Shape(NamedTuple):
-    """What is the same for all that is found by one statement.
-
-    Attributes:
-        within: Whether it is of one generation.
-        rows: Whether the rows have bounds.
-        steps: Whether the steps have bounds.
-        limited: Whether there is a limit.
-        value: As in `Find`.
-        params: As in `Find`.
-        finite: As in `Find`.
-        decides: As in `Find`.
-        diverged: As in `Find`.
-        newest_first: As in `Find`.
-    """
-
-    within: bool
-    rows: bool
-    steps: bool
-    limited: bool
-    value: bool
-    params: bool
-    finite: bool
-    decides: bool
-    diverged: bool
-    newest_first: bool
-
-
-def _shape(find: Find) -> _Shape:
-    return _Shape(
-        find.generation_id is not None,
-        find.after > 0 or find.upto < MAX,
-        find.low > 0 or find.high < MAX,
-        find.limit >= 0,
-        find.value,
-        find.params,
-        find.finite,
-        find.decides,
-        find.diverged,
-        find.newest_first,
-    )
-
-
-@functools.cache
-def _checkpoints(shape: _Shape, mark: str) -> str:
-    """How checkpoints are found: what has no bounds asks for no values."""
-    conditions = []
-    if shape.within:
-        number = f"SELECT row FROM generations WHERE generation_id = {mark}"
-        conditions.append(f"generation = ({number})")
-    conditions += [f"row > {mark} AND row <= {mark}"] if shape.rows else []
-    conditions += [f"step BETWEEN {mark} AND {mark}"] if shape.steps else []
-    if shape.value or shape.decides or shape.diverged:
-        conditions.append("has_value")
-    conditions += ["params IS NOT NULL"] if shape.params else []
-    conditions += [f"NOT (has_value AND {_NOT_FINITE})"] if shape.finite else []
-    conditions += [f"(params IS NOT NULL OR {_NOT_FINITE})"] if shape.decides else []
-    conditions += [_NOT_FINITE, _DIVERGED] if shape.diverged else []
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    order = (
-        f"{'step' if shape.within else 'row'}{' DESC' if shape.newest_first else ''}"
-    )
-    limit = f" LIMIT {mark}" if shape.limited else ""
-    return f"SELECT * FROM ({_HISTORY}) h{where} ORDER BY {order}{limit}"

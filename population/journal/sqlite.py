@@ -6,9 +6,10 @@ process, with FULL a power cut too. `docs/on-disk-format.md` describes the table
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-import sqlite3
+from contextlib import AbstractContextManager
 
 from population.base.run_paths import run_folder
 from population.journal.sql import SqlJournal
@@ -16,7 +17,7 @@ from population.journal.sqlite_connection import Connection
 from population.journal.sqlite_schema import SYNCHRONOUS
 
 
-class SqliteJournal(SqlJournal):
+class SqliteJournal(Connection, SqlJournal):
     """A journal in one SQLite file, or in memory when no path is given.
 
     Args:
@@ -49,29 +50,13 @@ class SqliteJournal(SqlJournal):
             )
         folder = None if path is None else run_folder(os.path.dirname(path), "path")
         file = folder and folder / os.path.basename(path or "")
-        link = Connection(file, durability, must_exist, left, look)
-        super().__init__(link)
-        self._sqlite = link
-        self.read_only = link.read_only
-        self._is_shared = file is not None
+        super().__init__(file, durability, must_exist, left, look)
 
-    def reading(self) -> _Reading | _Nothing:
+    def reading(self) -> AbstractContextManager[object]:
         """All that is read within sees the same; nothing new within a transaction."""
-        self._sqlite.check_open()
-        return _Reading(self._sqlite) if self._is_shared else _NOTHING
-
-    def check_writable(self) -> None:
-        """Refuse to write to what was opened to look."""
-        self._sqlite.check_writable()
-
-    @property
-    def raw(self) -> sqlite3.Connection:
-        """SQLite's own connection."""
-        return self._sqlite.raw
-
-    def merge(self) -> None:
-        """Put all into the one file, so that it can be moved once this is closed."""
-        self._sqlite.merge_all()
+        self.check_open()
+        # No other connection writes to a memory.
+        return contextlib.nullcontext() if self.path is None else _Reading(self)
 
 
 class _Reading:
@@ -93,14 +78,3 @@ class _Reading:
     def __exit__(self, *exc: object) -> None:
         if self._began and self._link.is_in_transaction():
             self._link.run("ROLLBACK")  # It has only read.
-
-
-class _Nothing:
-    """No other connection writes to a memory."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-
-_NOTHING = _Nothing()

@@ -12,6 +12,7 @@ import time
 import urllib.parse
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from population.base import codec
@@ -65,7 +66,8 @@ class Connection:
             look or sqlite_file.is_protected(self.path)
         )
         self._place = str(path)  # As it was given: a link may be turned elsewhere.
-        self._must_exist, self._left = must_exist, left
+        self._must_exist = must_exist or self.read_only
+        self._left = left
         self._durability = durability
         self._commits = self._asked = 0
         self._version: object = None
@@ -93,18 +95,16 @@ class Connection:
         if self._frozen is not None:
             self._check_frozen()
         try:
-            return self.raw.execute(sql, values).fetchall()
-        except sqlite3.OperationalError as error:
-            if not is_busy(error):
-                raise self._explained(error) from error
-        except REFUSALS as error:
-            raise self._explained(error) from error
-        except UnicodeEncodeError:  # An id, say, that cannot be any of this journal.
-            values = tuple(
-                codec.readable(value) if isinstance(value, str) else value
-                for value in values
-            )
-        try:
+            try:
+                return self.raw.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+            except UnicodeEncodeError:  # An id, say, that none of this journal can be.
+                values = tuple(
+                    codec.readable(value) if isinstance(value, str) else value
+                    for value in values
+                )
             return self._waiting(lambda: self.raw.execute(sql, values).fetchall())
         except REFUSALS as error:
             raise self._explained(error) from error
@@ -137,6 +137,10 @@ class Connection:
                 "look. To train, give this user write access to its folder, or go on "
                 "in a folder of your own: population.fork(run, new_dir, mutator=...)."
             )
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """What is written within is committed at the end, or nothing of it."""
+        return self
 
     def __enter__(self) -> None:
         """Begin a transaction that may write; waits for the write lock."""
@@ -197,7 +201,7 @@ class Connection:
         self._held.close()
         self._closing.detach()
 
-    def merge_all(self) -> None:
+    def merge(self) -> None:
         """Merge the whole log into the file, so that this holds everything."""
         ((busy, *_),) = self.run("PRAGMA wal_checkpoint(TRUNCATE)")
         if busy:
@@ -321,7 +325,7 @@ class Connection:
         try:
             self._waiting(lambda: self._link(place))
             (version,) = self.raw.execute("PRAGMA user_version").fetchone()
-            (parts,) = self.raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            empty = self._is_empty()
         except sqlite3.OperationalError:
             if self._held.raw is not None:
                 self._held.raw.close()
@@ -329,7 +333,8 @@ class Connection:
             return False
         if "immutable" in way:
             self._frozen = sqlite_file.traits(path)
-        self._check_not_empty(parts)
+        if empty:
+            raise self._no_run()
         if version != sqlite_schema.FORMAT:
             return False
         sqlite_schema.check(self.raw, path)
@@ -351,43 +356,36 @@ class Connection:
     def _connect(self, place: str) -> None:
         """Connect to a file that may be written, and bring it up to this format."""
         self._link(place)
-        execute = self.raw.execute
         if self.path is not None:
-            self._check_not_empty(
-                *execute("SELECT count(*) FROM sqlite_master").fetchone()
-            )
+            # Before it is written to.
+            if self._is_empty() and (self._must_exist or self._left is not None):
+                raise self._no_run()
             sqlite_schema.choose_settings(self.raw, self._durability)
-        if execute("PRAGMA user_version").fetchone() != (sqlite_schema.FORMAT,):
+        (version,) = self.raw.execute("PRAGMA user_version").fetchone()
+        if version != sqlite_schema.FORMAT:
             self._prepare()
-        if self.path is not None:
+        elif self.path is not None:
             sqlite_schema.check(self.raw, self.path)
 
-    def _check_not_empty(self, parts: int) -> None:
-        """Refuse a file without tables that must have some, before it is written to.
+    def _is_empty(self) -> bool:
+        """Whether there are no tables."""
+        found = self.raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return bool(found == (0,))
 
-        Raises:
-            JournalError: If so.
-        """
-        if parts:
-            return
+    def _no_run(self) -> JournalError:
+        """The error of a file without tables that must have some."""
         if self._left is not None:
-            raise sqlite_file.incomplete(self.path, "empty", self._left)
-        if self._must_exist or self.read_only:
-            raise JournalError(
-                f"{self.path} holds no run yet. Name the log_dir of a run that was "
-                "begun."
-            )
+            return sqlite_file.incomplete(self.path, "empty", self._left)
+        return JournalError(
+            f"{self.path} holds no run yet. Name the log_dir of a run that was begun."
+        )
 
     def _prepare(self) -> None:
         """Make the tables, or bring an older format up to this one."""
         self.raw.execute("BEGIN IMMEDIATE")
         try:
-            if self.path is not None:
-                (parts,) = self.raw.execute(
-                    "SELECT count(*) FROM sqlite_master"
-                ).fetchone()
-                if not parts:
-                    sqlite_file.check_log(self.path, sqlite_file.log_of(self.path))
+            if self.path is not None and self._is_empty():
+                sqlite_file.check_log(self.path)
             sqlite_schema.prepare(self.raw, self.path)
             if self.path is not None:
                 sqlite_schema.check(self.raw, self.path)

@@ -7,7 +7,6 @@ import os
 import pathlib
 import shutil
 import sqlite3
-import struct
 import warnings
 
 from population.base.errors import JournalError
@@ -109,8 +108,7 @@ def _check(path: pathlib.Path, file: OpenFile) -> None:
             f"{path} is not a journal of this library, or it is damaged; it was left "
             "as it is. Choose another log_dir."
         )
-    (owner,) = struct.unpack_from(">I", header, 68)
-    (version,) = struct.unpack_from(">I", header, 60)
+    owner, version = _number(header, 68), _number(header, 60)
     if owner != APPLICATION_ID:
         raise JournalError(
             f"{path} is a database of another program; it was left as it is. Choose "
@@ -120,6 +118,11 @@ def _check(path: pathlib.Path, file: OpenFile) -> None:
         raise too_new(path, version)
     if not in_log and not _has_log(path):
         _check_size(path, header, size)
+
+
+def _number(content: bytes, place: int, length: int = 4) -> int:
+    """A number in SQLite's files."""
+    return int.from_bytes(content[place : place + length], "big")
 
 
 def way_to_look(path: pathlib.Path) -> str | None:
@@ -185,7 +188,7 @@ def unusable(path: pathlib.Path, error: OSError) -> JournalError:
     )
 
 
-def check_log(path: pathlib.Path, log: pathlib.Path) -> None:
+def check_log(path: pathlib.Path) -> None:
     """Refuse a file without tables whose log had some that SQLite cannot read.
 
     Each page in a log has a head of 24 bytes; that of a commit's last page says so. A
@@ -194,14 +197,14 @@ def check_log(path: pathlib.Path, log: pathlib.Path) -> None:
     Raises:
         JournalError: If so.
     """
+    log = log_of(path)
     try:
         content = log.read_bytes()
     except FileNotFoundError:
         return
     if len(content) < _LOG_HEAD:
         return
-    (page_size,) = struct.unpack_from(">I", content, 8)
-    size = _FRAME_HEAD + min(page_size, 65536)
+    size = _FRAME_HEAD + min(_number(content, 8), 65536)
     starts = range(_LOG_HEAD, len(content) - _FRAME_HEAD, size)
     commits = sum(any(content[start + 4 : start + 8]) for start in starts)
     if commits > 1:
@@ -241,11 +244,8 @@ def _has_log(path: pathlib.Path) -> bool:
 
 
 def _check_size(path: pathlib.Path, header: bytes, size: int) -> None:
-    page_size, pages = (
-        struct.unpack_from(">H", header, 16)[0],
-        struct.unpack_from(">I", header, 28)[0],
-    )
-    needed = (65536 if page_size == 1 else page_size) * pages
+    page_size = _number(header, 16, 2)
+    needed = (65536 if page_size == 1 else page_size) * _number(header, 28)
     if size < needed:
         raise JournalError(
             f"{path} is damaged: {needed} bytes belong to it, {size} are left. It was "

@@ -16,6 +16,7 @@ from typing import Any
 from population.base.errors import JournalError
 from population.base.refusals import leads_out
 from population.journal.checks import checksum
+from population.journal.sql import HISTORY
 
 APPLICATION_ID = 0x504F504A  # "POPJ"
 FORMAT = 4
@@ -114,28 +115,8 @@ CREATE INDEX diverged ON checkpoints (generation)
 CREATE INDEX late_diverged ON late (checkpoint)
     WHERE has_value AND (value IS NULL OR abs(value) > 1.7976931348623157e308);"""
 
-# What came late replaces what only the process had that reported it.
-_SINCE_3 = """
-CREATE VIEW history AS
-SELECT c.row, c.generation, c.step,
-    CASE WHEN NOT EXISTS (
-        SELECT 1 FROM removals r
-        WHERE r.params = coalesce(p.params, c.params)
-        AND r.row >= coalesce(p.row, c.row)
-    ) THEN coalesce(p.params, c.params) END AS params,
-    c.has_value OR v.row IS NOT NULL AS has_value,
-    CASE WHEN c.has_value THEN c.value ELSE v.value END AS value,
-    coalesce(c.metrics, v.metrics) AS metrics,
-    c.time,
-    pg.generation_id AS parent_generation_id, pc.step AS parent_step,
-    g.generation_id, g.worker_id, g.meta_params, g.reason,
-    c.parent
-FROM checkpoints c
-JOIN generations g ON g.row = c.generation
-LEFT JOIN checkpoints pc ON pc.row = c.parent
-LEFT JOIN generations pg ON pg.row = pc.generation
-LEFT JOIN late p ON p.checkpoint = c.row AND p.params IS NOT NULL
-LEFT JOIN late v ON v.checkpoint = c.row AND v.has_value"""
+_SINCE_3 = f"""
+CREATE VIEW history AS{HISTORY.format(had_params="")}"""
 
 # Format 1 kept all params on disk, and no removals but of what was in memory.
 _FROM_1_TO_2 = """
@@ -181,9 +162,7 @@ def prepare(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
         _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_3}")
     elif version == 1:
         _run(connection, f"{_TO_3}{_FROM_1_TO_2}{_SINCE_2}{_SINCE_3}")
-    elif version == 2:
-        _run(connection, f"{_TO_3}{_SINCE_3}")
-    elif version == 3:
+    elif version in (2, 3):
         _run(connection, f"{_TO_3}{_SINCE_3}")
     if present and version < 4:
         _make_own_paths_relative(connection)

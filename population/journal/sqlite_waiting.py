@@ -9,9 +9,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from population.base.errors import JournalError
+from population.journal.base import MAX
 from population.journal.sqlite_open import OpenFile, identity
 
 logger = logging.getLogger("population")
@@ -78,50 +79,24 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-class _Lock(NamedTuple):
-    """A lock that the kernel knows.
-
-    Attributes:
-        pid: Whose it is.
-        inode: Of the file.
-        first: The first byte that is locked.
-        last: The last one.
-    """
-
-    pid: int
-    inode: int
-    first: int
-    last: int
-
-
 def _holder(path: pathlib.Path) -> str:
-    """Who holds a journal's write lock, as far as the kernel tells."""
-    memory = path.with_name(f"{path.name}-shm")
-    inodes = {path: identity(path), memory: identity(memory)}
-    for lock in _locks():
-        for file, known in inodes.items():
-            if known is None or known[1] != lock.inode:
-                continue
-            writes = lock.first <= _RECOVERY_LOCK and lock.last >= _WRITE_LOCK
-            if file == path or writes:
-                return _described(lock.pid)
-    return "another process"
-
-
-def _locks() -> list[_Lock]:
-    """All write locks on files that are held, where the kernel lists them."""
+    """Who holds a journal's write lock, as far as the kernel lists its locks."""
+    file, memory = identity(path), identity(path.with_name(f"{path.name}-shm"))
     try:
         lines = _LOCKS.read_text().splitlines()
     except OSError:
-        return []
-    found = []
+        lines = []
     for line in lines:
         fields = line.split()
-        if len(fields) == 8 and fields[1] == "POSIX" and fields[3] == "WRITE":
-            last = 2**63 - 1 if fields[7] == "EOF" else int(fields[7])
-            inode = int(fields[5].rpartition(":")[2])
-            found.append(_Lock(int(fields[4]), inode, int(fields[6]), last))
-    return found
+        if len(fields) != 8 or (fields[1], fields[3]) != ("POSIX", "WRITE"):
+            continue
+        inode, first = int(fields[5].rpartition(":")[2]), int(fields[6])
+        last = MAX if fields[7] == "EOF" else int(fields[7])
+        writes = first <= _RECOVERY_LOCK and last >= _WRITE_LOCK
+        in_memory = memory is not None and inode == memory[1]
+        if (file is not None and inode == file[1]) or (in_memory and writes):
+            return _described(int(fields[4]))
+    return "another process"
 
 
 def _described(pid: int) -> str:

@@ -40,39 +40,6 @@ FINDS = {
 }
 
 
-class Noting:
-    """A connection that records its statements."""
-
-    def __init__(self, link: Any, statements: list[Statement]) -> None:
-        self._link = link
-        self._statements = statements
-
-    def __enter__(self) -> object:
-        return self._link.__enter__()
-
-    def __exit__(self, *exc: object) -> None:
-        self._link.__exit__(*exc)
-
-    def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Record the statement, and execute it."""
-        self._statements.append((sql, values))
-        found: list[Any] = self._link.run(sql, values)
-        return found
-
-    def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Record the statement, and execute it for each row."""
-        self._statements.append((sql, rows[0]))
-        self._link.run_many(sql, rows)
-
-    def changed(self) -> bool:
-        """Whether another connection has written."""
-        return bool(self._link.changed())
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._link.close()
-
-
 class Told(SqliteJournal):
     """Records the statements that are executed.
 
@@ -83,13 +50,23 @@ class Told(SqliteJournal):
     def __init__(self) -> None:
         self.statements: list[Statement] = []
         super().__init__()
-        self._link = Noting(self._link, self.statements)
+
+    def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Note it, unless it begins or ends a transaction, and execute it."""
+        if not sql.startswith(("BEGIN", "COMMIT")):
+            self.statements.append((sql, values))
+        return super().run(sql, values)
+
+    def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Note it, and execute it."""
+        self.statements.append((sql, rows[0]))
+        super().run_many(sql, rows)
 
     def scans(self, calls: int = 1) -> list[str]:
         """The tables that the last statements scan from end to end."""
         found = []
         for sql, values in self.statements[-calls:]:
-            for *_, step in self._sqlite.run(f"EXPLAIN QUERY PLAN {sql}", values):
+            for *_, step in super().run(f"EXPLAIN QUERY PLAN {sql}", values):
                 if step.startswith("SCAN"):
                     found.append(step)
         return found

@@ -34,7 +34,7 @@ def begin_interrupted(
     transaction: AbstractContextManager[object],
 ) -> None:
     """Begin a transaction; an interrupt comes right after SQLite has begun it."""
-    run = journal._link.run
+    run = journal.run
 
     def begin(sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         found = run(sql, values)
@@ -43,7 +43,7 @@ def begin_interrupted(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal._link, "run", begin)
+        patch.setattr(journal, "run", begin)
         with pytest.raises(KeyboardInterrupt):
             transaction.__enter__()
 
