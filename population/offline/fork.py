@@ -9,6 +9,7 @@ import os
 import pathlib
 import secrets
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from population.base import codec, durable, run_paths
@@ -20,17 +21,17 @@ from population.controller import PopulationController
 from population.core import loading
 from population.core.decisions import Decider
 from population.core.decoding import decode, decode_params
-from population.core.facts import lost, texts_of
+from population.core.facts import lost, read_all, texts_of
 from population.core.graph import JournalGraph
 from population.core.reports import SAVED
 from population.core.state import RunState
 from population.journal.base import Find, Journal
 from population.journal.records import (
     UNREACHABLE,
-    Best,
     CheckpointRecord,
     CheckpointRow,
     Fact,
+    Late,
     Loss,
     Removal,
     Save,
@@ -50,7 +51,6 @@ from population.offline.fork_files import (
     saved_as,
     taken,
 )
-from population.offline.transactions import RecordedTransaction
 from population.run import resuming, structures
 from population.run.mutator_settings import name_of, settings
 from population.run.params_manager import PARAMS_FOLDER
@@ -58,7 +58,7 @@ from population.space import to_data
 
 logger = logging.getLogger("population")
 _DRAFT = f".{JOURNAL_NAME}.fork"
-_Rules = tuple[Mutator[Any], Any, int]  # The policy, the space, the last row to copy.
+_Folders = tuple[pathlib.Path, pathlib.Path]  # Of the old run, and of the new one.
 
 
 def fork(
@@ -101,20 +101,23 @@ def fork(
             or would have its params where the run has them.
     """
     _check_options(options, mutator, space)
-    source_folder, folder = transactions.folder_of(run), run_folder(new_dir, "new_dir")
-    source = transactions.open_journal(source_folder)
-    try:
-        with source.reading():
-            facts = transactions.facts_of(source)
-            own_store = options.get("params") is None
-            last = _last_row(source, at)
-            rules = mutator, space, last
-            _make(source, (source_folder, folder), rules, own_store)
-    finally:
-        source.close()
+    folders = transactions.folder_of(run), run_folder(new_dir, "new_dir")
+    source = transactions.open_journal(folders[0])
+    with contextlib.closing(source), source.reading():
+        facts = read_all(source)
+        end = _last_row(source, at)
+
+        def write(journal: Journal, files: Files) -> None:
+            copy = _Copy(source, journal, folders, files, end)
+            copy.records()
+            copy.params(options.get("params") is None)
+            copy.give_up(facts["size"])
+            _begin(source, journal, folders, mutator, space)
+
+        _make(folders, write)
     given = {"mode": facts["mode"], "seed": facts["seed"], "space": space, **options}
     starts = [None] * int(facts["size"])
-    controller = PopulationController(starts, mutator, folder, **given)
+    controller = PopulationController(starts, mutator, folders[1], **given)
     _warn(controller)
     return controller
 
@@ -164,6 +167,7 @@ def _warn(controller: PopulationController) -> None:
 
 
 def _last_row(source: Journal, at: int | Checkpoint | None) -> int:
+    """The last row to copy: all of a transaction, and nothing later."""
     end = source.tail().row
     if at is None:
         return end
@@ -179,16 +183,19 @@ def _last_row(source: Journal, at: int | Checkpoint | None) -> int:
             f"at must be a row of the journal, which ends at {end}, got {row}. A "
             "checkpoint's row is checkpoint.row."
         )
-    return row
+    for record in source.log(row):
+        if isinstance(record, CheckpointRecord | Late) and record.batch > row:
+            return min(record.batch, record.row) - 1
+    return end
 
 
-def _make(
-    source: Journal,
-    folders: tuple[pathlib.Path, pathlib.Path],
-    rules: _Rules,
-    own_store: bool,
-) -> None:
-    """Write the new run as a whole, or nothing that looks like one."""
+def _make(folders: _Folders, write: Callable[[Journal, Files], None]) -> None:
+    """Write the new run as a whole, in one transaction, or nothing that looks like one.
+
+    Args:
+        folders: The old run's and the new one's.
+        write: Writes to the new journal, and makes the files that belong to it.
+    """
     folder = folders[1]
     with in_words(folder):
         if folder.is_file() or os.path.lexists(folder / JOURNAL_NAME):
@@ -202,8 +209,8 @@ def _make(
         files = Files(folder, alone)
         try:
             with contextlib.closing(SqliteJournal(draft)) as journal:
-                copy = _Copy(journal, folders, own_store, files)
-                _write(source, journal, copy, rules)
+                with journal.transaction():
+                    write(journal, files)
                 journal.merge()
             with in_words(folder):
                 publish(draft, folder)
@@ -217,40 +224,36 @@ def _make(
             durable.sync(folder)
 
 
-def _write(source: Journal, journal: Journal, copy: _Copy, rules: _Rules) -> None:
-    """Write all of the new run in one transaction."""
-    mutator, space, last = rules
-    with journal.transaction():
-        facts = transactions.facts_of(source)
-        for transaction in transactions.transactions(source):
-            copy.follow(transaction, beyond=transaction.first > last)
-        copy.finish()
-        copy.give_up(int(facts["size"]))
-        facts |= {
-            "mutator": name_of(type(mutator)),
-            "settings": settings(mutator),
-        }
-        if int(facts.get("claimed", 0)) > last:
-            del facts["claimed"]
-        for key in ("saved", "keep", "store", "given"):
-            facts.pop(key, None)
-        origin = facts.pop("forked", {})
-        if space is not None:
-            facts = {k: v for k, v in facts.items() if not k.startswith("categories")}
-            facts["space"] = to_data(space)
-        journal.write([Fact(key, codec.encode(value)) for key, value in facts.items()])
-        state = _state(journal, facts, copy.target)
-        begun = origin.get("begun", [])
-        if space is not None:
-            former = structures.former_space(texts_of(source))
-            begun = refit.refit(journal, state, space, former, facts["seed"])
-        structures.check_forked(mutator, journal, len(state.slots))
-        token = resuming.new_token()
-        now = {"from": str(copy.source), "row": state.row, "token": token}
-        if refit.is_complete(journal, state, begun):
-            now["begun"] = begun
-        decider = Decider(mutator, state.graph, facts["seed"], None)
-        journal.write([Fact("forked", codec.encode(now)), decider.init(state)])
+def _begin(
+    source: Journal,
+    journal: Journal,
+    folders: _Folders,
+    mutator: Mutator[Any],
+    space: Any,
+) -> None:
+    """Write what is fixed about the new run, and the mutator's first state."""
+    facts = read_all(source)
+    facts |= {"mutator": name_of(type(mutator)), "settings": settings(mutator)}
+    if int(facts.get("claimed", 0)) > journal.tail().row:
+        del facts["claimed"]
+    for key in ("saved", "keep", "store", "given"):
+        facts.pop(key, None)
+    origin = facts.pop("forked", {})
+    if space is not None:
+        facts = {k: v for k, v in facts.items() if not k.startswith("categories")}
+        facts["space"] = to_data(space)
+    journal.write([Fact(key, codec.encode(value)) for key, value in facts.items()])
+    state = _state(journal, facts, folders[1])
+    begun = origin.get("begun", [])
+    if space is not None:
+        former = structures.former_space(texts_of(source))
+        begun = refit.refit(journal, state, space, former, facts["seed"])
+    structures.check_forked(mutator, journal, len(state.slots))
+    now = {"from": str(folders[0]), "row": state.row, "token": resuming.new_token()}
+    if refit.is_complete(journal, state, begun):
+        now["begun"] = begun
+    decider = Decider(mutator, state.graph, facts["seed"], None)
+    journal.write([Fact("forked", codec.encode(now)), decider.init(state)])
 
 
 def _state(journal: Journal, facts: dict[str, Any], folder: pathlib.Path) -> RunState:
@@ -263,77 +266,69 @@ def _state(journal: Journal, facts: dict[str, Any], folder: pathlib.Path) -> Run
 
 
 class _Copy:
-    """Copies transactions into a new journal, and shares the saved params they name.
+    """Copies a run's records into a new journal, and shares the params they name.
 
     Args:
+        source: The run's journal.
         journal: The new one; a transaction is open.
         folders: The old run's and the new one's.
-        own_store: Whether the new run keeps its params in its folder.
         files: Makes the files of the new run.
-
-    Attributes:
-        source: The old run's folder.
-        end: The last row that was copied.
+        end: The last row to copy.
     """
 
     def __init__(
         self,
+        source: Journal,
         journal: Journal,
-        folders: tuple[pathlib.Path, pathlib.Path],
-        own_store: bool,
+        folders: _Folders,
         files: Files,
+        end: int,
     ) -> None:
-        self._journal = journal
-        self.source, self.target = folders
-        self._old, self._new = (folder / PARAMS_FOLDER for folder in folders)
-        self._old_own, self._new_own = (folder / OWN_FOLDER for folder in folders)
+        self._source, self._journal = source, journal
+        self._old, self._new = folders
         self._files = files
-        self._own_store = own_store
-        self._removals: list[Removal] = []
+        self._end = end
         self._losses: list[Loss] = []
-        self._is_part = False  # Whether anything lies beyond the end.
-        self._named: dict[str, CheckpointRow] = {}
-        self.end = 0
+        self._named: dict[str, int] = {}  # By params: the first row that names them.
+        self._removals = source.all(Removal)
 
-    def follow(self, transaction: RecordedTransaction, *, beyond: bool) -> None:
-        """Copy a transaction; of one beyond the end, only what is gone since."""
-        after = transaction.after
-        self._removals += [r for r in after if isinstance(r, Removal)]
-        if beyond:
-            self._is_part = True
-            return
-        self._losses += [r for r in after if isinstance(r, Loss)]
-        for report in transaction.reports:
-            if isinstance(report, CheckpointRecord):
-                self._checkpoint(report)
-            else:
-                self._journal.write([report])
-                self._name(report.params, report.checkpoint)
-            self.end = report.row
-        for generation, root in transaction.opened:
-            self._journal.write([generation])
-            self._checkpoint(root)
-            self.end = root.row
-        self._journal.write([r for r in after if isinstance(r, Best)])
-
-    def finish(self) -> None:
-        """Share the params that are left; what is gone by now is gone here too."""
+    def records(self) -> None:
+        """Copy the records; what is gone by now is gone here too."""
+        for record in self._source.log(upto=self._end):
+            if isinstance(record, CheckpointRecord | Late):
+                text = record.params
+                if text is not None and text.startswith(codec.HELD):
+                    record = record._replace(params=None)  # They stay in that memory.
+                elif text is not None:
+                    row = record.checkpoint if isinstance(record, Late) else record.row
+                    self._named.setdefault(text, row)
+            if isinstance(record, Loss):
+                self._losses.append(record)
+            elif not isinstance(record, Removal):
+                self._journal.write([record])
         for removal in self._removals:
-            if removal.params.startswith(codec.HELD):
-                continue
-            row = min(removal.row, self.end)
-            self._journal.write([removal._replace(row=row)])
-        gone = {removal.params for removal in self._removals}
+            if not removal.params.startswith(codec.HELD):
+                row = min(removal.row, self._end)
+                self._journal.write([removal._replace(row=row)])
+
+    def params(self, own_store: bool) -> None:
+        """Share the params that are left.
+
+        Args:
+            own_store: Whether the new run keeps its params in its folder.
+        """
         if self._named:
             self._journal.write([SAVED])
-        for text, named in self._named.items():
+        gone = {removal.params for removal in self._removals}
+        for text, row in self._named.items():
             params = decode_params(text)
             if text in gone:
                 continue
             if not isinstance(params, Saved):
                 self._copy_own(params)
-            elif self._own_store:
-                self._share(text, params.path, named)
+            elif own_store:
+                for named in self._journal.checkpoints(Find(after=row - 1, upto=row)):
+                    self._share(text, params.path, named)
 
     def give_up(self, size: int) -> None:
         """Record which slots were not waited for at the end.
@@ -342,32 +337,21 @@ class _Copy:
             size: How many slots there are.
         """
         given_up: set[int] = set()
+        is_part = self._end < self._source.tail().row
         for loss in self._losses:
             now = set(lost(decode(loss.lost), size))
-            if self._is_part and loss.row >= self.end:
+            if is_part and loss.row >= self._end:
                 now |= given_up  # A report beyond the end has brought the others back.
             given_up = now
         if given_up:
             text = codec.encode(sorted(given_up))
             time = self._losses[-1].time
-            self._journal.write([Loss(self.end, text, None, time)])
-
-    def _checkpoint(self, record: CheckpointRecord) -> None:
-        if record.params is not None and record.params.startswith(codec.HELD):
-            record = record._replace(params=None)  # Weights in a memory stay there.
-        self._journal.write([record])
-        self._name(record.params, record.row)
-
-    def _name(self, params: str | None, row: int) -> None:
-        if params is not None and params not in self._named:
-            found = Find(after=row - 1, upto=row)
-            for named in self._journal.checkpoints(found):
-                self._named[params] = named
+            self._journal.write([Loss(self._end, text, None, time)])
 
     def _copy_own(self, params: Any) -> None:
         """Copy what the loop has saved itself: it may write to such a file again."""
         for path in run_paths.paths_of(params):
-            old, new = self._old_own / path, self._new_own / path
+            old, new = (place / OWN_FOLDER / path for place in (self._old, self._new))
             for entry in saved_as(old):
                 with contextlib.suppress(FileNotFoundError):  # The loop removed it.
                     self._files.take(entry, new.with_name(entry.name), shared=False)
@@ -377,16 +361,18 @@ class _Copy:
         parts = pathlib.PurePath(path)
         if parts.is_absolute() or ".." in parts.parts or "\0" in path:
             raise damaged(f"the params {path[:60]!r} are not in its folder")
-        old, new = self._old / path, self._new / path
+        store = self._old / PARAMS_FOLDER
         try:
-            size = self._files.take(old, new, shared=True)
+            size = self._files.take(
+                store / path, self._new / PARAMS_FOLDER / path, shared=True
+            )
         except FileNotFoundError:
-            if not self._old.is_dir():
+            if not store.is_dir():
                 raise ParamsError(
-                    f"The params of this run are not in {self._old}. It was made with "
+                    f"The params of this run are not in {store}. It was made with "
                     "a store elsewhere: pass the same one, params=."
                 ) from None
-            self._journal.write([Removal(self.end, text, UNREACHABLE)])
+            self._journal.write([Removal(self._end, text, UNREACHABLE)])
             return
-        save = Save(text, self.end, named.generation_id, named.step, size)
+        save = Save(text, self._end, named.generation_id, named.step, size)
         self._journal.write([save])

@@ -23,6 +23,7 @@ from population.base.types import Branch, InMemory, Ref, Report
 from population.core import reports
 from population.core.decisions import Decider
 from population.core.decoding import decode
+from population.core.facts import read_all
 from population.core.graph import JournalGraph
 from population.core.known import Subject
 from population.core.reports import SAVED
@@ -151,7 +152,7 @@ class _Replayer:
         mutator: Mutator[Any],
         folder: pathlib.Path,
     ) -> None:
-        facts = transactions.facts_of(source)
+        facts = read_all(source)
         # What is recorded up to here never changes: a run that goes on meanwhile need
         # not keep its log for this reader.
         self._end = source.tail().row
@@ -174,12 +175,17 @@ class _Replayer:
     def run(self) -> Replay:
         """Follow all transactions."""
         for transaction in transactions.transactions(self._source, self._end):
-            if transaction.first == 1:
-                self._create(transaction)
-            elif transaction.first <= self._forked:
-                self._copy(transaction)
-            else:
+            self._claim()
+            if transaction.first > max(self._forked, 1):
+                if self._forked:
+                    self._forked = 0
+                    self._begin()
                 self._follow(transaction)
+            else:  # What a fork took over was decided by others, before it began.
+                self._put(*transaction.reports, *_flat(transaction.opened))
+            if transaction.first == 1:
+                self._claim()
+                self._begin()
             for record in transaction.after:
                 if isinstance(record, Loss):
                     self._remind([])
@@ -190,27 +196,12 @@ class _Replayer:
         self._remind([])
         return Replay(self._found, self._updates)
 
-    def _create(self, transaction: RecordedTransaction) -> None:
-        self._put(*(record for opened in transaction.opened for record in opened))
-        self._claim()
-        self._begin()
-
     def _begin(self) -> None:
         """The mutator's first state."""
         self._state.apply(self._decider.init(self._state))
         self._value, self._count = self._decider.value(self._state), 0
 
-    def _copy(self, transaction: RecordedTransaction) -> None:
-        """What a fork took over was decided by others; its mutator began after it."""
-        self._claim()
-        self._put(*transaction.reports)
-        self._put(*(record for opened in transaction.opened for record in opened))
-
     def _follow(self, transaction: RecordedTransaction) -> None:
-        self._claim()
-        if self._forked:
-            self._forked = 0
-            self._begin()
         opened = list(transaction.opened)
         if not transaction.reports and self._reminded is not None:
             decided = [o for o in opened if not self._is_forced(o)]
@@ -224,7 +215,7 @@ class _Replayer:
         if due:
             due.sort(key=lambda report: report.worker_id)
             opened = self._ask(due, opened, self._state.time)
-        self._put(*(record for pair in opened for record in pair))
+        self._put(*_flat(opened))
 
     def _ask(
         self, due: Sequence[Report], opened: list[Opened], now: float
@@ -325,6 +316,11 @@ class _Replayer:
         present = self._state.slots[generation.worker_id].generation
         unchanged = generation.digest == present.digest
         return unchanged and generation.reason.startswith(_NOT_DECIDED)
+
+
+def _flat(opened: Sequence[Opened]) -> list[Record]:
+    """Generations and their first checkpoints, one after the other."""
+    return [record for pair in opened for record in pair]
 
 
 def _agreeing(opened: Sequence[Opened], derived: Mapping[int, Branch]) -> int:

@@ -7,11 +7,10 @@ import os
 import pathlib
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from population.base.errors import JournalError
 from population.base.run_paths import run_folder
-from population.core import facts
 from population.core.facts import texts_of
 from population.journal.base import Journal
 from population.journal.records import (
@@ -99,11 +98,6 @@ def _is_file(file: pathlib.Path) -> bool:
             f"its {file.name} cannot be reached: {error.strerror or error}. Ask for "
             "access to the folder, or name another one."
         ) from error
-
-
-def facts_of(journal: Journal) -> dict[str, Any]:
-    """What is fixed about a run, decoded."""
-    return facts.read_all(journal)
 
 
 def transactions(
