@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 
 import population
-from population import Branch, Mutator, PopulationController, Report, Start
+from population import (
+    Branch,
+    Mutator,
+    PopulationController,
+    PopulationView,
+    Report,
+    Start,
+)
 from population.journal.records import Record
 from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic
@@ -256,3 +263,32 @@ def test_only_a_run_on_disk_can_be_replayed(tmp_path: pathlib.Path) -> None:
     with pytest.raises(population.JournalError, match="must be the log_dir of a run"):
         population.replay(tmp_path / "nothing", mutator)
     assert not (tmp_path / "nothing").exists()
+
+
+def join_the_best(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+    """Whoever is not the best goes on from there."""
+    best = view.graph.best()
+    if best is None or best.worker_id == report.worker_id:
+        return {}
+    return {report.worker_id: Branch(best, best.meta_params)}
+
+
+def test_a_mutator_finds_the_best_that_there_was_then(tmp_path: pathlib.Path) -> None:
+    """After each report, and after each one of several at once."""
+    controller = PopulationController(
+        [1.0, 2.0, 3.0], Scripted(join_the_best), tmp_path
+    )
+    for step in range(1, 6):
+        values = {w: -float(step) if w == step % 3 else 1.0 for w in range(3)}
+        reports = [
+            (w, generation(controller, w), controller.newest(w).step + 1, "p", value)
+            for w, value in values.items()
+        ]
+        if step % 2:
+            controller.set_evals(reports)
+        else:
+            for report in reports:
+                controller.set_eval(*report)
+    found = population.replay(controller, Scripted(join_the_best))
+    assert found.first_difference is None, str(found)
+    assert len(found.decisions) > 5

@@ -191,8 +191,7 @@ class _Replayer:
                     self._remind([])
                     if record.told is not None:
                         self._reminded = record.told, record.time
-                if not isinstance(record, Best):
-                    self._put(record)
+                self._put(record)
         self._remind([])
         return Replay(self._found, self._updates)
 
@@ -209,9 +208,12 @@ class _Replayer:
             opened = [o for o in opened if o not in decided]
         else:
             self._remind([])
-        due = [
-            report for record in transaction.reports if (report := self._report(record))
-        ]
+        due = []
+        for record in transaction.reports:
+            if isinstance(record, Best):
+                self._put(record)
+            elif report := self._report(record):
+                due.append(report)
         if due:
             due.sort(key=lambda report: report.worker_id)
             opened = self._ask(due, opened, self._state.time)

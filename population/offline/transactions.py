@@ -14,6 +14,7 @@ from population.base.run_paths import run_folder
 from population.core.facts import texts_of
 from population.journal.base import Journal
 from population.journal.records import (
+    Best,
     CheckpointRecord,
     Generation,
     Late,
@@ -32,13 +33,16 @@ class RecordedTransaction:
 
     Attributes:
         first: Its first row.
-        reports: The checkpoints and late values that workers brought, in their order.
+        reports: The checkpoints and late values that workers brought, in their order,
+            and which of them became the best.
         opened: The generations that it opened, each with its first checkpoint.
-        after: What was said about the run afterwards: bests, removals, losses.
+        after: What was said about the run afterwards: removals, losses.
     """
 
     first: int
-    reports: list[CheckpointRecord | Late] = dataclasses.field(default_factory=list)
+    reports: list[CheckpointRecord | Late | Best] = dataclasses.field(
+        default_factory=list
+    )
     opened: list[tuple[Generation, CheckpointRecord]] = dataclasses.field(
         default_factory=list
     )
@@ -123,6 +127,8 @@ def transactions(
                 generation = None
             else:
                 present.reports.append(record)
+        elif isinstance(record, Best):
+            present.reports.append(record)
         else:
             present.after.append(record)
     yield present
