@@ -16,6 +16,7 @@ import pytest
 
 import population
 from population import JournalError, PopulationController
+from population.journal.sqlite import SqliteJournal
 from population.mutators import WinnerTakeAllGenetic
 from tests.helpers import generation, told, work
 from tests.test_fork import meanwhile, smaller, trained, winner
@@ -374,6 +375,16 @@ def test_a_run_in_a_folder_that_one_may_not_enter_is_not_replayed(
     (public / "old").chmod(0)
     with as_anybody(), pytest.raises(JournalError, match="Ask for access"):
         population.replay(public / "old", winner())
+
+
+def test_a_journal_in_a_folder_that_one_may_not_enter_is_not_opened(
+    public: pathlib.Path,
+) -> None:
+    """As any other file that cannot be used."""
+    trained(public / "old").close()
+    (public / "old").chmod(0)
+    with as_anybody(), pytest.raises(JournalError, match="cannot be used: Permission"):
+        SqliteJournal(public / "old" / "journal.sqlite")
 
 
 def test_decisions_name_paths_where_the_run_is(tmp_path: pathlib.Path) -> None:

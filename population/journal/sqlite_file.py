@@ -180,7 +180,7 @@ def incomplete(
 
 def unusable(path: pathlib.Path, error: OSError) -> JournalError:
     """The error of a file that the system does not let this process use."""
-    if path.is_dir():
+    if os.path.isdir(path):  # Unlike `pathlib`, this does not raise.
         return JournalError(f"The journal must be a file; {path} is a folder.")
     return JournalError(
         f"The journal {path} cannot be used: {error.strerror}. Give this user access "
