@@ -43,7 +43,7 @@ class FolderStore(abc.ABC):
 
     def __init__(self, root: Any) -> None:
         self._root = root
-        self._known: Any = None  # The identity of the folder at the last save.
+        self._saved_in: Any = None  # The identity of the folder at the last save.
 
     @property
     def _folder(self) -> pathlib.Path:
@@ -204,14 +204,14 @@ class FolderStore(abc.ABC):
     def _warn_if_replaced(self) -> None:
         """Log a warning if another folder is now where the last save was written."""
         present = self._identity()
-        if self._known not in (None, present):
+        if self._saved_in not in (None, present):
             logger.warning(
                 "the params folder %s was removed, moved or replaced while a run was "
                 "saving there: what was saved before is not there any more. If it is "
                 "still needed, stop the run and put the folder back.",
                 self._root,
             )
-        self._known = present
+        self._saved_in = present
 
 
 def _mark_name(run: str) -> str:
