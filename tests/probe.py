@@ -389,7 +389,7 @@ def end_nothing(controller: PopulationController) -> None:
 
 def unmet(controller: PopulationController) -> str:
     """The remembered reports beyond a barrier, as text."""
-    return repr(_inside(controller).guards.unmet._kept)
+    return repr(_inside(controller).guards.unmet._alone)
 
 
 # The journal.

@@ -12,6 +12,16 @@ from population.core.state import RunState
 logger = logging.getLogger("population")
 _AT_ONE_STEP = 1_000
 _WITHOUT_REPORT = 10_000
+_STANDS_STILL = (
+    "A loop has asked for news %d times at step %d of worker %d: its step is not "
+    "counted on. Write worker.step += 1 after each training step; with the two calls, "
+    "pass the number of steps trained so far."
+)
+_SILENT = (
+    "A loop has asked for news %d times, and has reported nothing for worker %d yet: "
+    "until it does, nothing is decided or saved. Call worker.report(value, state) "
+    "every so many steps; with the two calls, set_eval."
+)
 
 
 @dataclasses.dataclass(slots=True)
@@ -46,7 +56,8 @@ class Idle:
 
     def note(self, state: RunState, slot: Slot, step: int) -> None:
         """A loop has polled a slot's present generation at this step."""
-        row, worker_id = slot.generation.row, slot.generation.worker_id
+        generation, newest = slot.generation, slot.newest
+        row, worker_id = generation.row, generation.worker_id
         polls = self._polls.get(worker_id)
         if polls is None or polls.row != row:
             polls = self._polls[worker_id] = _Polls(row)
@@ -58,33 +69,15 @@ class Idle:
             if polls.repeats == _AT_ONE_STEP:
                 self._stands_still(state, worker_id, polls)
         if polls.count == _WITHOUT_REPORT:
-            self._is_silent(slot)
+            if newest.step <= generation.step and newest.value is None:
+                self._say(_SILENT, _WITHOUT_REPORT, worker_id)
 
     def _stands_still(self, state: RunState, worker_id: int, polls: _Polls) -> None:
         limit = self._wait_at(state, worker_id)
         if limit is not None and polls.step >= limit:
             polls.repeats = 0
-            return
-        self._say(
-            "A loop has asked for news %d times at step %d of worker %d: its step is "
-            "not counted on. Write worker.step += 1 after each training step; with the "
-            "two calls, pass the number of steps trained so far.",
-            _AT_ONE_STEP,
-            polls.step,
-            worker_id,
-        )
-
-    def _is_silent(self, slot: Slot) -> None:
-        if slot.newest.step > slot.generation.step or slot.newest.value is not None:
-            return
-        self._say(
-            "A loop has asked for news %d times, and has reported nothing for worker "
-            "%d yet: until it does, nothing is decided or saved. Call "
-            "worker.report(value, state) every so many steps; with the two calls, "
-            "set_eval.",
-            _WITHOUT_REPORT,
-            slot.generation.worker_id,
-        )
+        else:
+            self._say(_STANDS_STILL, _AT_ONE_STEP, polls.step, worker_id)
 
     def _say(self, text: str, *figures: int) -> None:
         if text not in self._said:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from population.core.graph import JournalGraph
 from population.core.state import RunState
@@ -20,20 +19,6 @@ NO_STATE = (
 )
 
 
-class Progress(NamedTuple):
-    """What was reported since a row of the journal, by any process.
-
-    Attributes:
-        finite: Whether any value was finite.
-        diverged: Whether any value was NaN or infinite.
-        furthest: The greatest step of a new checkpoint.
-    """
-
-    finite: bool
-    diverged: bool
-    furthest: int
-
-
 class SetBacks:
     """Counts how often each slot was reset while no member made progress.
 
@@ -45,7 +30,8 @@ class SetBacks:
     Attributes:
         tries: How often a slot may be reset without a finite value of any member.
         circles: How often it may diverge though finite values come in between.
-        is_counting: Whether any slot was reset since a member has made progress.
+        is_counting: Whether any slot was reset since a member has made progress; only
+            then has `check` anything to look at.
     """
 
     def __init__(
@@ -57,7 +43,9 @@ class SetBacks:
         self._journal = journal
         self._graph = graph
         self._may_train = may_train
-        self._diverging, self._circling, self._fresh = _Count(), _Count(), _Count()
+        self._never_finite = _Count()  # All restarts, until a value is finite.
+        self._never_better = _Count()  # Those that diverged, until one is the best.
+        self._never_further = _Count()  # Those that lost all for want of a save.
         self.tries, self.circles = 20.0, 100.0
         self.is_counting = False
 
@@ -79,35 +67,18 @@ class SetBacks:
         further = state.furthest > before.furthest
         better = state.best.score < before.best
         finite = any(r.value is not None and math.isfinite(r.value) for r in reports)
-        if further:
-            self._fresh.end()
-        if further or better:
-            self._circling.end()
-        if further or finite:
-            self._diverging.end()
-        self._add(state, before, restarts, further or finite, further or better)
-        counts = self._diverging.slots, self._circling.slots, self._fresh.slots
-        self.is_counting = any(counts)
-
-    def _add(
-        self,
-        state: RunState,
-        before: Before,
-        restarts: Sequence[Restart],
-        finite: bool,
-        better: bool,
-    ) -> None:
-        """Count restarts without a finite value, or without anything better."""
-        further = state.furthest > before.furthest
-        if not finite:
-            slots = [new.worker_id for new in restarts]
-            self._diverging.add(slots, before)
-        if not better:
-            diverged = [new.worker_id for new in restarts if new.diverged]
-            self._circling.add(diverged, before)
-        if not (further or state.has_params):
-            lost = [new for new in restarts if new.loses_all and not new.diverged]
-            self._fresh.add([new.worker_id for new in lost], before)
+        diverged = [new.worker_id for new in restarts if new.diverged]
+        fresh = [
+            new.worker_id
+            for new in restarts
+            if new.loses_all and not (new.diverged or state.has_params)
+        ]
+        all_slots = [new.worker_id for new in restarts]
+        self._never_finite.note(all_slots, before, ends=further or finite)
+        self._never_better.note(diverged, before, ends=further or better)
+        self._never_further.note(fresh, before, ends=further)
+        counts = self._never_finite, self._never_better, self._never_further
+        self.is_counting = any(count.slots for count in counts)
 
     def check(self, state: RunState) -> None:
         """End a run that makes no progress.
@@ -115,19 +86,19 @@ class SetBacks:
         Raises:
             RuntimeError: A slot has begun anew too often.
         """
-        worker_id, count = self._diverging.most()
-        if count >= self.tries and self._all_since(state, self._diverging.row):
-            progress, further = self._ended(self._diverging)
-            if progress.diverged and not (progress.finite or further):
+        worker_id, count = self._never_finite.most()
+        if count >= self.tries and self._all_since(state, self._never_finite.row):
+            further, are_finite = self._ended(self._never_finite)
+            if are_finite == {False} and not further:
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
                     "and no finite value was reported meanwhile. Check the evaluation, "
                     "and whether any member can train with these hyperparameters. "
                     "What was recorded stays."
                 )
-        worker_id, count = self._circling.most()
-        if count >= self.circles and self._all_since(state, self._circling.row):
-            _, further = self._ended(self._circling)
+        worker_id, count = self._never_better.most()
+        if count >= self.circles and self._all_since(state, self._never_better.row):
+            further, _ = self._ended(self._never_better)
             if not further:
                 raise RuntimeError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
@@ -136,9 +107,9 @@ class SetBacks:
                     "often, or begin with other hyperparameters. What was recorded "
                     "stays."
                 )
-        worker_id, count = self._fresh.most()
+        worker_id, count = self._never_further.most()
         if count >= self.tries:
-            _, further = self._ended(self._fresh)
+            further, _ = self._ended(self._never_further)
             if self._graph.keeps_weights and not further:
                 raise RuntimeError(
                     f"Worker {worker_id} was set back to fresh weights {count} times, "
@@ -146,12 +117,22 @@ class SetBacks:
                     "recorded stays."
                 )
 
-    def _ended(self, count: _Count) -> tuple[Progress, bool]:
-        """What was reported since a count began, and if further on; it is reset."""
-        progress = _progress(self._journal, count.row)
-        further = progress.furthest > count.furthest
-        count.end()
-        return progress, further
+    def _ended(self, count: _Count) -> tuple[bool, set[bool]]:
+        """What any process has reported since a count began; the count is reset.
+
+        Returns:
+            Whether a new checkpoint lies further on, and whether the values that were
+            reported are finite.
+        """
+        further, are_finite = False, set[bool]()
+        for record in self._journal.log(count.row):
+            if isinstance(record, CheckpointRecord):
+                further |= record.step > count.furthest
+            if isinstance(record, CheckpointRecord | Late) and record.has_value:
+                value = record.value
+                are_finite.add(value is not None and math.isfinite(value))
+        count.slots.clear()
+        return further, are_finite
 
     def _all_since(self, state: RunState, row: int) -> bool:
         """Whether all that train have begun anew or diverged since: none is slow."""
@@ -163,41 +144,28 @@ class SetBacks:
         return True
 
 
-def _progress(journal: Journal, row: int) -> Progress:
-    """What was reported since a row of the journal."""
-    finite = diverged = False
-    furthest = 0
-    for record in journal.log(row):
-        if isinstance(record, CheckpointRecord):
-            furthest = max(furthest, record.step)
-        if isinstance(record, CheckpointRecord | Late) and record.has_value:
-            is_finite = record.value is not None and math.isfinite(record.value)
-            finite, diverged = finite or is_finite, diverged or not is_finite
-    return Progress(finite, diverged, furthest)
-
-
 class _Count:
-    """How often each slot began anew since a row of the journal."""
+    """How often each slot began anew since a member has made progress.
+
+    Attributes:
+        slots: How often, by worker id.
+        row: The last row of the journal before the first time.
+        furthest: The greatest step of any slot then.
+    """
 
     def __init__(self) -> None:
         self.slots: Counter[int] = Counter()
         self.row = self.furthest = 0
 
-    def end(self) -> None:
-        """Reset: a member has made progress."""
-        if self.slots:
+    def note(self, worker_ids: Sequence[int], before: Before, *, ends: bool) -> None:
+        """Count that these slots began anew, or reset: a member has made progress."""
+        if ends:
             self.slots.clear()
-
-    def add(self, worker_ids: Sequence[int], before: Before) -> None:
-        """Count that these slots began anew, from the progress `before` on."""
+            return
         if worker_ids and not self.slots:
             self.row, self.furthest = before.row, before.furthest
         self.slots.update(worker_ids)
 
     def most(self) -> tuple[int, int]:
         """The slot that began anew most often, and how often."""
-        return max(self.slots.items(), key=_by_count, default=(-1, 0))
-
-
-def _by_count(item: tuple[int, int]) -> int:
-    return item[1]
+        return next(iter(self.slots.most_common(1)), (-1, 0))

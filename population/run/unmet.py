@@ -2,81 +2,62 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 from population.core.state import RunState
 from population.core.step import EncodedReport
 
 logger = logging.getLogger("population")
 _NAMED = 3
-_WITHOUT_BARRIER = 10
+_KEPT = 10  # Where no decision waits for them, so many are no chance.
 
 
-@dataclasses.dataclass(frozen=True)
-class _Alone:
-    """The steps at which one of the two came without the other.
-
-    Attributes:
-        last: The last few, ascending.
-        since: How many at or after the present barrier.
-    """
-
-    last: tuple[int, ...] = ()
-    since: int = 0
-
-    def add(self, step: int, limit: int | None) -> _Alone:
-        """With one more, unless it repeats the last report."""
-        if self.last and self.last[-1] == step:
-            return self
-        counts = limit is None or step >= limit
-        return _Alone((*self.last, step)[-_NAMED:], self.since + counts)
-
-    @property
-    def every(self) -> int | None:
-        """Steps from one to the next, or None if that is not known yet."""
-        return self.last[-1] - self.last[-2] if len(self.last) > 1 else None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kept:
-    """What a slot has reported in a generation.
+class _Alone(NamedTuple):
+    """The reports of a slot in a generation that lack a value or params.
 
     Attributes:
         generation_id: The generation.
-        limit: The step at which it waits.
-        values: The steps with a value alone.
-        saves: The steps with params alone.
+        limit: The step at which the slot waits for a decision, or None.
+        values: The last few steps with a value alone, ascending.
+        saves: The last few steps with params alone, ascending.
     """
 
     generation_id: str
-    limit: int | None
-    values: _Alone = _Alone()
-    saves: _Alone = _Alone()
+    limit: int | None = None
+    values: tuple[int, ...] = ()
+    saves: tuple[int, ...] = ()
 
-    def at(self, limit: int | None) -> _Kept:
-        """With the counts of a barrier, which begin anew at another one."""
-        if limit == self.limit:
-            return self
-        values, saves = _Alone(self.values.last), _Alone(self.saves.last)
-        return _Kept(self.generation_id, limit, values, saves)
-
-    def add(self, new: EncodedReport) -> _Kept:
-        """With one more report, which lacks one of the two."""
+    def add(self, new: EncodedReport) -> _Alone:
+        """With one more report, unless it repeats the last one."""
+        before = self.saves if new.value is None else self.values
+        steps = before if new.step in before[-1:] else (*before, new.step)[-_KEPT:]
         if new.value is None:
-            saves = self.saves.add(new.step, self.limit)
-            return dataclasses.replace(self, saves=saves)
-        values = self.values.add(new.step, self.limit)
-        return dataclasses.replace(self, values=values)
+            return self._replace(saves=steps)
+        return self._replace(values=steps)
 
     def never_meet(self) -> bool:
         """Whether there is no step at which both will come, if they go on like this."""
-        one, other = self.values.every, self.saves.every
-        if one is None or other is None:
+        if len(self.values) < 2 or len(self.saves) < 2:
             return False
-        return (self.values.last[-1] - self.saves.last[-1]) % math.gcd(one, other) != 0
+        every = (steps[-1] - steps[-2] for steps in (self.values, self.saves))
+        return (self.values[-1] - self.saves[-1]) % math.gcd(*every) != 0
+
+    def since_limit(self) -> tuple[int, int]:
+        """How many values and saves there were at or after the step of the decision."""
+        low = self.limit or 0
+        return sum(s >= low for s in self.values), sum(s >= low for s in self.saves)
+
+    def __str__(self) -> str:
+        values, saves = (
+            ", ".join(map(str, steps[-_NAMED:])) for steps in (self.values, self.saves)
+        )
+        return (
+            f"It has reported values at steps {values} and states at steps {saves}, "
+            "never both at one."
+        )
 
 
 class Unmet:
@@ -95,18 +76,26 @@ class Unmet:
         self._decision_at = decision_at
         self._is_said = False
         self.most = 3.0
-        self._kept: dict[int, _Kept] = {}
-        self.found: dict[int, _Kept | None] = {}
+        self._alone: dict[int, _Alone] = {}
+        self.found: dict[int, _Alone | None] = {}
 
     def keep(self) -> None:
         """Remember the reports of a transaction, which is committed."""
-        for worker_id, kept in self.found.items():
-            if kept is None:
-                self._kept.pop(worker_id, None)
+        for worker_id, alone in self.found.items():
+            if alone is None:
+                self._alone.pop(worker_id, None)
                 continue
-            self._kept[worker_id] = kept
-            if kept.limit is None and kept.never_meet():
-                self._warn(worker_id, kept)
+            self._alone[worker_id] = alone
+            if self._is_said or alone.limit is not None or not alone.never_meet():
+                continue
+            if min(alone.since_limit()) >= max(_KEPT, self.most):
+                self._is_said = True
+                logger.warning(
+                    "Worker %d: %s A decision needs both of one step. Report both in "
+                    "one call, worker.report(value, state), or both for the same step.",
+                    worker_id,
+                    alone,
+                )
         self.found.clear()
 
     def check(self, state: RunState, new: EncodedReport) -> None:
@@ -125,42 +114,17 @@ class Unmet:
         if state.has_params and state.scores.ready[worker_id] >= 0:
             return  # They have met before, and may do so again.
         limit = self._decision_at(state, worker_id)
-        kept = self._kept.get(worker_id)
-        if kept is None or kept.generation_id != new.generation_id:
-            kept = _Kept(new.generation_id, limit)
-        kept = self.found[worker_id] = kept.at(limit).add(new)
-        values, saves = kept.values.since, kept.saves.since
-        if limit is None or not kept.never_meet():
+        alone = self._alone.get(worker_id)
+        if alone is None or alone.generation_id != new.generation_id:
+            alone = _Alone(new.generation_id)
+        alone = self.found[worker_id] = alone._replace(limit=limit).add(new)
+        if limit is None or not alone.never_meet():
             return
+        values, saves = alone.since_limit()
         if values and saves and values + saves >= self.most:
             raise RuntimeError(
                 f"Worker {worker_id} waits for a decision at step {limit}, which needs "
-                f"a value and the training state of one step. {_seen(kept)} Write "
+                f"a value and the training state of one step. {alone} Write "
                 "worker.report(value, state) in one call, or report both for the same "
                 "step. This report was not recorded."
             )
-
-    def _warn(self, worker_id: int, kept: _Kept) -> None:
-        few = min(kept.values.since, kept.saves.since) < _WITHOUT_BARRIER
-        if few or self._is_said or math.isinf(self.most):
-            return
-        self._is_said = True
-        logger.warning(
-            "Worker %d: %s A decision needs both of one step. Report both in one call, "
-            "worker.report(value, state), or both for the same step.",
-            worker_id,
-            _seen(kept),
-        )
-
-
-def _seen(kept: _Kept) -> str:
-    return (
-        f"It has reported values at {_named(kept.values.last)} and states at "
-        f"{_named(kept.saves.last)}, never both at one."
-    )
-
-
-def _named(steps: Sequence[int]) -> str:
-    """Steps for people."""
-    what = "step" if len(steps) == 1 else "steps"
-    return f"{what} {', '.join(map(str, steps))}"
