@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import os
 import pathlib
@@ -10,31 +11,24 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from population.base import codec
 from population.base.errors import ParamsError
 from population.base.interfaces import Mutator, ParamsStore
 from population.base.run_paths import run_folder
-from population.base.types import (
-    ActiveWorker,
-    Checkpoint,
-    Ref,
-    Schedule,
-    Start,
-    Stop,
-)
+from population.base.types import ActiveWorker, Checkpoint, Ref, Schedule, Stop
+from population.core.facts import read, texts_of
 from population.core.graph import JournalGraph
+from population.core.known import check_id
 from population.core.retention import Keep
 from population.core.step import EncodedReport
-from population.journal.base import Journal
-from population.run import opening, polls, questions, resuming
+from population.journal.base import Find, Journal
+from population.run import arguments, opening, polls, structures
 from population.run.events import OnEvent
-from population.run.open_run import OpenRun
-from population.run.options import Options
-from population.run.params_manager import ParamsManager
 from population.run.population_lease import PopulationLease
 from population.worker import Worker
 
 logger = logging.getLogger("population")
+# What another process that opens the run need not be given, or has its own of.
+_NOT_SHARED = {"journal", "space", "on_event", "clock"}
 
 
 class PopulationController:
@@ -97,42 +91,14 @@ class PopulationController:
         on_event: OnEvent | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        resuming.check_arguments(initial_population, mutator, mode, seed, stop, space)
-        resuming.check_faults(keep, worker_timeout, durability, on_event)
-        resuming.check_explored(space, mutator)
-        entries = list(initial_population)
-        starts = [e if isinstance(e, Start) else Start(e) for e in entries]
-        metas = [
-            codec.encode(start.meta_params, f"initial_population[{i}]")
-            for i, start in enumerate(starts)
-        ]
+        starts = arguments.starts_of(initial_population)
+        fixed = mutator, mode, seed, stop, params, journal, space
+        others = keep, worker_timeout, durability, on_event, clock
+        options = arguments.Options(*fixed, *others)
         folder = None if log_dir is None else run_folder(log_dir)
-        in_memory = journal is None and folder is None
-        manager = ParamsManager(folder, params, in_memory, keep or Keep())
-        opened = journal or opening.open_journal(folder, durability)
-        ends = stop or Stop()
-        options = Options(mode, seed, ends, worker_timeout, keep, on_event, clock)
-        self.open_run = OpenRun(opened, manager, mutator, folder, options)
-        self._arguments = {
-            "initial_population": [None] * len(entries),
-            "mutator": mutator,
-            "mode": mode,
-            "seed": seed,
-            "stop": stop,
-            "params": params,
-            "keep": keep,
-            "worker_timeout": worker_timeout,
-            "durability": durability,
-        }
-        self._is_shared = journal is None and folder is not None
+        self.open_run = opening.open_run(starts, options, folder)
         self.graph: JournalGraph = self.open_run.graph
         self.events = self.open_run.events
-        try:
-            opening.open_run(self.open_run, starts, metas, space)
-        except BaseException:
-            if journal is None:
-                opened.close()
-            raise
 
     @classmethod
     def from_space(
@@ -160,7 +126,7 @@ class PopulationController:
         Raises:
             ValueError: The space has no domain, or an argument does not fit.
         """
-        first = resuming.first_population(space, size, initial, seed)
+        first = arguments.first_population(space, size, initial, seed)
         return cls(first, mutator, log_dir, seed=seed, space=space, **options)
 
     def maybe_get_worker_data(
@@ -303,7 +269,10 @@ class PopulationController:
     @property
     def workers(self) -> list[ActiveWorker]:
         """What each slot works on, by worker id; arrays stay in the params store."""
-        return questions.workers(self.open_run)
+        run = self.open_run
+        run.check_open()
+        with run.lock.lock:
+            return [run.active(worker_id) for worker_id in range(run.size)]
 
     @property
     def finished(self) -> bool:
@@ -318,7 +287,9 @@ class PopulationController:
     @property
     def space(self) -> Any:
         """What the meta_params may be, as it was recorded; None if none was given."""
-        return questions.space(self.open_run)
+        with self.open_run.lock.lock:
+            recorded = texts_of(self.open_run.journal)
+        return structures.recorded_space(read(recorded))
 
     @property
     def stop(self) -> Stop:
@@ -357,7 +328,10 @@ class PopulationController:
 
     def newest(self, worker_id: int) -> Checkpoint:
         """A slot's newest checkpoint."""
-        return questions.newest(self.open_run, worker_id)
+        run = self.open_run
+        run.check_open()
+        with run.lock.lock:
+            return run.state().slots[check_id(run.size, worker_id)].newest
 
     def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
         """A checkpoint's params, read from the params store if it keeps them.
@@ -375,11 +349,18 @@ class PopulationController:
 
     def reachable(self) -> set[Ref]:
         """The checkpoints whose params a decision, a restart or a worker may need."""
-        return {found.ref for found in questions.reachable(self.open_run).values()}
+        run = self.open_run
+        run.check_open()
+        with run.lock.lock, run.journal.reading():
+            return {found.ref for found in run.reachable(run.state()).values()}
 
     def diverged(self) -> list[int]:
         """How many values of each slot were NaN or infinite, by worker id."""
-        return questions.diverged(self.open_run)
+        run = self.open_run
+        with run.lock.lock:
+            rows = run.journal.checkpoints(Find(diverged=True))
+        found = collections.Counter(row.worker_id for row in rows)
+        return [found[worker_id] for worker_id in range(run.size)]
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments with which another process opens this run.
@@ -387,13 +368,16 @@ class PopulationController:
         Raises:
             ValueError: If its journal is not in a `log_dir`, where others find it.
         """
-        self.open_run.check_open()
-        if not self._is_shared or self.log_dir is None:
+        run, options = self.open_run, self.open_run.options
+        run.check_open()
+        if options.journal is not None or run.log_dir is None:
             raise ValueError(
                 "Several processes need a run folder to share, and this controller has "
                 "none, or a journal= of its own. Give it log_dir= alone."
             )
-        return {**self._arguments, "log_dir": str(self.log_dir)}
+        kept = {k: v for k, v in vars(options).items() if k not in _NOT_SHARED}
+        initial = [None] * run.size
+        return {**kept, "initial_population": initial, "log_dir": str(run.log_dir)}
 
     def close(self) -> None:
         """Close the journal. Everything is recorded already."""

@@ -51,7 +51,9 @@ from population.offline.fork_files import (
     saved_as,
     taken,
 )
-from population.run import resuming, structures
+from population.run import structures
+from population.run.arguments import Options
+from population.run.facts import new_token
 from population.run.mutator_settings import name_of, settings
 from population.run.params_manager import PARAMS_FOLDER
 from population.space import to_data
@@ -122,7 +124,7 @@ def fork(
     return controller
 
 
-def _check_options(options: dict[str, Any], mutator: object, space: Any) -> None:
+def _check_options(options: dict[str, Any], mutator: Any, space: Any) -> None:
     """Refuse, before anything is written, what the new controller would refuse."""
     fixed = {"seed", "mode", "log_dir", "initial_population", "journal"} & {*options}
     if fixed:
@@ -136,13 +138,7 @@ def _check_options(options: dict[str, Any], mutator: object, space: Any) -> None
             f"{', '.join(sorted(unknown))} is no argument of PopulationController, to "
             f"which fork passes its options. There are {', '.join(known)}."
         )
-    resuming.check_arguments([None], mutator, "min", 0, options.get("stop"), space)
-    resuming.check_faults(
-        options.get("keep"),
-        options.get("worker_timeout"),
-        options.get("durability", "process"),
-        options.get("on_event"),
-    )
+    Options(mutator, space=space, **options)
 
 
 def _warn(controller: PopulationController) -> None:
@@ -246,10 +242,10 @@ def _begin(
     state = _state(journal, facts, folders[1])
     begun = origin.get("begun", [])
     if space is not None:
-        former = structures.former_space(texts_of(source))
+        former = structures.former_space(read_all(source))
         begun = refit.refit(journal, state, space, former, facts["seed"])
-    structures.check_forked(mutator, journal, len(state.slots))
-    now = {"from": str(folders[0]), "row": state.row, "token": resuming.new_token()}
+    structures.check_forked(mutator, state)
+    now = {"from": str(folders[0]), "row": state.row, "token": new_token()}
     if refit.is_complete(journal, state, begun):
         now["begun"] = begun
     decider = Decider(mutator, state.graph, facts["seed"], None)

@@ -43,8 +43,9 @@ def resolve(run: OpenRun, *, evaluators: bool = True) -> bool:
     waiting = [w for w in everything if end is None or state.scores.reached[w] < end]
     if not waiting:
         return False  # The run is over.
-    if loses_states(run):
-        raise RuntimeError(f"{describe(run, waiting)} {NO_STATE}")
+    branched = any(slot.generation.number for slot in state.slots)
+    if branched and run.graph.keeps_weights and not state.has_params:
+        raise RuntimeError(f"{_describe(run, waiting)} {NO_STATE}")
     short = [w for w in everything if w not in waiting and not _has_closed(run, w)]
     if not short:
         raise RuntimeError(never(run, waiting))
@@ -79,25 +80,17 @@ def expected(run: OpenRun) -> list[int]:
     return found
 
 
-def loses_states(run: OpenRun) -> bool:
-    """Whether members go back to fresh weights, as none were ever saved."""
-    state = run.state()
-    if state.has_params or not run.graph.keeps_weights:
-        return False
-    return any(slot.generation.number for slot in state.slots)
-
-
 def never(run: OpenRun, waiting: Sequence[int]) -> str:
     """An error message: all slots wait without end, and the likely causes."""
     return (
-        f"{describe(run, waiting)} All have reported what a decision needs, and "
+        f"{_describe(run, waiting)} All have reported what a decision needs, and "
         f"{type(run.decider.mutator).__name__}.update made none. Either its wait_at is "
         "wrong, or it keeps a member frozen at a step that it never moves: "
         "population.testing.check_mutator finds such a case."
     )
 
 
-def describe(run: OpenRun, waiting: Sequence[int]) -> str:
+def _describe(run: OpenRun, waiting: Sequence[int]) -> str:
     """Which slots wait where, in a sentence."""
     state = run.state()
     places = [
@@ -107,8 +100,7 @@ def describe(run: OpenRun, waiting: Sequence[int]) -> str:
     places += ["..."] if len(waiting) > _NAMED else []
     ended = [w for w in range(len(state.slots)) if w not in waiting]
     if ended:
-        end = f"{_named(ended)} at the end of the run, step {run.stop.steps}"
-        places.append(end)
+        places += [f"{_named(ended)} at the end of the run, step {run.stop.steps}"]
     return (
         "Every slot waits and no worker trains, so that no decision will ever come: "
         f"{'; '.join(places)}."

@@ -7,7 +7,6 @@ import math
 from population.core.decisions import Decider
 from population.core.graph import JournalGraph
 from population.core.leases import LeaseRules
-from population.core.state import RunState
 from population.journal.base import Journal
 from population.run.idle import Idle
 from population.run.setbacks import SetBacks
@@ -36,11 +35,7 @@ class Guards:
         decider: Decider,
         leases: LeaseRules,
     ) -> None:
-        def may_train(state: RunState, worker_id: int) -> bool:
-            held = not leases.is_free(state, worker_id)
-            return held and not decider.waits(state, worker_id)
-
-        self.set_backs = SetBacks(journal, graph, may_train)
+        self.set_backs = SetBacks(journal, graph, decider, leases)
         self.unmet = Unmet(decider.decision_at)
         self.idle = Idle(decider.wait_at)
 

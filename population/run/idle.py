@@ -63,21 +63,17 @@ class Idle:
             polls = self._polls[worker_id] = _Polls(row)
         polls.count += 1
         if step != polls.step:
-            polls.step, polls.repeats = step, 1
-        else:
-            polls.repeats += 1
-            if polls.repeats == _AT_ONE_STEP:
-                self._stands_still(state, worker_id, polls)
+            polls.step, polls.repeats = step, 0
+        polls.repeats += 1
+        if polls.repeats == _AT_ONE_STEP:
+            limit = self._wait_at(state, worker_id)
+            if limit is not None and step >= limit:
+                polls.repeats = 0
+            else:
+                self._say(_STANDS_STILL, _AT_ONE_STEP, step, worker_id)
         if polls.count == _WITHOUT_REPORT:
             if newest.step <= generation.step and newest.value is None:
                 self._say(_SILENT, _WITHOUT_REPORT, worker_id)
-
-    def _stands_still(self, state: RunState, worker_id: int, polls: _Polls) -> None:
-        limit = self._wait_at(state, worker_id)
-        if limit is not None and polls.step >= limit:
-            polls.repeats = 0
-        else:
-            self._say(_STANDS_STILL, _AT_ONE_STEP, polls.step, worker_id)
 
     def _say(self, text: str, *figures: int) -> None:
         if text not in self._said:

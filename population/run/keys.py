@@ -10,22 +10,18 @@ if TYPE_CHECKING:
     import jax
 
 
-@functools.lru_cache(maxsize=1024)
-def _base_key(seed: int, worker_id: int) -> jax.Array:
-    import jax
-
-    return jax.random.fold_in(jax.random.key(seed), worker_id)
-
-
 def key(seed: int, worker_id: int, step: int) -> jax.Array:
     """The key of a slot at a step of a run."""
     import numpy as np
 
-    return _fold_in()(_base_key(seed, worker_id), np.uint32(step))
+    fold_in, of_slot = _of_slot(seed, worker_id)
+    return fold_in(of_slot, np.uint32(step))
 
 
-@functools.cache
-def _fold_in() -> Callable[..., jax.Array]:
+@functools.lru_cache(maxsize=1024)
+def _of_slot(seed: int, worker_id: int) -> tuple[Callable[..., jax.Array], jax.Array]:
+    """The compiled `fold_in`, and the key from which those of a slot are made."""
     import jax
 
-    return jax.jit(jax.random.fold_in)
+    fold_in = jax.jit(jax.random.fold_in)
+    return fold_in, jax.random.fold_in(jax.random.key(seed), worker_id)

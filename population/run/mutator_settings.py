@@ -18,11 +18,9 @@ _ABSENT = object()
 
 def settings(mutator: Mutator[Any]) -> dict[str, Any]:
     """A mutator's arguments as plain data; functions by their names."""
-    return {
-        key: _described(value)
-        for key, value in vars(mutator).items()
-        if not key.startswith("_")
-    }
+    public = {k: v for k, v in vars(mutator).items() if not k.startswith("_")}
+    described: dict[str, Any] = _described(public)
+    return described
 
 
 def changed(before: Any, now: Any) -> str:

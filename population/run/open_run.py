@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 
 from population.base import codec
 from population.base.errors import JournalError, closed
-from population.base.interfaces import Mutator
 from population.base.log_once import Notices
-from population.base.types import ActiveWorker, Checkpoint, InMemory
+from population.base.types import ActiveWorker, Checkpoint, InMemory, Stop
 from population.core import loading, reachability, reports
 from population.core.decisions import Decider
 from population.core.graph import JournalGraph
@@ -32,13 +31,13 @@ from population.in_force.probe import Probes
 from population.journal.base import Journal
 from population.journal.records import Lease, Removal, Save
 from population.run import liveness
+from population.run.arguments import Options
 from population.run.deciding import Deciding
 from population.run.events import Events
 from population.run.guards import Guards
 from population.run.liveness import LeaseHolder
 from population.run.lock import RunLock
 from population.run.open_time import OpenTime
-from population.run.options import Options
 from population.run.params_manager import ParamsManager
 from population.run.transaction import Transaction
 
@@ -50,12 +49,11 @@ class OpenRun:
 
     Args:
         journal: Where the run is recorded.
-        params: Keeps its params.
-        mutator: The policy.
         log_dir: The run folder, or None.
-        options: What else is fixed while it is open.
+        options: The arguments of the controller.
 
     Attributes:
+        params: Keeps its params.
         graph: All checkpoints.
         decider: The mutator.
         deciding: Records reports and puts decisions in force.
@@ -80,28 +78,29 @@ class OpenRun:
     def __init__(
         self,
         journal: Journal,
-        params: ParamsManager,
-        mutator: Mutator[Any],
         log_dir: pathlib.Path | None,
         options: Options,
     ) -> None:
         self.journal = journal
-        self.params = params
         self.log_dir = log_dir
         self.options = options
-        self.seed, self.stop, self.clock = options.seed, options.stop, options.clock
+        self.seed, self.stop = options.seed, options.stop or Stop()
+        self.clock = options.clock
+        self.holder = LeaseHolder()
+        self._pid, token = self.holder.owner.pid, self.holder.owner.token
+        in_memory = options.journal is None and log_dir is None
+        self.params = ParamsManager(log_dir, options.params, in_memory, token)
         self.notices, self.probes = Notices(), Probes()
         self.lock = RunLock()
         self.graph = JournalGraph(journal, self.lock.lock, log_dir)
-        self.decider = Decider(mutator, self.graph, options.seed, options.stop.steps)
+        fixed = options.mutator, self.graph, self.seed, self.stop.steps
+        self.decider = Decider(*fixed)
         silence = Silence(options.worker_timeout, options.clock())
         self.leases = LeaseRules(silence, liveness.is_gone)
         rules = self.decider, self.leases
         self.guards = Guards(journal, self.graph, *rules)
         self.deciding = Deciding(*rules, self.guards)
         self.events = Events(options.on_event, self.lock)
-        self.holder = LeaseHolder()
-        self._pid = self.holder.owner.pid  # At hand: each poll looks at it.
         self.all_holder: LeaseHolder | None = None
         self.reader: str | None = None
         self.closed = False

@@ -5,117 +5,116 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from population.base import codec, durable
 from population.base.errors import JournalError
 from population.base.run_paths import OWN_FOLDER
 from population.base.types import Start
 from population.core import branching, loading, reachability
-from population.core.facts import texts_of
+from population.core.facts import read, texts_of
 from population.core.owners import owner_of
 from population.core.state import RunState
 from population.core.step import EncodedReport, Step
 from population.journal import sqlite_file
 from population.journal.base import Journal
-from population.journal.records import Fact, Opening
+from population.journal.records import Fact, Lease, Opening
 from population.journal.sqlite import SqliteJournal
 from population.journal.sqlite_file import JOURNAL_NAME
-from population.run import liveness, resuming, structures
+from population.run import facts, liveness, structures
+from population.run.arguments import Options
+from population.run.facts import Facts
+from population.run.liveness import is_foreign
 from population.run.open_run import OpenRun
 from population.run.params_manager import PARAMS_FOLDER
 from population.run.transaction import Transaction, within
 
 _GENERATION = re.compile(r"[0-9A-Za-z_]+-[0-9]+-[0-9]+")
-
 _NEWEST = 200
+_FOREIGN_S = 600.0  # After so long without a sign of life a host may be dead.
 
 
 def open_run(
-    run: OpenRun, starts: Sequence[Start], metas: Sequence[str], space: Any
-) -> None:
+    starts: Sequence[Start], options: Options, log_dir: pathlib.Path | None
+) -> OpenRun:
     """Go on with the run that the journal holds, or make a new one.
 
     Args:
-        run: The run.
         starts: Where each slot begins.
-        metas: The meta_params of `starts`, encoded.
-        space: What the meta_params may be, or None.
+        options: The arguments of the controller.
+        log_dir: The run folder, or None.
 
     Raises:
+        JournalError: The run folder cannot be used.
         RunMismatchError: The journal holds a run under other rules, or with another
             structure of its meta_params.
+        TypeError: The meta_params cannot be stored; the place is named.
         ValueError: The meta_params of a new run are not of the space, or `mutate_fn`
             could not explore them.
     """
+    metas = [
+        codec.encode(start.meta_params, f"initial_population[{i}]")
+        for i, start in enumerate(starts)
+    ]
+    facts.warn_of_domains(options.space, options.mutator)
+    own = log_dir and log_dir / PARAMS_FOLDER
+    now = facts.facts_of(options, len(starts), own)
+    journal = options.journal or _open_journal(log_dir, options.durability)
+    run = OpenRun(journal, log_dir, options)
+    try:
+        if journal.read_only:
+            _open_to_look(run, now)
+        else:
+            _open_to_train(run, now, starts, metas)
+    except BaseException:
+        if options.journal is None:
+            journal.close()
+        raise
+    return run
+
+
+def _open_to_train(
+    run: OpenRun, now: Facts, starts: Sequence[Start], metas: Sequence[str]
+) -> None:
+    """Record that this process goes on with the run, or makes it."""
     journal, params, options = run.journal, run.params, run.options
-    now = resuming.facts(
-        run.decider.mutator,
-        len(starts),
-        options.mode,
-        options.seed,
-        resuming.new_token(),
-    )
-    if journal.read_only:
-        return _open_to_look(run, now)
-    params.begin(run.holder.owner.token)
     first: list[EncodedReport] = []
     try:
         if not texts_of(journal):
-            resuming.check_within(space, starts)
-            structures.check_new(run.decider.mutator, metas)
-            for new in _reports_of(starts, now):
+            given = [codec.decode(text) for text in metas]
+            structures.check_new(options.mutator, options.space, given)
+            for worker_id, start in enumerate(starts):
+                place = worker_id, f"{now['run']}-{worker_id}-0", start.step
+                new = EncodedReport(*place, start.params, None, None, None, None)
                 first.append(params.save(new))
-        tx = within(journal, lambda: _opened(run, now, first, metas, space))
+        tx = within(journal, lambda: _opened(run, now, first, metas))
     except BaseException:
         run.undo(first)
         raise
     for effect in params.after(tx, first):
         effect()
     run.adopt(tx.state)
-    return None
-
-
-def _reports_of(
-    starts: Sequence[Start], now: Mapping[str, str]
-) -> Iterator[EncodedReport]:
-    """The first checkpoint of each slot, as if it were reported."""
-    token = codec.decode(now["run"])
-    for worker_id, start in enumerate(starts):
-        place = worker_id, f"{token}-{worker_id}-0", start.step, start.params
-        yield EncodedReport(*place, None, None, None, None)
 
 
 def _opened(
-    run: OpenRun,
-    now: dict[str, str],
-    first: Sequence[EncodedReport],
-    metas: Sequence[str],
-    space: Any,
+    run: OpenRun, now: Facts, first: Sequence[EncodedReport], metas: Sequence[str]
 ) -> Transaction:
     """Record the opening, within its transaction."""
     journal, params, options = run.journal, run.params, run.options
-    recorded = texts_of(journal)
+    recorded = read(texts_of(journal))
     if recorded:
-        state = _resumed(run, recorded, now, metas, space)
+        state = _resumed(run, recorded, now, metas)
+        facts.warn_of_changes(recorded, now)
     else:
-        token = codec.decode(now["run"])
-        state = RunState(token, len(metas), options.mode, journal, run.graph)
+        state = RunState(now["run"], len(metas), options.mode, journal, run.graph)
     tx = Transaction(journal, state, run.graph, run.moment(state))
+    new = facts.unrecorded(recorded, now)
+    tx.do(Step(tuple(Fact(key, codec.encode(value)) for key, value in new.items())))
     if not recorded:
-        tx.do(Step(tuple(Fact(key, text) for key, text in now.items())))
         for step in branching.start(state, first, metas, tx.at):
             tx.do(step)
         tx.do(Step((run.decider.init(state),)))
-    own = run.log_dir and run.log_dir / PARAMS_FOLDER
-    is_given = params.store is not None and (
-        getattr(params.store, "folder", None) != own
-    )
-    params.keep, facts = resuming.kept_params(
-        recorded, options.keep, params.store, is_given
-    )
-    tx.do(Step((*resuming.space_facts(recorded, space), *facts)))
+    params.keep = facts.keep_of({**now, **recorded}, options.keep)
     params.guard(texts_of(journal), run.holder.owner)
     params.note(tx, first)
     _begin(run, tx)
@@ -123,64 +122,85 @@ def _opened(
 
 
 def _resumed(
-    run: OpenRun,
-    recorded: dict[str, str],
-    now: dict[str, str],
-    metas: Sequence[str],
-    space: Any,
+    run: OpenRun, recorded: Facts, now: Facts, metas: Sequence[str] | None
 ) -> RunState:
-    """What is known of a run that goes on, once it is certain that it may."""
+    """What is known of a run that goes on, once it is certain that it may.
+
+    Args:
+        run: The run.
+        recorded: Its facts.
+        now: What the arguments would fix about a new one.
+        metas: The `initial_population` of now; None: the run is only looked at.
+    """
     journal, options = run.journal, run.options
-    resuming.check(recorded, now)
-    structures.check_resumed(journal, run.decider.mutator, space, metas, run.log_dir)
-    resuming.warn_of_settings(recorded, now)
+    facts.check(recorded, now)
     state = loading.load(journal, run.graph, options.mode)
+    if metas is not None:
+        given = [codec.decode(text) for text in metas]
+        fixed = journal, state, recorded, options
+        structures.check_resumed(*fixed, given, run.log_dir)
+        for _ in journal.log(max(0, state.row - _NEWEST), state.row):
+            pass  # None of the newest rows is missing, or damaged.
+    facts.warn_of_settings(recorded, now)
     run.decider.named(state)  # The mutator's state can be read.
-    for _ in journal.log(max(0, state.row - _NEWEST), state.row):
-        pass  # None of the newest rows is missing, or damaged.
-    timeout = options.worker_timeout
-    resuming.check_host(state, options.clock(), timeout)
     return state
 
 
 def _begin(run: OpenRun, tx: Transaction) -> None:
     """Record that this process has opened the run."""
+    state = tx.state
+    foreign = _held_elsewhere(run, state, tx.at.clock)
     openings = run.journal.all(Opening)
     known = [owner_of(o.owner) for o in openings if o.owner is not None]
-    here = [owner for owner in known if not liveness.is_foreign(owner)]
-    alive = {owner.token for owner in here if not liveness.is_gone(owner)}
+    alive = {o.token for o in known if not (is_foreign(o) or liveness.is_gone(o))}
     lost = reachability.lose(
-        tx.state, tx.graph, run.decider, lambda held: held.session not in alive
+        state, tx.graph, run.decider, lambda held: held.session not in alive
     )
     tx.do(lost)
-    for worker_id, lease in sorted(tx.state.leases.items()):
-        # It was found silent for long enough.
-        if lease.owner and liveness.is_foreign(owner_of(lease.owner)):
-            tx.do(run.leases.claim(tx.state, None, worker_id, tx.at))
-            tx.resume(worker_id, "takeover")
+    for lease in foreign:
+        tx.do(run.leases.claim(state, None, lease.worker_id, tx.at))
+        tx.resume(lease.worker_id, "takeover")
     run.open_time.begin(run.journal, openings)
-    tx.do(Step((Opening(tx.state.row, tx.at.now, run.holder.text),)))
+    tx.do(Step((Opening(state.row, tx.at.now, run.holder.text),)))
 
 
-def _open_to_look(run: OpenRun, now: dict[str, str]) -> None:
+def _held_elsewhere(run: OpenRun, state: RunState, now: float) -> list[Lease]:
+    """What workers of other hosts hold, who have been silent for long.
+
+    Raises:
+        JournalError: One may be training: naming its host.
+    """
+    held = [lease for _, lease in sorted(state.leases.items()) if lease.owner]
+    found = [lease for lease in held if is_foreign(owner_of(str(lease.owner)))]
+    patience = max(_FOREIGN_S, 2 * (run.options.worker_timeout or 0.0))
+    for lease in found:
+        if min(abs(now - lease.renewed), abs(now - state.time)) < patience:
+            raise JournalError(
+                f"This run is in use on another host: {owner_of(str(lease.owner))} "
+                f"holds worker {lease.worker_id}. A SQLite journal serves the "
+                "processes of one host; several hosts share a run through a PostgreSQL "
+                f"journal only. If that worker is dead, open the run {patience:.0f} s "
+                "after its last sign of life."
+            )
+    return found
+
+
+def _open_to_look(run: OpenRun, now: Facts) -> None:
     """Show a run that this user may not write to."""
     journal = run.journal
     with journal.reading():
-        recorded = texts_of(journal)
+        recorded = read(texts_of(journal))
         if not recorded:
             raise JournalError(
                 f"{run.log_dir} holds no run yet, and this user may not make one "
                 "there. Choose another log_dir."
             )
-        resuming.check(recorded, now)
-        resuming.warn_of_settings(recorded, now)
-        state = loading.load(journal, run.graph, run.options.mode)
-        run.decider.named(state)
+        state = _resumed(run, recorded, now, None)
         run.open_time.begin(journal, journal.all(Opening))
     run.adopt(state)
 
 
-def open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
+def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
     """The journal of a run folder, which is made if there is none; else in memory.
 
     Raises:

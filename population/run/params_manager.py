@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import logging
 import pathlib
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -35,7 +34,6 @@ from population.run.transaction import Transaction
 logger = logging.getLogger("population")
 PARAMS_FOLDER = "params"
 _FEW = 30
-_SAVED_BY = re.compile(r"\.?\d+-([0-9a-f]{8})\b")
 Reachable = Callable[[], Mapping[int, Checkpoint]]
 
 
@@ -46,7 +44,7 @@ class ParamsManager:
         log_dir: The run folder, or None.
         store: The caller's params store, or None for the default.
         in_memory: Whether the run ends with the process; arrays then stay in memory.
-        keep: What is kept although nothing can reach it any more.
+        token: Of the session that saves them.
 
     Attributes:
         store: The caller's params store, or None.
@@ -58,25 +56,21 @@ class ParamsManager:
         log_dir: pathlib.Path | None,
         store: ParamsStore | None,
         in_memory: bool,
-        keep: Keep,
+        token: str,
     ) -> None:
         self._log_dir = log_dir
         self._own = run_paths.own_folder(log_dir)
         self.store = store
-        self.keep = keep
+        self.keep = Keep()
         self._store = store
         self._in_memory = in_memory
-        self._token = ""
+        self._token = token
         self._lock = threading.Lock()
         self._before_first_save: Callable[[], object] | None = None
         self._vanishes = in_memory and store is None
         self._remover = Remover()
         self._most = self._most_bytes = 0  # `sweep` looks when there are more.
         self._has_looked = False  # For what killed sessions have left.
-
-    def begin(self, token: str) -> None:
-        """What is saved from now on is of the session with this token."""
-        self._token = token
 
     def guard(self, recorded: Mapping[str, str], holder: Owner) -> None:
         """Refuse a store in which another copy of this run keeps its params.
@@ -228,30 +222,13 @@ class ParamsManager:
             return
         self._has_looked = True
         try:
-            self._remove(self._left(journal, lock))
+            self._remove(leftovers.look(journal, lock, self._need_store()))
         except (OSError, PopulationError) as error:
             logger.warning("what earlier sessions have left was not removed: %s", error)
 
     def close(self) -> None:
         """Remove what is left to be removed."""
         self._remover.close()
-
-    def _left(
-        self, journal: Journal, lock: AbstractContextManager[object]
-    ) -> list[str]:
-        """The paths that sessions which are gone have not removed, or never named."""
-        found = leftovers.look(journal, lock)
-        if found is None:
-            return []
-        left = [path for path in found.removed if saved_text(path) not in found.known]
-        store: Any = self._need_store()
-        for folder in found.folders if hasattr(store, "names") else ():
-            for path in store.names(folder):
-                saved_by = _SAVED_BY.match(path.rpartition("/")[2])
-                theirs = saved_by is not None and saved_by[1] in found.tokens
-                if theirs and saved_text(path) not in found.known:
-                    left.append(path)
-        return left
 
     def _is_full(self, tx: Transaction) -> bool:
         if self.keep.bytes is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from population.core.decisions import Decider
 from population.core.graph import JournalGraph
+from population.core.leases import LeaseRules
 from population.core.state import RunState
 from population.core.step import EncodedReport, Restart
 from population.journal.base import Journal
@@ -25,7 +27,8 @@ class SetBacks:
     Args:
         journal: Tells what other processes have reported meanwhile.
         graph: Tells whether the library keeps the weights.
-        may_train: Whether a slot is held, and does not wait.
+        decider: Says when slots wait.
+        leases: Say which slots are held.
 
     Attributes:
         tries: How often a slot may be reset without a finite value of any member.
@@ -38,11 +41,13 @@ class SetBacks:
         self,
         journal: Journal,
         graph: JournalGraph,
-        may_train: Callable[[RunState, int], bool],
+        decider: Decider,
+        leases: LeaseRules,
     ) -> None:
         self._journal = journal
         self._graph = graph
-        self._may_train = may_train
+        self._decider = decider
+        self._leases = leases
         self._never_finite = _Count()  # All restarts, until a value is finite.
         self._never_better = _Count()  # Those that diverged, until one is the best.
         self._never_further = _Count()  # Those that lost all for want of a save.
@@ -139,7 +144,8 @@ class SetBacks:
         for worker_id in state.live:
             slot = state.slots[worker_id]
             anew = slot.generation.row > row or slot.newest.diverged
-            if not anew and self._may_train(state, worker_id):
+            is_held = not self._leases.is_free(state, worker_id)
+            if is_held and not (anew or self._decider.waits(state, worker_id)):
                 return False
         return True
 

@@ -7,54 +7,62 @@ it is refused when the run is opened. `fork(space=...)` is the way to go on.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from population.base import codec
 from population.base.errors import JournalError, RunMismatchError, damaged
 from population.base.interfaces import Mutator
 from population.core import facts
 from population.core.decoding import decode
+from population.core.state import RunState
 from population.journal.base import Journal
-from population.journal.records import Generation
 from population.journal.sqlite_file import JOURNAL_NAME
+from population.run.arguments import Options
 from population.space import from_data
 from population.space.explore import explored_space, immovable
 from population.space.structure import differences
+from population.space.trees import misfit
 
 _DOMAINS = "population.space."
 
 
-def check_new(mutator: Mutator[Any], metas: Sequence[str]) -> None:
-    """Refuse first meta_params that `mutate_fn` could not explore.
+def check_new(mutator: Mutator[Any], space: Any, metas: Sequence[Any]) -> None:
+    """Refuse first meta_params out of the space, or that `mutate_fn` could not explore.
 
     Args:
         mutator: The policy.
-        metas: The meta_params of each worker, encoded.
+        space: What the meta_params may be, or None.
+        metas: The meta_params of each worker.
 
     Raises:
         ValueError: Naming the worker and the place.
     """
-    explored = explored_space(getattr(mutator, "mutate_fn", None))
-    for worker_id, text in enumerate(metas if explored is not None else ()):
-        why = immovable(explored, codec.decode(text))
-        if why is not None:
+    for worker_id, meta_params in enumerate(metas if space is not None else ()):
+        wrong = misfit(space, meta_params)
+        if wrong is not None:
             raise ValueError(
-                f"mutate_fn cannot explore initial_population[{worker_id}]: {why}. "
-                "Give each worker all that the space of mutate_fn names, or leave that "
-                "out of this space."
+                f"initial_population[{worker_id}] is not of the space: {wrong}. Widen "
+                "the space; the argument `start` of a domain keeps the first sample "
+                "narrow."
             )
+    for worker_id, why, _ in _not_explored(mutator, metas):
+        raise ValueError(
+            f"mutate_fn cannot explore initial_population[{worker_id}]: {why}. "
+            "Give each worker all that the space of mutate_fn names, or leave that "
+            "out of this space."
+        )
 
 
-def check_forked(mutator: Mutator[Any], journal: Journal, size: int) -> None:
+def check_forked(mutator: Mutator[Any], state: RunState) -> None:
     """Refuse the policy of a fork whose `mutate_fn` could not explore.
 
     Raises:
         ValueError: Naming the worker and the place.
     """
-    for worker_id, why in _not_explored(mutator, journal, size):
+    for worker_id, _, why in _not_explored(mutator, _present(state)):
         raise ValueError(
             f"mutate_fn cannot explore what worker {worker_id} has at this point of "
             f"the run: {why}. Pass fork(..., space=space) with the space of mutate_fn: "
@@ -64,45 +72,45 @@ def check_forked(mutator: Mutator[Any], journal: Journal, size: int) -> None:
 
 def check_resumed(
     journal: Journal,
-    mutator: Mutator[Any],
-    space: Any,
-    metas: Sequence[str],
+    state: RunState,
+    recorded: Mapping[str, Any],
+    options: Options,
+    metas: Sequence[Any],
     log_dir: pathlib.Path | None,
 ) -> None:
     """Refuse to go on with a run under another structure.
 
     Args:
         journal: Holds the run.
-        mutator: The policy.
-        space: What the meta_params may be now, or None.
-        metas: The `initial_population` of now, encoded; null where it says nothing.
+        state: What is known of it.
+        recorded: The facts of the run.
+        options: The arguments.
+        metas: The `initial_population` of now; None where it says nothing.
         log_dir: The run folder, or None.
 
     Raises:
         RunMismatchError: Naming the places, and how to fork the run.
     """
-    recorded = facts.texts_of(journal)
-    size = len(metas)
-    wrong = (
-        _other_space(journal, recorded, space, size)
-        or _other_explored(mutator, journal, size)
-        or _other_population(journal, recorded, mutator, space, metas)
-    )
-    if wrong is not None:
+    present = _present(state)
+    for wrong in itertools.chain(
+        _other_space(recorded, options.space, present),
+        _other_explored(options.mutator, present),
+        _other_population(journal, recorded, options, metas, present),
+    ):
         raise RunMismatchError(f"{wrong}{_instead(log_dir)}")
 
 
-def recorded_space(recorded: Mapping[str, str]) -> Any:
-    """The space of a run; None if there is none."""
+def recorded_space(recorded: Mapping[str, Any]) -> Any:
+    """The space of a run with these facts; None if there is none."""
     if "space" not in recorded:
         return None
     try:
-        return from_data(decode(recorded["space"]))
+        return from_data(recorded["space"])
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise damaged(f"its space cannot be read: {error}") from error
 
 
-def former_space(recorded: Mapping[str, str]) -> Any:
+def former_space(recorded: Mapping[str, Any]) -> Any:
     """What named the meta_params of a run: its space, or else that of `mutate_fn`.
 
     Domains of the latter are None. None if neither is known.
@@ -110,92 +118,90 @@ def former_space(recorded: Mapping[str, str]) -> Any:
     space = recorded_space(recorded)
     if space is not None:
         return space
-    settings = facts.read(recorded).get("settings", {})
-    explored = settings.get("mutate_fn")
+    explored = recorded.get("settings", {}).get("mutate_fn")
     return _names(explored.get("space")) if type(explored) is dict else None
 
 
 def _other_space(
-    journal: Journal, recorded: Mapping[str, str], space: Any, size: int
-) -> str | None:
+    recorded: Mapping[str, Any], space: Any, present: Sequence[Any]
+) -> Iterator[str]:
     """That a space has not the structure of the run's."""
     if space is None:
-        return None
+        return
     before = recorded_space(recorded)
     if before is not None:
         found = differences(before, space)
         what = "whose space has another structure"
     else:
-        metas = (decode(g.meta_params) for g in _present(journal, size))
-        found = next(
-            filter(None, (differences(m, space, partial=True) for m in metas)), []
-        )
+        others = (differences(known, space, partial=True) for known in present)
+        found = next(filter(None, others), [])
         what = "whose meta_params have another structure than the space"
-    if not found:
-        return None
-    return (
-        f"This log_dir holds a run {what}: {', '.join(found)}. Pass the space that it "
-        "began with"
-    )
+    if found:
+        yield (
+            f"This log_dir holds a run {what}: {', '.join(found)}. Pass the space that "
+            "it began with"
+        )
 
 
-def _other_explored(mutator: Mutator[Any], journal: Journal, size: int) -> str | None:
+def _other_explored(mutator: Mutator[Any], present: Sequence[Any]) -> Iterator[str]:
     """That `mutate_fn` would fail on what a slot has."""
-    for worker_id, why in _not_explored(mutator, journal, size):
-        return (
+    for worker_id, _, why in _not_explored(mutator, present):
+        yield (
             f"mutate_fn cannot explore what worker {worker_id} of this run has: {why}. "
             "Give mutate_fn the space that the run began with"
         )
-    return None
 
 
 def _not_explored(
-    mutator: Mutator[Any], journal: Journal, size: int
-) -> Iterator[tuple[int, str]]:
-    """The slots on whose present meta_params `mutate_fn` would fail, and why."""
-    explored = explored_space(getattr(mutator, "mutate_fn", None))
-    if explored is None:
-        return
-    for generation in _present(journal, size):
-        meta_params = decode(generation.meta_params)
+    mutator: Mutator[Any], metas: Sequence[Any]
+) -> Iterator[tuple[int, str, str]]:
+    """The slots on whose meta_params `mutate_fn` would fail.
+
+    Yields:
+        The slot, what `mutate_fn` would say, and how the structures differ, if so.
+    """
+    explored = _explored(mutator)
+    for worker_id, meta_params in enumerate(metas if explored is not None else ()):
         why = immovable(explored, meta_params)
         if why is not None:
             found = differences(meta_params, explored, partial=True)
-            yield generation.worker_id, ", ".join(found) or why
+            yield worker_id, why, ", ".join(found) or why
+
+
+def _explored(mutator: Mutator[Any]) -> Any:
+    """The space in which a policy explores, or None."""
+    return explored_space(getattr(mutator, "mutate_fn", None))
 
 
 def _other_population(
     journal: Journal,
-    recorded: Mapping[str, str],
-    mutator: Mutator[Any],
-    space: Any,
-    metas: Sequence[str],
-) -> str | None:
+    recorded: Mapping[str, Any],
+    options: Options,
+    metas: Sequence[Any],
+    present: Sequence[Any],
+) -> Iterator[str]:
     """That an entry has a structure that no slot of the run has, or began with.
 
     None and an empty dict only stand for a worker. Where slots began with different
     structures, others may come. A list is as good as a tuple: files know no tuples.
     """
-    given = [_listed(codec.decode(text)) for text in metas]
-    if all(entry is None for entry in given):
-        return None
-    leaves = _listed(_leaves(recorded, mutator, space))
+    if all(entry is None for entry in metas):
+        return
+    given, leaves = _listed(metas), _listed(_leaves(recorded, options))
     firsts = [_listed(decode(first.meta_params)) for first in facts.begun(journal)]
     if any(differences(firsts[0], other, leaves) for other in firsts[1:]):
-        return None
+        return
     pending = [w for w, entry in enumerate(given) if _is_like(firsts[w], entry)]
-    present = (_listed(decode(g.meta_params)) for g in _present(journal, len(metas)))
-    for known in itertools.chain(firsts, present):
+    for known in (*firsts, *_listed(present)):
         pending = [w for w in pending if differences(known, given[w], leaves)]
-        if not pending:
-            return None
-    worker_id = pending[0]
-    found = differences(firsts[worker_id], given[worker_id], leaves)
-    return (
-        f"initial_population[{worker_id}] has another structure than the meta_params "
-        f"with which the run in this log_dir began: {', '.join(found)}. Pass what it "
-        "began with, or None for each worker to go on with what is recorded"
-    )
+    for worker_id in pending:
+        found = differences(firsts[worker_id], given[worker_id], leaves)
+        yield (
+            f"initial_population[{worker_id}] has another structure than the "
+            "meta_params with which the run in this log_dir began: "
+            f"{', '.join(found)}. Pass what it began with, or None for each worker to "
+            "go on with what is recorded"
+        )
 
 
 def _is_like(known: Any, entry: Any) -> bool:
@@ -210,26 +216,18 @@ def _listed(tree: Any) -> Any:
     return [*map(_listed, tree)] if isinstance(tree, (list, tuple)) else tree
 
 
-def _leaves(recorded: Mapping[str, str], mutator: Mutator[Any], space: Any) -> Any:
+def _leaves(recorded: Mapping[str, Any], options: Options) -> Any:
     """A space that says which trees are the values of one hyperparameter."""
-    if space is not None:
-        return space
-    try:
-        found = recorded_space(recorded)
-    except JournalError:  # Only who asks for the space needs to know.
-        found = None
-    if found is not None:
-        return found
-    return explored_space(getattr(mutator, "mutate_fn", None))
+    found = options.space
+    if found is None:
+        with contextlib.suppress(JournalError):  # Only who asks for it needs to know.
+            found = recorded_space(recorded)
+    return _explored(options.mutator) if found is None else found
 
 
-def _present(journal: Journal, size: int) -> Iterator[Generation]:
-    """What each slot trains."""
-    for worker_id in range(size):
-        found = journal.generations(worker_id=worker_id)
-        if not found:
-            raise damaged(f"it holds no generation of worker {worker_id}")
-        yield found[0]
+def _present(state: RunState) -> list[Any]:
+    """The meta_params that each slot has."""
+    return [slot.meta_params for slot in state.slots]
 
 
 def _instead(log_dir: pathlib.Path | None) -> str:

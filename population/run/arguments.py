@@ -1,0 +1,116 @@
+"""The arguments of a controller, checked before anything is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from population.base import codec
+from population.base.interfaces import Mutator, ParamsStore
+from population.base.types import MODES, Start, Stop
+from population.core.retention import Keep
+from population.journal.base import Journal
+from population.run.events import OnEvent
+from population.space import grid, sample
+from population.space.trees import check_space
+
+DURABILITIES = ("process", "power")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is fixed about a run while a controller has it open.
+
+    Attributes: As the arguments of `PopulationController`.
+
+    Raises:
+        TypeError, ValueError: One is invalid; the message names it.
+    """
+
+    mutator: Mutator[Any]
+    mode: str = "min"
+    seed: int = 0
+    stop: Stop | None = None
+    params: ParamsStore | None = None
+    journal: Journal | None = None
+    space: Any = None
+    keep: Keep | None = None
+    worker_timeout: float | None = None
+    durability: str = "process"
+    on_event: OnEvent | None = None
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        given: Mapping[str, Any] = vars(self)  # Callers may have kept to no type.
+        for name, kind, advice in (
+            ("mutator", Mutator, " population.mutators has some to begin with."),
+            ("stop", Stop | None, ""),
+            ("keep", Keep | None, " Keep(everything=True) removes nothing."),
+        ):
+            if not isinstance(given[name], kind):
+                what = name.capitalize()
+                raise TypeError(
+                    f"{name} must be a population.{what}, got "
+                    f"{type(given[name]).__name__}.{advice}"
+                )
+        for name, known in (("mode", MODES), ("durability", DURABILITIES)):
+            if given[name] not in known:
+                raise ValueError(f"{name} must be one of {known}, got {given[name]!r}.")
+        if self.space is not None:
+            check_space(self.space)
+        codec.integer(self.seed, "seed")
+        timeout = given["worker_timeout"]
+        is_number = type(timeout) in (int, float)
+        if timeout is not None and not (is_number and 0 < timeout < math.inf):
+            raise ValueError(
+                "worker_timeout must be a positive number of seconds, got "
+                f"{timeout!r}. None waits for silent workers without limit."
+            )
+        if self.on_event is not None and not callable(self.on_event):
+            raise TypeError(
+                "on_event must be a function of an Event, got "
+                f"{type(given['on_event']).__name__}."
+            )
+
+
+def starts_of(population: object) -> list[Start]:
+    """Where each worker of an `initial_population` begins.
+
+    Raises:
+        TypeError: It is no list.
+        ValueError: It is empty.
+    """
+    if isinstance(population, (str, Mapping)) or not isinstance(population, Iterable):
+        raise TypeError(
+            "initial_population must be a list with the meta_params of each worker, "
+            f"got {type(population).__name__}. For one worker: [meta_params]."
+        )
+    starts = [e if isinstance(e, Start) else Start(e) for e in population]
+    if not starts:
+        raise ValueError(
+            "initial_population must have at least one entry, got none. It holds the "
+            "meta_params of each worker, in order."
+        )
+    return starts
+
+
+def first_population(space: Any, size: Any, initial: str, seed: Any) -> list[Any]:
+    """The first meta_params of each worker, drawn from a space.
+
+    Raises:
+        TypeError, ValueError: An argument is invalid; the message names it.
+    """
+    size = codec.integer(size, "size", low=1)
+    check_space(space)
+    if initial == "grid":
+        return grid(space, size)
+    if initial != "random":
+        raise ValueError(f"initial must be 'random' or 'grid', got {initial!r}.")
+    # Decisions are numbered [seed, d]: no decision draws these numbers.
+    rng = np.random.default_rng([codec.integer(seed, "seed"), 0, 1])
+    return [sample(space, rng) for _ in range(size)]

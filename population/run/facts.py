@@ -1,0 +1,158 @@
+"""What is fixed about a run: recorded when it is made, checked when it is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import secrets
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from population.base import codec
+from population.base.errors import RunMismatchError, damaged
+from population.base.interfaces import Mutator
+from population.core.retention import Keep
+from population.run import mutator_settings
+from population.run.arguments import Options
+from population.run.mutator_settings import name_of
+from population.space import domains, to_data
+
+_FILES = "population.params.files.FileParams"  # The default; its class loads JAX.
+_OWN = "population."
+_OF_STORE = {"keep", "store", "given"}  # A fork has none of them until it is opened.
+Facts = Mapping[str, Any]
+
+
+def new_token() -> str:
+    """A random token that tells the generation ids of different runs apart."""
+    return secrets.token_hex(3)
+
+
+def facts_of(options: Options, size: int, own: pathlib.Path | None) -> Facts:
+    """What these arguments would fix about a new run.
+
+    Args:
+        options: The arguments.
+        size: How many workers there are.
+        own: The folder of the run's own params store; None: it has none.
+    """
+    store, mutator = options.params, options.mutator
+    found = {
+        "run": new_token(),
+        "size": size,
+        "mode": options.mode,
+        "seed": options.seed,
+        "mutator": name_of(type(mutator)),
+        "settings": mutator_settings.settings(mutator),
+        "keep": dataclasses.asdict(options.keep or Keep()),
+        "store": _FILES if store is None else name_of(type(store)),
+        "given": store is not None and getattr(store, "folder", None) != own,
+    }
+    if options.space is not None:
+        found["space"] = to_data(options.space)
+    return {key: codec.normalized(value, key) for key, value in found.items()}
+
+
+def check(recorded: Facts, now: Facts) -> None:
+    """Refuse to go on with a run under other rules.
+
+    Args:
+        recorded: The facts of the run.
+        now: What the arguments would fix about a new one.
+
+    Raises:
+        JournalError: A fact is missing.
+        RunMismatchError: If the size, mode, seed or the class of the mutator differ.
+    """
+    may_lack = {"space", "given"} if "keep" in recorded else {"space", *_OF_STORE}
+    missing = {*now} - {*recorded} - may_lack
+    if missing:
+        raise damaged(f"it does not say the run's {', '.join(sorted(missing))}")
+    for key in ("size", "mode", "seed", "mutator"):
+        if recorded[key] != now[key]:
+            what = "workers" if key == "size" else key
+            raise RunMismatchError(
+                f"This log_dir holds a run with {what} {recorded[key]!r}, got "
+                f"{now[key]!r}. Pass what the run began with, or start a new run in "
+                "another log_dir."
+            )
+
+
+def unrecorded(recorded: Facts, now: Facts) -> Facts:
+    """What is to be recorded of a run beside what it says already."""
+    known = {*recorded}
+    if "keep" in recorded:
+        known.add("given")  # Old journals lack it, and it cannot be known any more.
+    return {key: value for key, value in now.items() if key not in known}
+
+
+def warn_of_settings(recorded: Facts, now: Facts) -> None:
+    """Say so if a run goes on with other arguments of its mutator, and with which."""
+    changed = mutator_settings.changed(recorded["settings"], now["settings"])
+    if changed:
+        _warn(f"The run goes on with other arguments of its mutator: {changed}.")
+
+
+def warn_of_changes(recorded: Facts, now: Facts) -> None:
+    """Say so if a run is trained on with another space or store than before."""
+    space = now.get("space", recorded.get("space"))
+    if "space" in recorded and codec.digest(space) != codec.digest(recorded["space"]):
+        _warn(
+            "The run goes on with another space; the one that it began with stays "
+            "recorded."
+        )
+    before, is_given = recorded.get("store", now["store"]), now["given"]
+    if now["store"] != before:
+        _warn(
+            f"The run's params were saved by {before}, now they are read by "
+            f"{now['store']}. Pass the same params= as before, else they will be "
+            "missing."
+        )
+    elif recorded.get("given", is_given) != is_given:
+        where = "in its folder" if is_given else "given (params=)"
+        _warn(
+            f"The run's params were saved in a store that was {where}, and now they "
+            "are looked for elsewhere. Pass the same params= as before, else they will "
+            "be missing."
+        )
+
+
+def keep_of(recorded: Facts, keep: Keep | None) -> Keep:
+    """What a run keeps of its params.
+
+    Args:
+        recorded: The facts of the run.
+        keep: What is kept from now on; None: as the run began. Else who goes on with it
+            and forgets `Keep(everything=True)` would lose all.
+    """
+    try:
+        known = Keep(**recorded["keep"])
+    except (TypeError, ValueError) as error:
+        raise damaged(f"what it keeps of the params is unknown: {error}") from error
+    if keep is not None and keep != known:
+        _warn(f"The run goes on with {keep}; it began with {known}.")
+    return keep or known
+
+
+def warn_of_domains(space: Any, mutator: Mutator[Any]) -> None:
+    """Warn if `mutate_fn`, a `Perturb` say, moves in other domains than the run's."""
+    explored = getattr(getattr(mutator, "mutate_fn", None), "space", None)
+    if space is None or explored is None:
+        return
+    known = domains(space)
+    others = [n for n, domain in domains(explored).items() if known.get(n) != domain]
+    if others:
+        _warn(
+            f"mutate_fn explores {', '.join(others)} in another domain than the space "
+            "of the run has there. Pass both the same space."
+        )
+
+
+def _warn(text: str) -> None:
+    """Warn at the line of the caller that has opened the run."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_OWN):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
