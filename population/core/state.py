@@ -66,7 +66,7 @@ class RunState:
         is_claimed: Whether a worker has ever claimed a slot.
         leases: Who trains which slot.
         change: Number of the newest change of a lease; -1 before the first.
-        lost: The slots that are not waited for until they report again.
+        lost: The slots that are not waited for until they report a later step.
         live: The worker ids of the others, ascending.
         saves: What the params store keeps.
         must_reread: Whether `settle` has something to do.

@@ -147,7 +147,7 @@ class Removal(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Which slots are not waited for from now on, until they report again.
+    """Which slots are not waited for from now on, until they report a later step.
 
     Attributes:
         row: The last row before it.

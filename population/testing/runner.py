@@ -223,7 +223,7 @@ class ScriptRunner:
                 self.controller.set_evals(reports)
 
     def give_up(self, worker_id: int) -> None:
-        """Give up a worker's slot, until it reports again."""
+        """Give up a worker's slot, until it reports a later step."""
         self.given_up.add(worker_id)
         inside.give_up(self.controller, self.given_up)
 

@@ -199,7 +199,7 @@ class OldReport(ScriptEvent):
 
 @dataclasses.dataclass(frozen=True)
 class GivenUp(ScriptEvent):
-    """A worker's slot is given up: it leaves `view.live` until it reports again.
+    """A worker's slot is given up: it leaves `view.live` until it reports a later step.
 
     Attributes:
         worker_id: The worker.
