@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import sqlite3
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import pytest
 
 import population
 from population import JournalError, PopulationController
+from population.journal import sqlite_schema
+from population.journal.sqlite import SqliteJournal
 from population.mutators import FixedSchedule
 from population.params import FileParams, OrbaxParams
 from tests import probe
@@ -293,6 +296,44 @@ def test_a_newer_format_that_is_still_in_the_log_is_refused(
     version = probe.connection(controller).execute("PRAGMA user_version").fetchone()
     assert version == (99,)
     controller.close()
+
+
+@pytest.mark.parametrize("looks", ["opens", "looks back"])
+def test_a_run_that_another_process_is_just_making_is_waited_for(
+    looks: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log has content before its tables can be seen: it is no lost run."""
+    is_half_made, was_looked_at = threading.Event(), threading.Event()
+    make, look = sqlite_schema.prepare, sqlite_schema.has_tables
+
+    def slowly(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
+        make(connection, path)
+        connection.execute("PRAGMA cache_spill=1")
+        connection.execute("CREATE TABLE filler (x)")
+        for _ in range(400):  # More than the cache holds, so that the log gets some.
+            connection.execute("INSERT INTO filler VALUES (zeroblob(100000))")
+        connection.execute("DROP TABLE filler")
+        is_half_made.set()
+        assert was_looked_at.wait(60)
+
+    def looked(connection: sqlite3.Connection) -> bool:
+        found = look(connection)
+        if is_half_made.is_set():
+            was_looked_at.set()
+        return found
+
+    maker = threading.Thread(target=opened, args=(tmp_path,))
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_schema, "prepare", slowly)
+        patch.setattr(sqlite_schema, "has_tables", looked)
+        maker.start()
+        assert is_half_made.wait(60)
+        assert (tmp_path / f"{JOURNAL}-wal").stat().st_size > 0
+        if looks == "opens":
+            opened(tmp_path).close()
+        else:
+            SqliteJournal(tmp_path / JOURNAL, must_exist=True).close()
+        maker.join()
 
 
 def test_folders_that_a_person_has_made_are_no_run(tmp_path: pathlib.Path) -> None:

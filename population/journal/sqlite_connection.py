@@ -325,7 +325,7 @@ class Connection:
         try:
             self._waiting(lambda: self._link(place))
             (version,) = self.raw.execute("PRAGMA user_version").fetchone()
-            empty = self._is_empty()
+            empty = not sqlite_schema.has_tables(self.raw)
         except sqlite3.OperationalError:
             if self._held.raw is not None:
                 self._held.raw.close()
@@ -357,20 +357,22 @@ class Connection:
         """Connect to a file that may be written, and bring it up to this format."""
         self._link(place)
         if self.path is not None:
-            # Before it is written to.
-            if self._is_empty() and (self._must_exist or self._left is not None):
-                raise self._no_run()
+            if self._must_exist or self._left is not None:
+                self._check_tables()  # Before it is written to.
             sqlite_schema.choose_settings(self.raw, self._durability)
-        (version,) = self.raw.execute("PRAGMA user_version").fetchone()
-        if version != sqlite_schema.FORMAT:
+        version = self.raw.execute("PRAGMA user_version").fetchone()
+        if version != (sqlite_schema.FORMAT,):
             self._prepare()
         elif self.path is not None:
             sqlite_schema.check(self.raw, self.path)
 
-    def _is_empty(self) -> bool:
-        """Whether there are no tables."""
-        found = self.raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return bool(found == (0,))
+    def _check_tables(self) -> None:
+        """Refuse a file without tables, unless another process is just making them."""
+        if not sqlite_schema.has_tables(self.raw):
+            self.raw.execute("BEGIN IMMEDIATE")  # Then their maker has committed.
+            self.raw.execute("ROLLBACK")
+            if not sqlite_schema.has_tables(self.raw):
+                raise self._no_run()
 
     def _no_run(self) -> JournalError:
         """The error of a file without tables that must have some."""
@@ -384,7 +386,7 @@ class Connection:
         """Make the tables, or bring an older format up to this one."""
         self.raw.execute("BEGIN IMMEDIATE")
         try:
-            if self.path is not None and self._is_empty():
+            if self.path is not None and not sqlite_schema.has_tables(self.raw):
                 sqlite_file.check_log(self.path)
             sqlite_schema.prepare(self.raw, self.path)
             if self.path is not None:

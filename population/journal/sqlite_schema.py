@@ -126,6 +126,11 @@ _TO_3 = "DROP VIEW history;"
 _WITH_PARAMS = ("checkpoints", "row"), ("late", "row"), ("removals", "params, row")
 
 
+def has_tables(connection: sqlite3.Connection) -> bool:
+    """Whether there is any table, of whatever program."""
+    return bool(connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
+
+
 def choose_settings(connection: sqlite3.Connection, durability: str) -> None:
     """Say how a file is written.
 
