@@ -27,6 +27,10 @@ SOURCES := population mutators examples benchmarks tests
 # The floors of setup.cfg as the only versions: the oldest lane installs these.
 FLOORS := sed -n 's/^    \([A-Za-z0-9_-]*\)>=\([0-9.]*\)$$/\1==\2/p' setup.cfg
 CONSTRAIN := $(PINS:%=--constraint %) $(if $(filter oldest,$(LANE)),--constraint $(VENV)/floors.txt)
+# Tests run in so many processes. One that has nothing left takes the last of another's,
+# so most tests of a file, and what its fixtures make, stay in one process.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist worksteal
 # What the newest lane runs, in at most ten minutes: see CONTRIBUTING.md.
 WHOLE := --cov --cov-report=term:skip-covered --cov-fail-under=90
 PART := tests/engines tests/journals tests/params tests/report tests/space tests/testing \
@@ -41,7 +45,7 @@ demo: $(STAMP)
 	$(RUN) -m examples.simple_cnn.train_threads --log_dir runs/demo
 
 test: $(STAMP) $(PREPARE)
-	$(RUN) -m pytest -q -m "not slow" $(if $(filter newest,$(LANE)),$(PART),$(WHOLE))
+	$(RUN) -m pytest -q -m "not slow" $(PARALLEL) $(if $(filter newest,$(LANE)),$(PART),$(WHOLE))
 
 check: $(STAMP)
 	$(RUN) -m ruff format --check $(SOURCES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import jax
@@ -19,6 +21,50 @@ _OPTIONS = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+
+
+_REPEATS = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """A way to measure the coverage of all cases."""
+    parser.addoption(
+        "--cov-every-case",
+        action="store_true",
+        help="with --cov: measure all cases of a test, not the first alone",
+    )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Coverage is measured in the first case of each test.
+
+    Measuring doubles the time of a test. What the first cases reach is a lower bound of
+    what all of them do.
+    """
+    if not config.pluginmanager.has_plugin("_cov"):
+        return
+    seen: set[str] = set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        item.stash[_REPEATS] = test in seen and not config.option.cov_every_case
+        seen.add(test)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Other cases run untraced; `no_cover` of pytest-cov stops nothing under xdist."""
+    if not item.stash.get(_REPEATS, False):
+        return (yield)
+    before = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    try:
+        return (yield)
+    finally:
+        threading.settrace(before[1])  # type: ignore[arg-type]
+        sys.settrace(before[0])
 
 
 @pytest.fixture
