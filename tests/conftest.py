@@ -59,11 +59,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     before = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
-    threading.settrace(None)  # type: ignore[arg-type]
+    threading.settrace(None)
     try:
         return (yield)
     finally:
-        threading.settrace(before[1])  # type: ignore[arg-type]
+        threading.settrace(before[1])
         sys.settrace(before[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import pathlib
 import signal
@@ -278,17 +279,18 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
     If it saves less often, it continues from the last save and reaches the end.
     """
     jobs = [(2, "saved", 1), (4, "recorded", 1), (3, "saved", 2), (5, "recorded", 2)]
-    code = "import sys; from tests.engines import vectorized_child as c; c.main("
-    code += "sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / str(i)), *map(str, job)],
-            cwd=pathlib.Path(__file__).parents[2],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        )
-        for i, job in enumerate(jobs)
-    ]
-    assert [child.wait() for child in children] == [-signal.SIGKILL] * len(jobs)
+    arguments = [(str(tmp_path / str(i)), *job) for i, job in enumerate(jobs)]
+    code = f"from tests.engines import vectorized_child as c; c.main({arguments!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=pathlib.Path(__file__).parents[2],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ended = json.loads(done.stdout.splitlines()[-1])
+    assert ended == [-signal.SIGKILL] * len(jobs), done.stderr
     whole = regression.controller(vectorized_child.policy())
     regression.stacked(whole)
     for i, (rounds, place, save_every) in enumerate(jobs):

@@ -1,12 +1,15 @@
-"""A stacked population that is killed in the middle of a round.
+"""Stacked populations that are killed in the middle of a round.
 
 `python -c "from tests.engines import vectorized_child; vectorized_child.main(...)"`
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +23,33 @@ def policy() -> PopulationBasedTraining:
     return PopulationBasedTraining(regression.mutate, 10, synchronous=True)
 
 
-def main(log_dir: str, rounds: int, place: str, save_every: int) -> None:
+def main(jobs: list[tuple[str, int, str, int]]) -> None:
+    """Train side by side, and print which signals have ended them.
+
+    Each is a fork of this process, which has imported JAX and has not used it.
+
+    Args:
+        jobs: The arguments of `die` for each.
+    """
+    warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
+    children = [_forked(*job) for job in jobs]
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    print(json.dumps([os.waitstatus_to_exitcode(status) for status in statuses]))
+
+
+def _forked(*job: Any) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die(*job)
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def die(log_dir: str, rounds: int, place: str, save_every: int) -> None:
     """Train, and end the process when this many rounds are done.
 
     Args:

@@ -81,7 +81,7 @@ def train(worker: Worker) -> None:
 
     def fresh(meta: Any) -> Any:
         base = jax.random.fold_in(jax.random.key(worker.seed), worker.worker_id)
-        return init(jax.random.fold_in(base, FRESH), meta)
+        return _init(jax.random.fold_in(base, FRESH), meta)
 
     while worker.running:
         if worker.poll():
@@ -89,10 +89,11 @@ def train(worker: Worker) -> None:
         state = _step(state, worker.meta_params, None, worker.key)
         worker.step += 1
         if worker.step % 5 == 0:
-            worker.report(_loss(state[0]), state)
+            worker.report(_evaluate(state[0]), state)
 
 
-_step = eqx.filter_jit(step)
+# One operation after the other would be compiled by itself, which takes seconds.
+_init, _step, _evaluate = map(eqx.filter_jit, (init, step, _loss))
 
 
 @pytest.mark.parametrize("batching", problems.BATCHINGS)
@@ -102,12 +103,12 @@ def test_what_is_no_array_is_a_constant(batching: str, tmp_path: pathlib.Path) -
     problems.run(found, FUNCTIONS, 5, batching=batching)
     best = found.best()
     assert best is not None
-    other = eqx.tree_at(lambda s: s[0].dropout.p, init(jax.random.key(9), {}), 0.9)
+    other = eqx.tree_at(lambda s: s[0].dropout.p, _init(jax.random.key(9), {}), 0.9)
     net, _ = found.load(best, other)
     assert net.dropout.p == DROPPED
     assert type(net.dropout.p) is float
     assert net.activation is jax.nn.softplus
-    assert float(_loss(net)) == pytest.approx(best.value, rel=1e-5)
+    assert float(_evaluate(net)) == pytest.approx(best.value, rel=1e-5)
     with pytest.raises(ParamsError, match="Pass a tree of their structure"):
         found.load(best)
 

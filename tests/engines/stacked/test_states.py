@@ -103,19 +103,22 @@ def test_members_with_keys_in_their_states_draw_different_numbers() -> None:
 def test_a_state_of_any_kind_is_gone_on_from(name: str, tmp_path: pathlib.Path) -> None:
     """Saved, loaded by a later run and trained further, it gives the same values."""
 
-    def values(steps: int, log_dir: pathlib.Path | None) -> list[float | None]:
+    def values(
+        functions: problems.Functions, steps: int, log_dir: pathlib.Path | None
+    ) -> list[float | None]:
         mutator = problems.still()
         found = problems.controller(
             mutator, size=2, steps=steps, log_dir=log_dir, starts=[META] * 2
         )
-        problems.run(found, problems.STATES[name](), batching="vmap")
+        problems.run(found, functions, batching="vmap")
         told = [found.newest(w).value for w in range(2)]
         found.close()
         return told
 
-    values(4, tmp_path)
+    values(problems.STATES[name](), 4, tmp_path)
+    later = problems.STATES[name]()  # As in another process.
     np.testing.assert_allclose(
-        np.array(values(8, tmp_path), float),
-        np.array(values(8, None), float),
+        np.array(values(later, 8, tmp_path), float),
+        np.array(values(later, 8, None), float),
         rtol=1e-5,
     )
