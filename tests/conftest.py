@@ -23,7 +23,7 @@ _OPTIONS = {
 }
 
 
-_REPEATS = pytest.StashKey[bool]()
+_UNTRACED = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,24 +38,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Coverage is measured in the first case of each test.
+    """Coverage is measured in the first case of each test, and not under `no_cover`.
 
     Measuring doubles the time of a test. What the first cases reach is a lower bound of
     what all of them do.
     """
-    if not config.pluginmanager.has_plugin("_cov"):
+    if not config.pluginmanager.has_plugin("_cov") or config.option.cov_every_case:
         return
     seen: set[str] = set()
     for item in items:
         test = item.nodeid.partition("[")[0]
-        item.stash[_REPEATS] = test in seen and not config.option.cov_every_case
+        item.stash[_UNTRACED] = test in seen or bool(
+            item.get_closest_marker("no_cover")
+        )
         seen.add(test)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Other cases run untraced; `no_cover` of pytest-cov stops nothing under xdist."""
-    if not item.stash.get(_REPEATS, False):
+    """What is not measured is not traced; pytest-cov fails to do so under xdist."""
+    if not item.stash.get(_UNTRACED, False):
         return (yield)
     before = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
