@@ -208,11 +208,15 @@ def _was_killed(pid: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+def _import_for_children() -> None:
+    """JAX, which `kill_at` needs: it takes long, so once and not in each child."""
+    warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
+    import population.params  # noqa: F401
+
+
 def play(jobs: Sequence[Job]) -> None:
     """Make runs, each in a new process, which is killed at a named point."""
-    warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
-    import population.params  # noqa: F401  (Once for all children.)
-
+    _import_for_children()
     for job in jobs:
         if not _was_killed(_forked(functools.partial(_do, *job))):
             raise RuntimeError(f"the point was not passed so often: {job}")
@@ -240,6 +244,7 @@ def create_with_kills(parent: str, counts: range) -> None:
         kill_at("any statement", count)
         drive(opened(log_dir), acknowledge, reports=3)
 
+    _import_for_children()
     for count in counts:
         _was_killed(_forked(functools.partial(child, count)))
 
