@@ -197,8 +197,9 @@ SCRIPT = """
     def train(worker):
         while worker.running:
             worker.poll()
-            worker.step += 1
-            worker.report(1.0, worker.save_to)
+            if worker.running:  # Another process may have ended the run.
+                worker.step += 1
+                worker.report(1.0, worker.save_to)
 
     def main():
         run = PopulationController(
