@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import pathlib
 import re
 import subprocess
@@ -55,6 +56,12 @@ SHARED_BY_MUTATORS = {
 }
 
 
+@functools.cache
+def parsed(name: str) -> ast.Module:
+    """The tree of a module; whoever looks at it leaves it as it is."""
+    return ast.parse(MODULES[name].read_text())
+
+
 def imported(name: str, *, always: bool = False) -> set[str]:
     """The modules that a module imports.
 
@@ -63,8 +70,7 @@ def imported(name: str, *, always: bool = False) -> set[str]:
         always: Only what is imported when it is loaded; else also what is imported in
             functions and for type checkers.
     """
-    file = MODULES[name]
-    tree = ast.parse(file.read_text())
+    tree = parsed(name)
     found: set[str] = set()
     for node in _at_module_level(tree.body) if always else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -200,7 +206,7 @@ def test_every_module_can_be_imported_first(name: str) -> None:
     if not name.startswith("population.report"):  # It needs an extra.
         source = MODULES[name].read_text()
         compile(source, name, "exec")
-        assert ast.get_docstring(ast.parse(source)), f"{name} says nothing of itself"
+        assert ast.get_docstring(parsed(name)), f"{name} says nothing of itself"
 
 
 def test_the_facade_has_at_most_twenty_names() -> None:
@@ -213,7 +219,7 @@ def test_the_facade_has_at_most_twenty_names() -> None:
     assert 10 <= len(names) <= 20
     exported = {
         alias.asname
-        for node in ast.parse(MODULES["population"].read_text()).body
+        for node in parsed("population").body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
@@ -246,8 +252,8 @@ def test_no_two_classes_have_the_same_name() -> None:
     """A reader of a name, in the code or in an error, knows which class it is."""
     classes = collections.Counter(
         node.name
-        for file in FILES
-        for node in ast.walk(ast.parse(file.read_text()))
+        for name in MODULES
+        for node in ast.walk(parsed(name))
         if isinstance(node, ast.ClassDef)
     )
     assert not {name for name, times in classes.items() if times > 1}
@@ -291,7 +297,7 @@ def test_no_module_is_over_400_lines(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_no_function_is_over_60_lines(name: str) -> None:
     """A function does one thing; its docstring counts."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(parsed(name)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert node.end_lineno is not None
             length = node.end_lineno - node.lineno + 1
@@ -307,7 +313,7 @@ def test_a_mutator_has_under_150_lines_of_code(name: str) -> None:
         for number, line in enumerate(source.splitlines(), 1)
         if line.strip() and not line.strip().startswith("#")
     }
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(name)):
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
         if isinstance(node, documented) and ast.get_docstring(node):
             text = node.body[0]
@@ -319,7 +325,7 @@ def test_a_mutator_has_under_150_lines_of_code(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_errors_are_not_asserted_and_not_swallowed(name: str) -> None:
     """There is no `assert`, and a bare `except` only re-raises or isolates."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(parsed(name)):
         assert not isinstance(node, ast.Assert), f"{name}:{node.lineno} asserts"
         if isinstance(node, ast.ExceptHandler):
             caught = "" if node.type is None else ast.unparse(node.type)
