@@ -281,7 +281,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
     jobs = [(2, "saved", 1), (4, "recorded", 1), (3, "saved", 2), (5, "recorded", 2)]
     arguments = [(str(tmp_path / str(i)), *job) for i, job in enumerate(jobs)]
     code = f"from tests.engines import vectorized_child as c; c.main({arguments!r})"
-    done = subprocess.run(
+    killed = subprocess.run(
         [sys.executable, "-c", code],
         cwd=pathlib.Path(__file__).parents[2],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
@@ -289,8 +289,8 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
         text=True,
         check=False,
     )
-    ended = json.loads(done.stdout.splitlines()[-1])
-    assert ended == [-signal.SIGKILL] * len(jobs), done.stderr
+    ended = json.loads(killed.stdout.splitlines()[-1])
+    assert ended == [-signal.SIGKILL] * len(jobs), killed.stderr
     whole = regression.controller(vectorized_child.policy())
     regression.stacked(whole)
     for i, (rounds, place, save_every) in enumerate(jobs):

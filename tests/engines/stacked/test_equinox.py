@@ -93,7 +93,9 @@ def train(worker: Worker) -> None:
 
 
 # One operation after the other would be compiled by itself, which takes seconds.
-_init, _step, _evaluate = map(eqx.filter_jit, (init, step, _loss))
+_init: Any = eqx.filter_jit(init)
+_step: Any = eqx.filter_jit(step)
+_evaluate: Any = eqx.filter_jit(_loss)
 
 
 @pytest.mark.parametrize("batching", problems.BATCHINGS)
