@@ -46,9 +46,10 @@ class Told(NamedTuple):
 @pytest.mark.parametrize(
     ("policy", "ticks"),
     [
-        ("winner", 20_000),
+        ("winner", 5_000),
         ("pbt", 2_000),
         ("synchronous", 2_000),
+        pytest.param("winner", 20_000, marks=pytest.mark.slow),
         pytest.param("pbt", 20_000, marks=pytest.mark.slow),
         pytest.param("synchronous", 20_000, marks=pytest.mark.slow),
     ],
