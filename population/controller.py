@@ -92,9 +92,20 @@ class PopulationController:
         clock: Callable[[], float] = time.time,
     ) -> None:
         starts = arguments.starts_of(initial_population)
-        fixed = mutator, mode, seed, stop, params, journal, space
-        others = keep, worker_timeout, durability, on_event, clock
-        options = arguments.Options(*fixed, *others)
+        options = arguments.Options(
+            mutator=mutator,
+            mode=mode,
+            seed=seed,
+            stop=stop,
+            params=params,
+            journal=journal,
+            space=space,
+            keep=keep,
+            worker_timeout=worker_timeout,
+            durability=durability,
+            on_event=on_event,
+            clock=clock,
+        )
         folder = None if log_dir is None else run_folder(log_dir)
         self.open_run = opening.open_run(starts, options, folder)
         self.graph: JournalGraph = self.open_run.graph

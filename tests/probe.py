@@ -21,7 +21,7 @@ from population.core.facts import texts_of
 from population.journal.records import Opening, Save, Tail
 from population.journal.sqlite import SqliteJournal
 from population.run import polls
-from population.run.leases import HeldSlots
+from population.run.leases import HeldSlots, SlotLease
 from population.run.population_lease import PopulationLease
 
 Ints = npt.NDArray[np.int64]
@@ -298,6 +298,17 @@ def holder_text(worker: Worker) -> str:
 def disown(worker: Worker) -> None:
     """Have a worker forget its slot, so that it does not give it back."""
     worker._lease.slot = None
+
+
+def interrupt_after_claim(patch: pytest.MonkeyPatch) -> None:
+    """Have a Ctrl-C come right after the claim of a slot is recorded."""
+    claim = SlotLease._claim
+
+    def interrupted(lease: SlotLease, worker_id: int, **how: bool) -> bool:
+        claim(lease, worker_id, **how)
+        raise KeyboardInterrupt
+
+    patch.setattr(SlotLease, "_claim", interrupted)
 
 
 def pretend_host(

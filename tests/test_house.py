@@ -49,7 +49,7 @@ ISOLATES = {
 PRIVATE = re.compile("_[^_]")
 # Of named tuples, threading, JAX and Python: they are documented, or have no other way.
 NOT_OURS = {"_replace", "_fields", "_is_owned", "_value_holders", "_getframe"}
-REGISTERS = {"weakref.finalize", "_REMOVERS.add"}  # They hold it, and call nothing.
+REGISTERS = {"weakref.finalize"}  # They hold it, and call nothing.
 SHARED_BY_MUTATORS = {
     f"population.mutators.{helper}"
     for helper in ("explore", "exploit", "rounds", "standings")

@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -578,6 +579,45 @@ def test_what_was_given_up_outlives_a_restart(hosts: Hosts) -> None:
     run.close()
     again = rounds(hosts)
     assert probe.live(again) == [0, 1]
+
+
+# The end of a lease.
+
+
+def test_a_worker_that_lost_its_slot_gives_nothing_back(
+    hosts: Hosts, tmp_path: pathlib.Path
+) -> None:
+    """So it does not wait for the write lock, which another process may hold."""
+    run = hosts.join(1)
+    worker, other = begin(run), run.worker(0)
+    raw = sqlite3.connect(tmp_path / "run" / "journal.sqlite", isolation_level=None)
+    raw.execute("BEGIN IMMEDIATE")
+    ended = threading.Thread(target=worker.release, daemon=True)
+    ended.start()
+    ended.join(30)
+    waits = ended.is_alive()
+    raw.execute("ROLLBACK")
+    raw.close()
+    ended.join()
+    assert not waits
+    assert not other.poll() or other.worker_id == 0
+
+
+def test_an_interrupt_right_after_a_claim_leaves_no_slot_held(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`release` gives back a slot although the loop never learned that it has it."""
+    run = hosts.join(2)
+    worker = begin(run, 0)
+    worker.turn = 1
+    train(worker)
+    with monkeypatch.context() as patch:
+        probe.interrupt_after_claim(patch)
+        with pytest.raises(KeyboardInterrupt):
+            worker.poll()  # It would change to the other slot.
+    worker.release()
+    assert is_free(run, 0)
+    assert is_free(run, 1)
 
 
 # Other hosts.

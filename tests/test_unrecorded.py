@@ -5,6 +5,7 @@ It also removes no file that a record names.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sqlite3
 import threading
@@ -134,6 +135,40 @@ def test_what_was_saved_for_a_run_that_is_closed_meanwhile_is_removed(
         lease.report(new)
     controller.open_run.params.close()
     assert not files(tmp_path)
+
+
+def test_what_was_saved_for_a_report_that_the_lease_refuses_is_removed(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The lease checks `gone` only after the arrays were saved."""
+    controller = opened(tmp_path)
+    lease = controller.claim_all()
+    new = [lease.encode(0, lease.slots()[0].generation_id, 1, TREE, 1.0)]
+    assert files(tmp_path)
+    with pytest.raises(ValueError, match="gone"):
+        lease.report(new, gone=[InMemory("x", 1)])
+    assert not files(tmp_path)
+    controller.close()
+
+
+def test_a_run_that_cannot_be_set_up_leaves_no_journal_open(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Not even while the exception is kept: the next one gets all locks."""
+
+    def broken() -> float:
+        raise OSError("no clock")
+
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no clock") as kept:
+        opened(tmp_path, clock=broken)
+    assert kept.value.__traceback__ is not None
+    names = (
+        os.readlink(f"/proc/self/fd/{n}")
+        for n in os.listdir("/proc/self/fd")
+        if n not in before and os.path.lexists(f"/proc/self/fd/{n}")
+    )
+    assert not [name for name in names if name.startswith(str(tmp_path))]
 
 
 def test_an_interrupt_at_the_end_of_an_opening_leaves_no_lock_and_no_file(

@@ -383,6 +383,26 @@ def test_a_copy_does_not_remove_the_weights_of_the_original(
     again.close()
 
 
+def test_a_refused_host_does_not_mark_the_store(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store still names the journal of the host that trains the run."""
+    store = tmp_path / "store"
+    run = opened(tmp_path / "run", params=FileParams(store))
+    worker = run.worker(0)
+    worker.poll()
+    worker.step = 1
+    worker.report(1.0, {"w": np.ones(3)})
+    marks = {path: path.read_bytes() for path in (store / ".runs").iterdir()}
+    assert marks
+    shutil.copytree(tmp_path / "run", tmp_path / "mounted there")
+    (tmp_path / "run").rename(tmp_path / "not mounted there")
+    probe.pretend_host(monkeypatch)
+    with pytest.raises(JournalError, match="on another host"):
+        opened(tmp_path / "mounted there", params=FileParams(store))
+    assert marks == {path: path.read_bytes() for path in (store / ".runs").iterdir()}
+
+
 @pytest.mark.parametrize("copied_too", [True, False])
 def test_a_run_may_be_moved_beside_its_store(
     copied_too: bool, tmp_path: pathlib.Path

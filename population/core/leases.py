@@ -76,7 +76,7 @@ class LeaseRules:
     def claim(
         self,
         state: RunState,
-        holder: str | None,
+        holder: str,
         worker_id: int,
         at: Moment,
         *,
@@ -87,7 +87,7 @@ class LeaseRules:
 
         Args:
             state: What is known.
-            holder: The holder; None: nobody.
+            holder: The holder.
             worker_id: The slot.
             at: When.
             grace: Seconds beyond the timeout that the holder may be silent.
@@ -97,11 +97,16 @@ class LeaseRules:
         change = state.change + 1
         return Step((Lease(worker_id, holder, at.clock, grace, handed, change),))
 
+    def end(self, state: RunState, worker_id: int, at: Moment) -> Step:
+        """A slot has no holder from now on."""
+        self.silence.look(at.clock)
+        return Step((Lease(worker_id, None, at.clock, 0.0, None, state.change + 1),))
+
     def release(self, state: RunState, holder: str, worker_id: int, at: Moment) -> Step:
         """A holder gives a slot back; nothing if it has lost it."""
         if not holds(state, holder, worker_id):
             return Step()
-        return self.claim(state, None, worker_id, at)
+        return self.end(state, worker_id, at)
 
     def renew(
         self,

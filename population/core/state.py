@@ -214,10 +214,11 @@ class RunState:
     def _apply_removal(self, record: Removal) -> None:
         text = record.params
         self.saves.remove(text)
+        removable = self._removable.pop(text, ())
         if record.reason != UNREACHABLE:
             self.must_reread = True
             return
-        for worker_id, row in self._removable.pop(text, ()):
+        for worker_id, row in removable:
             slot = self.slots[worker_id]
             newest = slot.newest
             if newest.row != row:

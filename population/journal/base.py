@@ -59,7 +59,7 @@ class Journal(abc.ABC):
 
     Rows are numbered by the caller, within a transaction, through all tables. Nothing
     in a journal is ever executed. `tests/journals` has these promises as tests that a
-    new journal inherits, and a journal in 119 lines that keeps them.
+    new journal inherits, and a journal of under 120 lines that keeps them.
 
     Attributes:
         read_only: Whether the run can only be looked at; `transaction` then raises.

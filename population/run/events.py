@@ -14,7 +14,10 @@ OnEvent = Callable[[Event], object]
 
 
 class Events:
-    """Calls `on_event` with events, in their order, when the lock is free.
+    """Calls `on_event` with events when the lock is free.
+
+    The events of one transaction come in their order. Threads that report at the same
+    time call it at the same time, each with its own events.
 
     Args:
         on_event: Is called; None: there is no callback.

@@ -71,14 +71,14 @@ class HeldSlots:
         fence = rules.must_fence(state, worker_id, self.text)
         if fence or hand_out:
             tx.resume(worker_id, "takeover" if fence else "")
-        self._write(tx, worker_id, is_handed=hand_out)
+        self._write(tx, worker_id, hand_out=hand_out)
         if tx.tells:
             kind = "takeover" if before and before != self.text else "claim"
             tx.events.append(Event(kind, worker_id, state.slots[worker_id].newest))
 
-    def _write(self, tx: Transaction, worker_id: int, *, is_handed: bool) -> None:
+    def _write(self, tx: Transaction, worker_id: int, *, hand_out: bool) -> None:
         """Record the lease; what is handed out is needed until it is taken up."""
-        row = tx.state.slots[worker_id].newest.row if is_handed else None
+        row = tx.state.slots[worker_id].newest.row if hand_out else None
         # While its first step is compiled, a holder may be silent for long.
         grace = 0.0 if self._holder.warm else FIRST_STEP_S
         place = tx.state, self.text, worker_id, tx.at
@@ -114,7 +114,6 @@ class SlotLease(HeldSlots):
                 self.slot = self._claim_any(None)
             else:
                 self._claim(worker_id, only_if_free=False)
-                self.slot = worker_id
         run.lock.drain()
 
     @property
@@ -192,7 +191,8 @@ class SlotLease(HeldSlots):
         """Give the slot back; another worker may go on with it."""
         run, own = self._run, self.slot
         with run.lock.lock:
-            if own is not None and not run.closed:
+            # What another worker has taken is not waited for.
+            if own is not None and not run.closed and self.is_held:
                 place = self.text, own
                 run.transact(
                     lambda tx: tx.do(run.leases.release(tx.state, *place, tx.at))
@@ -239,7 +239,7 @@ class SlotLease(HeldSlots):
         """The slot at its resume point, noted as handed out until it is taken up."""
         tx.resume(worker_id)
         if holds(tx.state, self.text, worker_id):
-            self._write(tx, worker_id, is_handed=True)
+            self._write(tx, worker_id, hand_out=True)
         return self._run.active(worker_id)
 
     def _claim_any(self, own: int | None) -> int | None:
@@ -286,7 +286,10 @@ class SlotLease(HeldSlots):
             self._take(tx, worker_id, hand_out=False)
             return True
 
-        return run.transact(work)
+        self.slot = worker_id  # Before it is recorded: `release` looks what is held.
+        if not run.transact(work):
+            self.slot = None
+        return self.slot is not None
 
 
 def _say_why(run: OpenRun) -> None:

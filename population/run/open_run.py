@@ -51,6 +51,7 @@ class OpenRun:
         journal: Where the run is recorded.
         log_dir: The run folder, or None.
         options: The arguments of the controller.
+        size: How many slots there are.
 
     Attributes:
         params: Keeps its params.
@@ -67,23 +68,22 @@ class OpenRun:
         all_holder: Who has claimed all slots in this process, or None.
         reader: In whose memory weights may be that this process hands out, or None.
         open_time: For how long the run was open.
-        size: How many slots there are.
         closed: Whether the run was closed.
         in_memory: Recorded weights in this memory, by their text, as far as known.
         numbered: How many reports of weights in this memory there were.
     """
-
-    size = 0
 
     def __init__(
         self,
         journal: Journal,
         log_dir: pathlib.Path | None,
         options: Options,
+        size: int,
     ) -> None:
         self.journal = journal
         self.log_dir = log_dir
         self.options = options
+        self.size = size
         self.seed, self.stop = options.seed, options.stop or Stop()
         self.clock = options.clock
         self.holder = LeaseHolder()
@@ -153,7 +153,8 @@ class OpenRun:
                 "Begin such processes with spawn, as population.engines.processes "
                 "does, or before the run is opened."
             )
-        # None should this not come to its end: `changed` tells its news only once.
+        # None until this is done: after an interrupt all is loaded again, as `changed`
+        # reports a change only once.
         state, self._state = self._state, None
         if self.journal.changed() or state is None:
             state = self._caught_up(state)
@@ -162,13 +163,12 @@ class OpenRun:
 
     def adopt(self, state: RunState) -> None:
         """The run was opened; this is what is known of it."""
-        self.size = len(state.slots)
         self.leases.silence.look(self.clock())
         self.leases.silence.see(state.leases.values())
         self._state = state
 
     def hold_all(self, holder: LeaseHolder | None) -> None:
-        """All slots are this holder's, as is recorded; None: nobody's any more."""
+        """All slots are this holder's, as is recorded; None: no longer."""
         self.all_holder = holder
         self.reader = None if holder is None else self.holder.owner.token
 
@@ -199,7 +199,7 @@ class OpenRun:
             try:
                 with transaction:
                     state = self.state()
-                    self._state = None  # Until it is known what becomes of this.
+                    self._state = None  # Dropped until the commit.
                     at, tells = self.moment(state), self.events.on_event is not None
                     what = self.journal, state, self.graph, at, tells, self.reader
                     tx = Transaction(*what)
@@ -288,7 +288,7 @@ class OpenRun:
             with self.lock.lock:
                 known = {save.params for save in self.journal.all(Save)}
         except JournalError:
-            return  # The next process that opens the run will know.
+            return  # Once this session is dead, another one removes them.
         self.params.forget(r for r in saved if r.params_text not in known)
 
     def check_progress(self) -> None:
@@ -362,12 +362,18 @@ class OpenRun:
         saved: Sequence[EncodedReport],
     ) -> None:
         """Let the effects of a transaction follow; it is committed."""
+        # First what must not be missed, should a Ctrl-C come.
+        if tx.events:
+            self.events.tell(tx.events)
+        if saved:
+            effects = self.params.after(tx, saved)
+            place = self.journal, self.lock.lock
+            leftovers = functools.partial(self.params.remove_leftovers, *place)
+            self.lock.pending += (*effects, leftovers)
         if self.numbered:
             self._note_in_memory(tx, new)
         for note in tx.notes:
             self.notices.say_of_generation(*note)
-        if tx.events:
-            self.events.tell(tx.events)
         if tx.restarts or self.guards.set_backs.is_counting:
             self.guards.set_backs.note(tx.state, tx.before, new, tx.restarts)
         if new and self.guards.unmet.found:
@@ -375,11 +381,6 @@ class OpenRun:
         if self.leases.timeout is not None:
             self.leases.silence.see(r for r in tx.records if isinstance(r, Lease))
         self.lock.changed.notify_all()
-        if saved:
-            effects = self.params.after(tx, saved)
-            place = self.journal, self.lock.lock
-            leftovers = functools.partial(self.params.remove_leftovers, *place)
-            self.lock.pending += (*effects, leftovers)
 
     def _note_in_memory(self, tx: Transaction, new: Sequence[EncodedReport]) -> None:
         """Note which weights in this memory were recorded, and recorded as gone."""

@@ -60,8 +60,8 @@ def open_run(
     own = log_dir and log_dir / PARAMS_FOLDER
     now = facts.facts_of(options, len(starts), own)
     journal = options.journal or _open_journal(log_dir, options.durability)
-    run = OpenRun(journal, log_dir, options)
     try:
+        run = OpenRun(journal, log_dir, options, len(starts))
         if journal.read_only:
             _open_to_look(run, now)
         else:
@@ -115,9 +115,10 @@ def _opened(
             tx.do(step)
         tx.do(Step((run.decider.init(state),)))
     params.keep = facts.keep_of({**now, **recorded}, options.keep)
-    params.guard(texts_of(journal), run.holder.owner)
     params.note(tx, first)
     _begin(run, tx)
+    # Last: it marks the store as this run's. A refusal must leave the store unchanged.
+    params.guard(texts_of(journal), run.holder.owner)
     return tx
 
 
@@ -158,7 +159,7 @@ def _begin(run: OpenRun, tx: Transaction) -> None:
     )
     tx.do(lost)
     for lease in foreign:
-        tx.do(run.leases.claim(state, None, lease.worker_id, tx.at))
+        tx.do(run.leases.end(state, lease.worker_id, tx.at))
         tx.resume(lease.worker_id, "takeover")
     run.open_time.begin(run.journal, openings)
     tx.do(Step((Opening(state.row, tx.at.now, run.holder.text),)))

@@ -201,7 +201,7 @@ class ParamsManager:
             yield functools.partial(self._remove, removed, here=True)
 
     def forget(self, reports: Iterable[EncodedReport]) -> None:
-        """Remove what was saved for reports that were not recorded; wait for it."""
+        """Remove what was saved for reports that were not recorded; returns then."""
         paths = [new.params.path for new in reports if new.bytes is not None]
         if paths:
             self._remove(paths)
@@ -274,8 +274,9 @@ class ParamsManager:
             self._before_first_save = None
         self._remover.wait()  # Else a slow disk would fill up all the same.
         name = f"{report.generation_id}/{report.step}-{self._token}"
-        path = self._need_store().save(name, tree)
-        saved, text, size = Saved(path), saved_text(path), _size(tree)
+        size, store = _size(tree), self._need_store()
+        path = store.save(name, tree)
+        saved, text = Saved(path), saved_text(path)
         return report._replace(params=saved, params_text=text, bytes=size)
 
     def _need_store(self) -> ParamsStore:

@@ -52,7 +52,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
 
     Args:
         run: The run.
-        again: Whether a loop of this very process may have claimed all slots before.
+        again: Whether a loop of this very controller may have claimed all slots before.
 
     Attributes:
         notices: Logs each warning of the run once.
@@ -163,7 +163,11 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
                 `InMemory`.
             ValueError: `gone` names what was never in this memory.
         """
-        lost = self._checked(gone, new)
+        try:
+            lost = self._checked(gone, new)
+        except BaseException:
+            self.undo([report for report in new if isinstance(report, EncodedReport)])
+            raise
 
         def before(tx: Transaction) -> None:
             self._check_held()

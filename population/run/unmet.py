@@ -21,8 +21,8 @@ class _Alone(NamedTuple):
     Attributes:
         generation_id: The generation.
         limit: The step at which the slot waits for a decision, or None.
-        values: The last few steps with a value alone, ascending.
-        saves: The last few steps with params alone, ascending.
+        values: The last ten steps with a value alone, ascending.
+        saves: The last ten steps with params alone, ascending.
     """
 
     generation_id: str
