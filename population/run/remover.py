@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import queue
 import threading
 import weakref
 from collections.abc import Callable
+from typing import NamedTuple
 
 from population.base.interfaces import ParamsStore
 
 logger = logging.getLogger("population")
 THREAD = "population-remover"
-Paths = queue.Queue[tuple[ParamsStore, str] | None]
+_LOOK_S = 1.0
+Paths = collections.deque[tuple[ParamsStore, str]]
+Wakes = queue.SimpleQueue[Callable[[], object] | None]
+
+
+class _Thread(NamedTuple):
+    """A thread that removes.
+
+    Attributes:
+        thread: The thread.
+        wakes: Wakes it; called once all is removed. None ends it.
+    """
+
+    thread: threading.Thread
+    wakes: Wakes
 
 
 class Remover:
@@ -20,35 +36,53 @@ class Remover:
 
     Whatever the program does, its end waits for what is left. If it is killed, a later
     session removes that. What a store raises is logged.
+
+    A Ctrl-C may come at any line of `put` and `wait`. So nothing is counted: what is to
+    be removed stays in one queue until it is, a call of C changes each queue, and a
+    second thread, if it is not known whether the first has begun, does no harm.
     """
 
     def __init__(self) -> None:
-        self._paths: Paths = queue.Queue()
-        self._stop: Callable[[], object] | None = None
+        self._paths: Paths = collections.deque()  # The first one is being removed.
+        self._turn = threading.Lock()  # Only the threads take it.
+        self._threads: list[_Thread] = []
+        self._stop = weakref.finalize(self, _end, self._threads)
 
     def put(self, store: ParamsStore, path: str) -> None:
         """Have a path removed soon."""
-        if self._stop is None:
-            thread = threading.Thread(
-                target=_work,
-                args=(self._paths,),
-                name=THREAD,
-                daemon=True,
-            )
-            thread.start()
-            self._stop = weakref.finalize(self, _end, self._paths, thread)
-        self._paths.put((store, path))
+        thread = self._begun()
+        self._paths.append((store, path))
+        thread.wakes.put(_nothing)
 
     def wait(self) -> None:
         """Wait until everything is removed."""
-        if self._stop is not None:
-            self._paths.join()
+        while self._paths:
+            done = threading.Event()
+            self._begun().wakes.put(done.set)
+            if done.wait(_LOOK_S):
+                return
 
     def close(self) -> None:
         """Remove what is left, and end the thread."""
-        if self._stop is not None:
-            self._stop()
-            self._stop = None
+        self._stop()
+
+    def _begun(self) -> _Thread:
+        """A thread that is there."""
+        if self._threads and self._threads[-1].thread.is_alive():
+            return self._threads[-1]
+        wakes: Wakes = queue.SimpleQueue()
+        thread = threading.Thread(
+            target=_work,
+            args=(self._paths, self._turn, wakes),
+            name=THREAD,
+            daemon=True,
+        )
+        found = _Thread(thread, wakes)
+        self._threads.append(found)  # Before it starts: it is to be ended.
+        if not self._stop.alive:
+            self._stop = weakref.finalize(self, _end, self._threads)
+        thread.start()
+        return found
 
 
 def remove(store: ParamsStore, path: str) -> None:
@@ -59,18 +93,28 @@ def remove(store: ParamsStore, path: str) -> None:
         logger.exception("params could not be removed")
 
 
-def _work(paths: Paths) -> None:
+def _work(paths: Paths, turn: threading.Lock, wakes: Wakes) -> None:
     while True:
-        found = paths.get()
-        try:
-            if found is None:
-                return
-            remove(*found)
-        finally:
-            del found
-            paths.task_done()
+        done = wakes.get()
+        with turn:
+            while paths:
+                try:
+                    remove(*paths[0])
+                finally:
+                    paths.popleft()
+        if done is None:
+            return
+        done()
 
 
-def _end(paths: Paths, thread: threading.Thread) -> None:
-    paths.put(None)
-    thread.join()
+def _end(threads: list[_Thread]) -> None:
+    while threads:
+        thread, wakes = threads[-1]
+        wakes.put(None)
+        if thread.is_alive():
+            thread.join()
+        threads.pop()
+
+
+def _nothing() -> None:
+    """Wake a thread; that is all."""

@@ -220,9 +220,10 @@ class Prefetcher:
             chunk.stop()  # After an interrupt, the thread may still be making it.
         if chunk.took_s >= self._ahead_s and not self._closed:
             later = tuple(step + self._batcher.length for step in own)
-            self._next = _Chunk(self._batcher, later)
+            chunk = _Chunk(self._batcher, later)
             self._start()
-            self._orders.put(self._next)
+            self._orders.put(chunk)
+            self._next = chunk  # Last: nothing waits for what was not ordered.
         return batches
 
     def close(self) -> None:
@@ -232,11 +233,12 @@ class Prefetcher:
             self._next.stop()
         if self._thread is not None:
             self._orders.put(None)
-            self._thread.join()
+            if self._thread.is_alive():  # An interrupt may have come before it began.
+                self._thread.join()
         self._next = self._thread = None
 
     def _start(self) -> None:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             found = jax_settings.taken(self._batcher.source.argument)
             self._thread = threading.Thread(
                 target=_work,
@@ -244,8 +246,8 @@ class Prefetcher:
                 name="population-feed",
                 daemon=True,
             )
-            self._thread.start()
             weakref.finalize(self, self._orders.put, None)
+            self._thread.start()
 
 
 Feed = Constant | Prefetcher
