@@ -13,11 +13,12 @@ from typing import Any
 
 from population.base.errors import ParamsError
 from population.base.interfaces import Mutator, ParamsStore
+from population.base.refusals import shortly
 from population.base.run_paths import run_folder
 from population.base.types import ActiveWorker, Checkpoint, Ref, Schedule, Stop
 from population.core.facts import read, texts_of
 from population.core.graph import JournalGraph
-from population.core.known import check_id
+from population.core.known import check_checkpoint, check_id
 from population.core.retention import Keep
 from population.core.step import EncodedReport
 from population.journal.base import Find, Journal
@@ -216,6 +217,11 @@ class PopulationController:
         run, new = self.open_run, list[EncodedReport]()
         try:
             for report in reports:
+                if not isinstance(report, (tuple, list)) or len(report) not in (5, 6):
+                    raise TypeError(
+                        "set_evals needs tuples (worker_id, generation_id, step, "
+                        f"params, value[, metrics]), got {shortly(report)}."
+                    )
                 new.append(run.encode(*report))
         except BaseException:
             run.params.forget(new)
@@ -318,7 +324,7 @@ class PopulationController:
 
     def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
         """All checkpoints that led to this one, oldest first."""
-        return self.graph.lineage(checkpoint)
+        return self.graph.lineage(check_checkpoint(checkpoint, "lineage"))
 
     def schedule(self, checkpoint: Checkpoint) -> Schedule:
         """The hyperparameters over steps that led to a checkpoint.
@@ -326,12 +332,7 @@ class PopulationController:
         Raises:
             TypeError: Not a `Checkpoint`; `best()` is None before a finite value.
         """
-        if not isinstance(checkpoint, Checkpoint):
-            raise TypeError(
-                f"schedule needs a checkpoint, got {type(checkpoint).__name__}. There "
-                "is no best one before the first finite value."
-            )
-        return self.graph.schedule(checkpoint)
+        return self.graph.schedule(check_checkpoint(checkpoint, "schedule"))
 
     def history(self) -> Iterator[Checkpoint]:
         """All checkpoints as they were recorded; `pandas.DataFrame` takes them."""
@@ -356,7 +357,8 @@ class PopulationController:
             ParamsError: If they are missing, damaged, or do not fit `like`.
         """
         self.open_run.check_open()
-        return self.open_run.params.load(checkpoint.params, like)
+        found = check_checkpoint(checkpoint, "load")
+        return self.open_run.params.load(found.params, like)
 
     def reachable(self) -> set[Ref]:
         """The checkpoints whose params a decision, a restart or a worker may need."""

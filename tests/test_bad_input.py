@@ -16,11 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import population
 from population import (
+    Branch,
     JournalError,
     Mutator,
     PopulationController,
     PopulationError,
+    PopulationView,
+    Report,
     RunMismatchError,
     Start,
     Stop,
@@ -282,6 +286,10 @@ def test_one_bad_report_of_a_batch_refuses_all(
         ({"seed": -1}, ValueError, "seed must be 0 or more"),
         ({"seed": 1.0}, TypeError, "seed must be an int"),
         ({"seed": None}, TypeError, "seed must be an int"),
+        ({"journal": "x"}, TypeError, "journal must be a population.Journal, got str"),
+        ({"params": "x"}, TypeError, "params must be a store, .* got str"),
+        ({"clock": 5}, TypeError, "clock must be a function, got int"),
+        ({"log_dir": ""}, ValueError, "log_dir must be the path of a folder, got an"),
     ],
 )
 def test_bad_arguments_of_the_controller_are_refused(
@@ -611,3 +619,64 @@ def test_a_run_in_which_nothing_ever_succeeds_goes_on(
         step += 1
         controller.set_eval(0, generation_id, step, f"at {step}", bad)
     assert controller.best() is None
+
+
+@pytest.mark.parametrize("call", ["lineage", "schedule", "load"])
+@pytest.mark.parametrize("given", [None, 5])
+def test_what_needs_a_checkpoint_says_so(call: str, given: Any) -> None:
+    """`best()` is None at the start, so users will pass it."""
+    controller = PopulationController([{}], Scripted())
+    with pytest.raises(TypeError, match=f"{call} needs a checkpoint.*no best one"):
+        getattr(controller, call)(given)
+
+
+@pytest.mark.parametrize("reports", [[5], ["abcde"], [(0,)], [(0, "g", 1, None)]])
+def test_reports_of_another_shape_are_refused(reports: Any) -> None:
+    """The error names the parts of a report; nothing is recorded."""
+    controller = PopulationController([{}], Scripted())
+    with pytest.raises(TypeError, match="set_evals needs tuples"):
+        controller.set_evals(reports)
+    assert len(list(controller.history())) == 1
+
+
+@pytest.mark.parametrize(
+    "result", [None, 5, {}, (1, [2]), (1, None), (1, {}, {}), [1, {}]]
+)
+def test_a_mutator_that_returns_something_else_is_named(result: Any) -> None:
+    """Nothing is recorded, and the error says what `update` must return."""
+
+    class Wrong(Scripted):
+        def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+            return result
+
+    controller = PopulationController([{}], Wrong())
+    with pytest.raises(TypeError, match=r"Wrong\.update must return its next state"):
+        controller.set_eval(0, generation(controller), 1, "p", 1.0)
+    assert controller.newest(0).step == 0
+
+
+def test_a_ref_is_no_parent() -> None:
+    """The error says how to get the checkpoint."""
+
+    def decide(report: Report, view: PopulationView) -> Any:
+        return {0: Branch(report.checkpoint.ref, {})}  # type: ignore[arg-type]
+
+    controller = PopulationController([{}], Scripted(decide))
+    with pytest.raises(TypeError, match=r"from a checkpoint, got Ref.*checkpoint\(ref"):
+        controller.set_eval(0, generation(controller), 1, "p", 1.0)
+
+
+def test_a_run_that_is_read_again_needs_a_run_and_a_mutator(
+    tmp_path: pathlib.Path,
+) -> None:
+    """`replay` and `fork` name what was given."""
+    controller = PopulationController([{}], Scripted(), tmp_path)
+    with pytest.raises(TypeError, match="run must be the path of a folder, got int"):
+        population.replay(5, Scripted())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="replay needs the run's mutator"):
+        population.replay(tmp_path, Scripted)  # type: ignore[arg-type]
+    ref: Any = controller.newest(0).ref
+    with pytest.raises(TypeError, match=r"at must be a checkpoint or an int.*got Ref"):
+        population.fork(tmp_path, tmp_path / "new", mutator=Scripted(), at=ref)
+    with pytest.raises(ValueError, match="seconds must be 0 or more"):
+        Stop(seconds=-1)

@@ -16,6 +16,7 @@ import pytest
 
 from population import Event, JournalError, PopulationController, Start
 from population.base import InMemory
+from population.base.errors import ClaimError
 from population.engines.stacked.lease import EngineLease, Trained
 from population.journal.records import Removal
 from population.journal.sqlite import SqliteJournal
@@ -235,6 +236,15 @@ def test_a_lease_refuses_slots_that_do_not_exist(worker_id: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="worker_id"):
         lease.resume([worker_id])
     assert probe.last_row(controller) == row
+
+
+def test_a_released_lease_records_no_fact() -> None:
+    """As with everything that a lease records."""
+    lease = opened(None).claim_all()
+    lease.release()
+    with pytest.raises(ClaimError):
+        lease.record_fact("mine", 1)
+    assert "mine" not in lease.facts()
 
 
 @pytest.mark.parametrize("key", ["size", "run", "forked", "held", "space"])

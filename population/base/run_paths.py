@@ -35,13 +35,15 @@ def run_folder(log_dir: str | os.PathLike[str], what: str = "log_dir") -> pathli
 
     Raises:
         TypeError: If it is no path.
-        ValueError: If it is the URL of a bucket.
+        ValueError: If it is empty, or the URL of a bucket.
     """
     if not isinstance(log_dir, (str, os.PathLike)):
         raise TypeError(
             f"{what} must be the path of a folder, got {type(log_dir).__name__}."
         )
     text = os.fsdecode(log_dir)
+    if not text:
+        raise ValueError(f"{what} must be the path of a folder, got an empty text.")
     if is_url(text):
         raise ValueError(
             f"{what} must be a local folder, got {text!r}. Only weights can be in a "

@@ -238,6 +238,8 @@ class Stop:
                 raise ValueError(f"Stop.{name} must be a number, got {limit!r}.")
             if math.isnan(limit):
                 raise ValueError(f"Stop.{name} must be a number, got NaN.")
+        if self.seconds is not None and self.seconds < 0:
+            raise ValueError(f"Stop.seconds must be 0 or more, got {self.seconds!r}.")
 
 
 class Schedule(Mapping[int, Any]):

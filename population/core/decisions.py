@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from population.base import codec
 from population.base.errors import damaged
 from population.base.interfaces import Mutator
+from population.base.refusals import shortly
 from population.base.types import Branch, Checkpoint, Ref, Report
 from population.core.decoding import decode
 from population.core.graph import JournalGraph
@@ -108,11 +109,16 @@ class Decider:
             view = self._view_of(state)
         view.begin(decisions + 1, now)
         start = time.perf_counter()
-        found, branches = self.mutator.update(before, report, view)
+        found = self.mutator.update(before, report, view)
         took = time.perf_counter() - start
         if took > self.slowest_s:
             self.slowest_s = took
-        return found, branches
+        if type(found) is tuple and len(found) == 2 and isinstance(found[1], Mapping):
+            return found
+        raise TypeError(
+            f"{type(self.mutator).__name__}.update must return its next state and a "
+            f"mapping of worker ids to branches, got {shortly(found)}."
+        )
 
     def record(self, value: Any, decisions: int) -> MutatorRecord:
         """The mutator's next state, to be recorded.
@@ -253,6 +259,12 @@ class Decider:
 
     def _check_parent(self, parent: Checkpoint) -> None:
         """Refuse to branch from what was never recorded; ask once for equal parents."""
+        if not isinstance(parent, Checkpoint):
+            raise TypeError(
+                f"{type(self.mutator).__name__}.update must branch from a checkpoint, "
+                f"got {type(parent).__name__}. view.graph.checkpoint(ref) has the one "
+                "of a Ref."
+            )
         if parent.row == self._known_row:
             return
         found = self._graph.get_checkpoint(parent.ref)

@@ -72,3 +72,17 @@ def check_id(size: int, worker_id: Any) -> int:
             f"worker_id must be below {size}, the size of the population, got {found}."
         )
     return found
+
+
+def check_checkpoint(checkpoint: Any, call: str) -> Checkpoint:
+    """A checkpoint that was given to a call.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    raise TypeError(
+        f"{call} needs a checkpoint, got {type(checkpoint).__name__}. There is no best "
+        "one before the first finite value."
+    )

@@ -167,6 +167,11 @@ def _last_row(source: Journal, at: int | Checkpoint | None) -> int:
     end = source.tail().row
     if at is None:
         return end
+    if not isinstance(at, Checkpoint | int) or isinstance(at, bool):
+        raise TypeError(
+            "at must be a checkpoint or an int, a row of the journal, got "
+            f"{type(at).__name__}."
+        )
     row = at.row if isinstance(at, Checkpoint) else codec.integer(at, "at", low=1)
     if isinstance(at, Checkpoint):
         found = source.checkpoints(Find(after=row - 1, upto=row))

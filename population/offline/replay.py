@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from population.base import codec
 from population.base.errors import damaged
 from population.base.interfaces import Mutator
+from population.base.refusals import shortly
 from population.base.types import Branch, InMemory, Ref, Report
 from population.core import reports
 from population.core.decisions import Decider
@@ -126,6 +127,11 @@ def replay(
     Raises:
         JournalError: If there is no run.
     """
+    if not isinstance(mutator, Mutator):
+        raise TypeError(
+            "replay needs the run's mutator, an object of a class of policies, got "
+            f"{shortly(mutator)}."
+        )
     folder = transactions.folder_of(run)
     journal = transactions.open_journal(folder)
     in_memory = contextlib.closing(SqliteJournal())

@@ -55,7 +55,7 @@ def folder_of(run: PopulationController | str | os.PathLike[str]) -> pathlib.Pat
     Raises:
         ValueError: If the controller has none, or the path is of a bucket.
     """
-    if isinstance(run, (str, os.PathLike)):
+    if not hasattr(run, "log_dir"):
         return run_folder(run, "run")
     if run.log_dir is None:
         raise ValueError(

@@ -51,6 +51,7 @@ class Options:
             ("mutator", Mutator, " population.mutators has some to begin with."),
             ("stop", Stop | None, ""),
             ("keep", Keep | None, " Keep(everything=True) removes nothing."),
+            ("journal", Journal | None, ""),
         ):
             if not isinstance(given[name], kind):
                 what = name.capitalize()
@@ -71,10 +72,18 @@ class Options:
                 "worker_timeout must be a positive number of seconds, got "
                 f"{timeout!r}. None waits for silent workers without limit."
             )
-        if self.on_event is not None and not callable(self.on_event):
+        for name, what in (("on_event", " of an Event"), ("clock", "")):
+            if given[name] is not None and not callable(given[name]):
+                raise TypeError(
+                    f"{name} must be a function{what}, got "
+                    f"{type(given[name]).__name__}."
+                )
+        methods = ("save", "load", "remove")
+        store = given["params"]
+        if store is not None and not all(hasattr(store, name) for name in methods):
             raise TypeError(
-                "on_event must be a function of an Event, got "
-                f"{type(given['on_event']).__name__}."
+                "params must be a store, as population.params.FileParams(folder) is, "
+                f"got {type(store).__name__}."
             )
 
 

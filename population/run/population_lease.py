@@ -253,6 +253,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
             raise ValueError(f"{key!r} is a fact of the library: choose another key.")
         fact = Fact(key, codec.encode(value, key))
         with self._run.lock.lock:
+            self._check_held()
             if key not in texts_of(self._run.journal):
                 self._run.transact(lambda tx: tx.do(Step((fact,))))
         self._run.lock.drain()
