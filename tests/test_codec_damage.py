@@ -117,7 +117,6 @@ def texts(choose: random.Random) -> list[str]:
     return [text, codec.HELD + text, choose.choice(LITERALS)]
 
 
-@pytest.mark.no_cover
 def test_a_damaged_text_never_raises_anything_else() -> None:
     """10,000 texts, with and without a type: the journal explains these errors."""
     choose, others = random.Random(0), []

@@ -48,7 +48,6 @@ def check_damages(
     return outcomes
 
 
-@pytest.mark.no_cover
 def test_a_damaged_journal_is_refused_or_not_read(
     runs: dict[str, damaging.Run], tmp_path: pathlib.Path
 ) -> None:

@@ -484,7 +484,6 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "population")
 
 
-@pytest.mark.no_cover
 @pytest.mark.usefixtures("_quiet")
 def test_processes_and_workers_keep_to_the_protocol_in_any_order() -> None:
     """Polls, reports, deaths, takeovers and silences agree with the model."""
