@@ -113,8 +113,9 @@ class Decider:
         took = time.perf_counter() - start
         if took > self.slowest_s:
             self.slowest_s = took
-        if type(found) is tuple and len(found) == 2 and isinstance(found[1], Mapping):
-            return found
+        if type(found) is tuple and len(found) == 2:
+            if type(found[1]) is dict or isinstance(found[1], Mapping):
+                return found
         raise TypeError(
             f"{type(self.mutator).__name__}.update must return its next state and a "
             f"mapping of worker ids to branches, got {shortly(found)}."

@@ -37,13 +37,14 @@ def catch_up(state: RunState, journal: Journal) -> bool:
     Returns:
         Whether that was possible; if not, all must be loaded.
     """
-    behind = journal.tail().row - state.row
+    last = journal.tail().row
+    behind = last - state.row
     if not 0 <= behind <= 4 * len(state.slots) + 256:
         return False  # To load all is quicker.
     if not (state.has_params or state.is_claimed):
         for fact in journal.all(Fact):
             state.apply(fact)
-    for record in journal.log(state.row):
+    for record in journal.log(state.row, last):
         state.apply(record)
     _take_in_replaced(state, journal)
     state.settle()

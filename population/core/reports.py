@@ -110,6 +110,8 @@ def receive(
     slot = state.slots[new.worker_id]
     generation: Generation | None = slot.generation
     if new.generation_id == slot.generation.generation_id:
+        if new.step == slot.newest.step:
+            return _complete(state, graph, slot.generation, slot.newest, new, at)
         if new.step > slot.newest.step:
             place = slot.generation, slot.meta_params, slot.newest
             return insert(state, new, *place, at, is_newest=True)

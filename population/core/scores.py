@@ -138,8 +138,11 @@ class Scores:
 
         One whose newest weights are gone may stand before the step.
         """
+        begun_later = self.begins >= step
+        if not begun_later.any():  # As usually.
+            return []
         late = (self.steps <= step) | (self.ready <= step) | (self.reached < step)
-        found: list[int] = np.flatnonzero(late & (self.begins >= step)).tolist()
+        found: list[int] = np.flatnonzero(late & begun_later).tolist()
         return found
 
     def complete(self, step: int) -> None:

@@ -15,7 +15,7 @@ from population.base.codec import HELD
 from population.base.errors import damaged
 from population.base.types import ActiveWorker, Checkpoint
 from population.core import facts
-from population.core.decoding import decode
+from population.core.decoding import checkpoint_of, decode
 from population.core.graph import JournalGraph
 from population.core.known import BestSoFar, Slot, Subject
 from population.core.owners import owner_of
@@ -26,6 +26,7 @@ from population.journal.records import (
     UNREACHABLE,
     Best,
     CheckpointRecord,
+    CheckpointRow,
     Fact,
     Generation,
     Late,
@@ -97,6 +98,7 @@ class RunState:
         # slots, and the rows of those checkpoints.
         self._removable: dict[str, set[tuple[int, int]]] = {}
         self._last: Checkpoint | None = None  # What was applied last.
+        self._present: dict[int, int] = {}  # The slots, by the row of their generation.
         self.must_reread = False
 
     def apply(self, record: Record, about: Subject | None = None) -> None:
@@ -164,7 +166,7 @@ class RunState:
         if opening is not None and opening.row == record.generation:
             self._opening = None
             return self._open(opening, record, about)
-        found = self.graph.at(record.row) if about is None else about.checkpoint
+        found = self._read(record) if about is None else about.checkpoint
         self._last = found
         worker_id = found.worker_id
         slot = self.slots[worker_id]
@@ -176,14 +178,41 @@ class RunState:
         self.scores.reached[worker_id] = step
         if step > self.furthest:
             self.furthest = step
-        score = self.score(found)
+        score, text = self.score(found), record.params
         diverged = bool(record.has_value) and math.isinf(score)
-        if record.params is not None and (diverged or self.has_held):
-            self._note_newest(worker_id, found, record.params)
+        if text is not None and (diverged or self.has_held):
+            self._note_newest(worker_id, found, text)
         if record.has_value:
-            decides = record.params is not None or not self.has_params or diverged
+            decides = text is not None or not self.has_params or diverged
             self.scores.advance(worker_id, step, score, decides)
         return None
+
+    def _read(self, record: CheckpointRecord) -> Checkpoint:
+        """The checkpoint of a record; without a query if it follows a slot's newest."""
+        worker_id = self._present.get(record.generation)
+        if worker_id is None or self.slots[worker_id].newest.row != record.parent:
+            return self.graph.at(record.row)
+        slot = self.slots[worker_id]
+        newest, generation = slot.newest, slot.generation
+        row = CheckpointRow(
+            row=record.row,
+            generation=record.generation,
+            step=record.step,
+            params=record.params,
+            has_value=record.has_value,
+            value=record.value,
+            metrics=record.metrics,
+            time=record.time,
+            parent_generation_id=newest.generation_id,
+            parent_step=newest.step,
+            generation_id=generation.generation_id,
+            worker_id=generation.worker_id,
+            meta_params=generation.meta_params,
+            reason=generation.reason,
+            had_params=record.params,
+            parent=record.parent,
+        )
+        return checkpoint_of(row, self.graph.own)
 
     def _apply_late(self, record: Late, about: Subject | None) -> None:
         if record.row <= self.row:
@@ -277,7 +306,10 @@ class RunState:
         """A slot stands at a checkpoint; `text` is as in `_note_newest`."""
         worker_id = generation.worker_id
         slot = Slot(generation, newest.meta_params, newest)
+        for former in self.slots[worker_id : worker_id + 1]:
+            del self._present[former.generation.row]
         self.slots[worker_id : worker_id + 1] = [slot]
+        self._present[generation.row] = worker_id
         self._note_newest(worker_id, newest, text)
 
     def _complete(self, found: Checkpoint, *, value_added: bool) -> None:

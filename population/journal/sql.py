@@ -205,13 +205,19 @@ class SqlJournal(Journal):
 
     def checkpoints(self, find: Find) -> list[CheckpointRow]:
         """The checkpoints that are wanted, as they are now."""
-        within = find.generation_id is not None
-        where, values = _conditions(find, self.mark)
-        order = "step" if within else "row"
-        direction = " DESC" if find.newest_first else ""
-        sql = f"SELECT * FROM ({_WITH_HAD_PARAMS}) h{where} ORDER BY {order}{direction}"
-        if find.limit >= 0:
-            sql, values = f"{sql} LIMIT {self.mark}", (*values, find.limit)
+        values: tuple[Any, ...] = ()
+        if within := find.generation_id is not None:
+            values = (find.generation_id,)
+        if rows := find.after > 0 or find.upto < MAX:
+            values += find.after, find.upto
+        if steps := find.low > 0 or find.high < MAX:
+            values += find.low, find.high
+        if limited := find.limit >= 0:
+            values += (find.limit,)
+        has_value = find.value or find.decides or find.diverged
+        kinds = find.params, find.finite, find.decides, find.diverged
+        wanted = within, rows, steps, has_value, *kinds, find.newest_first, limited
+        sql = _checkpoints(wanted, self.mark)
         return [checked(CheckpointRow, row) for row in self.run(sql, values)]
 
     def tail(self) -> Tail:
@@ -226,8 +232,8 @@ class SqlJournal(Journal):
 
     def _rows(self, kind: Any, rest: str, values: tuple[Any, ...]) -> list[Any]:
         """The records of a kind, chosen and sorted by the rest of a statement."""
-        sql = f"SELECT {', '.join(kind._fields)} FROM {TABLES[kind].name}{rest}"
-        return [checked(kind, row) for row in self.run(sql, values)]
+        rows = self.run(_select(kind) + rest, values)
+        return [checked(kind, row) for row in rows]
 
 
 @functools.cache
@@ -254,23 +260,35 @@ def _where(*conditions: Condition) -> tuple[str, tuple[Any, ...]]:
     return f" WHERE {where}" if where else "", sum([v for _, v in wanted], ())
 
 
-def _conditions(find: Find, mark: str) -> tuple[str, tuple[Any, ...]]:
-    """Which checkpoints are wanted: what has no bounds asks for no values."""
-    generation = f"(SELECT row FROM generations WHERE generation_id = {mark})"
-    has_value = find.value or find.decides or find.diverged
-    rows = find.after > 0 or find.upto < MAX
-    steps = find.low > 0 or find.high < MAX
-    return _where(
-        (
-            find.generation_id is not None,
-            f"generation = {generation}",
-            (find.generation_id,),
-        ),
-        (rows, f"row > {mark} AND row <= {mark}", (find.after, find.upto)),
-        (steps, f"step BETWEEN {mark} AND {mark}", (find.low, find.high)),
-        (has_value, "has_value", ()),
-        (find.params, "params IS NOT NULL", ()),
-        (find.finite, f"NOT (has_value AND {_NOT_FINITE})", ()),
-        (find.decides, f"(params IS NOT NULL OR {_NOT_FINITE})", ()),
-        (find.diverged, f"{_NOT_FINITE} AND {_DIVERGED}", ()),
+@functools.cache
+def _select(kind: Any) -> str:
+    """How the records of a kind are read; what follows chooses and sorts them."""
+    return f"SELECT {', '.join(kind._fields)} FROM {TABLES[kind].name}"
+
+
+@functools.cache
+def _checkpoints(wanted: tuple[bool, ...], mark: str) -> str:
+    """How checkpoints are read.
+
+    Args:
+        wanted: Which of the conditions below hold, whether the newest come first, and
+            whether there is a limit.
+        mark: What stands for a value.
+    """
+    conditions = (
+        f"generation = (SELECT row FROM generations WHERE generation_id = {mark})",
+        f"row > {mark} AND row <= {mark}",
+        f"step BETWEEN {mark} AND {mark}",
+        "has_value",
+        "params IS NOT NULL",
+        f"NOT (has_value AND {_NOT_FINITE})",
+        f"(params IS NOT NULL OR {_NOT_FINITE})",
+        f"{_NOT_FINITE} AND {_DIVERGED}",
     )
+    *chosen, newest_first, limited = wanted
+    where, _ = _where(
+        *((w, sql, ()) for w, sql in zip(chosen, conditions, strict=True))
+    )
+    order = f"{'step' if wanted[0] else 'row'}{' DESC' if newest_first else ''}"
+    limit = f" LIMIT {mark}" if limited else ""
+    return f"SELECT * FROM ({_WITH_HAD_PARAMS}) h{where} ORDER BY {order}{limit}"

@@ -62,7 +62,11 @@ class Deciding:
         for report in new:
             step = reports.receive(state, graph, report, tx.at)
             about, ready = step.about, -1
-            if about is not None and not about.is_newest:
+            if about is not None and about.is_newest:
+                tx.do(step)
+                due.append(Report(report.worker_id, about.checkpoint))
+                continue
+            if about is not None:
                 ready = int(state.scores.ready[about.checkpoint.worker_id])
             tx.do(step)
             shown = reports.news(state, about, ready)

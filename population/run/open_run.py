@@ -201,8 +201,8 @@ class OpenRun:
                     state = self.state()
                     self._state = None  # Dropped until the commit.
                     at, tells = self.moment(state), self.events.on_event is not None
-                    what = self.journal, state, self.graph, at, tells, self.reader
-                    tx = Transaction(*what)
+                    place = self.journal, state, self.graph
+                    tx = Transaction(*place, at, tells, self.reader)
                     self._transaction = weakref.ref(tx)
                     result = work(tx)
                     if saved:

@@ -43,7 +43,7 @@ class Before(NamedTuple):
     best: float
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True, weakref_slot=True)
 class Transaction:
     """What is done within a transaction; its effects follow after the commit.
 
@@ -68,12 +68,14 @@ class Transaction:
     at: Moment
     tells: bool = False
     reader: str | None = None
-    records: list[Record] = dataclasses.field(default_factory=list)
-    notes: list[Note] = dataclasses.field(default_factory=list)
-    events: list[Event] = dataclasses.field(default_factory=list)
-    restarts: list[Restart] = dataclasses.field(default_factory=list)
+    records: list[Record] = dataclasses.field(init=False)
+    notes: list[Note] = dataclasses.field(init=False)
+    events: list[Event] = dataclasses.field(init=False)
+    restarts: list[Restart] = dataclasses.field(init=False)
+    before: Before = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
+        self.records, self.notes, self.events, self.restarts = [], [], [], []
         state = self.state
         self.before = Before(state.row, state.furthest, state.best.score)
 

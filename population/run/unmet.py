@@ -109,7 +109,8 @@ class Unmet:
         if (new.generation_id, new.step) != newest.ref:
             return
         if newest.value is not None and newest.params is not None:
-            self.found[worker_id] = None  # The two have met.
+            if worker_id in self._alone or worker_id in self.found:
+                self.found[worker_id] = None  # The two have met.
             return
         if state.has_params and state.scores.ready[worker_id] >= 0:
             return  # They have met before, and may do so again.
