@@ -1,4 +1,4 @@
-"""The arguments of a controller, checked before anything is opened."""
+"""Checks the arguments of a controller before anything is opened."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ DURABILITIES = ("process", "power")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is fixed about a run while a controller has it open.
+    """The arguments of a controller for the time that it has a run open.
 
-    Attributes: As the arguments of `PopulationController`.
+    Attributes: See the arguments of `PopulationController`.
 
     Raises:
         TypeError, ValueError: One is invalid; the message names it.
@@ -46,7 +46,7 @@ class Options:
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        given: Mapping[str, Any] = vars(self)  # Callers may have kept to no type.
+        given: Mapping[str, Any] = vars(self)  # Callers may pass any type.
         for name, kind, advice in (
             ("mutator", Mutator, " population.mutators has some to begin with."),
             ("stop", Stop | None, ""),
@@ -88,11 +88,11 @@ class Options:
 
 
 def starts_of(population: object) -> list[Start]:
-    """Where each worker of an `initial_population` begins.
+    """Return the start of each slot of an `initial_population`.
 
     Raises:
-        TypeError: It is no list.
-        ValueError: It is empty.
+        TypeError: `population` is not a list or another iterable.
+        ValueError: `population` is empty.
     """
     if isinstance(population, (str, Mapping)) or not isinstance(population, Iterable):
         raise TypeError(
@@ -109,7 +109,7 @@ def starts_of(population: object) -> list[Start]:
 
 
 def first_population(space: Any, size: Any, initial: str, seed: Any) -> list[Any]:
-    """The first meta_params of each worker, drawn from a space.
+    """Draw the first meta_params of each slot from a space.
 
     Raises:
         TypeError, ValueError: An argument is invalid; the message names it.

@@ -1,4 +1,4 @@
-"""What to do in a run in which all slots wait, so that none is trained."""
+"""Resolves a run in which all slots wait, so that no worker trains."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ _NAMED = 8
 
 
 def resolve(run: OpenRun, *, evaluators: bool = True) -> bool:
-    """Look whether any decision can still come. Called with the lock.
+    """Check whether a decision can still come, if all slots wait. Called with the lock.
 
-    If the run ends before some slots have reached their barrier, the others train on
-    to the end without the decision. Else, if all slots wait, no other process may be
+    If the run ends before some slots have reached their barrier, the others train to
+    the end without the decision. Else, if all slots wait, no other process may be
     training one, and no late report is expected, this raises.
 
     Args:
         run: The run.
-        evaluators: Whether others may report late values, which are waited for.
+        evaluators: Whether to wait for late values, which other processes may report.
 
     Returns:
         Whether slots that waited may be trained now.
 
     Raises:
-        RuntimeError: Naming the slots, their steps, and the likely cause.
+        RuntimeError: No decision can come; the message names the slots, their steps,
+            and the likely cause.
     """
     state, end = run.state(), run.stop.steps
     everything = range(len(state.slots))
@@ -62,10 +63,10 @@ def resolve(run: OpenRun, *, evaluators: bool = True) -> bool:
 
 
 def expected(run: OpenRun) -> list[int]:
-    """The slots with a report at their barrier that others may still complete.
+    """Return slots with a report at their barrier that still lacks something.
 
-    Any process may evaluate saved weights; only the worker that trains a slot can save
-    what it has evaluated.
+    Any process may add a value for saved weights; only the worker that trains a slot
+    can add the weights for a value.
     """
     state, found = run.state(), []
     for worker_id, slot in enumerate(state.slots):
@@ -81,7 +82,7 @@ def expected(run: OpenRun) -> list[int]:
 
 
 def never(run: OpenRun, waiting: Sequence[int]) -> str:
-    """An error message: all slots wait without end, and the likely causes."""
+    """Return an error message: all slots wait without end, and the likely causes."""
     return (
         f"{_describe(run, waiting)} All have reported what a decision needs, and "
         f"{type(run.decider.mutator).__name__}.update made none. Either its wait_at is "
@@ -91,7 +92,7 @@ def never(run: OpenRun, waiting: Sequence[int]) -> str:
 
 
 def _describe(run: OpenRun, waiting: Sequence[int]) -> str:
-    """Which slots wait where, in a sentence."""
+    """Describe in a sentence which slots wait at which steps."""
     state = run.state()
     places = [
         f"slot {w} at step {run.decider.decision_at(state, w)}"
@@ -108,7 +109,7 @@ def _describe(run: OpenRun, waiting: Sequence[int]) -> str:
 
 
 def _has_closed(run: OpenRun, worker_id: int) -> bool:
-    """Whether a decision has what it needs of a slot."""
+    """Whether a slot has reported all that its next decision needs."""
     state = run.state()
     limit = run.decider.decision_at(state, worker_id)
     return limit is not None and bool(state.scores.ready[worker_id] >= limit)

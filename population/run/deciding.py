@@ -1,4 +1,4 @@
-"""What happens to reports within a transaction: recorded, shown to the mutator."""
+"""Records reports in a transaction, and shows them to the mutator."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SLOW_S = 1.0
 
 
 class Deciding:
-    """Records reports and puts decisions in force.
+    """Records reports and applies the mutator's decisions.
 
     Args:
-        decider: The mutator at work.
+        decider: Calls the mutator.
         leases: The rules of leases.
         guards: Refuse reports that can never close a barrier.
     """
@@ -41,12 +41,12 @@ class Deciding:
     ) -> Collection[int]:
         """Record reports, then show each to the mutator, in worker order.
 
-        Reports of slots that were branched earlier in the batch are left out.
+        The mutator does not see the reports of slots branched earlier in the batch.
 
         Args:
             tx: The transaction.
             new: The reports.
-            holder: Who reports; None: a loop of the two calls.
+            holder: The holder that reports; None: a raw loop.
 
         Returns:
             The slots that were branched.
@@ -55,7 +55,7 @@ class Deciding:
         due: list[Report] = []
         watches = self._leases.timeout is not None or state.lost
         if watches or holder is not None:
-            for report in new:  # Who reports is there, and has taken up its work.
+            for report in new:  # A report renews the lease and confirms the work.
                 lease = state.leases.get(report.worker_id)
                 if watches or (lease is not None and lease.handed is not None):
                     tx.do(self._leases.heard(state, holder, report, tx.at))
@@ -73,7 +73,7 @@ class Deciding:
             if shown is not None:
                 due.append(shown)
         unmet = self._guards.unmet
-        unmet.found.clear()  # Of what was rolled back.
+        unmet.found.clear()  # It may be from a transaction that was rolled back.
         for report in new:
             if (report.value is None) != (report.params is None):
                 unmet.check(state, report)
@@ -84,7 +84,7 @@ class Deciding:
         return self.decide(tx, due) if due else ()
 
     def decide(self, tx: Transaction, due: list[Report]) -> Collection[int]:
-        """Show the mutator reports, and put its branches in force.
+        """Show the mutator reports, and apply its branches.
 
         Returns:
             The slots that were branched.
@@ -115,23 +115,23 @@ class Deciding:
     def _branch(
         self, tx: Transaction, branches: Mapping[int, Branch], branched: set[int]
     ) -> None:
-        """Put branches in force, and note their slots."""
+        """Apply branches, and add their slots to `branched`."""
         for new in self._decider.checked(tx.state, branches):
             if tx.reader is not None and new.parent is not None:
-                # What others held was gone before all this.
+                # Weights in the memory of others were gone before this transaction.
                 found = tx.within_reach(new.parent, tx.reader, tx.before.row)
                 new = new._replace(parent=found)
             tx.do(branching.branch(tx.state, tx.graph, *new, tx.at))
             branched.add(new.worker_id)
 
     def give_up(self, tx: Transaction, lost: Collection[int], *, ask: bool) -> None:
-        """Wait for exactly these slots no longer.
+        """Stop waiting for these slots, and wait for all others.
 
         Args:
             tx: The transaction.
             lost: The slots.
-            ask: Whether the mutator is shown the newest value of the lowest slot that
-                is waited for and has one.
+            ask: Whether to show the mutator a known value again: the newest one of the
+                lowest slot that decisions wait for and that has one.
         """
         state = tx.state
         if set(lost) == set(state.lost):
@@ -145,7 +145,7 @@ class Deciding:
             self.decide(tx, [shown])
 
     def _warn(self, tx: Transaction, branched: Collection[int]) -> None:
-        """Say once that branches begin with fresh weights, or that they take long."""
+        """Warn once of branches with fresh weights, and once of slow decisions."""
         unsaved = branched and not tx.state.has_params
         if unsaved and not self._has_warned and tx.graph.keeps_weights:
             self._has_warned = True

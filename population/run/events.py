@@ -1,4 +1,4 @@
-"""Tells a user's `on_event` what has happened, once it is recorded."""
+"""Calls the user's `on_event` with the events that are recorded."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ OnEvent = Callable[[Event], object]
 class Events:
     """Calls `on_event` with events when the lock is free.
 
-    The events of one transaction come in their order. Threads that report at the same
-    time call it at the same time, each with its own events.
+    The events of one transaction are passed in order. Threads that report at the same
+    time call it at the same time, each with the events of its own transaction.
 
     Args:
-        on_event: Is called; None: there is no callback.
+        on_event: The user's callback, or None.
         lock: The run's lock.
 
     Attributes:
@@ -33,22 +33,22 @@ class Events:
         self._finished = False
 
     def tell(self, events: Iterable[Event]) -> None:
-        """These have happened, and are recorded: call `on_event` once it may be."""
+        """Call `on_event` with these recorded events once the lock is free."""
         if self.on_event is not None:
             self._lock.pending.append(functools.partial(self.emit, *events))
 
     def finished(self) -> None:
-        """Tell once that the run has ended."""
+        """Call `on_event`, once, with the event that the run has ended."""
         if not self._finished:
             self._finished = True
             self.tell([Event("finished", -1, None)])
 
     def emit(self, *events: Event) -> None:
-        """Tell now, in this thread: of what happened in another process, say."""
+        """Call `on_event` now, in this thread, for example with another process's."""
         for event in events:
             if self.on_event is None:
                 return
             try:
                 self.on_event(event)
-            except Exception:  # The user's; training must not suffer from it.
+            except Exception:  # The user's callback must not stop the training.
                 logger.exception("on_event raised at %s", event.kind)

@@ -1,4 +1,4 @@
-"""What is fixed about a run: recorded when it is made, checked when it is opened."""
+"""The facts of a run: recorded when it is created, checked when it is opened."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from population.space import domains, to_data
 
 _FILES = "population.params.files.FileParams"  # The default; its class loads JAX.
 _OWN = "population."
-_OF_STORE = {"keep", "store", "given"}  # A fork has none of them until it is opened.
+_OF_STORE = {"keep", "store", "given"}  # A fork has none of these until it is opened.
 Facts = Mapping[str, Any]
 
 
 def new_token() -> str:
-    """A random token that tells the generation ids of different runs apart."""
+    """Return a random token, which makes the generation ids of a run unique."""
     return secrets.token_hex(3)
 
 
 def facts_of(options: Options, size: int, own: pathlib.Path | None) -> Facts:
-    """What these arguments would fix about a new run.
+    """Return the facts that a new run with these arguments would have.
 
     Args:
-        options: The arguments.
-        size: How many workers there are.
+        options: The arguments of the controller.
+        size: The number of slots.
         own: The folder of the run's own params store; None: it has none.
     """
     store, mutator = options.params, options.mutator
@@ -56,15 +56,15 @@ def facts_of(options: Options, size: int, own: pathlib.Path | None) -> Facts:
 
 
 def check(recorded: Facts, now: Facts) -> None:
-    """Refuse to go on with a run under other rules.
+    """Refuse to continue a run whose recorded facts differ from the arguments.
 
     Args:
         recorded: The facts of the run.
-        now: What the arguments would fix about a new one.
+        now: The facts that a new run with these arguments would have.
 
     Raises:
         JournalError: A fact is missing.
-        RunMismatchError: If the size, mode, seed or the class of the mutator differ.
+        RunMismatchError: The size, mode, seed or class of the mutator differs.
     """
     may_lack = {"space", "given"} if "keep" in recorded else {"space", *_OF_STORE}
     missing = {*now} - {*recorded} - may_lack
@@ -81,22 +81,22 @@ def check(recorded: Facts, now: Facts) -> None:
 
 
 def unrecorded(recorded: Facts, now: Facts) -> Facts:
-    """What is to be recorded of a run beside what it says already."""
+    """Return the facts that the run has not recorded yet."""
     known = {*recorded}
     if "keep" in recorded:
-        known.add("given")  # Old journals lack it, and it cannot be known any more.
+        known.add("given")  # Old journals lack it, and it cannot be found out later.
     return {key: value for key, value in now.items() if key not in known}
 
 
 def warn_of_settings(recorded: Facts, now: Facts) -> None:
-    """Say so if a run goes on with other arguments of its mutator, and with which."""
+    """Warn if a run continues with other arguments of its mutator; name them."""
     changed = mutator_settings.changed(recorded["settings"], now["settings"])
     if changed:
         _warn(f"The run goes on with other arguments of its mutator: {changed}.")
 
 
 def warn_of_changes(recorded: Facts, now: Facts) -> None:
-    """Say so if a run is trained on with another space or store than before."""
+    """Warn if a run continues with another space or params store than before."""
     space = now.get("space", recorded.get("space"))
     if "space" in recorded and codec.digest(space) != codec.digest(recorded["space"]):
         _warn(
@@ -120,12 +120,12 @@ def warn_of_changes(recorded: Facts, now: Facts) -> None:
 
 
 def keep_of(recorded: Facts, keep: Keep | None) -> Keep:
-    """What a run keeps of its params.
+    """Return the rules for the params that a run keeps.
 
     Args:
         recorded: The facts of the run.
-        keep: What is kept from now on; None: as the run began. Else who goes on with it
-            and forgets `Keep(everything=True)` would lose all.
+        keep: The rules from now on; None: those with which the run began, so that a
+            later script without `Keep(everything=True)` does not remove all.
     """
     try:
         known = Keep(**recorded["keep"])
@@ -137,7 +137,7 @@ def keep_of(recorded: Facts, keep: Keep | None) -> Keep:
 
 
 def warn_of_domains(space: Any, mutator: Mutator[Any]) -> None:
-    """Warn if `mutate_fn`, a `Perturb` say, moves in other domains than the run's."""
+    """Warn if `mutate_fn`, such as a `Perturb`, has other domains than the space."""
     explored = getattr(getattr(mutator, "mutate_fn", None), "space", None)
     if space is None or explored is None:
         return
@@ -151,7 +151,7 @@ def warn_of_domains(space: Any, mutator: Mutator[Any]) -> None:
 
 
 def _warn(text: str) -> None:
-    """Warn at the line of the caller that has opened the run."""
+    """Warn, with the line of the caller that has opened the run."""
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").startswith(_OWN):
         level, frame = level + 1, frame.f_back

@@ -1,4 +1,4 @@
-"""Ends a run, or warns, where its loops would never end."""
+"""Ends a run whose loops would never end by themselves, or warns of it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Guards:
     """The guards of an open run.
 
     Args:
-        journal: Where it is recorded.
+        journal: Records the run.
         graph: All checkpoints.
         decider: Says when slots wait.
         leases: Say which slots are held.
 
     Attributes:
         set_backs: Ends a run in which no member makes progress.
-        unmet: Refuses values and saved states that never meet on one step.
-        idle: Warns of polls that never bring anything.
+        unmet: Refuses reports if a slot never has a value and a state at one step.
+        idle: Warns of loops that poll but never get new work.
     """
 
     def __init__(
@@ -40,5 +40,5 @@ class Guards:
         self.idle = Idle(decider.wait_at)
 
     def end_nothing(self) -> None:
-        """Let everything go on: a script or a budget ends it."""
+        """Switch off the guards that raise: a script or a budget ends the run."""
         self.set_backs.tries = self.set_backs.circles = self.unmet.most = math.inf

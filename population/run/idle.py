@@ -1,4 +1,4 @@
-"""Warns, once, of a loop that never counts its step, or never reports."""
+"""Warns once of a loop that never counts its step, and of one that never reports."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _SILENT = (
 
 @dataclasses.dataclass(slots=True)
 class _Polls:
-    """Polls of a slot's present generation that brought nothing.
+    """The polls of a slot's present generation that returned no work.
 
     Attributes:
-        row: The generation.
-        count: How many.
-        step: At which the last one was.
-        repeats: How many at that step.
+        row: The row of the generation.
+        count: The number of polls.
+        step: The step of the last poll.
+        repeats: The number of consecutive polls at that step.
     """
 
     row: int
@@ -42,11 +42,11 @@ class _Polls:
 
 
 class Idle:
-    """The polls of a run's loops that bring nothing. Counting costs nanoseconds.
+    """Counts the polls that return no work, in nanoseconds, and warns of too many.
 
     Args:
-        wait_at: The step at which a slot waits: there a loop of the two calls polls on
-            purpose.
+        wait_at: Returns the step at which a slot waits: a raw loop may poll there
+            without limit.
     """
 
     def __init__(self, wait_at: Callable[[RunState, int], int | None]) -> None:
@@ -55,7 +55,7 @@ class Idle:
         self._said: set[str] = set()
 
     def note(self, state: RunState, slot: Slot, step: int) -> None:
-        """A loop has polled a slot's present generation at this step."""
+        """Count a poll of a slot's present generation at this step."""
         generation, newest = slot.generation, slot.newest
         row, worker_id = generation.row, generation.worker_id
         polls = self._polls.get(worker_id)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def key(seed: int, worker_id: int, step: int) -> jax.Array:
-    """The key of a slot at a step of a run."""
+    """Return the key of a slot at a step of a run."""
     import numpy as np
 
     fold_in, of_slot = _of_slot(seed, worker_id)
@@ -20,7 +20,7 @@ def key(seed: int, worker_id: int, step: int) -> jax.Array:
 
 @functools.lru_cache(maxsize=1024)
 def _of_slot(seed: int, worker_id: int) -> tuple[Callable[..., jax.Array], jax.Array]:
-    """The compiled `fold_in`, and the key from which those of a slot are made."""
+    """Return the compiled `fold_in`, and the key from which it makes a slot's keys."""
     import jax
 
     fold_in = jax.jit(jax.random.fold_in)

@@ -1,7 +1,7 @@
-"""What workers and engines hold: a slot each, or the whole population.
+"""The leases through which workers and engines use an open run.
 
-A lease is all that they need of an open run. Each change is a transaction, so that of
-several processes that want a slot one gets it.
+A worker has a lease of one slot. Each change of a lease is a transaction, so that only
+one of several processes that claim a slot gets it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from population.run.transaction import Transaction
 from population.run.turns import Turns
 
 logger = logging.getLogger("population")
-_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.002, 0.1  # Another process cannot wake us.
+_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.002, 0.1  # Other processes cannot notify this.
 _SAY_AFTER_S = 30.0
 _LONGEST_REASON = 200
 
 
 class Position(NamedTuple):
-    """What a training loop trains now.
+    """The slot, generation and step that a training loop is at.
 
     Attributes:
         worker_id: The slot.
@@ -43,14 +43,14 @@ class Position(NamedTuple):
 
 
 class HeldSlots:
-    """Slots of a run that one holder claims.
+    """The slots of a run that one holder claims; the base of the two leases.
 
     Args:
         run: The run.
-        holder: Who claims them.
+        holder: The part of this process that claims them.
 
     Attributes:
-        text: The holder, as a journal names it.
+        text: The holder, as the journal stores it.
     """
 
     def __init__(self, run: OpenRun, holder: LeaseHolder) -> None:
@@ -59,12 +59,12 @@ class HeldSlots:
         self.text = holder.text
 
     def _take(self, tx: Transaction, worker_id: int, *, hand_out: bool) -> None:
-        """Claim a slot; who may still be training it is fenced off.
+        """Claim a slot, in a new generation if another worker may still train it.
 
         Args:
             tx: The transaction.
             worker_id: The slot.
-            hand_out: Whether it is handed out, at its resume point.
+            hand_out: Whether to return the slot as work too, at its resume point.
         """
         state, rules = tx.state, self._run.leases
         before = rules.owner(state, worker_id)
@@ -77,25 +77,25 @@ class HeldSlots:
             tx.events.append(Event(kind, worker_id, state.slots[worker_id].newest))
 
     def _write(self, tx: Transaction, worker_id: int, *, hand_out: bool) -> None:
-        """Record the lease; what is handed out is needed until it is taken up."""
+        """Record the lease; the params of work are kept until the holder reports."""
         row = tx.state.slots[worker_id].newest.row if hand_out else None
-        # While its first step is compiled, a holder may be silent for long.
+        # A holder may be silent for long while JAX compiles its first step.
         grace = 0.0 if self._holder.warm else FIRST_STEP_S
         place = tx.state, self.text, worker_id, tx.at
         tx.do(self._run.leases.claim(*place, grace=grace, handed=row))
 
 
 class SlotLease(HeldSlots):
-    """A worker's lease of a slot, or of several in turns; one thread uses it.
+    """A worker's lease of a slot, or of several in turn; for one thread only.
 
     Args:
         run: The run.
-        ended: Whether the worker is to stop; asked while it waits.
+        ended: Returns whether the worker must stop; called while it waits.
         worker_id: The slot to begin with, even if another worker holds it. None: the
             free slot with the fewest steps; waits until there is one.
 
     Attributes:
-        slot: The slot that is held, or None.
+        slot: The slot that this worker holds, or None.
         waited_s: Seconds spent waiting for a slot.
     """
 
@@ -105,7 +105,7 @@ class SlotLease(HeldSlots):
         super().__init__(run, LeaseHolder(run.holder))
         self._ended = ended
         self._turns = Turns(run)
-        self._is_new = False  # Whether `slot` was claimed since it was handed out.
+        self._is_new = False  # Whether `poll` has yet to return the claimed slot.
         self.slot: int | None = None
         self.waited_s = 0.0
         run.check_open(to_train=True)
@@ -118,26 +118,26 @@ class SlotLease(HeldSlots):
 
     @property
     def is_held(self) -> bool:
-        """Whether the slot is still this worker's."""
+        """Whether this worker still has the lease of its slot."""
         with self._run.lock.lock:
             own = self.slot
             return own is not None and holds(self._run.state(), self.text, own)
 
     def work(self) -> ActiveWorker | None:
-        """What the slot works on; None without one."""
+        """Return the work of the slot; None if the worker holds no slot."""
         with self._run.lock.lock:
             return None if self.slot is None else self._run.active(self.slot)
 
     def poll(self, at: Position | None, turn: int) -> ActiveWorker | None:
-        """Ask for other work than the present one; blocks while there is none.
+        """Return new work, or None to continue; block while all slots wait.
 
         Args:
             at: What the loop trains now; None at the start.
-            turn: After this many saved reports another slot with fewer steps is
-                trained.
+            turn: After this many saved reports the worker changes to a free slot with
+                fewer steps.
 
         Returns:
-            The work of `slot`; None to carry on, and when the run has ended.
+            The new work of `slot`; None to continue, and when the run has ended.
         """
         run = self._run
         with run.lock.lock:
@@ -154,7 +154,7 @@ class SlotLease(HeldSlots):
         return found
 
     def report(self, at: Position, state: Any, value: Any, metrics: Any) -> float:
-        """Report a checkpoint; say how long it took without saving the params."""
+        """Report a checkpoint; return the seconds it took, without saving params."""
         run = self._run
         new = run.encode(*at, state, value, metrics, plain=False)
         start = time.perf_counter()
@@ -167,12 +167,12 @@ class SlotLease(HeldSlots):
         return took_s
 
     def extend(self, seconds: float) -> None:
-        """The next poll or report may be this many seconds later than usual."""
+        """Allow the next poll or report to be this many seconds later than usual."""
         if self.slot is not None:
             polls.renew(self._run, self._holder, (self.slot,), seconds)
 
     def reject(self, checkpoint: Checkpoint, reason: str) -> None:
-        """The params of a checkpoint are damaged: the slot goes on from others."""
+        """Record damaged params, and have the slot continue from other ones."""
         run, worker_id = self._run, self.slot
         if worker_id is None:
             return
@@ -188,10 +188,10 @@ class SlotLease(HeldSlots):
         run.transact(work)
 
     def release(self) -> None:
-        """Give the slot back; another worker may go on with it."""
+        """Give the slot back, so that another worker can continue it."""
         run, own = self._run, self.slot
         with run.lock.lock:
-            # What another worker has taken is not waited for.
+            # Nothing to release if another worker has taken the slot.
             if own is not None and not run.closed and self.is_held:
                 place = self.text, own
                 run.transact(
@@ -201,7 +201,7 @@ class SlotLease(HeldSlots):
         run.lock.drain()
 
     def _look(self, at: Position | None, turn: int) -> ActiveWorker | None:
-        """What to train instead; None to carry on, and when the run has ended."""
+        """Return new work; None to continue, and when the run has ended."""
         run, state = self._run, self._run.state()
         if self.slot is None or not holds(state, self.text, self.slot):
             self.slot = None
@@ -212,7 +212,7 @@ class SlotLease(HeldSlots):
             if not (is_current and slot.newest.step != at.step) and (
                 self._ended() or self._turns.is_over(self.slot, Ref(*at[1:]), turn)
             ):
-                self._move(at)  # Only ever right after a report, or a branch.
+                self._move(at)  # Only right after a report or a branch.
             elif is_current and not self._is_new:
                 check_step(slot.generation, at.step)
                 run.guards.idle.note(state, slot, at.step)
@@ -236,7 +236,7 @@ class SlotLease(HeldSlots):
             self._turns.begin()
 
     def _hand_out(self, tx: Transaction, worker_id: int) -> ActiveWorker:
-        """The slot at its resume point, noted as handed out until it is taken up."""
+        """Return the slot's work; its params are kept until the worker reports."""
         tx.resume(worker_id)
         if holds(tx.state, self.text, worker_id):
             self._write(tx, worker_id, hand_out=True)
@@ -276,7 +276,7 @@ class SlotLease(HeldSlots):
         return None
 
     def _claim(self, worker_id: int, *, only_if_free: bool) -> bool:
-        """Claim a slot; whether that was possible."""
+        """Claim a slot; return whether that was possible."""
         run = self._run
 
         def work(tx: Transaction) -> bool:
@@ -286,7 +286,7 @@ class SlotLease(HeldSlots):
             self._take(tx, worker_id, hand_out=False)
             return True
 
-        self.slot = worker_id  # Before it is recorded: `release` looks what is held.
+        self.slot = worker_id  # Before the record: `release` checks the lease itself.
         if not run.transact(work):
             self.slot = None
         return self.slot is not None

@@ -1,4 +1,4 @@
-"""What sessions that are gone have left in a params store."""
+"""Finds the params that dead sessions have left in a params store."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from population.journal.base import Journal
 from population.journal.records import UNREACHABLE, Opening, Removal, Save
 from population.run import liveness
 
-_SESSIONS = 5  # So far back a removal may have been cut off.
+_SESSIONS = 5  # How many dead sessions back a removal may have been cut off.
 _SAVED_BY = re.compile(r"\.?\d+-([0-9a-f]{8})\b")
 
 
 def look(
     journal: Journal, lock: AbstractContextManager[object], store: Any
 ) -> list[str]:
-    """The paths that sessions which are gone have not removed, or never named.
+    """Return paths that dead sessions were to remove, or saved but never recorded.
 
     Args:
-        journal: Where the run is recorded.
-        lock: Taken while the journal is read.
-        store: The params store; without `names` it cannot say what was never named.
+        journal: The journal of the run.
+        lock: Held while this reads the journal.
+        store: The params store; only one with `names` can list unrecorded saves.
     """
     with lock:
-        # In this order: a dead session has recorded all that it ever will, so what is
-        # read after that names every save of its own that counts.
+        # In this order: a dead session records nothing more, so that the records read
+        # afterwards name every save of that session that counts.
         openings = [o for o in journal.all(Opening) if o.owner is not None]
         found = [(o.row, owner_of(str(o.owner))) for o in openings]
         dead = [(row, owner) for row, owner in found if liveness.is_gone(owner)]
@@ -58,7 +58,7 @@ def look(
 
 
 def _trained_since(journal: Journal, row: int) -> list[str]:
-    """The generations that slots were at after a row, present ones included."""
+    """Return the generations that slots trained after a row, with the present ones."""
     facts = read_all(journal)
     later = journal.generations(after=row)
     first = {g.worker_id: g.number for g in reversed(later)}

@@ -1,7 +1,7 @@
-"""Whether the owner of a lease is still there: its process, and its part of it.
+"""Checks whether the owner of a lease, a part of some process, is still alive.
 
-A process is known by its id and by when it began, in the kernel's own ticks, which no
-change of the clock moves.
+A process is identified by its id and its start time in the kernel's own ticks, which do
+not change when the clock is set.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import weakref
 from population.core.owners import Owner
 
 _PROC = pathlib.Path("/proc")
-_START_TIME = 19  # Field 22 of /proc/PID/stat, counted behind the name.
+_START_TIME = 19  # Field 22 of /proc/PID/stat, counted after the name.
 
 
 class LeaseHolder:
     """A part of this process that may hold leases, until it is closed or collected.
 
     Args:
-        within: Another one that stands alone, with which it is closed; None: it stands
-            alone itself.
+        within: The holder to which this one belongs: closing that closes this one too.
+            None: it belongs to no other.
 
     Attributes:
-        owner: What other processes know of it.
+        owner: The identity of the holder for other processes.
         text: `owner` as a journal keeps it.
-        within: The holder with which it is closed, or None.
-        closed: Whether it holds nothing any more.
-        warm: Whether it has made its first step, and so has compiled.
+        within: The holder to which it belongs, or None.
+        closed: Whether it was closed, so that its leases are free.
+        warm: Whether its first training step is done, and so compiled.
     """
 
     def __init__(self, within: LeaseHolder | None = None) -> None:
@@ -49,7 +49,7 @@ _HOLDERS: weakref.WeakValueDictionary[str, LeaseHolder] = weakref.WeakValueDicti
 
 
 def is_within(owner: Owner, holder: LeaseHolder) -> bool:
-    """Whether an owner is this holder, or one that is closed with it."""
+    """Whether an owner is this holder, or belongs to it."""
     found = _HOLDERS.get(owner.token)
     return found is not None and holder in (found, found.within)
 
@@ -72,7 +72,7 @@ def is_gone(owner: Owner) -> bool:
 
 
 def is_foreign(owner: Owner) -> bool:
-    """Whether an owner lives on another machine; the name alone may change."""
+    """Whether an owner is on another machine: the host name alone may have changed."""
     same_boot = owner.place.partition("/")[0] == _place().partition("/")[0] != ""
     return owner.host != _host() and not same_boot
 
@@ -97,7 +97,7 @@ def _own_start(pid: int) -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began; None if there is none, or it is a zombie process."""
+    """Return when a process began; None if it does not exist or is a zombie process."""
     if not (_PROC / "self/stat").exists():
         return _started_without_proc(pid)
     try:
@@ -108,7 +108,7 @@ def _started(pid: int) -> str | None:
 
 
 def _started_without_proc(pid: int) -> str | None:
-    """When a process began, where there is no /proc."""
+    """Return when a process began, on systems without /proc."""
     import psutil
 
     try:

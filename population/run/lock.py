@@ -1,8 +1,8 @@
-"""The lock of an open run, and what is to be done once it is free.
+"""The lock of an open run, and the calls to make once it is free.
 
 A callback of the user, or the removal of files, must not run while threads wait for
-the lock. It is taken as `with run.lock.lock:`, in C, so that no Ctrl-C comes between
-taking it and knowing that it is to be given back.
+the lock. Take it with `with run.lock.lock:`. That is C code, so that no Ctrl-C comes
+between the acquisition and the registration of the release.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 
 class RunLock:
-    """A re-entrant lock, at which threads can wait until something has changed.
+    """A re-entrant lock with a condition, and calls to make when it is free.
 
     Attributes:
         lock: The lock.
-        changed: Is notified when something has changed; can be waited for.
-        pending: What is to be done when the lock is free; added to while it is held.
+        changed: The condition that is notified when the run has changed.
+        pending: The calls to make when the lock is free; append while you hold it.
     """
 
     def __init__(self) -> None:
@@ -27,10 +27,10 @@ class RunLock:
         self.pending: list[Callable[[], object]] = []
 
     def drain(self) -> None:
-        """Do what is to be done, unless this thread still holds the lock."""
+        """Make the pending calls, unless this thread still holds the lock."""
         while self.pending and not self.lock._is_owned():
             try:
                 call = self.pending.pop(0)
             except IndexError:
-                return  # Another thread was quicker.
+                return  # Another thread has taken the last call.
             call()

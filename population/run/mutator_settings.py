@@ -1,4 +1,4 @@
-"""The arguments of a mutator as plain data, and what of them has changed, in words."""
+"""Describes the arguments of a mutator as plain data, and the changes as text."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _ABSENT = object()
 
 
 def settings(mutator: Mutator[Any]) -> dict[str, Any]:
-    """A mutator's arguments as plain data; functions by their names."""
+    """Return a mutator's arguments as plain data, with functions as their names."""
     public = {k: v for k, v in vars(mutator).items() if not k.startswith("_")}
     described: dict[str, Any] = _described(public)
     return described
 
 
 def changed(before: Any, now: Any) -> str:
-    """What differs between two settings, by place; empty if nothing does.
+    """Describe how two settings differ, place by place; "" if they are equal.
 
     Args:
-        before: What `settings` gave, as it was recorded.
-        now: What `settings` gives of the present mutator.
+        before: The recorded result of `settings`.
+        now: The result of `settings` for the present mutator.
 
     Returns:
         Text such as "steps_per_exploit: 20 -> 40, factors[0]: 0.8 -> 0.5".
@@ -42,9 +42,9 @@ def changed(before: Any, now: Any) -> str:
 
 
 def name_of(kind: Any) -> str:
-    """The full name of a class or function."""
+    """Return the full name of a class or function."""
     module = kind.__module__
-    if module == "__mp_main__":  # What a spawned process calls its parent's __main__.
+    if module == "__mp_main__":  # A spawned process names its parent's __main__ so.
         module = "__main__"
     return f"{module}.{kind.__qualname__}"
 

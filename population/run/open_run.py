@@ -1,10 +1,10 @@
 """A run that is open in this process: one lock, one transaction, effects afterwards.
 
-A report is checked and encoded and its arrays are saved; only then the write lock is
-taken. Within the transaction rules say what is to be recorded; each record is written
-and applied to what is known in memory. Effects (files to remove, events, lines of the
-log) follow from the records after the commit. If anything fails, the journal rolls
-back, and what is known is loaded at the next call.
+A report is checked and encoded and its arrays are saved before the write lock is taken.
+In the transaction, rules return the records of a change; each record is written and
+applied to the state in memory. Effects (files to remove, events, lines of the log)
+follow from the records after the commit. If anything fails, the journal rolls back, and
+the next call loads the state again.
 """
 
 from __future__ import annotations
@@ -45,32 +45,32 @@ Result = TypeVar("Result")
 
 
 class OpenRun:
-    """What the controller, its workers and the engines share. Safe for threads.
+    """The run that the controller, workers and engines share. Safe for threads.
 
     Args:
-        journal: Where the run is recorded.
+        journal: The journal of the run.
         log_dir: The run folder, or None.
         options: The arguments of the controller.
-        size: How many slots there are.
+        size: The number of slots.
 
     Attributes:
-        params: Keeps its params.
+        params: Saves, loads and removes the params of the run.
         graph: All checkpoints.
-        decider: The mutator.
-        deciding: Records reports and puts decisions in force.
+        decider: Calls the mutator.
+        deciding: Records reports and applies the mutator's decisions.
         leases: The rules of leases.
         guards: End a run that would never end by itself.
-        events: Tells `on_event`.
-        notices: Says each thing about a hyperparameter or a generation once.
-        probes: What `init` was found to make of meta_params.
-        lock: Guards everything here; notified when something has changed.
+        events: Calls `on_event`.
+        notices: Logs each message about a hyperparameter or a generation once.
+        probes: Caches which numbers of `init` depend on meta_params.
+        lock: Guards all of this; its condition is notified of each change.
         holder: This process, as one that has opened the run.
-        all_holder: Who has claimed all slots in this process, or None.
-        reader: In whose memory weights may be that this process hands out, or None.
-        open_time: For how long the run was open.
+        all_holder: The holder of all slots in this process, or None.
+        reader: This session's token if slots may use weights in its memory, or None.
+        open_time: Measures how long the run was open.
         closed: Whether the run was closed.
-        in_memory: Recorded weights in this memory, by their text, as far as known.
-        numbered: How many reports of weights in this memory there were.
+        in_memory: The recorded weights in this process's memory, by their text.
+        numbered: The number of reports of weights in this process's memory.
     """
 
     def __init__(
@@ -130,14 +130,14 @@ class OpenRun:
             self.journal.check_writable()
 
     def wake(self) -> None:
-        """Have every waiting worker look again."""
+        """Wake every waiting worker, so that it checks the run again."""
         with self.lock.lock:
             self.lock.changed.notify_all()
 
     def state(self) -> RunState:
-        """What is known of the run, with what other processes have recorded.
+        """Return the state of the run, with all that other processes have recorded.
 
-        Called with the lock. Within a transaction it is what that has made of it.
+        Called with the lock. Within a transaction it includes the changes of that.
         """
         running = self._transaction and self._transaction()
         if running:
@@ -153,8 +153,8 @@ class OpenRun:
                 "Begin such processes with spawn, as population.engines.processes "
                 "does, or before the run is opened."
             )
-        # None until this is done: after an interrupt all is loaded again, as `changed`
-        # reports a change only once.
+        # None until this is done: an interrupt then makes the next call load all again,
+        # as `changed` reports a change only once.
         state, self._state = self._state, None
         if self.journal.changed() or state is None:
             state = self._caught_up(state)
@@ -162,13 +162,13 @@ class OpenRun:
         return state
 
     def adopt(self, state: RunState) -> None:
-        """The run was opened; this is what is known of it."""
+        """Use this state of the run, which was just opened."""
         self.leases.silence.look(self.clock())
         self.leases.silence.see(state.leases.values())
         self._state = state
 
     def hold_all(self, holder: LeaseHolder | None) -> None:
-        """All slots are this holder's, as is recorded; None: no longer."""
+        """Note that this holder has the recorded lease of all slots; None: released."""
         self.all_holder = holder
         self.reader = None if holder is None else self.holder.owner.token
 
@@ -177,12 +177,12 @@ class OpenRun:
         work: Callable[[Transaction], Result],
         new: Sequence[EncodedReport] = (),
     ) -> Result:
-        """Run `work` in a transaction; all that it does is recorded, or nothing.
+        """Run `work` in a transaction, which records all that it does, or nothing.
 
         Its effects follow when the lock is free: at once, unless the caller holds it.
 
         Args:
-            work: Gets the transaction.
+            work: The function to call with the transaction.
             new: The reports that it records.
         """
         with self.lock.lock:
@@ -208,11 +208,11 @@ class OpenRun:
                     if saved:
                         needed = functools.partial(self.reachable, state)
                         tx.do(self.params.sweep(tx, saved, needed))
-            except BaseException as error:  # It may be a Ctrl-C, at any place.
+            except BaseException as error:  # It may be a Ctrl-C at any line.
                 transaction.__exit__(type(error), error, None)
                 self._transaction = None
                 if tx is None or tx.records:
-                    self.graph.forget()  # What was read within it.
+                    self.graph.forget()  # It may have cached what was rolled back.
                 else:
                     self._state = state  # Most refusals change nothing.
                 raise
@@ -249,15 +249,15 @@ class OpenRun:
         holder: LeaseHolder | None = None,
         before: Callable[[Transaction], object] | None = None,
     ) -> dict[int, ActiveWorker]:
-        """Record reports, decide and put branches in force: all or nothing.
+        """Record reports, ask the mutator and apply its branches: all or nothing.
 
-        What was saved for reports that are not recorded is removed.
+        The saves of reports that are not recorded are removed.
 
         Args:
             new: The reports.
-            holder: The worker that reports; None: who has claimed all slots, or a loop
-                of the two calls.
-            before: Records what comes first.
+            holder: The holder that reports; None: the holder of all slots if there is
+                one, else a raw loop.
+            before: A function that records something before the reports.
 
         Returns:
             The slots that were branched, with their work.
@@ -272,7 +272,7 @@ class OpenRun:
             return {w: self.active(w) for w in branched} if branched else {}
 
         if self.closed:
-            self.params.forget(new)  # Else it would be left to a later process.
+            self.params.forget(new)  # Else a later process would have to remove it.
         try:
             return self.transact(work, new)
         except BaseException:
@@ -280,7 +280,7 @@ class OpenRun:
             raise
 
     def undo(self, new: Sequence[EncodedReport]) -> None:
-        """Remove what was saved for reports, unless it was recorded."""
+        """Remove the saves of these reports that were not recorded."""
         saved = _saved(new)
         if not saved:
             return
@@ -292,7 +292,7 @@ class OpenRun:
         self.params.forget(r for r in saved if r.params_text not in known)
 
     def check_progress(self) -> None:
-        """After a report: RuntimeError if no member makes progress."""
+        """Raise a RuntimeError if no member makes progress; called after a report."""
         if not self.guards.set_backs.is_counting:
             return
         with self.lock.lock:
@@ -300,7 +300,7 @@ class OpenRun:
                 self.guards.set_backs.check(self._state)
 
     def active(self, worker_id: int) -> ActiveWorker:
-        """What a slot works on, and when it waits. Called with the lock."""
+        """Return a slot's work, with the step at which it waits. Needs the lock."""
         state = self.state()
         wait_at = self.decider.wait_at(state, worker_id)
         return state.work(worker_id)._replace(wait_at=wait_at)
@@ -326,14 +326,14 @@ class OpenRun:
         return reachability.reachable(state, self.graph, self.decider)
 
     def moment(self, state: RunState) -> Moment:
-        """When a transaction takes place that begins now."""
+        """Return the time of a transaction that begins now."""
         clock = self.clock()
         now = clock if state.time < clock < float("inf") else state.time
         return Moment(now, state.row + 1, clock)
 
     def _caught_up(self, state: RunState | None) -> RunState:
-        """What is known, with what others have written; loaded anew if that is less."""
-        # What passed before this is not the silence of a slot that has changed.
+        """Apply what others have written; load all again where that is quicker."""
+        # Time that passed before this is no silence of a slot that has changed.
         self.leases.silence.look(self.clock())
         with self.journal.reading():
             if state is None or not loading.catch_up(state, self.journal):
@@ -342,10 +342,10 @@ class OpenRun:
         return state
 
     def _numbered(self, params: InMemory) -> InMemory:
-        """Params in the memory of this process, with a number of their own.
+        """Give params in the memory of this process a unique number.
 
         Raises:
-            ValueError: They are of another report.
+            ValueError: The params already have the number of another report.
         """
         if params != InMemory():
             raise ValueError(
@@ -361,8 +361,8 @@ class OpenRun:
         new: Sequence[EncodedReport],
         saved: Sequence[EncodedReport],
     ) -> None:
-        """Let the effects of a transaction follow; it is committed."""
-        # First what must not be missed, should a Ctrl-C come.
+        """Start the effects of a committed transaction."""
+        # First the effects that a Ctrl-C must not prevent.
         if tx.events:
             self.events.tell(tx.events)
         if saved:
@@ -383,7 +383,7 @@ class OpenRun:
         self.lock.changed.notify_all()
 
     def _note_in_memory(self, tx: Transaction, new: Sequence[EncodedReport]) -> None:
-        """Note which weights in this memory were recorded, and recorded as gone."""
+        """Update `in_memory` with the weights that were recorded, or removed."""
         recorded = tx.params()
         for report in new:
             text = report.params_text
@@ -395,5 +395,5 @@ class OpenRun:
 
 
 def _saved(new: Sequence[EncodedReport]) -> list[EncodedReport]:
-    """The reports for which the params store has saved something."""
+    """Return the reports for which the params store has saved something."""
     return [report for report in new if report.bytes is not None]

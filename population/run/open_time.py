@@ -1,4 +1,4 @@
-"""For how long a run was open: in this process, and in those before it."""
+"""Measures how long a run was open: in this process, and in those before it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from population.journal.records import Opening
 
 
 class OpenTime:
-    """Counts the seconds that a run was open; downtime is left out.
+    """Counts the seconds that a run was open, without its downtime.
 
     Args:
-        clock: Gives seconds.
+        clock: Returns seconds.
 
     Attributes:
-        seconds: Up to the last look.
+        seconds: The seconds until the last call of `look`.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -24,7 +24,7 @@ class OpenTime:
         self.seconds = 0.0
 
     def begin(self, journal: Journal, openings: Sequence[Opening]) -> None:
-        """Begin with the time of earlier openings, each up to its last checkpoint."""
+        """Start from the sum of earlier openings, each until its last checkpoint."""
         self._looked = self._clock()
         self.seconds = 0.0
         ends = [*(opening.row for opening in openings[1:]), MAX]
@@ -34,7 +34,7 @@ class OpenTime:
                 self.seconds += max(0.0, found.time - opening.time)
 
     def look(self) -> float:
-        """Seconds until now."""
+        """Return the seconds until now."""
         before, self._looked = self._looked, self._clock()
-        self.seconds += max(0.0, self._looked - before)  # A clock may go back.
+        self.seconds += max(0.0, self._looked - before)  # A clock may be set back.
         return self.seconds

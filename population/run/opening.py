@@ -1,4 +1,4 @@
-"""Opens a run: goes on with the one that a journal holds, or makes a new one."""
+"""Opens a run: continues the one in the journal, or creates a new one."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from population.run.transaction import Transaction, within
 
 _GENERATION = re.compile(r"[0-9A-Za-z_]+-[0-9]+-[0-9]+")
 _NEWEST = 200
-_FOREIGN_S = 600.0  # After so long without a sign of life a host may be dead.
+_FOREIGN_S = 600.0  # Seconds of silence after which another host may be dead.
 
 
 def open_run(
     starts: Sequence[Start], options: Options, log_dir: pathlib.Path | None
 ) -> OpenRun:
-    """Go on with the run that the journal holds, or make a new one.
+    """Continue the run in the journal, or create a new one.
 
     Args:
-        starts: Where each slot begins.
+        starts: The start of each slot.
         options: The arguments of the controller.
         log_dir: The run folder, or None.
 
     Raises:
         JournalError: The run folder cannot be used.
-        RunMismatchError: The journal holds a run under other rules, or with another
-            structure of its meta_params.
-        TypeError: The meta_params cannot be stored; the place is named.
-        ValueError: The meta_params of a new run are not of the space, or `mutate_fn`
+        RunMismatchError: The journal holds a run with another size, mode, seed or
+            mutator, or with another structure of its meta_params.
+        TypeError: The meta_params cannot be stored; the message names the place.
+        ValueError: The meta_params of a new run are not in the space, or `mutate_fn`
             could not explore them.
     """
     metas = [
@@ -76,7 +76,7 @@ def open_run(
 def _open_to_train(
     run: OpenRun, now: Facts, starts: Sequence[Start], metas: Sequence[str]
 ) -> None:
-    """Record that this process goes on with the run, or makes it."""
+    """Record that this process continues the run, or creates it."""
     journal, params, options = run.journal, run.params, run.options
     first: list[EncodedReport] = []
     try:
@@ -117,7 +117,7 @@ def _opened(
     params.keep = facts.keep_of({**now, **recorded}, options.keep)
     params.note(tx, first)
     _begin(run, tx)
-    # Last: it marks the store as this run's. A refusal must leave the store unchanged.
+    # Last: it claims the store for this run. A refusal must leave the store unchanged.
     params.guard(texts_of(journal), run.holder.owner)
     return tx
 
@@ -125,13 +125,13 @@ def _opened(
 def _resumed(
     run: OpenRun, recorded: Facts, now: Facts, metas: Sequence[str] | None
 ) -> RunState:
-    """What is known of a run that goes on, once it is certain that it may.
+    """Return the state of a recorded run, after a check that it can continue.
 
     Args:
         run: The run.
         recorded: Its facts.
-        now: What the arguments would fix about a new one.
-        metas: The `initial_population` of now; None: the run is only looked at.
+        now: The facts that a new run with these arguments would have.
+        metas: The present `initial_population`; None: the run is read, not trained.
     """
     journal, options = run.journal, run.options
     facts.check(recorded, now)
@@ -141,9 +141,9 @@ def _resumed(
         fixed = journal, state, recorded, options
         structures.check_resumed(*fixed, given, run.log_dir)
         for _ in journal.log(max(0, state.row - _NEWEST), state.row):
-            pass  # None of the newest rows is missing, or damaged.
+            pass  # Raises if one of the newest rows is missing or damaged.
     facts.warn_of_settings(recorded, now)
-    run.decider.named(state)  # The mutator's state can be read.
+    run.decider.named(state)  # Raises if the mutator's state cannot be read.
     return state
 
 
@@ -166,10 +166,10 @@ def _begin(run: OpenRun, tx: Transaction) -> None:
 
 
 def _held_elsewhere(run: OpenRun, state: RunState, now: float) -> list[Lease]:
-    """What workers of other hosts hold, who have been silent for long.
+    """Return the leases of workers on other hosts that have been silent for long.
 
     Raises:
-        JournalError: One may be training: naming its host.
+        JournalError: A worker on another host may be training; the message names it.
     """
     held = [lease for _, lease in sorted(state.leases.items()) if lease.owner]
     found = [lease for lease in held if is_foreign(owner_of(str(lease.owner)))]
@@ -187,7 +187,7 @@ def _held_elsewhere(run: OpenRun, state: RunState, now: float) -> list[Lease]:
 
 
 def _open_to_look(run: OpenRun, now: Facts) -> None:
-    """Show a run that this user may not write to."""
+    """Open a run that this process can only read."""
     journal = run.journal
     with journal.reading():
         recorded = read(texts_of(journal))
@@ -202,10 +202,10 @@ def _open_to_look(run: OpenRun, now: Facts) -> None:
 
 
 def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
-    """The journal of a run folder, which is made if there is none; else in memory.
+    """Open the journal of a run folder, made if it is missing; None: in memory.
 
     Raises:
-        JournalError: If the folder cannot be used.
+        JournalError: The folder cannot be used.
     """
     if log_dir is None:
         return SqliteJournal()
@@ -228,7 +228,7 @@ def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
 
 
 def _holds_weights(folder: pathlib.Path) -> bool:
-    """Whether a folder has files in a folder that is named as a generation is."""
+    """Whether a folder has files in a subfolder with the name of a generation."""
     if not folder.is_dir():
         return False
     return any(
@@ -240,12 +240,13 @@ def _holds_weights(folder: pathlib.Path) -> bool:
 
 
 def _left_of_a_run(file: pathlib.Path) -> pathlib.Path | None:
-    """What was recorded with a journal, if there is something; None if not.
+    """Return a folder or file that an earlier journal of this run has left, or None.
 
-    To be looked at before the journal: another process may be making the run just now.
+    Call this before the journal is opened: another process may be creating the run.
 
     Raises:
-        JournalError: If the file is missing or empty: SQLite would remove its log.
+        JournalError: Something is left, but the journal's file is missing or empty:
+            SQLite would remove its log.
     """
     params, own = file.with_name(PARAMS_FOLDER), file.with_name(OWN_FOLDER)
     left = [folder for folder in (params, own) if _holds_weights(folder)]

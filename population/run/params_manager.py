@@ -1,9 +1,9 @@
-"""Params on their way into a run and out again: saved, loaded, removed.
+"""Saves, loads and removes the params of a run.
 
-Plain values go into the journal as they are. A tree with arrays goes through the params
-store, before any lock is taken, and the journal keeps its path. What nothing can reach
-any more is recorded as removed in the transaction of a report; the store is told when
-that is committed.
+Plain values go into the journal as they are. A tree with arrays goes into the params
+store, before any lock is taken, and the journal keeps its path. The transaction of a
+report records params as removed once no slot or decision can reach them; the store
+removes them after the commit.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class ParamsManager:
         log_dir: The run folder, or None.
         store: The caller's params store, or None for the default.
         in_memory: Whether the run ends with the process; arrays then stay in memory.
-        token: Of the session that saves them.
+        token: The token of this session.
 
     Attributes:
         store: The caller's params store, or None.
-        keep: What is kept although nothing can reach it any more.
+        keep: The rules for params to keep although nothing can reach them any more.
     """
 
     def __init__(
@@ -69,20 +69,20 @@ class ParamsManager:
         self._before_first_save: Callable[[], object] | None = None
         self._vanishes = in_memory and store is None
         self._remover = Remover()
-        self._most = self._most_bytes = 0  # `sweep` looks when there are more.
-        self._has_looked = False  # For what killed sessions have left.
+        self._most = self._most_bytes = 0  # `sweep` removes when there are more.
+        self._has_looked = False  # Whether it has looked for leftovers.
 
     def guard(self, recorded: Mapping[str, str], holder: Owner) -> None:
         """Refuse a store in which another copy of this run keeps its params.
 
-        A bucket is asked when it is needed first: it may be slow, or out of reach.
+        For a bucket, which may be slow or offline, the first save makes the check.
 
         Args:
             recorded: The run's facts.
             holder: This process.
 
         Raises:
-            JournalError: There is another copy; see `sharing.check`.
+            JournalError: Another copy exists; see `sharing.check`.
         """
         run = store_key(recorded)
         if self._log_dir is None or run is None or not hasattr(self.store, "claimed"):
@@ -101,16 +101,16 @@ class ParamsManager:
         """Encode the params of a report, and save those with arrays.
 
         Args:
-            report: Its `params` as the caller has given them.
-            plain: Whether a tree must come back without one to compare it with. If
-                not, all but paths go through the store, so that any tree comes back.
+            report: The report, with `params` as the caller has passed them.
+            plain: Whether `load` must work without a tree `like` it. If not, all
+                params except paths go into the store, which can restore any tree.
 
         Returns:
             The report with encoded params.
 
         Raises:
-            TypeError: They cannot be stored; the message names the place.
-            ValueError: There is nowhere to save arrays.
+            TypeError: The params cannot be stored; the message names the place.
+            ValueError: There is no store for arrays.
         """
         params = report.params
         if params is None:
@@ -119,15 +119,15 @@ class ParamsManager:
         if text is None:
             return self._save(report, plain)
         if type(params) is not str:
-            # A copy: the caller may change its own.
+            # A copy: the caller may change the original.
             params = run_paths.absolute(codec.decode(text), self._own)
         return report._replace(params=params, params_text=text)
 
     def load(self, params: Any, like: Any = None) -> Any:
-        """The params of a checkpoint, read from the store if it keeps them.
+        """Return the params of a checkpoint, read from the store if it keeps them.
 
         Raises:
-            ParamsError: They cannot be read, or are in the memory of a process.
+            ParamsError: The params cannot be read, or are in the memory of a process.
         """
         if type(params) is InMemory:
             raise ParamsError(
@@ -145,15 +145,15 @@ class ParamsManager:
         reports: Sequence[EncodedReport],
         reachable: Reachable,
     ) -> Step:
-        """Which saves of a transaction are recorded, and which are removed now.
+        """Record the saves of a transaction, and return the removals to record.
 
-        They are looked through when there are a sixth more than last time, so that a
-        report costs the same however many slots there are; few of them each time.
+        It looks for removals only when the saves have grown by a sixth since the last
+        time, so that the cost of a report does not depend on the number of slots.
 
         Args:
-            tx: The transaction, its reports recorded.
+            tx: The transaction, which has recorded its reports.
             reports: The reports.
-            reachable: The checkpoints whose params may still be needed.
+            reachable: Returns the checkpoints whose params may still be needed.
         """
         saves = tx.state.saves
         if not self.note(tx, reports) or self.keep.everything or not self._is_full(tx):
@@ -174,7 +174,7 @@ class ParamsManager:
         return Step(tuple(Removal(row, s.params, UNREACHABLE) for s in removed))
 
     def note(self, tx: Transaction, reports: Sequence[EncodedReport]) -> bool:
-        """Record the saves of reports that were recorded; whether there are any."""
+        """Record the saves of the recorded reports; return whether there are any."""
         recorded = tx.params()
         saves = tuple(
             Save(text, tx.state.row, new.generation_id, new.step, new.bytes)
@@ -185,7 +185,7 @@ class ParamsManager:
         return bool(saves)
 
     def after(self, tx: Transaction, reports: Sequence[EncodedReport]) -> Iterator[Any]:
-        """What is to be done once a transaction is committed, the lock being free."""
+        """Yield the calls to make after the commit, once the lock is free."""
         removed = [
             path_of(record.params)
             for record in tx.records
@@ -197,11 +197,11 @@ class ParamsManager:
         yield functools.partial(self.forget, unrecorded)
         if self._most:
             self._remove(removed)
-        else:  # In the caller's thread: no other one has to get its turn first.
+        else:  # Few: the caller's thread is quicker than a switch to another one.
             yield functools.partial(self._remove, removed, here=True)
 
     def forget(self, reports: Iterable[EncodedReport]) -> None:
-        """Remove what was saved for reports that were not recorded; returns then."""
+        """Remove the saves of reports that were not recorded, and wait for that."""
         paths = [new.params.path for new in reports if new.bytes is not None]
         if paths:
             self._remove(paths)
@@ -210,13 +210,13 @@ class ParamsManager:
     def remove_leftovers(
         self, journal: Journal, lock: AbstractContextManager[object]
     ) -> None:
-        """Remove, once a session, saves that killed sessions have never named.
+        """Remove, once a session, the saves that dead sessions have never recorded.
 
-        Only those of sessions that are gone: others may be about to report theirs.
+        It keeps the saves of live sessions, which may be about to report them.
 
         Args:
-            journal: Where the run is recorded.
-            lock: Taken while the journal is read.
+            journal: The journal of the run.
+            lock: Held while this reads the journal.
         """
         if self._has_looked:
             return
@@ -227,7 +227,7 @@ class ParamsManager:
             logger.warning("what earlier sessions have left was not removed: %s", error)
 
     def close(self) -> None:
-        """Remove what is left to be removed."""
+        """Make all removals that are left."""
         self._remover.close()
 
     def _is_full(self, tx: Transaction) -> bool:
@@ -237,7 +237,7 @@ class ParamsManager:
         return tx.state.saves.bytes() > most
 
     def _note_budget(self, budget: int, size: int) -> None:
-        """Look again when there is a fifth more than what must stay."""
+        """Set the size for the next look; warn once if the budget is too small."""
         if size > budget and not self._most_bytes:
             logger.warning(
                 "Keep(bytes=%d) is less than what may still be needed: %d bytes. "
@@ -248,22 +248,22 @@ class ParamsManager:
         self._most_bytes = 0 if size <= budget else size + size // 5
 
     def _remove(self, paths: Iterable[str], *, here: bool = False) -> None:
-        """Remove from the store, soon, what the journal does not name any more."""
+        """Remove paths from the store that the journal does not name any more."""
         remove = remover.remove if here or self._vanishes else self._remover.put
         for path in paths:
             remove(self._need_store(), path)
 
     def _encoded(self, params: Any, plain: bool) -> str | None:
-        """Params as text; None if they go through the store."""
+        """Return params as text; None if they go into the store."""
         if not (plain or isinstance(params, (str, pathlib.PurePath, Saved))):
             return None
         try:
             return run_paths.encode(params, self._own, scalars=False)
-        except TypeError:  # There is something that only a store may keep.
+        except TypeError:  # They hold an object that only a store may keep.
             return None
 
     def _save(self, report: EncodedReport, plain: bool) -> EncodedReport:
-        """The report with what the store has saved."""
+        """Save the params in the store, and return the report with their path."""
         from population import params as params_module
 
         tree = report.params
@@ -272,7 +272,7 @@ class ParamsManager:
         if self._before_first_save is not None:
             self._before_first_save()
             self._before_first_save = None
-        self._remover.wait()  # Else a slow disk would fill up all the same.
+        self._remover.wait()  # Else a disk could fill up faster than it removes.
         name = f"{report.generation_id}/{report.step}-{self._token}"
         size, store = _size(tree), self._need_store()
         path = store.save(name, tree)

@@ -1,4 +1,4 @@
-"""What a loop of the two calls asks for: other work, and to wait for it no longer."""
+"""The polls of raw loops: new work, lease renewal, and giving slots up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from population.run.transaction import Transaction
 def poll(
     run: OpenRun, worker_id: Any, generation_id: Any, step: Any
 ) -> ActiveWorker | None:
-    """The slot's work if it is not this generation; None to carry on."""
+    """Return the slot's work if it is not this generation; None to continue."""
     if run.closed or run.journal.read_only:
         run.check_open(to_train=True)
     if type(worker_id) is not int or not 0 <= worker_id < run.size:
@@ -48,7 +48,7 @@ def poll(
 
 
 def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
-    """The slot at its resume point; a new generation if that lies further back."""
+    """Return the slot at its resume point, in a new generation if that is earlier."""
 
     def work(tx: Transaction) -> ActiveWorker:
         tx.resume(worker_id, reader=reader)
@@ -71,13 +71,13 @@ def renew(
     worker_ids: Iterable[int],
     grace: float = 0.0,
 ) -> None:
-    """Renew the leases of slots that are this holder's, where that is due.
+    """Renew this holder's leases of the given slots, where that is due.
 
     Args:
         run: The run.
         holder: The holder; None: a loop that polls without a claim.
         worker_ids: The slots.
-        grace: Seconds that it may be silent beyond the timeout.
+        grace: Seconds beyond the timeout that the holder may be silent.
     """
     rules, text = run.leases, UNCLAIMED if holder is None else holder.text
     if rules.timeout is None:
@@ -88,7 +88,7 @@ def renew(
 
     def work(tx: Transaction) -> None:
         for worker_id in due:
-            if is_own(tx.state, worker_id):  # No other was quicker.
+            if is_own(tx.state, worker_id):  # No other process has claimed it.
                 tx.do(rules.renew(tx.state, text, worker_id, tx.at, grace))
 
     with run.lock.lock:
@@ -103,7 +103,7 @@ def renew(
 def _check_superseded(
     run: OpenRun, worker_id: int, generation_id: Any, step: int
 ) -> None:
-    """Look at a poll that names another generation than the slot's present one."""
+    """Check a poll that names another generation than the slot's present one."""
     name = reports.check_generation_id(generation_id)
     generation = run.graph.generation(name)
     if generation is None:
@@ -115,14 +115,14 @@ def _check_superseded(
 def give_up(
     run: OpenRun, worker_ids: Iterable[Any], *, exactly: bool = False, ask: bool = True
 ) -> None:
-    """Wait for slots no longer, until they are trained further.
+    """Stop waiting for slots, until a worker trains them further.
 
     Args:
         run: The run.
         worker_ids: The slots.
-        exactly: Whether all others are waited for again.
-        ask: Whether the mutator is shown a value that is known: there may be no further
-            report.
+        exactly: Whether decisions wait for all other slots again.
+        ask: Whether to show the mutator a known value again, so that it can decide
+            although no further report may come.
     """
     slots = {check_id(run.size, worker_id) for worker_id in worker_ids}
 
@@ -134,10 +134,10 @@ def give_up(
 
 
 def with_arrays(run: OpenRun, worker_id: int, found: ActiveWorker) -> ActiveWorker:
-    """The work with its arrays; if they were removed meanwhile, what came after.
+    """Load the arrays of work; if they were removed meanwhile, those of newer work.
 
     Raises:
-        ParamsError: They cannot be read.
+        ParamsError: The arrays cannot be read.
     """
     while type(found.params) is not InMemory:
         try:

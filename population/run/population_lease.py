@@ -24,13 +24,13 @@ from population.run.transaction import Transaction
 
 
 class SlotWork(NamedTuple):
-    """What a slot trains.
+    """The present work of a slot.
 
     Attributes:
-        generation_id: Its present generation.
-        meta_params: The generation's hyperparameters; not to be changed.
-        newest: The checkpoint from which it continues.
-        waits: Whether it waits for a decision, or for the end of the run.
+        generation_id: The slot's present generation.
+        meta_params: The generation's hyperparameters; do not change them in place.
+        newest: The checkpoint from which the slot continues.
+        waits: Whether the slot waits for a decision, or for the end of the run.
     """
 
     generation_id: str
@@ -40,19 +40,19 @@ class SlotWork(NamedTuple):
 
 
 class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
-    """Every slot under one lease: the work of each, by worker id.
+    """The lease of all slots: a mapping from worker ids to the work of each slot.
 
-    After `release`, whatever would record something raises a ClaimError. Once the
-    controller is closed, whatever reads or records raises a JournalError.
+    After `release`, each method that records something raises a ClaimError. Once the
+    controller is closed, each method that reads or records raises a JournalError.
 
     Weights may stay in the memory of the engine: it reports `InMemory()`. Before
-    training overwrites any, it sets aside those that are `needed`; with its next
+    training overwrites any, the engine copies those that are `needed`; with its next
     reports it names those that are gone. Saved arrays stay in the params store: `load`
     reads them.
 
     Args:
         run: The run.
-        again: Whether a loop of this very controller may have claimed all slots before.
+        again: Whether another loop of this controller may hold all slots already.
 
     Attributes:
         notices: Logs each warning of the run once.
@@ -89,13 +89,13 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
 
     @contextlib.contextmanager
     def view(self) -> Iterator[None]:
-        """Within it, no other thread changes what is known of the run."""
+        """Keep other threads from changing the run within a `with` block."""
         with self._run.lock.lock:
             yield
         self._run.lock.drain()
 
     def slots(self) -> list[SlotWork]:
-        """What each slot trains now, by worker id."""
+        """Return the present work of each slot, by worker id."""
         run = self._run
         with run.lock.lock:
             return [
@@ -109,9 +109,9 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
             ]
 
     def needed(self) -> frozenset[InMemory]:
-        """Weights in this memory that a decision or a restart may need.
+        """Return weights in this memory that a decision or a restart may need.
 
-        They have to be set aside before training overwrites them.
+        The engine must copy them before training overwrites them.
         """
         run = self._run
         with run.lock.lock:
@@ -132,10 +132,10 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
 
         Args:
             worker_id: The slot.
-            generation_id: What was trained.
+            generation_id: The generation that was trained.
             step: The training steps of `params`.
             params: `InMemory()`, a path, a tree to save, or None.
-            value: How good it is; None: not evaluated.
+            value: The result of the evaluation; None: not evaluated.
             metrics: Further figures, as plain data.
 
         Raises:
@@ -152,16 +152,16 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
 
         Args:
             new: The reports.
-            gone: Weights that are not in this memory any more, which is recorded first.
-                Those that were needed after all cost the steps since others.
+            gone: Weights that are not in this memory any more; recorded first. If some
+                were still needed, their slots repeat the steps since earlier ones.
 
         Returns:
             The slots that now have other work.
 
         Raises:
-            TypeError: `new` holds what `encode` did not return, or `gone` what is not
-                `InMemory`.
-            ValueError: `gone` names what was never in this memory.
+            TypeError: `new` holds an object that `encode` did not return, or `gone`
+                one that is not `InMemory`.
+            ValueError: `gone` names weights that were never in this memory.
         """
         try:
             lost = self._checked(gone, new)
@@ -177,30 +177,30 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
 
     @property
     def reports(self) -> int:
-        """How many reports with a value there are so far."""
+        """The number of reports with a value so far."""
         with self._run.lock.lock:
             return self._state().reports
 
     @property
     def open_s(self) -> float:
-        """For how many seconds the run was open so far."""
+        """The number of seconds that the run was open so far."""
         return self._run.open_time.seconds
 
     def undo(self, new: Sequence[EncodedReport]) -> None:
-        """Remove what was saved for reports that were then not made."""
+        """Remove the saves of encoded reports that were not recorded."""
         self._run.undo(new)
 
     def check_progress(self) -> None:
-        """After reports: RuntimeError if no member makes progress."""
+        """Raise a RuntimeError if no member makes progress; call it after reports."""
         self._run.check_progress()
 
     def load(self, params: Any, like: Any = None) -> Any:
-        """A checkpoint's params, read from the params store if it keeps them."""
+        """Return a checkpoint's params, read from the params store if it keeps them."""
         self._run.check_open()
         return self._run.params.load(params, like)
 
     def resume(self, worker_ids: Collection[int]) -> None:
-        """Have slots go back to what is saved: their weights are in no memory."""
+        """Move slots back to saved weights: this process has none in memory."""
         self._check_held()
         ids = [check_id(self._run.size, worker_id) for worker_id in worker_ids]
         if not ids:
@@ -214,41 +214,42 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
         self._run.transact(work)
 
     def unblock(self) -> None:
-        """If all slots wait for a decision that cannot come, train on or raise.
+        """Have slots train to the end, or raise, if no decision can come any more.
 
         Raises:
-            RuntimeError: Naming the slots, their steps, and the likely cause.
+            RuntimeError: All slots wait without end; the message names them, their
+                steps, and the likely cause.
         """
         with self._run.lock.lock:
             self._check_held()
             deadlock.resolve(self._run, evaluators=False)
 
     def renew(self) -> None:
-        """Renew the lease of each slot that is still held, where that is due."""
+        """Renew the lease of each slot that this still holds, where that is due."""
         self._check_held()
         polls.renew(self._run, self._holder, range(self._run.size))
 
     def taken(self) -> list[int]:
-        """The slots that other workers have taken since."""
+        """Return the slots that other workers have claimed since."""
         with self._run.lock.lock:
             state = self._state()
             return [w for w in self if not leases.holds(state, self.text, w)]
 
     def firsts(self) -> list[Any]:
-        """The meta_params that each slot of the run began with."""
+        """Return the meta_params that each slot of the run began with."""
         with self._run.lock.lock:
             found = begun(self._run.journal)
         return [decode(generation.meta_params) for generation in found]
 
     def facts(self, prefix: str = "") -> dict[str, Any]:
-        """What is fixed about the run, under names that begin so."""
+        """Return the facts of the run whose keys begin with a prefix."""
         with self._run.lock.lock:
             found = texts_of(self._run.journal)
         kept = {key: text for key, text in found.items() if key.startswith(prefix)}
         return {key: decode(text) for key, text in kept.items()}
 
     def record_fact(self, key: str, value: Any) -> None:
-        """Record something that is fixed about the run from now on, once."""
+        """Record a fact of the run, unless the key has one already."""
         if is_own(key):
             raise ValueError(f"{key!r} is a fact of the library: choose another key.")
         fact = Fact(key, codec.encode(value, key))
@@ -260,10 +261,10 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
 
     @contextlib.contextmanager
     def refusing(self, check: Callable[[Any, int], object]) -> Iterator[None]:
-        """Have branches refused that this engine could not train.
+        """Refuse branches that this engine cannot train, within a `with` block.
 
         Args:
-            check: Gets a branch's meta_params and the worker id, and raises.
+            check: Called with a branch's meta_params and the worker id; raises.
         """
         self._run.decider.check = check
         try:
@@ -272,7 +273,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
             self._run.decider.check = None
 
     def release(self) -> None:
-        """Give all slots back; what only this process had is gone."""
+        """Give all slots back, and record that the weights in this memory are gone."""
         run = self._run
         if run.closed or run.all_holder is not self._holder:
             return
@@ -289,7 +290,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
         run.lock.drain()
 
     def _state(self) -> RunState:
-        """What is known of the run. Called with the lock.
+        """Return the state of the run. Called with the lock.
 
         Raises:
             JournalError: The controller is closed.
@@ -298,7 +299,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
         return self._run.state()
 
     def _check_held(self) -> None:
-        """Refuse to record anything for slots that were given back."""
+        """Raise if the controller is closed or this lease was released."""
         self._run.check_open()
         if self._run.all_holder is not self._holder:
             raise ClaimError("This lease was released: claim all slots again.")
@@ -306,7 +307,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
     def _checked(
         self, gone: Collection[InMemory], new: Sequence[EncodedReport]
     ) -> frozenset[InMemory]:
-        """Weights that may be named as gone by these reports."""
+        """Return the recorded weights in `gone`, after a check of both arguments."""
         for report in new:
             if not isinstance(report, EncodedReport):
                 raise TypeError(
@@ -339,7 +340,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
                 "this run another log_dir."
             )
         tx.claim_weights()
-        # What an earlier claim held is gone; what others hold is out of reach.
+        # Weights of an earlier claim are gone; those of others are out of reach.
         self._forget(tx, run.in_memory.values())
         tx.do(reachability.lose(state, run.graph, run.decider, lambda held: True))
         for worker_id in slots:

@@ -1,4 +1,4 @@
-"""Removes params from their store beside the training: that can take long."""
+"""Removes params from their store in a thread, as a removal can take long."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ Wakes = queue.SimpleQueue[Callable[[], object] | None]
 
 
 class _Thread(NamedTuple):
-    """A thread that removes.
+    """A thread that removes params, and the queue that wakes it.
 
     Attributes:
         thread: The thread.
-        wakes: Wakes it; called once all is removed. None ends it.
+        wakes: A function in it wakes the thread, which removes all and then calls it.
+            None ends the thread.
     """
 
     thread: threading.Thread
@@ -32,24 +33,24 @@ class _Thread(NamedTuple):
 
 
 class Remover:
-    """A thread that removes one path after the other; begun with the first one.
+    """Removes one path after the other in a thread, which the first path starts.
 
-    Whatever the program does, its end waits for what is left. If it is killed, a later
-    session removes that. What a store raises is logged.
+    At its end the program waits for the removals that are left. If it is killed, a
+    later session makes them. An exception of a store is logged.
 
-    A Ctrl-C may come at any line of `put` and `wait`. So nothing is counted: what is to
-    be removed stays in one queue until it is, a call of C changes each queue, and a
-    second thread, if it is not known whether the first has begun, does no harm.
+    A Ctrl-C may come at any line of `put` and `wait`. So nothing is counted: a path
+    stays in one queue until it is removed, a single C call changes each queue, and a
+    second thread does no harm if it is not known whether the first has started.
     """
 
     def __init__(self) -> None:
         self._paths: Paths = collections.deque()  # The first one is being removed.
-        self._turn = threading.Lock()  # Only the threads take it.
+        self._turn = threading.Lock()  # Only the remover threads acquire it.
         self._threads: list[_Thread] = []
         self._stop = weakref.finalize(self, _end, self._threads)
 
     def put(self, store: ParamsStore, path: str) -> None:
-        """Have a path removed soon."""
+        """Queue a path for removal by the thread."""
         thread = self._begun()
         self._paths.append((store, path))
         thread.wakes.put(_nothing)
@@ -67,7 +68,7 @@ class Remover:
         self._stop()
 
     def _begun(self) -> _Thread:
-        """A thread that is there."""
+        """Return a thread that is alive; start one if there is none."""
         if self._threads and self._threads[-1].thread.is_alive():
             return self._threads[-1]
         wakes: Wakes = queue.SimpleQueue()
@@ -78,7 +79,7 @@ class Remover:
             daemon=True,
         )
         found = _Thread(thread, wakes)
-        self._threads.append(found)  # Before it starts: it is to be ended.
+        self._threads.append(found)  # Before it starts, so that `_end` will end it.
         if not self._stop.alive:
             self._stop = weakref.finalize(self, _end, self._threads)
         thread.start()
@@ -89,7 +90,7 @@ def remove(store: ParamsStore, path: str) -> None:
     """Remove a path in this thread."""
     try:
         store.remove(path)
-    except Exception:  # The store may be the user's; training must go on.
+    except Exception:  # The store may be the user's; training must continue.
         logger.exception("params could not be removed")
 
 
@@ -117,4 +118,4 @@ def _end(threads: list[_Thread]) -> None:
 
 
 def _nothing() -> None:
-    """Wake a thread; that is all."""
+    """Do nothing: the item in the queue alone wakes the thread."""

@@ -1,4 +1,4 @@
-"""Ends a run whose members make no progress, as they are reset again and again."""
+"""Ends a run that resets its slots again and again without progress."""
 
 from __future__ import annotations
 
@@ -22,19 +22,24 @@ NO_STATE = (
 
 
 class SetBacks:
-    """Counts how often each slot was reset while no member made progress.
+    """Counts the resets of each slot since a member last made progress.
+
+    A reset moves a slot back to an earlier checkpoint or to fresh weights. After too
+    many of them `check` ends the run.
 
     Args:
-        journal: Tells what other processes have reported meanwhile.
-        graph: Tells whether the library keeps the weights.
-        decider: Says when slots wait.
-        leases: Say which slots are held.
+        journal: Holds what other processes have reported meanwhile.
+        graph: All checkpoints; knows whether the library keeps the weights.
+        decider: The mutator; decides which slots wait.
+        leases: The rules of leases, which say which slots are held.
 
     Attributes:
-        tries: How often a slot may be reset without a finite value of any member.
-        circles: How often it may diverge though finite values come in between.
-        is_counting: Whether any slot was reset since a member has made progress; only
-            then has `check` anything to look at.
+        tries: How many resets of a slot end the run if no member reports a finite
+            value.
+        circles: How many divergences of a slot end the run although members report
+            finite values in between.
+        is_counting: Whether a slot was reset since a member last made progress; if
+            not, `check` has nothing to do.
     """
 
     def __init__(
@@ -61,13 +66,13 @@ class SetBacks:
         reports: Sequence[EncodedReport],
         restarts: Sequence[Restart],
     ) -> None:
-        """Take in what a transaction has recorded, if it restarts slots or counts.
+        """Update the counts after a transaction that reset slots, or made progress.
 
         Args:
-            state: What is known since.
-            before: How far the run had come before it.
-            reports: The reports.
-            restarts: The slots that it has begun anew.
+            state: The run after the transaction.
+            before: How far the run was before the transaction.
+            reports: The reports of the transaction.
+            restarts: The slots that the transaction has reset.
         """
         further = state.furthest > before.furthest
         better = state.best.score < before.best
@@ -89,7 +94,7 @@ class SetBacks:
         """End a run that makes no progress.
 
         Raises:
-            RuntimeError: A slot has begun anew too often.
+            RuntimeError: A slot was reset too often.
         """
         worker_id, count = self._never_finite.most()
         if count >= self.tries and self._all_since(state, self._never_finite.row):
@@ -123,11 +128,11 @@ class SetBacks:
                 )
 
     def _ended(self, count: _Count) -> tuple[bool, set[bool]]:
-        """What any process has reported since a count began; the count is reset.
+        """Read what all processes have reported since a count began; reset the count.
 
         Returns:
-            Whether a new checkpoint lies further on, and whether the values that were
-            reported are finite.
+            Whether a new checkpoint has a greater step, and for each value that was
+            reported, whether it is finite.
         """
         further, are_finite = False, set[bool]()
         for record in self._journal.log(count.row):
@@ -140,7 +145,10 @@ class SetBacks:
         return further, are_finite
 
     def _all_since(self, state: RunState, row: int) -> bool:
-        """Whether all that train have begun anew or diverged since: none is slow."""
+        """Whether each slot in training was reset or diverged after this row.
+
+        If not, a slow slot may still make progress.
+        """
         for worker_id in state.live:
             slot = state.slots[worker_id]
             anew = slot.generation.row > row or slot.newest.diverged
@@ -151,12 +159,12 @@ class SetBacks:
 
 
 class _Count:
-    """How often each slot began anew since a member has made progress.
+    """How often each slot was reset since a member last made progress.
 
     Attributes:
-        slots: How often, by worker id.
-        row: The last row of the journal before the first time.
-        furthest: The greatest step of any slot then.
+        slots: The number of resets by worker id.
+        row: The last row of the journal before the first reset.
+        furthest: The greatest step of any slot before the first reset.
     """
 
     def __init__(self) -> None:
@@ -164,7 +172,7 @@ class _Count:
         self.row = self.furthest = 0
 
     def note(self, worker_ids: Sequence[int], before: Before, *, ends: bool) -> None:
-        """Count that these slots began anew, or reset: a member has made progress."""
+        """Count a reset of these slots; with `ends` (progress) clear all counts."""
         if ends:
             self.slots.clear()
             return
@@ -173,5 +181,5 @@ class _Count:
         self.slots.update(worker_ids)
 
     def most(self) -> tuple[int, int]:
-        """The slot that began anew most often, and how often."""
+        """Return the slot that was reset most often, and how often."""
         return next(iter(self.slots.most_common(1)), (-1, 0))

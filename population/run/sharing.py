@@ -1,4 +1,4 @@
-"""Keeps two copies of a run from removing each other's params in one store."""
+"""Prevents two copies of a run from removing each other's params in one store."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ logger = logging.getLogger("population")
 def check(
     store: Any, run: str, file: pathlib.Path, holder: Owner, is_saved: bool
 ) -> None:
-    """Refuse a store that serves another copy of a run; else have it serve this one.
+    """Refuse a store that another copy of a run uses; else claim it for this one.
 
     Args:
-        store: Has `claim` and `claimed`, as `FileParams`: it keeps which journal it
-            serves.
-        run: The name by which a store knows the run.
+        store: A params store with `claim` and `claimed`, as `FileParams` has them:
+            it saves the path of the journal that uses it.
+        run: The name of the run in the store.
         file: The run's journal.
         holder: This process.
-        is_saved: Whether any params were saved already.
+        is_saved: Whether the run has saved any params already.
 
     Raises:
-        JournalError: If the journal that it serves is still where it was.
+        JournalError: The other journal that uses the store still exists.
     """
     real = str(file.resolve())
     other, before = _claimed(store, run)
@@ -56,15 +56,15 @@ def check(
     if other != real:
         try:
             store.claim(run, json.dumps([real, holder.text]))
-        except (OSError, ParamsError) as error:  # A save will say so, if there is one.
+        except (OSError, ParamsError) as error:  # The first save will raise.
             logger.warning("the params store of %s cannot be written: %s", real, error)
 
 
 def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
-    """The journal that a store serves, and who has said so.
+    """Return the journal that uses a store, and the process that recorded it.
 
     Raises:
-        JournalError: If that cannot be read.
+        JournalError: The store cannot be read.
     """
     try:
         text = store.claimed(run)
@@ -83,10 +83,10 @@ def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
 
 
 def _check_is_gone(other: str, run: str, real: str) -> None:
-    """Refuse to go on if another copy of a run may still be there.
+    """Refuse the store if another copy of the run may still exist.
 
     Raises:
-        JournalError: It may still be there.
+        JournalError: The other copy exists, or this process cannot check it.
     """
     advice = (
         "Give this one a store of its own, or make it by population.fork. If the other "

@@ -1,8 +1,8 @@
-"""Refuses to train a run with meta_params or spaces that it cannot go on with.
+"""Refuses to open a run with meta_params or a space of another structure.
 
 Values, ranges and priors may change whenever a run is opened. Another structure (a key
 more or less, a longer tuple) would fail at the first decision or in the user's `init`:
-it is refused when the run is opened. `fork(space=...)` is the way to go on.
+so the opening refuses it. `fork(space=...)` makes a run that continues with it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _DOMAINS = "population.space."
 
 
 def check_new(mutator: Mutator[Any], space: Any, metas: Sequence[Any]) -> None:
-    """Refuse first meta_params out of the space, or that `mutate_fn` could not explore.
+    """Refuse first meta_params outside the space, or that `mutate_fn` cannot explore.
 
     Args:
         mutator: The policy.
-        space: What the meta_params may be, or None.
+        space: The space of valid meta_params, or None.
         metas: The meta_params of each worker.
 
     Raises:
-        ValueError: Naming the worker and the place.
+        ValueError: The meta_params of a worker do not fit; the message names the place.
     """
     for worker_id, meta_params in enumerate(metas if space is not None else ()):
         wrong = misfit(space, meta_params)
@@ -57,10 +57,10 @@ def check_new(mutator: Mutator[Any], space: Any, metas: Sequence[Any]) -> None:
 
 
 def check_forked(mutator: Mutator[Any], state: RunState) -> None:
-    """Refuse the policy of a fork whose `mutate_fn` could not explore.
+    """Refuse the policy of a fork if its `mutate_fn` cannot explore the meta_params.
 
     Raises:
-        ValueError: Naming the worker and the place.
+        ValueError: It cannot explore those of a worker; the message names the place.
     """
     for worker_id, _, why in _not_explored(mutator, _present(state)):
         raise ValueError(
@@ -78,18 +78,19 @@ def check_resumed(
     metas: Sequence[Any],
     log_dir: pathlib.Path | None,
 ) -> None:
-    """Refuse to go on with a run under another structure.
+    """Refuse to continue a run with another structure of meta_params.
 
     Args:
-        journal: Holds the run.
-        state: What is known of it.
+        journal: The journal of the run.
+        state: The state of the run.
         recorded: The facts of the run.
-        options: The arguments.
-        metas: The `initial_population` of now; None where it says nothing.
+        options: The arguments of the controller.
+        metas: The present `initial_population`; an entry may be None.
         log_dir: The run folder, or None.
 
     Raises:
-        RunMismatchError: Naming the places, and how to fork the run.
+        RunMismatchError: The structures differ; the message names the places, and how
+            to fork the run.
     """
     present = _present(state)
     for wrong in itertools.chain(
@@ -101,7 +102,7 @@ def check_resumed(
 
 
 def recorded_space(recorded: Mapping[str, Any]) -> Any:
-    """The space of a run with these facts; None if there is none."""
+    """Return the space of a run with these facts; None if it has no space."""
     if "space" not in recorded:
         return None
     try:
@@ -111,9 +112,9 @@ def recorded_space(recorded: Mapping[str, Any]) -> Any:
 
 
 def former_space(recorded: Mapping[str, Any]) -> Any:
-    """What named the meta_params of a run: its space, or else that of `mutate_fn`.
+    """Return the recorded space of a run, or else the space of its `mutate_fn`.
 
-    Domains of the latter are None. None if neither is known.
+    The latter has None in the place of each domain. None if neither is recorded.
     """
     space = recorded_space(recorded)
     if space is not None:
@@ -125,7 +126,7 @@ def former_space(recorded: Mapping[str, Any]) -> Any:
 def _other_space(
     recorded: Mapping[str, Any], space: Any, present: Sequence[Any]
 ) -> Iterator[str]:
-    """That a space has not the structure of the run's."""
+    """Yield an error message if a space has another structure than the run's."""
     if space is None:
         return
     before = recorded_space(recorded)
@@ -144,7 +145,7 @@ def _other_space(
 
 
 def _other_explored(mutator: Mutator[Any], present: Sequence[Any]) -> Iterator[str]:
-    """That `mutate_fn` would fail on what a slot has."""
+    """Yield an error message for each slot on which `mutate_fn` would fail."""
     for worker_id, _, why in _not_explored(mutator, present):
         yield (
             f"mutate_fn cannot explore what worker {worker_id} of this run has: {why}. "
@@ -155,10 +156,10 @@ def _other_explored(mutator: Mutator[Any], present: Sequence[Any]) -> Iterator[s
 def _not_explored(
     mutator: Mutator[Any], metas: Sequence[Any]
 ) -> Iterator[tuple[int, str, str]]:
-    """The slots on whose meta_params `mutate_fn` would fail.
+    """Find the slots on whose meta_params `mutate_fn` would fail.
 
     Yields:
-        The slot, what `mutate_fn` would say, and how the structures differ, if so.
+        The slot, the error of `mutate_fn`, and how the structures differ, if they do.
     """
     explored = _explored(mutator)
     for worker_id, meta_params in enumerate(metas if explored is not None else ()):
@@ -169,7 +170,7 @@ def _not_explored(
 
 
 def _explored(mutator: Mutator[Any]) -> Any:
-    """The space in which a policy explores, or None."""
+    """Return the space in which a policy explores, or None."""
     return explored_space(getattr(mutator, "mutate_fn", None))
 
 
@@ -180,10 +181,10 @@ def _other_population(
     metas: Sequence[Any],
     present: Sequence[Any],
 ) -> Iterator[str]:
-    """That an entry has a structure that no slot of the run has, or began with.
+    """Yield a message for each entry with a structure that no slot has or had first.
 
-    None and an empty dict only stand for a worker. Where slots began with different
-    structures, others may come. A list is as good as a tuple: files know no tuples.
+    None and an empty dict are placeholders and always fit. If the slots began with
+    different structures, any is accepted. A list equals a tuple: files have no tuples.
     """
     if all(entry is None for entry in metas):
         return
@@ -210,28 +211,28 @@ def _is_like(known: Any, entry: Any) -> bool:
 
 
 def _listed(tree: Any) -> Any:
-    """The tree with a list for each tuple."""
+    """Return the tree with a list for each tuple."""
     if isinstance(tree, dict):
         return {key: _listed(inner) for key, inner in tree.items()}
     return [*map(_listed, tree)] if isinstance(tree, (list, tuple)) else tree
 
 
 def _leaves(recorded: Mapping[str, Any], options: Options) -> Any:
-    """A space that says which trees are the values of one hyperparameter."""
+    """Return the space that shows which subtrees are one hyperparameter's value."""
     found = options.space
     if found is None:
-        with contextlib.suppress(JournalError):  # Only who asks for it needs to know.
+        with contextlib.suppress(JournalError):  # Its other readers raise this.
             found = recorded_space(recorded)
     return _explored(options.mutator) if found is None else found
 
 
 def _present(state: RunState) -> list[Any]:
-    """The meta_params that each slot has."""
+    """Return the present meta_params of each slot."""
     return [slot.meta_params for slot in state.slots]
 
 
 def _instead(log_dir: pathlib.Path | None) -> str:
-    """What to do about another structure but to leave it."""
+    """Return the end of an error message: the alternatives to the old structure."""
     if log_dir is None or not (log_dir / JOURNAL_NAME).exists():
         return ", or start a new run in another log_dir."
     return (
@@ -242,7 +243,7 @@ def _instead(log_dir: pathlib.Path | None) -> str:
 
 
 def _names(described: Any) -> Any:
-    """The structure of a space of which `settings` holds the description."""
+    """Return the structure of a space from its description in `settings`."""
     if type(described) is list:
         return [_names(inner) for inner in described]
     if type(described) is not dict:

@@ -1,4 +1,4 @@
-"""One transaction of an open run: records are written, then applied."""
+"""One transaction of an open run: it writes records, then applies them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def within(journal: Journal, work: Callable[[], Result]) -> Result:
-    """The result of work in a transaction, which ends even if a Ctrl-C comes late."""
+    """Run work in a transaction, and end that even if a Ctrl-C comes late."""
     transaction = journal.transaction()
     try:
         with transaction:
@@ -30,12 +30,12 @@ def within(journal: Journal, work: Callable[[], Result]) -> Result:
 
 
 class Before(NamedTuple):
-    """How far a run had come before a transaction.
+    """The progress of a run before a transaction.
 
     Attributes:
-        row: The last row.
+        row: The last row of the journal.
         furthest: The greatest step of any slot.
-        best: The score of the best checkpoint.
+        best: The score of the best checkpoint; lower is better.
     """
 
     row: int
@@ -45,21 +45,21 @@ class Before(NamedTuple):
 
 @dataclasses.dataclass(eq=False, slots=True, weakref_slot=True)
 class Transaction:
-    """What is done within a transaction; its effects follow after the commit.
+    """Collects what one transaction writes; its effects follow after the commit.
 
     Attributes:
-        journal: Its transaction is open; `do` alone writes.
-        state: What is known; changed by `do` alone.
+        journal: The journal, with an open transaction; only `do` writes to it.
+        state: The run in memory; only `do` changes it.
         graph: All checkpoints.
-        at: When.
-        tells: Whether events are wanted.
-        reader: The session that trains all slots, if it is this one: weights in the
-            memory of others do not count for it.
-        records: What was written so far.
-        notes: What is to be logged after the commit.
-        events: What `on_event` is to be told after the commit.
+        at: The time of the transaction.
+        tells: Whether to collect `events`, because the run has an `on_event`.
+        reader: This session, if it trains all slots with weights in its memory; None:
+            only saved weights count.
+        records: The records that `do` has written so far.
+        notes: What to log after the commit.
+        events: The events to pass to `on_event` after the commit.
         restarts: The slots that began a generation.
-        before: How far the run had come before.
+        before: The progress of the run before the transaction.
     """
 
     journal: Journal
@@ -80,9 +80,9 @@ class Transaction:
         self.before = Before(state.row, state.furthest, state.best.score)
 
     def do(self, step: Step) -> None:
-        """Write a step's records, and apply them to what is known."""
+        """Write a step's records, and apply them to the state in memory."""
         if step.records:
-            self.records += step.records  # What fails may have been written in part.
+            self.records += step.records  # First: a failed write may be partial.
             self.journal.write(step.records)
             apply, about = self.state.apply, step.about
             for record in step.records:
@@ -95,19 +95,20 @@ class Transaction:
             self.restarts.append(step.restart)
 
     def params(self) -> set[str]:
-        """The params, encoded, that were recorded for checkpoints so far."""
+        """Return the encoded params that this has recorded for checkpoints so far."""
         kinds = CheckpointRecord, Late
         return {r.params for r in self.records if isinstance(r, kinds) and r.params}
 
     def resume(
         self, worker_id: int, reason: str = "", reader: str | None = None
     ) -> None:
-        """Have a slot go back to its resume point.
+        """Move a slot back to its resume point.
 
         Args:
             worker_id: The slot.
-            reason: Open a generation in any case, for this reason.
-            reader: The session in whose memory the weights may be; None: in no memory.
+            reason: If given, open a new generation in any case, for this reason.
+            reader: The session in whose memory the weights may be; None: only saved
+                weights count.
         """
         state, graph = self.state, self.graph
         point = graph.resume_point(state.slots[worker_id].newest)
@@ -117,12 +118,14 @@ class Transaction:
     def within_reach(
         self, point: Checkpoint, reader: str | None, row: int
     ) -> Checkpoint:
-        """A resume point, or the one before it whose weights are not elsewhere.
+        """Return the nearest resume point whose weights this process can get.
+
+        It records that weights in the memory of other processes are gone.
 
         Args:
-            point: The resume point.
+            point: The resume point to begin with.
             reader: As in `resume`.
-            row: After which row of the journal those elsewhere were gone.
+            row: The row of the journal after which those weights were gone.
         """
         while lost := branching.out_of_reach(self.graph, point, reader, row):
             self.do(lost)
@@ -130,7 +133,7 @@ class Transaction:
         return point
 
     def claim_weights(self) -> None:
-        """Record that from now on the library keeps the weights, if it is new."""
+        """Record, once a run, that the library keeps the weights from now on."""
         if not self.graph.keeps_weights:
             text = codec.encode(self.state.row)
             self.do(Step((Fact("claimed", text),)))

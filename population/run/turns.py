@@ -1,4 +1,4 @@
-"""When a worker puts its slot aside and trains another one."""
+"""Decides when a worker gives its slot back and trains another one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from population.run.open_run import OpenRun
 
 
 class Turns:
-    """The turns of one worker.
+    """The turns of one worker; in each it trains one slot.
 
     Args:
         run: The run.
 
     Attributes:
-        reports: Saved reports of the present turn.
-        set_backs: How often each slot was set back; None unless this one just was.
+        reports: The number of saved reports in the present turn.
+        set_backs: How often each slot was reset after it diverged; None unless the
+            present slot just was.
     """
 
     def __init__(self, run: OpenRun) -> None:
@@ -27,12 +28,12 @@ class Turns:
         self._count: Counter[int] = Counter()
 
     def is_over(self, own: int, at_hand: Ref, most: int) -> bool:
-        """Whether another slot is to be trained: after a report, or a branch.
+        """Whether the worker is to train another slot, after a report or a branch.
 
         Args:
-            own: The slot that is trained.
-            at_hand: What the loop stands at.
-            most: After so many saved reports others have their turn.
+            own: The slot that it trains.
+            at_hand: The generation and step of the training loop.
+            most: The number of saved reports after which another slot has its turn.
         """
         run = self._run
         newest = run.state().slots[own].newest
@@ -40,7 +41,7 @@ class Turns:
         if run.waits(own):
             return True
         if branched and self._has_diverged(at_hand):
-            # Set back again and again, it would never come to the turn of the others.
+            # A slot that is reset again and again must not keep others from training.
             self._count[own] += 1
             self.set_backs = self._count
             return self._free(set_back=self.set_backs) not in (None, own)
@@ -49,7 +50,7 @@ class Turns:
         return self.reports >= most and self._free(below=at_hand.step) is not None
 
     def begin(self) -> None:
-        """Another slot is trained from now on."""
+        """Start the turn of another slot."""
         self.reports, self.set_backs = 0, None
 
     def _has_diverged(self, at_hand: Ref) -> bool:

@@ -1,4 +1,7 @@
-"""Values and saved states that never meet on one step, so that no barrier closes."""
+"""Detects slots that never report a value and a state for the same step.
+
+No barrier closes for such a slot: a decision needs both of one step.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from population.core.step import EncodedReport
 
 logger = logging.getLogger("population")
 _NAMED = 3
-_KEPT = 10  # Where no decision waits for them, so many are no chance.
+_KEPT = 10  # Reports before a warning, where no decision waits for the slot.
 
 
 class _Alone(NamedTuple):
@@ -31,7 +34,7 @@ class _Alone(NamedTuple):
     saves: tuple[int, ...] = ()
 
     def add(self, new: EncodedReport) -> _Alone:
-        """With one more report, unless it repeats the last one."""
+        """Return a copy with one more report, unless it repeats the last step."""
         before = self.saves if new.value is None else self.values
         steps = before if new.step in before[-1:] else (*before, new.step)[-_KEPT:]
         if new.value is None:
@@ -39,14 +42,14 @@ class _Alone(NamedTuple):
         return self._replace(values=steps)
 
     def never_meet(self) -> bool:
-        """Whether there is no step at which both will come, if they go on like this."""
+        """Whether values and saves, at their present intervals, never share a step."""
         if len(self.values) < 2 or len(self.saves) < 2:
             return False
         every = (steps[-1] - steps[-2] for steps in (self.values, self.saves))
         return (self.values[-1] - self.saves[-1]) % math.gcd(*every) != 0
 
     def since_limit(self) -> tuple[int, int]:
-        """How many values and saves there were at or after the step of the decision."""
+        """Count the values and the saves at or after the step of the decision."""
         low = self.limit or 0
         return sum(s >= low for s in self.values), sum(s >= low for s in self.saves)
 
@@ -61,15 +64,15 @@ class _Alone(NamedTuple):
 
 
 class Unmet:
-    """The reports of each slot that lack a value or params.
+    """Refuses reports if the values and states of a slot can never share a step.
 
     Args:
         decision_at: The step at which a slot waits for a decision, or None.
 
     Attributes:
-        most: So many at or after a barrier are no chance.
-        found: What the reports of a transaction add, by slot, to be kept once it is
-            committed; cleared when the next one has reports. None: the two have met.
+        most: How many such reports at or after a barrier are refused.
+        found: What the reports of a transaction add, by slot; `keep` remembers it after
+            the commit. None: a checkpoint of the slot has a value and params.
     """
 
     def __init__(self, decision_at: Callable[[RunState, int], int | None]) -> None:
@@ -80,7 +83,7 @@ class Unmet:
         self.found: dict[int, _Alone | None] = {}
 
     def keep(self) -> None:
-        """Remember the reports of a transaction, which is committed."""
+        """Remember the reports of a transaction after its commit; warn once."""
         for worker_id, alone in self.found.items():
             if alone is None:
                 self._alone.pop(worker_id, None)
@@ -99,10 +102,11 @@ class Unmet:
         self.found.clear()
 
     def check(self, state: RunState, new: EncodedReport) -> None:
-        """Look at a report that was just recorded, and lacks a value or params.
+        """Check a report that was just recorded and lacks a value or params.
 
         Raises:
-            RuntimeError: A slot reports values at some steps and params at others.
+            RuntimeError: The slot waits for a decision, but reports values at some
+                steps and params at others.
         """
         worker_id = new.worker_id
         newest = state.slots[worker_id].newest
@@ -113,7 +117,7 @@ class Unmet:
                 self.found[worker_id] = None  # The two have met.
             return
         if state.has_params and state.scores.ready[worker_id] >= 0:
-            return  # They have met before, and may do so again.
+            return  # An earlier checkpoint had both: a later one may too.
         limit = self._decision_at(state, worker_id)
         alone = self._alone.get(worker_id)
         if alone is None or alone.generation_id != new.generation_id:
