@@ -1,4 +1,4 @@
-"""Opens generations: at the start of a run, by a decision, and to go back."""
+"""Opens generations: at the start of a run, by a decision, and to resume."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from population.core.state import RunState
 from population.core.step import EncodedReport, Moment, Restart, Step
 from population.journal.records import Generation, Removal
 
-GONE = "held in a memory that is gone"  # Why params in the memory of others go.
+GONE = "held in a memory that is gone"  # The reason of removals for lost memory.
 
 
 def start(
     state: RunState, starts: Sequence[EncodedReport], metas: Sequence[str], at: Moment
 ) -> Iterator[Step]:
-    """The first generation of each slot; each step is applied before the next.
+    """Open the first generation of each slot; apply each step before the next.
 
     Args:
-        state: What is known of the run: nothing yet.
-        starts: Where each slot begins.
+        state: The state of the run, without slots yet.
+        starts: The start of each slot.
         metas: The meta_params of each, encoded.
-        at: When.
+        at: The time of the transaction.
     """
     for new, meta in zip(starts, metas, strict=True):
         yield _open(state, new, 0, meta, "start", None, at)
@@ -39,16 +39,16 @@ def branch(
     reason: str,
     at: Moment,
 ) -> Step:
-    """A slot goes on from a checkpoint, whose params its first checkpoint copies.
+    """Open a generation in which a slot continues from a checkpoint.
 
     Args:
-        state: What is known.
+        state: The state of the run.
         graph: All checkpoints.
         worker_id: The slot.
-        parent: The checkpoint; None: fresh params at step 0.
+        parent: The checkpoint, whose params the first one copies; None: fresh params.
         meta_text: The hyperparameters, encoded.
-        reason: Why.
-        at: When.
+        reason: The reason to record.
+        at: The time of the transaction.
     """
     slot = state.slots[worker_id]
     step = 0 if parent is None else parent.step
@@ -71,15 +71,15 @@ def resume(
     at: Moment,
     reason: str = "",
 ) -> Step:
-    """A slot goes back to its resume point, with the same hyperparameters.
+    """Move a slot back to its resume point, with the same hyperparameters.
 
     Args:
-        state: What is known.
+        state: The state of the run.
         graph: All checkpoints.
         worker_id: The slot.
-        at: When.
-        reason: Open a generation in any case, for this reason; else only if the resume
-            point lies further back.
+        at: The time of the transaction.
+        reason: If given, open a generation in any case, for this reason; else only if
+            the resume point is an earlier checkpoint.
     """
     slot = state.slots[worker_id]
     point = graph.resume_point(slot.newest)
@@ -92,15 +92,15 @@ def resume(
 def out_of_reach(
     graph: JournalGraph, point: Checkpoint, reader: str | None, row: int
 ) -> Step | None:
-    """Record that no slot can go on from what is in the memory of another process.
+    """Record as gone the weights of a resume point in another process's memory.
 
-    To be applied and asked again, until there is nothing to record.
+    Apply the step and call this again, until it returns None.
 
     Args:
         graph: All checkpoints.
         point: A resume point.
-        reader: In whose memory the weights may be; None: only saved weights count.
-        row: After which row of the journal they were gone.
+        reader: The session whose memory counts; None: only saved weights count.
+        row: The row of the journal after which the weights were gone.
     """
     lost: set[InMemory] = set()
     for checkpoint in graph.walk(point):
@@ -126,13 +126,13 @@ def _open(
     """Open a generation with a first checkpoint that has the report's step and params.
 
     Args:
-        state: What is known.
-        new: Says them, and which slot it is.
-        number: How many generations the slot had before.
+        state: The state of the run.
+        new: A report with the slot, the step and the params.
+        number: The number of generations that the slot had before.
         meta_text: The hyperparameters, encoded.
-        reason: Why.
-        parent: What the first checkpoint copies, or None.
-        at: When.
+        reason: The reason to record.
+        parent: The checkpoint that the first one copies, or None.
+        at: The time of the transaction.
     """
     worker_id, meta_params = new.worker_id, codec.decode(meta_text)
     name = f"{state.run}-{worker_id}-{number}"

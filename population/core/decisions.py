@@ -1,4 +1,4 @@
-"""Runs the mutator: its state, its random numbers, and the branches it wants."""
+"""Calls the mutator with its state and random numbers, and checks its branches."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from population.journal.records import MutatorRecord
 
 
 class CheckedBranch(NamedTuple):
-    """A branch that can be put in force.
+    """A branch that can be applied.
 
     Attributes:
         worker_id: The slot.
         parent: The resume point of the branch's parent; None: fresh params.
         meta_text: The hyperparameters, encoded.
-        reason: Why.
+        reason: The reason to record.
     """
 
     worker_id: int
@@ -39,20 +39,20 @@ class CheckedBranch(NamedTuple):
 
 
 class Decider:
-    """The mutator of a run at work.
+    """Calls the mutator of a run and keeps its state.
 
-    Its state is one row of the journal, written in the transaction of the report that
-    changed it: a restart reads the row and goes on, and nothing is computed again.
+    The state is one row of the journal, written in the transaction of the report that
+    changed it: a restart reads the row and continues, and computes nothing again.
 
     Args:
         mutator: The policy.
         graph: All checkpoints.
-        seed: Of its random numbers.
+        seed: The seed of its random numbers.
         end: The step at which every slot waits, or None.
 
     Attributes:
-        check: Refuses branches that the trainer of all slots could not train: it gets
-            a branch's meta_params and the worker id, and raises.
+        check: Called with a branch's meta_params and the worker id; raises if the
+            engine that trains all slots could not train them. None: no check.
         slowest_s: Seconds of the slowest decision so far.
     """
 
@@ -65,17 +65,17 @@ class Decider:
         self._graph = graph
         self._seed = seed
         self._end = end
-        self._let_go = -1  # Until this many decisions no slot waits for one.
+        self._let_go = -1  # At this number of decisions no slot waits for the next.
         self._known_row = -1
         self._type: type | None = None
         self._view: tuple[Any, Any] = (None, None)
-        self._decoded: tuple[Any, Any] = (None, None)  # A record, and what it says.
+        self._decoded: tuple[Any, Any] = (None, None)  # A record, and its state.
 
     def init(self, state: RunState) -> MutatorRecord:
-        """The state of a new run, to be recorded.
+        """Return the mutator's first state as a record to write.
 
         Raises:
-            TypeError: It cannot be read back.
+            TypeError: The state cannot be read back.
         """
         value = self._initial(state)
         record = self.record(value, 0)
@@ -94,11 +94,11 @@ class Decider:
         """Show the mutator a report.
 
         Args:
-            state: What is known.
+            state: The state of the run.
             before: The mutator's state.
-            decisions: How many were made before.
+            decisions: The number of decisions before this one.
             report: The report.
-            now: Its time.
+            now: The time of the report.
 
         Returns:
             The mutator's next state, the same object if nothing has changed, and its
@@ -122,10 +122,11 @@ class Decider:
         )
 
     def record(self, value: Any, decisions: int) -> MutatorRecord:
-        """The mutator's next state, to be recorded.
+        """Return the mutator's next state as a record to write.
 
         Raises:
-            TypeError: It is of another type than that of `init`, or cannot be stored.
+            TypeError: The state has another type than that of `init`, or cannot be
+                stored.
         """
         if self._type is not None and type(value) is not self._type:
             raise TypeError(
@@ -138,10 +139,10 @@ class Decider:
         return record
 
     def value(self, state: RunState) -> Any:
-        """The mutator's state.
+        """Return the mutator's state.
 
         Raises:
-            JournalError: It cannot be read.
+            JournalError: The state cannot be read.
         """
         record = state.mutator
         if record is None:
@@ -159,13 +160,13 @@ class Decider:
         return self._decoded[1]
 
     def decisions(self, state: RunState) -> int:
-        """How many updates have branched or changed the mutator's state."""
+        """Return how many updates have branched or changed the mutator's state."""
         return 0 if state.mutator is None else state.mutator.decisions
 
     def checked(
         self, state: RunState, branches: Mapping[int, Branch]
     ) -> Iterator[CheckedBranch]:
-        """Branches that can be put in force, each once the one before is.
+        """Check branches; apply each before asking for the next.
 
         Raises:
             TypeError, ValueError: A branch is not a `Branch`, its parent is not
@@ -194,25 +195,25 @@ class Decider:
             yield CheckedBranch(worker_id, point, meta_text, reason)
 
     def named(self, state: RunState) -> list[Checkpoint]:
-        """The checkpoints that the mutator's state names.
+        """Return the checkpoints that the mutator's state names.
 
         Raises:
-            JournalError: One is missing.
+            JournalError: A checkpoint is missing.
         """
         return [self._named(ref) for ref in _refs(self.value(state))]
 
     def decision_at(self, state: RunState, worker_id: int) -> int | None:
-        """The step at which the mutator has a slot wait for its decision, or None."""
+        """Return the step at which a slot must wait for a decision, or None."""
         view = self._view_of(state)
         return self.mutator.wait_at(self.value(state), worker_id, view)
 
     def limits(self, state: RunState, worker_id: int) -> list[int]:
-        """The steps at which a slot waits: the mutator's, and the end of the run."""
+        """Return the steps at which a slot waits: for a decision, and the run's end."""
         steps = (self.decision_at(state, worker_id), self._end)
         return [step for step in steps if step is not None]
 
     def wait_at(self, state: RunState, worker_id: int) -> int | None:
-        """The step at which a slot waits, for a decision or for the end of the run."""
+        """Return the step at which a slot waits, for a decision or the run's end."""
         if self._is_let_go(state):
             return self._end
         return min(self.limits(state, worker_id), default=None)
@@ -227,11 +228,11 @@ class Decider:
         return limit is not None and bool(state.scores.ready[worker_id] >= limit)
 
     def let_go(self, state: RunState) -> None:
-        """Have no slot wait for the next decision: the run ends before it."""
+        """Let no slot wait for the next decision: the run ends before it."""
         self._let_go = self.decisions(state)
 
     def barriers(self, state: RunState) -> Iterator[Checkpoint]:
-        """The checkpoints that undecided rounds, and the end of the run, rest on."""
+        """Yield the checkpoints at the barriers of slots and at the end of the run."""
         for worker_id in range(len(state.slots)):
             for limit in self.limits(state, worker_id):
                 found = state.barrier(worker_id, limit)
@@ -242,7 +243,7 @@ class Decider:
         return self._let_go >= 0 and self._let_go == self.decisions(state)
 
     def _initial(self, state: RunState) -> Any:
-        """What `init` returns; its type tells how a recorded state is read."""
+        """Call the mutator's `init`; its type is the one for decoding later states."""
         view = self._view_of(state)
         view.begin(0, state.time)
         value = self.mutator.init(view)
@@ -251,15 +252,15 @@ class Decider:
         return value
 
     def _view_of(self, state: RunState) -> View:
-        """The view of a state: one object, as long as the state is the same."""
+        """Return the view of a run's state; the same object for the same state."""
         if self._view[0] is not state:
             self._view = (state, View(state, self._graph, self._seed))
-            self._known_row = -1  # Rows of what was rolled back are given again.
+            self._known_row = -1  # Row numbers are used again after a rollback.
         view: View = self._view[1]
         return view
 
     def _check_parent(self, parent: Checkpoint) -> None:
-        """Refuse to branch from what was never recorded; ask once for equal parents."""
+        """Refuse a parent that is not recorded; equal parents cost one query."""
         if not isinstance(parent, Checkpoint):
             raise TypeError(
                 f"{type(self.mutator).__name__}.update must branch from a checkpoint, "
@@ -286,7 +287,7 @@ class Decider:
 
 
 def _refs(state: Any) -> Iterator[Ref]:
-    """All checkpoints that a mutator's state names."""
+    """Yield all checkpoints that a mutator's state names."""
     inner: Iterable[Any] = ()
     if isinstance(state, Ref):
         yield state

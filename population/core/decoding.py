@@ -1,4 +1,4 @@
-"""What the texts and rows of a journal say; damage in them is a `JournalError`."""
+"""Decodes the texts and rows of a journal; damage in them raises a `JournalError`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from population.journal.records import CheckpointRow
 
 
 def decode(text: str, like: object = None) -> Any:
-    """What a text of the journal says.
+    """Decode a text of the journal.
 
     Raises:
-        JournalError: If it says nothing.
+        JournalError: The text is invalid.
     """
     try:
         return codec.decode(text, like)
@@ -30,10 +30,10 @@ def decode(text: str, like: object = None) -> Any:
 
 
 def decode_params(text: str) -> Any:
-    """What a text of the journal says of params.
+    """Decode params from a text of the journal.
 
     Raises:
-        JournalError: If it says nothing, or names what no store and no process keeps.
+        JournalError: The text is invalid, or is malformed `Saved` or `InMemory` params.
     """
     found = decode(text)
     kinds = {Saved: [str], InMemory: [str, int]}.get(type(found))
@@ -44,7 +44,7 @@ def decode_params(text: str) -> Any:
 
 
 def checkpoint_of(row: CheckpointRow, own: str | None = None) -> Checkpoint:
-    """The checkpoint of a journal's row, its paths as they are in this run folder."""
+    """Return the checkpoint of a journal's row, with paths in this run folder."""
     parent = None
     if row.parent_generation_id is not None and row.parent_step is not None:
         parent = Ref(row.parent_generation_id, row.parent_step)

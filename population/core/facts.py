@@ -1,4 +1,4 @@
-"""What is fixed about a run, as its journal says it: read and checked in one place."""
+"""Reads and checks the facts of a run: size, mode, seed and more, fixed for ever."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def is_own(key: str) -> bool:
 
 
 def texts_of(journal: Journal) -> dict[str, str]:
-    """What is fixed about a run, encoded; empty for a new one."""
+    """Return the facts of a run, encoded; empty for a new run."""
     return {fact.key: fact.value for fact in journal.all(Fact)}
 
 
 def read(recorded: Mapping[str, str]) -> dict[str, Any]:
-    """The facts of a journal, decoded.
+    """Decode the facts of a journal.
 
     Raises:
         JournalError: A fact has an invalid value.
@@ -40,7 +40,7 @@ def read(recorded: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_all(journal: Journal) -> dict[str, Any]:
-    """The facts of a whole run, after a check that all its slots are recorded.
+    """Return the decoded facts of a run, after a check that it has all its slots.
 
     Raises:
         JournalError: A fact is missing or invalid, or a slot has no generation.
@@ -57,12 +57,12 @@ def read_all(journal: Journal) -> dict[str, Any]:
 
 
 def begun(journal: Journal) -> list[Generation]:
-    """The generation that each slot of a run began with, by worker id.
+    """Return the generation that each slot of a run began with, by worker id.
 
     In a fork into another space it is the one whose meta_params were made for that.
 
     Raises:
-        JournalError: If one is missing.
+        JournalError: A generation is missing.
     """
     known = read_all(journal)
     size = known["size"]
@@ -75,10 +75,10 @@ def begun(journal: Journal) -> list[Generation]:
 
 
 def lost(worker_ids: Any, size: int) -> list[int]:
-    """What a journal says of lost slots.
+    """Return the recorded lost slots, after a check.
 
     Raises:
-        JournalError: If it cannot be.
+        JournalError: `worker_ids` is not a list of ids of slots.
     """
     known = type(worker_ids) is list and all(
         type(w) is int and 0 <= w < size for w in worker_ids
@@ -89,10 +89,10 @@ def lost(worker_ids: Any, size: int) -> list[int]:
 
 
 def store_key(recorded: Mapping[str, str]) -> str | None:
-    """The name by which a params store knows a run; None without one.
+    """Return the name of a run in its params store; None if it has none.
 
-    A fork has another one than the run whose token it goes on with: each removes only
-    what it has saved itself.
+    A fork has another name than the run that it continues, although its generation ids
+    have the same token: each run removes only its own saves.
     """
     found = read(recorded)
     if "forked" in found:

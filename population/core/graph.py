@@ -1,8 +1,8 @@
-"""The graph of checkpoints, read from the journal point by point.
+"""The graph of checkpoints, read from the journal one by one.
 
-`graph[generation_id][step]` is a `Checkpoint`. A lineage is walked by generations: it
-holds all of a slot's present generation, of the one before all up to the checkpoint
-where it branched off, and so on.
+`graph[generation_id][step]` is a `Checkpoint`. A lineage consists of segments: all of a
+slot's present generation, the one before up to the checkpoint where it branched off,
+and so on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Segment(NamedTuple):
         generation_id: The generation.
         first: The step at which it began.
         last: The last step that belongs to the lineage.
-        parent: What it began from; None for a root.
+        parent: The checkpoint that it began from; None for a root.
     """
 
     generation_id: str
@@ -42,7 +42,7 @@ class Segment(NamedTuple):
 
 
 class CheckpointsByStep(Mapping[int, Checkpoint]):
-    """One generation's checkpoints by step, ascending; each loaded when asked for."""
+    """One generation's checkpoints by step, ascending; each is loaded on access."""
 
     def __init__(self, graph: JournalGraph, generation_id: str) -> None:
         self._graph = graph
@@ -68,12 +68,12 @@ class JournalGraph(CheckpointGraph):
     """All checkpoints of a run, in the order of their generations.
 
     Args:
-        journal: Where they are recorded.
-        lock: Taken while the journal is read; the controller's.
+        journal: The journal of the run.
+        lock: The run's lock, held while this reads the journal.
         log_dir: The run folder; None: paths within it stay `RunPath`.
 
     Attributes:
-        own: How paths of the library's own begin; see `run_paths`.
+        own: The prefix of paths in the run's `own` folder; see `run_paths`.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class JournalGraph(CheckpointGraph):
 
     @property
     def keeps_weights(self) -> bool:
-        """Whether the library keeps the weights: else the loops keep them themselves.
+        """Whether the library keeps the weights; if not, the loops save their own.
 
-        From the first claim by a `Worker`, report with params or `Start` with params.
+        True from the first claim by a `Worker`, or report or `Start` with params.
         """
         if not self._keeps_weights:
             with self._lock:
@@ -116,22 +116,22 @@ class JournalGraph(CheckpointGraph):
         return self._keeps_weights
 
     def find(self, meta_params: object) -> list[str]:
-        """The ids of all generations with equal hyperparameters, oldest first."""
+        """Return the ids of all generations with these meta_params, oldest first."""
         with self._lock:
             found = self._journal.generations(digest=codec.digest(meta_params))
         return [g.generation_id for g in found]
 
     def generation(self, generation_id: str) -> Generation | None:
-        """The generation of that id, or None."""
+        """Return the generation with that id, or None."""
         with self._lock:
             return next(iter(self._journal.generations(id=generation_id)), None)
 
     def get_checkpoint(self, ref: Ref) -> Checkpoint | None:
-        """The checkpoint of that name, or None."""
+        """Return the checkpoint with that generation id and step, or None."""
         return next(self.span(ref.generation_id, ref.step, ref.step), None)
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
-        """The checkpoint of that name.
+        """Return the checkpoint with that generation id and step.
 
         Raises:
             KeyError: There is no such checkpoint.
@@ -139,7 +139,7 @@ class JournalGraph(CheckpointGraph):
         return self[ref.generation_id][ref.step]
 
     def at(self, row: int) -> Checkpoint:
-        """The checkpoint of a row of the journal.
+        """Return the checkpoint of a row of the journal.
 
         Raises:
             JournalError: There is no such row.
@@ -147,10 +147,10 @@ class JournalGraph(CheckpointGraph):
         return checkpoint_of(self._row(row), self.own)
 
     def newest_of(self, generation: Generation) -> Checkpoint:
-        """A generation's newest checkpoint.
+        """Return a generation's newest checkpoint.
 
         Raises:
-            JournalError: It has no checkpoint.
+            JournalError: The generation has no checkpoint, or is damaged.
         """
         newest = next(self.span(generation.generation_id, descending=True), None)
         if newest is None:
@@ -161,7 +161,7 @@ class JournalGraph(CheckpointGraph):
         return newest
 
     def had_params(self, checkpoint: Checkpoint) -> str | None:
-        """A checkpoint's params, encoded, whether or not they were removed since."""
+        """Return a checkpoint's params, encoded, even if they were removed since."""
         return self._row(checkpoint.row).had_params
 
     def span(
@@ -172,7 +172,7 @@ class JournalGraph(CheckpointGraph):
         *,
         descending: bool = False,
     ) -> Iterator[Checkpoint]:
-        """A generation's checkpoints with `low <= step <= high`, by step."""
+        """Yield a generation's checkpoints with `low <= step <= high`, by step."""
         size = 1
         while low <= high:
             find = Find(
@@ -192,7 +192,7 @@ class JournalGraph(CheckpointGraph):
             size = min(8 * size, _PAGE)
 
     def history(self) -> Iterator[Checkpoint]:
-        """All checkpoints in the order in which they were recorded."""
+        """Yield all checkpoints in the order in which they were recorded."""
         after = 0
         while True:
             rows = self._find(Find(after=after, limit=_PAGE))
@@ -205,23 +205,23 @@ class JournalGraph(CheckpointGraph):
                 return
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint with the best finite value; the first one on ties."""
+        """Return the checkpoint with the best finite value; the first one on ties."""
         with self._lock:
             row = self._journal.tail().best
         return None if row is None else self.at(row)
 
     def root(self, generation_id: str) -> Checkpoint:
-        """A generation's first checkpoint.
+        """Return a generation's first checkpoint.
 
         Raises:
-            KeyError: If there is no such generation.
+            KeyError: There is no such generation.
         """
         if (found := next(self.span(generation_id), None)) is None:
             raise KeyError(generation_id)
         return found
 
     def segments(self, checkpoint: Checkpoint) -> Iterator[Segment]:
-        """The generations of a lineage, newest first; that they descend is checked."""
+        """Yield the segments of a lineage, newest first; JournalError on a cycle."""
         generation_id, last = checkpoint.ref
         below = _END
         while True:
@@ -235,7 +235,7 @@ class JournalGraph(CheckpointGraph):
             below = row
 
     def walk(self, checkpoint: Checkpoint) -> Iterator[Checkpoint]:
-        """All checkpoints of a lineage, newest first; begins with `checkpoint`."""
+        """Yield all checkpoints of a lineage, newest first, `checkpoint` included."""
         yield checkpoint
         below = checkpoint.step - 1
         for segment in self.segments(checkpoint):
@@ -244,11 +244,11 @@ class JournalGraph(CheckpointGraph):
             below = segment.last
 
     def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """All checkpoints that led to this one, from the root to itself."""
+        """Return all checkpoints that led to this one, from the root to itself."""
         return list(self.walk(checkpoint))[::-1]
 
     def schedule(self, checkpoint: Checkpoint) -> Schedule:
-        """The hyperparameters over steps that led to a checkpoint.
+        """Return the hyperparameters over steps that led to a checkpoint.
 
         `FixedSchedule(controller.schedule(checkpoint))` trains with them again.
         """
@@ -263,11 +263,11 @@ class JournalGraph(CheckpointGraph):
         return Schedule(changes)
 
     def resume_point(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Where training can go on: the nearest that did not diverge and has params.
+        """Return the checkpoint from which training continues: it or an ancestor.
 
-        The checkpoint itself or an ancestor; from one that diverged, the nearest with a
-        finite value, as what has none yet may be as bad. A root always qualifies, with
-        None for fresh params. Where loops keep the weights, params are not needed.
+        The nearest that has params and did not diverge; from one that diverged, the
+        nearest with a finite value, as one without a value may be as bad. A root always
+        qualifies, with None for fresh params. If loops save the weights, none need any.
         """
         value, params = checkpoint.diverged, self.keeps_weights
         lacks = value or (params and checkpoint.params is None)
@@ -277,8 +277,8 @@ class JournalGraph(CheckpointGraph):
         for segment in self.segments(checkpoint):
             if found := self._newest(segment, value=value, params=params, finite=True):
                 return found
-            # A generation's first checkpoint stands for what it copies: here, for
-            # fresh weights, which no worker has trained on the way.
+            # A generation's first checkpoint has the weights that it copies: here
+            # fresh ones, if no worker has trained since.
             if segment.last > segment.first:
                 fresh = None
             if self.root(segment.generation_id).diverged:
@@ -290,10 +290,10 @@ class JournalGraph(CheckpointGraph):
     def newest_value(
         self, checkpoint: Checkpoint, *, until: int = _END, params: bool = False
     ) -> Checkpoint | None:
-        """The nearest checkpoint with a value, itself or an ancestor.
+        """Return the nearest checkpoint with a value, itself or an ancestor.
 
         Args:
-            checkpoint: Where to begin.
+            checkpoint: The checkpoint to begin with.
             until: The last step to look at.
             params: Whether it must have params too, unless the value is not finite.
         """
@@ -308,45 +308,45 @@ class JournalGraph(CheckpointGraph):
         return None
 
     def reports_since(self, checkpoint: Checkpoint, step: int) -> list[Checkpoint]:
-        """The lineage's checkpoints at or after `step` that have a value, ascending."""
+        """Return the lineage's checkpoints from `step` on with a value, ascending."""
         since = self._since(checkpoint, step)
         return [c for c in since if c.value is not None]
 
     def first_since(
         self, checkpoint: Checkpoint, step: int, *, needs_params: bool
     ) -> Checkpoint | None:
-        """The lineage's first checkpoint from `step` on that has a value.
+        """Return the lineage's first checkpoint from `step` on that has a value.
 
         Args:
-            checkpoint: Where the lineage ends.
+            checkpoint: The last checkpoint of the lineage.
             step: The first step to look at.
             needs_params: Whether it must have params too, unless the value is not
-                finite: what has diverged need not be saved.
+                finite: weights that have diverged need not be saved.
         """
         before = checkpoint.parent
         if before is not None and before.step < step == checkpoint.step:
             if _closes(checkpoint, needs_params):
-                return checkpoint  # The usual case, in no time.
+                return checkpoint  # The usual case, without a query.
         since = self._since(checkpoint, step)
         return next((c for c in since if _closes(c, needs_params)), None)
 
     def params_text(self, checkpoint: Checkpoint) -> str:
-        """A checkpoint's params as the journal keeps them."""
+        """Return a checkpoint's params as the journal keeps them."""
         try:
             return run_paths.encode(checkpoint.params, self.own)
-        except TypeError:  # An older version has kept what is too deep for this one.
+        except TypeError:  # Older versions stored deeper trees than this one allows.
             text = self._row(checkpoint.row).params
             if text is None:
                 raise damaged(f"row {checkpoint.row} has no params") from None
             return text
 
     def forget(self) -> None:
-        """A transaction was rolled back: read anew what is kept."""
+        """Drop all that is cached, as a transaction was rolled back."""
         self._origins.clear()
         self._keeps_weights = False
 
     def _since(self, checkpoint: Checkpoint, step: int) -> Iterator[Checkpoint]:
-        """The lineage's checkpoints at or after `step`, ascending."""
+        """Yield the lineage's checkpoints at or after `step`, ascending."""
         segments: list[Segment] = []
         for segment in self.segments(checkpoint):
             segments.append(segment)
@@ -371,10 +371,10 @@ class JournalGraph(CheckpointGraph):
             return self._journal.checkpoints(find)
 
     def _origin(self, generation_id: str) -> tuple[int, int, Ref | None]:
-        """A generation's first row, first step and parent, which never change.
+        """Return a generation's first row, first step and parent, which never change.
 
-        Not kept by an `lru_cache` of the method: that would hold this, and so the
-        journal, until the garbage collector comes.
+        An `lru_cache` of the method would keep this object, and so the journal, alive
+        until a garbage collection.
         """
         found = self._origins.get(generation_id)
         if found is None:
@@ -389,7 +389,7 @@ class JournalGraph(CheckpointGraph):
 
 
 def _closes(checkpoint: Checkpoint, needs_params: bool) -> bool:
-    """Whether it has a value, and the params that a barrier needs of a finite one."""
+    """Whether it has a value, and, if that is finite, the params that are needed."""
     if checkpoint.value is None:
         return False
     return not needs_params or checkpoint.params is not None or checkpoint.diverged

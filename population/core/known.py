@@ -13,10 +13,10 @@ from population.journal.records import Generation
 
 @dataclasses.dataclass(slots=True)
 class Slot:
-    """One slot.
+    """The present state of one slot.
 
     Attributes:
-        generation: What it trains now.
+        generation: Its present generation.
         meta_params: The generation's hyperparameters; never changed in place.
         newest: Its newest checkpoint.
     """
@@ -27,15 +27,15 @@ class Slot:
 
 
 class Subject(NamedTuple):
-    """What the records of a step are about, where it is in memory already.
+    """The checkpoint that the records of a step concern, if it is in memory.
 
     Attributes:
-        checkpoint: With all that was recorded for it so far.
-        is_newest: Whether a slot has come further with it.
-        value_added: Whether it has got a value.
-        is_news: Whether the mutator may have to be asked.
-        parent: What it was trained from, or copies; None for a root, and if that is not
-            at hand.
+        checkpoint: The checkpoint, with all that was recorded for it so far.
+        is_newest: Whether it is a later step of its slot's present generation.
+        value_added: Whether the records add its value.
+        is_news: Whether the mutator may have to see it.
+        parent: The checkpoint from which it was trained or copied; None for a root, and
+            if that is not in memory.
     """
 
     checkpoint: Checkpoint
@@ -46,11 +46,11 @@ class Subject(NamedTuple):
 
 
 class BestSoFar(NamedTuple):
-    """Which checkpoint has the best finite value; the first one on ties.
+    """The checkpoint with the best finite value; the first one on ties.
 
     Attributes:
-        row: Its row; None without one.
-        score: Its score; inf without one.
+        row: Its row; None if there is no finite value yet.
+        score: Its score; inf if there is no finite value yet.
         reports: How many values had been reported when it became the best.
     """
 
@@ -60,10 +60,10 @@ class BestSoFar(NamedTuple):
 
 
 def check_id(size: int, worker_id: Any) -> int:
-    """A worker id as an int of a population.
+    """Return a worker id as an int, after a check.
 
     Raises:
-        TypeError: `worker_id` is no int.
+        TypeError: `worker_id` is not an int.
         ValueError: There is no such slot.
     """
     found = codec.integer(worker_id, "worker_id")
@@ -75,10 +75,10 @@ def check_id(size: int, worker_id: Any) -> int:
 
 
 def check_checkpoint(checkpoint: Any, call: str) -> Checkpoint:
-    """A checkpoint that was given to a call.
+    """Return a checkpoint that was passed to `call`, after a check of its type.
 
     Raises:
-        TypeError: It is none.
+        TypeError: `checkpoint` is not a `Checkpoint`.
     """
     if isinstance(checkpoint, Checkpoint):
         return checkpoint

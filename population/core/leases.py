@@ -1,8 +1,8 @@
-"""Who trains which slot, and who has been silent for too long.
+"""The rules of leases: which worker trains which slot, and when a lease expires.
 
-A lease is renewed by its owner's polls and reports. How long it has not been is judged
-by each process for itself, from when it saw the last change: clocks that jump, or a
-machine that slept, take no slot away from a worker that is there.
+The polls and reports of its owner renew a lease. Each process measures the silence
+itself, from when it saw the lease change last: so no worker that is alive loses its
+slot because a clock jumps or a machine was suspended.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ IsGone = Callable[[Owner], bool]
 
 
 class Silence:
-    """How long this process has itself watched each slot without a sign of its owner.
+    """Measures for how long this process has seen no change of each slot's lease.
 
     Args:
         timeout: Seconds of silence after which a lease has expired; None: never.
-        now: What the clock shows.
+        now: The present time of the clock.
     """
 
     def __init__(self, timeout: float | None, now: float) -> None:
@@ -37,9 +37,9 @@ class Silence:
         self._elapsed = 0.0
 
     def look(self, now: float) -> float:
-        """Let time pass; seconds that this process has watched the run.
+        """Add the time since the last look; return the seconds watched so far.
 
-        Not more at a look than half the timeout: a process that has slept cannot tell
+        A look adds at most half the timeout: a process that was suspended cannot know
         how long others were silent.
         """
         passed, self._looked = now - self._looked, now
@@ -48,24 +48,24 @@ class Silence:
         return self._elapsed
 
     def see(self, leases: Iterable[Lease]) -> None:
-        """Leases that may have changed: their owners were there until now."""
+        """Note which of these leases have changed: their owners are alive now."""
         for lease in leases:
             known = self._seen.get(lease.worker_id)
             if known is None or known[0] != lease.change:
                 self._seen[lease.worker_id] = (lease.change, self._elapsed)
 
     def of(self, worker_id: int) -> float:
-        """Seconds since the slot's lease was seen to change."""
+        """Return the seconds since this process saw the slot's lease change."""
         seen = self._seen.get(worker_id)
         return self._elapsed - (0.0 if seen is None else seen[1])
 
 
 class LeaseRules:
-    """The rules of leases.
+    """Decides which leases to record, and which slots are free.
 
     Args:
-        silence: What this process has seen of the slots.
-        is_gone: Whether the process of an owner, or the owner, is certainly dead.
+        silence: Measures how long the owners of leases were silent.
+        is_gone: Returns whether an owner, or its process, is certainly dead.
     """
 
     def __init__(self, silence: Silence, is_gone: IsGone) -> None:
@@ -83,27 +83,28 @@ class LeaseRules:
         grace: float = 0.0,
         handed: int | None = None,
     ) -> Step:
-        """A slot is this holder's from now on.
+        """Record that this holder has the lease of a slot from now on.
 
         Args:
-            state: What is known.
+            state: The state of the run.
             holder: The holder.
             worker_id: The slot.
-            at: When.
+            at: The time of the transaction.
             grace: Seconds beyond the timeout that the holder may be silent.
-            handed: Row of the checkpoint that it is given.
+            handed: Row of the checkpoint that the holder gets as work and has not
+                reported on; None: of none.
         """
         self.silence.look(at.clock)
         change = state.change + 1
         return Step((Lease(worker_id, holder, at.clock, grace, handed, change),))
 
     def end(self, state: RunState, worker_id: int, at: Moment) -> Step:
-        """A slot has no holder from now on."""
+        """Record that a slot has no holder from now on."""
         self.silence.look(at.clock)
         return Step((Lease(worker_id, None, at.clock, 0.0, None, state.change + 1),))
 
     def release(self, state: RunState, holder: str, worker_id: int, at: Moment) -> Step:
-        """A holder gives a slot back; nothing if it has lost it."""
+        """Record that a holder gives a slot back, unless it has lost the lease."""
         if not holds(state, holder, worker_id):
             return Step()
         return self.end(state, worker_id, at)
@@ -116,7 +117,7 @@ class LeaseRules:
         at: Moment,
         grace: float = 0.0,
     ) -> Step:
-        """A holder is there; what it was handed out stays noted."""
+        """Renew a holder's lease; it keeps its checkpoint returned as work."""
         lease = state.leases.get(worker_id)
         handed = None if lease is None else lease.handed
         owner = UNCLAIMED if holder is None else holder
@@ -125,9 +126,9 @@ class LeaseRules:
     def heard(
         self, state: RunState, holder: str | None, new: EncodedReport, at: Moment
     ) -> Step:
-        """Who reports is there, and has taken up what it was handed.
+        """Renew the reporting holder's lease, and confirm the work that it got.
 
-        A slot that was given up is waited for again once it is trained further.
+        If decisions stopped waiting for the slot, a later step makes them wait again.
         """
         slot, worker_id = state.slots[new.worker_id], new.worker_id
         current = new.generation_id == slot.generation.generation_id
@@ -140,7 +141,7 @@ class LeaseRules:
         owner = UNCLAIMED if holder is None else holder
         known = None if lease is None else lease.owner
         if known != owner and not (lease is None and holder is None):
-            return step  # Who evaluates for another does not train.
+            return step  # A process that only evaluates does not train the slot.
         if self.due(state, worker_id, at.clock) or (lease and lease.handed is not None):
             claimed = self.claim(state, owner, worker_id, at)
             return Step(step.records + claimed.records)
@@ -149,23 +150,23 @@ class LeaseRules:
     def give_up(
         self, state: RunState, worker_ids: Iterable[int], told: int | None, at: Moment
     ) -> Step:
-        """These slots are not waited for until they are trained further.
+        """Record that decisions do not wait for slots until they are trained further.
 
         Args:
-            state: What is known.
-            worker_ids: All slots that are not waited for from now on.
-            told: The slot whose newest value the mutator is shown again, or None.
-            at: When.
+            state: The state of the run.
+            worker_ids: All slots for which decisions do not wait from now on.
+            told: The slot whose newest value the mutator sees again, or None.
+            at: The time of the transaction.
         """
         return Step((Loss(state.row, codec.encode(sorted(worker_ids)), told, at.now),))
 
     def owner(self, state: RunState, worker_id: int) -> str | None:
-        """The owner of a slot as text; None if it was given back or never claimed."""
+        """Return a slot's owner as text; None: given back, or never claimed."""
         lease = state.leases.get(worker_id)
         return None if lease is None else lease.owner
 
     def due(self, state: RunState, worker_id: int, now: float) -> bool:
-        """Whether a slot's lease is to be renewed."""
+        """Whether it is time to renew a slot's lease."""
         if self.timeout is None:
             return False
         self.silence.look(now)
@@ -181,17 +182,17 @@ class LeaseRules:
         return not self.owner(state, worker_id) or not self._is_there(state, worker_id)
 
     def is_claimable(self, state: RunState, worker_id: int) -> bool:
-        """Whether a worker that asks for any slot may have this one.
+        """Whether a worker that accepts any slot may claim this one.
 
-        Not one that a loop polls without a claim, until that is silent too long:
-        nothing tells that loop from a second worker.
+        A slot that a loop polls without a claim is claimable only after too long a
+        silence, as that loop could not notice the claim.
         """
         if self.owner(state, worker_id) == UNCLAIMED and self.timeout is not None:
             return not self._is_there(state, worker_id)
         return self.is_free(state, worker_id)
 
     def must_fence(self, state: RunState, worker_id: int, holder: str) -> bool:
-        """Whether the owner, another than the holder, may still be training."""
+        """Whether the owner is another than this holder and may still be training."""
         text = self.owner(state, worker_id)
         if text is None or text == holder:
             return False
@@ -207,17 +208,16 @@ class LeaseRules:
         below: int | None = None,
         set_back: Mapping[int, int] | None = None,
     ) -> int | None:
-        """The free slot that does not wait and has the fewest steps, or None.
+        """Return the free slot that does not wait and has the fewest steps, or None.
 
         Args:
-            state: What is known.
-            waits: Whether a slot waits.
-            now: What the clock shows.
+            state: The state of the run.
+            waits: Returns whether a slot waits.
+            now: The present time of the clock.
             prefer: The slot to prefer among those with equally few steps; else the
                 lowest.
             below: Only slots with fewer steps than this.
-            set_back: How often slots were set back; those that were less often come
-                first.
+            set_back: How often slots were reset; those with fewer resets come first.
         """
         self.silence.look(now)
         steps = [slot.newest.step for slot in state.slots]
@@ -233,9 +233,9 @@ class LeaseRules:
     def held_by_others(
         self, state: RunState, is_within: Callable[[Owner], bool]
     ) -> bool:
-        """Whether a live worker outside of this open run has a slot.
+        """Whether a live worker outside of this open run holds a slot.
 
-        What those may train, by the `stop` of their own, cannot be known here.
+        This process does not know the `stop` of that worker's controller.
         """
         for worker_id, lease in state.leases.items():
             if lease.owner:
@@ -256,13 +256,13 @@ class LeaseRules:
 
 
 def holds(state: RunState, holder: str, worker_id: int) -> bool:
-    """Whether a slot is this holder's."""
+    """Whether this holder has the lease of a slot."""
     lease = state.leases.get(worker_id)
     return lease is not None and lease.owner == holder
 
 
 def holders(state: RunState) -> Iterator[str]:
-    """The slots that are held, and by whom, for people."""
+    """Yield readable texts: each slot that is held, and its holder."""
     for worker_id, lease in sorted(state.leases.items()):
         if lease.owner:
             yield f"{worker_id} by {owner_of(lease.owner)}"
@@ -271,6 +271,6 @@ def holders(state: RunState) -> Iterator[str]:
 
 
 def handed_out(state: RunState) -> list[int]:
-    """Rows of all checkpoints that were handed out and not taken up yet."""
+    """Return the rows of checkpoints returned as work and not yet reported on."""
     leases = state.leases.values()
     return [lease.handed for lease in leases if lease.handed is not None]

@@ -1,4 +1,4 @@
-"""Reads what is known of a run from its journal: all of it, or what is new."""
+"""Reads the state of a run from its journal: all of it, or only new records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from population.journal.records import Best, Fact, Lease, Loss, MutatorRecord
 
 
 def load(journal: Journal, graph: JournalGraph, mode: str) -> RunState:
-    """All that is known of a run. O(slots), whatever the history.
+    """Load the state of a run. O(slots), however long the history is.
 
     Raises:
         JournalError: The journal is damaged.
@@ -32,15 +32,15 @@ def load(journal: Journal, graph: JournalGraph, mode: str) -> RunState:
 
 
 def catch_up(state: RunState, journal: Journal) -> bool:
-    """Apply what other connections have written since.
+    """Apply the records that other connections have written since.
 
     Returns:
-        Whether that was possible; if not, all must be loaded.
+        True; or False if there are so many that the caller must load all again.
     """
     last = journal.tail().row
     behind = last - state.row
     if not 0 <= behind <= 4 * len(state.slots) + 256:
-        return False  # To load all is quicker.
+        return False  # Loading all is quicker.
     if not (state.has_params or state.is_claimed):
         for fact in journal.all(Fact):
             state.apply(fact)
@@ -52,7 +52,7 @@ def catch_up(state: RunState, journal: Journal) -> bool:
 
 
 def _take_in_replaced(state: RunState, journal: Journal) -> None:
-    """Apply the records that replace those before them."""
+    """Apply the kinds of records that replace older ones of their kind."""
     for lease in journal.all(Lease, state.change):
         state.apply(lease)
     for mutator in journal.all(MutatorRecord):

@@ -1,4 +1,4 @@
-"""Who holds a lease, as a journal names it."""
+"""The owner of a lease, as the journal stores it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Owner(NamedTuple):
         place: The boot of the machine and the process's name space: within one, process
             ids can be compared.
         pid: The process.
-        started: When it began; no later process of this id has the same.
-        token: Which of the process's holders it is.
+        started: When the process began; no later process of this id has the same.
+        token: A name for one of the process's holders.
     """
 
     host: str
@@ -40,10 +40,10 @@ class Owner(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def owner_of(text: str) -> Owner:
-    """The owner that a journal's text names.
+    """Decode an owner from a text of the journal.
 
     Raises:
-        JournalError: It names no owner.
+        JournalError: The text is not an owner.
     """
     try:
         host, place, pid, started, token = json.loads(text)

@@ -1,4 +1,4 @@
-"""Which params may still be needed: by a decision, a restart or a worker."""
+"""Finds the params that a decision, a restart or a worker may still need."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from population.journal.records import UNREACHABLE, Removal
 def reachable(
     state: RunState, graph: JournalGraph, decider: Decider
 ) -> dict[int, Checkpoint]:
-    """The checkpoints of a run with params that may still be needed, by row."""
+    """Return the checkpoints of a run whose params may still be needed, by row."""
     found = _named(state, graph, decider)
     newest = (slot.newest for slot in state.slots)
     found |= {c.row: c for c in newest if _suffices(c)}
-    # What is only in a memory dies with it: what is saved before it is needed too.
+    # Weights in memory end with their process: so keep saved ones from before, too.
     held = [c for c in found.values() if type(c.params) is InMemory]
     for checkpoint in filter(None, (_saved_before(graph, c) for c in held)):
         found[checkpoint.row] = checkpoint
@@ -32,13 +32,13 @@ def reachable(
 def needed_in_memory(
     state: RunState, graph: JournalGraph, decider: Decider, reader: str
 ) -> frozenset[InMemory]:
-    """Which weights in a process's memory may be needed though their slots go on.
+    """Return weights in a process's memory that may be needed after its slots train.
 
     Args:
-        state: What is known.
+        state: The state of the run.
         graph: All checkpoints.
         decider: The mutator.
-        reader: Whose memory.
+        reader: The session of the process.
     """
     held = _held(_named(state, graph, decider).values())
     return frozenset(params for params in held if params.session == reader)
@@ -50,9 +50,9 @@ def lose(
     decider: Decider,
     is_lost: Callable[[InMemory], bool],
 ) -> Step:
-    """Record that weights which may be needed were in a memory that is gone.
+    """Record that needed weights were in a memory that is gone.
 
-    What is not needed now is found gone when a slot would resume from it.
+    Of other weights, `branching.out_of_reach` notices the loss when a slot resumes.
     """
     if not state.has_held:
         return Step()
@@ -72,11 +72,11 @@ def forget(
     """Record that weights are in no memory any more, before the reports of a batch.
 
     Args:
-        state: What is known.
+        state: The state of the run.
         graph: All checkpoints.
         decider: The mutator.
         gone: The weights.
-        new: The reports, whose slots have trained on.
+        new: The reports; their slots have trained further.
     """
     trained = {report.worker_id for report in new if _extends(state, report)}
     standing = [slot.newest for w, slot in enumerate(state.slots) if w not in trained]
@@ -89,20 +89,20 @@ def forget(
 def resumable(
     graph: JournalGraph, starts: Iterable[Checkpoint]
 ) -> dict[int, Checkpoint]:
-    """The checkpoints with params that training may go on from, by row.
+    """Return the checkpoints with params from which training may continue, by row.
 
-    From the resume point of each start back to the nearest with params and a finite
-    value: what has none yet may turn out to have diverged.
+    For each start: from its resume point back to the nearest with params and a finite
+    value, as a checkpoint without a value may turn out to have diverged.
 
     Args:
         graph: All checkpoints.
-        starts: What is in use: the slots' newest, those that the mutator's state
-            names, the best, those that undecided rounds rest on.
+        starts: The checkpoints in use: the slots' newest, those that the mutator's
+            state names, the best, those at the barriers of undecided rounds.
     """
     found: dict[int, Checkpoint] = {}
     for start in {checkpoint.row: checkpoint for checkpoint in starts}.values():
         if _suffices(start):
-            found[start.row] = start  # The usual case, in no time.
+            found[start.row] = start  # The usual case, without a query.
             continue
         for checkpoint in graph.walk(graph.resume_point(start)):
             if checkpoint.params is None:
@@ -116,25 +116,25 @@ def resumable(
 def _named(
     state: RunState, graph: JournalGraph, decider: Decider
 ) -> dict[int, Checkpoint]:
-    """All that is needed but for the newest of a slot that suffices by itself."""
+    """Return needed checkpoints, except newest ones with params and finite values."""
     starts = [slot.newest for slot in state.slots if not _suffices(slot.newest)]
     starts += decider.named(state)
     rows = [*handed_out(state), state.best.row]
     starts += [graph.at(row) for row in rows if row is not None]
     barriers: Collection[Checkpoint] = list(decider.barriers(state))
     found = resumable(graph, [*starts, *barriers])
-    # A round may rest on a checkpoint that diverged; it must not lose its params.
+    # A decision may use a barrier checkpoint that diverged: it must keep its params.
     found.update({c.row: c for c in barriers if c.params is not None})
     return found
 
 
 def _held(checkpoints: Iterable[Checkpoint]) -> set[InMemory]:
-    """Those of their params that are only in the memory of a process."""
+    """Return those params of checkpoints that are only in a process's memory."""
     return {c.params for c in checkpoints if type(c.params) is InMemory}
 
 
 def _extends(state: RunState, new: EncodedReport) -> bool:
-    """Whether a report is of a slot's present generation, and further on."""
+    """Whether a report has a new step of its slot's present generation."""
     slot = state.slots[new.worker_id]
     own = new.generation_id == slot.generation.generation_id
     return own and new.step > slot.newest.step
@@ -147,7 +147,7 @@ def _suffices(checkpoint: Checkpoint) -> bool:
 
 
 def _saved_before(graph: JournalGraph, held: Checkpoint) -> Checkpoint | None:
-    """The nearest ancestor that training can go on from after a kill."""
+    """Return the nearest ancestor from which training can continue after a kill."""
     for checkpoint in graph.walk(held):
         if _suffices(checkpoint) and type(checkpoint.params) is not InMemory:
             return checkpoint

@@ -1,7 +1,7 @@
-"""What a report adds: each row of the protocol's table for reports.
+"""Decides what to record of a report: each row of the protocol's table for reports.
 
-A report is recorded once, where it belongs, from any sender and however late. Nothing
-is decided here; `news` says whether the mutator is to be asked.
+A report is recorded once, in its generation, from any sender and however late. Only
+`news` decides whether the mutator sees it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from population.core.step import EncodedReport, Moment, Note, Step
 from population.journal.base import MAX
 from population.journal.records import Best, CheckpointRecord, Fact, Generation, Late
 
-# What is recorded with the first params of a run, and with the first in a memory.
+# Facts recorded with the first params of a run, and with the first in a memory.
 SAVED, HELD_FACT = Fact("saved", "true"), Fact("held", "true")
 
 
@@ -35,17 +35,17 @@ def check(
     value: Any,
     metrics: Any = None,
 ) -> EncodedReport:
-    """Check a report's parts and encode them, but for params that are no path.
+    """Check a report's parts and encode them, except for params that are not a path.
 
-    What is refused is refused before any lock is taken.
+    This needs no lock.
 
     Args:
-        size: How many slots there are.
-        own: How paths of the library's own begin.
+        size: The number of slots.
+        own: The prefix of paths in the run's `own` folder.
         worker_id: The slot.
         generation_id: The generation.
         step: Training steps.
-        params: Any.
+        params: Params of any kind, or None.
         value: The value, or None.
         metrics: Further figures, or None.
 
@@ -72,10 +72,10 @@ def check(
 
 
 def check_generation_id(generation_id: Any) -> str:
-    """A generation id as it was handed out.
+    """Return a generation id, after a check of its type.
 
     Raises:
-        TypeError: It is no str.
+        TypeError: `generation_id` is not a str.
     """
     if not isinstance(generation_id, str):
         raise TypeError(
@@ -89,7 +89,7 @@ def check_step(generation: Generation, step: int) -> None:
     """Refuse a step before the generation's first.
 
     Raises:
-        ValueError: Naming both.
+        ValueError: `step` is earlier; the message names both steps.
     """
     if step < generation.step:
         raise ValueError(
@@ -102,10 +102,10 @@ def check_step(generation: Generation, step: int) -> None:
 def receive(
     state: RunState, graph: JournalGraph, new: EncodedReport, at: Moment
 ) -> Step:
-    """Say what a report adds.
+    """Return the records that a report adds.
 
     Raises:
-        ValueError: Its step is below the generation's first.
+        ValueError: The report's step is below the generation's first.
     """
     slot = state.slots[new.worker_id]
     generation: Generation | None = slot.generation
@@ -129,18 +129,18 @@ def receive(
 
 
 def news(state: RunState, about: Subject | None, ready_before: int) -> Report | None:
-    """What the mutator is told, once the records of a report are applied.
+    """Return the report that the mutator is to see, or None.
 
     Args:
-        state: What is known now.
-        about: What the report is about.
-        ready_before: Up to which step its slot was ready before.
+        state: The state of the run, with the records of the report.
+        about: The subject of the report.
+        ready_before: The slot's `ready` before the report.
     """
     if about is None or not about.is_news:
         return None
     worker_id = about.checkpoint.worker_id
     if not about.is_newest:
-        # Late params matter, too, if a decision may rest on the checkpoint only now.
+        # Late params matter, too, if only they let a decision use the checkpoint.
         ready = about.value_added or state.scores.ready[worker_id] > ready_before
         if not ready or not state.is_on_lineage(worker_id, about.checkpoint):
             return None
@@ -154,7 +154,7 @@ def _insert_older(
     new: EncodedReport,
     at: Moment,
 ) -> Step:
-    """A new step of a superseded generation, or an older one of the present."""
+    """Record a new step of a superseded generation, or an older one of the present."""
     earlier = graph.span(new.generation_id, 0, new.step, descending=True)
     parent = next(earlier, None)
     if parent is None:
@@ -177,16 +177,16 @@ def insert(
     *,
     is_newest: bool,
 ) -> Step:
-    """A new checkpoint, which may be the first of a generation.
+    """Record a new checkpoint, which may be the first of a generation.
 
     Args:
-        state: What is known.
-        new: What it has.
+        state: The state of the run.
+        new: The report of the checkpoint.
         generation: Its generation; already recorded, or with the next row.
         meta_params: The generation's hyperparameters.
-        parent: What it was trained from, or copies; None: nothing.
-        at: When.
-        is_newest: Whether a slot has come further with it.
+        parent: The checkpoint from which it was trained or copied, or None.
+        at: The time of the transaction.
+        is_newest: Whether it is a later step of its slot's present generation.
     """
     row, has_value = max(state.row, generation.row) + 1, new.value is not None
     reports = state.reports + has_value
@@ -229,7 +229,7 @@ def insert(
 
 
 def _first_facts(state: RunState, params: Any) -> tuple[Fact, ...]:
-    """What the first params of a run say of it, and the first in a memory."""
+    """Return the facts to record with the first params, and the first in memory."""
     first = () if state.has_params else (SAVED,)
     if type(params) is InMemory and not state.has_held:
         return (*first, HELD_FACT)
@@ -244,7 +244,7 @@ def _complete(
     new: EncodedReport,
     at: Moment,
 ) -> Step:
-    """The checkpoint is there already: add what it lacks, ignore the rest."""
+    """Add to an existing checkpoint the value or params that it lacks."""
     own = generation.worker_id == new.worker_id
     was_held = type(existing.params) is InMemory
     brings = new.params is not None and type(new.params) is not InMemory
@@ -270,7 +270,7 @@ def _complete(
         value=new.value if adds_value else existing.value,
         metrics=new.metrics if adds_metrics else existing.metrics,
     )
-    # What a memory had counted before: nothing has changed for a decision.
+    # Params in memory counted like saved ones, so nothing has changed for a decision.
     is_news = adds_value or not was_held
     about = Subject(merged, False, adds_value, is_news)
     first = _first_facts(state, new.params) if adds_params else ()
@@ -279,7 +279,7 @@ def _complete(
 
 
 def _may_have_params(graph: JournalGraph, existing: Checkpoint) -> bool:
-    """Whether no params but those in a memory were ever recorded for a checkpoint."""
+    """Whether a checkpoint never had params, or only some in a process's memory."""
     had = graph.had_params(existing)
     return had is None or had.startswith(HELD)
 
@@ -287,7 +287,7 @@ def _may_have_params(graph: JournalGraph, existing: Checkpoint) -> bool:
 def _repeated(
     state: RunState, generation: Generation, existing: Checkpoint, new: EncodedReport
 ) -> Step:
-    """A report that adds nothing."""
+    """Return a message for a repeated report if it contradicts the first one."""
     if not _contradicts(existing, new):
         return Step()
     at_hand = existing.row == state.slots[generation.worker_id].newest.row
@@ -300,7 +300,7 @@ def _repeated(
 def _ranked(
     state: RunState, checkpoint: Checkpoint, row: int, reports: int
 ) -> tuple[tuple[Best, ...], tuple[Note, ...]]:
-    """Whether a checkpoint whose value has just come is the best, or has diverged."""
+    """Return a `Best` record for a best new value; a note if it is not finite."""
     score = state.score(checkpoint)
     if score < state.best.score:
         return (Best(row, checkpoint.row, reports),), ()

@@ -1,4 +1,4 @@
-"""What the params store keeps, and what of that it may remove."""
+"""The saves in the params store, and the rules for which of them to remove."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _SAVED = codec.encode(Saved(""))[:-3]  # How the texts of saved params begin.
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-    """What the params store keeps beside what is reachable, which it always keeps.
+    """Which saves the params store keeps besides reachable ones, which always stay.
 
-    `Keep()` keeps nothing else, `Keep(everything=True)` all. Files that loops save by
-    themselves are never touched.
+    `Keep()` keeps no others, `Keep(everything=True)` keeps all. The library never
+    removes files that loops save themselves.
 
     Attributes:
-        every: Those at steps that are a multiple of this.
-        last: The newest so many of each generation.
-        bytes: Of the arrays of all, reachable ones included: the oldest of those that
-            are kept by the rules above go first. Alone, it keeps all that fit.
-        everything: Remove nothing.
+        every: Keep the saves at steps that are a multiple of this.
+        last: Keep this many of the newest saves of each generation.
+        bytes: The most bytes of arrays of all saves, reachable ones included; beyond
+            it the oldest kept by `every` and `last` go first. Alone: keep all that fit.
+        everything: Whether to keep all saves.
     """
 
     every: int | None = None
@@ -50,10 +50,10 @@ class Keep:
             )
 
     def unneeded(self, saves: Sequence[Save], reachable: Collection[str]) -> list[Save]:
-        """The saves to remove.
+        """Return the saves to remove.
 
         Args:
-            saves: All that the store keeps, oldest first.
+            saves: All saves in the store, oldest first.
             reachable: The encoded params that must stay.
         """
         if self.everything:
@@ -70,7 +70,7 @@ class Keep:
         return removed
 
     def _wanted(self, saves: Sequence[Save]) -> Iterator[Save]:
-        """The saves that the rules name, whether or not they fit."""
+        """Yield the saves that the rules keep, whether or not they fit in `bytes`."""
         if self.every is None and self.last is None:
             yield from saves if self.bytes is not None else ()
             return
@@ -86,49 +86,49 @@ class Keep:
 
 
 class Saves:
-    """What the params store keeps, read from the journal when it is needed.
+    """The saves in the params store, read from the journal on first use.
 
     Args:
-        journal: Where it is recorded.
+        journal: The journal of the run.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._known: dict[str, Save] | None = None
-        self._unread: set[str] = set()  # Of which only the name is known.
+        self._unread: set[str] = set()  # Saves of which only the params are known.
         self._bytes = 0
 
     def mention(self, params: str) -> None:
-        """A record names params: other connections may have saved them."""
+        """Note params that a record names: other connections may have saved them."""
         known = self._known
         if known is not None and params.startswith(_SAVED) and params not in known:
             self._unread.add(params)
 
     def add(self, save: Save) -> None:
-        """The store keeps these params."""
+        """Add a save to the list."""
         self.remove(save.params)
         if self._known is not None:
             self._known[save.params] = save
             self._bytes += save.bytes
 
     def remove(self, params: str) -> None:
-        """The store does not keep these params any more."""
+        """Remove the save of these params from the list."""
         if self._known is not None:
             self._unread.discard(params)
             if params in self._known:
                 self._bytes -= self._known.pop(params).bytes
 
     def count(self) -> int:
-        """How many there are."""
+        """Return the number of saves."""
         return len(self._all()) + len(self._unread)
 
     def bytes(self) -> int:
-        """The size of them all."""
+        """Return the size of all saves in bytes."""
         self.read()
         return self._bytes
 
     def read(self) -> list[Save]:
-        """All of them, oldest first."""
+        """Return all saves, oldest first."""
         if self._unread:
             self._known = None
         return list(self._all().values())
@@ -148,15 +148,15 @@ def _bytes(saves: Iterable[Save]) -> int:
 
 @functools.lru_cache(maxsize=16384)
 def saved_text(path: str) -> str:
-    """Saved params as the journal keeps them."""
+    """Encode saved params as the journal keeps them."""
     return codec.encode(Saved(path))
 
 
 def path_of(text: str) -> str:
-    """The path that a journal's text names.
+    """Return the path in a text of the journal.
 
     Raises:
-        JournalError: It names nothing that was saved.
+        JournalError: The text is not of saved params.
     """
     saved = decode_params(text)
     if type(saved) is not Saved:

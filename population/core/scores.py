@@ -1,4 +1,4 @@
-"""Where each slot stands, and how good it was: arrays that a report changes in O(1)."""
+"""The step and score of each slot, in arrays that a report changes in O(1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Scores:
     """The newest values on each slot's lineage.
 
     Args:
-        size: How many slots there are.
+        size: The number of slots.
         graph: All checkpoints.
         sign: 1.0 if lower values are better, else -1.0.
 
@@ -30,7 +30,7 @@ class Scores:
         scores: `[N]` the scores of those reports; inf for none.
         begins: `[N]` step at which each slot's generation began.
         reached: `[N]` step of the newest checkpoint of any kind.
-        unsure: The slots whose `ready` has to be looked for, with their newest.
+        unsure: The newest checkpoint of each slot whose `ready` must be looked up.
         needs_params: Whether a barrier needs params: if any were ever recorded.
     """
 
@@ -45,12 +45,12 @@ class Scores:
         self._ready: npt.NDArray[np.int64] = np.full(size, -1, np.int64)
         self.unsure: dict[int, Checkpoint] = {}
         self.needs_params = False
-        # Of each slot, once a policy looks back: steps and scores of the newest reports
-        # with a value on its lineage, oldest first; none is missing after the first.
+        # For each slot, once a policy calls `as_of`: steps and scores of the newest
+        # reports with a value on its lineage, oldest first, without gaps.
         self._recent: list[Entries] = []
 
     def score(self, checkpoint: Checkpoint) -> float:
-        """Lower is better whatever the mode; inf for None, NaN and infinities."""
+        """Return a checkpoint's score: lower is better; inf for no finite value."""
         value = checkpoint.value
         if value is None or not math.isfinite(value):
             return math.inf
@@ -58,20 +58,20 @@ class Scores:
 
     @property
     def ready(self) -> npt.NDArray[np.int64]:
-        """`[N]` step of the newest checkpoint that a barrier may rest on, or -1."""
+        """`[N]` step of the newest checkpoint that can close a barrier, or -1."""
         if self.unsure:
             self.settle()
         return self._ready
 
     def settle(self) -> None:
-        """Look for the barriers of the slots that are unsure."""
+        """Look up `ready` for the slots that are unsure."""
         unsure = dict(self.unsure)
         self.unsure.clear()
         for worker_id, newest in unsure.items():
             self._find_ready(worker_id, self._graph.newest_value(newest))
 
     def advance(self, worker_id: int, step: int, score: float, decides: bool) -> None:
-        """A slot has reported a value further on; whether a barrier may rest on it."""
+        """Note a slot's value at a new step; `decides`: it can close a barrier."""
         self.steps[worker_id] = step
         self.scores[worker_id] = score
         if decides:
@@ -84,13 +84,13 @@ class Scores:
     def open(
         self, worker_id: int, step: int, parent: Checkpoint | None, donor: int | None
     ) -> None:
-        """A slot begins a generation.
+        """Start a generation of a slot.
 
         Args:
             worker_id: The slot.
-            step: Its first step.
-            parent: What it copies; None: nothing.
-            donor: A slot on whose lineage the parent lies, or None.
+            step: The generation's first step.
+            parent: The checkpoint that it copies, or None.
+            donor: A slot with the parent on its lineage, or None.
         """
         known: Iterable[Entry] = ()
         if donor is not None and self._recent:
@@ -103,11 +103,11 @@ class Scores:
             self._recent[worker_id] = Entries((*older, newest), maxlen=_KEPT)
 
     def refresh(self, worker_id: int, newest: Checkpoint | None) -> None:
-        """Find the lineage's newest value, and the newest one that may decide.
+        """Look up a lineage's newest value, and the newest that can close a barrier.
 
         Args:
             worker_id: The slot.
-            newest: Where its lineage ends; None: it has none.
+            newest: The last checkpoint of its lineage; None: it has no checkpoint.
         """
         self.unsure.pop(worker_id, None)
         valued = None if newest is None else self._graph.newest_value(newest)
@@ -118,10 +118,11 @@ class Scores:
         self._find_ready(worker_id, valued)
 
     def need_params(self) -> list[int]:
-        """From now on a barrier needs params.
+        """Make barriers need params from now on.
 
         Returns:
-            The slots that were ready, which are in doubt: one that diverged still is.
+            The slots that were ready, to be passed to `doubt`: those that diverged are
+            still ready.
         """
         self.needs_params = True
         reported: list[int] = np.flatnonzero(self._ready >= 0).tolist()
@@ -130,13 +131,13 @@ class Scores:
         return reported
 
     def doubt(self, worker_id: int, newest: Checkpoint) -> None:
-        """A slot's params are gone, or needed from now on: look again when asked."""
+        """Have `ready` look a slot up again: its params are gone, or newly needed."""
         self.unsure[worker_id] = newest
 
     def behind(self, step: int) -> list[int]:
-        """The slots that a late report of a step may concern, but for its own.
+        """Return the other slots that a late report of a step may concern.
 
-        One whose newest weights are gone may stand before the step.
+        A slot whose newest weights are gone may have `reached` only an earlier step.
         """
         begun_later = self.begins >= step
         if not begun_later.any():  # As usually.
@@ -146,7 +147,7 @@ class Scores:
         return found
 
     def complete(self, step: int) -> None:
-        """A report of this step has got its value late: read it when asked."""
+        """Drop cached reports of slots that a late value of this step may concern."""
         if self._recent:
             for worker_id in np.flatnonzero(self.begins >= step).tolist():
                 newest = self._recent[worker_id][-1]
@@ -155,7 +156,7 @@ class Scores:
     def as_of(
         self, step: int, newest: Callable[[int], Checkpoint]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """`steps` and `scores` as they were at a step of each slot's lineage."""
+        """Return `steps` and `scores` as they were at a step of each slot's lineage."""
         steps, scores = self.steps.copy(), self.scores.copy()
         if not self._recent:
             latest = zip(steps.tolist(), scores.tolist(), strict=True)
@@ -170,7 +171,7 @@ class Scores:
         return steps, scores
 
     def _entry(self, found: Checkpoint | None) -> Entry:
-        """Where a lineage stood with its newest value; `(-1, inf)` without one."""
+        """Return the step and score of a checkpoint; `(-1, inf)` for None."""
         return (-1, math.inf) if found is None else (found.step, self.score(found))
 
     def _find_ready(self, worker_id: int, valued: Checkpoint | None) -> None:

@@ -1,7 +1,7 @@
-"""What is known of a run in memory, and how each record changes it.
+"""The state of a run in memory, and how each record changes it.
 
-`RunState.apply` is the only code that changes it: for the records of this process, for
-those of others, and for those of a recorded run that is followed again.
+Only `RunState.apply` changes it: for the records of this process, for those of other
+processes, and for those of a recorded run that is replayed.
 """
 
 from __future__ import annotations
@@ -41,35 +41,36 @@ from population.journal.records import (
 
 
 class RunState:
-    """All that is known of a run in memory.
+    """The state of a run in memory.
 
     Args:
         run: The run's token, the first part of its generation ids.
-        size: How many slots there are.
+        size: The number of slots.
         mode: "min" or "max".
-        journal: Where the run is recorded; read for what is not in memory.
-        graph: All checkpoints, those just written included.
+        journal: The journal of the run; read for what is not in memory.
+        graph: All checkpoints, with those just written.
 
     Attributes:
         graph: All checkpoints.
         sign: 1.0 if lower values are better, else -1.0.
-        score: Lower is better whatever the mode; inf for None, NaN and infinities.
+        score: Returns a checkpoint's score: lower is better in each mode; inf for
+            None, NaN and infinities.
         row: The last row of the journal.
         time: Time of the newest report.
         reports: Reports with a value so far.
         furthest: The greatest step of a checkpoint since this was loaded.
-        slots: What is known of each slot.
-        scores: Where they stand.
+        slots: The generation and newest checkpoint of each slot, by worker id.
+        scores: The steps and scores of the slots, as arrays.
         best: The best checkpoint so far.
-        mutator: The mutator's state, encoded; None before there is one.
+        mutator: The mutator's state, encoded; None before it is recorded.
         has_params: Whether any params were ever recorded: then barriers need some.
-        has_held: Whether any were only in the memory of a process.
+        has_held: Whether any params were only in the memory of a process.
         is_claimed: Whether a worker has ever claimed a slot.
-        leases: Who trains which slot.
+        leases: The newest lease of each slot, by worker id.
         change: Number of the newest change of a lease; -1 before the first.
-        lost: The slots that are not waited for until they report a later step.
+        lost: The slots for which decisions do not wait until they report a later step.
         live: The worker ids of the others, ascending.
-        saves: What the params store keeps.
+        saves: The list of what the params store keeps.
         must_reread: Whether `settle` has something to do.
     """
 
@@ -102,12 +103,12 @@ class RunState:
         self.must_reread = False
 
     def apply(self, record: Record, about: Subject | None = None) -> None:
-        """Take in a record that is in the journal. A second time changes nothing.
+        """Apply a record of the journal. A second time changes nothing.
 
         Args:
             record: The record.
-            about: What a `CheckpointRecord` or a `Late` is about, if it is in memory;
-                else it is read.
+            about: The subject of a `CheckpointRecord` or a `Late`, if it is in memory;
+                else this reads it.
         """
         kind = type(record)
         if kind is CheckpointRecord or kind is Late:
@@ -116,9 +117,9 @@ class RunState:
             _APPLY[kind](self, record)
 
     def settle(self) -> None:
-        """Records were applied: if params that anything may rest on are gone, reread.
+        """Read the slots again if a record said that needed params are gone.
 
-        To be called once all that was written is applied.
+        Call it once all records of a transaction are applied.
         """
         if self.must_reread:
             self.must_reread = False
@@ -126,21 +127,21 @@ class RunState:
                 self.load_slot(worker_id)
 
     def work(self, worker_id: int) -> ActiveWorker:
-        """What a slot works on, but for when it waits; the receiver's own copy."""
+        """Return a copy of a slot's work, without the step at which it waits."""
         slot = self.slots[worker_id]
         meta_params = decode(slot.generation.meta_params)
         params = copy.deepcopy(slot.newest.params)
         return ActiveWorker(params, meta_params, *slot.newest.ref)
 
     def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
-        """The lineage's first checkpoint at or after `step` that decides, or None."""
+        """Return the lineage's first checkpoint from `step` on that closes one."""
         if self.scores.ready[worker_id] < step:
             return None
         newest = self.slots[worker_id].newest
         return self.graph.first_since(newest, step, needs_params=self.has_params)
 
     def is_on_lineage(self, worker_id: int, checkpoint: Checkpoint) -> bool:
-        """Whether a slot's newest checkpoint descends from one, or is it."""
+        """Whether a checkpoint is a slot's newest, or an ancestor of that."""
         slot = self.slots[worker_id]
         if checkpoint.generation_id == slot.generation.generation_id:
             return True
@@ -252,7 +253,7 @@ class RunState:
             newest = slot.newest
             if newest.row != row:
                 continue
-            # What was read to catch up may lack them already.
+            # A checkpoint that was read after the removal lacks them already.
             if newest.params is not None and self.graph.params_text(newest) == text:
                 slot.newest = newest._replace(params=None)
             self.scores.doubt(worker_id, slot.newest)
@@ -266,7 +267,7 @@ class RunState:
         if record.worker_id >= len(self.slots):
             raise damaged(f"it holds a lease of worker {record.worker_id}")
         if record.owner:
-            owner_of(record.owner)  # It can be read.
+            owner_of(record.owner)  # Raises if it cannot be read.
         self.leases[record.worker_id] = record
         self.change = max(self.change, record.change)
 
@@ -277,7 +278,7 @@ class RunState:
         self.has_held |= record.key == "held"
 
     def _apply_mutator(self, record: MutatorRecord) -> None:
-        if record != self.mutator:  # Else what it says may be in memory.
+        if record != self.mutator:  # The same object keeps its cached decoding.
             self.mutator = record
 
     def _open(
@@ -286,7 +287,7 @@ class RunState:
         record: CheckpointRecord,
         about: Subject | None,
     ) -> None:
-        """A slot begins a generation with its first checkpoint."""
+        """Start a slot's generation with its first checkpoint."""
         worker_id = generation.worker_id
         if about is None:
             parent = None if record.parent is None else self.graph.at(record.parent)
@@ -303,7 +304,7 @@ class RunState:
     def _place(
         self, generation: Generation, newest: Checkpoint, text: str | None
     ) -> None:
-        """A slot stands at a checkpoint; `text` is as in `_note_newest`."""
+        """Set a slot's generation and newest checkpoint; `text`: see `_note_newest`."""
         worker_id = generation.worker_id
         slot = Slot(generation, newest.meta_params, newest)
         for former in self.slots[worker_id : worker_id + 1]:
@@ -313,7 +314,7 @@ class RunState:
         self._note_newest(worker_id, newest, text)
 
     def _complete(self, found: Checkpoint, *, value_added: bool) -> None:
-        """Refresh every slot on whose lineage a late report lies."""
+        """Refresh every slot with a late report on its lineage."""
         if value_added:
             self.scores.complete(found.step)
         for worker_id in sorted({found.worker_id, *self.scores.behind(found.step)}):
@@ -322,7 +323,7 @@ class RunState:
                 self._step_back(worker_id)
 
     def _note_params(self, text: str) -> None:
-        """A record brings params."""
+        """Note that a record has params."""
         if not self.has_params:
             self._need_params()
         if text[0] == "{":  # Else it is a path.
@@ -330,7 +331,7 @@ class RunState:
             self.has_held |= text.startswith(HELD)
 
     def _need_params(self) -> None:
-        """The first params of the run: from now on barriers rest on such."""
+        """Make barriers need params from now on: the run has its first ones."""
         self.has_params = True
         for worker_id in self.scores.need_params():
             self.scores.doubt(worker_id, self.slots[worker_id].newest)
@@ -343,7 +344,7 @@ class RunState:
         Args:
             worker_id: The slot.
             newest: Its newest checkpoint.
-            text: The params as the journal keeps them, if they are at hand.
+            text: The params as the journal keeps them, or None to look them up.
         """
         if text is None and newest.params is not None:
             text = self.graph.params_text(newest)
@@ -353,7 +354,7 @@ class RunState:
             self._removable.setdefault(text, set()).add((worker_id, newest.row))
 
     def load_slot(self, worker_id: int) -> None:
-        """Read from the journal where a slot stands."""
+        """Read a slot's generation and newest checkpoint from the journal."""
         found = self._journal.generations(worker_id=worker_id)
         if not found:
             raise damaged(f"it holds no generation of worker {worker_id}")
@@ -367,7 +368,7 @@ class RunState:
         self.scores.refresh(worker_id, newest)
 
     def _step_back(self, worker_id: int) -> None:
-        """A slot whose newest weights are gone stands where it can go on."""
+        """Set `reached` to the resume point if a slot's newest weights are gone."""
         newest = self.slots[worker_id].newest
         if newest.params is not None or not (self.has_params and self.has_held):
             return
@@ -383,7 +384,7 @@ _APPLY: Mapping[type, Any] = {
     Removal: RunState._apply_removal,
     Loss: RunState._apply_loss,
     Lease: RunState._apply_lease,
-    Opening: lambda state, record: None,  # It changes nothing for the slots.
+    Opening: lambda state, record: None,  # An opening changes no slot.
     Fact: RunState._apply_fact,
     Save: lambda state, record: state.saves.add(record),
     MutatorRecord: RunState._apply_mutator,

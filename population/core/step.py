@@ -1,4 +1,4 @@
-"""What a rule is given, and what it wants: records to write, and nothing changed."""
+"""The arguments and results of rules, which return records and change nothing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from population.journal.records import Record
 
 
 class Moment(NamedTuple):
-    """When a transaction takes place.
+    """The time of a transaction, and its first row.
 
     Attributes:
         now: Time of its reports, never before the last one's; seconds since the epoch.
-        batch: Its first row.
-        clock: What the clock shows, which may go back.
+        batch: Its first row in the journal.
+        clock: The present time of the clock, which may be set back.
     """
 
     now: float
@@ -35,8 +35,8 @@ class EncodedReport(NamedTuple):
         value: The value, or None.
         metrics: Further figures, or None.
         metrics_text: `metrics` encoded, or None.
-        bytes: Size of what the params store has saved for this very report; None if it
-            has saved nothing.
+        bytes: Size of the arrays that the params store has saved for this report; None
+            if it has saved nothing.
     """
 
     worker_id: int
@@ -51,13 +51,13 @@ class EncodedReport(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something to be logged, once for each generation, after the commit.
+    """A message to log once for each generation, after the commit.
 
     Attributes:
         generation_id: The generation.
-        what: What it is or does.
-        detail: Of the first time.
-        level: Of the log record.
+        what: The message without the generation id, such as "diverged".
+        detail: Text to add to the message.
+        level: The level of the log record.
     """
 
     generation_id: str
@@ -71,9 +71,8 @@ class Restart(NamedTuple):
 
     Attributes:
         worker_id: The slot.
-        loses_all: Whether it is set back to fresh weights though no command did
-            that: none were saved.
-        diverged: Whether what it had reported last is not finite.
+        loses_all: Whether it goes back to fresh weights only because none were saved.
+        diverged: Whether the last value that it had reported is not finite.
     """
 
     worker_id: int
@@ -82,12 +81,12 @@ class Restart(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a rule wants.
+    """The result of a rule.
 
     Attributes:
-        records: To be written and applied, in this order.
-        about: What the report is about; None: of no interest to the mutator.
-        notes: To be logged.
+        records: The records to write and apply, in this order.
+        about: The checkpoint that the report concerns; None: nothing for the mutator.
+        notes: The messages to log.
         restart: The slot that begins a generation, or None.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a run has ended."""
+"""Checks whether `stop` has ended a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from population.core.state import RunState
 
 
 def ended(stop: Stop, state: RunState, open_s: float) -> bool:
-    """Whether `stop` has ended a run that was open for so many seconds."""
+    """Whether `stop` has ended a run that was open for `open_s` seconds."""
     if stop.steps is not None and _reached(state) >= stop.steps:
         return True
     if stop.reports is not None and state.reports >= stop.reports:
@@ -21,7 +21,7 @@ def ended(stop: Stop, state: RunState, open_s: float) -> bool:
 
 
 def _reached(state: RunState) -> int:
-    """The step that all slots have reached which are waited for."""
+    """Return the step that all slots have reached, except those given up."""
     reached = state.scores.reached
     if state.lost and state.live:
         reached = reached[list(state.live)]

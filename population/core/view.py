@@ -1,4 +1,4 @@
-"""What a mutator may look at while it decides."""
+"""The view of a run that a mutator gets for a decision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class View:
     """The library's `PopulationView` of a run; `begin` prepares it for one call.
 
     Args:
-        state: What is known of the run.
+        state: The state of the run.
         graph: All checkpoints.
         seed: The run's seed.
 
@@ -46,7 +46,7 @@ class View:
         """Begin a call of the mutator.
 
         Args:
-            decision: Says which random numbers it sees.
+            decision: The number of the decision, which seeds `rng`.
             now: The time of the report, in seconds since the epoch.
         """
         self._decision, self.now = decision, now
@@ -54,12 +54,12 @@ class View:
 
     @property
     def workers(self) -> Sequence[ActiveWorker]:
-        """What each slot works on, by worker id."""
+        """The present work of each slot, by worker id."""
         return [self._state.work(w) for w in range(len(self._state.slots))]
 
     @property
     def live(self) -> Sequence[int]:
-        """The worker ids of the slots that are waited for, ascending."""
+        """The worker ids of the slots for which decisions wait, ascending."""
         return self._state.live
 
     @property
@@ -71,17 +71,17 @@ class View:
 
     @property
     def ready(self) -> npt.NDArray[np.int64]:
-        """`[N]`: step of the newest report that a decision may rest on; -1: none."""
+        """`[N]`: step of the newest report that can close a barrier; -1: none."""
         if self._unsure:
             self._state.scores.settle()
         return self._ready
 
     def as_of(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """`steps` and `scores` as they were at a step of each slot's lineage."""
+        """Return `steps` and `scores` as they were at a step of each slot's lineage."""
         return self._state.scores.as_of(step, self.newest)
 
     def newest(self, worker_id: int) -> Checkpoint:
-        """The slot's newest checkpoint, with or without a value."""
+        """Return the slot's newest checkpoint, with or without a value."""
         return self._state.slots[worker_id].newest
 
 
