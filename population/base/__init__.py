@@ -1,4 +1,4 @@
-"""The words of the library: its types and errors, and how values become text."""
+"""The types, interfaces and errors of the library, and the encoding of values."""
 
 from population.base.errors import ClaimError as ClaimError
 from population.base.errors import JournalError as JournalError

@@ -1,10 +1,10 @@
-"""One tagged-JSON codec: what may be stored, and how it comes back unchanged.
+"""One tagged-JSON codec: it refuses values that would not come back unchanged.
 
-Plain JSON carries None, bool, int, float, str, lists and dicts with string keys. What
-JSON would change is written as an object with a single key that begins with "!":
+Plain JSON stores None, bool, int, float, str, lists and dicts with string keys. Values
+that JSON would change are written as an object with a single key that begins with "!":
 tuples, other dict keys, NaN and infinities, paths, dataclasses, `Ref`, `Saved`,
-`RunPath` and `InMemory`. Decoding builds plain data and these records; it runs nothing.
-Trees are at most `DEEPEST` containers deep: what was written can be read at any depth.
+`RunPath` and `InMemory`. Decoding builds plain data and these records; it runs no code.
+Trees are at most `DEEPEST` containers deep, so that all that is written can be read.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from population.base.types import InMemory, Ref, RunPath, Saved
 _PLAIN = frozenset({type(None), bool, int, str})
 _LEAVES = _PLAIN | {float}
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-HELD = '{"!held":'  # How held params begin in a journal.
-_LARGEST = 2**63 - 1  # What a journal's column holds.
+HELD = '{"!held":'  # The prefix of `InMemory` params in a journal.
+_LARGEST = 2**63 - 1  # The largest integer of a journal's column.
 _dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _dumps_sorted = json.JSONEncoder(sort_keys=True).encode
 
@@ -50,15 +50,15 @@ def encode(
 
     Args:
         tree: Scalars, strings, lists, tuples, dicts, paths, `Ref`, dataclasses.
-        what: How an error calls the tree.
+        what: The name of the tree in error messages.
         scalars: Whether NumPy and JAX scalars become Python scalars, or are refused.
-        records: Whether dataclasses are allowed; to decode them takes their type.
+        records: Whether dataclasses are allowed; `decode` needs their type.
 
     Returns:
-        One line of JSON; equal trees give equal text but for the order of dict keys.
+        One line of JSON; equal trees give equal text except for the order of dict keys.
 
     Raises:
-        TypeError: If something cannot be stored, or is nested deeper than `DEEPEST`
+        TypeError: A value cannot be stored, or is nested deeper than `DEEPEST`
             containers; the message names its place.
         ValueError: There is an `InMemory` within the tree.
     """
@@ -69,24 +69,24 @@ def encode(
 
 
 def encode_params(params: Any) -> str:
-    """Encodes the params of a checkpoint, which as a whole may be `InMemory`."""
+    """Encode the params of a checkpoint, which as a whole may be `InMemory`."""
     if type(params) is InMemory:
         return f'{HELD}["{params.session}",{params.number}]}}'
     return encode(params, "params")
 
 
 def decode(text: str, like: object = None) -> Any:
-    """Decode what `encode` wrote; each call gives a fresh copy.
+    """Decode the output of `encode`; each call returns a new copy.
 
     Args:
         text: The output of `encode`.
-        like: The type of the tree, needed where it is or holds a dataclass; the types
-            of nested ones are read from the field annotations.
+        like: The type of the tree, needed if it is or holds a dataclass; the types of
+            nested ones are read from the field annotations.
 
     Raises:
-        ValueError: If the text is not the codec's, is nested too deeply for what is
-            left of Python's stack, or a dataclass has no known type.
-        TypeError: If a dataclass does not take the fields that are stored.
+        ValueError: The text is not the codec's, is nested too deeply for the rest of
+            Python's stack, or a dataclass has no known type.
+        TypeError: A dataclass does not accept the stored fields.
     """
     try:
         return _unpack(_loads(text), like)
@@ -95,28 +95,28 @@ def decode(text: str, like: object = None) -> Any:
 
 
 def normalized(tree: Any, what: str) -> Any:
-    """The tree as it will come back from the journal, as a copy of its own."""
+    """Return a copy of the tree as it will come back from the journal."""
     return decode(encode(tree, what))
 
 
 def digest(tree: Any) -> str:
-    """A text that is equal for equal trees, in any order of their dict keys.
+    """Return a text that is equal for equal trees, in any order of their dict keys.
 
     Raises:
-        TypeError: If something cannot be stored; the message names its place.
+        TypeError: A value cannot be stored; the message names its place.
         ValueError: There is an `InMemory` within the tree.
     """
     return _written(tree, "meta_params", _IN_ORDER, _dumps_sorted)
 
 
 def number(value: Any, what: str = "value") -> float | None:
-    """A reported value as a Python float, or None.
+    """Return a reported value as a Python float, or None.
 
     Waits for the device if the value is still being computed.
 
     Raises:
-        TypeError: It is not a real number, or is a bool or a masked array.
-        ValueError: If it is an array of more than one element.
+        TypeError: `value` is not a real number, or is a bool or a masked array.
+        ValueError: `value` is an array of more than one element, or too large.
     """
     kind = type(value)
     if kind is float or value is None:
@@ -145,11 +145,11 @@ def number(value: Any, what: str = "value") -> float | None:
 
 
 def integer(value: Any, what: str, low: int = 0) -> int:
-    """A worker id or step as a Python int.
+    """Return a worker id or step as a Python int.
 
     Raises:
-        TypeError: It is not an integer; bools and floats are refused.
-        ValueError: If it is below `low`.
+        TypeError: `value` is not an integer; bools and floats are refused.
+        ValueError: `value` is below `low`, or too large for the journal.
     """
     kind = type(value)
     if kind is not int:
@@ -168,13 +168,13 @@ def integer(value: Any, what: str, low: int = 0) -> int:
 
 
 class _Rules(NamedTuple):
-    """What `_pack` allows and does.
+    """The options of `_pack`.
 
     Attributes:
         scalars: Whether NumPy and JAX scalars become Python scalars.
         records: Whether dataclasses are allowed.
-        in_order: Whether the pairs of a dict are sorted.
-        plain: The types that JSON carries as they are.
+        in_order: Whether to sort the pairs of a dict.
+        plain: The types that JSON stores unchanged.
     """
 
     scalars: bool = True
@@ -196,7 +196,7 @@ def _is_index(value: Any) -> bool:
 
 
 def _written(tree: Any, place: str, rules: _Rules, dumps: Callable[[Any], str]) -> str:
-    """The tree as text; an int that is too long is looked for if there is one."""
+    """Write a tree as text; the place of an int that is too long goes in the error."""
     try:
         return dumps(_pack(tree, place, rules, 0))
     except ValueError:
@@ -205,7 +205,7 @@ def _written(tree: Any, place: str, rules: _Rules, dumps: Callable[[Any], str]) 
 
 
 def _pack(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
-    """What JSON carries of a tree that lies within so many containers."""
+    """Convert a tree, nested in `depth` containers, to one that JSON can store."""
     kind = type(tree)
     if kind in rules.plain:
         return tree
@@ -235,7 +235,7 @@ def _pack_dict(tree: dict[Any, Any], place: str, rules: _Rules, depth: int) -> A
         }
     pairs = []
     for key, value in tree.items():
-        # The key first: what passes is not too deep to be written into the place.
+        # The key first: one that passes is shallow enough for the text of the place.
         packed = _pack(key, f"{place} key", rules, depth)
         pairs.append([packed, _pack(value, f"{place}[{key!r}]", rules, depth)])
     if rules.in_order:
@@ -282,10 +282,10 @@ def _pack_scalar(tree: Any, place: str, rules: _Rules, depth: int) -> Any:
     refuse_lossy(tree, place)
     try:
         value = np.asarray(tree).item()
-    except TypeError as error:  # A PRNG key, say.
+    except TypeError as error:  # For example, a PRNG key.
         raise TypeError(refusal(tree, place)) from error
     if isinstance(value, np.floating):
-        value = float(value)  # The long floats have no item of Python's own.
+        value = float(value)  # `item` of a long double does not return a Python float.
     if is_array(value):
         raise TypeError(refusal(tree, place))
     return _pack(value, place, rules, depth)

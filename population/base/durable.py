@@ -1,4 +1,4 @@
-"""Makes files and folders outlive a power cut."""
+"""Syncs files and folders to the disk, so that they survive a power cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pathlib
 
 
 def make_folder(folder: pathlib.Path) -> None:
-    """Make a folder and those above it, and make their names durable."""
+    """Create a folder and its parents, and sync their names to the disk."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -15,7 +15,7 @@ def make_folder(folder: pathlib.Path) -> None:
 
 
 def sync(place: pathlib.Path) -> None:
-    """Make a file durable, or the names in a folder."""
+    """Sync the contents of a file, or the names in a folder, to the disk."""
     handle = os.open(place, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What a caller of the library may want to catch."""
+"""The exceptions that a caller of the library may want to catch."""
 
 
 class PopulationError(Exception):
@@ -6,30 +6,30 @@ class PopulationError(Exception):
 
 
 class JournalError(PopulationError):
-    """The journal cannot be read or written; whatever lies on disk is as it was."""
+    """The journal cannot be read or written; the files on disk are unchanged."""
 
 
 class RunMismatchError(PopulationError, ValueError):
-    """The journal holds a run with other rules, or other keys in its meta_params.
+    """The journal holds a run that does not match the arguments.
 
-    The rules are its seed, mode, size and mutator.
+    It has another seed, mode, size or mutator, or other keys in its meta_params.
     """
 
 
 class ClaimError(PopulationError):
-    """All slots of a run are needed, and some are trained by another lessee."""
+    """An engine needs all slots of a run, but others hold some, or it released them."""
 
 
 class ParamsError(PopulationError):
-    """Saved params are missing, damaged, or do not fit what they are loaded into."""
+    """Saved params are missing, damaged, or do not fit the structure to load into."""
 
 
 class MisfitError(ParamsError):
-    """Saved params are whole, and of another structure than what they are read into."""
+    """Saved params are undamaged, but have another structure than the one expected."""
 
 
 def closed(place: object) -> JournalError:
-    """The error of a call on a run that was closed."""
+    """Return the error for a call on a run that was closed."""
     return JournalError(
         f"This run is closed; it is in {place or 'memory, and gone'}. Construct the "
         "controller again to go on."
@@ -37,7 +37,7 @@ def closed(place: object) -> JournalError:
 
 
 def damaged(what: str) -> JournalError:
-    """The error of a journal whose rows do not fit together."""
+    """Return the error for a journal with rows that are missing or inconsistent."""
     return JournalError(
         f"The journal is damaged: {what}. It was left as it is. Restore it from a "
         "backup, or start a new run in another log_dir."

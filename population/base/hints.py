@@ -1,4 +1,4 @@
-"""What the type of a container says of the types of what is in it."""
+"""Reads the types of the items of a container from its type annotation."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import typing
 
 
 def options(like: object) -> tuple[object, ...]:
-    """The types that a type allows: those of a union, or itself."""
+    """Return the members of a union type; of another type, that alone."""
     union = isinstance(like, types.UnionType) or typing.get_origin(like) is typing.Union
     return typing.get_args(like) if union else (like,)
 
 
 def arguments(like: object, container: type, count: int) -> tuple[object, ...]:
-    """The types of what is in a container, as its type says them.
+    """Return the types of the items of a container from its type.
 
     Args:
-        like: The type.
-        container: What it must allow: list, dict or tuple.
-        count: How many there are: one for all items of a list, two for the keys and the
-            values of a dict, one for each item of a tuple.
+        like: The type of the container, or None.
+        container: The kind of container that it must allow: list, dict or tuple.
+        count: The number of types: one for all items of a list, two for the keys and
+            the values of a dict, one for each item of a tuple.
 
     Returns:
-        So many types; None for those not known.
+        `count` types; None for each unknown one.
     """
     for kind in options(like):
         origin = typing.get_origin(kind)

@@ -1,4 +1,4 @@
-"""Says a thing about a generation, or about a run, the first time that it happens."""
+"""Logs a message about a generation or a hyperparameter only the first time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _REMEMBERED = 10_000
 
 
 class Notice(NamedTuple):
-    """Something to be said of a run.
+    """A message about a run, to be logged once.
 
     Attributes:
-        kind: What it is about; each kind is said once of a key.
+        kind: The kind of message; each kind is logged once for a key.
         key: The hyperparameter, or the generation.
-        text: The words.
-        level: Of the log record.
+        text: The text of the message.
+        level: The level of the log record.
     """
 
     kind: str
@@ -27,14 +27,14 @@ class Notice(NamedTuple):
 
 
 class Notices:
-    """Says each notice once, until there are too many to remember. Safe for threads."""
+    """Logs each notice once, until it has too many to remember. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._said: set[tuple[str, str]] = set()
 
     def say(self, notice: Notice) -> None:
-        """Say it, the first time."""
+        """Log a notice, unless one of its kind and key was logged before."""
         with self._lock:
             new = (notice.kind, notice.key) not in self._said
             if len(self._said) >= _REMEMBERED:
@@ -50,6 +50,6 @@ class Notices:
         detail: str = "",
         level: int = logging.DEBUG,
     ) -> None:
-        """Say `what` about a generation, once; `detail` is of the first time."""
+        """Log `what` about a generation once, with the `detail` of the first time."""
         text = f"generation {generation_id} {what}{detail}"
         self.say(Notice(what, generation_id, text, level))

@@ -1,4 +1,4 @@
-"""Why a value cannot be stored, in words that name its place and say what to do."""
+"""Error messages for values that cannot be stored: their place, and what to do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-DEEPEST = 100  # Reading takes up to four frames a container, and Python gives 1,000.
-_brief = reprlib.Repr()  # Bounded in depth, and proof against a failing `__repr__`.
+DEEPEST = 100  # Decoding takes up to four frames a container, and Python allows 1,000.
+_brief = reprlib.Repr()  # Limits the depth, and survives a failing `__repr__`.
 _brief.maxstring = _brief.maxother = _brief.maxlong = 60
 
 
@@ -20,7 +20,7 @@ def is_array(leaf: Any) -> bool:
 
 
 def readable(text: str) -> str:
-    """Text that a journal can keep: what is no Unicode is written as an escape."""
+    """Return text that a journal can keep, with lone surrogates as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -30,21 +30,21 @@ def leads_out(path: str) -> bool:
 
 
 def refuse_lossy(array: Any, place: str) -> None:
-    """Refuse an array whose bare numbers would say something else than it does.
+    """Refuse an array that would lose its meaning as plain numbers.
 
     Args:
-        array: What `is_array` is true of.
-        place: How an error calls it.
+        array: An array, as `is_array` finds it.
+        place: The name of the array in error messages.
 
     Raises:
-        TypeError: If it is masked, holds dates or time spans, or has fields.
+        TypeError: The array is masked, holds dates or time spans, or has fields.
     """
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
             f"{place} cannot be stored: a masked array would lose its mask. Fill "
             "the masked places first: array.filled(fill_value)."
         )
-    kind = getattr(array.dtype, "kind", "")  # Keys of JAX have none.
+    kind = getattr(array.dtype, "kind", "")  # The dtype of JAX keys has no kind.
     if kind == "M":
         raise TypeError(
             f"{place} cannot be stored: got a datetime64. Convert it to seconds since "
@@ -64,7 +64,7 @@ def refuse_lossy(array: Any, place: str) -> None:
 
 
 def refusal(tree: Any, place: str) -> str:
-    """What to do about a value that is of no kind that can be stored."""
+    """Return the error message for a value that cannot be stored."""
     if is_array(tree) and tree.shape != ():
         refuse_lossy(tree, place)
         return (
@@ -85,7 +85,7 @@ def refusal(tree: Any, place: str) -> str:
 
 
 def too_deep(place: str) -> str:
-    """What to do about a tree that has a container too deep within it."""
+    """Return the error message for a tree that is nested too deeply."""
     return (
         f"{_within(place)} is nested too deeply: at most {DEEPEST} containers may lie "
         "within each other, and none within itself. Make the tree flatter."
@@ -100,7 +100,7 @@ def refuse_long(number: int, place: str) -> None:
     """Refuse an int that has too many digits for JSON.
 
     Raises:
-        TypeError: Naming its place.
+        TypeError: The int has too many digits; the message names its place.
     """
     try:
         repr(number)
@@ -112,7 +112,7 @@ def refuse_long(number: int, place: str) -> None:
 
 
 def shortly(value: Any) -> str:
-    """A value as one short line, however long, deep or broken it is."""
+    """Return a value as one short line, however long, deep or broken it is."""
     try:
         text = _brief.repr(value)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Paths that the library makes up for loops which save their weights themselves.
+"""The paths in the run folder for loops that save their weights themselves.
 
-`Worker.save_to` lies in the run folder. In the journal such a path is kept relative to
-it, so that a run may be moved, copied, forked, or opened from another folder.
+`Worker.save_to` is in the folder `own` of the run folder. The journal keeps such a path
+relative to it, so that a run may be moved, copied, forked, or opened from elsewhere.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from population.base.refusals import leads_out
 from population.base.types import InMemory, RunPath, Saved
 
 OWN_FOLDER = "own"
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Longer than a drive's letter.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Longer than a drive letter.
 
 
 def is_url(place: str) -> bool:
-    """Whether a place begins as a URL does: a scheme of two letters or more."""
+    """Whether a text begins like a URL, with a scheme of two letters or more."""
     return _URL.match(place) is not None
 
 
 def absolute_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
-    """The folder as a whole path, which stays when the process changes its own."""
-    return pathlib.Path(folder).absolute()  # Not resolved: `link/..` is elsewhere.
+    """Return a folder's absolute path, as the process may change its folder later."""
+    return pathlib.Path(folder).absolute()  # Keeps `..`: `link/..` may be elsewhere.
 
 
 def run_folder(log_dir: str | os.PathLike[str], what: str = "log_dir") -> pathlib.Path:
-    """The whole path of a run folder: the process may change its own folder later.
+    """Return the absolute path of a run folder, after a check.
 
     Raises:
-        TypeError: If it is no path.
-        ValueError: If it is empty, or the URL of a bucket.
+        TypeError: `log_dir` is not a path.
+        ValueError: `log_dir` is empty, or the URL of a bucket.
     """
     if not isinstance(log_dir, (str, os.PathLike)):
         raise TypeError(
@@ -53,20 +53,20 @@ def run_folder(log_dir: str | os.PathLike[str], what: str = "log_dir") -> pathli
 
 
 def own_folder(log_dir: pathlib.Path | None) -> str | None:
-    """How whole paths of the library's own begin in a run folder; None without one."""
+    """Return the prefix of absolute paths in the folder `own`; None: no run folder."""
     return None if log_dir is None else str(log_dir / OWN_FOLDER) + os.sep
 
 
 def encode(params: Any, own: str | None, *, scalars: bool = True) -> str:
-    """Params as the journal keeps them.
+    """Encode params as the journal keeps them.
 
     Args:
         params: Any storable value.
-        own: Where paths are the library's own, as `own_folder` says.
+        own: The result of `own_folder`: the prefix of paths to keep as relative ones.
         scalars: Whether NumPy and JAX scalars become Python scalars, or are refused.
 
     Raises:
-        TypeError, ValueError: If they cannot be stored; the message names the place.
+        TypeError, ValueError: A value cannot be stored; the message names its place.
     """
     kind = type(params)
     if kind is Saved or kind is InMemory:
@@ -78,7 +78,7 @@ def encode(params: Any, own: str | None, *, scalars: bool = True) -> str:
 
 
 def relative(params: Any, own: str) -> Any:
-    """Params with the library's own paths as `RunPath`, also within containers."""
+    """Return params with each path in the folder `own` as a `RunPath`, at any depth."""
 
     def convert(leaf: Any) -> Any:
         is_text = type(leaf) is str
@@ -94,7 +94,7 @@ def relative(params: Any, own: str) -> Any:
 
 
 def absolute(params: Any, own: str | None) -> Any:
-    """Params as they were reported, for where the run folder is now."""
+    """Return params with each `RunPath` as an absolute path in the run folder."""
 
     def convert(leaf: Any) -> Any:
         if type(leaf) is not RunPath:
@@ -106,7 +106,7 @@ def absolute(params: Any, own: str | None) -> Any:
 
 
 def paths_of(params: Any) -> list[str]:
-    """The paths of all `RunPath` in params."""
+    """Return the paths of all `RunPath` in params."""
     found: list[str] = []
 
     def collect(leaf: Any) -> Any:
@@ -119,7 +119,7 @@ def paths_of(params: Any) -> list[str]:
 
 
 def _mapped(tree: Any, convert: Callable[[Any], Any]) -> Any:
-    """The tree of plain containers with its leaves converted."""
+    """Return a tree of plain containers with its leaves converted."""
     if type(tree) is dict:
         return {key: _mapped(inner, convert) for key, inner in tree.items()}
     if type(tree) in (list, tuple):

@@ -1,4 +1,4 @@
-"""Records: what the rooms of the library hand to each other."""
+"""The records that the packages of the library pass to each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MODES = ("min", "max")
 
 
 class Ref(NamedTuple):
-    """The name of a checkpoint; what a mutator's state keeps instead of the record.
+    """The name of a checkpoint; a mutator's state keeps it instead of the record.
 
     Attributes:
         generation_id: The generation that the checkpoint belongs to.
@@ -26,7 +26,7 @@ class Saved(NamedTuple):
     """Params that the params store keeps.
 
     Attributes:
-        path: The store's own name of them, relative to its folder.
+        path: The store's name of them, relative to its folder.
     """
 
     path: str
@@ -35,11 +35,11 @@ class Saved(NamedTuple):
 class RunPath(NamedTuple):
     """A path in the run folder as the journal keeps it: the run may be moved.
 
-    Workers and graphs show the whole path; this is seen only where no run folder is
+    Workers and graphs show the whole path; they show this only if no run folder is
     known.
 
     Attributes:
-        path: Relative to the folder of what loops save themselves.
+        path: The path relative to the folder `own`, in which loops save themselves.
         kind: "text" for a str, "path" for a `pathlib.Path`.
     """
 
@@ -48,14 +48,14 @@ class RunPath(NamedTuple):
 
 
 class InMemory(NamedTuple):
-    """Params that only the process has which reported them, in its memory.
+    """Params that exist only in the memory of the process that reported them.
 
-    Report `InMemory()`: it counts as params until the process says that they are gone,
-    or is gone itself. In other processes it does not count as params.
+    Report `InMemory()`: it counts as params until the process reports that they are
+    gone, or ends. In other processes it does not count as params.
 
     Attributes:
-        session: Whose they are; filled in at the report.
-        number: Which of its reports; filled in at the report.
+        session: The token of that process's session; set by the report.
+        number: The number of the report; set by the report.
     """
 
     session: str = ""
@@ -63,17 +63,17 @@ class InMemory(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """One point on the way of a generation: what was saved, and how good it was.
+    """One report of a generation: the params at a step, and their value.
 
-    A tuple, as one is made at every report: a frozen dataclass costs 1.3 us more.
+    A tuple, as every report makes one: a frozen dataclass costs 1.3 us more.
 
     Attributes:
         params: A path or another storable value that the worker reported, `Saved` if
-            the params store keeps them, `InMemory` if only the process does that trains
-            them, or None. Handed back, never opened.
+            the params store keeps them, `InMemory` if only the process that trains
+            them does, or None. Returned as they are, never opened.
         meta_params: The generation's hyperparameters. Shared: copy before changing.
         generation_id: The generation that the checkpoint belongs to.
-        value: What the worker reported; the controller's `mode` says which is better.
+        value: The reported value; the controller's `mode` says whether less is better.
             None without an evaluation.
         parent: The checkpoint that training came from; None for a root.
         step: Training steps since the weights were initialised.
@@ -81,7 +81,7 @@ class Checkpoint(NamedTuple):
         worker_id: The slot that trained the generation.
         metrics: Further figures of the report, or None.
         reason: Why the generation was opened, in the mutator's words.
-        row: Its place in the journal; what was recorded later has a larger one.
+        row: Its row in the journal; later records have larger rows.
     """
 
     params: Any
@@ -108,13 +108,13 @@ class Checkpoint(NamedTuple):
 
 
 class ActiveWorker(NamedTuple):
-    """What a slot works on: the answer to a poll that brings news.
+    """The work of a slot, as a poll returns it.
 
     Attributes:
-        params: What to go on from; None means freshly initialised params.
-        meta_params: The hyperparameters to train with; the receiver's own copy.
-        generation_id: To be named in the reports that follow.
-        step: The step that `params` stand at.
+        params: The params from which to continue; None: freshly initialised ones.
+        meta_params: The hyperparameters to train with; a copy for the receiver.
+        generation_id: The id to pass with the reports that follow.
+        step: The training steps of `params`.
         wait_at: The step at which the slot waits for a decision; None: it never does.
     """
 
@@ -129,8 +129,8 @@ class Report(NamedTuple):
     """A checkpoint that has just arrived, or has just got its value.
 
     Attributes:
-        worker_id: The slot that it is about.
-        checkpoint: The checkpoint with all that is known of it.
+        worker_id: The slot of the checkpoint.
+        checkpoint: The checkpoint with all that was recorded for it.
     """
 
     worker_id: int
@@ -143,8 +143,8 @@ class Event(NamedTuple):
     Attributes:
         kind: "report", "branch", "claim", "takeover", "diverged" or "finished".
         worker_id: The slot; -1 for "finished".
-        checkpoint: What was reported, or what the slot goes on from; None for
-            "finished".
+        checkpoint: The reported checkpoint, or the one from which the slot continues;
+            None for "finished".
     """
 
     kind: str
@@ -154,12 +154,12 @@ class Event(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """A decision: the slot goes on from `parent` with these hyperparameters.
+    """A decision: the slot continues from `parent` with these hyperparameters.
 
     Attributes:
-        parent: Where to go on from; None means fresh params at step 0.
+        parent: The checkpoint to continue from; None: fresh params at step 0.
         meta_params: The hyperparameters of the new generation.
-        reason: For people who read the history.
+        reason: A text for people who read the history.
     """
 
     parent: Checkpoint | None
@@ -169,7 +169,7 @@ class Branch:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """An entry of `initial_population` that begins from something known.
+    """An entry of `initial_population` that may begin with trained weights.
 
     Attributes:
         meta_params: The hyperparameters of the slot's first generation.
@@ -195,10 +195,10 @@ class Start:
 
 
 def check_counts(limits: object, *names: str) -> None:
-    """Refuse fields of a record of limits that are no counts.
+    """Refuse fields of a record that are not counts.
 
     Raises:
-        ValueError: One is neither a positive int nor None; the message names it.
+        ValueError: A field is neither a positive int nor None; the message names it.
     """
     for name in names:
         limit = getattr(limits, name)
@@ -211,15 +211,15 @@ def check_counts(limits: object, *names: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """When a run ends. An argument of one controller: a larger one goes on.
+    """When a run ends. It is not recorded: a later controller may pass larger limits.
 
     Attributes:
-        steps: Every slot stands at this step. It ends training, not deciding: a slot
-            that is branched to a step below it trains again.
-        reports: Reports with a value, of all slots together.
-        seconds: Seconds that the run was open; time between two openings is left out.
-        value: The best value is at least as good as this one.
-        patience: Reports with a value since the best one.
+        steps: End once every slot has reached this step. It ends training, not
+            decisions: a slot that is branched to an earlier step trains again.
+        reports: End after this many reports with a value, of all slots together.
+        seconds: End after the run was open for so long, all its openings together.
+        value: End once the best value is at least as good as this one.
+        patience: End after this many reports with a value since the best one.
     """
 
     steps: int | None = None
@@ -255,7 +255,7 @@ class Schedule(Mapping[int, Any]):
         self._entries = dict(sorted(entries.items()))
 
     def __getitem__(self, step: int) -> Any:
-        """The entry that begins at exactly this step."""
+        """Return the entry that begins at exactly this step."""
         return self._entries[step]
 
     def __iter__(self) -> Iterator[int]:
@@ -268,7 +268,7 @@ class Schedule(Mapping[int, Any]):
         return f"Schedule({self._entries!r})"
 
     def at(self, step: int) -> Any:
-        """The newest entry at or before `step`; None before the first."""
+        """Return the newest entry at or before `step`; None before the first."""
         return next(
             (meta for start, meta in reversed(self._entries.items()) if start <= step),
             None,
