@@ -1,7 +1,8 @@
 """Online hyperparameter control for JAX training loops.
 
-Two calls in a loop of your own (`PopulationController`), or the `Worker` handle around
-them; a mutator decides who goes on from what with which hyperparameters.
+Your training loop makes the two calls of `PopulationController`, or uses a `Worker`,
+which wraps them. A mutator decides from which checkpoint each slot continues, and with
+which hyperparameters.
 """
 
 import importlib
@@ -39,7 +40,7 @@ _LOADED_WHEN_USED = {
 
 
 def __getattr__(name: str) -> typing.Any:
-    """Load what is for whole runs only for those who ask for it."""
+    """Load `fork` and `replay` on first use."""
     if name not in _LOADED_WHEN_USED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(_LOADED_WHEN_USED[name]), name)

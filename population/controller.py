@@ -1,4 +1,4 @@
-"""The controller: the two calls of a training loop, and what can be asked of a run."""
+"""The controller: the two calls of a training loop, and queries of a run."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ from population.run.population_lease import PopulationLease
 from population.worker import Worker
 
 logger = logging.getLogger("population")
-# What another process that opens the run need not be given, or has its own of.
+# The options that another process of the run does not need, or has itself.
 _NOT_SHARED = {"journal", "space", "on_event", "clock"}
 
 
 class PopulationController:
-    """Decides, while a population trains, who goes on from what with which meta_params.
+    """Decides, while a population trains, from which checkpoint each slot continues.
 
-    Safe for threads. A run is resumed by constructing the controller again on the same
-    `log_dir`; `initial_population` then only says how many workers there are. Entries
-    with keys of the run's meta_params must have all of them and no others.
+    Safe for threads. To resume a run, construct the controller again with the same
+    `log_dir`; then only the length of `initial_population` matters. But an entry with
+    keys of the run's meta_params must have all of them and no others.
 
     Args:
         initial_population: The meta_params of each worker, or a `Start` for one.
-        mutator: The policy.
+        mutator: The policy, which decides the branches and their meta_params.
         log_dir: The run folder; made if it does not exist. None: nothing is kept.
         mode: Whether a smaller ("min") or a larger ("max") value is better.
-        seed: Of every random number of the run; an int of 0 or more.
+        seed: The seed of every random number of the run; an int of 0 or more.
         stop: When the run ends; None: never.
-        params: Where arrays are saved; by default files in `log_dir`, or memory.
-        journal: Where the run is recorded; by default SQLite in `log_dir`, or memory.
-        space: What the meta_params may be (`population.space`), for those who look at
-            the run: it is recorded, and says which axes of a picture are logarithmic.
-        keep: Which saved arrays are kept although no decision, restart or worker can
+        params: The params store; by default files in `log_dir`, or memory.
+        journal: The journal of the run; by default SQLite in `log_dir`, or memory.
+        space: The space of valid meta_params (`population.space`). It is recorded for
+            people who read the run, and defines which axes of plots are logarithmic.
+        keep: Which saved arrays to keep although no decision, restart or worker can
             need them any more (`population.Keep`). None: as recorded when
             the run began, else none.
-        worker_timeout: Seconds without a poll or report after which a slot's worker is
-            thought to be dead: another one may take the slot over. None: only a
-            process of this host that has died loses its slots.
-        durability: What a report survives once it is acknowledged: "process", the
-            death of any process, or "power", a power cut too.
+        worker_timeout: Seconds without a poll or report after which a slot's worker
+            counts as dead: another one may take the slot over. None: a slot is lost
+            only by a process of this host that has died.
+        durability: What an acknowledged report survives: "process", the death of any
+            process, or "power", a power cut too.
         on_event: Called with each `population.Event` of this process, after it is
-            recorded and outside of any lock; what it raises is logged.
-        clock: Gives seconds since the epoch.
+            recorded and outside of any lock; the library logs an exception of it.
+        clock: Returns seconds since the epoch.
 
     Attributes:
         graph: All checkpoints: `graph[generation_id][step]`.
@@ -68,9 +68,9 @@ class PopulationController:
 
     Raises:
         ValueError: An argument is invalid.
-        TypeError: If meta_params or params cannot be stored; the place is named.
-        JournalError: If the run folder cannot be used.
-        RunMismatchError: If it holds a run with another size, mode, seed or mutator, or
+        TypeError: The meta_params or params cannot be stored; the place is named.
+        JournalError: The run folder cannot be used.
+        RunMismatchError: It holds a run with another size, mode, seed or mutator, or
             whose meta_params have another structure.
     """
 
@@ -124,15 +124,15 @@ class PopulationController:
         seed: int = 0,
         **options: Any,
     ) -> PopulationController:
-        """A population whose first meta_params are drawn from a space.
+        """Return a controller whose first meta_params are drawn from a space.
 
         Args:
-            space: What the meta_params may be; a tree of `population.space` domains.
-            size: How many workers there are.
-            mutator: The policy; it explores by `Perturb(space)`, say.
+            space: The space of valid meta_params: a tree of `population.space` domains.
+            size: The number of slots.
+            mutator: The policy; it explores, for example, by `Perturb(space)`.
             log_dir: The run folder, or None.
-            initial: "random", or "grid" for evenly spaced ones.
-            seed: The run's; the first meta_params depend on it.
+            initial: "random", or "grid" for evenly spaced meta_params.
+            seed: The seed of the run; the first meta_params depend on it.
             **options: Further arguments of the constructor.
 
         Raises:
@@ -149,17 +149,17 @@ class PopulationController:
         params: Any,
         meta_params: Any,
     ) -> ActiveWorker | None:
-        """Ask whether a worker has new work. Without news this costs microseconds.
+        """Return new work of a slot, if there is any; else this costs microseconds.
 
         Args:
             worker_id: The slot.
-            generation_id: What the worker trains; None or "" when it has just begun.
+            generation_id: The generation in training; None or "" at the start.
             step: The training steps of its params.
-            params: Not looked at; `set_eval` saves them.
-            meta_params: Not looked at.
+            params: Ignored; `set_eval` saves params.
+            meta_params: Ignored.
 
         Returns:
-            The slot's work, or None to carry on.
+            The slot's work, or None to continue.
 
         Raises:
             TypeError, ValueError: An argument is invalid; nothing has changed.
@@ -183,18 +183,18 @@ class PopulationController:
 
         Args:
             worker_id: The slot.
-            generation_id: What the worker trains.
+            generation_id: The generation that was trained.
             step: The training steps of `params`.
-            params: What training can go on from: a path, or a pytree of arrays, which
-                is copied. None: nothing.
-            value: How good it is; None: not evaluated.
+            params: The params from which training can continue: a path, or a pytree of
+                arrays, which is copied. None: a report without params.
+            value: The result of the evaluation; None: not evaluated.
             metrics: Further figures, as plain data.
 
         Raises:
             TypeError, ValueError: An argument is invalid; nothing has changed.
-            JournalError: If it cannot be recorded.
-            RuntimeError: If no member makes progress, so that the run would never end.
-            Exception: What the mutator raises; nothing was recorded then.
+            JournalError: The report cannot be recorded.
+            RuntimeError: No member makes progress, so that the run would never end.
+            Exception: The mutator has raised it; nothing was recorded then.
         """
         run = self.open_run
         new = run.encode(worker_id, generation_id, step, params, value, metrics)
@@ -204,15 +204,15 @@ class PopulationController:
     def set_evals(self, reports: Iterable[tuple[Any, ...]]) -> dict[int, ActiveWorker]:
         """Report several checkpoints in one transaction.
 
-        All are recorded first; then the mutator sees each in worker order, but those
+        All are recorded first; then the mutator sees each in worker order, except those
         of slots that were branched earlier in the batch.
 
         Args:
             reports: Tuples in the argument order of `set_eval`.
 
         Returns:
-            The slots that now have other work, by worker id, but for those whose
-            params cannot be read, which is logged: their next poll raises.
+            The new work of slots, by worker id. If its params cannot be read, this
+            logs a warning and leaves the slot out: its next poll raises.
         """
         run, new = self.open_run, list[EncodedReport]()
         try:
@@ -232,16 +232,16 @@ class PopulationController:
         for worker_id, work in sorted(branched.items()):
             try:
                 found[worker_id] = polls.with_arrays(run, worker_id, work)
-            except ParamsError as error:  # The reports are recorded all the same.
+            except ParamsError as error:  # The reports are recorded nevertheless.
                 logger.warning("worker %d has other work: %s", worker_id, error)
         return found
 
     def give_up(self, worker_id: int) -> None:
-        """Wait for a slot no longer, until a later step than its newest is reported.
+        """Stop waiting for a slot, until a later step than its newest is reported.
 
-        For loops of the two calls whose process is gone (a `Worker` is replaced): what
-        waits for all slots is decided without this one, at once if the others have
-        reported what is needed; with none left, once a slot is trained further.
+        For raw loops whose process is dead (another `Worker` replaces a dead one).
+        Decisions that wait for all slots come without this one: at once if the others
+        have reported all that is needed; with none left, once a slot trains further.
         """
         polls.give_up(self.open_run, [worker_id])
 
@@ -249,13 +249,13 @@ class PopulationController:
         """Claim every slot for one loop that trains the whole population.
 
         From now on the reports and polls of this controller are that loop's. It must
-        read the slots anew: `InMemory` params of an earlier claim count as lost.
+        load all slots again: `InMemory` params of an earlier claim count as lost.
 
         Args:
-            again: Whether a loop of this very controller may have claimed them before.
+            again: Whether another loop of this controller may hold them already.
 
         Returns:
-            The work of each slot, and what an engine needs of the run.
+            The lease: the work of each slot, and the methods that an engine needs.
 
         Raises:
             ClaimError: Another worker that may be alive holds a slot.
@@ -271,21 +271,21 @@ class PopulationController:
         Args:
             worker_id: The slot to begin with, even if another worker holds it. None:
                 the free slot with the fewest steps; waits until there is one.
-            stopped: Ends the loop when it is set, as an engine does; call `wake` then.
+            stopped: An event that ends the loop; call `wake` after setting it.
         """
         return Worker(self.open_run, worker_id, stopped)
 
     def wake(self) -> None:
-        """Have waiting workers look whether they were stopped."""
+        """Wake waiting workers, so that they check whether they were stopped."""
         self.open_run.wake()
 
     def check_trainable(self) -> None:
-        """Raise a JournalError if the run is closed, or can only be looked at."""
+        """Raise a JournalError if the run is closed or read-only."""
         self.open_run.check_open(to_train=True)
 
     @property
     def workers(self) -> list[ActiveWorker]:
-        """What each slot works on, by worker id; arrays stay in the params store."""
+        """The present work of each slot, by worker id, without loading arrays."""
         run = self.open_run
         run.check_open()
         with run.lock.lock:
@@ -303,7 +303,7 @@ class PopulationController:
 
     @property
     def space(self) -> Any:
-        """What the meta_params may be, as it was recorded; None if none was given."""
+        """The recorded space of valid meta_params; None if none was given."""
         with self.open_run.lock.lock:
             recorded = texts_of(self.open_run.journal)
         return structures.recorded_space(read(recorded))
@@ -319,15 +319,15 @@ class PopulationController:
         return self.open_run.log_dir
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint with the best finite value; None without one."""
+        """Return the checkpoint with the best finite value; None: no finite value."""
         return self.graph.best()
 
     def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """All checkpoints that led to this one, oldest first."""
+        """Return all checkpoints that led to this one, oldest first."""
         return self.graph.lineage(check_checkpoint(checkpoint, "lineage"))
 
     def schedule(self, checkpoint: Checkpoint) -> Schedule:
-        """The hyperparameters over steps that led to a checkpoint.
+        """Return the hyperparameters over steps that led to a checkpoint.
 
         Raises:
             TypeError: Not a `Checkpoint`; `best()` is None before a finite value.
@@ -335,40 +335,40 @@ class PopulationController:
         return self.graph.schedule(check_checkpoint(checkpoint, "schedule"))
 
     def history(self) -> Iterator[Checkpoint]:
-        """All checkpoints as they were recorded; `pandas.DataFrame` takes them."""
+        """Yield all checkpoints in recorded order; `pandas.DataFrame` accepts them."""
         return self.graph.history()
 
     def newest(self, worker_id: int) -> Checkpoint:
-        """A slot's newest checkpoint."""
+        """Return a slot's newest checkpoint."""
         run = self.open_run
         run.check_open()
         with run.lock.lock:
             return run.state().slots[check_id(run.size, worker_id)].newest
 
     def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
-        """A checkpoint's params, read from the params store if it keeps them.
+        """Return a checkpoint's params, read from the params store if it keeps them.
 
         Args:
             checkpoint: The checkpoint.
-            like: A tree of the wanted structure and kinds of leaves, say from `init`.
-                Not needed for plain containers of arrays.
+            like: A tree with the wanted structure and kinds of leaves, for example from
+                `init`. Not needed for plain containers of arrays.
 
         Raises:
-            ParamsError: If they are missing, damaged, or do not fit `like`.
+            ParamsError: The params are missing, damaged, or do not fit `like`.
         """
         self.open_run.check_open()
         found = check_checkpoint(checkpoint, "load")
         return self.open_run.params.load(found.params, like)
 
     def reachable(self) -> set[Ref]:
-        """The checkpoints whose params a decision, a restart or a worker may need."""
+        """Return checkpoints whose params a decision, restart or worker may need."""
         run = self.open_run
         run.check_open()
         with run.lock.lock, run.journal.reading():
             return {found.ref for found in run.reachable(run.state()).values()}
 
     def diverged(self) -> list[int]:
-        """How many values of each slot were NaN or infinite, by worker id."""
+        """Return how many values of each slot were NaN or infinite, by worker id."""
         run = self.open_run
         with run.lock.lock:
             rows = run.journal.checkpoints(Find(diverged=True))
@@ -376,10 +376,10 @@ class PopulationController:
         return [found[worker_id] for worker_id in range(run.size)]
 
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments with which another process opens this run.
+        """Return the constructor's arguments for another process to open this run.
 
         Raises:
-            ValueError: If its journal is not in a `log_dir`, where others find it.
+            ValueError: The journal is not in a `log_dir`, where others can find it.
         """
         run, options = self.open_run, self.open_run.options
         run.check_open()
@@ -393,5 +393,5 @@ class PopulationController:
         return {**kept, "initial_population": initial, "log_dir": str(run.log_dir)}
 
     def close(self) -> None:
-        """Close the journal. Everything is recorded already."""
+        """Close the journal. All reports are recorded already."""
         self.open_run.close()

@@ -1,6 +1,6 @@
-"""Put meta_params into the state of an optax optimiser, and read what is in force.
+"""Put meta_params into the state of an optax optimiser, and read those in force.
 
-`optax.inject_hyperparams` keeps an optimiser's numbers in its state. Replacing them
+`optax.inject_hyperparams` keeps an optimiser's numbers in its state. To replace them
 there compiles nothing, as long as dtype, shape and weak type stay the same: a Python
 int or a NumPy scalar in place of a float would retrace the training step.
 
@@ -32,15 +32,15 @@ logger = logging.getLogger("population")
 
 
 def put(state: Any, hyperparams: Mapping[str, Any], *, strict: bool = True) -> Any:
-    """A copy of a state with other hyperparameters.
+    """Return a copy of a state with other hyperparameters.
 
     Args:
         state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
         hyperparams: Numbers by name; a name is set in every injected state that has
             it. They may be traced, and so may the state.
-        strict: Whether every name must be in the state. If not, unknown names and
-            those that a schedule drives are left out, so that the whole `meta_params`
-            can be given; if no name is known, a warning is logged.
+        strict: Whether every name must be in the state. If not, this skips unknown
+            names and those that a schedule drives, so that you can pass the whole
+            `meta_params`; if it knows no name, it logs a warning.
 
     Returns:
         The tree with the same structure, shapes, dtypes and weak types.
@@ -99,10 +99,10 @@ def _check_names(hyperparams: Mapping[str, Any], known: list[injected.Number]) -
 
 
 def read(state: Any) -> dict[str, Any]:
-    """The hyperparameters in force, as Python numbers by name.
+    """Return the hyperparameters in force, as Python numbers by name.
 
-    If several injected states have the same name, the outermost one is read, and of
-    those the first.
+    If several injected states have the same name, the outermost one counts, and of
+    those at the same depth the first.
     """
     found: dict[str, Any] = {}
     for number in injected.numbers(state):
@@ -112,7 +112,7 @@ def read(state: Any) -> dict[str, Any]:
 
 
 class Mismatch(NamedTuple):
-    """A hyperparameter that was assigned and is not in force.
+    """A hyperparameter that was assigned but is not in force.
 
     Attributes:
         key: Its name.
@@ -126,16 +126,16 @@ class Mismatch(NamedTuple):
 
 
 def mismatches(state: Any, meta_params: Any) -> list[Mismatch]:
-    """The numbers of meta_params that differ from those in an optimiser's state.
+    """Return the numbers of meta_params that differ from those in an optimiser's state.
 
-    Nothing is compiled, and all numbers are fetched from the device at once.
+    This compiles nothing, and fetches all numbers from the device at once.
 
     Args:
         state: A pytree that holds states of `optax.inject_hyperparams`, at any depth.
-        meta_params: What was assigned; only the numbers of a mapping are compared.
+        meta_params: The assigned ones; only the numbers of a mapping are compared.
 
     Returns:
-        One for each key that differs in any of the injected states, those driven by a
+        A mismatch for each key that differs in any injected state, those driven by a
         schedule included, with the first number that differs. A difference of 1e-6, or
         by rounding to the dtype of the state, does not count; NaN equals NaN.
     """
@@ -156,7 +156,7 @@ def mismatches(state: Any, meta_params: Any) -> list[Mismatch]:
 
 
 def _cast(value: Any, old: Any, name: str) -> jax.Array:
-    """The value as an array that a compiled step cannot tell from the old one."""
+    """Return the value as an array with the old one's dtype, weak type and device."""
     old = jnp.asarray(old)
     if isinstance(old, jax.core.Tracer) or isinstance(value, jax.core.Tracer):
         return _traced(value, old, name)
@@ -175,7 +175,7 @@ def _cast(value: Any, old: Any, name: str) -> jax.Array:
 
 
 def _traced(value: Any, old: jax.Array, name: str) -> jax.Array:
-    """`_cast` within `jax.jit`, where dtypes are known and values are not."""
+    """Do the work of `_cast` within `jax.jit`, where only dtypes are known."""
     known = isinstance(value, jax.core.Tracer) or is_number(value)
     given = jnp.result_type(value) if known else np.dtype(object)
     if not known or jnp.ndim(value) or old.ndim or not is_real(given):
@@ -187,7 +187,7 @@ def _traced(value: Any, old: jax.Array, name: str) -> jax.Array:
             f"{given}. Begin with ints, or have the optimiser take a float."
         )
     if getattr(old, "weak_type", False):
-        return old.at[...].set(value)  # Stays weak.
+        return old.at[...].set(value)  # The result stays weakly typed.
     return jnp.asarray(value).astype(old.dtype)
 
 

@@ -1,4 +1,4 @@
-"""One training loop's side of the protocol."""
+"""The worker: the handle through which a training loop trains slots."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Tree = TypeVar("Tree")
 
 
 class Worker:
-    """Trains a slot of the population, or several in turns.
+    """Trains a slot of the population, or several in turn.
 
-    Made by `controller.worker(worker_id)`; one thread uses it. A slot that waits for a
-    decision is put aside and another one is trained; `worker_id` then changes.
+    `controller.worker(worker_id)` makes it; for one thread only. If its slot waits for
+    a decision, it changes to another slot, and `worker_id` changes too.
 
     Attributes:
         worker_id: The slot.
-        meta_params: Its hyperparameters.
-        params: What to go on from: a path that was reported, `Saved`, or None.
-        generation_id: What is being trained.
-        step: Training steps; the loop counts on from what `poll` brought.
-        turn: After this many saved reports another slot with fewer steps is trained.
-        device: Where to train; None is JAX's default. Set by an engine.
+        meta_params: The hyperparameters of the slot.
+        params: The params to continue from: a reported path, `Saved`, or None.
+        generation_id: The slot's generation.
+        step: Training steps; set by `poll`, then increased by the loop.
+        turn: After this many saved reports it changes to a slot with fewer steps.
+        device: The device to train on; None: JAX's default. Set by an engine.
         overhead_s: Seconds spent in `poll` and `report`, without saving params,
             converting values and waiting.
     """
@@ -67,7 +67,7 @@ class Worker:
         self.device: jax.Device | None = None
         self.overhead_s = 0.0
         slot = None if worker_id is None else check_id(run.size, worker_id)
-        # Not a method: a worker that is dropped gives its slot back at once.
+        # Not a method: else a deleted worker would not give its slot back at once.
         ended = functools.partial(_has_ended, run, self._stopped)
         self._lease = SlotLease(run, ended, slot)
         found = self._lease.work()
@@ -86,11 +86,11 @@ class Worker:
         return not _has_ended(self._run, self._stopped)
 
     def poll(self) -> bool:
-        """Ask for news; blocks while every slot waits for a decision or is taken.
+        """Return whether there is new work; block while all slots wait or are taken.
 
         Returns:
-            True at the start, after a branch and when another slot is trained: call
-            `restore` then. False to carry on, and when the run has ended.
+            True at the start, after a branch and after a change of the slot: call
+            `restore` then. False to continue, and when the run has ended.
         """
         start, waited = time.perf_counter(), self._lease.waited_s
         at = None
@@ -112,27 +112,27 @@ class Worker:
         keep: str | Collection[str] = (),
         adapt: Callable[[Any, Any, Tree], Tree] | None = None,
     ) -> Tree:
-        """The training state to go on from, with the slot's hyperparameters in force.
+        """Return the state to continue from, with the slot's hyperparameters in force.
 
-        In force is what `init(meta_params)` puts in force: a saved state comes back
-        with the numbers that each state of optax's `inject_hyperparams` has in it at
-        the same place. Those that a schedule drives stay as saved.
+        `init(meta_params)` decides which are in force: in a saved state, the numbers of
+        each state of optax's `inject_hyperparams` are replaced by those at the same
+        place of `init(meta_params)`. Numbers that a schedule drives stay as saved.
 
         Args:
-            init: Makes a fresh state from meta_params; its result also tells the
-                structure and dtypes that a saved one is read into. It is called at
-                each restore: keep what is expensive in it, the data, say, elsewhere.
+            init: Makes a fresh state from meta_params; its result also defines the
+                structure and dtypes of a restored one. Each restore calls it: keep
+                expensive work, such as loading data, out of it.
             keep: Injected numbers that the loop changes by itself: they stay as saved.
-                A name means all numbers of that name, a place as errors show it one.
-            adapt: Called if a saved state is of another structure than a fresh one, as
+                A name selects all numbers of that name, a place (see errors) only one.
+            adapt: Called if a saved state has another structure than a fresh one, as
                 when the optimiser is a hyperparameter: `adapt(saved,
-                donor_meta_params, fresh)` returns the state to go on from.
+                donor_meta_params, fresh)` returns the state to continue from.
 
         Raises:
-            ParamsError: If saved params are missing, damaged or do not fit.
-            ValueError: If the params were saved by the loop itself, or `keep` names no
+            ParamsError: Saved params are missing, damaged or do not fit.
+            ValueError: The loop has saved the params itself, or `keep` names no
                 injected number.
-            TypeError: If `keep` holds no names.
+            TypeError: `keep` is not a name or names.
         """
         from population.in_force import restoring
 
@@ -150,7 +150,7 @@ class Worker:
                 )
                 break
             except ParamsError:
-                # After a long silence another worker may have gone on with the slot.
+                # After a long silence another worker may have taken the slot.
                 if self._lease.is_held or not self.poll():
                     raise
         self._watch.restored(
@@ -163,9 +163,9 @@ class Worker:
         """Save the training state, then report it with its value.
 
         Args:
-            value: How good the state is; None if it was not evaluated.
+            value: The result of the evaluation; None if the state was not evaluated.
             state: The training state, any pytree; it is saved atomically. A path, if
-                the loop has saved it itself. None: nothing was saved.
+                the loop has saved it itself. None: a report without a state.
             metrics: Further figures, as plain data.
 
         Raises:
@@ -182,7 +182,7 @@ class Worker:
                     self.worker_id,
                 )
             return
-        # Else the state holds no optimiser of optax.
+        # Without optax loaded, the state holds none of its optimisers.
         if "optax" in sys.modules and not (state is None or isinstance(state, str)):
             place = self.generation_id, self._name, self.meta_params
             self._watch.reported(*place, state)
@@ -190,13 +190,13 @@ class Worker:
         self.overhead_s += self._lease.report(at, state, value, metrics)
 
     def busy(self, seconds: float) -> None:
-        """Say that the next poll or report may be this many seconds later than usual.
+        """Allow the next poll or report to be this many seconds later than usual.
 
-        For a long evaluation, say. Only needed with `worker_timeout`; the compilation
-        of the first step is allowed for.
+        Only needed with `worker_timeout`, for example before a long evaluation; the
+        library already allows for the compilation of the first step.
 
         Raises:
-            ValueError: If the seconds are no positive, finite number.
+            ValueError: `seconds` is not a positive, finite number.
         """
         if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
             raise ValueError(
@@ -205,13 +205,13 @@ class Worker:
         self._lease.extend(float(seconds))
 
     def reject(self, reason: str) -> None:
-        """Say that the params that were handed out are of no use: a damaged file, say.
+        """Reject the params that `poll` has set, for example because of a damaged file.
 
-        They count as lost from now on, for all slots, and the slot goes on from the
-        newest that are left: the next `poll` returns True.
+        They count as lost from now on, for all slots, and the slot continues from the
+        newest ones that are left: the next `poll` returns True.
 
         Raises:
-            ValueError: If nothing that was saved was handed out.
+            ValueError: `poll` has set no saved params.
         """
         self._run.check_open()
         if self._lease.slot is None or self.params is None:
@@ -229,7 +229,7 @@ class Worker:
         )
 
     def release(self) -> None:
-        """Give the slot back; another worker may go on with it."""
+        """Give the slot back, so that another worker can continue it."""
         self._lease.release()
 
     @property
@@ -249,7 +249,7 @@ class Worker:
 
     @property
     def save_to(self) -> str | None:
-        """A path for loops that save by themselves, one for each step; None in memory.
+        """A path for loops that save themselves, one per step; None without `log_dir`.
 
         Its folder exists. Save there, then call `report(value, worker.save_to)`.
         """
@@ -262,13 +262,13 @@ class Worker:
 
     @property
     def load_from(self) -> str | None:
-        """The path that the loop reported for these params; None to begin afresh."""
+        """The path that the loop reported for these params; None: fresh weights."""
         if self.params is None or isinstance(self.params, Saved):
             return None
         return str(self.params)
 
     def _checkpoint(self) -> Checkpoint:
-        """The checkpoint that was handed out."""
+        """Return the checkpoint that the last poll returned as work."""
         graph = self._run.graph
         found = graph.get_checkpoint(Ref(self.generation_id, self._handed_out))
         return found or graph.root(self.generation_id)
