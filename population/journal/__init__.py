@@ -1,1 +1,1 @@
-"""What a run records, and where: the records, the contract of a journal, SQLite."""
+"""The journal: its records, its contract, and the SQLite implementation."""

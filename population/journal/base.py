@@ -1,7 +1,7 @@
-"""The contract of a journal: ten methods that keep a run and answer questions about it.
+"""The contract of a journal: ten methods to record a run and to query it.
 
-A journal deals in records of plain text and numbers; what they mean is the business of
-`core`. `sql` has the SQL of a journal in any relational database, `sqlite` is one.
+A journal stores records of plain text and numbers; `core` interprets them. `sql` has
+the SQL for a journal in any relational database, and `sqlite` is such a journal.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ MAX = 2**63 - 1
 
 
 class Find(NamedTuple):
-    """Which checkpoints are wanted: all conditions hold; the defaults ask for nothing.
+    """A query for checkpoints that meet all conditions; the defaults find all.
 
     Attributes:
-        generation_id: Of this generation; they then come by step, else by row.
-        after: Recorded after this row.
-        upto: Recorded at this row at the latest.
+        generation_id: Only those of this generation, sorted by step; else by row.
+        after: Only rows after this one.
+        upto: Only rows up to this one.
         low: The first step.
         high: The last step.
-        value: They have a value.
-        params: They have params.
-        finite: They have no value that is NaN or infinite.
-        decides: They have params and a value, or a value that is not finite.
-        diverged: They have a value that is not finite.
-        newest_first: In descending order.
-        limit: At most so many; -1: all.
+        value: Only those with a value.
+        params: Only those with params.
+        finite: Only those without a value that is NaN or infinite.
+        decides: Only those with params and a value, or a value that is not finite.
+        diverged: Only those with a value that is not finite.
+        newest_first: Sort in descending order.
+        limit: The largest number of results; -1: all.
     """
 
     generation_id: str | None = None
@@ -57,12 +57,12 @@ class Find(NamedTuple):
 class Journal(abc.ABC):
     """The durable record of a run. Not safe for threads; one writer at a time.
 
-    Rows are numbered by the caller, within a transaction, through all tables. Nothing
-    in a journal is ever executed. `tests/journals` has these promises as tests that a
-    new journal inherits, and a journal of under 120 lines that keeps them.
+    The caller numbers the rows, within a transaction, through all tables. Nothing in a
+    journal is ever executed. `tests/journals` has these promises as tests that a new
+    journal inherits, and a journal of under 120 lines that keeps them.
 
     Attributes:
-        read_only: Whether the run can only be looked at; `transaction` then raises.
+        read_only: Whether the run can only be read; `transaction` then raises.
 
     Raises:
         JournalError: From any method, if the store is damaged or cannot be reached.
@@ -72,18 +72,18 @@ class Journal(abc.ABC):
 
     @abc.abstractmethod
     def transaction(self) -> AbstractContextManager[object]:
-        """What is written within is committed at the end, or nothing of it.
+        """Return a context that commits all that is written in it, or nothing.
 
-        It waits for the write lock and takes it at once. What an interrupt has left
-        open is rolled back first; so there is never one within another. To leave it
-        by an exception once more, or when it could not begin, changes nothing.
+        On entry it waits for the write lock and takes it. First it rolls back a
+        transaction that an interrupt has left open, so that none is nested. A second
+        exit with an exception, or an exit after a failed entry, changes nothing.
         """
 
     @abc.abstractmethod
     def reading(self) -> AbstractContextManager[object]:
-        """All that is read within sees the same.
+        """Return a context in which all reads see the same snapshot.
 
-        Within another one, or a transaction, it changes nothing.
+        Within another one, or within a transaction, it changes nothing.
         """
 
     @abc.abstractmethod
@@ -92,38 +92,38 @@ class Journal(abc.ABC):
 
     @abc.abstractmethod
     def write(self, records: Sequence[Record]) -> None:
-        """Add records in their order; within a transaction.
+        """Add records in order; call it within a transaction.
 
         A second `Fact` of a key and a second equal `Removal` are ignored. A `Lease`,
         a `Save` and a `MutatorRecord` replace the one with their key, and a `Removal`
-        removes the `Save` of these params. A value that is NaN comes back as None, and
+        removes the `Save` of its params. Reads return a NaN value as None, and
         `has_value` as 0 or 1.
         """
 
     @abc.abstractmethod
     def all(self, kind: type[R], after: int = -1) -> list[R]:
-        """The whole of a table without rows of its own, in its order.
+        """Return all records of a kind that has no consecutive rows, in order.
 
         Args:
             kind: `Fact`, `Opening`, `Removal`, `Loss`, `Lease`, `Save` or
                 `MutatorRecord`.
-            after: Of leases, only those whose `change` is greater; of removals, whose
-                `row` is.
+            after: Only leases with a greater `change`, or removals with a greater
+                `row`.
         """
 
     @abc.abstractmethod
     def log(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
-        """All that was recorded after a row, in its order, without what is replaced.
+        """Yield the records after a row, in order, without the replaceable kinds.
 
-        Records that name a row come after it, and those that name `after` come too: so
-        a reader may get them twice, and misses none.
+        `Best`, `Removal` and `Loss` follow the row that they name, and those that name
+        `after` are included: a reader may get some twice, but misses none.
 
         Args:
-            after: The last row that is known.
-            upto: The last row to read; None: as far as there are any.
+            after: The last row that the reader has.
+            upto: The last row to read; None: the last one of the journal.
 
         Raises:
-            JournalError: If one of these rows is missing.
+            JournalError: One of these rows is missing.
         """
 
     @abc.abstractmethod
@@ -135,26 +135,26 @@ class Journal(abc.ABC):
         digest: str | None = None,
         after: int = 0,
     ) -> list[Generation]:
-        """The generations for which all conditions hold, oldest first.
+        """Return the generations that meet all conditions, oldest first.
 
         Args:
-            id: Of this generation_id.
-            worker_id: Of this slot; only the newest one that fits.
-            digest: With these hyperparameters.
-            after: Recorded after this row.
+            id: Only the one with this generation_id.
+            worker_id: Only the newest one of this slot that meets the others.
+            digest: Only those with these hyperparameters.
+            after: Only rows after this one.
         """
 
     @abc.abstractmethod
     def checkpoints(self, find: Find) -> list[CheckpointRow]:
-        """The checkpoints that are wanted, as they are now."""
+        """Return the checkpoints that a query finds, with all later changes."""
 
     @abc.abstractmethod
     def tail(self) -> Tail:
-        """Where the journal ends."""
+        """Return the last row and the newest figures of the journal."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close the store; a second time does nothing."""
+        """Close the store; a second call does nothing."""
 
     def check_writable(self) -> None:  # noqa: B027
-        """Refuse, by a `JournalError`, to write to what can only be looked at."""
+        """Raise a `JournalError` if the journal is read-only."""

@@ -1,6 +1,6 @@
-"""Checks what comes out of a database: SQLite keeps any value in any column.
+"""Checks the rows of a database, as SQLite can store any value in any column.
 
-Damaged rows are refused here, in one place, before anything is made of them.
+Damaged rows are refused here, in one place, before any other code uses them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from population.journal.records import (
 )
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
-_RIGHT_TYPES: set[tuple[Any, ...]] = set()  # Kinds with the types of right rows.
-_LARGEST = 2**62  # A row or a count that is larger leaves no room for the next ones.
+_RIGHT_TYPES: set[tuple[Any, ...]] = set()  # Kinds with the types of valid rows.
+_LARGEST = 2**62  # Larger rows and counts leave no room for the next ones.
 _ID = re.compile(r"[0-9A-Za-z_]+-([0-9]+)-[0-9]+")
 
 
 def checked(kind: type[Row], row: tuple[Any, ...]) -> Row:
-    """The record of a row.
+    """Return the record of a row, after a check.
 
     Raises:
-        JournalError: If it has a value that no row of this kind can have.
+        JournalError: The row has a value that no row of this kind can have.
     """
     types = kind, *map(type, row)
     if types not in _RIGHT_TYPES:
@@ -52,7 +52,7 @@ def checked(kind: type[Row], row: tuple[Any, ...]) -> Row:
 
 
 def checksum(state: str, decisions: int) -> int:
-    """What tells a mutator's state from one that was changed by accident."""
+    """Return a checksum that detects accidental changes of a mutator's state."""
     return zlib.crc32(f"{decisions} {state}".encode())
 
 
@@ -74,7 +74,7 @@ def _check_sense(kind: type[Any], found: Any) -> None:
 
 
 def _check_parent(found: CheckpointRow) -> None:
-    """Refuse a checkpoint whose generation or parent cannot be its own."""
+    """Refuse a checkpoint with an impossible generation or parent."""
     if not _is_id(found.generation_id, found.worker_id):
         raise _wrong(CheckpointRow, found, f"its generation is {found.generation_id!r}")
     if found.parent is None and found.parent_generation_id is None:
@@ -88,14 +88,14 @@ def _check_parent(found: CheckpointRow) -> None:
 
 @functools.cache
 def _columns(kind: Any) -> dict[str, tuple[type, ...]]:
-    """The types that the values of each column may have."""
+    """Return the types that the values of each column may have."""
     hints = typing.get_type_hints(kind)
     return {name: typing.get_args(hint) or (hint,) for name, hint in hints.items()}
 
 
 @functools.cache
 def _bounds(kind: Any) -> list[tuple[int, str, float, float]]:
-    """Index and name of the columns with bounds, and the bounds: NaN is in none."""
+    """Return index, name and bounds of each column with bounds, which exclude NaN."""
     largest = sys.float_info.max
     own: dict[str, tuple[float, float]] = {
         "step": (0, MAX),
@@ -112,14 +112,14 @@ def _bounds(kind: Any) -> list[tuple[int, str, float, float]]:
 
 @functools.lru_cache(maxsize=16384)
 def _is_id(generation_id: str, worker_id: int) -> bool:
-    """Whether it is the id of a generation of this worker, and so no path either."""
+    """Whether a text is the id of a generation of this worker, and so not a path."""
     found = _ID.fullmatch(generation_id)
     return found is not None and found[1] == str(worker_id)
 
 
 @functools.lru_cache(maxsize=4096)
 def _is_digest(meta_params: str, digest: str) -> bool:
-    """Whether meta_params are those that a digest was made of."""
+    """Whether a digest is that of these meta_params."""
     try:
         found = codec.decode(meta_params)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -127,7 +127,7 @@ def _is_digest(meta_params: str, digest: str) -> bool:
     try:
         return codec.digest(found) == digest
     except (TypeError, RecursionError):
-        return True  # An older version has kept what is too deep for this one.
+        return True  # Older versions stored deeper trees than this one allows.
 
 
 def _wrong(kind: type[Any], row: tuple[Any, ...], what: str) -> Exception:

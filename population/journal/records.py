@@ -1,21 +1,21 @@
-"""What a run records: one tuple a table, its fields in the order of the columns.
+"""The records of a journal: one tuple type per table, fields in column order.
 
-Whatever changes a run is first such a record. Texts are encoded by the codec.
+Each change of a run is first such a record. The codec encodes the texts.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeVar
 
-UNREACHABLE = "unreachable"  # Why most params are removed.
+UNREACHABLE = "unreachable"  # The reason of most removals.
 
 
 class Fact(NamedTuple):
-    """Something that is fixed about the run from now on; the first one of a key stays.
+    """A fixed property of the run; of several with one key the first counts.
 
     Attributes:
-        key: Its name.
-        value: Encoded.
+        key: The name of the property.
+        value: The value, encoded.
     """
 
     key: str
@@ -23,7 +23,7 @@ class Fact(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """That a controller has opened the run.
+    """Records that a controller has opened the run.
 
     Attributes:
         row: The last row before it.
@@ -37,16 +37,16 @@ class Opening(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """A generation.
+    """Records that a slot has begun a generation.
 
     Attributes:
-        row: Its place in the journal, and its key.
+        row: Its row number in the journal, and its key.
         generation_id: `{run}-{worker_id}-{number}`.
         worker_id: The slot that trains it.
-        number: How many generations the slot had before.
+        number: The number of generations that the slot had before.
         step: Step of its first checkpoint.
-        meta_params: The hyperparameters.
-        digest: Equal for equal hyperparameters.
+        meta_params: The hyperparameters, encoded.
+        digest: A text that is equal for equal hyperparameters.
         reason: Why it was opened.
         time: Seconds since the epoch.
     """
@@ -63,17 +63,17 @@ class Generation(NamedTuple):
 
 
 class CheckpointRecord(NamedTuple):
-    """A checkpoint as it was first recorded; what came later is a `Late`.
+    """A checkpoint as it was first recorded; a `Late` adds a later value or params.
 
     Attributes:
-        row: Its place in the journal.
+        row: Its row number in the journal.
         generation: Row of its generation.
         step: Training steps.
         parent: Row of its parent; None for a root.
-        params: Encoded, or None.
-        has_value: Whether there is a value.
-        value: The value; None beside a true `has_value` is NaN.
-        metrics: Encoded, or None.
+        params: The params, encoded, or None.
+        has_value: Whether it has a value.
+        value: The value; None with a true `has_value` means NaN.
+        metrics: The metrics, encoded, or None.
         time: Seconds since the epoch.
         reports: Reports with a value so far.
         batch: The first row of its transaction.
@@ -93,15 +93,15 @@ class CheckpointRecord(NamedTuple):
 
 
 class Late(NamedTuple):
-    """What came later for a checkpoint.
+    """A later value or params of a checkpoint.
 
     Attributes:
-        row: Its place in the journal.
+        row: Its row number in the journal.
         checkpoint: Row of the checkpoint.
-        params: Encoded, or None.
-        has_value: Whether it brings a value.
-        value: The value; None beside a true `has_value` is NaN.
-        metrics: Encoded, or None.
+        params: The params, encoded, or None.
+        has_value: Whether it adds a value.
+        value: The value; None with a true `has_value` means NaN.
+        metrics: The metrics, encoded, or None.
         time: Seconds since the epoch.
         reports: Reports with a value so far.
         batch: The first row of its transaction.
@@ -119,10 +119,10 @@ class Late(NamedTuple):
 
 
 class Best(NamedTuple):
-    """That a checkpoint has become the best one.
+    """Records that a checkpoint has become the best one.
 
     Attributes:
-        row: The last row then.
+        row: The last row at that time.
         checkpoint: Row of the checkpoint.
         reports: Reports with a value so far.
     """
@@ -133,12 +133,12 @@ class Best(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """That checkpoints which name these params have lost them.
+    """Records that all earlier checkpoints with these params have lost them.
 
     Attributes:
-        row: The last row before it; what is recorded later is not meant.
-        params: Encoded.
-        reason: Why.
+        row: The last row before it; checkpoints with later rows keep their params.
+        params: The params, encoded.
+        reason: Why they were removed.
     """
 
     row: int
@@ -147,11 +147,11 @@ class Removal(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Which slots are not waited for from now on, until they report a later step.
+    """Lists the slots for which decisions do not wait until they report a later step.
 
     Attributes:
         row: The last row before it.
-        lost: Their worker ids, encoded; it replaces what was recorded before.
+        lost: Their worker ids, encoded; this replaces earlier lists.
         told: The worker whose newest value the mutator was shown again, or None.
         time: Seconds since the epoch.
     """
@@ -163,16 +163,17 @@ class Loss(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """Who trains a slot. It replaces the slot's lease before.
+    """The lease of a slot. It replaces the slot's lease before.
 
     Attributes:
         worker_id: The slot.
-        owner: Who holds it, as text; "" is a loop that polls without a claim, None
-            says that it was released.
+        owner: The holder, as text; "": a loop that polls without a claim; None: it was
+            released.
         renewed: When its owner last polled or reported, in seconds since the epoch.
         grace: Seconds beyond the usual timeout that the owner may be silent.
-        handed: Row of the checkpoint that the owner was given and has not taken up.
-        change: Rises with each change of any lease.
+        handed: Row of the checkpoint that the owner got as work and has not reported
+            on, or None.
+        change: A number that rises with each change of any lease.
     """
 
     worker_id: int
@@ -187,10 +188,10 @@ class Save(NamedTuple):
     """Params that the store keeps, until they are removed.
 
     Attributes:
-        params: Encoded.
-        row: The last row when they were noted: what is older has a smaller one.
-        generation: The generation that they were saved for.
-        step: Its step.
+        params: The params, encoded.
+        row: The last row before it: older saves have smaller ones.
+        generation: The generation for which they were saved.
+        step: The step of the report.
         bytes: Their size.
     """
 
@@ -205,10 +206,10 @@ class MutatorRecord(NamedTuple):
     """The mutator's state. It replaces the one before.
 
     Attributes:
-        id: Always 0: there is one.
-        state: Encoded.
+        id: Always 0: the table has one row.
+        state: The state, encoded.
         decisions: How many updates have branched or changed the state.
-        checksum: Of both; `checks.checksum`.
+        checksum: The `checks.checksum` of both.
     """
 
     id: int
@@ -231,30 +232,30 @@ Record = (
     | MutatorRecord
 )
 R = TypeVar("R", bound=tuple[Any, ...])
-NUMBERED = (Generation, CheckpointRecord, Late)  # Rows that follow one another.
-BESIDE = (Best, Removal, Loss)  # They name the last row before them.
+NUMBERED = (Generation, CheckpointRecord, Late)  # Their rows are consecutive.
+BESIDE = (Best, Removal, Loss)  # Their `row` is the last one before them.
 
 
 class CheckpointRow(NamedTuple):
-    """A checkpoint as it is now, with its generation's facts, as a journal finds it.
+    """A checkpoint with all later changes and the data of its generation.
 
     Attributes:
-        row: Its place in the journal.
+        row: Its row number in the journal.
         generation: Row of its generation.
         step: Training steps.
-        params: Encoded; None if there are none, or they were removed.
-        has_value: Whether there is a value.
-        value: The value; None beside a true `has_value` is NaN.
-        metrics: Encoded, or None.
+        params: The params, encoded; None if it never had any, or they were removed.
+        has_value: Whether it has a value.
+        value: The value; None with a true `has_value` means NaN.
+        metrics: The metrics, encoded, or None.
         time: Seconds since the epoch.
-        parent_generation_id: Of the parent; None for a root.
-        parent_step: Of the parent; None for a root.
-        generation_id: Of its generation.
-        worker_id: Of its generation.
-        meta_params: Of its generation, encoded.
-        reason: Of its generation.
-        had_params: Encoded, whether or not they were removed since; None: it never had
-            any.
+        parent_generation_id: The parent's generation_id; None for a root.
+        parent_step: The parent's step; None for a root.
+        generation_id: The id of its generation.
+        worker_id: The slot of its generation.
+        meta_params: The hyperparameters of its generation, encoded.
+        reason: The reason of its generation.
+        had_params: The params, encoded, even if they were removed since; None: it
+            never had any.
         parent: Row of its parent; None for a root.
     """
 
@@ -277,7 +278,7 @@ class CheckpointRow(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """Where the journal ends.
+    """The last row and the newest figures of a journal.
 
     Attributes:
         row: The last row of any table.

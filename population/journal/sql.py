@@ -1,11 +1,11 @@
-"""A journal in a relational database: all its SQL, but for the schema and the locks.
+"""A journal in a relational database: all its SQL except the schema and the locks.
 
-The SQL is portable. A database says how a statement is executed, what stands for a
-value in it, what its function for the largest value is called, how transactions begin
-and end, and whether another connection has written. Its tables are those of
-`docs/on-disk-format.md`; `sessions` and `losses` need a column `rowid` that rises,
-texts come in the order of their code points, and `has_value` is a boolean where there
-are any. Whatever it is, it is written and comes back as 0 or 1, and NaN as NULL.
+The SQL is portable. A subclass for a database defines how to execute a statement, the
+placeholder for a value, the name of the function for the largest value, how a
+transaction begins and ends, and whether another connection has written. The tables are
+those of `docs/on-disk-format.md`; `sessions` and `losses` need a column `rowid` that
+rises, texts must sort by code points, and `has_value` is a boolean if the database has
+that type. In each case it is written and read as 0 or 1, and NaN as NULL.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from population.journal.records import (
 )
 
 _PAGE = 1000
-_LARGEST = "1.7976931348623157e308"  # What is infinite is larger; NULL is NaN.
+_LARGEST = "1.7976931348623157e308"  # Infinity is larger; NULL is NaN.
 
 
 class Table(NamedTuple):
-    """How records of a kind are kept.
+    """The table for records of a kind.
 
     Attributes:
-        name: The table.
-        order: The column by which they come.
-        key: The columns that tell them apart; None: rows are only ever added.
+        name: The name of the table.
+        order: The columns by which queries sort them.
+        key: The columns of the key; None: rows are only added.
         replaced: Whether a record replaces the one with its key; else it is ignored.
-        after: The column by which the newer ones are asked for.
+        after: The column by which `all` selects newer ones, or None.
     """
 
     name: str
@@ -77,8 +77,8 @@ TABLES: dict[type, Table] = {
     MutatorRecord: Table("state", "id", "id", True),
 }
 
-# What came late replaces what only the memory of a process had. The file has a view of
-# this, without `had_params`: a change of it is a new format.
+# Late params replace those that were only in the memory of a process. The file has this
+# query as a view, without `had_params`: a change of it is a new format.
 HISTORY = """
 SELECT c.row, c.generation, c.step,
     CASE WHEN NOT EXISTS (
@@ -104,7 +104,7 @@ _WITH_HAD_PARAMS = HISTORY.format(
 )
 
 _NOT_FINITE = f"(value IS NULL OR abs(value) > {_LARGEST})"  # Beside `has_value`.
-# There are indexes of these: they are few, whatever the history.
+# Indexes make these quick: such rows are few, however long the history is.
 _DIVERGED = f"""row IN (
     SELECT row FROM checkpoints WHERE has_value AND {_NOT_FINITE}
     UNION ALL SELECT checkpoint FROM late WHERE has_value AND {_NOT_FINITE})"""
@@ -129,8 +129,8 @@ class SqlJournal(Journal):
     """A journal behind a connection to a relational database.
 
     Attributes:
-        mark: What stands for a value in a statement.
-        larger: The function that gives the larger of its arguments.
+        mark: The placeholder for a value in a statement.
+        larger: The SQL function that returns the largest of its arguments.
     """
 
     mark: str = "?"
@@ -138,36 +138,36 @@ class SqlJournal(Journal):
 
     @abc.abstractmethod
     def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Execute a statement; all rows of its result."""
+        """Execute a statement; return all rows of its result."""
 
     @abc.abstractmethod
     def run_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Execute a statement for each of the rows, within a transaction."""
 
     def write(self, records: Sequence[Record]) -> None:
-        """Add records in their order; within a transaction."""
+        """Add records in order; call it within a transaction."""
         for kind, group in itertools.groupby(records, type):
             rows: list[Any] = list(group)
             sql = _insert(kind, self.mark)
-            if len(rows) == 1:  # A driver takes a plain tuple more quickly.
+            if len(rows) == 1:  # Drivers are quicker with a plain tuple.
                 self.run(sql, tuple(rows[0]))
             else:
                 self.run_many(sql, rows)
-            if kind is Removal:  # What is removed is kept no more.
+            if kind is Removal:  # The params are no longer a save.
                 forget = f"DELETE FROM saves WHERE params = {self.mark}"
                 self.run_many(forget, [(row.params,) for row in rows])
 
     def all(self, kind: type[R], after: int = -1) -> list[R]:
-        """The whole of a table without rows of its own, in its order."""
+        """Return all records of a kind that has no consecutive rows, in order."""
         table = TABLES[kind]
         newer = table.after is not None, f"{table.after} > {self.mark}", (after,)
         where, values = _where(newer)
         return self._rows(kind, f"{where} ORDER BY {table.order}", values)
 
     def log(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
-        """All that was recorded after a row, in its order."""
+        """Yield the records after a row, in order."""
         last = self.tail().row if upto is None else upto
-        beside = after - 1  # What names the row `after` may be new.
+        beside = after - 1  # Records that name the row `after` may be new.
         while True:
             page = min(after + _PAGE, last)
             tables = [self._page(kind, after, page) for kind in NUMBERED]
@@ -192,7 +192,7 @@ class SqlJournal(Journal):
         digest: str | None = None,
         after: int = 0,
     ) -> list[Generation]:
-        """The generations for which all conditions hold, oldest first."""
+        """Return the generations that meet all conditions, oldest first."""
         is_one = f"= {self.mark}"
         where, values = _where(
             (id is not None, f"generation_id {is_one}", (id,)),
@@ -221,12 +221,12 @@ class SqlJournal(Journal):
         return [checked(CheckpointRow, row) for row in self.run(sql, values)]
 
     def tail(self) -> Tail:
-        """Where the journal ends."""
+        """Return the last row and the newest figures of the journal."""
         (found,) = self.run(_TAIL.format(larger=self.larger))
         return checked(Tail, found)
 
     def _page(self, kind: Any, after: int, upto: int) -> list[Any]:
-        """The records of a kind whose row is after one and not after another."""
+        """Return the records of a kind with `after < row <= upto`."""
         where = f" WHERE row > {self.mark} AND row <= {self.mark}"
         return self._rows(kind, f"{where} ORDER BY {TABLES[kind].order}", (after, upto))
 
@@ -238,7 +238,7 @@ class SqlJournal(Journal):
 
 @functools.cache
 def _insert(kind: Any, mark: str) -> str:
-    """How a record is written."""
+    """Return the statement that writes a record of a kind."""
     table, fields = TABLES[kind], kind._fields
     marks = ", ".join([mark] * len(fields))
     sql = f"INSERT INTO {table.name} ({', '.join(fields)}) VALUES ({marks})"
@@ -250,11 +250,11 @@ def _insert(kind: Any, mark: str) -> str:
     return f"{sql} ON CONFLICT ({table.key}) DO UPDATE SET {changed}"
 
 
-Condition = tuple[bool, str, tuple[Any, ...]]  # Whether it is wanted, SQL, its values.
+Condition = tuple[bool, str, tuple[Any, ...]]  # Whether it applies, its SQL and values.
 
 
 def _where(*conditions: Condition) -> tuple[str, tuple[Any, ...]]:
-    """The conditions that are wanted, as SQL, and the values that this asks for."""
+    """Return the SQL of the conditions that apply, and the values for it."""
     wanted = [(sql, values) for is_wanted, sql, values in conditions if is_wanted]
     where = " AND ".join([sql for sql, _ in wanted])
     return f" WHERE {where}" if where else "", sum([v for _, v in wanted], ())

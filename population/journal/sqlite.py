@@ -24,14 +24,14 @@ class SqliteJournal(Connection, SqlJournal):
         path: The file; it is made if it does not exist. Its folder must exist.
         durability: What a commit survives: "process", the death of the process, or
             "power", a power cut too, at the price of a sync.
-        must_exist: Whether a file without a run is refused, and left as it is.
-        left: What is left of a run that was recorded in a file which is gone: a new run
-            is then not begun.
-        look: Whether the file is only looked at, as if it could not be written.
+        must_exist: Whether to refuse a file without a run, and leave it unchanged.
+        left: A remaining file or folder of a run whose journal is missing: then this
+            refuses to begin a new run.
+        look: Whether to open the file read-only even if it could be written.
 
     Raises:
         ValueError: `durability` is not one of the two.
-        JournalError: If the file cannot be opened or written, is damaged, belongs to
+        JournalError: The file cannot be opened or written, is damaged, belongs to
             another program, or was written by a newer version of this library.
     """
 
@@ -53,14 +53,14 @@ class SqliteJournal(Connection, SqlJournal):
         super().__init__(file, durability, must_exist, left, look)
 
     def reading(self) -> AbstractContextManager[object]:
-        """All that is read within sees the same; nothing new within a transaction."""
+        """Return a context in which all reads see the same snapshot."""
         self.check_open()
-        # No other connection writes to a memory.
+        # No other connection can write to a journal in memory.
         return contextlib.nullcontext() if self.path is None else _Reading(self)
 
 
 class _Reading:
-    """Sees one state of the file, until the end of the outermost one."""
+    """Keeps one snapshot of the file until the outermost of these contexts ends."""
 
     def __init__(self, link: Connection) -> None:
         self._link = link
@@ -77,4 +77,4 @@ class _Reading:
 
     def __exit__(self, *exc: object) -> None:
         if self._began and self._link.is_in_transaction():
-            self._link.run("ROLLBACK")  # It has only read.
+            self._link.run("ROLLBACK")  # It has written nothing.

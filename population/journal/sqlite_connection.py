@@ -1,4 +1,4 @@
-"""The connection to a SQLite journal: opening, waiting for others, merging the log."""
+"""The connection to a SQLite journal: it opens, waits for locks and merges the log."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ Result = TypeVar("Result")
 _COMMITS_BEFORE_MERGE = _ASKED_BEFORE_LOOK = 64
 _BYTES_BEFORE_MERGE = 4_000_000
 _MERGE_TIMEOUT_MS = 50
-_MERGE_EVERY_S = 1.0  # While a reader is in the way: each try costs a sync.
+_MERGE_EVERY_S = 1.0  # While a reader blocks the merge, as each try costs a sync.
 
 
 class Connection:
     """Executes SQL on a journal's file, or in memory.
 
-    A file that this user may not write to is opened to look, in a private copy if it
-    cannot be read where it lies: then nothing is written to it or beside it.
+    It opens a file that this user cannot write to as read-only, in a private copy if it
+    cannot be read in its place: then it writes neither to the file nor beside it.
 
     Args:
         path: The file; it is made if it does not exist. None: memory.
         durability: "process" or "power": what a commit survives.
-        must_exist: Whether a file without tables is refused.
-        left: What is left of a run that was recorded there; then it is refused, too.
-        look: Whether it is only looked at in any case.
+        must_exist: Whether to refuse a file without tables.
+        left: A remaining file or folder of a run; then it refuses such a file, too.
+        look: Whether to open the file read-only in any case.
 
     Attributes:
-        path: The file itself, where a link leads; None: memory.
-        read_only: Whether the file is only looked at.
-        raw: SQLite's own connection.
+        path: The file, with links resolved; None: memory.
+        read_only: Whether the file is open only for reading.
+        raw: The connection of Python's `sqlite3`.
 
     Raises:
-        JournalError: Here and from any method, if SQLite refuses, or this is closed.
+        JournalError: Here and from any method: SQLite has failed, or this is closed.
     """
 
     raw: sqlite3.Connection
@@ -65,17 +65,17 @@ class Connection:
         self.read_only = self.path is not None and (
             look or sqlite_file.is_protected(self.path)
         )
-        self._place = str(path)  # As it was given: a link may be turned elsewhere.
+        self._place = str(path)  # As given: a link may later have another target.
         self._must_exist = must_exist or self.read_only
         self._left = left
         self._durability = durability
         self._commits = self._asked = 0
         self._version: object = None
         self._closed = False
-        self._frozen: object = None  # What a file was like that must not change.
+        self._frozen: object = None  # The traits of a file that must not change.
         self._merge_after = 0.0
         self._held = Handles(self.path)
-        # What is dropped without `close` is closed all the same.
+        # Closes the handles even if the object is deleted without `close`.
         self._closing = weakref.finalize(self, self._held.close)
         try:
             self._open()
@@ -87,10 +87,10 @@ class Connection:
             raise
 
     def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Execute a statement, once no other connection has the lock it needs.
+        """Execute a statement; wait for the lock that it needs.
 
         Returns:
-            All its rows: what is damaged shows itself only when it is fetched.
+            All its rows, as SQLite notices damage only when it fetches them.
         """
         if self._frozen is not None:
             self._check_frozen()
@@ -100,7 +100,7 @@ class Connection:
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
-            except UnicodeEncodeError:  # An id, say, that none of this journal can be.
+            except UnicodeEncodeError:  # Such an id cannot be in this journal.
                 values = tuple(
                     codec.readable(value) if isinstance(value, str) else value
                     for value in values
@@ -126,10 +126,10 @@ class Connection:
             raise closed(self.path)
 
     def check_writable(self) -> None:
-        """Refuse to write to what was opened to look.
+        """Refuse to write to a journal that is read-only.
 
         Raises:
-            JournalError: Saying what to do.
+            JournalError: The journal is read-only; the message says what to do.
         """
         if self.read_only:
             raise JournalError(
@@ -139,7 +139,7 @@ class Connection:
             )
 
     def transaction(self) -> AbstractContextManager[object]:
-        """What is written within is committed at the end, or nothing of it."""
+        """Return a context that commits all that is written in it, or nothing."""
         return self
 
     def __enter__(self) -> None:
@@ -147,13 +147,13 @@ class Connection:
         if self.read_only:
             self.check_writable()
         if not self._closed and self.raw.in_transaction:
-            self.abandon()  # An interrupt has cut it short.
+            self.abandon()  # An interrupt has left it open.
         try:
             self.run("BEGIN IMMEDIATE")
             if self._held.file is not None:
                 self._held.file.writer = threading.get_ident()
         except BaseException:
-            if self.is_in_transaction():  # A Ctrl-C: others would wait for the lock.
+            if self.is_in_transaction():  # After a Ctrl-C: release the lock.
                 self.abandon()
             raise
 
@@ -179,10 +179,10 @@ class Connection:
         """Whether another connection has committed since the last call."""
         if self.path is None:
             self.check_open()
-            return False  # No other one can reach this memory.
+            return False  # No other connection can reach this memory.
         self._asked += 1
         if self._asked % _ASKED_BEFORE_LOOK == 0:
-            self.check_is_there()  # A worker that waits does not write.
+            self.check_is_there()  # A waiting worker writes nothing that would check.
         before, ((self._version,),) = self._version, self.run("PRAGMA data_version")
         return bool(before != self._version)
 
@@ -196,22 +196,22 @@ class Connection:
                 self._held.file.writer = None
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Close the file; a second call does nothing."""
         self._closed = True
         self._held.close()
         self._closing.detach()
 
     def merge(self) -> None:
-        """Merge the whole log into the file, so that this holds everything."""
+        """Merge the whole log into the file, so that the file alone is complete."""
         ((busy, *_),) = self.run("PRAGMA wal_checkpoint(TRUNCATE)")
         if busy:
             raise JournalError(f"The log of {self.path} is in use by another program.")
 
     def _check_frozen(self) -> None:
-        """Refuse to read a file that SQLite was told would not change, if it has.
+        """Refuse to read a file that was opened as immutable and has changed.
 
         Raises:
-            JournalError: If so.
+            JournalError: The file has changed.
         """
         if self.path is not None and sqlite_file.traits(self.path) != self._frozen:
             raise JournalError(
@@ -220,12 +220,12 @@ class Connection:
             )
 
     def check_is_there(self) -> None:
-        """Refuse to go on if the run was removed, moved or replaced meanwhile.
+        """Refuse to continue if the file was removed, moved or replaced meanwhile.
 
-        What is written to the open file would be lost, or parted from its params.
+        Later writes to the open file would be lost, or separated from their params.
 
         Raises:
-            JournalError: Saying what has become of it.
+            JournalError: The path has no file, or another one; the message says which.
         """
         file = self._held.file
         if file is None or self._held.copy is not None:
@@ -252,12 +252,12 @@ class Connection:
         return sqlite_file.explained(self.path, error)
 
     def _merge(self) -> None:
-        """Merge a log that has grown long into the file, and begin it anew.
+        """Merge a long log into the file, and truncate it.
 
-        SQLite by itself merges at each commit from some length on, but does not begin
-        anew while others read or write: with several busy processes the log only grows,
+        SQLite by itself merges at each commit from some length on, but does not restart
+        the log while others read or write: with several busy processes it only grows,
         and each commit waits for the disk. While a program reads in one long
-        transaction the log cannot begin anew at all.
+        transaction the log cannot be truncated at all.
         """
         if self.path is None:
             return
@@ -290,7 +290,7 @@ class Connection:
             self._merge_after = time.monotonic() + _MERGE_EVERY_S
 
     def _waiting(self, call: Callable[[], Result]) -> Result:
-        """The result of a call, once no other connection has the lock it needs."""
+        """Return the result of a call; wait for the lock that it needs."""
         return sqlite_waiting.result(call, self.path, self._held.file)
 
     def _open(self) -> None:
@@ -313,10 +313,10 @@ class Connection:
         return self._waiting(lambda: self._connect(str(target)))
 
     def _looks_in_place(self, path: pathlib.Path) -> bool:
-        """Whether a file that must not be written can be read where it lies.
+        """Try to open a file in its place without writing; return whether that works.
 
-        If its log cannot be read without a file beside it, or if its format is an older
-        one, it takes a copy.
+        It needs a copy if its log cannot be read without a new file beside it, or if
+        its format is an older one.
         """
         way = sqlite_file.way_to_look(path)
         if way is None:
@@ -342,7 +342,7 @@ class Connection:
 
     def _link(self, place: str) -> None:
         if self._held.raw is not None:
-            self._held.raw.close()  # Of a try that failed.
+            self._held.raw.close()  # From a failed try.
         self.raw = self._held.raw = sqlite3.connect(
             place,
             timeout=0.0,
@@ -351,14 +351,14 @@ class Connection:
             uri=place.startswith("file:"),
         )
         self.raw.execute("PRAGMA trusted_schema=OFF")
-        self.raw.execute("PRAGMA cache_size=-32000")  # 32 MB, whatever the history
+        self.raw.execute("PRAGMA cache_size=-32000")  # 32 MB, for any length of history
 
     def _connect(self, place: str) -> None:
-        """Connect to a file that may be written, and bring it up to this format."""
+        """Connect to a writable file, and upgrade it to this format."""
         self._link(place)
         if self.path is not None:
             if self._must_exist or self._left is not None:
-                self._check_tables()  # Before it is written to.
+                self._check_tables()  # Before the first write.
             sqlite_schema.choose_settings(self.raw, self._durability)
         version = self.raw.execute("PRAGMA user_version").fetchone()
         if version != (sqlite_schema.FORMAT,):
@@ -369,13 +369,13 @@ class Connection:
     def _check_tables(self) -> None:
         """Refuse a file without tables, unless another process is just making them."""
         if not sqlite_schema.has_tables(self.raw):
-            self.raw.execute("BEGIN IMMEDIATE")  # Then their maker has committed.
+            self.raw.execute("BEGIN IMMEDIATE")  # Waits for the commit of that process.
             self.raw.execute("ROLLBACK")
             if not sqlite_schema.has_tables(self.raw):
                 raise self._no_run()
 
     def _no_run(self) -> JournalError:
-        """The error of a file without tables that must have some."""
+        """Return the error for a file without tables that must have some."""
         if self._left is not None:
             return sqlite_file.incomplete(self.path, "empty", self._left)
         return JournalError(
@@ -383,7 +383,7 @@ class Connection:
         )
 
     def _prepare(self) -> None:
-        """Make the tables, or bring an older format up to this one."""
+        """Create the tables, or upgrade an older format to this one."""
         self.raw.execute("BEGIN IMMEDIATE")
         try:
             if self.path is not None and not sqlite_schema.has_tables(self.raw):

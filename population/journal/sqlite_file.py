@@ -1,4 +1,4 @@
-"""Tells a journal's SQLite file from others before SQLite itself touches it."""
+"""Checks that a file is a journal before SQLite itself opens it."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _NETWORK = {
 
 
 def log_of(path: pathlib.Path) -> pathlib.Path:
-    """SQLite's log of a file."""
+    """Return the path of SQLite's log of a file."""
     return path.with_name(f"{path.name}-wal")
 
 
 def is_protected(path: pathlib.Path) -> bool:
-    """Whether there is a file that this user may not write to, or not beside it.
+    """Whether a file exists, but this user cannot write to it or its folder.
 
     Raises:
-        JournalError: If its folder may not be looked into.
+        JournalError: The folder cannot be read.
     """
     try:
         path.stat()
@@ -59,21 +59,21 @@ def is_protected(path: pathlib.Path) -> bool:
 
 
 def traits(path: pathlib.Path) -> object:
-    """What changes whenever a journal is written to."""
+    """Return values that change with each write to a journal."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns, _has_log(path)
 
 
 def check(path: pathlib.Path, file: OpenFile, *, to_write: bool) -> None:
-    """Refuse a foreign or damaged file, and leave it and its side files as they are.
+    """Refuse a foreign or damaged file, and leave it and its side files unchanged.
 
     Args:
         path: The file.
         file: That file, open.
-        to_write: Whether it is to be written to.
+        to_write: Whether the caller will write to it.
 
     Raises:
-        JournalError: Saying what is wrong with it.
+        JournalError: The file is not a valid journal; the message says why.
     """
     if to_write and file.names() > 1:
         raise JournalError(
@@ -91,11 +91,11 @@ def check(path: pathlib.Path, file: OpenFile, *, to_write: bool) -> None:
     try:
         _check(path, file)
     except JournalError:
-        _check(path, file)  # Another process may have merged its log just then.
+        _check(path, file)  # Another process may have merged its log in between.
 
 
 def _check(path: pathlib.Path, file: OpenFile) -> None:
-    # In this order: pages that are on their way into the file are in the log before.
+    # In this order: the log has all pages until they are in the file.
     in_log = _has_log(path)
     try:
         header, size = file.read(_HEADER_BYTES)
@@ -121,16 +121,16 @@ def _check(path: pathlib.Path, file: OpenFile) -> None:
 
 
 def _number(content: bytes, place: int, length: int = 4) -> int:
-    """A number in SQLite's files."""
+    """Read a number of a SQLite file."""
     return int.from_bytes(content[place : place + length], "big")
 
 
 def way_to_look(path: pathlib.Path) -> str | None:
-    """How SQLite is to open a file where it lies that it must not write.
+    """Return how SQLite can open a file in its place without writing to it.
 
     Returns:
-        The parameters of its URI; None if its log can only be read by writing beside
-        it.
+        The parameters of its URI; None if SQLite could read its log only with a new
+        file beside it.
     """
     if path.with_name(f"{path.name}-shm").exists():
         return "mode=ro"  # Another process may be writing to it.
@@ -143,17 +143,17 @@ def copy(
     raw: sqlite3.Connection | None,
     target: pathlib.Path,
 ) -> None:
-    """Copy a journal with what is in its log.
+    """Copy a journal with the content of its log.
 
     Args:
         path: The file.
         file: That file, open.
-        raw: A connection that can read it as it is now; None: its log lies there
-            without what SQLite keeps beside it, so no process has it open.
-        target: The copy.
+        raw: A connection that can read it as it is now; None: its log has no `-shm`
+            file beside it, so no process has it open.
+        target: The path of the copy.
 
     Raises:
-        JournalError: If it cannot be read.
+        JournalError: The journal cannot be read.
     """
     if raw is not None:
         with contextlib.closing(sqlite3.connect(target)) as other:
@@ -170,7 +170,7 @@ def copy(
 def incomplete(
     path: pathlib.Path | None, what: str, left: pathlib.Path
 ) -> JournalError:
-    """The error of a run folder whose journal is gone while the rest is there."""
+    """Return the error for a run folder that lacks its journal but has other files."""
     return JournalError(
         f"{path} is {what}, but a run was recorded there: {left} is left of it. "
         "Restore the journal from a backup, its -wal included, or choose another "
@@ -179,7 +179,7 @@ def incomplete(
 
 
 def unusable(path: pathlib.Path, error: OSError) -> JournalError:
-    """The error of a file that the system does not let this process use."""
+    """Return the error for a file that the system does not let this process use."""
     if os.path.isdir(path):  # Unlike `pathlib`, this does not raise.
         return JournalError(f"The journal must be a file; {path} is a folder.")
     return JournalError(
@@ -189,13 +189,13 @@ def unusable(path: pathlib.Path, error: OSError) -> JournalError:
 
 
 def check_log(path: pathlib.Path) -> None:
-    """Refuse a file without tables whose log had some that SQLite cannot read.
+    """Refuse a file without tables if its damaged log had some.
 
-    Each page in a log has a head of 24 bytes; that of a commit's last page says so. A
-    process that was killed while it made the tables leaves one such head at most.
+    Each page in a log has a head of 24 bytes, which marks a commit's last page. A
+    process that was killed while it made the tables leaves at most one such mark.
 
     Raises:
-        JournalError: If so.
+        JournalError: The log has more than one commit.
     """
     log = log_of(path)
     try:
@@ -217,7 +217,7 @@ def check_log(path: pathlib.Path) -> None:
 def explained(
     path: pathlib.Path | None, error: sqlite3.Error | UnicodeDecodeError
 ) -> JournalError:
-    """What SQLite has refused, and what to do about it."""
+    """Return the error for an exception of SQLite, with advice."""
     place = "in memory" if path is None else str(path)
     text = str(error)
     if "readonly" in text or "unable to open" in text:

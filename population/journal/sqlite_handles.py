@@ -1,4 +1,4 @@
-"""What a connection to a SQLite journal has open, and how it is closed."""
+"""The files and connections that a SQLite journal has open, and how to close them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from population.base.errors import JournalError
 from population.journal import sqlite_file
 from population.journal.sqlite_open import OpenFile
 
-# Of what is damaged even SQLite's own message may be no text.
+# For a damaged file even SQLite's own message may not be valid text.
 REFUSALS = (sqlite3.Error, UnicodeDecodeError)
 
 
 @dataclasses.dataclass(eq=False)
 class Handles:
-    """What a connection has open, so that it can be closed without the connection.
+    """The open handles of a `Connection`; they can be closed without that object.
 
     Attributes:
-        path: The file, or None.
-        raw: SQLite's own connection.
-        file: The file, as this process has it open.
-        copy: The folder of a private copy.
-        has_written: Whether anything was committed.
-        pid: The process that has opened all this.
+        path: The path of the file, or None.
+        raw: The connection of Python's `sqlite3`.
+        file: The open file, which connections of this process share.
+        copy: The folder of a private copy, or None.
+        has_written: Whether the connection has committed anything.
+        pid: The process that has opened the handles.
     """
 
     path: pathlib.Path | None
@@ -39,9 +39,9 @@ class Handles:
     pid: int = dataclasses.field(default_factory=os.getpid)
 
     def close(self) -> None:
-        """Close all; what was only read, as it is damaged say, is left as it is."""
+        """Close all handles; leave a file that was only read unchanged."""
         if os.getpid() != self.pid:
-            return  # All this is the parent's.
+            return  # The handles belong to the parent process.
         try:
             reader = None if self._may_merge() else self._reader()
             try:
@@ -50,7 +50,7 @@ class Handles:
             finally:
                 if reader is not None:
                     reader.close()
-        finally:  # Also if a Ctrl-C comes: a second call closes what is left.
+        finally:  # Also if a Ctrl-C comes: a second call closes the rest.
             file, self.file = self.file, None
             if file is not None:
                 file.release(self)
@@ -58,7 +58,7 @@ class Handles:
                 shutil.rmtree(self.copy, ignore_errors=True)
 
     def _may_merge(self) -> bool:
-        """Whether this has written to the file, and the file is still a journal."""
+        """Whether this has written to the file, and it is still a valid journal."""
         if not self.has_written or self.path is None or self.file is None:
             return self.has_written
         try:
@@ -68,7 +68,7 @@ class Handles:
         return True
 
     def _reader(self) -> sqlite3.Connection | None:
-        """A connection that cannot write: the last to close a file merges its log."""
+        """Open a read-only connection to close last, as that close merges no log."""
         if self.path is None or self.copy is not None:
             return None
         with contextlib.suppress(OSError, *REFUSALS):

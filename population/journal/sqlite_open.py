@@ -1,8 +1,8 @@
-"""The journals' files that this process has open, and who writes to them.
+"""The journals' files that this process has open, and which thread writes to them.
 
-Code that opens a file beside SQLite, and closes it, takes from the whole process the
-locks that SQLite holds on it: other processes would delete the log while it is in use.
-So a file is read through one handle, which stays open as long as any connection to it;
+When any code closes a handle of a file, the whole process loses the locks that SQLite
+holds on that file: another process would then delete the log while it is in use. So
+this reads a file through one handle, which stays open as long as any connection to it;
 while it is open no other file can have its device and inode.
 """
 
@@ -37,16 +37,16 @@ class OpenFile:
         self._users: set[User] = set()
 
     def read(self, count: int) -> tuple[bytes, int]:
-        """The first bytes, and the size."""
+        """Return the first bytes of the file, and its size."""
         handle = self._handles[0]
         return os.pread(handle, count, 0), os.fstat(handle).st_size
 
     def names(self) -> int:
-        """How many names the file has: hard links."""
+        """Return how many names (hard links) the file has."""
         return os.fstat(self._handles[0]).st_nlink
 
     def copy_to(self, target: pathlib.Path) -> None:
-        """Copy the content."""
+        """Copy the content of the file."""
         with target.open("wb") as stream:
             place = 0
             while chunk := os.pread(self._handles[0], _CHUNK, place):
@@ -54,9 +54,9 @@ class OpenFile:
                 place += len(chunk)
 
     def release(self, user: User) -> None:
-        """End a use; safe in a finalizer, which may interrupt anything."""
+        """End a use; safe in a finalizer, which may interrupt any line."""
         _RELEASED.append((self, user))
-        if not _GUARD._is_owned():  # Else `take` was interrupted, and closes it.
+        if not _GUARD._is_owned():  # Else it has interrupted `take`, which closes it.
             with _GUARD:
                 _close_released()
 
@@ -68,7 +68,7 @@ _INHERITED: set[Identity] = set()
 
 
 def identity(path: str | os.PathLike[str]) -> Identity | None:
-    """Device and inode of what is at a path; None if there is nothing."""
+    """Return the device and inode of a path; None if it does not exist."""
     try:
         found = os.stat(path)
     except OSError:
@@ -77,26 +77,26 @@ def identity(path: str | os.PathLike[str]) -> Identity | None:
 
 
 class User(Protocol):
-    """Who uses a file; it is released with it.
+    """An object that uses a file, and releases it.
 
     Attributes:
-        file: The file; set before it counts, so that no interrupt loses it.
+        file: The file; set before the use is counted, so that no interrupt leaks it.
     """
 
     file: OpenFile | None
 
 
 def take(path: pathlib.Path, user: User, *, create: bool) -> OpenFile:
-    """The file at a path, open until it is released.
+    """Open a file, or share it if it is open; the user must release it.
 
     Args:
         path: The file.
-        user: Gets it as its `file`.
-        create: Whether it is to be written to, and made if it does not exist.
+        user: The object whose `file` is set.
+        create: Whether to open it for writing, and make it if it does not exist.
 
     Raises:
-        OSError: If it cannot be opened.
-        JournalError: If it is no regular file.
+        OSError: The file cannot be opened.
+        JournalError: The file is not a regular file, or this process was forked.
     """
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
     with _GUARD:
@@ -132,7 +132,7 @@ def _opened(path: pathlib.Path, flags: int) -> OpenFile:
         known = _FILES.get(place)
         if known is None:
             known = _FILES[place] = OpenFile(place, handle)
-        else:  # It has got this name just now; this handle must not be closed either.
+        else:  # It was just renamed to this path: keep this handle open as well.
             known._handles.append(handle)
     except BaseException:
         if not any(handle in file._handles for file in _FILES.values()):
@@ -142,7 +142,7 @@ def _opened(path: pathlib.Path, flags: int) -> OpenFile:
 
 
 def _begin_anew() -> None:
-    """In a forked child: SQLite believes that it holds the locks of its parent."""
+    """Note in a forked child which files its parent had open, with SQLite's locks."""
     global _GUARD
     _GUARD = threading.RLock()  # The thread that held it does not exist here.
     _INHERITED.update(_FILES)
@@ -152,8 +152,8 @@ os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _close_released() -> None:
-    """Close the files that nothing uses any more; called under the guard."""
-    while _RELEASED:  # What a Ctrl-C interrupts, the next call does again.
+    """Close the files without users; called with the guard held."""
+    while _RELEASED:  # After a Ctrl-C the next call repeats the interrupted close.
         file, user = _RELEASED[0]
         file._users.discard(user)
         if not file._users:

@@ -1,6 +1,6 @@
-"""The tables of a SQLite journal, and how an older format becomes this one.
+"""The tables of a SQLite journal, and the upgrade of older formats.
 
-`docs/on-disk-format.md` describes them for those who read a run without this library.
+`docs/on-disk-format.md` describes the tables for readers without this library.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from population.journal.sql import HISTORY
 APPLICATION_ID = 0x504F504A  # "POPJ"
 FORMAT = 4
 SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
-PAGE_SIZE = 1024  # Small: a commit writes each page that it touched as a whole.
+PAGE_SIZE = 1024  # Small: a commit writes each changed page as a whole.
 
 _KEPT_SINCE_1 = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -118,7 +118,7 @@ CREATE INDEX late_diverged ON late (checkpoint)
 _SINCE_3 = f"""
 CREATE VIEW history AS{HISTORY.format(had_params="")}"""
 
-# Format 1 kept all params on disk, and no removals but of what was in memory.
+# Format 1 kept all params on disk, and recorded removals only of params in memory.
 _FROM_1_TO_2 = """
 DROP TABLE removals;
 ALTER TABLE sessions ADD COLUMN owner TEXT;"""
@@ -127,34 +127,34 @@ _WITH_PARAMS = ("checkpoints", "row"), ("late", "row"), ("removals", "params, ro
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:
-    """Whether there is any table, of whatever program."""
+    """Whether a file has any table, of any program."""
     return bool(connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
 
 
 def choose_settings(connection: sqlite3.Connection, durability: str) -> None:
-    """Say how a file is written.
+    """Choose SQLite's settings for writing a file.
 
     Args:
-        connection: Connected to it; the file may have no tables yet.
+        connection: A connection to the file, which may have no tables yet.
         durability: A key of `SYNCHRONOUS`.
     """
     execute = connection.execute
     if execute("PRAGMA application_id").fetchone() == (0,):
-        # Before WAL, so that the file itself says whose it is from the start.
+        # Before WAL, so that the file itself identifies this library from the start.
         execute(f"PRAGMA page_size={PAGE_SIZE}")
         execute(f"PRAGMA application_id={APPLICATION_ID}")
     execute("PRAGMA journal_mode=WAL")
     execute(f"PRAGMA synchronous={SYNCHRONOUS[durability]}")
     if sys.platform == "darwin" and durability == "power":
-        execute("PRAGMA fullfsync=ON")  # There an fsync may stay in the disk.
-    execute("PRAGMA wal_autocheckpoint=0")  # The connection merges its log itself.
+        execute("PRAGMA fullfsync=ON")  # On macOS, fsync may only reach a disk's cache.
+    execute("PRAGMA wal_autocheckpoint=0")  # `Connection` merges its log itself.
 
 
 def prepare(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
-    """Make the tables that are missing. Called inside a transaction.
+    """Create the missing tables, or upgrade old ones. Called inside a transaction.
 
     Raises:
-        JournalError: If there is something that no format has; nothing is executed.
+        JournalError: The file has an object that no format has; nothing is executed.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > FORMAT:
@@ -179,10 +179,10 @@ def prepare(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
 def check(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
     """Refuse a file whose tables, indexes and views are not exactly this format's.
 
-    A trigger, a view or a default value is SQL that a file brings along.
+    A trigger, a view or a default value is SQL in the file that SQLite would execute.
 
     Raises:
-        JournalError: Naming the first that is not as it should be.
+        JournalError: An object differs; the message names it.
     """
     present = _schema(connection)
     for name in (*present, *_expected()):
@@ -194,7 +194,7 @@ Name = tuple[str, str]
 
 
 def _schema(connection: sqlite3.Connection) -> dict[Name, str]:
-    """The SQL of what a file holds, by kind and name; without statistics."""
+    """Return the SQL of all objects in a file, by kind and name; without statistics."""
     rows = connection.execute(
         "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql NOTNULL"
     ).fetchall()
@@ -207,7 +207,7 @@ def _schema(connection: sqlite3.Connection) -> dict[Name, str]:
 
 @functools.cache
 def _expected() -> dict[Name, str]:
-    """The schema of this format."""
+    """Return the schema of this format."""
     connection = sqlite3.connect(":memory:")
     try:
         _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_3}")
@@ -225,7 +225,7 @@ def _foreign(path: pathlib.Path | None, name: Name) -> JournalError:
 
 
 def too_new(path: pathlib.Path | None, version: int) -> JournalError:
-    """The error of a journal that a newer version of the library has written."""
+    """Return the error for a journal that a newer version of the library wrote."""
     return JournalError(
         f"{path} has the format {version}; this version of the library reads up to "
         f"{FORMAT}. Install a newer version."
@@ -233,7 +233,7 @@ def too_new(path: pathlib.Path | None, version: int) -> JournalError:
 
 
 def _add_checksum(connection: sqlite3.Connection) -> None:
-    """Keep a checksum beside the mutator's state."""
+    """Add a checksum to the mutator's state."""
     rows = connection.execute("SELECT state, decisions FROM state").fetchall()
     connection.execute("DROP TABLE state")
     connection.execute(_KEPT_SINCE_1.rpartition(";")[2])
@@ -245,10 +245,10 @@ def _add_checksum(connection: sqlite3.Connection) -> None:
 
 
 def _make_own_paths_relative(connection: sqlite3.Connection) -> None:
-    """Keep the paths that `Worker.save_to` made up relative to the run folder.
+    """Make the paths of `Worker.save_to` relative to the run folder.
 
-    Until format 3 they were kept as they were handed out: they named the folder where
-    the run was then, or even a folder of the process.
+    Until format 3 the journal kept them as the loop got them: absolute, in the folder
+    where the run was then, or relative to the process's working folder.
     """
     found = connection.execute("SELECT value FROM facts WHERE key = 'run'").fetchone()
     if found is None:
@@ -273,7 +273,7 @@ def _make_own_paths_relative(connection: sqlite3.Connection) -> None:
 
 
 def _relative(tree: Any, own: re.Pattern[str]) -> Any:
-    """A packed tree whose paths of the library's own are relative."""
+    """Return an encoded tree with relative paths for those in the folder `own`."""
     if isinstance(tree, str):
         path = _own_path(tree, own)
         return tree if path is None else {"!own": [path, "text"]}

@@ -1,4 +1,4 @@
-"""Waiting for a lock of SQLite's, and saying who holds it."""
+"""Waits for a lock of SQLite, and logs which process holds it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from population.journal.sqlite_open import OpenFile, identity
 logger = logging.getLogger("population")
 Result = TypeVar("Result")
 _PAUSE_S = 0.001
-_SAY_AFTER_S = 30.0  # Whom this process waits for; again each time it is twice as long.
-_CONFUSED_S = 60.0  # SQLite asks for another try; that long, something else is wrong.
+_SAY_AFTER_S = 30.0  # Logs the holder of the lock, again after each doubled time.
+_CONFUSED_S = 60.0  # Other requests of SQLite to retry are errors after this time.
 _LOCKS = pathlib.Path("/proc/locks")
 _PROC = pathlib.Path("/proc")
-# Where SQLite locks: bytes of the shared memory, or of the file itself (in WAL mode
-# only while it is opened or closed).
+# The bytes that SQLite locks: in the shared memory, or in the file itself (in WAL mode
+# only while the file is opened or closed).
 _WRITE_LOCK, _RECOVERY_LOCK = 120, 122
 _LONGEST_COMMAND = 100
 
@@ -31,15 +31,15 @@ _LONGEST_COMMAND = 100
 def result(
     call: Callable[[], Result], path: pathlib.Path | None, file: OpenFile | None
 ) -> Result:
-    """The result of a call of SQLite, once no other connection has the lock it needs.
+    """Return the result of a call of SQLite; wait for the lock that it needs.
 
-    A process that holds it is waited for as long as it lives: when it dies, the kernel
-    gives the lock back. SQLite itself would look again at longer and longer intervals:
-    with several busy processes the lock is then idle most of the time.
+    It waits as long as the process that holds the lock lives: when that dies, the
+    kernel releases the lock. SQLite itself would retry at longer and longer intervals,
+    so that with several busy processes the lock would be idle most of the time.
 
     Raises:
-        JournalError: If this very thread holds it.
-        sqlite3.Error: What the call raises for another reason.
+        JournalError: This thread itself holds the lock.
+        sqlite3.Error: The call has failed for another reason.
     """
     start, say_after = time.monotonic(), _SAY_AFTER_S
     while True:
@@ -69,18 +69,18 @@ def result(
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether SQLite asks to try again, as another connection is at work."""
+    """Whether SQLite asks for a retry, as another connection is active."""
     busy = sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL
     return _code(error) in busy
 
 
 def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 for what Python itself refuses."""
+    """Return SQLite's primary result code; 0 for an error of Python's module."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _holder(path: pathlib.Path) -> str:
-    """Who holds a journal's write lock, as far as the kernel lists its locks."""
+    """Describe the process with a journal's write lock, if the kernel lists it."""
     file, memory = identity(path), identity(path.with_name(f"{path.name}-shm"))
     try:
         lines = _LOCKS.read_text().splitlines()
