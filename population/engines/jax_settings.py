@@ -1,7 +1,8 @@
-"""JAX's settings of one thread, in force in another one.
+"""Copies JAX's settings of one thread to another one.
 
-A context manager of JAX, `jax.enable_x64` or `jax.set_mesh` say, holds in the thread
-that enters it. What an engine calls in other threads is to run as in the caller's.
+A context manager of JAX, such as `jax.enable_x64` or `jax.set_mesh`, is in force only
+in the thread that enters it. Functions that an engine calls in other threads must run
+with the caller's settings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Settings = Mapping[str, Any]
 # Both act beyond the thread that enters them: the first is a state of the process, and
 # the second only sets three others.
 _ELSEWHERE = frozenset({"jax_thread_guard", "jax_transfer_guard"})
-# What is being traced is no setting; in older releases it is kept beside them.
+# The state of tracing is not a setting, but older releases keep it beside them.
 _TRACING = frozenset({"trace_state", "axis_env_state"})
 _PRIVATE = ("jax._src.config", "jax._src.mesh")
 _OLD_MESH = "mesh_context_manager"
@@ -36,14 +37,14 @@ _CALLED = {
     "pallas_tpu_interpret_mode_context_manager": "force_tpu_interpret_mode",
 }
 _UNKNOWN = "a context of jax.make_user_context"
-# What entering a context may raise: it was changed by another release, or is refused.
+# Exceptions on entering a context that another release has changed, or that is refused.
 REFUSED = (AttributeError, RuntimeError, TypeError, ValueError, Warning)
 
 
 def taken(function: str) -> Settings:
-    """The settings that hold in this thread and not in a fresh one.
+    """Return the settings of this thread that a new thread does not have.
 
-    Those that another thread cannot enter are left out, with one warning.
+    It leaves out those that another thread cannot enter, with one warning.
 
     Args:
         function: The user's function that another thread calls, for the warning.
@@ -55,10 +56,10 @@ def taken(function: str) -> Settings:
 
 
 def examined() -> tuple[Settings, list[str]]:
-    """The settings that hold in this thread and not in a fresh one.
+    """Find the settings of this thread that a new thread does not have.
 
     Returns:
-        Those that another thread can enter: it was tried. Then the names of the others.
+        Those that another thread has entered in a test, and the names of the others.
     """
     if not is_loaded():
         return {}, []
@@ -87,7 +88,7 @@ def examined() -> tuple[Settings, list[str]]:
 
 @contextlib.contextmanager
 def applied(settings: Settings) -> Iterator[None]:
-    """Have the settings of another thread in force in this one."""
+    """Put the settings of another thread in force in this one."""
     with ExitStack() as stack:
         for name, value in settings.items():
             _enter(stack, name, value)
@@ -95,7 +96,7 @@ def applied(settings: Settings) -> Iterator[None]:
 
 
 def warn(function: str, names: Iterable[str]) -> None:
-    """Say which settings are not in force when a function of the user is called."""
+    """Warn that some settings are not in force when a user's function is called."""
     logger.warning(
         "%s does not run under these settings of JAX, which hold where the engine was "
         "called: %s. Enter or set them within %s.",
@@ -106,17 +107,17 @@ def warn(function: str, names: Iterable[str]) -> None:
 
 
 def is_loaded() -> bool:
-    """Whether there is a JAX that has settings."""
+    """Whether JAX is loaded and has settings."""
     return hasattr(sys.modules.get("jax"), "config")
 
 
 def values() -> dict[str, Any]:
-    """All settings of this thread; JAX is loaded."""
+    """Return all settings of this thread; JAX must be loaded."""
     return options() | {name: one.value for name, one in _contexts().items()}
 
 
 def options() -> dict[str, Any]:
-    """Those that `jax.config.update` sets for a process."""
+    """Return the settings that `jax.config.update` sets for a process."""
     found = sys.modules["jax"].config.values
     return {name: value for name, value in found.items() if name not in _ELSEWHERE}
 
@@ -130,7 +131,7 @@ def _enter(stack: ExitStack, name: str, value: Any) -> None:
 
 
 def _manager(name: str) -> Callable[[Any], AbstractContextManager[Any]]:
-    """What makes a context manager of a value; the public one where there is one."""
+    """Return the function that makes a context manager of a setting's value."""
     jax = sys.modules["jax"]
     if name in _contexts():
         context = _contexts()[name]
@@ -153,7 +154,7 @@ def _swapped(context: Any, value: Any) -> Iterator[None]:
 
 @functools.cache
 def _contexts() -> dict[str, Any]:
-    """JAX's values of a thread that are no options, as far as this release has them."""
+    """Return JAX's values of a thread that are not options, in this release."""
     held = vars(sys.modules["jax"].config).get("_value_holders", {}).values()
     known = {id(holder) for holder in held}
     return {
@@ -166,7 +167,7 @@ def _contexts() -> dict[str, Any]:
 
 
 def trace_context() -> Any:
-    """All that decides whether a traced function can be used again, if JAX tells."""
+    """Return JAX's key for reuse of a traced function, or None in other releases."""
     config = sys.modules.get("jax._src.config")
     return getattr(config, "trace_context", lambda: None)()
 

@@ -1,4 +1,4 @@
-"""What an engine returns when a run has ended."""
+"""The result of an engine when a run has ended."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a run of an engine took.
+    """The costs of a call of an engine, and how it ended.
 
     Attributes:
         num_workers: Training loops: threads or processes; 1 for a stacked population.
-        wall_s: Seconds from beginning to end; of a stacked population, with compiling.
+        wall_s: Seconds from beginning to end; for a stacked population, with compiling.
         overhead_s: Seconds for polls, reports and decisions, and for copies between the
             rows of a stack, summed over workers; without saving params and without
             waiting for a decision.

@@ -2,7 +2,7 @@
 
 `run(train, controller)` calls `train(worker)` in each thread. With fewer threads than
 slots the slots take turns; with fewer slots than threads the spare threads wait. The
-settings of JAX that hold where `run` is called hold in the threads, too.
+caller's settings of JAX are in force in the threads, too.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ def run(
 ) -> Summary:
     """Call `train(worker)` in threads until each of them returns.
 
-    The first exception stops the others at their next look at `worker.running` and is
-    raised here, with the worker's id as a note. Ctrl-C stops all of them likewise and
+    The first exception stops the others when they next read `worker.running`; it is
+    raised here, with the worker's id as a note. Ctrl-C also stops all of them, and
     returns; a second one does not wait.
 
     Args:
         train: The training loop of one worker.
         controller: The population.
-        num_workers: Threads; by default one for each slot.
+        num_workers: The number of threads; by default one for each slot.
         devices: Worker i trains on `devices[i % len(devices)]`; by default all local
             devices of JAX's default backend, also within `jax.default_device`.
         progress: Whether to show bars.
 
     Raises:
-        ValueError: If `num_workers` is not positive.
-        Exception: The first that a worker raised.
+        ValueError: `num_workers` is not a positive int.
+        Exception: The first exception that a worker raised.
     """
     controller.check_trainable()
     count = len(controller.workers) if num_workers is None else num_workers
@@ -78,7 +78,7 @@ def run(
 
 
 class _WorkerThreads:
-    """The threads' common ground: the flag that stops them, and the first error."""
+    """What the threads share: the flag that stops them, and the first error."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class _WorkerThreads:
         self.overhead_s = 0.0
 
     def work(self, device: jax.Device, end: threading.Event) -> None:
-        """One thread's life."""
+        """Claim a slot and train; the target of each thread."""
         worker: Worker | None = None
         try:
             worker = self._controller.worker(stopped=self._stopped)
@@ -121,7 +121,7 @@ class _WorkerThreads:
     def run(
         self, threads: Sequence[threading.Thread], ends: Sequence[threading.Event]
     ) -> bool:
-        """Start the threads and wait for their ends; say whether it was Ctrl-C."""
+        """Start the threads and wait for their ends; return whether Ctrl-C came."""
         try:
             for thread in threads:
                 thread.start()
@@ -135,13 +135,13 @@ class _WorkerThreads:
         return False
 
     def stop(self) -> None:
-        """End every loop, also one that waits."""
+        """End every loop, also those of waiting workers."""
         self._stopped.set()
         self._controller.wake()
 
 
 def _all_devices() -> list[jax.Device]:
-    """All local devices, with a warning if the caller has named another one."""
+    """Return all local devices; warn if the caller has set one as the default."""
     places: list[jax.Device] = jax.local_devices()
     named: Any = jax.config.values["jax_default_device"]
     chosen = jax.local_devices(backend=named)[0] if isinstance(named, str) else named

@@ -2,8 +2,8 @@
 
 `run(controller, init, step, evaluate, 100)` stacks the states of all members. Each
 round trains them together in a `lax.scan` of steps, evaluates all, and reports all in
-one transaction; at a branch, rows are copied on the device. Policies, journal and
-pictures are those of every other engine.
+one transaction; at a branch, rows are copied on the device. Policies, journal and plots
+are the same as for every other engine.
 
 The three functions describe one member, and JAX traces them. A state is any pytree, of
 the same shapes for all members. meta_params have the structure that the controller
@@ -13,8 +13,8 @@ its meta_params. Where a batch size is a hyperparameter, batches have the larges
 and `mask(meta_params["batch_size"], size)` selects the examples that count.
 
 Keys and batches depend on the run's seed, the slot and the step alone, as those of a
-`Worker` do. If all members share batches, members that were set back train alone until
-they have caught up.
+`Worker` do. If all members share batches, members that were reset to an earlier step
+train alone until they reach the others.
 
 All states are saved every few rounds and at the end; after a kill, training continues
 from the last save. The first Ctrl-C ends the run after the present round, a second one
@@ -89,7 +89,7 @@ def run(
         ClaimError: Another process or loop trains a slot.
         RuntimeError: Another process takes over a slot during the run, all members wait
             for a decision, or all members diverge again and again.
-        Exception: What the functions raise.
+        Exception: A function of the user has raised it.
     """
     options = steps_per_report, save_every, batching, devices, categories, max_batch
     request = arguments.Request(

@@ -2,8 +2,8 @@
 
 `run(train, controller)` calls `train(worker)` in each process. Each opens the run
 folder by itself; they work as one population, and a process that dies stops no other.
-The settings of JAX that hold where `run` is called hold in each process, but for those
-that say which devices it has.
+The caller's settings of JAX are in force in each process, except those that choose its
+devices.
 """
 
 from __future__ import annotations
@@ -46,31 +46,30 @@ def run(
 ) -> Summary:
     """Call `train(worker)` in processes until each of them returns.
 
-    `train` and the mutator travel to fresh processes: functions and classes are
-    defined at the top of a module, and a program that calls this is under
-    `if __name__ == "__main__":`.
+    `train` and the mutator are sent to new processes with pickle: define functions and
+    classes at the top of a module, and call this under `if __name__ == "__main__":`.
 
-    The first exception stops the others at their next look at `worker.running` and is
-    raised here, with the worker's id and its traceback as notes. Ctrl-C stops all of
-    them likewise and returns; a second one ends them at once. A process that is killed
-    is a warning, and the others go on with its slot. If this process dies, they stop.
+    The first exception stops the others when they next read `worker.running`; it is
+    raised here, with the worker's id and its traceback as notes. Ctrl-C also stops all
+    of them, and returns; a second one ends them at once. If a process is killed, this
+    logs a warning, and the others continue its slot. If this process dies, they stop.
 
     Args:
         train: The training loop of one worker.
-        controller: The population; it has a `log_dir`.
-        num_workers: Processes; by default one for each slot.
-        gpus_per_worker: GPUs that a process may see, or the share of one, as 0.5. By
-            default those that there are, divided evenly.
+        controller: The population; it must have a `log_dir`.
+        num_workers: The number of processes; by default one for each slot.
+        gpus_per_worker: GPUs that a process may see, or the share of one, such as 0.5.
+            By default all visible GPUs, divided evenly.
         memory_fraction: The share of a GPU's memory that JAX takes in each process. By
             default what JAX takes is divided among the processes on a GPU.
         progress: Whether to show bars.
 
     Raises:
-        ValueError: If an argument is out of range, there is no `log_dir`, or there are
-            too few GPUs.
-        TypeError: If something cannot travel to a process; it is named.
-        RuntimeError: If all processes died, or an exception cannot travel back.
-        Exception: The first that a worker raised.
+        ValueError: An argument is out of range, the controller has no `log_dir`, or
+            there are too few GPUs.
+        TypeError: An object cannot be pickled; the message names it.
+        RuntimeError: All processes died, or an exception cannot be sent back.
+        Exception: The first exception that a worker raised.
     """
     controller.check_trainable()
     count = len(controller.workers) if num_workers is None else num_workers
@@ -89,7 +88,7 @@ def run(
     wall_s = time.perf_counter() - start
     if processes.error is not None:
         raise processes.error
-    finished = controller.finished  # Looked at in any case: `on_event` hears of it.
+    finished = controller.finished  # Read in any case, as this calls `on_event`.
     if len(processes.deaths) == count and not (interrupted or finished):
         raise RuntimeError(_all_died(processes.deaths))
     return Summary(
@@ -98,7 +97,7 @@ def run(
 
 
 class _WorkerProcesses:
-    """All processes: one thread listens to them, the caller's waits for that one."""
+    """All processes: one thread reads their messages, the caller's waits for it."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -115,7 +114,7 @@ class _WorkerProcesses:
         self.overhead_s = 0.0
 
     def work(self, payload: bytes, places: Sequence[Mapping[str, str]]) -> bool:
-        """Train until every process has ended; say whether Ctrl-C ended them."""
+        """Train until every process has ended; return whether Ctrl-C ended them."""
         try:
             tells_events = self._events.on_event is not None
             for index, environment in enumerate(places):
@@ -133,12 +132,12 @@ class _WorkerProcesses:
         return False
 
     def stop(self) -> None:
-        """Have every loop end, also one that waits."""
+        """End every loop, also those of waiting workers."""
         for member in self._members:
             member.stop()
 
     def end(self) -> None:
-        """Leave no process behind, whatever it does."""
+        """End all processes; kill those that do not end by themselves."""
         self._ending = True
         self.stop()
         for process in self._alive():
@@ -162,7 +161,7 @@ class _WorkerProcesses:
             pass
 
     def _listen(self) -> None:
-        """Hear every process until it has ended."""
+        """Read the messages of all processes until they have ended."""
         started = [m for m in self._members if m.process.pid is not None]
         try:
             with jax_settings.applied(self._settings):

@@ -1,7 +1,7 @@
-"""The life of one process of a population: open the run, train, say how it ended.
+"""The code of one process of a population: open the run, train, send how it ended.
 
-The order to begin comes through a pipe whose other end only the parent has. Its end is
-the order to stop, whether the parent closes it or dies.
+The order to begin comes through a pipe whose other end only the parent has. The end of
+the pipe is the order to stop: the parent has closed it or died.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _LOOK_AGAIN_S = 1.0
 
 
 def main(orders: Link, news: Link, tells_events: bool) -> None:
-    """What a process of `processes.run` does.
+    """Run a process of `processes.run`.
 
     Args:
-        orders: Brings the caller's settings of JAX, and the training function with the
-            run's arguments, pickled by themselves; then its end.
-        news: Takes what the parent is to know.
-        tells_events: Whether the parent wants to know what happens.
+        orders: The pipe from the parent: it sends the caller's settings of JAX, and
+            the training function with the run's arguments, pickled separately.
+        news: The pipe for messages to the parent.
+        tells_events: Whether to send events to the parent.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Only the parent handles Ctrl-C.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     child = _Child(orders, news)
     try:
         payload = orders.recv_bytes()
-    except (EOFError, OSError):  # Stopped before it began.
+    except (EOFError, OSError):  # The parent has stopped it before it began.
         child.tell(pickling.Done(0.0))
         return
     threading.Thread(
@@ -53,7 +53,7 @@ def main(orders: Link, news: Link, tells_events: bool) -> None:
 
 
 class _Child:
-    """Its two pipes, and the flag that stops it."""
+    """The process's two pipes, and the flag that stops its training."""
 
     def __init__(self, orders: Link, news: Link) -> None:
         self._orders = orders
@@ -64,17 +64,17 @@ class _Child:
         self._worker: Worker | None = None
 
     def listen(self, parent: int) -> None:
-        """Wait for the order to stop; one thread does nothing else."""
+        """Wait for the order to stop, in a thread that does nothing else."""
         with contextlib.suppress(EOFError, OSError):
             while not self._orders.poll(_LOOK_AGAIN_S):
-                if os.getppid() != parent:  # Its forks may keep the pipe open.
+                if os.getppid() != parent:  # Forks of a dead parent may keep the pipe.
                     break
         self._stopped.set()
         if self._controller is not None:
             self._controller.wake()
 
     def work(self, payload: bytes, on_event: OnEvent | None) -> None:
-        """Train until `train` returns, and tell the parent how it ended."""
+        """Train until `train` returns, and send the parent how it ended."""
         try:
             overhead_s = self._train(payload, on_event)
         except BaseException as error:  # Raised again by the parent.
@@ -84,25 +84,25 @@ class _Child:
             self.tell(pickling.Done(overhead_s))
 
     def tell(self, message: object) -> None:
-        """Send a message, unless its reader has gone."""
+        """Send a message, unless the parent has closed its end."""
         with self._lock, contextlib.suppress(OSError):
             self._news.send(message)
 
     def tell_event(self, event: Event) -> None:
-        """Send an event; that the run has ended, the parent sees for itself."""
+        """Send an event, except "finished", which the parent notices itself."""
         if event.kind != "finished":
             self.tell(event)
 
     def _train(self, payload: bytes, on_event: OnEvent | None) -> float:
-        """Train until `train` returns; the worker's seconds inside poll and report."""
+        """Train until `train` returns; return the worker's `overhead_s`."""
         sent, packed = pickle.loads(payload)
         received = settings.Received(sent)
-        received.put_early()  # Before any of the parts is loaded.
+        received.put_early()  # Before unpickling any of the parts.
         parts: dict[str, Any] = pickle.loads(packed)
         received.put(lambda names: self.tell(pickling.NotInForce(tuple(names))))
         train = parts.pop("train")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The parent has said it.
+            warnings.simplefilter("ignore")  # The parent has warned already.
             controller = PopulationController(**parts, on_event=on_event)
         with contextlib.closing(controller):
             self._controller = controller

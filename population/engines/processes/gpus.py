@@ -1,4 +1,4 @@
-"""Which GPUs each process may use, and how much of their memory.
+"""Divides the GPUs and their memory among the processes.
 
 JAX reads this from the environment when it starts, so it is counted and divided here
 without JAX.
@@ -29,18 +29,18 @@ def environments(
     gpus_per_worker: float | None = None,
     memory_fraction: float | None = None,
 ) -> list[dict[str, str]]:
-    """What to set in the environment of each process.
+    """Return the environment variables to set for each process.
 
     Args:
-        count: How many processes there are.
-        gpus_per_worker: Whole GPUs for each, or the share of one. None: those that
-            there are, divided evenly; nothing is set without any.
+        count: The number of processes.
+        gpus_per_worker: Whole GPUs for each, or the share of one. None: all visible
+            ones, divided evenly; without any this sets nothing.
         memory_fraction: The share of a GPU's memory that a process takes. None: JAX's
-            default, divided among the processes on a GPU unless the environment says
-            what to take.
+            default, divided among the processes on a GPU unless the environment sets
+            the memory.
 
     Raises:
-        ValueError: If an argument is out of range, or there are too few GPUs.
+        ValueError: An argument is out of range, or there are too few GPUs.
     """
     _check(gpus_per_worker, memory_fraction)
     if gpus_per_worker is None:
@@ -58,18 +58,18 @@ def environments(
 
 
 def visible() -> list[str]:
-    """The GPUs that this process may use, as CUDA names them."""
+    """Return the GPUs that this process may use, as CUDA names them."""
     named = os.environ.get(_VISIBLE)
     if named is not None:
         names = (name.strip() for name in named.split(","))
-        # CUDA too reads the list up to the first that cannot be.
+        # CUDA, too, reads the list up to the first invalid entry.
         return list(itertools.takewhile(lambda n: n and not n.startswith("-"), names))
     nodes = _DRIVER.glob("nvidia[0-9]*")
     return [str(index) for index, _ in enumerate(nodes)]
 
 
 def _evenly(count: int, available: list[str]) -> tuple[list[list[str]], int]:
-    """The GPUs of each process, and how many processes share one."""
+    """Return the GPUs of each process, and how many processes share one."""
     size = len(available)
     if count > size > 0:
         places = [[available[index % size]] for index in range(count)]
@@ -81,7 +81,7 @@ def _evenly(count: int, available: list[str]) -> tuple[list[list[str]], int]:
 def _by_share(
     count: int, share: float, available: list[str]
 ) -> tuple[list[list[str]], int]:
-    """The GPUs of each process, given how many, or which part of one, it gets."""
+    """Return the same as `_evenly`, for a number of GPUs or a share of one each."""
     each = max(int(share), 1)
     sharing = int(1 / share + 1e-9) if share < 1 else 1  # 1 / (1 / 49) is below 49.
     needed = each * math.ceil(count / sharing)

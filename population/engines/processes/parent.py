@@ -1,4 +1,4 @@
-"""A process of a population as its parent sees it: start, messages, end."""
+"""The parent's handle of a process of a population: start, messages, end."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from population.engines.processes import child, pickling
 
 
 class ChildProcess:
-    """One process of a population, seen by the one that starts it.
+    """The parent's handle of one process of a population.
 
     Args:
-        name: Of the process.
-        tells_events: Whether it is to tell what happens.
+        name: The name of the process.
+        tells_events: Whether it sends events.
 
     Attributes:
         process: The process.
-        news: Brings its messages.
+        news: The pipe with its messages.
         ended: Whether it has ended and all its messages were read.
-        told: Whether it reported how it ended.
+        told: Whether it has sent how it ended.
     """
 
     def __init__(self, name: str, tells_events: bool) -> None:
@@ -41,42 +41,42 @@ class ChildProcess:
         self.told = False
 
     def start(self, environment: Mapping[str, str]) -> None:
-        """Start it; whatever it imports finds this environment."""
+        """Start the process with these environment variables."""
         try:
             with _set(environment), _interrupts_blocked():
                 self.process.start()
         finally:
             for end in self._theirs:
-                end.close()  # So that theirs are the only ones.
+                end.close()  # So that only the child has these ends.
 
     def begin(self, payload: bytes) -> None:
-        """Have it train."""
-        with contextlib.suppress(OSError):  # It died; that is seen soon enough.
+        """Send the order to train."""
+        with contextlib.suppress(OSError):  # It died: `listen` will notice.
             self._orders.send_bytes(payload)
 
     def stop(self) -> None:
-        """Have it stop at its next step."""
+        """Stop its training at the next step."""
         with self._lock:
             self._orders.close()
 
     def signs(self) -> list[Any]:
-        """What to wait for: its messages, or after the last its exit."""
+        """Return the objects to wait for: its messages, and its exit."""
         return [self.process.sentinel, *([] if self.news.closed else [self.news])]
 
     def listen(self) -> Iterator[object]:
-        """Its new messages; then see whether it has ended."""
-        exited = self.process.exitcode is not None  # Before: its last words are there.
+        """Yield its new messages; then set `ended` if it has exited."""
+        exited = self.process.exitcode is not None  # First: then all messages are read.
         try:
             while not self.news.closed and self.news.poll():
                 message = self.news.recv()
                 self.told |= isinstance(message, (pickling.Done, pickling.Failed))
                 yield message
-        except (EOFError, OSError):  # It has ended, perhaps in the middle of a word.
+        except (EOFError, OSError):  # It has ended, perhaps within a message.
             self.news.close()
         self.ended = exited
 
     def how_it_ended(self) -> str:
-        """How it ended, in words, if it sent no message about that."""
+        """Describe how a process ended that sent no message about it."""
         exitcode = self.process.exitcode
         if exitcode is None or exitcode >= 0:
             return f"ended with exit code {exitcode}"
@@ -89,7 +89,7 @@ class ChildProcess:
 
 @contextlib.contextmanager
 def _set(environment: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for what is started within."""
+    """Set environment variables for processes that are started within."""
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
@@ -104,7 +104,7 @@ def _set(environment: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Have a process that is started within not hear Ctrl-C until it can ignore it."""
+    """Block Ctrl-C in a process that is started within, until it ignores it itself."""
     resource_tracker.ensure_running()  # Else its start would lift the block.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

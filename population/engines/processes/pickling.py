@@ -1,4 +1,4 @@
-"""What travels between the processes of a population, and what cannot."""
+"""The messages between the processes of a population, and their pickling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# What pickle and the methods of what it takes apart and makes anew may well raise.
+# Exceptions that pickle, and the methods that it calls, may raise.
 _UNPICKLABLE = (
     pickle.PickleError,
     ArithmeticError,
@@ -27,7 +27,7 @@ _UNPICKLABLE = (
 
 
 class Done(NamedTuple):
-    """A process tells: its training function has returned.
+    """The message that a process's training function has returned.
 
     Attributes:
         overhead_s: Seconds inside poll and report.
@@ -37,22 +37,22 @@ class Done(NamedTuple):
 
 
 class NotInForce(NamedTuple):
-    """A process tells: it trains without some of the caller's settings of JAX.
+    """The message that a process trains without some of the caller's JAX settings.
 
     Attributes:
-        names: These settings.
+        names: The names of these settings.
     """
 
     names: tuple[str, ...]
 
 
 class Failed(NamedTuple):
-    """A process tells: it ends with an exception.
+    """The message that a process ends with an exception.
 
     Attributes:
         place: The worker that raised it.
-        error: The exception, pickled; empty if it cannot travel.
-        text: The exception in words.
+        error: The exception, pickled; empty if it cannot be pickled.
+        text: The exception as text.
         trace: Its traceback.
     """
 
@@ -63,10 +63,10 @@ class Failed(NamedTuple):
 
 
 def pack(parts: Mapping[str, Any]) -> bytes:
-    """Pickle what a fresh process needs.
+    """Pickle the objects that a new process needs.
 
     Raises:
-        TypeError: Naming the part that cannot travel.
+        TypeError: A part cannot be pickled; the message names it.
     """
     try:
         packed = pickle.dumps(dict(parts))
@@ -84,7 +84,7 @@ def pack(parts: Mapping[str, Any]) -> bytes:
 
 
 def pack_error(worker_id: int | None, error: BaseException) -> Failed:
-    """An exception to tell; its notes travel with it, its traceback as text."""
+    """Return the message for an exception, with its notes and traceback."""
     place = "a worker" if worker_id is None else f"worker {worker_id}"
     text = "".join(traceback.format_exception_only(error)).strip()
     trace = "".join(traceback.format_exception(error)).strip()
@@ -96,7 +96,7 @@ def pack_error(worker_id: int | None, error: BaseException) -> Failed:
 
 
 def unpack_error(message: Failed, process: str) -> BaseException:
-    """The exception that was told, with where it was raised as notes."""
+    """Return the exception of a message, with its worker and process as notes."""
     error: BaseException = RuntimeError(message.text)
     with contextlib.suppress(*_UNPICKLABLE):
         found = pickle.loads(message.error)
@@ -124,7 +124,7 @@ def _check_travels(name: str, part: Any, seen: set[int]) -> None:
 
 
 def _parts(part: Any) -> dict[str, Any]:
-    """What an object holds, by the way to it; what a user can name comes first."""
+    """Return the parts of an object by their access paths, public attributes first."""
     if isinstance(part, dict):
         return {f"[{key!r}]": value for key, value in part.items()}
     if isinstance(part, (list, tuple)):

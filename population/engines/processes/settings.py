@@ -1,7 +1,7 @@
-"""JAX's settings of the caller, in force in the processes that train.
+"""Puts the caller's settings of JAX in force in the processes that train.
 
-A fresh process knows neither the contexts of the caller nor what `jax.config.update`
-has set there. What is plain data is set in it, before any array that travels is made.
+A new process has neither the contexts of the caller nor its changes by
+`jax.config.update`. It sets those that are plain data before it unpickles any array.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from population.engines import jax_settings
 Plain = bool | int | float | str | None
 Tell = Callable[[list[str]], None]
 
-# Which devices a process has: the engine and the environment divide them.
+# Options for the devices of a process: the engine and the environment divide these.
 _DEVICES = frozenset(
     {
         "jax_backend_target",
@@ -33,7 +33,7 @@ _DEVICES = frozenset(
         "jax_xla_backend",
     }
 )
-# How the caller's process talks to others; a worker's process does not.
+# Options for communication with other processes, which a worker's does not need.
 _OWN = frozenset(
     {
         "jax_cpu_collectives_implementation",
@@ -57,13 +57,13 @@ _OWN = frozenset(
 
 
 class Sent(NamedTuple):
-    """The settings of the caller, as they travel to a process.
+    """The settings of the caller, as it sends them to a process.
 
     Attributes:
         options: Plain values to set, by the option's name.
-        compared: Texts of values that cannot be set in another process, by name. A
-            process that has set the same by itself has them in force.
-        others: Contexts of the caller that are no options.
+        compared: Texts of values that cannot be set in another process, by name. They
+            are in force only in a process that has set the same values itself.
+        others: Contexts of the caller that are not options.
     """
 
     options: Mapping[str, Plain]
@@ -72,7 +72,7 @@ class Sent(NamedTuple):
 
 
 def sent() -> Sent:
-    """What holds in this thread; nothing if JAX is not loaded."""
+    """Return the settings of this thread; none if JAX is not loaded."""
     if not jax_settings.is_loaded():
         return Sent({}, {}, ())
     found, lost = jax_settings.examined()
@@ -91,7 +91,7 @@ class Received:
     """Puts the caller's settings in force in this process, once it has loaded JAX.
 
     Args:
-        found: What the caller has sent.
+        found: The settings that the caller has sent.
     """
 
     def __init__(self, found: Sent) -> None:
@@ -100,14 +100,14 @@ class Received:
         self._watch = _Watch(self._put)
 
     def put_early(self) -> None:
-        """Set what differs now, or as soon as JAX is loaded."""
+        """Set the options that differ, now or as soon as JAX is loaded."""
         if jax_settings.is_loaded():
             self._put()
         else:
             sys.meta_path.insert(0, self._watch)
 
     def put(self, tell: Tell) -> None:
-        """Set it again, as modules set options when they load, and tell what failed.
+        """Set them again, as modules may set options on import; pass on failures.
 
         Args:
             tell: Called with the names of the settings that are not in force, if there
@@ -136,7 +136,7 @@ class _Watch(importlib.abc.MetaPathFinder):
         path: Sequence[str] | None,
         target: types.ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        """The spec that the others find, with a call after the module's own code."""
+        """Return JAX's spec, with a loader that makes the call after the import."""
         del path, target
         if fullname != "jax":
             return None
@@ -154,7 +154,7 @@ class _Watch(importlib.abc.MetaPathFinder):
 
 
 def _set(options: Mapping[str, Plain]) -> Iterable[str]:
-    """Set options that differ; the names of those that cannot be set."""
+    """Set options that differ; yield the names of those that cannot be set."""
     present = jax_settings.options()
     for name, value in options.items():
         if name in present and _plain(present[name]) != value:
@@ -170,7 +170,7 @@ def _differing(compared: Mapping[str, str]) -> Iterable[str]:
 
 
 def _plain(value: object) -> Plain:
-    """A value as it travels: the class of an enumeration would load JAX there."""
+    """Return a value as plain data: to unpickle an enumeration would load JAX."""
     if isinstance(value, enum.Enum):
         text = value.value if isinstance(value.value, str) else value.name.lower()
         return str(text)

@@ -1,4 +1,4 @@
-"""The arguments of `vectorized.run`: what they may be."""
+"""Checks the arguments of `vectorized.run`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _AXES: dict[str, tuple[int | None, int | None]] = {
 
 
 class Source(NamedTuple):
-    """Where the batches come from.
+    """The source of the batches.
 
     Attributes:
         argument: The argument of `vectorized.run`: "data", "batches" or
             "shared_batches".
-        given: What every step gets, or the user's function.
+        given: The data for every step, or the user's function.
     """
 
     argument: str
@@ -42,7 +42,7 @@ class Source(NamedTuple):
         return _AXES[self.argument]
 
     def batch(self, seed: int, worker_id: int, step: int) -> Any:
-        """The batch of one member at one step."""
+        """Return the batch of one member at one step."""
         if self.argument == "data":
             return self.given
         try:
@@ -54,22 +54,22 @@ class Source(NamedTuple):
             raise
 
     def note(self, error: BaseException, worker_id: int, step: int) -> None:
-        """Add to an error which batch it is about."""
+        """Add a note to an error that names the batch."""
         error.add_note(f"This was raised by {self.place(worker_id, step)}.")
 
     def place(self, worker_id: int, step: int) -> str:
-        """A batch in words."""
+        """Describe a batch in words."""
         worker = "" if self.shared else f"worker {worker_id}, "
         return f"{self.argument} for {worker}step {step}"
 
 
 class Request(NamedTuple):
-    """What a user asks of `vectorized.run`.
+    """The arguments of `vectorized.run`.
 
     Attributes:
         functions: `init`, `step` and `evaluate`.
-        source: Where the batches come from.
-        evaluation: What `evaluate` gets as its batch.
+        source: The source of the batches.
+        evaluation: The batch of `evaluate`.
         steps_per_report: Steps of a round.
         save_every: Rounds from one save to the next.
         batching: "vmap", "map", "loop" or "auto".
@@ -91,7 +91,7 @@ class Request(NamedTuple):
     keep: Collection[str]
 
     def checked(self) -> Request:
-        """The request, with its devices as a list.
+        """Return the request with its devices as a list, after a check.
 
         Raises:
             ValueError: An option is invalid; the message names it.
@@ -121,7 +121,7 @@ def _are_devices(devices: Any) -> bool:
 
 
 def source(data: Any, batches: Any, shared_batches: Any) -> Source:
-    """The source that was given; without one, steps get None.
+    """Return the source of the batches; without one, steps get None.
 
     Raises:
         ValueError: Several were given.

@@ -1,12 +1,11 @@
-"""Which way of batching the members is the fastest here.
+"""Finds the fastest way of batching the members.
 
-A run begins with the likely way: on a CPU "loop" where the step has a convolution or so
-many multiplications that one member keeps the cores busy, else "vmap". From its first
-rounds it is known what compiling took, and how
-long the rounds that are left will take. The other ways are tried, on copies of the
-members, once a quarter of that is more than compiling all the trials: so much, but
-seldom more, is gained by another way. A run that is shorter keeps the likely one, and
-one without a known end counts as half done.
+A run begins with the likely way: on a CPU "loop" if the step has a convolution or so
+many multiplications that one member keeps the cores busy, else "vmap". Its first rounds
+show how long compiling took, and how long the remaining rounds will take. It tries the
+other ways, on copies of the members, once a quarter of the remaining time is more than
+the time for compiling all trials: another way seldom saves more than that. A shorter
+run keeps the likely way, and a run without a known end counts as half done.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ SHORT = 4  # Steps of a trial: enough to measure what a loop in a program costs.
 _GIVE_UP = 3.0  # A way that is slower than the best by this factor is timed once.
 _ROUNDS = 3
 _BUSY = 8_000_000  # Multiply-adds of a step above which "vmap" gains nothing.
-_GAIN = 0.25  # What another way may save of the time that is left.
+_GAIN = 0.25  # The part of the remaining time that another way may save.
 _LEAST_S, _ENOUGH_S = 0.1, 2.0
 # Raised where a primitive has no batching rule, or where memory does not suffice.
 IMPOSSIBLE = (NotImplementedError, ValueError, jax.errors.JaxRuntimeError)
@@ -36,7 +35,7 @@ Round = Callable[[], Any]  # Returns once the device is done.
 
 
 class Choice(NamedTuple):
-    """The way of batching that is taken.
+    """The chosen way of batching.
 
     Attributes:
         batching: "vmap", "map" or "loop".
@@ -49,7 +48,7 @@ class Choice(NamedTuple):
 
 
 def worth_trying(num_members: int, steps_per_report: int) -> list[str]:
-    """The ways of batching that differ, in the order in which they are tried."""
+    """Return the ways of batching that differ, in the order of their trials."""
     if num_members > 1:
         return list(BATCHINGS)
     # One member that makes one step: the same program, and copies cost nothing.
@@ -57,12 +56,12 @@ def worth_trying(num_members: int, steps_per_report: int) -> list[str]:
 
 
 def likely(ways: Sequence[str], platform: str, cost: StepCost) -> tuple[str, str]:
-    """The way to begin with, and the reason in words.
+    """Return the way to begin with, and the reason in words.
 
     Args:
-        ways: Those that differ.
-        platform: Of the devices: "cpu", "gpu" or "tpu".
-        cost: What the step of a member computes.
+        ways: The ways that differ.
+        platform: The platform of the devices: "cpu", "gpu" or "tpu".
+        cost: The cost of a member's step.
     """
     if len(ways) == 1:
         return ways[0], "as there is no other way"
@@ -79,7 +78,7 @@ def pays(left_s: float, compile_s: float, ways: int) -> bool:
     Args:
         left_s: Seconds of training that are left, in the present way.
         compile_s: Seconds that compiling one way takes.
-        ways: How many are tried; the fastest is compiled once more, for whole rounds.
+        ways: How many to try; the fastest is compiled once more, for whole rounds.
     """
     return _GAIN * left_s > (ways + 1) * (compile_s + _LEAST_S)
 
@@ -90,13 +89,13 @@ def fastest(
     names: Sequence[str] = BATCHINGS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Choice:
-    """The way of batching that takes the least time.
+    """Time the ways of batching, and return the fastest.
 
     Args:
-        make: Of a way, a function that trains copies of all members for a few steps.
-        what: What such a function trains, for the log.
-        names: The ways, in the order in which they are tried.
-        clock: Gives seconds.
+        make: Returns, for a way, a function that trains copies of all members.
+        what: A description of what such a function trains, for the log.
+        names: The ways, in the order of their trials.
+        clock: Returns seconds.
     """
     if len(names) == 1:
         logger.info("members are batched by %s, as there is no other way", *names)
@@ -105,7 +104,7 @@ def fastest(
     failed: Exception | None = None
     short_of_memory = False
     for name in names:
-        run = None  # The memory of the last one is free before the next is made.
+        run = None  # Frees the memory of the last trial before the next one.
         try:
             run = make(name)
             run()  # It is compiled now.
@@ -130,7 +129,7 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _seconds(run: Round, best: float | None, clock: Callable[[], float]) -> float:
-    """The median of several runs; a single one if that is much slower than the best."""
+    """Return the median of several runs; of one run if it is much too slow."""
     spent: list[float] = []
     while True:
         start = clock()

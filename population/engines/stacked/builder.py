@@ -31,17 +31,17 @@ class Builder:
     Args:
         lease: The run.
         found: The user's functions, compiled.
-        columns: How meta_params become scalars.
-        request: What the user asks for.
+        columns: Converts meta_params to scalars.
+        request: The arguments of the user.
         batch: One batch of one member.
 
     Attributes:
         metas: By worker id, the present meta_params.
         steps_per_report: Steps of a round.
         length: Steps of a chunk.
-        platform: Of the devices.
+        platform: The platform of the devices.
         ways: The ways of batching that differ.
-        fact: Under which name the way of batching is recorded.
+        fact: The key of the fact that records the way of batching.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Builder:
         self._tried: MemberStates | None = None
 
     def _chunk_length(self, batch: Any) -> int:
-        """The steps of a chunk: all its batches are in memory at once."""
+        """Return the steps of a chunk: all its batches are in memory at once."""
         by_row, by_step = self._source.axes
         if by_step is None:
             return self.steps_per_report
@@ -86,7 +86,7 @@ class Builder:
 
     @property
     def place(self) -> Any:
-        """A key for all that decides, beside the functions, which way is the fastest.
+        """A key of all, besides the functions, that affects which way is the fastest.
 
         Programs of earlier runs at the same place need not be compiled.
         """
@@ -94,11 +94,11 @@ class Builder:
         return self._count, self._mesh, *shapes
 
     def states(self, batching: str) -> MemberStates:
-        """Fresh states of all rows, with the meta_params that the slots began with."""
+        """Make fresh states of all rows, with the first meta_params of this session."""
         return self._begun(batching, self.length)
 
     def _begun(self, batching: str, length: int) -> MemberStates:
-        """Fresh states that are trained in chunks of so many steps."""
+        """Make fresh states that are trained in chunks of `length` steps."""
         rest = self._source.axes, self._held_out
         if batching == "loop":
             where = self._keys[: self._count], length, self._devices
@@ -116,7 +116,7 @@ class Builder:
         return stacked
 
     def placement(self, states: MemberStates) -> Placement:
-        """The placement of rows that hold fresh states."""
+        """Make the placement of rows that hold fresh states."""
         size, rest = (self._count, self._rows), (self._load, self._one_fresh)
         found = Placement(states, *size, self._columns, *rest)
         for row, newest in enumerate(self._newest):
@@ -130,7 +130,7 @@ class Builder:
         length: int,
         ahead_s: float = prefetching.HANDING_OVER_S,
     ) -> prefetching.Feed:
-        """The source of the batches of each chunk."""
+        """Make the feed that returns the batches of each chunk."""
         by_row, by_step = self._source.axes
         if by_step is None:
             return prefetching.Constant(self._data)
@@ -138,7 +138,7 @@ class Builder:
             jax.device_put,
             device=programs.sharding(self._mesh, rows=by_row is not None),
         )
-        if batching == "loop":  # What Python cuts up stays on the host.
+        if batching == "loop":  # Python slices these batches: they stay on the host.
             put = _unchanged
         given = self._source, self._seed, self._count, length, put
         return prefetching.Prefetcher(*given, rows=self._rows, ahead_s=ahead_s)
@@ -150,14 +150,14 @@ class Builder:
 
     @functools.cached_property
     def _held_out(self) -> Any:
-        """What `evaluate` gets, on all devices."""
+        """The batch of `evaluate`, on all devices."""
         return self._everywhere(self._evaluation)
 
     def _everywhere(self, tree: Any) -> Any:
         return jax.device_put(tree, programs.sharding(self._mesh, rows=False))
 
     def trial(self, batching: str) -> autotune.Round:
-        """A function that trains copies of all members for a few steps."""
+        """Return a function that trains copies of all members for a few steps."""
         self.end_trials()
         length = self.trial_length
         states = self._tried = self._begun(batching, length)
@@ -177,7 +177,7 @@ class Builder:
 
     @property
     def trial_length(self) -> int:
-        """Steps of a trial."""
+        """The number of steps in a trial."""
         return min(self.length, autotune.SHORT)
 
     def end_trials(self) -> None:

@@ -3,8 +3,8 @@
 A run uses the programs of an earlier one in this process if its functions are the same
 objects and read the same variables, and if meta_params and batches have the same
 structure, shapes and dtypes under the same settings of JAX. Programs get all arrays as
-arguments, so nothing of the earlier run is kept but what its functions hold; and what
-was compiled of a function is dropped together with the function.
+arguments, so nothing of the earlier run stays except the objects that its functions
+hold; and the programs of a function are dropped together with the function.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def programs(
     evaluation: Any,
     keep: Collection[str] = (),
 ) -> Programs:
-    """The programs of these functions, of an earlier run if they fit.
+    """Return the programs of these functions, from an earlier run if they fit.
 
     Args:
         functions: `init`, `step` and `evaluate`.
-        columns: How meta_params become scalars.
+        columns: Converts meta_params to scalars.
         batch: One batch of one member, as `step` gets it.
-        evaluation: What `evaluate` gets as its batch.
+        evaluation: The batch of `evaluate`.
         keep: Names of injected numbers that `step` changes by itself.
 
     Raises:
@@ -61,7 +61,7 @@ def programs(
         return Programs(MemberFunctions(*functions, columns, batch, evaluation, keep))
 
     if not all(map(callable, functions)) or None in map(captures.reference, functions):
-        return made()  # Without a reference nothing says when a function is gone.
+        return made()  # Without a reference it cannot notice a deleted function.
     shapes = columns.signature, _signature(batch), _signature(evaluation)
     key = (*map(captures.identity, functions), *shapes, frozenset(keep), _settings())
     with _lock:
@@ -83,13 +83,13 @@ def programs(
 
 
 def clear() -> None:
-    """Drop all that was compiled."""
+    """Drop all compiled programs."""
     with _lock:
         _entries.clear()
 
 
 def _signature(tree: Any) -> Any:
-    """A key for a pytree's structure, shapes and dtypes on the device."""
+    """Return a key of a pytree's structure, shapes and dtypes on the device."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, tuple(map(_look, leaves))
 
@@ -102,6 +102,6 @@ def _look(leaf: Any) -> tuple[Any, ...]:
 
 
 def _settings() -> Any:
-    """A key for the settings of JAX under which the functions are traced."""
+    """Return a key of the settings of JAX under which the functions are traced."""
     values = jax_settings.values()
     return jax_settings.trace_context(), repr(sorted(values.items()))

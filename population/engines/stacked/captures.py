@@ -1,4 +1,4 @@
-"""Whether what a function reads beside its arguments has changed since it was traced.
+"""Checks whether a function reads the same values as when it was traced.
 
 A compiled function keeps the values that it read when it was traced: variables of the
 enclosing function, globals, attributes of `self`. A later run may use it again only
@@ -22,11 +22,11 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 def reference(
     function: Callable[..., Any], gone: Callable[[Any], object] | None = None
 ) -> Callable[[], Any] | None:
-    """A weak reference to a function; None if its type does not support one.
+    """Return a weak reference to a function; None if its type does not support one.
 
     Args:
         function: Any callable.
-        gone: Called with the reference when the function is gone.
+        gone: Called with the reference when the function is deleted.
     """
     is_method = isinstance(function, types.MethodType)
     make: Any = weakref.WeakMethod if is_method else weakref.ref
@@ -37,7 +37,7 @@ def reference(
 
 
 def identity(function: Callable[..., Any]) -> tuple[int, ...]:
-    """A key for a function while it lives; Python makes a bound method anew each time.
+    """Return a key for a function while it lives; equal bound methods have equal keys.
 
     Args:
         function: Any callable.
@@ -48,7 +48,7 @@ def identity(function: Callable[..., Any]) -> tuple[int, ...]:
 
 
 class Captures:
-    """What some functions read, without keeping large objects alive.
+    """The values that functions read, without keeping large objects alive.
 
     Args:
         functions: The callables.
@@ -71,7 +71,7 @@ def _values(functions: tuple[Callable[..., Any], ...]) -> list[Any]:
 
 
 def _read(value: Any, seen: set[int], module: Any) -> Iterator[Any]:
-    """What a callable reads; of functions, those of the same module are followed."""
+    """Yield the values that a callable and functions of the same module in it read."""
     if isinstance(value, functools.partial):
         yield from (*value.args, *value.keywords.items())
         yield from _read(value.func, seen, module)
@@ -95,7 +95,7 @@ def _read(value: Any, seen: set[int], module: Any) -> Iterator[Any]:
 
 
 def _named(function: types.FunctionType) -> Iterator[Any]:
-    """The values of variables that a function names: closed over, defaults, globals."""
+    """Yield the values of a function's variables: closure, defaults and globals."""
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
@@ -109,7 +109,7 @@ def _named(function: types.FunctionType) -> Iterator[Any]:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """The names in a function and in those that are defined inside it."""
+    """Return the names in a function and in those that are defined inside it."""
     inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
     return set(code.co_names).union(*map(_names, inner))
 
@@ -119,7 +119,7 @@ def _items(value: Any) -> list[Any]:
 
 
 def _is_still(value: Any, depth: int = 0) -> Callable[[Any], bool]:
-    """A test of whether an object is this one, which keeps no large one alive.
+    """Return a test whether an object is this one, which keeps no large one alive.
 
     A list, tuple or dict may change in place: its items are tested.
     """

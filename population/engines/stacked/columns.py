@@ -29,7 +29,7 @@ _KEEP = "All members are one program: have mutate_fn keep keys and types."
 
 
 def mask(batch_size: Any, size: int) -> jax.Array:
-    """`[size]` bool: True for the first `batch_size` examples; it may be traced."""
+    """Return `[size]` bools, True for the first `batch_size`, which may be traced."""
     return jnp.asarray(jnp.arange(size) < batch_size)
 
 
@@ -46,9 +46,9 @@ class Columns:
         max_batch: The largest `batch_size`, or the largest ones by name.
 
     Attributes:
-        names: Where each column's leaf is: "learning_rate", "optimizer.beta",
+        names: The place of each column's leaf: "learning_rate", "optimizer.beta",
             "layers[0]".
-        codes: By name, the values of those columns that hold their places.
+        codes: By name, the possible values of each column that holds codes.
 
     Raises:
         ValueError: If a value does not fit, a name is unknown, or the values or the
@@ -83,10 +83,10 @@ class Columns:
         self._first = [column[0] for column in self.stack(metas)]
 
     def encode(self, meta_params: Any, worker_id: int) -> tuple[np.generic, ...]:
-        """One scalar of each column's dtype.
+        """Convert meta_params to one scalar of each column's dtype.
 
         Raises:
-            ValueError: If a value does not fit; it names the leaf and the worker.
+            ValueError: A value does not fit; the message names the leaf and the worker.
         """
         found = []
         values = self._gathered(meta_params, worker_id)
@@ -99,10 +99,10 @@ class Columns:
         return tuple(found)
 
     def stack(self, metas: Sequence[Any]) -> tuple[npt.NDArray[Any], ...]:
-        """`[N]` for each column: the meta_params of workers 0, 1, ...
+        """Convert the meta_params of workers 0, 1, ... to an array `[N]` per column.
 
         Raises:
-            ValueError: If a value does not fit; it names the leaf and the worker.
+            ValueError: A value does not fit; the message names the leaf and the worker.
         """
         rows = [self.encode(meta, worker_id) for worker_id, meta in enumerate(metas)]
         return tuple(
@@ -112,21 +112,21 @@ class Columns:
 
     @property
     def signature(self) -> Any:
-        """A key for what a program sees of them: structure, names and dtypes."""
+        """A key of all that programs depend on: structure, names and dtypes."""
         dtypes = tuple(column.dtype for column in self._columns)
         return self._tree, self.names, dtypes
 
     def blank(self, count: int) -> tuple[npt.NDArray[Any], ...]:
-        """`[count]` zeros for each column."""
+        """Return `[count]` zeros for each column."""
         return tuple(np.zeros(count, column.dtype) for column in self._columns)
 
     def shapes(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """What one scalar of each column looks like."""
+        """Return the shape and dtype of one scalar of each column."""
         struct: Any = jax.ShapeDtypeStruct
         return tuple(struct((), column.dtype) for column in self._columns)
 
     def tree(self, scalars: Sequence[Any]) -> Any:
-        """The meta_params that the user's functions see: a scalar in each leaf's place.
+        """Return the meta_params for the user's functions: a scalar for each leaf.
 
         Args:
             scalars: One for each column; they may be traced.
@@ -134,7 +134,7 @@ class Columns:
         return self._tree.unflatten(scalars)
 
     def concrete(self) -> Iterator[tuple[Callable[[Sequence[Any]], Any], str]]:
-        """Ways to put plain numbers among the scalars, to find what needs them.
+        """Try plain numbers in place of scalars, to find which ones a function needs.
 
         Yields:
             A function that puts worker 0's first numbers in the place of some scalars,
@@ -150,10 +150,10 @@ class Columns:
             yield fix, " or ".join(self.names[place] for place in places)
 
     def _gathered(self, meta_params: Any, worker_id: int) -> list[Any]:
-        """The values of the leaves, in the order of the columns.
+        """Return the values of the leaves, in the order of the columns.
 
         Raises:
-            ValueError: They have another structure than the first member's.
+            ValueError: `meta_params` have another structure than the first member's.
         """
         try:
             return list(self._tree.flatten_up_to(meta_params))
@@ -167,7 +167,7 @@ class Columns:
 
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
-    """A column's place; `domain` is what the space has there: any constant, or None."""
+    """A column's place; `domain` is the space's entry: a domain, constant or None."""
 
     name: str
     key: Any
@@ -177,7 +177,7 @@ class _Leaf:
 def _marked(
     meta: Any, space: Any, named: _Named, name: str = "", key: Any = None
 ) -> Any:
-    """A tree of meta_params with a `_Leaf` in the place of each leaf."""
+    """Return a tree of meta_params with a `_Leaf` in the place of each leaf."""
     chosen = isinstance(space, Domain) or (name or _WHOLE) in named
     if meta is None and not chosen:
         return None
@@ -200,7 +200,7 @@ def _inside(name: str, key: Any) -> str:
 
 
 def _differences(marked: Any, tree: Any, name: str) -> Iterator[str]:
-    """What of a tree is missing, additional or of another type, in words."""
+    """Describe the parts of a tree that are missing, additional or of another type."""
     if type(marked) is _Leaf:
         return
     if type(marked) is not type(tree):
@@ -217,9 +217,9 @@ def _differences(marked: Any, tree: Any, name: str) -> Iterator[str]:
 
 
 class _Column(NamedTuple):
-    """What a leaf's values may be.
+    """The values that a leaf may have.
 
-    `convert` gives None for one that does not fit. `values` are those of a category.
+    `convert` returns None for one that does not fit. `values` are those of a category.
     """
 
     name: str
@@ -233,7 +233,7 @@ class _Column(NamedTuple):
 def _column(
     leaf: _Leaf, values: Sequence[Any], named: _Named, sizes: _Named
 ) -> _Column:
-    """The column of a leaf, whose first values are those of workers 0, 1, ..."""
+    """Return the column of a leaf from its first values, those of workers 0, 1, ..."""
     name = leaf.name
     kind = None if name in named else _kind(leaf, values)
     if kind is None:
@@ -262,10 +262,10 @@ def _column(
 
 
 def _kind(leaf: _Leaf, values: Sequence[Any]) -> type | None:
-    """What a leaf holds: float, int or bool; None for the values of a domain.
+    """Return the kind of a leaf: float, int or bool; None for the values of a domain.
 
     Raises:
-        ValueError: It is neither, and `categories` does not name its values.
+        ValueError: It is none of these, and `categories` does not name its values.
     """
     domain = leaf.domain
     if isinstance(domain, (Categorical, Ordinal)):
@@ -282,7 +282,7 @@ def _kind(leaf: _Leaf, values: Sequence[Any]) -> type | None:
 
 
 def _common(values: Sequence[Any]) -> type | None:
-    """The kind that all values are of: float, int or bool; None if there is none."""
+    """Return the common kind of all values: float, int or bool; else None."""
     kinds = {type(conversions.plain(value)) for value in values}
     if kinds == {float, int}:
         return float
@@ -290,7 +290,7 @@ def _common(values: Sequence[Any]) -> type | None:
 
 
 def _listed(name: str, given: Any) -> Sequence[Any]:
-    """The values of a category, as `categories` has them."""
+    """Return the values of a category, after a check."""
     listed = isinstance(given, (list, tuple)) and len(given) > 0
     if not listed or len({codec.digest(value) for value in given}) < len(given):
         raise ValueError(
@@ -302,7 +302,7 @@ def _listed(name: str, given: Any) -> Sequence[Any]:
 def _sizes(
     leaves: Sequence[_Leaf], max_batch: int | Mapping[str, int] | None
 ) -> dict[str, Any]:
-    """What `max_batch` says of the leaves, by name."""
+    """Return the largest batch sizes of `max_batch`, by name of the leaf."""
     if max_batch is None or isinstance(max_batch, Mapping):
         found = {
             name: conversions.plain(size) for name, size in (max_batch or {}).items()
@@ -315,7 +315,7 @@ def _sizes(
 
 
 def _largest(leaf: _Leaf, sizes: _Named) -> int:
-    """The largest batch size of a leaf; a ValueError if it is not known."""
+    """Return the largest batch size of a leaf; raise a ValueError if it is unknown."""
     most: Any = leaf.domain
     if leaf.name in sizes:
         most = sizes[leaf.name]
@@ -348,5 +348,5 @@ def _check_known(argument: str, named: _Named, leaves: Sequence[_Leaf]) -> None:
 
 
 def _unfit(name: str, worker: int, needed: str, got: Any, advice: str) -> ValueError:
-    """The error for what a member cannot be trained with."""
+    """Return the error for a value with which a member cannot be trained."""
     return ValueError(f"{name} of worker {worker} must {needed}, got {got!r}. {advice}")

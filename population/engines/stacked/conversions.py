@@ -1,4 +1,4 @@
-"""What a column of meta_params may hold: from a value to a scalar, or to None."""
+"""Converters from a value of meta_params to a scalar; None if it does not fit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Convert = Callable[[Any], np.generic | None]
 
 
 def floats(dtype: np.dtype[Any]) -> Convert:
-    """Floats of a dtype; NaN and infinities are some."""
+    """Return a converter to floats of a dtype; NaN and infinities fit."""
     kind, largest = dtype.type, float(np.finfo(dtype).max)
 
     def convert(value: Any) -> Any:
@@ -25,7 +25,7 @@ def floats(dtype: np.dtype[Any]) -> Convert:
 
 
 def wholes(dtype: np.dtype[Any], low: int, high: int) -> Convert:
-    """Whole numbers from `low` to `high`."""
+    """Return a converter to whole numbers from `low` to `high`."""
     kind = dtype.type
 
     def convert(value: Any) -> Any:
@@ -38,9 +38,9 @@ def wholes(dtype: np.dtype[Any], low: int, high: int) -> Convert:
 
 
 def codes(values: Sequence[Any], kind: Callable[[int], np.generic]) -> Convert:
-    """The places of values among those that there are."""
+    """Return a converter from each of these values to its index."""
     codes = {codec.digest(value): kind(i) for i, value in enumerate(values)}
-    # Most are of these types, and a digest would take longer than all the rest.
+    # Most values have these types, and a digest would be slow.
     quick = {v: codes[codec.digest(v)] for v in values if type(v) in (str, bool)}
 
     def convert(value: Any) -> Any:
@@ -48,14 +48,14 @@ def codes(values: Sequence[Any], kind: Callable[[int], np.generic]) -> Convert:
             return quick.get(value)
         try:
             return codes.get(codec.digest(value))
-        except TypeError:  # It is nothing that a journal could keep.
+        except TypeError:  # A journal could not keep such a value.
             return None
 
     return convert
 
 
 def plain(value: Any) -> Any:
-    """NumPy and JAX scalars as Python's."""
+    """Return NumPy and JAX scalars as Python's, other values unchanged."""
     if codec.is_array(value) and value.shape == ():
         return np.asarray(value).item()
     return value

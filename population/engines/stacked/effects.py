@@ -1,4 +1,4 @@
-"""Which hyperparameters reach what, read from the traced functions of a member."""
+"""Finds the effects of hyperparameters in the traced functions of a member."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from population.in_force.dataflow import NOTHING, Names
 
 
 class Effects(NamedTuple):
-    """What hyperparameters do to the states of a population, and to their values.
+    """The effects of hyperparameters on the states of a population and their values.
 
     Attributes:
         made: The arrays of a fresh state that depend on any hyperparameter.
@@ -23,10 +23,10 @@ class Effects(NamedTuple):
 
 
 def of(columns: int, fresh: Any, step: Any, evaluate: Any) -> Effects:
-    """What hyperparameters do.
+    """Find the effects of hyperparameters.
 
     Args:
-        columns: How many hyperparameters there are.
+        columns: The number of hyperparameters.
         fresh: The jaxpr of `(key, scalars) -> state`.
         step: That of `(state, scalars, ...) -> state`.
         evaluate: That of `(state, scalars, ...) -> value, ...`.
@@ -40,7 +40,7 @@ def of(columns: int, fresh: Any, step: Any, evaluate: Any) -> Effects:
 
 
 def _reached(column: int, begun: Sequence[Names], stepped: Sequence[Names]) -> Names:
-    """A column, and the arrays of a state that ever depend on it."""
+    """Return a column, and the arrays of a state that ever depend on it."""
     reached = NOTHING
     more: Names = frozenset({_column(column)})
     more |= {leaf for leaf, names in enumerate(begun) if names & more}
@@ -57,12 +57,12 @@ def _column(column: int) -> tuple[str, int]:
 def _flow(
     jaxpr: Any, first: int, columns: int, *, named: bool = True
 ) -> Sequence[Names]:
-    """What each result depends on: arrays of the state by place, and columns.
+    """Return, for each result, the arrays of the state and columns it depends on.
 
     Args:
         jaxpr: Its inputs are `first` other ones, then the columns.
-        first: How many inputs come before the columns.
-        columns: How many columns there are.
+        first: The number of inputs before the columns.
+        columns: The number of columns.
         named: Whether those before the columns are the arrays of a state.
     """
     inputs = [frozenset({leaf}) if named else NOTHING for leaf in range(first)]

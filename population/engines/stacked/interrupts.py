@@ -1,4 +1,4 @@
-"""Ctrl-C while a stacked population trains."""
+"""Handles Ctrl-C while a stacked population trains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger("population")
 
 @contextlib.contextmanager
 def stop_at_first() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second raises KeyboardInterrupt."""
+    """Yield an event that the first Ctrl-C sets; a second raises KeyboardInterrupt."""
     stop, before = threading.Event(), signal.getsignal(signal.SIGINT)
     is_handled = before is not None and before is not signal.SIG_IGN  # By Python.
     if not is_handled or threading.current_thread() is not threading.main_thread():

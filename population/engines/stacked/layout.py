@@ -1,4 +1,4 @@
-"""What states look like: which of their leaves are arrays, and what the others are.
+"""The structure of states: which leaves are arrays, and the constants in the others.
 
 Programs train tuples of arrays. Other leaves of a state, such as the activation
 function of a module or its rate of dropout, are constants of all members: they are read
@@ -27,7 +27,7 @@ class Moved(Exception):
 
 
 class Layout:
-    """What all states of a population have in common; learned from `init`."""
+    """The structure that all states of a population share, learned from `init`."""
 
     def __init__(self) -> None:
         self._tree: Any = None
@@ -38,7 +38,7 @@ class Layout:
         )
 
     def learn(self, state: Any) -> Flat:
-        """The arrays of a fresh state; all others must have its structure."""
+        """Learn the structure of a fresh state, and return its arrays."""
         leaves, self._tree = jax.tree.flatten(state)
         if references.has_any(state):
             places = iter(range(len(leaves)))
@@ -52,7 +52,7 @@ class Layout:
         return self._arrays(leaves)
 
     def flat(self, state: Any) -> Flat:
-        """The arrays of a state.
+        """Return the arrays of a state.
 
         Raises:
             Moved: A number that was a constant has changed; it becomes an array when
@@ -72,22 +72,22 @@ class Layout:
         return self._arrays(leaves)
 
     def state(self, flat: Sequence[Any]) -> Any:
-        """The state as the user's functions see it."""
+        """Return the state as the user's functions see it."""
         return self._filled(flat, self._rest)
 
     def saved(self, flat: Sequence[Any]) -> Any:
-        """The state for a params store, with None in place of what it cannot keep."""
+        """Return the state for a params store, with None for leaves it cannot keep."""
         return self._filled(flat, [r if _is_kept(r) else None for r in self._rest])
 
     def restored(self, tree: Any, shapes: Flat) -> Flat:
-        """The arrays of what `saved` has made.
+        """Return the arrays of a saved state.
 
         Args:
-            tree: What the params store has loaded.
+            tree: The tree from the params store, as `saved` has made it.
             shapes: Shapes and dtypes of the arrays of a state.
 
         Raises:
-            MisfitError: They are not those of a member of this population.
+            MisfitError: The tree is not a state of a member of this population.
         """
         try:
             leaves = self._tree.flatten_up_to(tree)
@@ -108,12 +108,12 @@ class Layout:
         return flat
 
     def names(self) -> list[str]:
-        """Where in the state each array is."""
+        """Return the place of each array in the state."""
         pairs = zip(self._places(), self._rest, strict=True)
         return [place for place, rest in pairs if rest is _ARRAY]
 
     def _places(self) -> list[str]:
-        """Where in the state each leaf is."""
+        """Return the place of each leaf in the state."""
         places = jax.tree_util.tree_flatten_with_path(
             jax.tree.unflatten(self._tree, range(len(self._rest)))
         )[0]
@@ -171,7 +171,7 @@ def is_array(leaf: Any) -> bool:
 
 
 def shown(leaf: Any) -> str:
-    """The dtype and shape of an array as text; anything else by its repr."""
+    """Return the dtype and shape of an array as text; the repr of other objects."""
     if not isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
         return repr(leaf)
     return f"{leaf.dtype}{list(leaf.shape)}"
@@ -190,13 +190,13 @@ def _has_moved(ours: Any, leaf: Any) -> bool:
 
 def _is_same(leaf: Any, ours: Any) -> bool:
     """Whether two constants are equal; NaN equals NaN."""
-    if type(leaf) is not type(ours):  # A traced one can be asked nothing.
+    if type(leaf) is not type(ours):  # A traced one cannot be compared.
         return False
     return bool(leaf == ours or (leaf != leaf and ours != ours))
 
 
 def _alike(ours: Any, leaf: Any) -> bool:
-    """Whether a leaf may stand for a constant; some types have no equality."""
+    """Whether a leaf fits a fresh state's constant; some types have no equality."""
     if ours is _ARRAY:
         return is_array(leaf) or _is_number(leaf)
     if is_array(leaf):
@@ -207,12 +207,12 @@ def _alike(ours: Any, leaf: Any) -> bool:
 
 
 def _is_kept(rest: Any) -> bool:
-    """Whether a params store keeps it, or leaves it out and finds it again."""
+    """Whether a params store keeps a constant, or restores it from `init`."""
     return rest is not _ARRAY and (trees.is_storable(rest) or trees.is_function(rest))
 
 
 def _strong(leaf: Any) -> Any:
-    """A leaf as an array without a weak type: else each step may have another type."""
+    """Return a leaf as an array without a weak type, which a step could change."""
     array = jnp.asarray(leaf)
     weak = getattr(array, "weak_type", False)  # PRNG keys do not have it.
     return array.astype(array.dtype) if weak else array
@@ -223,7 +223,7 @@ def _kind(rest: Any) -> str:
 
 
 def _difference(ours: Any, theirs: Any) -> str:
-    """The first difference between two trees, in words."""
+    """Describe the first difference between two trees."""
     if type(ours) is not type(theirs):
         hint = ""
         if type(theirs) is tuple and theirs and type(theirs[0]) is type(ours):

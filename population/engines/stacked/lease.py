@@ -60,7 +60,7 @@ class EngineLease:
         the saves are undone.
 
         Args:
-            reports: What was trained.
+            reports: The checkpoints to report.
             gone: Weights that are not in memory any more.
 
         Returns:

@@ -29,20 +29,20 @@ class MemberFunctions:
         init: `(key, meta_params) -> state`.
         step: `(state, meta_params, batch, key) -> state`.
         evaluate: `(state, meta_params, batch) -> value`, or `(value, metrics)`.
-        columns: How meta_params become scalars.
+        columns: Converts meta_params to scalars.
         batch: One batch of one member, as `step` gets it.
-        evaluation: What `evaluate` gets as its batch.
+        evaluation: The batch of `evaluate`.
         keep: Names of injected numbers that `step` changes by itself.
 
     Attributes:
-        columns: How meta_params become scalars: their structure and dtypes.
-        layout: What all states have in common.
+        columns: Converts meta_params to scalars; has their structure and dtypes.
+        layout: The structure that all states share.
         shapes: Shapes and dtypes of the arrays of a state.
         injected: The optimiser's numbers except those to keep, each with its place
             among the arrays.
         moving: The places of those that `init` computes from meta_params.
         unused: The names of hyperparameters on which no value depends.
-        cost: What `step` computes.
+        cost: The cost of `step`.
 
     Raises:
         ValueError: A shape depends on meta_params, `step` changes the structure of the
@@ -99,7 +99,7 @@ class MemberFunctions:
         self.unused = [columns.names[column] for column in found.unused]
 
     def fresh(self, key: Any, scalars: Sequence[Any]) -> Flat:
-        """A fresh state; `key` is the member's own."""
+        """Return a fresh state; `key` is the key of the member's slot."""
         return self.layout.learn(self._fresh_state(key, scalars))
 
     def _fresh_state(self, key: Any, scalars: Sequence[Any]) -> Any:
@@ -108,9 +108,9 @@ class MemberFunctions:
             return self._init()(own, self.columns.tree(scalars))
 
     def put(self, flat: Flat, key: Any, scalars: Sequence[Any], new: Any) -> Flat:
-        """The state with the optimiser's numbers that `init` makes, if `new` is true.
+        """Return the state, with the optimiser's numbers of `init` if `new` is true.
 
-        XLA leaves out all else that `init` computes, as nothing uses it.
+        XLA removes all other computations of `init`, as nothing uses them.
         """
         state = self.layout.state(flat)
         held = injected.numbers(state)
@@ -137,7 +137,7 @@ class MemberFunctions:
     def advance(
         self, flat: Flat, scalars: Sequence[Any], key: Any, step: Any, batch: Any
     ) -> Flat:
-        """The state after one step."""
+        """Return the state after one step."""
         with _named("step"):
             own = jax.random.fold_in(key, step)
             state = self._step()(
@@ -148,7 +148,7 @@ class MemberFunctions:
     def evaluate(
         self, flat: Flat, scalars: Sequence[Any], batch: Any
     ) -> tuple[Any, tuple[Any, ...]]:
-        """The value of a state, and its metrics as a tuple."""
+        """Return the value of a state, and its metrics as a tuple."""
         with _named("evaluate"):
             found = self._evaluate()(
                 self.layout.state(flat), self.columns.tree(scalars), batch
@@ -173,7 +173,7 @@ class MemberFunctions:
         return _wide(value), tuple(map(_wide, leaves))
 
     def metrics(self, leaves: Sequence[Any]) -> Any:
-        """The metrics of one member as `evaluate` returned them."""
+        """Return the metrics of one member in the structure of `evaluate`'s dict."""
         return jax.tree.unflatten(self._metrics, leaves)
 
     def _checked_step(self, flat: Flat, *rest: Any) -> Flat:
@@ -192,7 +192,7 @@ class MemberFunctions:
     def _traced(
         self, name: str, function: Callable[..., Any], first: Any, scalars: Any, *a: Any
     ) -> tuple[Any, Any]:
-        """A function's jaxpr and the shapes that it returns.
+        """Return a function's jaxpr and the shapes that it returns.
 
         Raises:
             ValueError: A shape depends on meta_params.
@@ -202,7 +202,7 @@ class MemberFunctions:
                 first, scalars, *a
             )
             return traced.jaxpr, shapes
-        except (TypeError, IndexError) as error:  # What JAX raises for such shapes.
+        except (TypeError, IndexError) as error:  # JAX raises these for such shapes.
             for count, names in self.columns.concrete():
                 try:
                     jax.eval_shape(
@@ -212,7 +212,7 @@ class MemberFunctions:
                         *a,
                     )
                 except (TypeError, LookupError, ValueError, AttributeError):
-                    continue  # Another one is needed, or more than a number.
+                    continue  # The function needs another number, or more than that.
                 raise ValueError(
                     f"{name} must not need {names} as a plain number: all members are "
                     "one program, so that no shape, range or Python `if` may depend on "
@@ -228,13 +228,13 @@ class MemberFunctions:
 
 
 def _weakly(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
-    """A weak reference to a function; a strong one if its type supports no other."""
+    """Return a weak reference to a function, or a strong one if its type has none."""
     return captures.reference(function) or (lambda: function)
 
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Add the function's name to what it raises."""
+    """Add the function's name to an exception that it raises."""
     try:
         yield
     except BaseException as error:
@@ -248,7 +248,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _wide(number: Any) -> Any:
-    """A number in a type that Python has: bfloat16 becomes float32."""
+    """Convert a number to a type that Python can read: bfloat16 becomes float32."""
     array = jnp.asarray(number)
     narrow = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
     return array.astype(jnp.float32) if narrow else array

@@ -1,7 +1,7 @@
-"""Which checkpoint each row holds, and how a row gets the one that its slot needs.
+"""Tracks the checkpoint in each row, and fills rows with those that slots need.
 
 The key of a state is the params of its checkpoint: `InMemory` while only this process
-has them, `Saved` once the params store has them too; or `Begun` before any training.
+has them, `Saved` once the params store has them, too; or `Begun` before any training.
 After each report the graph names the checkpoint from which each slot continues; the
 rows are filled accordingly, and states that may be needed later are copied to snapshots
 before training overwrites them.
@@ -26,10 +26,10 @@ from population.run.population_lease import SlotWork
 # Not a NamedTuple, which would equal any other tuple with the same content.
 @dataclasses.dataclass(frozen=True)
 class Begun:
-    """A state with which a generation begins: fresh, or of plain data in the journal.
+    """A state with which a generation begins: fresh, or from plain data in the journal.
 
     Attributes:
-        place: The checkpoint that stands for it.
+        place: The checkpoint of the state.
     """
 
     place: Ref
@@ -43,14 +43,14 @@ class Placement:
 
     Args:
         states: The rows.
-        count: How many members there are.
-        rows: How many rows; those beyond the members are padding.
-        columns: How meta_params become scalars.
-        load: Makes a state of params that are saved or plain data.
-        fresh: Makes a fresh state of a slot and its scalars.
+        count: The number of members.
+        rows: The number of rows; those beyond the members are padding.
+        columns: Converts meta_params to scalars.
+        load: Makes a state from params that are saved or plain data.
+        fresh: Makes a fresh state from a slot and its scalars.
 
     Attributes:
-        holds: By row, the key of its state; None if nothing may be copied from it.
+        holds: By row, the key of its state; None if it must not be copied.
         steps: `[R]` the steps of the rows' states.
         snapshots: States that are kept beside the rows, by key.
     """
@@ -81,11 +81,11 @@ class Placement:
         self._set_rows()
 
     def keys(self) -> set[Key]:
-        """The keys of all states in rows and snapshots."""
+        """Return the keys of all states in rows and snapshots."""
         return {key for key in self.holds if key is not None} | self.snapshots.keys()
 
     def on_host(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Flat]]:
-        """Those of these states that are in rows or snapshots, as NumPy arrays."""
+        """Yield the NumPy arrays of those states that are in rows or snapshots."""
         rows, whole = self._rows(), None
         for key in keys:
             if key in self.snapshots:
@@ -95,7 +95,7 @@ class Placement:
                 yield key, whole(rows[key])
 
     def snapshot(self, keys: Collection[Key]) -> None:
-        """Make snapshots of these states, as far as rows hold them."""
+        """Make snapshots of those of these states that are in rows."""
         new = [key for key in keys if key not in self.snapshots]
         rows = self._rows() if new else {}
         for key in new:
@@ -111,11 +111,11 @@ class Placement:
         """Fill the rows of these slots with the states from which they continue.
 
         Args:
-            work: The slots and what they train.
+            work: The slots and their work.
         """
         holds = self._rows()
         moves: dict[int, int] = {}
-        firsts: dict[Key, int] = {}  # What is not in any row is brought once.
+        firsts: dict[Key, int] = {}  # States that are not in any row: loaded once.
         repeats: dict[int, int] = {}
         for row, slot in work.items():
             self._begin(row, slot)
@@ -137,7 +137,7 @@ class Placement:
             self._set_rows()
 
     def _rows(self) -> dict[Key, int]:
-        """By key, a row that holds its state."""
+        """Return, by key, a row that holds its state."""
         return {key: row for row, key in enumerate(self.holds) if key is not None}
 
     def _begin(self, row: int, slot: SlotWork) -> None:
@@ -163,7 +163,7 @@ class Placement:
                 self.holds[row] = key
 
     def _brought(self, key: Key, row: int, params: Any) -> Flat:
-        """A state from a snapshot, `init`, a save or the journal."""
+        """Return a state from a snapshot, `init`, a save or the journal."""
         if key in self.snapshots:
             return self.snapshots[key]
         if params is None:
@@ -186,10 +186,10 @@ class Placement:
 
 
 def key_of(newest: Checkpoint) -> Key:
-    """The key of the state from which a slot continues.
+    """Return the key of the state from which a slot continues.
 
     Raises:
-        ValueError: A training loop has saved it itself.
+        ValueError: A training loop has saved the state itself.
     """
     params = newest.params
     if isinstance(params, (InMemory, Saved)):

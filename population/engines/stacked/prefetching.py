@@ -1,8 +1,8 @@
-"""Prefetching: the next batches are made while the device trains with the present ones.
+"""Prefetching: a thread makes the next batches while the device trains.
 
-Batches are functions of (seed, worker, step). So the next chunk is made on the guess
-that every row continues where it is; for a row that was set back, its batches are made
-again.
+Batches are functions of (seed, worker, step). So it makes the next chunk on the guess
+that every row continues from its present step; if a row was reset to another step, its
+batches are made again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from population.engines.stacked.arguments import Source, check_whole
 
 logger = logging.getLogger("population")
 Put = Callable[[Any], Any]
-HANDING_OVER_S = 2e-4  # Chunks that are made faster are not worth a thread.
+HANDING_OVER_S = 2e-4  # Chunks that take less time are not worth a thread.
 
 
 class Constant:
@@ -40,20 +40,20 @@ class Constant:
         self._data = data
 
     def take(self, steps: Sequence[int]) -> Any:
-        """The data."""
+        """Return the data."""
         del steps
         return self._data
 
     def close(self) -> None:
-        """Nothing is being prepared."""
+        """Do nothing: no thread prepares batches."""
 
 
 def chunk_length(
     steps_per_report: int, bytes_per_step: int, limit: int = 256 * 2**20
 ) -> int:
-    """The largest divisor of `steps_per_report` whose batches fit the limit, or 1.
+    """Return the largest divisor of `steps_per_report` whose batches fit, or 1.
 
-    Logs a warning if that is much smaller than what would fit.
+    Logs a warning if that is much smaller than the number of steps that would fit.
 
     Args:
         steps_per_report: Steps of a round.
@@ -90,7 +90,7 @@ class _Batcher:
     """Makes batches, and stacks them in arrays.
 
     Args:
-        source: Where they come from.
+        source: The source of the batches.
         seed: The run's seed.
         rows: Rows of the arrays.
         length: Steps of a chunk.
@@ -125,9 +125,9 @@ class _Batcher:
             array[row, place] = leaf
 
     def put(self, arrays: Sequence[npt.NDArray[Any]], count: int) -> Any:
-        """A chunk on the devices; rows from `count` on repeat row 0.
+        """Move a chunk to the devices; rows from `count` on repeat row 0.
 
-        Without an axis of rows, if all members share it.
+        It has no axis of rows if all members share batches.
         """
         look: Any = self._first
         for array in arrays:
@@ -165,11 +165,11 @@ class Prefetcher:
         source: The user's function; called in this thread and another one, never in
             both at a time.
         seed: The run's seed.
-        num_members: How many members there are.
+        num_members: The number of members.
         length: Steps of a chunk.
         put: Moves a pytree of NumPy arrays to the devices; the thread calls it, too.
-        rows: How many rows; those beyond the members repeat those of worker 0.
-        ahead_s: Chunks that are made in fewer seconds are not made ahead.
+        rows: The number of rows; those beyond the members repeat those of worker 0.
+        ahead_s: Chunks that take fewer seconds are not made ahead.
     """
 
     def __init__(
@@ -193,15 +193,15 @@ class Prefetcher:
         self._closed = False
 
     def take(self, steps: Sequence[int]) -> Any:
-        """The chunk that starts at these steps of the rows.
+        """Return the chunk that starts at these steps of the rows.
 
         Args:
-            steps: One a row; those of padding are ignored.
+            steps: One for each row; those of padding are ignored.
 
         Raises:
             ValueError: A batch has another structure, shape or dtype than the first; or
-                rows that share batches stand at different steps.
-            Exception: What the user's function raises; a note names worker and step.
+                rows that share batches are at different steps.
+            Exception: The user's function has raised it; a note names worker and step.
         """
         if self._batcher.source.shared and len(set(steps)) != 1:
             raise ValueError(
@@ -223,7 +223,7 @@ class Prefetcher:
             chunk = _Chunk(self._batcher, later)
             self._start()
             self._orders.put(chunk)
-            self._next = chunk  # Last: nothing waits for what was not ordered.
+            self._next = chunk  # Last, so that no call waits for a chunk not ordered.
         return batches
 
     def close(self) -> None:
@@ -296,7 +296,7 @@ class _Chunk:
         self._stop.set()
 
     def serve(self, steps: tuple[int, ...]) -> Any:
-        """Wait for the batches; those of rows at other steps are made again."""
+        """Wait for the batches; make those of rows at other steps again."""
         if steps != self._steps:
             self.stop()
         self._done.wait()
@@ -319,11 +319,11 @@ def _work(
     with jax_settings.applied(found):
         while (chunk := orders.get()) is not None:
             chunk.make()
-            del chunk  # Else it stays in memory until the next one comes.
+            del chunk  # Else it stays in memory until the next order.
 
 
 def _dtype(array: npt.NDArray[Any]) -> np.dtype[Any]:
-    """The dtype that an array has on the device."""
+    """Return the dtype that an array has on the device."""
     return np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
 
 

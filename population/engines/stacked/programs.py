@@ -37,7 +37,7 @@ class Rows(NamedTuple):
 def trainer(
     member: MemberFunctions, length: int, *, evaluates: bool, per_step: int | None
 ) -> Callable[..., tuple[Any, ...]]:
-    """A function of one row: `length` steps, then an evaluation if `evaluates`.
+    """Return a function of one row: `length` steps, then an evaluation if `evaluates`.
 
     Args:
         member: The user's functions.
@@ -79,7 +79,7 @@ def _stacked(
     axes: tuple[int | None, int | None],
     evaluates: bool,
 ) -> Callable[..., tuple[Any, ...]]:
-    """A compiled function of all rows, as `Programs.stacked` describes it."""
+    """Return a compiled function of all rows; see `Programs.stacked`."""
     batch_axis, by_step = axes
     train = trainer(member, length, evaluates=evaluates, per_step=by_step)
 
@@ -107,7 +107,7 @@ def _stacked(
 
 
 class Programs:
-    """A member's functions and what is compiled of them, each program once.
+    """The compiled programs of a member's functions; each is compiled once.
 
     Args:
         member: The user's functions.
@@ -135,7 +135,7 @@ class Programs:
         *,
         evaluates: bool,
     ) -> Callable[..., tuple[Any, ...]]:
-        """A function of all rows.
+        """Return a function of all rows.
 
         Args:
             batching: "vmap" or "map".
@@ -147,15 +147,15 @@ class Programs:
         return self._made(_stacked, batching, length, mesh, axes, evaluates)
 
     def alone(self, *, evaluates: bool) -> Callable[..., tuple[Any, ...]]:
-        """One step of one row, then an evaluation if `evaluates`."""
+        """Return a function of one row: a step, then an evaluation if `evaluates`."""
         return self._made(_alone, evaluates)
 
     def fresh(self, mesh: Mesh) -> Callable[[Any, Sequence[Any]], Flat]:
-        """Fresh states of all rows, of their keys and scalars."""
+        """Return a function from keys and scalars to fresh states of all rows."""
         return self._made(_fresh, mesh)
 
     def one_fresh(self) -> Callable[[Any, Sequence[Any]], Flat]:
-        """A fresh state of one row, of its key and scalars."""
+        """Return a function from a key and scalars to a fresh state of one row."""
         return self._made(_one_fresh)
 
 
@@ -164,7 +164,7 @@ def _alone(member: MemberFunctions, evaluates: bool) -> Callable[..., tuple[Any,
 
 
 def _one_fresh(member: MemberFunctions) -> Callable[..., Flat]:
-    # A lambda: JAX would keep a bound method, and what it holds, in a cache of its own.
+    # A lambda: JAX would keep a bound method, and its object, in a cache.
     return jax.jit(lambda key, scalars: member.fresh(key, scalars))
 
 
@@ -178,7 +178,7 @@ def _fresh(member: MemberFunctions, mesh: Mesh) -> Callable[[Any, Sequence[Any]]
 
 
 def sharding(mesh: Mesh, *, rows: bool) -> Any:
-    """A sharding: rows spread over the devices, or everything on each device."""
+    """Return a sharding: rows spread over the devices, or all on each device."""
     if mesh.size == 1:
         return mesh.devices.flat[0]
     return NamedSharding(mesh, _ROWS if rows else _ALL)
@@ -201,7 +201,7 @@ class Copies(NamedTuple):
 
 @functools.lru_cache(maxsize=8)  # They do not depend on the user's functions.
 def copies(mesh: Mesh) -> Copies:
-    """The functions for stacks on these devices; `put` and `move` reuse its memory."""
+    """Return the functions for stacks on a mesh; `put` and `move` reuse the memory."""
     rows, whole = sharding(mesh, rows=True), sharding(mesh, rows=False)
     spread = {} if mesh.size == 1 else {"out_shardings": rows}
     alone = {} if mesh.size == 1 else {"out_shardings": whole}
@@ -224,7 +224,7 @@ def copies(mesh: Mesh) -> Copies:
 
 
 def base_keys(seed: int, count: int) -> Any:
-    """`[count]` the keys of the slots; with a step folded in they are `Worker.key`."""
+    """Return `[count]` keys of slots; with a step folded in they are `Worker.key`."""
     return _folded(jax.random.key(seed), np.arange(count, dtype=np.uint32))
 
 
@@ -234,7 +234,7 @@ def _folded(key: Any, ids: Any) -> Any:
 
 
 def mesh_of(devices: Sequence[Any]) -> Mesh:
-    """The devices as one axis."""
+    """Return a mesh with the devices along one axis."""
     return Mesh(np.array(list(devices)), (AXIS,))
 
 

@@ -30,7 +30,7 @@ class PopulationTrainer:
     Args:
         lease: The population.
         parts: States, batches and programs.
-        request: What the user asks for.
+        request: The arguments of the user.
 
     Attributes:
         rounds: Rounds so far.
@@ -49,8 +49,8 @@ class PopulationTrainer:
         self._save_every = request.save_every
         self._shared = request.source.shared
         self._reported: dict[InMemory, tuple[int, str, int]] = {}
-        self._kept: Collection[Any] = ()  # What outlives the round.
-        self._whole = True  # Whether the rows hold what was last reported.
+        self._kept: Collection[Any] = ()  # Keys of states that stay after the round.
+        self._whole = True  # Whether the rows hold the states last reported.
         self.rounds = 0
         self.overhead_s = 0.0
 
@@ -87,7 +87,7 @@ class PopulationTrainer:
         self._save_rest()
 
     def _rescue(self, error: BaseException) -> None:
-        """Save what can be saved; if that fails, add a note to the error."""
+        """Save all unsaved states; if that fails, add a note to the error."""
         try:
             self._save_rest()
         except (*_SAVING, PopulationError) as second:
@@ -124,10 +124,10 @@ class PopulationTrainer:
         return not all(map(operator.is_, newest, self._parts.placement.holds))
 
     def _present(self) -> list[SlotWork]:
-        """The work of all slots, whose states are in memory or saved.
+        """Return the work of all slots, whose states are in memory or saved.
 
         Another process may have decided after the last report that a slot continues
-        from a state that training has overwritten: it is set back to a save.
+        from a state that training has overwritten: this resets the slot to a save.
         """
         slots = self._population.slots()
         if self._moved(slots):
@@ -147,7 +147,7 @@ class PopulationTrainer:
         return slots
 
     def _active(self, slots: Sequence[SlotWork]) -> list[int]:
-        """The slots to train: those that do not wait for a decision."""
+        """Return the slots to train: those that do not wait for a decision."""
         active = [w for w, slot in enumerate(slots) if not slot.waits]
         if active and self._shared:
             lowest = min(slots[w].newest.step for w in active)
@@ -169,7 +169,7 @@ class PopulationTrainer:
             return None
 
     def _trained(self, active: Sequence[int]) -> Values:
-        """The values of a round; those of waiting slots are to be ignored."""
+        """Train a round; return its values, with meaningless ones for waiting slots."""
         parts, steps = self._parts, self._parts.placement.steps
         waits = np.ones(len(steps), np.bool_)
         waits[active] = False
@@ -213,7 +213,7 @@ class PopulationTrainer:
         self.overhead_s += time.perf_counter() - start
 
     def _place(self, row: int) -> tuple[int, str, int]:
-        """The slot, the generation and the step that a row was trained to."""
+        """Return the slot, the generation and the present step of a row."""
         step = int(self._parts.placement.steps[row])
         return row, self._slots[row].generation_id, step
 
@@ -226,7 +226,7 @@ class PopulationTrainer:
         self._lease.report(self._saves(keys))
 
     def _saves(self, keys: Iterable[Any]) -> Iterator[Trained]:
-        """Reports with the states of keys that were reported as held."""
+        """Yield reports with the states of keys that were reported as `InMemory`."""
         roots: dict[Any, list[Checkpoint]] = {}
         for slot in self._population.slots():
             if isinstance(slot.newest.params, InMemory):

@@ -25,8 +25,8 @@ def plan(sources: Mapping[int, int], size: int) -> Plan:
     """Order copies in chunks.
 
     Args:
-        sources: What each target is to hold: the present content of that row.
-        size: How many copies there are at most in a chunk.
+        sources: By target, the row whose present content it is to get.
+        size: The largest number of copies in a chunk.
     """
     left = {t: s for t, s in sources.items() if t != s}
     readers = Counter(left.values())
@@ -47,7 +47,7 @@ def plan(sources: Mapping[int, int], size: int) -> Plan:
 
 
 def _done(left: dict[int, int], readers: Counter[int], target: int) -> list[int]:
-    """Remove a copy from the plan; its source, if that may be overwritten now."""
+    """Remove a copy from the plan; return its source if that can be overwritten now."""
     source = left.pop(target)
     readers[source] -= 1
     return [source] if source in left and not readers[source] else []

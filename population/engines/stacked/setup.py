@@ -1,4 +1,4 @@
-"""Puts together what trains a stacked population."""
+"""Creates the objects that train a stacked population."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from population.engines.stacked.watch import InForceWatch
 
 
 class Parts:
-    """What trains a stacked population.
+    """The objects that train a stacked population.
 
     Args:
         lease: The run.
-        request: What the user asks for.
+        request: The arguments of the user.
 
     Attributes:
         member: The user's functions.
-        columns: How meta_params become scalars.
+        columns: Converts meta_params to scalars.
         tuner: Chooses how the members are batched.
         states: The states.
         placement: Which checkpoint each row holds.
@@ -67,12 +67,12 @@ class Parts:
 
     @property
     def length(self) -> int:
-        """Steps of a chunk."""
+        """The number of steps in a chunk."""
         return self._builder.length
 
     @property
     def chunks(self) -> int:
-        """Chunks of a round."""
+        """The number of chunks in a round."""
         return self._builder.steps_per_report // self.length
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class Parts:
         self.record()
 
     def _switch(self) -> None:
-        """Copy all states into rows that are batched in the way that was chosen."""
+        """Copy all states into rows with the chosen way of batching."""
         states = self._builder.states(self.tuner.batching)
         for row in range(len(self._builder.metas)):
             states.put(row, self.states.take(row))
@@ -122,7 +122,7 @@ def _check_categories(known: dict[str, Any], given: dict[str, Any]) -> None:
 
     Args:
         known: The longest lists with which the run was trained, by name.
-        given: Those of now.
+        given: The present lists, by name.
 
     Raises:
         ValueError: The run began with other categories.

@@ -1,4 +1,4 @@
-"""The members' states and the programs that train them: stacked, or one by one."""
+"""The states of all members, stacked or separate, and their training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from population.engines.stacked.layout import Flat
 from population.engines.stacked.programs import Programs, Rows
 
 Values = list[tuple[float, list[Any]]]
-_CHUNKS = 64  # A chunk of copies is so small a part of all rows.
+_CHUNKS = 64  # A chunk of copies is this fraction of all rows.
 _LEAST = 8
 
 
@@ -96,7 +96,7 @@ class StackedStates:
         self._rows = Rows(columns, self._keys, place(new.copy()))
 
     def train(self, batches: Any) -> None:
-        """One chunk of steps of all members."""
+        """Train all members for one chunk of steps."""
         self.wait()  # Else batches of many chunks would pile up.
         self._flat, self._steps = self._train(
             self._flat, self._steps, self._rows, batches, None
@@ -104,7 +104,7 @@ class StackedStates:
         self._rows = self._rows._replace(new=self._old)
 
     def finish(self, batches: Any) -> Values:
-        """The last chunk of a round, and all members' values with their metrics."""
+        """Train the last chunk of a round; return all values with their metrics."""
         self._flat, self._steps, values, metrics = self._finish(
             self._flat, self._steps, self._rows, batches, self._evaluation
         )
@@ -113,7 +113,7 @@ class StackedStates:
         return [(value, rest) for value, *rest in zip(*columns, strict=True)]
 
     def take(self, row: int) -> Flat:
-        """A copy of a row's state."""
+        """Return a copy of a row's state."""
         return self._copies.take(self._flat, np.int32(row))
 
     def put(self, row: int, flat: Flat) -> None:
@@ -122,7 +122,7 @@ class StackedStates:
         self._flat = self._copies.put(self._flat, np.int32(row), flat)
 
     def move(self, sources: Mapping[int, int]) -> None:
-        """Copy rows: of each target, the row whose present state it gets."""
+        """Copy rows; `sources` maps each target to the row whose state it gets."""
         plan = row_copies.plan(sources, self._chunk)
         spared = [(target, self.take(source)) for source, target in plan.spared]
         for chunk in plan.chunks:
@@ -134,14 +134,14 @@ class StackedStates:
             self.put(target, flat)
 
     def host(self) -> Callable[[int], Flat]:
-        """All states as NumPy arrays, read at once: a function of the row."""
+        """Read all states at once; return a function from a row to NumPy arrays."""
         arrays = tuple(map(on_host, self._flat))
         return lambda row: tuple(array[row] for array in arrays)
 
     def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
-        """`[R, ...]` each: some of the arrays of all states, read in one go."""
+        """Return some of the arrays of all states, `[R, ...]` each, read at once."""
         found = _fetched([self._flat[place] for place in places])
-        return [array.copy() for array in found]  # The device's own memory, perhaps.
+        return [array.copy() for array in found]  # They may share a device's memory.
 
 
 class SeparateStates:
@@ -213,12 +213,12 @@ class SeparateStates:
             self._rows.append(Rows(columns, self._keys[row], is_new))
 
     def train(self, batches: Any) -> None:
-        """One chunk of steps of all members."""
+        """Train all members for one chunk of steps."""
         for row in range(len(self._flats)):
             self._advance(row, self._of(row, batches))
 
     def finish(self, batches: Any) -> Values:
-        """The last chunk of a round, and all members' values with their metrics."""
+        """Train the last chunk of a round; return all values with their metrics."""
         found = []
         for row, device in enumerate(self._devices):
             *first, last = self._of(row, batches)
@@ -238,7 +238,7 @@ class SeparateStates:
         return [(value.item(), [x.item() for x in metrics]) for value, *metrics in rows]
 
     def take(self, row: int) -> Flat:
-        """A copy of a row's state."""
+        """Return a copy of a row's state."""
         return self._flats[row]
 
     def put(self, row: int, flat: Flat) -> None:
@@ -246,18 +246,18 @@ class SeparateStates:
         self._flats[row] = jax.device_put(flat, self._devices[row])
 
     def move(self, sources: Mapping[int, int]) -> None:
-        """Copy rows: of each target, the row whose present state it gets."""
+        """Copy rows; `sources` maps each target to the row whose state it gets."""
         held = {target: self._flats[source] for target, source in sources.items()}
         for row, flat in held.items():
             self.put(row, flat)
 
     def host(self) -> Callable[[int], Flat]:
-        """All states as NumPy arrays, read at once: a function of the row."""
+        """Read all states at once; return a function from a row to NumPy arrays."""
         flats = [tuple(map(on_host, flat)) for flat in self._flats]
         return lambda row: flats[row]
 
     def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
-        """`[R, ...]` each: some of the arrays of all states, read in one go."""
+        """Return some of the arrays of all states, `[R, ...]` each, read at once."""
         rows = _fetched([flat[place] for place in places for flat in self._flats])
         size = len(self._flats)
         return [np.stack(rows[at : at + size]) for at in range(0, len(rows), size)]
@@ -270,7 +270,7 @@ class SeparateStates:
         self._flats[row], self._steps[row], self._rows[row] = flat, step, rows
 
     def _of(self, row: int, batches: Any) -> list[Any]:
-        """The batches of one member, step by step."""
+        """Return the batches of one member, step by step."""
         if self._by_row is not None:
             own = jax.tree.map(lambda array: array[row], batches)
             return _by_step(own, self._length)
@@ -291,7 +291,7 @@ MemberStates = StackedStates | SeparateStates
 
 
 def _at(device: Any, tree: Any) -> Any:
-    """A tree on one device; arrays that are replicated over a mesh are not copied."""
+    """Put a tree on one device; arrays replicated over a mesh are not copied."""
 
     def one(leaf: Any) -> Any:
         spread = isinstance(leaf, jax.Array) and leaf.sharding.num_devices > 1
@@ -305,7 +305,7 @@ def _at(device: Any, tree: Any) -> Any:
 
 
 def _fetched(arrays: Sequence[Any]) -> list[Any]:
-    """Device arrays as NumPy arrays; `jax.device_get` of a tree takes 20 us more."""
+    """Return device arrays as NumPy arrays; `jax.device_get` would take 20 us more."""
     if len(arrays) > 1:
         for array in arrays:
             array.copy_to_host_async()
@@ -317,7 +317,7 @@ def _by_step(batches: Any, length: int) -> list[Any]:
 
 
 def on_host(array: Any) -> Any:
-    """An array as a NumPy array; PRNG keys, which NumPy does not have, stay in JAX."""
+    """Return a NumPy copy of an array; of PRNG keys, which NumPy lacks, a JAX copy."""
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return array.copy()
     return np.array(array)

@@ -1,4 +1,4 @@
-"""What a member's step computes, read from its jaxpr."""
+"""Reads the cost of a member's step from its jaxpr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class StepCost(NamedTuple):
 
     Attributes:
         convolves: Whether it has a convolution.
-        multiply_adds: Of its matrix products; a loop in a loop counts once.
+        multiply_adds: The number in its matrix products; a loop in a loop counts once.
     """
 
     convolves: bool
@@ -21,7 +21,7 @@ class StepCost(NamedTuple):
 
 
 def of(jaxpr: Any) -> StepCost:
-    """The cost of a traced step."""
+    """Return the cost of a traced step."""
     names: set[str] = set()
     products = [0]
 

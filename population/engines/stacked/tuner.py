@@ -23,15 +23,15 @@ class Impossible(Exception):
 
 
 class Tuner:
-    """The way of batching: the one that is named, recorded or known, or a likely one.
+    """Chooses the way of batching: a named, recorded or known one, or a likely one.
 
-    A likely one is kept until the rounds so far show that trying the others pays.
+    It keeps a likely one until the rounds so far show that trying the others pays.
 
     Args:
         lease: The run.
         found: The user's functions, compiled.
         builder: Makes trials.
-        asked: What the user asks for: a way of batching, or "auto".
+        asked: The user's argument: a way of batching, or "auto".
 
     Attributes:
         batching: The present way.
@@ -70,7 +70,7 @@ class Tuner:
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Where training runs: tell an impossible way of batching from other errors.
+        """Distinguish, around training, an impossible way of batching from errors.
 
         Raises:
             Impossible: The first round failed, and there is another way: `instead`.
@@ -90,7 +90,7 @@ class Tuner:
         return self.batching
 
     def trained(self, seconds: float) -> None:
-        """Take in how long a round took."""
+        """Note the seconds that a round took."""
         self._rounds += 1
         self._trained_s += seconds
         if self._rounds == 1:
@@ -104,7 +104,7 @@ class Tuner:
         self._programs.compile_s[key] = max(known, found)
 
     def is_due(self) -> bool:
-        """Whether the other ways are to be tried now."""
+        """Whether it is time to try the other ways."""
         if self.settled or self._rounds < _LEAST:
             return False
         compile_s = self._programs.compile_s[self.batching, self._builder.place]
@@ -138,9 +138,9 @@ class Tuner:
         return statistics.median(self._seconds)
 
     def _left_s(self) -> float:
-        """Seconds of training left, by the limits of steps, reports and seconds.
+        """Estimate the seconds of training left from the limits in `stop`.
 
-        A run without any counts as half done.
+        A run without any of them counts as half done.
         """
         lease, stop = self._lease.population, self._lease.controller.stop
         left = [] if stop.seconds is None else [stop.seconds - lease.open_s]

@@ -30,7 +30,7 @@ class InForceWatch:
         notices: Logs each warning once.
         member: The user's functions.
         states: Rows that hold fresh states of all members.
-        metas: By worker id, the meta_params of which they were made.
+        metas: By worker id, the meta_params from which `init` made them.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class InForceWatch:
     def trained(
         self, states: MemberStates, rows: Collection[int], slots: Sequence[SlotWork]
     ) -> None:
-        """Warn of what a round has changed.
+        """Warn of hyperparameters that a round has changed.
 
         Args:
             states: The rows, after the round.
