@@ -1,7 +1,7 @@
-"""Which inputs each result of a traced function depends on, read from its jaxpr.
+"""Finds the inputs on which each result of a traced function depends, by its jaxpr.
 
-Nothing is run. Where the jaxpr does not say, a result counts as dependent on all
-inputs, so that an input that is not named has no effect for certain.
+It runs nothing. If the jaxpr does not show the dependence, a result counts as dependent
+on all inputs, so that an input that is not named certainly has no effect.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _CALLS = {
 def uses(
     jaxpr: Any, inputs: Sequence[Names], seen: Seen | None = None, within: Any = None
 ) -> list[Names]:
-    """The names of the inputs that each result of a jaxpr depends on.
+    """Return the names of the inputs that each result of a jaxpr depends on.
 
     Args:
         jaxpr: An open jaxpr.
-        inputs: The names that each of its inputs stands for.
+        inputs: The names for each of its inputs.
         seen: Called once for each equation, with the names of its inputs and the
             equation that it is part of.
         within: The equation that the jaxpr is part of.
     """
     known: dict[Any, Names] = dict(zip(jaxpr.invars, inputs, strict=True))
-    aside = NOTHING  # What may be passed on without a variable: in a Ref.
+    aside = NOTHING  # Names that may be passed on without a variable: in a JAX `Ref`.
 
     def of(atom: Any) -> Names:
         # Literals are not hashable; constants are not among the inputs.
@@ -60,7 +60,7 @@ def uses(
 
 
 def _through(equation: Any, given: list[Names], seen: Seen | None) -> list[Names]:
-    """The names that each result of an equation depends on."""
+    """Return the names that each result of an equation depends on."""
     inner = list(_jaxprs(equation.params.values()))
     count = len(equation.outvars)
     everything = NOTHING.union(*given)
@@ -75,7 +75,7 @@ def _through(equation: Any, given: list[Names], seen: Seen | None) -> list[Names
 
 
 def _carry(params: Any) -> tuple[int, int] | None:
-    """The first and the last index, exclusive, of what a scan carries in its inputs."""
+    """Return the first and the end index of a scan's carry among its inputs."""
     if "num_carry" in params:
         first = params["num_consts"]
         return first, first + params["num_carry"]
@@ -92,7 +92,7 @@ def _scan(
     seen: Seen | None,
     equation: Any,
 ) -> list[Names]:
-    """The names for a scan: repeated until what it carries depends on nothing new."""
+    """Return the names for a scan, repeated until those of its carry stay the same."""
     first, last = carry
     while True:
         results = uses(body, given)
@@ -108,7 +108,7 @@ def _scan(
 
 
 def _jaxprs(values: Any) -> Iterator[Any]:
-    """The jaxprs among the parameters of an equation."""
+    """Yield the jaxprs among the parameters of an equation."""
     for value in values:
         if isinstance(value, (tuple, list)):
             yield from _jaxprs(value)

@@ -21,7 +21,7 @@ from population.in_force.numeric import is_cast, is_number, is_real
 NOT_IN_FORCE = "not in force"
 ROUNDED = "rounded"
 _LARGEST_ERROR = 1e-3  # Relative.
-_LARGEST_ERROR_FROM_ONE = 1e-2  # Of 1 - x, which is what matters of a decay like 0.999.
+_LARGEST_ERROR_FROM_ONE = 1e-2  # Relative to 1 - x, for a decay like 0.999.
 _RESOLUTION = 1e-6  # Relative; float32 is not more precise.
 
 
@@ -29,7 +29,7 @@ class Assigned(NamedTuple):
     """A number of meta_params.
 
     Attributes:
-        key: Where it is: "learning_rate", "optimizer.betas[0]".
+        key: Its place: "learning_rate", "optimizer.betas[0]".
         name: The last key of that; "" for an entry of a list or tuple.
         value: The number.
     """
@@ -40,7 +40,7 @@ class Assigned(NamedTuple):
 
 
 def assigned(meta_params: Any, key: str = "", name: str = "") -> Iterator[Assigned]:
-    """The numbers of meta_params that have names."""
+    """Yield the numbers of meta_params that have names."""
     if isinstance(meta_params, Mapping):
         for inner, value in meta_params.items():
             yield from assigned(value, f"{key}.{inner}" if key else str(inner), inner)
@@ -52,10 +52,10 @@ def assigned(meta_params: Any, key: str = "", name: str = "") -> Iterator[Assign
 
 
 def changed(who: str, meta_params: Any, number: Number, now: Any) -> Iterator[Notice]:
-    """A notice if the loop has replaced a number that `restore` had put in force.
+    """Yield a notice if the loop has replaced a number that `restore` put in force.
 
-    None if the number is now what was assigned under its name, or what a narrower
-    dtype makes of it.
+    None if it now equals the number assigned under its name, perhaps rounded to a
+    narrower dtype.
     """
     before, after = np.ravel(number.leaf), np.ravel(now)
     if before.shape != after.shape or np.array_equal(before, after):
@@ -74,7 +74,7 @@ def changed(who: str, meta_params: Any, number: Number, now: Any) -> Iterator[No
 
 
 def not_restored(who: str, meta_params: Any, state: Any) -> Iterator[Notice]:
-    """Notices for a state that was not restored: its numbers are compared by name."""
+    """Yield notices for a state that was not restored, by the names of its numbers."""
     numbers = on_host(injected.numbers(state))
     for leaf in assigned(meta_params):
         places = [number for number in numbers if number.name == leaf.name]
@@ -85,7 +85,7 @@ def not_restored(who: str, meta_params: Any, state: Any) -> Iterator[Notice]:
 
 
 def on_host(numbers: Sequence[Number]) -> list[Number]:
-    """The numbers as NumPy arrays, all fetched from the device at once."""
+    """Return the numbers as NumPy arrays, all fetched from the device at once."""
     leaves = jax.device_get([number.leaf for number in numbers])
     pairs = zip(numbers, leaves, strict=True)
     return [number._replace(leaf=np.asarray(leaf)) for number, leaf in pairs]
@@ -97,15 +97,15 @@ def found(
     numbers: Sequence[Number],
     changing: Callable[[Collection[str]], Collection[str] | None],
 ) -> Iterator[Notice]:
-    """Notices for numbers of meta_params that are not in force under their name.
+    """Yield notices for numbers of meta_params not in force under their name.
 
     Args:
         who: The worker, as the notices name it.
-        meta_params: What was assigned.
+        meta_params: The assigned meta_params.
         numbers: The injected numbers of the state, on the host, without those that
             `keep` names.
-        changing: Gets names, and returns the places where `init` makes another number
-            if the meta_params with these names are changed; None: unknown.
+        changing: Called with names; returns the places where `init` makes another
+            number if the meta_params with these names change. None: unknown.
     """
     everything = list(assigned(meta_params))
     for name in dict.fromkeys(each.name for each in everything):
@@ -127,7 +127,7 @@ def found(
 
 
 def rounded_text(who: str, key: str, wanted: float, used: float, dtype: Any) -> str:
-    """The text for a number that its dtype cannot hold."""
+    """Return the text for a number that its dtype cannot hold."""
     if np.dtype(dtype).itemsize < 4:
         advice = (
             "Keep the optimiser's numbers in float32: "
@@ -142,7 +142,7 @@ def rounded_text(who: str, key: str, wanted: float, used: float, dtype: Any) -> 
 
 
 def changed_text(who: str, name: str, wanted: float, used: float) -> str:
-    """The text for a number that the loop has replaced."""
+    """Return the text for a number that the loop has replaced."""
     return (
         f"{who} was assigned {name}={wanted!r} by what init put in force, and reports "
         f"a state whose optimiser uses {used!r}. Train the state that restore returns. "
@@ -152,7 +152,7 @@ def changed_text(who: str, name: str, wanted: float, used: float) -> str:
 
 
 def by_name_text(who: str, key: str, wanted: float, used: float) -> str:
-    """The text for a state that was never restored."""
+    """Return the text for a state that was never restored."""
     return (
         f"{who} was assigned {key}={wanted!r}, but its optimiser uses {used!r}. Call "
         "worker.restore(init) whenever poll returns True, and train the state that it "

@@ -25,7 +25,7 @@ class Number(NamedTuple):
     """A hyperparameter that an optimiser's state holds.
 
     Attributes:
-        path: Where it is in the tree.
+        path: Its path in the tree.
         name: Its name in the optimiser.
         driven: Whether a schedule writes it at each update.
         leaf: The number, as an array.
@@ -43,7 +43,7 @@ class Number(NamedTuple):
 
 
 def numbers(tree: Any) -> list[Number]:
-    """All injected numbers; those of an outer state come before those within it."""
+    """Return all injected numbers, those of an outer state before inner ones."""
     found: list[Number] = []
     level: list[tuple[Path, Any]] = [((), tree)]
     while level:
@@ -66,7 +66,7 @@ def numbers(tree: Any) -> list[Number]:
 
 
 def replaced(tree: Any, new: Mapping[Path, Any]) -> Any:
-    """The tree with other leaves at these paths."""
+    """Return the tree with other leaves at these paths."""
     if not new:
         return tree
     return references.mapped(lambda path, leaf: new.get(path, leaf), tree)
@@ -78,14 +78,14 @@ def carried(
     keep: Callable[[Number], bool] = lambda number: False,
     when: Any = None,
 ) -> Any:
-    """A saved state with the injected numbers of a fresh one of the same structure.
+    """Return a saved state with the injected numbers of a fresh one.
 
     Numbers that a schedule drives stay as saved.
 
     Args:
         saved: A state, such as a donor's.
         wanted: The injected numbers of a state that `init` has made.
-        keep: Which further numbers stay as saved.
+        keep: Returns whether a further number stays as saved.
         when: A traced bool, whether to replace them at all; None: always.
     """
     new = {
@@ -98,7 +98,7 @@ def carried(
 
 
 def _taken(number: Any, old: Any, when: Any) -> Any:
-    """The fresh number, or the old one; a copy, as a step may donate it."""
+    """Return the fresh number, or the old one; a copy, as a step may donate it."""
     if when is None:
         return jnp.copy(number) if isinstance(number, jax.Array) else number
     old = jnp.asarray(old)
@@ -110,7 +110,7 @@ def _is_injected(node: Any) -> bool:
         return True
     if not isinstance(node, Mapping) or not _ALWAYS <= node.keys() <= _FIELDS:
         return False
-    # A user's own dict may have these two keys; nnx leaves out what is empty.
+    # A user's own dict may have these two keys; nnx leaves out empty fields.
     theirs = "inner_state" in node or references.has_any(node["count"])
     return theirs and isinstance(node["hyperparams"], Mapping)
 
@@ -122,7 +122,7 @@ def _driven(node: Any) -> frozenset[str]:
 
 
 def _name(key: Any) -> str:
-    """A key of a path as text, for every kind of container."""
+    """Return a key of a path as text, for every kind of container."""
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

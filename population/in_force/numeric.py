@@ -1,4 +1,4 @@
-"""Which values are numbers, and when two of them are the same hyperparameter."""
+"""Checks whether a value is a number, and whether it is another one, rounded."""
 
 from __future__ import annotations
 

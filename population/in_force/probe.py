@@ -9,10 +9,10 @@ Places = frozenset[str]
 
 
 class Probes:
-    """The places where `init` makes another number of other meta_params.
+    """Caches the places where the numbers of `init` depend on meta_params.
 
-    `init` is tried once in a run, and again for each other structure or choice. Safe
-    for threads: others wait until the first caller has the answer.
+    A run tries `init` once, and again for each other structure or choice. Safe for
+    threads: others wait until the first caller has the answer.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Probes:
     def moving(
         self, structure: Hashable, find: Callable[[], Places | None]
     ) -> Places | None:
-        """What `find` has returned at the first call; None: unknown."""
+        """Return the result of the first call of `find`; None: unknown."""
         with self._lock:
             if structure not in self._found:
                 self._found[structure] = find()

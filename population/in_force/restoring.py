@@ -20,7 +20,7 @@ from population.in_force.injected import Number
 from population.params import references, trees
 
 Adapt = Callable[[Any, Any, Any], Any]
-# What a user's code may raise when it is called with unexpected numbers.
+# Exceptions that a user's code may raise if it is called with unexpected numbers.
 USER_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -35,7 +35,7 @@ USER_ERRORS = (
 
 
 class Restored(NamedTuple):
-    """A training state to go on from.
+    """A training state from which to continue.
 
     Attributes:
         state: The state.
@@ -57,7 +57,7 @@ def restored(
     keep: Collection[str],
     adapt: Adapt | None,
 ) -> Restored:
-    """The fresh state, or the saved one with the slot's hyperparameters in force.
+    """Return a fresh state, or the saved one with the slot's hyperparameters in force.
 
     Args:
         params: The params of the slot's work.
@@ -109,7 +109,7 @@ def restored(
 
 
 def names_of(keep: object) -> frozenset[str]:
-    """The names in `keep`, which may be a single one.
+    """Return the names in `keep`, which may be a single one.
 
     Raises:
         TypeError: `keep` is neither a str nor a collection of them.
@@ -158,7 +158,7 @@ def _as_donor_made_it(
     load: Callable[[Any, Any], Any],
     theirs: Any,
 ) -> Any:
-    """The saved state in the structure that `init` makes of the donor's meta_params.
+    """Load the saved state in the structure of `init(donor's meta_params)`.
 
     None if it does not fit that either, or `init` fails: the program or the space may
     have changed since.
@@ -170,7 +170,7 @@ def _as_donor_made_it(
 
 
 def _cause(theirs: Any, ours: Any, *, fits_donor: bool) -> str:
-    """Why a saved state does not fit, and what to do."""
+    """Describe why a saved state does not fit, and what to do."""
     if not fits_donor:
         return (
             f"It was saved under meta_params {theirs!r}, and does not fit what init "
@@ -184,7 +184,7 @@ def _cause(theirs: Any, ours: Any, *, fits_donor: bool) -> str:
 
 
 def _fitted(state: Any, fresh: Any) -> Any:
-    """The state that `adapt` has returned, with the dtypes of a fresh state."""
+    """Return the state from `adapt`, converted to the dtypes of a fresh state."""
     try:
         fit = trees.fitted(trees.by_path(state), fresh, "that adapt has returned")
     except MisfitError as error:
@@ -196,7 +196,7 @@ def _fitted(state: Any, fresh: Any) -> Any:
 
 
 def _unshared(state: Any) -> Any:
-    """The state with a separate buffer for each leaf, as a step may donate them."""
+    """Return the state with its own buffer for each leaf, as a step may donate it."""
     seen: set[int] = set()
 
     def own(_: Any, leaf: Any) -> Any:
@@ -209,7 +209,7 @@ def _unshared(state: Any) -> Any:
 
 
 def donor_of(graph: CheckpointGraph, checkpoint: Checkpoint) -> Any:
-    """The meta_params under which a checkpoint's params were saved.
+    """Return the meta_params under which a checkpoint's params were saved.
 
     The params of a generation's first checkpoint were saved under its parent's.
     """

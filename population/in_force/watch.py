@@ -1,4 +1,4 @@
-"""Compares what a worker trains with what it was assigned; tries `init` to find out."""
+"""Compares the numbers in a worker's state with the meta_params assigned to it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger("population")
 
 
 class Watch:
-    """Compares what one worker trains with what it was assigned.
+    """Compares the numbers in one worker's state with the assigned meta_params.
 
     Args:
-        notices: Logs what is not in force.
+        notices: Logs hyperparameters that are not in force.
         probes: Remembers which numbers of the run's `init` depend on meta_params.
     """
 
@@ -36,8 +36,8 @@ class Watch:
         self._generation_id = ""
         self._checked = ""
         self._put: list[Number] = []
-        self._structure: Any = None  # Of the last reported state.
-        self._there: list[tuple[int, Number]] = []  # What was put there.
+        self._structure: Any = None  # The structure of the last reported state.
+        self._there: list[tuple[int, Number]] = []  # Leaf positions of `_put`.
 
     def restored(
         self,
@@ -48,7 +48,7 @@ class Watch:
         init: Callable[[Any], Any],
         keep: Collection[str],
     ) -> None:
-        """Remember what `restore` has put in force, and log what is not."""
+        """Remember the numbers that `restore` has put in force, and log others."""
         numbers = injected.numbers(restored.state)
         held = on_host([n for n in numbers if not is_kept(n, keep)])
         self._generation_id = generation_id
@@ -97,7 +97,7 @@ class Watch:
 def places_that_change(
     restored: Restored, other: Callable[[], Any]
 ) -> frozenset[str] | None:
-    """The places where `init` makes another number of other meta_params.
+    """Return the places where `init` makes another number of other meta_params.
 
     None if `init` fails, or makes other injected states.
 
@@ -124,7 +124,7 @@ def places_that_change(
 
 
 def choices(meta_params: Any) -> str:
-    """What in meta_params is not a number, as text; the structure may depend on it."""
+    """Return as text all but the numbers, as the structure may depend on it."""
     if isinstance(meta_params, Mapping):
         return repr([(key, choices(value)) for key, value in meta_params.items()])
     if isinstance(meta_params, (list, tuple)):
@@ -134,9 +134,9 @@ def choices(meta_params: Any) -> str:
 
 
 def moved(meta_params: Any, names: Collection[str]) -> Any:
-    """The meta_params with other numbers under these names.
+    """Return the meta_params with other numbers under these names.
 
-    Each is changed by another share, so that quotients of them change, too.
+    Each is changed by another factor, so that quotients of them change, too.
     """
     return _moved(meta_params, names, "", itertools.count(2))
 

@@ -1,1 +1,1 @@
-"""Recorded runs: gone on from in another folder, or decided anew."""
+"""Recorded runs: `fork` continues one elsewhere, `replay` repeats its decisions."""

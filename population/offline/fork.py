@@ -1,4 +1,4 @@
-"""Goes on from a recorded run, or from a point of it, under other rules."""
+"""Copies a recorded run, or its beginning, and continues it with another mutator."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ from population.space import to_data
 
 logger = logging.getLogger("population")
 _DRAFT = f".{JOURNAL_NAME}.fork"
-_Folders = tuple[pathlib.Path, pathlib.Path]  # Of the old run, and of the new one.
+_Folders = tuple[pathlib.Path, pathlib.Path]  # Those of the old and the new run.
 
 
 def fork(
@@ -72,13 +72,13 @@ def fork(
     space: Any = None,
     **options: Any,
 ) -> PopulationController:
-    """Copy a run, or its beginning, into a new folder, and go on there.
+    """Copy a run, or its beginning, into a new folder, and continue it there.
 
-    The new mutator begins with its `init` on the population as it was then. Saved
-    arrays in the run folder are shared by hard links where the file system can, so that
-    neither run can remove what the other needs; those of a store elsewhere (`params=`)
-    are used by both, and the old run may remove them. What was removed from the old run
-    since counts as removed: to fork from long ago, train with `Keep(everything=True)`.
+    The new mutator begins with its `init` on the population as it was then. Both runs
+    share saved arrays in the run folder by hard links if the file system has them, so
+    that neither can remove arrays of the other; both use those of a store elsewhere
+    (`params=`), where the old run may remove them. Arrays that the old run has removed
+    since are missing: to fork from long ago, train with `Keep(everything=True)`.
 
     Args:
         run: The run folder, or a controller that has one. It is not changed.
@@ -86,10 +86,10 @@ def fork(
         mutator: The policy from then on.
         at: A checkpoint, or a row of the journal: all of its transaction is copied, and
             nothing later. None: everything.
-        space: What the meta_params may be from then on; None: as in the run. Each slot
-            goes on with what it has of this space. What it lacks is drawn as for a
-            first population, by the run's seed; what the run's space has and this one
-            has not is dropped; a number out of its range stops at the bound.
+        space: The space of valid meta_params from then on; None: the run's. Each slot
+            keeps its meta_params that are in this space. Missing ones are drawn as for
+            a first population, by the run's seed; those that only the run's space has
+            are dropped; a number out of its range is set to the bound.
         **options: Further arguments of the new controller, such as `stop`. The mode
             and the seed are those of the run.
 
@@ -97,10 +97,10 @@ def fork(
         The controller of the new run.
 
     Raises:
-        ValueError: If there is no such row, the space has no domain, or `mutate_fn`
-            could not explore the meta_params in its own.
-        JournalError: If there is no run, or `new_dir` holds one, cannot be written to,
-            or would have its params where the run has them.
+        ValueError: The row does not exist, the space has no domain, or `mutate_fn`
+            cannot explore the meta_params with its own space.
+        JournalError: `run` holds no run, or `new_dir` holds one, cannot be written to,
+            or would have its params in the same place as the run.
     """
     _check_options(options, mutator, space)
     folders = transactions.folder_of(run), run_folder(new_dir, "new_dir")
@@ -125,7 +125,7 @@ def fork(
 
 
 def _check_options(options: dict[str, Any], mutator: Any, space: Any) -> None:
-    """Refuse, before anything is written, what the new controller would refuse."""
+    """Refuse invalid options of the new controller before anything is written."""
     fixed = {"seed", "mode", "log_dir", "initial_population", "journal"} & {*options}
     if fixed:
         raise TypeError(
@@ -142,7 +142,7 @@ def _check_options(options: dict[str, Any], mutator: Any, space: Any) -> None:
 
 
 def _warn(controller: PopulationController) -> None:
-    """Say so if a slot must begin far before the point where it was."""
+    """Warn if a slot must continue from an earlier step, as its params are removed."""
     graph = controller.graph
     for worker_id in range(len(controller.workers)):
         newest = controller.newest(worker_id)
@@ -163,7 +163,7 @@ def _warn(controller: PopulationController) -> None:
 
 
 def _last_row(source: Journal, at: int | Checkpoint | None) -> int:
-    """The last row to copy: all of a transaction, and nothing later."""
+    """Return the last row to copy: all of a transaction, and nothing later."""
     end = source.tail().row
     if at is None:
         return end
@@ -191,10 +191,10 @@ def _last_row(source: Journal, at: int | Checkpoint | None) -> int:
 
 
 def _make(folders: _Folders, write: Callable[[Journal, Files], None]) -> None:
-    """Write the new run as a whole, in one transaction, or nothing that looks like one.
+    """Write the whole new run in one transaction, or leave no journal there.
 
     Args:
-        folders: The old run's and the new one's.
+        folders: The folders of the old and the new run.
         write: Writes to the new journal, and makes the files that belong to it.
     """
     folder = folders[1]
@@ -205,7 +205,7 @@ def _make(folders: _Folders, write: Callable[[Journal, Files], None]) -> None:
         make_folder(folder)
     with only_fork(folder) as alone:
         if alone:
-            remove(folder, _DRAFT)  # Of forks that were killed.
+            remove(folder, _DRAFT)  # Drafts of forks that were killed.
         draft = folder / f"{_DRAFT}-{secrets.token_hex(8)}"
         files = Files(folder, alone)
         try:
@@ -232,7 +232,7 @@ def _begin(
     mutator: Mutator[Any],
     space: Any,
 ) -> None:
-    """Write what is fixed about the new run, and the mutator's first state."""
+    """Write the facts of the new run, and the mutator's first state."""
     facts = read_all(source)
     facts |= {"mutator": name_of(type(mutator)), "settings": settings(mutator)}
     if int(facts.get("claimed", 0)) > journal.tail().row:
@@ -258,11 +258,11 @@ def _begin(
 
 
 def _state(journal: Journal, facts: dict[str, Any], folder: pathlib.Path) -> RunState:
-    """What is known of the new run, in which nothing is damaged."""
+    """Return the state of the new run, after a check of all its checkpoints."""
     graph = JournalGraph(journal, threading.RLock(), folder)
     state = loading.load(journal, graph, facts["mode"])
     for _ in graph.history():
-        pass  # What is damaged shows itself before there is a new run.
+        pass  # Raises at a damaged row before the new run is published.
     return state
 
 
@@ -271,8 +271,8 @@ class _Copy:
 
     Args:
         source: The run's journal.
-        journal: The new one; a transaction is open.
-        folders: The old run's and the new one's.
+        journal: The new journal, with an open transaction.
+        folders: The folders of the old and the new run.
         files: Makes the files of the new run.
         end: The last row to copy.
     """
@@ -294,12 +294,12 @@ class _Copy:
         self._removals = source.all(Removal)
 
     def records(self) -> None:
-        """Copy the records; what is gone by now is gone here too."""
+        """Copy the records, with all removals until now."""
         for record in self._source.log(upto=self._end):
             if isinstance(record, CheckpointRecord | Late):
                 text = record.params
                 if text is not None and text.startswith(codec.HELD):
-                    record = record._replace(params=None)  # They stay in that memory.
+                    record = record._replace(params=None)  # Weights only in memory.
                 elif text is not None:
                     row = record.checkpoint if isinstance(record, Late) else record.row
                     self._named.setdefault(text, row)
@@ -313,7 +313,7 @@ class _Copy:
                 self._journal.write([removal._replace(row=row)])
 
     def params(self, own_store: bool) -> None:
-        """Share the params that are left.
+        """Share the params that the old run has not removed.
 
         Args:
             own_store: Whether the new run keeps its params in its folder.
@@ -332,17 +332,17 @@ class _Copy:
                     self._share(text, params.path, named)
 
     def give_up(self, size: int) -> None:
-        """Record which slots were not waited for at the end.
+        """Record the slots that were given up at the end.
 
         Args:
-            size: How many slots there are.
+            size: The number of slots.
         """
         given_up: set[int] = set()
         is_part = self._end < self._source.tail().row
         for loss in self._losses:
             now = set(lost(decode(loss.lost), size))
             if is_part and loss.row >= self._end:
-                now |= given_up  # A report beyond the end has brought the others back.
+                now |= given_up  # A report after the end has shortened this list.
             given_up = now
         if given_up:
             text = codec.encode(sorted(given_up))
@@ -350,7 +350,7 @@ class _Copy:
             self._journal.write([Loss(self._end, text, None, time)])
 
     def _copy_own(self, params: Any) -> None:
-        """Copy what the loop has saved itself: it may write to such a file again."""
+        """Copy files that the loop has saved itself, as it may overwrite them."""
         for path in run_paths.paths_of(params):
             old, new = (place / OWN_FOLDER / path for place in (self._old, self._new))
             for entry in saved_as(old):
@@ -358,7 +358,7 @@ class _Copy:
                     self._files.take(entry, new.with_name(entry.name), shared=False)
 
     def _share(self, text: str, path: str, named: CheckpointRow) -> None:
-        """Link a file, or copy it; if it has been removed meanwhile, say so."""
+        """Link or copy a file; record a removal if it was removed meanwhile."""
         parts = pathlib.PurePath(path)
         if parts.is_absolute() or ".." in parts.parts or "\0" in path:
             raise damaged(f"the params {path[:60]!r} are not in its folder")

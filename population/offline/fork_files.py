@@ -1,4 +1,4 @@
-"""What a fork does to folders: one at a time, sharing files with the old run."""
+"""The files of a fork: it locks its folder, and shares files with the old run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LEADS_NOWHERE = errno.ENOENT, errno.ENOTDIR, errno.ELOOP
 
 @contextlib.contextmanager
 def in_words(folder: pathlib.Path) -> Iterator[None]:
-    """Make a `JournalError` of what the system refuses to do in a new run folder.
+    """Turn an `OSError` in a new run folder into a `JournalError`.
 
     Raises:
-        JournalError: Naming the folder.
+        JournalError: The system has refused an operation; the message names the folder.
     """
     try:
         yield
@@ -39,7 +39,7 @@ def make_folder(folder: pathlib.Path) -> None:
     """Make a new run folder.
 
     Raises:
-        OSError: It cannot be made, or this user may not write to it.
+        OSError: The folder cannot be made, or this user cannot write to it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -51,10 +51,10 @@ def only_fork(folder: pathlib.Path) -> Iterator[bool]:
     """Refuse a second fork into a folder; the lock ends with the process.
 
     Yields:
-        Whether there is a lock: not every system can lock folders.
+        Whether the folder is locked: not every system can lock folders.
 
     Raises:
-        JournalError: If another fork is being written there, or it cannot be opened.
+        JournalError: Another fork is writing there, or the folder cannot be opened.
     """
     try:
         import fcntl
@@ -80,10 +80,10 @@ def only_fork(folder: pathlib.Path) -> Iterator[bool]:
 
 
 def check_apart(source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Refuse a new run whose weights would lie among those of the old one.
+    """Refuse a new run whose weights would be in a folder of the old one's.
 
     Raises:
-        JournalError: If symbolic links lead there, or the one folder is in the other.
+        JournalError: Symbolic links lead there, or one folder is in the other.
     """
     for new in (folder / name for name in _FOLDERS):
         for old in (source / name for name in _FOLDERS):
@@ -94,21 +94,21 @@ def check_apart(source: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def remove(folder: pathlib.Path, name: str) -> None:
-    """Remove drafts and what SQLite keeps beside them."""
-    with contextlib.suppress(OSError):  # What stays does no harm.
+    """Remove drafts, and SQLite's files beside them."""
+    with contextlib.suppress(OSError):  # A remaining draft does no harm.
         for file in folder.glob(f"{name}*"):
             file.unlink()
 
 
 def publish(draft: pathlib.Path, folder: pathlib.Path) -> None:
-    """Give the whole journal its name, unless another run has got it meanwhile.
+    """Give the complete journal its name, unless another one has that meanwhile.
 
     Raises:
-        JournalError: If so: a controller was opened there, say.
+        JournalError: The folder holds a run, as a controller was opened there.
     """
     file = folder / JOURNAL_NAME
     try:
-        os.link(draft, file)  # Unlike a rename, this never takes the place of a run.
+        os.link(draft, file)  # Unlike a rename, this never replaces a run.
     except FileExistsError:
         raise taken(folder) from None
     except OSError:  # A file system without links.
@@ -118,26 +118,26 @@ def publish(draft: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def is_published(draft: pathlib.Path, folder: pathlib.Path) -> bool:
-    """Whether the draft has got its name, though an interrupt hides it."""
+    """Whether `publish` has succeeded, even if an interrupt came after it."""
     file = folder / JOURNAL_NAME
     try:
         return os.path.samefile(draft, file)
-    except OSError:  # It was renamed, or never came so far.
+    except OSError:  # The draft was renamed, or does not exist yet.
         return file.exists()
 
 
 def taken(folder: pathlib.Path) -> JournalError:
-    """The error of a fork into a folder that holds a run."""
+    """Return the error for a fork into a folder that holds a run."""
     return JournalError(
         f"new_dir must be a folder without a run, got {folder}. Choose another one."
     )
 
 
 def saved_as(path: pathlib.Path) -> list[pathlib.Path]:
-    """What a loop has saved to a path; some savers add a suffix of their own.
+    """Return the files that a loop has saved to a path; some savers add a suffix.
 
     Raises:
-        JournalError: If the folder cannot be read.
+        JournalError: The folder cannot be read.
     """
     try:
         names = os.listdir(path.parent)
@@ -150,12 +150,12 @@ def saved_as(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 class Files:
-    """The files that a fork makes for its weights; they go again if it fails.
+    """The files that a fork makes for its weights; `undo` removes them if it fails.
 
     Args:
-        folder: The new run's.
-        alone: Whether no other fork can be at work there, so that what is in the way
-            was left by one that was killed.
+        folder: The folder of the new run.
+        alone: Whether no other fork can be active there, so that existing files are
+            those of a killed fork.
     """
 
     def __init__(self, folder: pathlib.Path, alone: bool) -> None:
@@ -164,23 +164,23 @@ class Files:
         self._made: list[tuple[pathlib.Path, bool]] = []  # And whether it is a folder.
 
     def take(self, old: pathlib.Path, new: pathlib.Path, *, shared: bool) -> int:
-        """Copy a file, or all in a folder, but for pipes and links that lead nowhere.
+        """Copy a file, or all of a folder except pipes and broken links.
 
-        Modes are not copied, as old may be protected.
+        It does not copy modes, as `old` may be protected.
 
         Args:
-            old: What to copy.
-            new: Where to.
-            shared: Whether hard links will do where they are possible.
+            old: The file or folder to copy.
+            new: The path of the copy.
+            shared: Whether to make hard links if possible.
 
         Returns:
-            How many bytes there are.
+            The number of bytes.
 
         Raises:
-            FileNotFoundError: If it is not there, or is being removed. Nothing of it
+            FileNotFoundError: `old` does not exist, or is being removed. No part of it
                 was copied.
-            JournalError: If it cannot be copied, or both are the same place, or
-                another file is in the way.
+            JournalError: `old` cannot be copied, both are the same place, or another
+                file has the path of the copy.
         """
         begin = len(self._made)
         try:
@@ -194,9 +194,9 @@ class Files:
             raise _not_copied(old, error) from error
 
     def undo(self, begin: int = 0) -> None:
-        """Remove what was made, or what of it was made last."""
+        """Remove the files and folders that were made, from the `begin`-th on."""
         for place, is_folder in reversed(self._made[begin:]):
-            with contextlib.suppress(OSError):  # It is gone, or others are in it.
+            with contextlib.suppress(OSError):  # It is gone, or not empty.
                 if is_folder:
                     place.rmdir()
                 else:
@@ -213,7 +213,7 @@ class Files:
             self._make_folder(new.parent)
             return self._take_file(os.path.realpath(old), new, shared)
         real = os.path.realpath(old)
-        if not kind or real in above:  # A link to a folder in which it lies.
+        if not kind or real in above:  # A link to a folder that contains it.
             return 0
         self._make_folder(new)
         above = (*above, real)
@@ -232,13 +232,13 @@ class Files:
                 raise
             except OSError:  # Another file system, or one without links.
                 pass
-        new.open("xb").close()  # Nothing that comes between is overwritten.
+        new.open("xb").close()  # Fails rather than overwrite another file.
         self._made.append((new, False))
         shutil.copyfile(old, new)
         return new.stat().st_size
 
     def _make_room(self, new: pathlib.Path) -> None:
-        """Remove what a killed fork has left in the new folder, and nothing else."""
+        """Remove a file that a killed fork has left in the new folder, or raise."""
         parent = pathlib.Path(os.path.realpath(new.parent))
         is_folder = stat.S_ISDIR(new.lstat().st_mode)
         if is_folder or not self._alone or not parent.is_relative_to(self._real):
@@ -259,10 +259,10 @@ class Files:
 
 
 def _kind(place: pathlib.Path) -> str:
-    """A "file" or a "folder", maybe by a link; empty if it is neither.
+    """Return "file" or "folder", also for a link to one; "" if it is neither.
 
     Raises:
-        FileNotFoundError: If there is nothing.
+        FileNotFoundError: The path does not exist.
     """
     mode = place.lstat().st_mode
     if stat.S_ISLNK(mode):
@@ -275,7 +275,7 @@ def _kind(place: pathlib.Path) -> str:
 
 
 def _is_same_place(old: pathlib.Path, new: pathlib.Path) -> bool:
-    """Whether to write to one would be to write to the other."""
+    """Whether writing to one path would write to the other."""
     if os.path.realpath(old) == os.path.realpath(new):
         return True
     same_name = old.name == new.name
@@ -285,7 +285,7 @@ def _is_same_place(old: pathlib.Path, new: pathlib.Path) -> bool:
 
 
 def _is_same_folder(old: pathlib.Path, new: pathlib.Path) -> bool:
-    """Whether both are one folder, if only as it is mounted twice."""
+    """Whether both paths are one folder, which may be mounted twice."""
     try:
         a, b = old.stat(), new.stat()
     except OSError:

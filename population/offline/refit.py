@@ -25,17 +25,17 @@ _REASON = "fork into another space"
 def refit(
     journal: Journal, state: RunState, space: Any, former: Any, seed: int
 ) -> list[int]:
-    """Open a generation for each slot whose meta_params are not of the space.
+    """Open a generation for each slot whose meta_params are not in the space.
 
-    It goes on from where the slot would: what it has learned stays. Called within the
-    transaction that makes the fork.
+    It continues from the slot's resume point, so that no training is lost. Called
+    within the transaction that makes the fork.
 
     Args:
-        journal: Of the fork.
-        state: What is known of it.
+        journal: The journal of the fork.
+        state: The state of the fork.
         space: The space.
-        former: What named the meta_params before, or None (`former_space`).
-        seed: Of the run.
+        former: The space of the meta_params before, or None (`former_space`).
+        seed: The seed of the run.
 
     Returns:
         The number of the present generation of each slot.
@@ -50,13 +50,13 @@ def refit(
         text = codec.encode(wanted, f"meta_params for worker {worker_id}")
         if codec.digest(codec.decode(text)) != codec.digest(meta_params):
             point = tx.graph.resume_point(slot.newest)
-            # Where the slot goes back to should it diverge: no later lineage ends up
-            # in meta_params of the space before.
+            # The slot's resume point if it diverges: so no later lineage goes back to
+            # meta_params of the former space.
             origin = tx.graph.resume_point(point._replace(value=math.nan))
             place = worker_id, origin, text, _REASON, tx.at
             tx.do(branching.branch(state, tx.graph, *place))
             opened.append((worker_id, origin, point))
-    # A transaction of its own, for those who replay the run.
+    # A separate transaction, as `replay` needs it.
     later = Transaction(journal, state, state.graph, _moment(state))
     for worker_id, origin, point in opened:
         _take_over(later, worker_id, origin, point)
@@ -64,7 +64,7 @@ def refit(
 
 
 def is_complete(journal: Journal, state: RunState, begun: Sequence[int]) -> bool:
-    """Whether these generations of the slots, by their numbers, are in the journal."""
+    """Whether the journal has the generation with this number of each slot."""
     if len(begun) != len(state.slots):
         return False
     names = [
@@ -80,13 +80,13 @@ def _moment(state: RunState) -> Moment:
 def _take_over(
     tx: Transaction, worker_id: int, origin: Checkpoint, point: Checkpoint
 ) -> None:
-    """Give a slot's new generation the value of its origin, and what came after that.
+    """Copy the value of its origin and later params to a slot's new generation.
 
     Args:
         tx: The transaction.
         worker_id: The slot.
-        origin: Where its generation begins.
-        point: Where it goes on; maybe further, if there was no value since.
+        origin: The checkpoint at which its generation begins.
+        point: The checkpoint from which it continues; later if it has no value.
     """
     state, graph = tx.state, tx.graph
     name = state.slots[worker_id].generation.generation_id
@@ -105,7 +105,7 @@ def _take_over(
 
 
 def _uncounted(step: Step) -> Step:
-    """The step of a report whose value counted when it was first reported."""
+    """Return a step without counting its value, which the run has counted already."""
     kinds = CheckpointRecord, Late, Best
     records = (
         r._replace(reports=r.reports - 1) if isinstance(r, kinds) else r

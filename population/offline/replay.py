@@ -1,9 +1,9 @@
 """Derives the decisions of a recorded run again, with its mutator or with another.
 
-Every report is put through the same rules as when it came, in a run of its own that
-lives in memory; what was decided then is put in force, whatever is decided now. So with
-the same mutator the two must agree, and with another one it is seen what that would
-have done in the same situation.
+It applies the same rules to every report as the run did, in a separate run in memory,
+and always applies the recorded decisions, whatever the mutator decides now. So the same
+mutator must reach the same decisions, and another one shows what it would have decided
+in the same situations.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ Opened = tuple[Generation, CheckpointRecord]
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What was decided after a report, then and now.
+    """The recorded and the derived decision after a report.
 
     Attributes:
         row: The last row of the journal that the mutator could see.
-        checkpoint: The report.
-        worker_id: The slot that it is about.
+        checkpoint: The checkpoint of the report.
+        worker_id: The slot of the report.
         recorded: The branches of the run, by worker id.
-        derived: Those of the mutator that was given.
+        derived: The branches of the mutator passed to `replay`.
     """
 
     row: int
@@ -70,7 +70,7 @@ class Decision:
 
     @property
     def same(self) -> bool:
-        """Whether both go on from the same checkpoints with the same meta_params."""
+        """Whether both continue from the same checkpoints with the same meta_params."""
         return _plain(self.recorded) == _plain(self.derived)
 
     def __str__(self) -> str:
@@ -85,11 +85,11 @@ class Decision:
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """The decisions of a run beside those of a mutator.
+    """The decisions of a run, compared with those of a mutator.
 
     Attributes:
         decisions: All reports after which either of them branched.
-        updates: How many reports the mutator was shown.
+        updates: The number of reports that the mutator saw.
     """
 
     decisions: Sequence[Decision]
@@ -118,14 +118,14 @@ def replay(
 
     Args:
         run: The run folder, or a controller that has one.
-        mutator: The run's, to check it; or another one, to see what that would have
-            decided. Its `mutate_fn` must be pure but for the generator it is given.
+        mutator: The run's mutator, to check it; or another one, to see what it would
+            have decided. Its `mutate_fn` must be pure except for its `rng`.
 
     Returns:
-        All decisions, as they were and as they are now.
+        All decisions, the recorded and the derived ones.
 
     Raises:
-        JournalError: If there is no run.
+        JournalError: The folder holds no run, or it cannot be read.
     """
     if not isinstance(mutator, Mutator):
         raise TypeError(
@@ -142,13 +142,13 @@ def replay(
 
 
 class _Replayer:
-    """A run in memory that follows a recorded one.
+    """A run in memory that repeats a recorded one.
 
     Args:
-        source: The recorded run.
-        journal: Of the run in memory; empty.
-        mutator: Who is asked.
-        folder: The run folder, in which the library's own paths lie.
+        source: The journal of the recorded run.
+        journal: The journal of the run in memory; empty.
+        mutator: The mutator to show the reports.
+        folder: The run folder.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class _Replayer:
         folder: pathlib.Path,
     ) -> None:
         facts = read_all(source)
-        # What is recorded up to here never changes: a run that goes on meanwhile need
+        # Rows up to this one never change, so that a run that continues meanwhile need
         # not keep its log for this reader.
         self._end = source.tail().row
         self._source = source
@@ -179,7 +179,7 @@ class _Replayer:
         self._reminded: tuple[int, float] | None = None
 
     def run(self) -> Replay:
-        """Follow all transactions."""
+        """Repeat all transactions, and return the decisions."""
         for transaction in transactions.transactions(self._source, self._end):
             self._claim()
             if transaction.first > max(self._forked, 1):
@@ -187,7 +187,7 @@ class _Replayer:
                     self._forked = 0
                     self._begin()
                 self._follow(transaction)
-            else:  # What a fork took over was decided by others, before it began.
+            else:  # Another run decided the transactions that a fork has copied.
                 self._put(*transaction.reports, *_flat(transaction.opened))
             if transaction.first == 1:
                 self._claim()
@@ -202,7 +202,7 @@ class _Replayer:
         return Replay(self._found, self._updates)
 
     def _begin(self) -> None:
-        """The mutator's first state."""
+        """Set the mutator's first state."""
         self._state.apply(self._decider.init(self._state))
         self._value, self._count = self._decider.value(self._state), 0
 
@@ -228,11 +228,11 @@ class _Replayer:
     def _ask(
         self, due: Sequence[Report], opened: list[Opened], now: float
     ) -> list[Opened]:
-        """Show the mutator reports; what was opened is put in force as they are shown.
+        """Show the mutator reports, and apply the generations opened after each.
 
-        Where one transaction holds several reports, the journal does not say which of
-        them a branch was decided after: it is the one where it is derived, else the
-        last.
+        If a transaction has several reports, the journal does not record after which
+        of them a branch was decided: this takes the one where the mutator derives it,
+        or else the last.
         """
         branched: set[int] = set()
         for number, report in enumerate(due):
@@ -249,7 +249,7 @@ class _Replayer:
         return opened
 
     def _derived(self, report: Report, now: float) -> dict[int, Branch]:
-        """The mutator's branches, each from where the slot would really go on."""
+        """Return the mutator's branches, each from its parent's resume point."""
         self._updates += 1
         after, branches = self._decider.update(
             self._state, self._value, self._count, report, now
@@ -278,7 +278,7 @@ class _Replayer:
         return Branch(found, decode(generation.meta_params), generation.reason)
 
     def _remind(self, opened: list[Opened]) -> None:
-        """The mutator was shown a report again, as a slot was not waited for."""
+        """Show the mutator a report again, as the run did after a slot was given up."""
         if self._reminded is None:
             return
         (worker_id, now), self._reminded = self._reminded, None
@@ -289,10 +289,10 @@ class _Replayer:
             self._ask([Report(worker_id, newest)], opened, now)
 
     def _report(self, record: CheckpointRecord | Late) -> Report | None:
-        """Take in what was reported; what the mutator is told of it."""
+        """Apply a recorded report; return the report for the mutator, or None."""
         late = isinstance(record, Late)
         row = record.checkpoint if isinstance(record, Late) else record.row
-        # What a memory had counted before: nothing had changed for a decision.
+        # Params in memory counted like saved ones, so nothing changed for a decision.
         held = late and type(self._graph.at(row).params) is InMemory
         ready = self._state.scores.ready.copy()
         self._put(record)
@@ -303,7 +303,7 @@ class _Replayer:
         return reports.news(self._state, about, int(ready[found.worker_id]))
 
     def _put(self, *records: Record) -> None:
-        """Put in force what the run did."""
+        """Write and apply records of the run."""
         for record in records:
             params = getattr(record, "params", None)
             new = isinstance(record, CheckpointRecord | Late) and params is not None
@@ -314,7 +314,7 @@ class _Replayer:
             self._state.settle()
 
     def _claim(self) -> None:
-        """From this row on the weights were the library's business."""
+        """Record, at the same row as the run, that the library keeps the weights."""
         if 0 <= self._claimed <= self._state.row and not self._state.is_claimed:
             self._put(Fact("claimed", codec.encode(self._claimed)))
 
@@ -327,12 +327,12 @@ class _Replayer:
 
 
 def _flat(opened: Sequence[Opened]) -> list[Record]:
-    """Generations and their first checkpoints, one after the other."""
+    """Return generations, each followed by its first checkpoint."""
     return [record for pair in opened for record in pair]
 
 
 def _agreeing(opened: Sequence[Opened], derived: Mapping[int, Branch]) -> int:
-    """How many of the next generations are the derived branches: all or none."""
+    """Return how many of the next generations are the derived branches: all or 0."""
     if len(opened) < len(derived):
         return 0
     for (generation, _), (worker_id, branch) in zip(

@@ -1,4 +1,4 @@
-"""Reads a recorded run transaction by transaction, as it came about."""
+"""Reads a recorded run transaction by transaction."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class RecordedTransaction:
-    """What was recorded at once.
+    """The records of one transaction.
 
     Attributes:
         first: Its first row.
-        reports: The checkpoints and late values that workers brought, in their order,
-            and which of them became the best.
+        reports: The checkpoints and late values that workers reported, in order, and
+            the records of which became the best.
         opened: The generations that it opened, each with its first checkpoint.
-        after: What was said about the run afterwards: removals, losses.
+        after: The records after these: removals and losses.
     """
 
     first: int
@@ -50,10 +50,10 @@ class RecordedTransaction:
 
 
 def folder_of(run: PopulationController | str | os.PathLike[str]) -> pathlib.Path:
-    """The run folder of a controller, or of a path.
+    """Return the run folder of a controller, or of a path.
 
     Raises:
-        ValueError: If the controller has none, or the path is of a bucket.
+        ValueError: The controller has no run folder, or the path is of a bucket.
     """
     if not hasattr(run, "log_dir"):
         return run_folder(run, "run")
@@ -66,10 +66,10 @@ def folder_of(run: PopulationController | str | os.PathLike[str]) -> pathlib.Pat
 
 
 def open_journal(folder: pathlib.Path) -> SqliteJournal:
-    """The journal of a run folder.
+    """Open the journal of a run folder.
 
     Raises:
-        JournalError: If there is none, it cannot be reached, or it holds no run.
+        JournalError: The journal does not exist, cannot be read, or holds no run.
     """
     file = folder / JOURNAL_NAME
     if not _is_file(file):
@@ -87,10 +87,10 @@ def open_journal(folder: pathlib.Path) -> SqliteJournal:
 
 
 def _is_file(file: pathlib.Path) -> bool:
-    """Whether there is a file.
+    """Whether a path is a regular file.
 
     Raises:
-        JournalError: If this user may not look.
+        JournalError: This user has no access to the folder.
     """
     try:
         return stat.S_ISREG(file.stat().st_mode)
@@ -107,17 +107,17 @@ def _is_file(file: pathlib.Path) -> bool:
 def transactions(
     journal: Journal, upto: int | None = None
 ) -> Iterator[RecordedTransaction]:
-    """All transactions of a run, oldest first; the first one made it.
+    """Yield all transactions of a run, oldest first; the first one created the run.
 
     Args:
-        journal: Where they are recorded.
-        upto: The last row of the last one; None: as far as there are any.
+        journal: The journal of the run.
+        upto: The last row of the last one; None: the last row of the journal.
     """
     present = RecordedTransaction(1)
     generation: Generation | None = None
     for record in journal.log(upto=upto):
         if isinstance(record, Generation):
-            generation = record  # Its first checkpoint says when it was opened.
+            generation = record  # Its first checkpoint names the transaction.
         elif isinstance(record, CheckpointRecord | Late):
             if record.batch != present.first:
                 yield present
