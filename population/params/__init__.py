@@ -1,8 +1,8 @@
-"""Where the arrays of params are kept: in memory, in files, or sharded by Orbax.
+"""The params stores for arrays: in memory, in files, or sharded by Orbax.
 
 A store has three methods: `save`, `load`, `remove` (`population.base.ParamsStore`). The
-stores of this package also have `names`, which lists what they keep, including what a
-killed process left of a save. Those that outlive the process also have `claim` and
+stores of this package also have `names`, which lists their saves, including incomplete
+ones of a killed process. Those that outlive the process also have `claim` and
 `claimed`: a note, in the store, of the journal in which a run is recorded.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Load Orbax only when its store is asked for."""
+    """Load Orbax on the first use of its store."""
     if name == "OrbaxParams":
         from population.params.orbax import OrbaxParams
 

@@ -1,4 +1,4 @@
-"""What the stores on a disk use: paths, contents with a checksum, and syncing."""
+"""Shared by the stores on a disk: paths, contents with a checksum, and syncing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAGIC = b"POPP"
 
 
 def new_path(name: str, suffix: str) -> str:
-    """A new path for a save, which no other save has, not even of another process.
+    """Return a new path for a save, unique among all processes.
 
     Raises:
         ValueError: The name leads out of the folder, or cannot be that of a file.
@@ -37,12 +37,12 @@ def new_path(name: str, suffix: str) -> str:
 
 
 def draft_name(name: str) -> str:
-    """The name of a save that is still being written."""
+    """Return the name of a save that is still being written."""
     return f".{name}.tmp"
 
 
 def loadable(path: str) -> str:
-    """The path itself, if it may be that of a save.
+    """Return the path itself, after a check that it may be that of a save.
 
     Raises:
         ParamsError: The path leads out of the folder, or is that of a draft.
@@ -68,18 +68,18 @@ def is_own(path: str, suffix: str) -> bool:
 
 
 def packed(content: dict[str, Any]) -> tuple[bytes, bytes]:
-    """The bytes to write: a head with the checksum, and the body."""
+    """Return the bytes to write: a head with the checksum, and the body."""
     body = serialization.msgpack_serialize(content)
     return _MAGIC + struct.pack(">I", zlib.crc32(body)), body
 
 
 def unpacked(content: bytes, path: str, place: str) -> dict[str, Any]:
-    """The content that was given to `packed`.
+    """Return the content that was passed to `packed`.
 
     Args:
         content: The bytes that were read.
         path: The path of the save; its content must have been written for that path.
-        place: What an error calls the save.
+        place: The name of the save in error messages.
 
     Raises:
         ParamsError: The content is damaged, or belongs to another save.
@@ -113,11 +113,11 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
     """Turn every error of the block, which reads params, into a `ParamsError`.
 
     Args:
-        place: What the error calls the params.
+        place: The name of the params in error messages.
         again: Called after a failure; it may raise a better error.
 
     Raises:
-        ParamsError: They cannot be read; its cause is the original error.
+        ParamsError: The params cannot be read; its cause is the original error.
     """
     try:
         yield
@@ -138,7 +138,7 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
 
 
 def damaged(place: str) -> ParamsError:
-    """The error for params that are not as they were written."""
+    """Return the error for params that are not as they were written."""
     return ParamsError(
         f"The params {place} are damaged: their checksum does not fit. Go on from "
         "an older checkpoint."
@@ -146,7 +146,7 @@ def damaged(place: str) -> ParamsError:
 
 
 def cut_off(place: str) -> ParamsError:
-    """The error for a save, or a removal, that was not finished."""
+    """Return the error for a save, or a removal, that was not finished."""
     return ParamsError(
         f"The params {place} are not whole: a save, or a removal, was cut off. Go on "
         "from an older checkpoint."
@@ -155,7 +155,7 @@ def cut_off(place: str) -> ParamsError:
 
 def write(file: pathlib.Path, *parts: bytes) -> None:
     """Write a new file, and wait until it is on the disk."""
-    with file.open("xb") as stream:  # Never over a file of another process.
+    with file.open("xb") as stream:  # Never overwrites a file of another process.
         stream.writelines(parts)
         stream.flush()
         os.fsync(stream.fileno())

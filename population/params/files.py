@@ -17,10 +17,10 @@ from population.params.folder_store import FolderStore
 class FileParams(FolderStore):
     """Keeps each tree in a file in Flax's msgpack format.
 
-    What has the name of a save is complete, even after a kill in the middle of one.
+    A file with the name of a save is complete, even after a kill during a save.
 
     Args:
-        folder: Where the files go; made when it is first needed.
+        folder: The folder for the files; made by the first save.
 
     Attributes:
         folder: The absolute path of that folder.
@@ -45,7 +45,7 @@ class FileParams(FolderStore):
         """Read a tree back.
 
         Args:
-            path: What `save` returned.
+            path: The path that `save` has returned.
             like: A tree of the wanted structure and kinds of leaves. None: dicts, lists
                 and tuples of arrays come back as they were.
 

@@ -1,8 +1,8 @@
-"""What the stores in a folder share: paths, drafts, removal, and marks of runs.
+"""The base of stores in a folder: paths, drafts, removal, and marks of runs.
 
-A mark says which journal records the run whose params are there: if a run folder is
+A mark names the journal that records the run whose params are there: if a run folder is
 copied without its store, two journals refer to the same saves, and the mark of the run
-says which of the two is its own.
+names the one that uses the store.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _TOKEN = re.compile(r"[0-9A-Za-z_-]+")
 
 
 class FolderStore(abc.ABC):
-    """Keeps each tree in a file, or a folder, of its own below one folder.
+    """Keeps each tree in a separate file, or folder, below one folder.
 
     On a disk a save is written under another name in the same folder, synced and then
-    renamed: what has the name of a save is complete, even after a kill in the middle
-    of one. A bucket cannot rename: there a save has its name from the start.
+    renamed: a file with the name of a save is complete, even after a kill during a
+    save. A bucket cannot rename: there a save has its name from the start.
 
     Args:
         root: The folder: a `pathlib` path, or an `epath` one.
@@ -38,7 +38,7 @@ class FolderStore(abc.ABC):
     """
 
     in_bucket: bool = False
-    _suffix: str  # How the names of saves end.
+    _suffix: str  # The end of the names of saves.
     _saves_are_files: bool  # Else each of them is a folder.
 
     def __init__(self, root: Any) -> None:
@@ -54,14 +54,14 @@ class FolderStore(abc.ABC):
         """Write a tree, and wait until it is on the disk.
 
         Args:
-            place: Where to: a `pathlib` path, or an `epath` one in a bucket.
-            path: The path of the save, which `load` is given.
+            place: The path to write: a `pathlib` path, or an `epath` one in a bucket.
+            path: The path of the save, as it will be passed to `load`.
             tree: Any pytree; `trees.check` has accepted it.
         """
 
     @abc.abstractmethod
     def _erase(self, place: Any) -> None:
-        """Remove a save or a draft; nothing happens if there is none."""
+        """Remove a save or a draft; do nothing if it does not exist."""
 
     def save(self, name: str, tree: Any) -> str:
         """Write any pytree, and return when all of it is written.
@@ -73,7 +73,7 @@ class FolderStore(abc.ABC):
             TypeError: A leaf is neither an array, a scalar, a string nor a function, or
                 is on the devices of other processes.
             ParamsError: The place of the save is behind a link out of the folder.
-            OSError: It cannot be written; nothing that looks like a save is left.
+            OSError: The tree cannot be written; no partial save is left.
         """
         trees.check(tree, plain=False)
         path = disk.new_path(name, self._suffix)
@@ -96,10 +96,10 @@ class FolderStore(abc.ABC):
         return path
 
     def remove(self, path: str) -> None:
-        """Remove a save of this store; nothing happens if there is none.
+        """Remove a save of this store; do nothing if it does not exist.
 
-        If a link is in its place, or in it, the link is removed, and not what it leads
-        to.
+        If its path is a link, or has a link in it, this removes the link, not its
+        target.
         """
         if not disk.is_own(path, self._suffix):
             return
@@ -109,10 +109,10 @@ class FolderStore(abc.ABC):
             self._erase(folder / parts.name)
 
     def names(self, folder: str) -> list[str]:
-        """The paths of the saves in a folder, those that a kill cut short included.
+        """Return the paths of the saves in a folder, incomplete ones included.
 
-        Each of them can be given to `remove`. Empty if there is no such folder, or if a
-        link to it leads out of the store.
+        You can pass each of them to `remove`. Empty if the folder does not exist, or if
+        a link to it leads out of the store.
         """
         place = self._within(folder)
         try:
@@ -154,10 +154,10 @@ class FolderStore(abc.ABC):
             raise
 
     def claimed(self, run: str) -> str | None:
-        """The text that `claim` last noted for a run, or None.
+        """Return the text that `claim` last noted for a run, or None.
 
-        None if there is no note that can be read, or if the folder is a copy of the one
-        in which it was made.
+        None if no readable note exists, or if the folder is a copy of the one in which
+        it was made.
 
         Raises:
             ValueError: `run` is not a token.
@@ -178,20 +178,20 @@ class FolderStore(abc.ABC):
         return text if is_here and type(text) is str else None
 
     def _identity(self) -> Any:
-        """What the folder does not have in common with a copy of it."""
+        """Return an identity that the folder does not share with a copy of it."""
         if self.in_bucket:
             return os.fspath(self._root)
         found = os.stat(self._root)
         return [found.st_dev, found.st_ino]
 
     def _within(self, folder: str) -> Any:
-        """The real place of a folder of the store; None if it is outside of it."""
+        """Return the real path of a folder of the store; None if it is outside."""
         if self.in_bucket:
             return self._root / folder
         return None if disk.escapes(folder) else folders.inside(self._folder, folder)
 
     def _entries(self, place: Any) -> list[str]:
-        """The names in a folder, without folders if saves are files."""
+        """Return the names in a folder, without folders if saves are files."""
         if self.in_bucket:
             return [entry.name for entry in place.iterdir()]
         with os.scandir(place) as entries:

@@ -1,8 +1,8 @@
-"""The local folders of stores: nothing outside of them is written or removed.
+"""The local folders of stores, which write and remove nothing outside of them.
 
 A store's folder may be a symbolic link, or be below one. A link within the store may
-lead to another place within it. Through a link that leads out of the store, files are
-only read.
+lead to another place within it. Through a link that leads out of the store, it only
+reads files.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from population.base.errors import ParamsError
 
 
 def whole_url(place: str) -> str:
-    """The URL with two slashes after its scheme, of which pathlib removes one."""
+    """Return the URL with two slashes after its scheme, as pathlib removes one."""
     return place if "://" in place else place.replace(":/", "://", 1)
 
 
 def inside(root: pathlib.Path, folder: str) -> pathlib.Path | None:
-    """The real path of a folder of a store; None if a link leads out of the store.
+    """Return the real path of a store's folder; None if a link leads out of the store.
 
     Args:
         root: The store's folder.
@@ -32,7 +32,7 @@ def inside(root: pathlib.Path, folder: str) -> pathlib.Path | None:
 
 
 def to_write_in(root: pathlib.Path, folder: str) -> pathlib.Path:
-    """The real path of a folder of a store, in which files may be written.
+    """Return the real path of a store's folder in which files may be written.
 
     Raises:
         ParamsError: A link on the way leads out of the store.
@@ -49,19 +49,19 @@ def to_write_in(root: pathlib.Path, folder: str) -> pathlib.Path:
 def _follow(
     root: pathlib.Path, folder: str
 ) -> tuple[pathlib.Path, pathlib.Path | None]:
-    """The real path of a folder, and None; or where a link out of it leads, and it."""
+    """Return a folder's real path, and the link on it that leads out, or None."""
     top = place = os.path.realpath(root)
     for part in pathlib.PurePosixPath(folder).parts:
         step = os.path.join(place, part)
         place = os.path.realpath(step)
-        # realpath resolves all links but those that lead to themselves.
+        # realpath resolves all links except those that lead to themselves.
         if os.path.commonpath([top, place]) != top or os.path.islink(place):
             return pathlib.Path(place), pathlib.Path(step)
     return pathlib.Path(place), None
 
 
 def opened(file: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file, opened for reading.
+    """Open a regular file for reading.
 
     Raises:
         OSError: It cannot be opened, or is a pipe or a device, which could block.
@@ -78,7 +78,7 @@ def opened(file: str | os.PathLike[str]) -> BinaryIO:
 
 
 def content(file: str | os.PathLike[str]) -> bytes:
-    """The content of a regular file; errors as of `opened`."""
+    """Return the content of a regular file; raises the errors of `opened`."""
     with opened(file) as stream:
         return stream.read()
 

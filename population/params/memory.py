@@ -23,7 +23,7 @@ class MemoryParams:
         return len(self._trees)
 
     def save(self, name: str, tree: Any) -> str:
-        """Keep a copy, and return its name; the caller may then change the original."""
+        """Save a copy, and return its name; the caller may then change the original."""
         trees.check(tree, plain=False)
         path = f"{name}-{next(self._count)}"
         kinds = {place: trees.kind(leaf) for place, leaf in trees.by_path(tree).items()}
@@ -32,7 +32,7 @@ class MemoryParams:
         return path
 
     def load(self, path: str, like: Any = None) -> Any:
-        """A copy of a saved tree, with JAX arrays where it had JAX arrays.
+        """Return a copy of a saved tree, with JAX arrays where it had JAX arrays.
 
         Raises:
             ParamsError: The tree was removed, or does not fit `like`.
@@ -52,11 +52,11 @@ class MemoryParams:
         )
 
     def remove(self, path: str) -> None:
-        """Remove a tree; nothing happens if there is none."""
+        """Remove a tree; do nothing if it does not exist."""
         self._trees.pop(path, None)
 
     def names(self, folder: str) -> list[str]:
-        """The names of all trees that were saved as `folder/...`."""
+        """Return the names of all trees that were saved as `folder/...`."""
         wanted = pathlib.PurePosixPath(folder)
         return sorted(
             path

@@ -68,7 +68,7 @@ class OrbaxParams(FolderStore):
         """Read a tree back.
 
         Args:
-            path: What `save` returned.
+            path: The path that `save` has returned.
             like: A tree of the wanted structure, kinds of leaves and shardings; a
                 `jax.ShapeDtypeStruct` with a sharding takes no memory. None: dicts,
                 lists and tuples of arrays come back, each array whole on one device.
@@ -95,7 +95,7 @@ class OrbaxParams(FolderStore):
         return trees.fitted(leaves, like, str(place))
 
     def _real(self, place: epath.Path) -> epath.Path:
-        """The path without links: TensorStore takes `link/..` for nothing."""
+        """Return the path without links, as TensorStore removes `link/..`."""
         return place if self.in_bucket else epath.Path(os.path.realpath(place))
 
     def _write(self, place: Any, path: str, tree: Any) -> None:
@@ -128,7 +128,7 @@ class OrbaxParams(FolderStore):
             durable.sync(pathlib.Path(place))
 
     def _erase(self, place: Any) -> None:
-        """Remove a folder, its head first: then what is left is not a save."""
+        """Remove a folder, its head first, so that a rest of it is not a save."""
         place = epath.Path(place)
         is_there = os.path.lexists(place)
         if os.path.islink(place) or (is_there and not os.path.isdir(place)):
@@ -142,7 +142,7 @@ class OrbaxParams(FolderStore):
                 place.rmtree()
 
     def _sealed(self, place: epath.Path) -> dict[str, list[int]]:
-        """The size and checksum of each file of a save; they are on the disk then."""
+        """Sync the files of a save; return the size and checksum of each."""
         entries = list(_below(place))
         if not self.in_bucket:
             for entry in entries:
@@ -184,7 +184,7 @@ class OrbaxParams(FolderStore):
                 raise disk.damaged(str(place))
 
     def _traits(self, file: epath.Path) -> list[int]:
-        """The size and checksum of a file; in a bucket, which has its own, the size."""
+        """Return a file's size and checksum; in a bucket, only the size."""
         if self.in_bucket:
             return [file.stat().length]
         size = checksum = 0
@@ -236,7 +236,7 @@ def _write_arrays(place: epath.Path, arrays: dict[str, jax.Array]) -> None:
 def _read(
     place: epath.Path, arrays: Mapping[str, Any], models: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arrays, each shard on the device where the model has it, else on the host."""
+    """Read the arrays, each shard to the device where the model has it, or the host."""
     if not arrays:
         return {}
     wanted = {

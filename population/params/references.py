@@ -18,11 +18,11 @@ Path = tuple[Any, ...]
 
 
 def mapped(function: Callable[[Path, Any], Any], tree: Any) -> Any:
-    """The tree with other leaves; an object that is in several places stays one.
+    """Return a tree with other leaves; an object in several places stays one object.
 
     Args:
-        function: Gets the path of a leaf and the leaf, and returns the new leaf. For a
-            leaf that is in several places it is called once, with the first path.
+        function: Called with the path of a leaf and the leaf; returns the new leaf. For
+            a leaf that is in several places it is called once, with the first path.
         tree: Any pytree.
     """
     kinds = _kinds()
@@ -62,7 +62,7 @@ def has_any(tree: Any) -> bool:
 
 
 def _kinds() -> tuple[type, ...]:
-    """The classes of nnx whose objects are references; none if nnx is not imported."""
+    """Return nnx's classes whose objects are references; none without nnx."""
     nnx = sys.modules.get("flax.nnx")
     names = ("Variable", "Object", "Pytree", "Module")
     found = [getattr(nnx, name, None) for name in names]

@@ -1,9 +1,9 @@
-"""Pytrees of params: what can be stored, and how leaves get back their kind and dtype.
+"""Pytrees of params: checks before a save, and restoring the kinds of the leaves.
 
 A store keeps the leaves of any pytree by their path, and the structure of a tree that
 consists of dicts, lists and tuples. For other structures a tree `like` is needed, into
-which the leaves are put. Functions among the leaves, the activation of a module say,
-are not stored: they are taken from `like`.
+which the leaves are put. Functions among the leaves, such as the activation of a
+module, are not stored: they are taken from `like`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FUNCTIONS = (
 
 
 def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
-    """Refuse params that a store cannot keep, or not give back.
+    """Refuse params that a store cannot keep, or cannot restore.
 
     Args:
         tree: The params.
@@ -104,7 +104,7 @@ def _refuse_deep(tree: Any) -> None:
 
 
 def layout(tree: Any) -> str | None:
-    """The structure of a tree as text; None unless it is dicts, lists and tuples."""
+    """Return the structure of a tree of dicts, lists and tuples as text; else None."""
     if any(map(is_function, jax.tree.leaves(tree))):
         return None
     try:
@@ -116,7 +116,7 @@ def layout(tree: Any) -> str | None:
 
 
 def kind(leaf: Any) -> str:
-    """The kind of a leaf as text: "jax", "key:...", "numpy", "scalar" or "plain"."""
+    """Return the kind of a leaf: "jax", "key:...", "numpy", "scalar" or "plain"."""
     if isinstance(leaf, jax.Array):
         if is_key(leaf):
             return f"key:{jax.random.key_impl(leaf)}"
@@ -127,7 +127,7 @@ def kind(leaf: Any) -> str:
 
 
 def as_kind(leaf: Any, what: str) -> Any:
-    """A stored leaf as the kind that it was; `what` is what `kind` returned."""
+    """Convert a stored leaf back to its kind; `what` is the result of `kind`."""
     if what.startswith("key:"):
         return jax.random.wrap_key_data(jnp.array(leaf), impl=what[4:])
     if what == "jax":
@@ -138,7 +138,7 @@ def as_kind(leaf: Any, what: str) -> Any:
 
 
 def to_host(leaf: Any) -> Any:
-    """A copy on the host, which stays when the leaf's buffer is donated."""
+    """Return a copy on the host, which stays valid if the leaf's buffer is donated."""
     if is_key(leaf):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, np.generic) or not codec.is_array(leaf):
@@ -192,13 +192,13 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their path, without functions."""
+    """Return the leaves of a tree by their path, without functions."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {keystr(path): leaf for path, leaf in leaves if not is_function(leaf)}
 
 
 def rebuilt(leaves: Mapping[str, Any], plain: str | None, path: str) -> Any:
-    """The stored tree of dicts, lists and tuples.
+    """Return the stored tree of dicts, lists and tuples.
 
     Args:
         leaves: The leaves by their path.
@@ -220,12 +220,12 @@ def rebuilt(leaves: Mapping[str, Any], plain: str | None, path: str) -> Any:
     )
 
 
-AS_SAVED = object()  # In place of a tree `like`: the saved structure, whatever it is.
+AS_SAVED = object()  # In place of a tree `like`: any saved structure, as nested dicts.
 _KEYS = re.compile(r"\['(.*?)'\]|\[(\d+)\]|\.(\w+)")
 
 
 def nested(leaves: Mapping[str, Any]) -> Any:
-    """The leaves in nested dicts, by the keys of their paths; indices are int keys."""
+    """Return leaves in nested dicts by the keys of their paths; indices are ints."""
     found: dict[Any, Any] = {}
     for place, leaf in leaves.items():
         keys = [int(n) if n else t or a for t, n, a in _KEYS.findall(place)] or [""]
@@ -237,7 +237,7 @@ def nested(leaves: Mapping[str, Any]) -> Any:
 
 
 def fitted(leaves: Mapping[str, Any], like: Any, path: str) -> Any:
-    """The tree `like` with these leaves, in its kinds, dtypes and weak types.
+    """Return the tree `like` with these leaves, in its kinds, dtypes and weak types.
 
     For `AS_SAVED` in place of a tree, the leaves are `nested`.
 
@@ -255,11 +255,10 @@ def fitted(leaves: Mapping[str, Any], like: Any, path: str) -> Any:
 
 
 def matched(places: Collection[str], like: Any, path: str) -> dict[str, Any]:
-    """The leaf of `like` at each of these places.
+    """Return the leaf of `like` at each of these places.
 
     Raises:
-        MisfitError: The tree has places without a leaf, or there are leaves without a
-            place in it.
+        MisfitError: The tree has places without a leaf, or a leaf has no place in it.
     """
     if like is AS_SAVED:
         return {}
@@ -280,7 +279,7 @@ def matched(places: Collection[str], like: Any, path: str) -> dict[str, Any]:
 
 
 def sharding_of(model: Any) -> jax.sharding.Sharding | None:
-    """The sharding on which an array was placed explicitly; None if JAX may choose.
+    """Return the sharding that an array was explicitly given; None if JAX may choose.
 
     For PRNG keys it is the sharding of their key data, which is what stores keep.
     """
@@ -303,7 +302,7 @@ def _fit_leaf(leaf: Any, model: Any, place: str) -> Any:
 
 
 def _converted(leaf: Any, model: Any) -> Any:
-    """The leaf in the model's type, so that a compiled function is not traced anew."""
+    """Convert a leaf to the model's type, so that compiled functions do not retrace."""
     if is_key(model):
         return _keys(leaf, model)
     if isinstance(leaf, (str, bytes)) or isinstance(model, (str, bytes)):
@@ -355,10 +354,10 @@ def _refuse_others(array: Any, model: Any) -> None:
 
 
 def _placed(array: Any, model: Any) -> jax.Array:
-    """The array in the model's dtype, shard by shard on the model's devices."""
+    """Return the array in the model's dtype, shard by shard on the model's devices."""
     sharding = sharding_of(model)
     if isinstance(model, jax.Array) and model.weak_type:
-        found: jax.Array = model.at[...].set(array)  # Stays weak: no retrace.
+        found: jax.Array = model.at[...].set(array)  # Keeps the weak type: no retrace.
     elif isinstance(array, jax.Array):
         found = array.astype(model.dtype)
     elif sharding is None:
