@@ -1,8 +1,8 @@
 """The policies, one a file. `REGISTRY` lists them; the tests walk it.
 
 To add one, write `population/mutators/your_policy.py` in the order of the others and
-add its class to `REGISTRY`. What policies share is in `explore`, `exploit`, `standings`
-and `rounds`.
+add its class to `REGISTRY`. `explore`, `exploit`, `standings` and `rounds` have the
+code that policies share.
 """
 
 from population.base.interfaces import Mutator

@@ -1,4 +1,4 @@
-"""How a user's `mutate_fn` is called."""
+"""Calls a user's `mutate_fn`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Explore:
     """Calls a user's `mutate_fn` on copies, so that it may change them in place.
 
     Args:
-        mutate_fn: `mutate_fn(meta_params, ...)`; a parameter named `rng` is given the
+        mutate_fn: `mutate_fn(meta_params, ...)`; a parameter named `rng` gets the
             decision's random generator, by keyword.
 
     Raises:
@@ -38,11 +38,11 @@ class Explore:
         self._takes_rng = _takes_rng(mutate_fn)
 
     def __call__(self, view: PopulationView, *arguments: Any) -> Any:
-        """The new meta_params.
+        """Return the new meta_params.
 
         Args:
-            view: Has the decision's random generator.
-            *arguments: What `mutate_fn` is called with, the old meta_params first.
+            view: The view, with the decision's random generator.
+            *arguments: The arguments of `mutate_fn`, the old meta_params first.
 
         Raises:
             TypeError: `mutate_fn` returned None.

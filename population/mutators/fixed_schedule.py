@@ -19,9 +19,9 @@ logger = logging.getLogger("population")
 class FixedSchedule(Mutator[None]):
     """Gives each slot the newest entry at or before the step that it has reached.
 
-    A branch to other hyperparameters goes on from saved weights. So where the library
+    A branch to other hyperparameters continues from saved weights. If the library
     keeps the weights, an entry takes effect at the first report with params. A member
-    that has diverged goes on as it is: this policy never goes back.
+    that has diverged continues unchanged: this policy never goes back.
 
     Args:
         schedule: `{step: meta_params}`, such as `controller.schedule(checkpoint)`
@@ -52,7 +52,7 @@ class FixedSchedule(Mutator[None]):
             self.schedule = self._at = schedule
 
     def init(self, view: PopulationView) -> None:
-        """No state: the step alone says which entry applies."""
+        """Return an empty state: the step alone determines the entry."""
         del view
 
     def update(
@@ -64,7 +64,7 @@ class FixedSchedule(Mutator[None]):
         if due is None or newest.diverged or digest(due) == digest(newest.meta_params):
             return state, {}
         if view.graph.resume_point(newest).row != newest.row:
-            self._warn_once(newest.step)  # The slot would go back behind the entry.
+            self._warn_once(newest.step)  # The slot would go back before the entry.
             return state, {}
         branch = Branch(newest, due, f"schedule at step {newest.step}")
         return state, {report.worker_id: branch}

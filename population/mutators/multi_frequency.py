@@ -26,7 +26,7 @@ class Rounds:
     """The state: how many rounds are over, and where the current ones began.
 
     Attributes:
-        number: How many rounds have been decided.
+        number: The number of rounds that have been decided.
         since: The step at which each slot's current round began, by worker id.
     """
 
@@ -63,7 +63,7 @@ class MultiFrequencyPBT(Mutator[Rounds]):
 
     Worker w belongs to sub-population `w // (N / len(frequencies))`. A sub-population
     that evolves is ranked in quarters: winners, survivors, open members and losers.
-    Winners and survivors go on as they are. The k-th loser becomes a mutated copy of
+    Winners and survivors continue unchanged. The k-th loser becomes a mutated copy of
     the k-th winner. Open members copy the best members of the other sub-populations,
     each at most once, where those are better. Such a migrant is not mutated: it keeps
     its hyperparameters if it comes from a slower sub-population, else it gets those of
@@ -106,7 +106,7 @@ class MultiFrequencyPBT(Mutator[Rounds]):
             )
 
     def init(self, view: PopulationView) -> Rounds:
-        """The first round begins at each slot's newest checkpoint."""
+        """Begin the first round at each slot's newest checkpoint."""
         size, groups = len(view.steps), len(self.frequencies)
         if size % (4 * groups):
             raise ValueError(
@@ -149,7 +149,7 @@ class MultiFrequencyPBT(Mutator[Rounds]):
     def wait_at(
         self, state: Rounds, worker_id: int, view: PopulationView
     ) -> int | None:
-        """The end of the slot's round."""
+        """Return the end of the slot's round."""
         del view
         return self._end(state, worker_id)
 
@@ -159,7 +159,7 @@ class MultiFrequencyPBT(Mutator[Rounds]):
     def _evolved(
         self, group: int, members: Sequence[Member], view: PopulationView
     ) -> dict[int, Branch]:
-        """The branches of one sub-population."""
+        """Return the branches of one sub-population."""
         by_score = operator.attrgetter("score")
         home = sorted((m for m in members if m.group == group), key=by_score)
         abroad = sorted((m for m in members if m.group != group), key=by_score)
@@ -181,14 +181,14 @@ class MultiFrequencyPBT(Mutator[Rounds]):
         return branches
 
     def _back(self, member: Member, view: PopulationView) -> Branch:
-        """A branch to the last checkpoint that has not diverged, to explore from it."""
+        """Return a branch that explores from the last checkpoint without divergence."""
         point = view.graph.resume_point(member.checkpoint)
         changed = self._explore(view, point.meta_params)
         return Branch(point, changed, "went back, having diverged")
 
 
 def _migration(migrant: Member, best: Member, view: PopulationView) -> Branch:
-    """A branch to the migrant; with its hyperparameters if its group is slower."""
+    """Return a branch to the migrant, with its meta_params if its group is slower."""
     slower = migrant.group > best.group
     origin = migrant if slower or not best.is_finite else best
     return Branch(
@@ -201,7 +201,7 @@ def _migration(migrant: Member, best: Member, view: PopulationView) -> Branch:
 
 
 def _quarters(ranked: Sequence[Member]) -> list[Sequence[Member]]:
-    """Winners, survivors, open members and losers.
+    """Split a group into winners, survivors, open members and losers.
 
     If slots that were given up leave a number that four does not divide, survivors and
     open members are the fewer.

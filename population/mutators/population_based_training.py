@@ -38,7 +38,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
 
     Asynchronous by default: a member is compared with the others as they were at its
     own step, each by its newest report at or before that step; a member without one is
-    left out. A copy goes on from the donor's newest checkpoint. The best member is
+    left out. A copy continues from the donor's newest checkpoint. The best member is
     never overwritten, and a diverged one is never a donor.
 
     The ablations of the paper are arguments: without `mutate_fn` members only exploit,
@@ -49,7 +49,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
         mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`, say a
             `population.space.Perturb`; None: copies keep the donor's meta_params.
         steps_per_exploit: Training steps between two decisions of a member.
-        exploit: The rule that says which member copies which, by default
+        exploit: The rule that decides which member copies which, by default
             `Truncation(0.2)`; None: no member copies.
         synchronous: Whether workers wait for each other, so that all are compared at
             once and branch from the very checkpoints that were compared: timing cannot
@@ -58,7 +58,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
         copy_meta_params: Whether a copy explores from the donor's hyperparameters.
             False: it takes the weights only, and explores from its own hyperparameters,
             unless it has diverged with them.
-        keep_best: Whether the best member goes on as it is. False: it explores, too, as
+        keep_best: Whether the best member stays unchanged. False: it explores, too, as
             in learned_optimization's winner-take-all.
 
     Raises:
@@ -93,7 +93,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
         self._latecomer = Latecomer()
 
     def init(self, view: PopulationView) -> Intervals:
-        """The first interval begins at each slot's newest checkpoint."""
+        """Begin the first interval at each slot's newest checkpoint."""
         size = len(view.steps)
         return Intervals([view.newest(worker_id).step for worker_id in range(size)])
 
@@ -113,7 +113,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
     def wait_at(
         self, state: Intervals, worker_id: int, view: PopulationView
     ) -> int | None:
-        """The end of the slot's interval, if workers wait for each other."""
+        """Return the end of the slot's interval, if workers wait for each other."""
         del view
         if not self.synchronous or (self._explore is None and self.exploit is None):
             return None
@@ -183,7 +183,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
         *,
         is_best: bool,
     ) -> Branch | None:
-        """The branch of one member: to a donor, or exploring by itself; or None."""
+        """Return a member's branch, to a donor or to explore by itself, or None."""
         chosen = None
         if self.exploit is not None and not is_best:
             chosen = choose(self.exploit, me, standings, view.rng)

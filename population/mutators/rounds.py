@@ -8,11 +8,11 @@ from population.base.types import Branch
 
 
 class Latecomer:
-    """Finds out whether a live slot is still missing, in O(1) for most reports.
+    """Checks whether a live slot has not arrived yet, in O(1) for most reports.
 
-    It remembers one missing slot, and looks at the others only once that has arrived.
-    This is a cache: it follows from the state and the view, and so is not kept in the
-    state. After a restart each slot is looked at once.
+    It remembers one missing slot, and checks the others only once that has arrived.
+    This is a cache, which follows from the state and the view, and so is not part of
+    the state. After a restart it checks each slot once.
     """
 
     def __init__(self) -> None:
@@ -24,10 +24,10 @@ class Latecomer:
         """Whether a live slot has not arrived yet, or no slot is live.
 
         Args:
-            state: The mutator's state; with another object the cache begins anew.
+            state: The mutator's state; another object resets the cache.
             live: The worker ids of the live slots.
-            has_arrived: Whether a worker id has arrived; once true, it stays true as
-                long as the state is the same.
+            has_arrived: Returns whether a worker id has arrived; once true, it stays
+                true as long as the state is the same.
         """
         known, position = self._late
         if known is not state or position >= len(live):
@@ -41,12 +41,12 @@ class Latecomer:
 
 
 def step_after(branch: Branch) -> int:
-    """The step at which a slot begins after a branch."""
+    """Return the step at which a slot begins after a branch."""
     return 0 if branch.parent is None else branch.parent.step
 
 
 def check_steps(steps: object, name: str = "steps_per_exploit") -> int:
-    """The number of steps itself, once it is checked.
+    """Return the number of steps itself, after a check.
 
     Raises:
         ValueError: `steps` is not a positive int.

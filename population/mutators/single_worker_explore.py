@@ -24,7 +24,7 @@ class Phase:
 
     Attributes:
         name: "center", "neg", "pos" or "exploit".
-        cycle: How many cycles of these four phases are over.
+        cycle: The number of cycles of these four phases that are over.
         branch: The checkpoint at which the three trials begin.
         start: The step at which this phase began.
         ends: The last checkpoint of each trial of this cycle that is over.
@@ -40,7 +40,7 @@ class Phase:
 class BranchingSingleMachine(Mutator[Phase]):
     """Explores centre, negative and positive in turn, then exploits the best of them.
 
-    Each trial trains `explore_steps` from the same checkpoint. The best one goes on
+    Each trial trains `explore_steps` from the same checkpoint. The best one continues
     from its last checkpoint for `exploit_steps`; there the next cycle begins.
 
     Args:
@@ -64,7 +64,7 @@ class BranchingSingleMachine(Mutator[Phase]):
         self.explore_steps = check_steps(explore_steps, "explore_steps")
 
     def init(self, view: PopulationView) -> Phase:
-        """The first cycle begins with the centre, at the slot's newest checkpoint."""
+        """Begin the first cycle with the centre, at the slot's newest checkpoint."""
         if len(view.workers) != 1:
             raise ValueError(
                 "BranchingSingleMachine trains one worker, got a population of "
@@ -76,7 +76,7 @@ class BranchingSingleMachine(Mutator[Phase]):
     def update(
         self, state: Phase, report: Report, view: PopulationView
     ) -> tuple[Phase, Mapping[int, Branch]]:
-        """Go on to the next phase at the first report at or after this one's end."""
+        """Begin the next phase at the first report at or after this one's end."""
         del report
         steps = self.exploit_steps if state.name == "exploit" else self.explore_steps
         end = view.barrier(0, state.start + steps)
@@ -96,7 +96,7 @@ class BranchingSingleMachine(Mutator[Phase]):
     def _next_cycle(
         self, state: Phase, end: Checkpoint, view: PopulationView
     ) -> tuple[Phase, Mapping[int, Branch]]:
-        """The end of the exploit phase is the next centre, unless it diverged."""
+        """Begin a cycle at the end of the exploit phase, unless that diverged."""
         point = view.graph.resume_point(end) if end.diverged else end
         following = Phase("center", state.cycle + 1, point.ref, point.step, [])
         if point is end:
@@ -107,7 +107,7 @@ class BranchingSingleMachine(Mutator[Phase]):
     def _choose(
         self, state: Phase, refs: Sequence[Ref], view: PopulationView
     ) -> tuple[Phase, Mapping[int, Branch]]:
-        """All three are over: go on from the best, or back if each has diverged.
+        """Continue from the best of the three trials, or go back if all diverged.
 
         Then the next cycle begins where this one began, with the meta_params of "neg".
         """

@@ -1,4 +1,4 @@
-"""Which members are compared at a decision, and their scores."""
+"""The members that a decision compares, and their scores."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Standings:
         return len(self.scores)
 
     def rank(self, me: int) -> int:
-        """How many members are better; of equal ones the lower position is."""
+        """Count the better members; of equal ones the one at the lower position is."""
         own = self.scores[me]
         better = np.count_nonzero(self.scores < own)
         return int(better + np.count_nonzero(self.scores[:me] == own))
 
     def best(self, fraction: float) -> Positions:
-        """The best fraction, rounded up, and all members as good as its last one."""
+        """Return the best fraction, rounded up, with all as good as its last one."""
         count = portion(fraction, len(self))
         if not count:
             return np.zeros(0, np.int64)
@@ -51,7 +51,7 @@ class Standings:
 def at_equal_step(
     worker_id: int, step: int, view: PopulationView
 ) -> tuple[Positions, npt.NDArray[np.float64]]:
-    """The worker ids that can be compared at a step, ascending, with their scores.
+    """Return the worker ids that can be compared at a step, with their scores.
 
     A member that has diverged since then scores inf, so that it is no donor. A copy is
     compared only once it has been trained, evaluated and saved: until then its scores
@@ -74,7 +74,7 @@ def at_equal_step(
 def samples(
     checkpoint: Checkpoint, step: int, window: int, view: PopulationView
 ) -> Sequence[float]:
-    """The scores of a lineage's newest reports at or before a step, newest first."""
+    """Return the scores of a lineage's newest reports up to a step, newest first."""
     newest = view.graph.newest_value(checkpoint, until=step)
     if newest is None:
         return []
@@ -83,10 +83,10 @@ def samples(
 
 
 def sign(checkpoint: Checkpoint, view: PopulationView) -> float:
-    """1.0 or -1.0: a score times this is the value that was reported."""
+    """Return 1.0 or -1.0: a score times this is the reported value."""
     return math.copysign(1.0, view.score(checkpoint._replace(value=1.0)))
 
 
 def portion(fraction: float, size: int) -> int:
-    """How many of `size` members a fraction above 0 is, rounded up."""
+    """Return a fraction of `size`, rounded up to a number of members."""
     return min(max(math.ceil(fraction * size - _ROUNDING), 1), size)

@@ -39,7 +39,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         seconds_per_exploit: Seconds of a round, by the times of the reports.
         average_over_samples: Whether a worker's score is the mean of its reports at or
             after the end of the round; else it is the last one.
-        keep_winner: Whether the winner goes on as it is, without being mutated.
+        keep_winner: Whether the winner continues unchanged, without a mutation.
         synchronous: Whether workers wait for the decision, and branch from the very
             checkpoint that was compared, so that timing cannot change a run.
 
@@ -70,7 +70,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         self._latecomer = Latecomer()
 
     def init(self, view: PopulationView) -> Round:
-        """The first round begins at each slot's newest checkpoint."""
+        """Begin the first round at each slot's newest checkpoint."""
         newest = [view.newest(worker_id) for worker_id in range(len(view.workers))]
         return Round([checkpoint.ref for checkpoint in newest], view.now)
 
@@ -102,12 +102,12 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         return _next_round(state, dict.fromkeys(view.live, donor.ref), view), branches
 
     def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> int | None:
-        """The end of the slot's round, if workers wait for it."""
+        """Return the end of the slot's round, if workers wait for it."""
         del view
         return self._end(state, worker_id)[0] if self.synchronous else None
 
     def _end(self, state: Round, worker_id: int) -> tuple[int, float]:
-        """The step and the time at which a slot's round ends: when both are reached."""
+        """Return the step and the time of a round's end; the slot must reach both."""
         start = state.starts[worker_id].step
         if self.steps_per_exploit is not None:
             return start + self.steps_per_exploit, -math.inf
@@ -125,7 +125,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
     def _samples(
         self, state: Round, worker_id: int, view: PopulationView
     ) -> list[Checkpoint]:
-        """The reports that a slot's score is made of, oldest first."""
+        """Return the reports on which a slot's score is based, oldest first."""
         end, end_time = self._end(state, worker_id)
         if self.synchronous:
             barrier = view.barrier(worker_id, end)
@@ -148,7 +148,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
     def _recover(
         self, state: Round, view: PopulationView
     ) -> tuple[Round, Mapping[int, Branch]]:
-        """If no score is finite: each slot goes back to its last finite checkpoint."""
+        """Move each slot back to its last finite checkpoint, as no score is finite."""
         branches, starts = {}, {}
         for worker_id in view.live:
             last = self._donor(state, worker_id, view)
