@@ -9,12 +9,12 @@ from population.space.trees import leaves
 
 
 def flattened(meta_params: Any) -> dict[str, Any]:
-    """The hyperparameters by name; nested ones are named `a/b`."""
+    """Return the hyperparameters by name; nested ones are named `a/b`."""
     return dict(leaves(meta_params))
 
 
 def numbers(meta_params: Any) -> dict[str, float]:
-    """The numeric hyperparameters by name."""
+    """Return the numeric hyperparameters by name."""
     return {
         name: float(value)
         for name, value in flattened(meta_params).items()
@@ -23,10 +23,10 @@ def numbers(meta_params: Any) -> dict[str, float]:
 
 
 def short(value: Any) -> str:
-    """A value in a few characters."""
+    """Return a value in a few characters."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def one_line(meta_params: Any) -> str:
-    """All hyperparameters in a line."""
+    """Return all hyperparameters in a line."""
     return "  ".join(f"{k} {short(v)}" for k, v in flattened(meta_params).items())

@@ -34,7 +34,7 @@ class Line:
     Attributes:
         worker_id: The slot that trained it.
         founder: The slot in which its lineage began.
-        points: Its checkpoints by step; the first one is where it branched off.
+        points: Its checkpoints by step; the first one is its branching point.
         origin: The checkpoint that it branched off from; None at the start.
     """
 
@@ -56,8 +56,8 @@ def save(
 
     Args:
         controller: The run.
-        folder: Where the files go; made if it does not exist.
-        value: What the reported value is called.
+        folder: The folder for the files; made if it does not exist.
+        value: The name of the reported value.
         log_value: Whether its axis is logarithmic.
         log: The names of the hyperparameters with logarithmic axes; None: those whose
             domain in the run's recorded space is logarithmic.
@@ -82,7 +82,7 @@ def save(
 
 
 def generations(controller: PopulationController) -> list[Line]:
-    """All generations of a run, in the order in which they were opened."""
+    """Return all generations of a run, in the order in which they were opened."""
     lines: dict[str, Line] = {}
     known: dict[Ref, Checkpoint] = {}
     for checkpoint in controller.history():
@@ -132,7 +132,7 @@ def learning_curves(
 
 def schedules(axes: Axes, lines: list[Line], name: str, scale: str = "linear") -> None:
     """Draw a hyperparameter of each worker over steps, branches marked by dots."""
-    before: dict[int, tuple[int, float]] = {}  # By worker id, where its line ends.
+    before: dict[int, tuple[int, float]] = {}  # By worker id, the end of its line.
     for line in lines:
         number = numbers(line.points[0].meta_params).get(name)
         if number is None:
@@ -143,7 +143,7 @@ def schedules(axes: Axes, lines: list[Line], name: str, scale: str = "linear") -
         axes.plot([begin, end], [number] * 2, color=colour, linewidth=1.6, label=label)
         if line.worker_id in before:
             step, old = before[line.worker_id]
-            if step <= begin:  # Not where it went back to an older checkpoint.
+            if step <= begin:  # Not for a branch to an older checkpoint.
                 axes.plot([step, begin], [old, number], color=colour, linewidth=0.6)
             axes.plot(begin, number, "o", color=colour, markersize=4)
         before[line.worker_id] = (end, number)
@@ -157,7 +157,7 @@ def schedules(axes: Axes, lines: list[Line], name: str, scale: str = "linear") -
 
 
 def _scales(space: Any) -> dict[str, str]:
-    """The scale of each hyperparameter of a run's space that is not linear."""
+    """Return the scale of each hyperparameter of a run's space that is not linear."""
     known = {} if space is None else domains(space)
     return {
         name: "log" if domain.log else NEAR_ONE

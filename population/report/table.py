@@ -21,13 +21,13 @@ def print_workers(
     title: str = "",
     console: Console | None = None,
 ) -> None:
-    """Print where each worker stands: steps, value, hyperparameters, branches.
+    """Print the progress of each worker: steps, value, hyperparameters, branches.
 
     Args:
         controller: The run.
         extra: Further columns by name, one entry for each worker.
-        value: What the reported value is called.
-        title: Above the table.
+        value: The name of the reported value.
+        title: The title above the table.
         console: Where to print; by default standard output.
     """
     workers = controller.workers
@@ -58,7 +58,7 @@ def print_workers(
 
 
 def _table(rows: list[list[str]], title: str) -> Table:
-    """A table whose first row is its header."""
+    """Return a table whose first row is its header."""
     table = Table(title=title)
     for header in rows[0]:
         table.add_column(header, justify="right")

@@ -1,4 +1,4 @@
-"""Search spaces: which values meta_params may have, and how to draw and to change them.
+"""Search spaces: the values that meta_params may have, drawn and changed at random.
 
 A space is a tree of the same structure as the meta_params: dicts, lists and tuples,
 with a domain in place of each hyperparameter, and constants everywhere else.

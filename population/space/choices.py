@@ -15,7 +15,7 @@ from population.space.domain import Domain, spread
 
 @dataclasses.dataclass(frozen=True)
 class _Choice(Domain):
-    """One of some values; a subclass says how it moves among them."""
+    """One of some values; a subclass defines how it moves among them."""
 
     values: Sequence[Any]
     start: Sequence[Any] | None = None
@@ -39,12 +39,12 @@ class _Choice(Domain):
             raise ValueError(f"{kind}'s start must be among its values: {outside!r}.")
 
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> Any:
-        """A random value, each equally likely."""
+        """Return a random value, each equally likely."""
         values = self._first if first else self.values
         return copy.deepcopy(values[int(rng.integers(len(values)))])
 
     def points(self, count: int) -> list[Any]:
-        """`count` evenly spaced values, or all if there are fewer."""
+        """Return `count` evenly spaced values, or all if there are fewer."""
         values = copy.deepcopy(self._first)
         return [values[i] for i in spread(len(values), min(count, len(values)))]
 
@@ -57,7 +57,7 @@ class _Choice(Domain):
         return self.values if self.start is None else self.start
 
     def _step(self, value: Any, places: int, rng: np.random.Generator) -> Any:
-        """The value so many places on; a random one for a value that is not listed."""
+        """Return the value `places` further in the list; a random one if not listed."""
         index = self._index(value)
         if index is None:
             return self.sample(rng, first=False)
@@ -78,8 +78,8 @@ class _Choice(Domain):
 class Ordinal(_Choice):
     """One of some values that have an order; a move goes to a neighbour.
 
-    A value that is not among them, from a hand-written configuration say, is replaced
-    by a random one.
+    A value that is not among them, such as one of a hand-written configuration, is
+    replaced by a random one.
 
     Args:
         values: The values in their order, all different.
@@ -92,11 +92,11 @@ class Ordinal(_Choice):
     """
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        """The next value if the factor is above 1, the one before if it is below."""
+        """Return the next value if the factor is above 1, the previous one if below."""
         return self._step(value, (factor > 1) - (factor < 1), rng)
 
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
-        """The value that fraction of all places away, but at least one place."""
+        """Return the value that fraction of all places away, but at least one place."""
         distance = min(max(fraction, -1.0), 1.0) * (len(self.values) - 1)
         least = (distance > 0) - (distance < 0)
         return self._step(value, round(distance) or least, rng)
@@ -117,11 +117,11 @@ class Categorical(_Choice):
     """
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        """A random value; the same one if the factor is 1."""
+        """Return a random value; the same one if the factor is 1."""
         return self.shifted(value, factor - 1, rng)
 
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
-        """A random value; the same one if the fraction is 0."""
+        """Return a random value; the same one if the fraction is 0."""
         if fraction == 0:
             return self._step(value, 0, rng)
         return self.sample(rng, first=False)

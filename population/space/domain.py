@@ -28,10 +28,10 @@ class Domain(abc.ABC):
 
     @abc.abstractmethod
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> Any:
-        """A random value.
+        """Return a random value.
 
         Args:
-            rng: Where the random numbers come from.
+            rng: The source of random numbers.
             first: Whether to draw from `start`, the narrower range of a first
                 population, where there is one; else from the whole range.
         """
@@ -46,11 +46,11 @@ class Domain(abc.ABC):
 
     @abc.abstractmethod
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        """The value moved by a factor: above 1 up, below 1 down, by 1 not at all."""
+        """Return the value moved by a factor: up above 1, down below 1, else unmoved."""
 
     @abc.abstractmethod
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
-        """The value moved by a fraction of the range on the domain's own scale."""
+        """Return the value moved by a fraction of the range on the domain's scale."""
 
     def moves(self, value: Any) -> bool:
         """Whether `times` and `shifted` take a value; it may lie outside the range."""
@@ -59,7 +59,7 @@ class Domain(abc.ABC):
 
 
 def spread(size: int, count: int) -> list[int]:
-    """`count` evenly spaced indices below `size`; the middle one if `count` is 1.
+    """Return `count` evenly spaced indices below `size`; one is the middle one.
 
     They differ if there are enough; else each comes equally often, or nearly so.
     """

@@ -14,7 +14,7 @@ from population.space.trees import check_space, map_leaves
 
 
 class _Explorer(abc.ABC):
-    """Draws each hyperparameter anew or moves it; a subclass says how far it moves."""
+    """Draws each hyperparameter again or moves it; a subclass defines how far."""
 
     space: Any
     resample_probability: float
@@ -28,7 +28,7 @@ class _Explorer(abc.ABC):
             )
 
     def __call__(self, meta_params: Any, rng: np.random.Generator) -> Any:
-        """New meta_params, which are inside the space even if the old ones are not."""
+        """Return new meta_params inside the space, even if the old ones are not."""
         chance = self.resample_probability
 
         def explored(place: str, leaf: Any, value: Any) -> Any:
@@ -43,16 +43,16 @@ class _Explorer(abc.ABC):
 
     @abc.abstractmethod
     def _moved(self, domain: Domain, value: Any, rng: np.random.Generator) -> Any:
-        """A value of a domain, moved by a random distance."""
+        """Return a value of a domain, moved by a random distance."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Perturb(_Explorer):
-    """A `mutate_fn`: moves each hyperparameter by a random factor, or draws it anew.
+    """A `mutate_fn`: moves each hyperparameter by a random factor, or draws it again.
 
     Independently for each: with `resample_probability` it becomes a random value of the
     whole range, else it is moved by one of the factors. A number moves on its own
-    scale, an ordinal to a neighbour, and a categorical is drawn anew. A factor of 1.0
+    scale, an ordinal to a neighbour, and a categorical is drawn again. A factor of 1.0
     leaves the value as it is, so that (0.8, 1.0, 1.25) decreases, keeps or increases
     it. Constants, and entries that the space does not name, stay.
 
@@ -118,13 +118,13 @@ class Gaussian(_Explorer):
 
 
 def explored_space(mutate_fn: object) -> Any:
-    """The space of a `Perturb` or `Gaussian`; None for any other function."""
+    """Return the space of a `Perturb` or `Gaussian`; None for any other function."""
     known = type(mutate_fn) in (Perturb, Gaussian)
     return getattr(mutate_fn, "space", None) if known else None
 
 
 def immovable(space: Any, meta_params: Any) -> str | None:
-    """Why `Perturb` and `Gaussian` cannot move these meta_params; None if they can."""
+    """Return why `Perturb` and `Gaussian` cannot move meta_params; None if they can."""
 
     def check(place: str, leaf: Any, value: Any) -> None:
         if isinstance(leaf, Domain):

@@ -20,7 +20,7 @@ _MOST_EXACT = 2**53  # Beyond, two integers may be the same float.
 
 @dataclasses.dataclass(frozen=True)
 class _Number(Domain):
-    """A number of a range; a subclass says on which scale it moves."""
+    """A number of a range; a subclass defines the scale on which it moves."""
 
     low: float
     high: float
@@ -51,7 +51,7 @@ class _Number(Domain):
             raise ValueError(f"{kind} is too wide: [{self.low!r}, {self.high!r}].")
 
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> Any:
-        """A random value, uniform on the scale."""
+        """Return a random value, uniform on the scale."""
         low, high = self._first if first else (self.low, self.high)
         at = rng.uniform(self._scaled(low), self._scaled(high))
         return self._typed(min(max(self._unscaled(at), low), high))
@@ -65,13 +65,13 @@ class _Number(Domain):
         return is_number(value) and bool(self.low <= value <= self.high)
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        """The value moved on the scale by the logarithm of the factor."""
+        """Return the value moved on the scale by the logarithm of the factor."""
         del rng
         direction = (factor > 1) - (factor < 1)
         return self._moved(value, math.log(factor) * self._unit, direction)
 
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
-        """The value moved by that fraction of the scale's width."""
+        """Return the value moved by that fraction of the scale's width."""
         del rng
         direction = (fraction > 0) - (fraction < 0)
         distance = min(max(fraction, -1.0), 1.0) * self._width
@@ -83,15 +83,15 @@ class _Number(Domain):
 
     @abc.abstractmethod
     def _scaled(self, value: float) -> float:
-        """Where a value is on the scale; larger for larger values."""
+        """Return the place of a value on the scale; larger for larger values."""
 
     @abc.abstractmethod
     def _unscaled(self, at: float) -> float:
-        """The value at a place on the scale."""
+        """Return the value at a place on the scale."""
 
     @property
     def _unit(self) -> float:
-        """How far on the scale a factor of e goes."""
+        """The distance on the scale of a factor of e."""
         return 1.0
 
     @property
@@ -104,7 +104,7 @@ class _Number(Domain):
         return (self.low, self.high) if self.start is None else self.start
 
     def _spaced(self, count: int) -> list[Any]:
-        """`count` values of the first sample's range, ascending; some may be equal."""
+        """Return `count` values of the first sample's range, ascending, perhaps equal."""
         low, high = self._first
         ends = self._scaled(low), self._scaled(high)
         # One value is the middle of three.
@@ -113,7 +113,7 @@ class _Number(Domain):
         return found if count == 1 else [low, *found, high]
 
     def _moved(self, value: float, distance: float, direction: int) -> Any:
-        """The value moved; by the smallest step if the distance is lost in rounding."""
+        """Return the value moved, by the smallest step if rounding loses the distance."""
         before = self._typed(min(max(value, self.low), self.high))
         if not direction:
             return before
@@ -123,7 +123,7 @@ class _Number(Domain):
         return min(max(after, self.low), self.high)
 
     def _next(self, value: Any, direction: int) -> Any:
-        """The next larger value if the direction is 1, the next smaller one if -1."""
+        """Return the next larger value if `direction` is 1, the next smaller if -1."""
         return math.nextafter(value, direction * math.inf)
 
     def _value(self, at: float) -> Any:
@@ -258,7 +258,7 @@ class Integer(_Number):
         return self.logarithmic
 
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> int:
-        """A random value, each as likely as its share of the scale."""
+        """Return a random value, each as likely as its share of the scale."""
         low, high = self._first if first else (self.low, self.high)
         if not self.logarithmic:
             return int(rng.integers(low, high + 1))

@@ -18,15 +18,15 @@ _ABSENT = object()
 def differences(
     before: Any, now: Any, space: Any = None, *, partial: bool = False
 ) -> list[str]:
-    """Where the structures of two spaces, or of two meta_params, differ.
+    """Return where the structures of two spaces, or of two meta_params, differ.
 
     A domain is a leaf. If it lists values that are trees, and the other structure has a
     dict, list or tuple there, all of them must have that structure.
 
     Args:
         before: A space or meta_params.
-        now: What is compared with it.
-        space: Says where the leaves of meta_params are: all below a domain is a value.
+        now: The space or meta_params to compare with it.
+        space: A space that defines the leaves: all below a domain is one value.
         partial: Whether `now` may lack entries of a dict.
 
     Returns:
@@ -38,7 +38,7 @@ def differences(
 def refitted(
     space: Any, meta_params: Any, former: Any, rng: np.random.Generator
 ) -> Any:
-    """The meta_params of a slot, made to fit another space.
+    """Return the meta_params of a slot, made to fit another space.
 
     An entry that they lack is drawn, as for a first population. So is one that cannot
     be moved in its new domain, or that is not among its values any more. A number
@@ -47,9 +47,9 @@ def refitted(
     Args:
         space: The new space.
         meta_params: The meta_params of a slot.
-        former: The space that they are from: entries that neither space names stay.
-            None: only entries that the new space names stay.
-        rng: Where the random numbers come from; drawn in the tree's order.
+        former: Their former space: entries that neither space names stay. None: only
+            entries that the new space names stay.
+        rng: The source of random numbers; drawn in the tree's order.
     """
     if isinstance(space, Mapping):
         given = meta_params if isinstance(meta_params, Mapping) else {}
@@ -79,7 +79,7 @@ def refitted(
 
 
 def inside(place: str, key: object) -> str:
-    """The name of an entry of a container: "net.depth", "layers[2]"."""
+    """Return the name of an entry of a container: "net.depth", "layers[2]"."""
     if type(key) is not str:
         return f"{place}[{key!r}]"
     return f"{place}.{key}" if place else key
@@ -109,21 +109,21 @@ def _differences(
 
 
 def _kind(tree: Any) -> str | None:
-    """The type of a container: "dict", "list" or "tuple"; None for a leaf."""
+    """Return the type of a container: "dict", "list" or "tuple"; None for a leaf."""
     if isinstance(tree, Mapping):
         return "dict"
     return type(tree).__name__ if type(tree) in (list, tuple) else None
 
 
 def _parts(tree: Any) -> dict[Any, Any]:
-    """What a container holds, by key or index; nothing for a leaf."""
+    """Return the items of a container by key or index; {} for a leaf."""
     if _kind(tree) is None:
         return {}
     return dict(tree if isinstance(tree, Mapping) else enumerate(tree))
 
 
 def _part(space: Any, key: object) -> Any:
-    """The part of a space below a key; an empty dict if it has none."""
+    """Return the part of a space below a key; an empty dict if it has none."""
     if space is None or isinstance(space, Domain):
         return None
     return _parts(space).get(key, {})

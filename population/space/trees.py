@@ -29,11 +29,11 @@ _DOMAINS: dict[str, type[Any]] = {
 
 
 def sample(space: Any, rng: np.random.Generator, *, first: bool = True) -> Any:
-    """Random meta_params.
+    """Return random meta_params.
 
     Args:
         space: The space.
-        rng: Where the random numbers come from; the domains draw in the tree's order.
+        rng: The source of random numbers; the domains draw in the tree's order.
         first: Draw from the narrower range of the first sample where there is one.
 
     Returns:
@@ -43,14 +43,14 @@ def sample(space: Any, rng: np.random.Generator, *, first: bool = True) -> Any:
 
 
 def grid(space: Any, k: int | None = None, points: int | None = None) -> list[Any]:
-    """The combinations of evenly spaced values of each domain, or k of them.
+    """Return the combinations of evenly spaced values of each domain, or k of them.
 
     Args:
         space: The space.
-        k: How many meta_params; they are evenly spaced among all combinations. None:
-            all combinations.
-        points: How many values of each domain, both ends included; a domain that lists
-            its values may have fewer. By default as few as give `k` combinations.
+        k: The number of meta_params, evenly spaced among all combinations. None: all
+            combinations.
+        points: The number of values of each domain, both ends included; a domain that
+            lists its values may have fewer. By default as few as give `k` combinations.
 
     Returns:
         The meta_params; the last domain of the tree changes fastest.
@@ -80,7 +80,7 @@ def contains(space: Any, meta_params: Any) -> bool:
 
 
 def misfit(space: Any, meta_params: Any) -> str | None:
-    """The first place where meta_params are outside a space, in words, or None."""
+    """Describe the first place where meta_params are outside a space, or None."""
 
     def check(place: str, leaf: Any, value: Any) -> None:
         if isinstance(leaf, Domain):
@@ -97,12 +97,12 @@ def misfit(space: Any, meta_params: Any) -> str | None:
 
 
 def domains(space: Any) -> dict[str, Domain]:
-    """The domains of a space in order, by name; nested ones are named `a/b`."""
+    """Return the domains of a space in order, by name; nested ones are named `a/b`."""
     return dict(_domains(space))
 
 
 def to_data(space: Any) -> Any:
-    """The space as plain data that can be stored; `from_data` is the inverse.
+    """Return the space as plain data that can be stored; `from_data` is the inverse.
 
     Raises:
         TypeError: The space has a domain that is not of this package, or a constant
@@ -127,7 +127,7 @@ def to_data(space: Any) -> Any:
 
 
 def from_data(data: Any) -> Any:
-    """The space that `to_data` has turned into data.
+    """Return the space that `to_data` has turned into data.
 
     Raises:
         ValueError: The data is not a space, or names an unknown domain.
@@ -173,7 +173,7 @@ def check_space(space: Any) -> None:
 def map_leaves(
     space: Any, tree: Any, function: Callable[[str, Any, Any], Any], place: str = ""
 ) -> Any:
-    """The tree with `function(place, leaf of the space, value)` in place of each leaf.
+    """Replace each leaf of a tree by `function(place, leaf of the space, value)`.
 
     Raises:
         ValueError: The tree does not have the structure of the space.
@@ -205,7 +205,7 @@ def map_leaves(
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
-    """The leaves in order, with names; 'a/b' may also be the key b of a dict a."""
+    """Return the leaves in order, with names; 'a/b' may be the key b of a dict a."""
     found: list[tuple[str, Any]] = []
     map_leaves(tree, tree, lambda place, leaf, _: found.append((place, leaf)))
     return found
@@ -220,7 +220,7 @@ def _domains(space: Any) -> list[tuple[str, Domain]]:
 
 
 def _filled(space: Any, value_of: Callable[[Domain], Any]) -> Any:
-    """The space with a value in place of each domain, and its constants copied."""
+    """Return the space with a value for each domain, and its constants copied."""
 
     def value(place: str, leaf: Any, _: Any) -> Any:
         if isinstance(leaf, Domain):
@@ -231,7 +231,7 @@ def _filled(space: Any, value_of: Callable[[Domain], Any]) -> Any:
 
 
 def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
-    """The combination of this index; the last axis changes fastest."""
+    """Return the combination of this index; the last axis changes fastest."""
     chosen = []
     for axis in reversed(axes):
         place, index = divmod(place, len(axis))
@@ -240,7 +240,7 @@ def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
 
 
 def _fewest_points(space: Any, k: int) -> int:
-    """The fewest points of each domain that give `k` combinations, if any do."""
+    """Return the fewest points of each domain that give `k` combinations, if any do."""
     found = [domain for _, domain in _domains(space)]
 
     def combinations(points: int) -> int:
