@@ -2,7 +2,7 @@
 
 `check_mutator` sends reports of every kind to a mutator, and names the promise that it
 breaks. `simulate` trains a synthetic problem with a mutator, on a simulated clock.
-`check_loop` runs your `init` and your training step, and says what would go wrong in a
+`check_loop` runs your `init` and your training step, and finds what would fail in a
 population. No test framework is needed; only `check_loop` needs JAX.
 """
 

@@ -35,17 +35,17 @@ def check_mutator(
 ) -> None:
     """Send reports of every kind to a mutator, and check all of its promises.
 
-    Let it decide often, say every 3 steps or 5 seconds: workers train only about 24
+    Let it decide often, such as every 3 steps or 5 seconds: workers train only about 24
     steps and a report takes a second, so that an interval of more than 10 steps is
     hardly tested.
 
     Args:
-        make_mutator: Makes the mutator, anew for each restart. If it has a parameter,
-            it is given a `mutate_fn` that changes the numbers in any meta_params.
+        make_mutator: Makes a new mutator for each restart. If it has a parameter, it
+            gets a `mutate_fn` that changes the numbers in any meta_params.
         population: The first meta_params of each worker; by default nested ones.
-        size: How many workers, if no population is given.
+        size: The number of workers, if no population is given.
         seed: The seed of the runs and of the reports.
-        branches: Whether the mutator ever branches; False for a grid search, say.
+        branches: Whether the mutator ever branches; False, for example, for a grid.
         script: The only script to play, such as that of a `BrokenPromise`.
 
     Raises:
@@ -112,7 +112,7 @@ def _nested(size: int) -> list[Any]:
 def _cases(
     make: Make, metas: Sequence[Any], seed: int, script: Sequence[ScriptEvent] | None
 ) -> dict[str, list[Case]]:
-    """The cases of each kind of script."""
+    """Return the cases of each kind of script."""
     if script is not None:
         only = [Case(make, metas, tuple(script), seed)]
         return {promise.kind: only for promise in PROMISES}
@@ -146,7 +146,7 @@ def _check(promise: Promise, case: Case, kind: str) -> None:
 def _shortest(
     promise: Promise, case: Case, found: Breach
 ) -> tuple[tuple[ScriptEvent, ...], Breach]:
-    """The smallest script that still breaks the promise, and what it shows."""
+    """Return the smallest script that still breaks the promise, and what it shows."""
     findings = {case.script: found}
 
     def breaks(script: tuple[ScriptEvent, ...]) -> bool:

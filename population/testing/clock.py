@@ -17,7 +17,7 @@ class Clock:
         self.now = now
 
     def __call__(self) -> float:
-        """The time in seconds; reading it does not change it."""
+        """Return the time in seconds; reading it does not change it."""
         return self.now
 
     def advance(self, seconds: float) -> None:

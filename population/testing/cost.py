@@ -43,16 +43,16 @@ class Cost(NamedTuple):
     counts: list[Count]
 
     def idle(self) -> tuple[float, float]:
-        """The median counts of the reports without a decision; 0 if there are none."""
+        """Return the median counts of reports without a decision; 0 without any."""
         return _typical(statistics.median, [c for c in self.counts if not c.decided])
 
     def mean(self) -> tuple[float, float]:
-        """The mean counts of all reports; 0 if there are none."""
+        """Return the mean counts of all reports; 0 if there are none."""
         return _typical(statistics.fmean, self.counts)
 
 
 def cost_of(case: Case) -> Cost:
-    """The cost of each report when a case is played."""
+    """Return the cost of each report when a case is played."""
     runner = _CountingRunner(case)
     return Cost(runner.run(), runner.counts)
 
@@ -60,7 +60,7 @@ def cost_of(case: Case) -> Cost:
 def _typical(
     average: Callable[[Sequence[int]], float], counts: Sequence[Count]
 ) -> tuple[float, float]:
-    """The average instructions and statements; 0 if there are no counts."""
+    """Return the average instructions and statements; 0 if there are no counts."""
     return (
         average([count.opcodes for count in counts] or [0]),
         average([count.statements for count in counts] or [0]),
@@ -91,8 +91,8 @@ class _Meter(Mutator[Any]):
     """Calls another mutator, and counts its instructions.
 
     Attributes:
-        budget: How many instructions may still be counted.
-        opcodes: How many were counted.
+        budget: The number of instructions that may still be counted.
+        opcodes: The number of counted instructions.
         decided: Whether anything was branched, or the state changed.
     """
 

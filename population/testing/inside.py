@@ -1,4 +1,4 @@
-"""What the kit asks of a run beyond the controller's public methods."""
+"""Access of the test kit to a run beyond the controller's public methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from population.run import deadlock, polls
 
 
 def end_nothing(controller: PopulationController) -> None:
-    """Let a run go on that makes no progress: a script or a budget ends it."""
+    """Let a run without progress continue: a script or a budget ends it."""
     controller.open_run.guards.end_nothing()
 
 
@@ -24,7 +24,7 @@ def waits(controller: PopulationController, worker_id: int) -> bool:
 
 
 def live(controller: PopulationController) -> Sequence[int]:
-    """The worker ids of the slots that are waited for, ascending."""
+    """Return the worker ids of the slots for which decisions wait, ascending."""
     run = controller.open_run
     with run.lock.lock:
         return run.state().live
@@ -36,12 +36,12 @@ def give_up(controller: PopulationController, slots: Collection[int]) -> None:
 
 
 def why_it_never_ends(controller: PopulationController, waiting: Sequence[int]) -> str:
-    """The error text of a run in which all of these slots wait for a decision."""
+    """Return the error text of a run in which all of these slots wait."""
     return deadlock.never(controller.open_run, waiting)
 
 
 def mutator_state(journal: SqliteJournal) -> str:
-    """The mutator's state as the journal keeps it; "" if there is none yet."""
+    """Return the mutator's state as the journal keeps it; "" if there is none yet."""
     recorded = journal.all(MutatorRecord)
     return recorded[0].state if recorded else ""
 

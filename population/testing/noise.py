@@ -83,7 +83,7 @@ def _namespaces(mutators: tuple[object, ...]) -> list[dict[str, Any]]:
 def _given_time(
     original: Callable[..., Any], place: int, now: Callable[[], Any]
 ) -> Callable[..., Any]:
-    """The function, which is given the time if its argument at this place is not."""
+    """Return the function, with the time as the default for this argument."""
 
     def leaping(*arguments: Any) -> Any:
         if arguments[place:] in ((), (None,)):

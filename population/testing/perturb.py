@@ -11,7 +11,7 @@ import numpy as np
 def perturb(
     meta_params: Any, *rest: Any, rng: np.random.Generator | None = None
 ) -> Any:
-    """The meta_params with each number changed a little: a `mutate_fn` for any of them.
+    """Change each number in meta_params a little: a `mutate_fn` for any of them.
 
     Args:
         meta_params: Nested dicts, lists and tuples of anything.

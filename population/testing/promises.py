@@ -24,7 +24,7 @@ class Breach(NamedTuple):
     Attributes:
         seen: What was seen, as text for people.
         position: The index of the event that showed it.
-        error: What was raised, or None.
+        error: The exception that was raised, or None.
     """
 
     seen: str
@@ -48,7 +48,7 @@ class Promise(NamedTuple):
 
 
 def guarded(promise: str) -> Callable[[Case], Breach | None]:
-    """The check of a promise that `WatchedMutator` watches at each call."""
+    """Return the check of a promise that `WatchedMutator` watches at each call."""
 
     def find(case: Case) -> Breach | None:
         found = case.once(watch).get(promise)
@@ -58,7 +58,7 @@ def guarded(promise: str) -> Callable[[Case], Breach | None]:
 
 
 def watch(case: Case) -> watched.Breaches:
-    """All promises that are broken when each call of the mutator is watched."""
+    """Return all promises that are broken when each call of the mutator is watched."""
     breaches = watched.Breaches()
     breaches.run = ScriptRunner(
         case, make=lambda: watched.WatchedMutator(case.make(), breaches)
@@ -68,7 +68,7 @@ def watch(case: Case) -> watched.Breaches:
 
 
 def unaffected(how: str, **variation: Any) -> Callable[[Case], Breach | None]:
-    """The check that a run is the same when it is played in another way.
+    """Return the check that a run is the same when it is played in another way.
 
     Args:
         how: The other way, in words.
@@ -135,7 +135,7 @@ def stuck(case: Case) -> Breach | None:
 
 
 def gaps(case: Case) -> Breach | None:
-    """Check that the others get a decision without the reports of who was given up."""
+    """Check that the others get a decision without reports of slots given up."""
     given_up = {event.worker_id for event in case.script if isinstance(event, GivenUp)}
     if not given_up or len(given_up) > len(case.population) - 2:
         return None
@@ -190,7 +190,7 @@ def mean_cost(case: Case) -> Breach | None:
 
 
 def _leapt(case: Case, noise_seed: int) -> Played:
-    """The run while all other clocks leap, in the same way every time."""
+    """Return the run while all other clocks leap, in the same way every time."""
     mutator = case.make()
     with noise.leaping_clocks(mutator):
         return ScriptRunner(case, make=lambda: mutator, noise_seed=noise_seed).run()
@@ -218,7 +218,7 @@ def _difference(plain: Played, other: Played, how: str) -> Breach | None:
 
 
 def _unexplained(played: Played) -> Played:
-    """The run without the reasons of its branches, which may contain values."""
+    """Return the run without the reasons of its branches, which may contain values."""
     outcomes = [
         outcome._replace(
             decisions=tuple(d._replace(reason="") for d in outcome.decisions)

@@ -42,11 +42,11 @@ class DecidedBranch(NamedTuple):
 
     Attributes:
         worker_id: The slot.
-        place: Where the new generation begins, as text.
-        parent: The checkpoint that it goes on from, as text; None: fresh params.
+        place: The first checkpoint of the new generation, as text.
+        parent: The checkpoint from which it continues, as text; None: fresh params.
         meta_params: Its hyperparameters, encoded.
         reason: The reason that the mutator gave.
-        time: When, by the simulated clock.
+        time: The time of the decision, by the simulated clock.
     """
 
     worker_id: int
@@ -80,12 +80,12 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass
 class Played:
-    """What happened in a run of a script.
+    """The results of a run of a script.
 
     Attributes:
         outcomes: The consequences of each event.
         states: The mutator's state after each event, as the journal keeps it.
-        error: What was raised, or None; the script ended there.
+        error: The exception that ended the script, or None.
         opened: Whether the run could be opened.
         stuck: The positions of the events after which every live worker waited.
     """
@@ -133,7 +133,7 @@ class Case:
         return {}
 
     def once(self, find: Callable[[Case], Result]) -> Result:
-        """What `find` returns of this case; it is called only the first time."""
+        """Return the result of `find` for this case, which is called only once."""
         if find not in self._found:
             self._found[find] = find(self)
         found: Result = self._found[find]
@@ -147,18 +147,18 @@ class ScriptRunner:
     Attributes:
         case: The case.
         make: Makes the mutator; by default the case does.
-        restarts: Whether the controller is made anew before each event.
+        restarts: Whether to construct the controller again before each event.
         times: How often each report is delivered.
         mode: "min" or "max".
-        patient: Whether workers wait where the mutator says so.
+        patient: Whether workers wait at the steps that `wait_at` returns.
         noise_seed: Seed of the global random numbers of NumPy and Python.
         position: The index of the event that is played.
         clock: The clock of the run; every event takes a second.
         given_up: The workers whose slots are given up.
         last: The last report of each worker.
         newest: Each worker's newest checkpoint after the event before, by worker id.
-        previous: Where each worker's previous generation ended.
-        journal: Where the run is recorded.
+        previous: The last checkpoint of each worker's previous generation.
+        journal: The journal of the run.
         controller: The run.
     """
 
@@ -181,7 +181,7 @@ class ScriptRunner:
 
     @property
     def size(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         return len(self.case.population)
 
     def run(self) -> Played:
@@ -202,7 +202,7 @@ class ScriptRunner:
         return self.patient and inside.waits(self.controller, worker_id)
 
     def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
-        """The report of a worker that has trained on from its newest checkpoint."""
+        """Return the report of a worker that has trained further."""
         newest = self.controller.newest(worker_id)
         step = newest.step + steps
         params = f"params at step {step}" if saved else None
@@ -291,6 +291,6 @@ def quiet() -> Iterator[None]:
 
 
 def _place(ref: Ref) -> str:
-    """A checkpoint in words that are the same in every run of a script."""
+    """Return a checkpoint in words that are the same in every run of a script."""
     _, worker_id, number = ref.generation_id.split("-")
     return f"worker {worker_id}'s generation {number} at step {ref.step}"

@@ -1,8 +1,8 @@
-"""The events of a script: what may happen to a run.
+"""The events of a script: reports and other events that may happen to a run.
 
-An event says what a worker does relative to its newest checkpoint. So a script still
-makes sense when some of its events are left out or joined, to find the shortest one
-that shows a mistake.
+An event describes a worker's action relative to its newest checkpoint. So a script
+still makes sense when some of its events are left out or joined, to find the shortest
+one that shows a mistake.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ScriptedReport(ScriptEvent):
             run.deliver([work])
 
     def joined(self, later: ScriptEvent) -> ScriptEvent | None:
-        """The later report, with the steps of both."""
+        """Return the later report, with the steps of both."""
         if not isinstance(later, ScriptedReport) or later.worker_id != self.worker_id:
             return None
         return dataclasses.replace(later, steps=self.steps + later.steps)
@@ -83,7 +83,7 @@ class AllReport(ScriptEvent):
                 run.deliver([self._work(worker_id, run)])
 
     def joined(self, later: ScriptEvent) -> ScriptEvent | None:
-        """The later reports, with the steps of both."""
+        """Return the later reports, with the steps of both."""
         if not isinstance(later, AllReport) or later.at_once != self.at_once:
             return None
         return dataclasses.replace(later, steps=self.steps + later.steps)
@@ -235,7 +235,7 @@ class Passes(ScriptEvent):
 
 
 def negated(script: Sequence[ScriptEvent]) -> tuple[ScriptEvent, ...]:
-    """The script with the sign of every value changed."""
+    """Return the script with the sign of every value changed."""
     return tuple(_negated(event) for event in script)
 
 

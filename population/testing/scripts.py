@@ -25,7 +25,7 @@ Maker = Callable[[int, int, Generator], Iterator[ScriptEvent]]
 
 
 def scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
-    """A script of each kind for `size` workers.
+    """Return a script of each kind for `size` workers.
 
     Each worker trains about 24 steps, in some kinds many of them at once.
     """
@@ -50,13 +50,13 @@ def scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
 
 
 def long_script(size: int, seed: int) -> tuple[ScriptEvent, ...]:
-    """A script with many decisions."""
+    """Return a script with many decisions."""
     rng = np.random.default_rng([seed, 100])
     return tuple(AllReport(3, _values(size, rng), saved=True) for _ in range(36))
 
 
 def script_with_gap(size: int, gap: int, seed: int) -> tuple[ScriptEvent, ...]:
-    """A script in which one worker is given up at once; the others differ clearly."""
+    """Return a script that gives one worker up at once; the others differ clearly."""
     rng = np.random.default_rng([seed, 200])
     others = [
         ScriptedReport(w, 2, round(10.0 * w + float(rng.normal()), 2), saved=True)
@@ -68,7 +68,7 @@ def script_with_gap(size: int, gap: int, seed: int) -> tuple[ScriptEvent, ...]:
 
 
 def one_round(steps: int) -> tuple[ScriptEvent, ...]:
-    """A script in which all report once."""
+    """Return a script in which all report once."""
     return (AllReport(steps, (3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0, 3.5, 8.0)),)
 
 

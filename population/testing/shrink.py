@@ -13,7 +13,7 @@ def shrink(
     shows: Callable[[tuple[Item, ...]], bool],
     join: Callable[[Item, Item], Item | None] = lambda earlier, later: None,
 ) -> tuple[Item, ...]:
-    """A shorter sequence that still shows it; the same one every time.
+    """Return a shorter sequence that still shows it; the same one every time.
 
     No single item can be left out of the result, and no two items can be joined, as in
     the minimising delta debugging of Zeller and Hildebrandt (2002).
@@ -21,7 +21,7 @@ def shrink(
     Args:
         items: A sequence that shows it.
         shows: Whether a sequence shows it.
-        join: Returns one item for two, to stand in the place of the later one; or None.
+        join: Returns one item for two, to replace the later one; or None.
     """
     best = tuple(items)
     while True:

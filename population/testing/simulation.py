@@ -19,7 +19,7 @@ _NOISE = 1.0
 
 
 def _descend(params: Any, meta_params: Any, steps: int) -> Any:
-    """The expected loss of stochastic gradient descent on x**2 / 2, step by step."""
+    """Return the expected loss of gradient descent on x**2 / 2, step by step."""
     rate = meta_params["learning_rate"]
     for _ in range(steps):
         params = (1 - rate) * (1 - rate) * params + rate * rate * _NOISE
@@ -63,18 +63,18 @@ def simulate(
 ) -> PopulationController:
     """Train a simulated population, to see what a mutator decides.
 
-    Workers wait where `wait_at` says so, also for one that has died, until the program
-    that runs them calls `controller.give_up`. That is done `give_up_after` seconds
-    after its last report: the slot leaves `view.live`, and the mutator is shown the
-    newest value of the lowest slot that is left and has one. In a run no time alone
-    gives a slot up: pass None to see what a mutator does if nothing else does. If
+    Workers wait at the steps of `wait_at`, also for one that has died, until the
+    program calls `controller.give_up`. The simulation does so `give_up_after` seconds
+    after its last report: the slot leaves `view.live`, and the mutator sees the newest
+    value of the lowest slot that is left and has one. In a real run time alone
+    never gives a slot up: pass None to see what a mutator does without that. If
     workers wait for one that has trained all of its `steps`, the run ends.
 
     Args:
         mutator: The policy.
         population: The first meta_params of each worker; by default learning rates.
         problem: What is trained.
-        size: How many workers, if no population is given.
+        size: The number of workers, if no population is given.
         steps: Training steps of each worker, including those that a branch discards.
         every: Training steps between two reports.
         speeds: Training steps of each worker per second; by default 1.
@@ -83,7 +83,7 @@ def simulate(
             up, but not before its death; None: never.
         seed: The run's seed.
         mode: Whether a smaller ("min") or a larger ("max") value is better.
-        journal: Where the run is recorded; by default in memory.
+        journal: The journal of the run; by default in memory.
 
     Returns:
         The controller; ask it for `best()`, `history()`, `schedule(...)`.
@@ -173,7 +173,7 @@ class _Simulation:
                 return
             now, worker_id, ticket = heapq.heappop(self.due)
             if ticket != self.loops[worker_id].ticket:
-                continue  # It was branched meanwhile, and its loop began anew.
+                continue  # It was branched meanwhile, and its loop began again.
             death = self.loops[worker_id].death
             self.clock.now = max(self.clock.now, min(now, death))
             if now < death:
@@ -214,7 +214,7 @@ class _Simulation:
         self.waiting.add(worker_id)
 
     def _resume_loops(self) -> None:
-        """Continue the loops that wait no longer; begin anew those that branched."""
+        """Continue the loops that no longer wait; restart those that were branched."""
         for worker_id, loop in enumerate(self.loops):
             if worker_id in self.waiting:
                 if not inside.waits(self.controller, worker_id):

@@ -35,7 +35,7 @@ class WatchedMutator(Mutator[Any]):
         self._kind: type = type(None)
 
     def init(self, view: PopulationView) -> Any:
-        """The other mutator's first state; it is asked twice."""
+        """Return the other mutator's first state; it is asked twice."""
         state = self._mutator.init(view)
         self._kind = type(state)
         text = self._stored(state)
@@ -49,7 +49,7 @@ class WatchedMutator(Mutator[Any]):
     def update(
         self, state: Any, report: Report, view: PopulationView
     ) -> tuple[Any, Mapping[int, Branch]]:
-        """The other mutator's decision; it is asked twice."""
+        """Return the other mutator's decision; it is asked twice."""
         spare = copy.deepcopy(view.rng)
         before = _text(state), _seen(report, view)
         following, branches = self._mutator.update(state, report, view)
@@ -88,7 +88,7 @@ class WatchedMutator(Mutator[Any]):
         return found
 
     def _stored(self, state: Any) -> str:
-        """The state as it is stored; a breach if it is not the same when read back."""
+        """Return the state as it is stored; note a breach if it changes by that."""
         if type(state) is not self._kind:
             what = (
                 f"update returned a {type(state).__name__}, init a "
@@ -183,12 +183,12 @@ def _text(state: Any) -> str:
 
 
 def _seen(report: Report, view: PopulationView) -> str:
-    """All that a mutator could change; as text, because NaN is not equal to itself."""
+    """Return all that a mutator could change, as text, as NaN does not equal NaN."""
     return repr((report, [view.newest(w) for w in range(len(view.steps))]))
 
 
 def _plain(branches: Mapping[int, Branch]) -> str:
-    """The branches as text, their parents by name."""
+    """Return the branches as text, their parents by name."""
     plain = {
         worker_id: (
             None if branch.parent is None else branch.parent.ref,
@@ -210,7 +210,7 @@ def _change(old: str, new: str) -> str:
 
 
 def _alike(one: str, two: str) -> int:
-    """The length of the common beginning."""
+    """Return the length of the common beginning."""
     pairs = enumerate(zip(one, two, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(two)))
 

@@ -1,4 +1,4 @@
-"""What each result of a step depends on, and which random numbers it draws."""
+"""Finds the inputs of each result of a step, and the random numbers that it draws."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Draw:
 
     Attributes:
         uses: The inputs that they depend on.
-        where: File, line and function; "" if the jaxpr does not say.
+        where: File, line and function; "" if the jaxpr does not have them.
     """
 
     uses: Names
@@ -47,11 +47,11 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-    """What each result of a step depends on.
+    """The dependence of each result of a step on its inputs.
 
     Attributes:
         outputs: The inputs that each place of the next state depends on: places of the
-            state, `KEY` and `META`. `BESIDE` stands for what else is returned.
+            state, `KEY` and `META`. `BESIDE` stands for all other results.
         draws: All random numbers that are drawn.
     """
 
@@ -59,7 +59,7 @@ class Flow:
     draws: list[Draw]
 
     def reached(self, sources: set[str]) -> set[str]:
-        """The outputs that depend on the sources after any number of steps."""
+        """Return the outputs that depend on the sources after any number of steps."""
         found: set[str] = set()
         while True:
             carried = sources | found
@@ -72,7 +72,7 @@ class Flow:
 def flow(
     loop: Loop, state: Any, meta_params: Any, path: trees.Path | None = None
 ) -> Flow | None:
-    """The `Flow` of a step, or None if JAX cannot trace it.
+    """Return the `Flow` of a step, or None if JAX cannot trace it.
 
     Args:
         loop: The user's functions.
@@ -118,7 +118,7 @@ def flow(
 
 
 def _place(equation: Any) -> str:
-    """The line of the user's own code that an equation comes from."""
+    """Return the line of the user's own code that an equation comes from."""
     traceback = getattr(equation.source_info, "traceback", None)
     for frame in getattr(traceback, "frames", ()):
         file = frame.file_name

@@ -37,7 +37,7 @@ class Examination:
         self._found: list[Finding | str] = []
 
     def report(self) -> LoopReport:
-        """The findings and notes of all checks."""
+        """Return the findings and notes of all checks."""
         try:
             base = self._stored_run()
             if base is None:
@@ -52,7 +52,7 @@ class Examination:
         )
 
     def _stored_run(self) -> Run | None:
-        """The first run, if its states can be saved and read back."""
+        """Return the first run, if its states can be saved and read back."""
         loop, meta_params = self._loop, self._meta_params
         start = loop.start(meta_params)
         self._found += states.not_storable(start)

@@ -54,7 +54,7 @@ class LoopReport(tuple[Finding, ...]):
     def __new__(
         cls, findings: Iterable[Finding] = (), notes: Iterable[str] = ()
     ) -> LoopReport:
-        """A report of these findings, in order and without repetition."""
+        """Return a report of these findings, in order and without repetition."""
         each = sorted(dict.fromkeys(findings), key=lambda f: KINDS.index(f.kind))
         report = super().__new__(cls, each)
         report.notes = tuple(dict.fromkeys(notes))

@@ -88,7 +88,7 @@ class Trial(NamedTuple):
 
 
 def changes(meta_params: Any, mutated: Any) -> list[Change]:
-    """The changes to try, one hyperparameter at a time.
+    """Return the changes to try, one hyperparameter at a time.
 
     Raises:
         ValueError: `mutated` has another structure than `meta_params`.
@@ -112,7 +112,7 @@ def changes(meta_params: Any, mutated: Any) -> list[Change]:
 
 
 def tried(baseline: Baseline, change: Change) -> Trial | str:
-    """The run with the first new value that the loop accepts; a note if none is."""
+    """Return the run with the first new value that the loop accepts, or a note."""
     note = ""
     for value in change.new:
         try:
@@ -137,7 +137,7 @@ def effect(one: Run, two: Run, apart_from: Collection[str] = ()) -> bool:
 
 
 def compiling_without_change(again: Run) -> list[Finding]:
-    """A finding for functions that are compiled again although nothing has changed."""
+    """Return a finding for functions compiled again although nothing has changed."""
     names = _named(again)
     if not names:
         return []
@@ -150,7 +150,7 @@ def compiling_without_change(again: Run) -> list[Finding]:
 
 
 def compiling(baseline: Baseline, trial: Trial) -> Sequence[Finding | str]:
-    """A finding for functions that a new value compiles; a note if it is no float."""
+    """Return a finding for functions that a new value compiles; a note if no float."""
     names = _named(trial.run)
     if not names:
         return []
@@ -181,7 +181,7 @@ def rounded(baseline: Baseline) -> list[str]:
 
 
 def not_fitting(baseline: Baseline, trial: Trial) -> list[Finding]:
-    """A finding for a change after which a saved state cannot be restored."""
+    """Return a finding for a change after which a saved state cannot be restored."""
     try:
         _restored(baseline, trial)
     except ParamsError as error:
@@ -196,14 +196,14 @@ def not_fitting(baseline: Baseline, trial: Trial) -> list[Finding]:
 
 
 def _restored(baseline: Baseline, trial: Trial) -> Any:
-    """The last state of the first run, restored by a worker with the change."""
+    """Return the last state of the first run, restored by a worker with the change."""
     return baseline.loop.restored(
         baseline.store, baseline.path, trial.meta_params, baseline.meta_params
     )
 
 
 def lost(baseline: Baseline, trial: Trial) -> list[Finding]:
-    """A finding for a new value that a fresh state has, and a restored one has not."""
+    """Return a finding for a new value in a fresh state but not in a restored one."""
     loop, meta = baseline.loop, trial.meta_params
     restored = _restored(baseline, trial)
     here, end = trees.on_host(restored), baseline.base.states[-1]
@@ -231,7 +231,7 @@ def lost(baseline: Baseline, trial: Trial) -> list[Finding]:
 
 
 def without_effect(baseline: Baseline, trial: Trial) -> Sequence[Finding | str]:
-    """A finding for a hyperparameter without an effect; a note if it is read."""
+    """Return a finding for a hyperparameter without an effect; a note if it is read."""
     change = trial.change
     if baseline.repeatable and _has_effect(baseline, trial):
         return []
@@ -265,7 +265,7 @@ def _is_read(baseline: Baseline, trial: Trial) -> bool | None:
 
 
 def _with_value(baseline: Baseline, change: Change, value: Any) -> Trial:
-    """The run with a new value."""
+    """Return the run with a new value."""
     meta_params = trees.replaced(baseline.meta_params, change.path, value)
     run = baseline.loop.run(baseline.loop.start(meta_params), meta_params)
     return Trial(change, value, meta_params, run)
@@ -304,7 +304,7 @@ def _named(run: Run) -> str:
 
 
 def _remedy(baseline: Baseline, trial: Trial) -> str:
-    """What to do about a hyperparameter that has no effect."""
+    """Return the advice for a hyperparameter that has no effect."""
     loop, name = baseline.loop, trial.change.name
     fresh = loop.start(trial.meta_params)
     numbers = findings.on_host(injected.numbers(fresh))

@@ -68,7 +68,7 @@ def not_coming_back(loop: Loop, meta_params: Any, run: Run) -> list[Finding]:
 
 
 def not_training(run: Run) -> list[Finding]:
-    """A finding for a step that changes nothing."""
+    """Return a finding for a step that changes nothing."""
     if run.still() != run.states[0].keys():
         return []
     message = (
@@ -79,7 +79,7 @@ def not_training(run: Run) -> list[Finding]:
 
 
 def not_numbers(run: Run) -> list[Finding]:
-    """A finding for places that become NaN in the first steps."""
+    """Return a finding for places that become NaN in the first steps."""
     for number, state in enumerate(run.states[1:], 1):
         places = [
             f"state{place}"
@@ -96,7 +96,7 @@ def not_numbers(run: Run) -> list[Finding]:
 
 
 def kept_buffers(loop: Loop, meta_params: Any) -> list[Finding]:
-    """A finding if the step donates buffers that are still used."""
+    """Return a finding if the step donates buffers that are still used."""
     try:
         _train_twice(loop, meta_params)
     except DonatedError as error:
@@ -107,13 +107,13 @@ def kept_buffers(loop: Loop, meta_params: Any) -> list[Finding]:
 
 
 def donated(error: DonatedError) -> Finding:
-    """The finding for an error about donated buffers."""
+    """Return the finding for an error about donated buffers."""
     advice = "Keep copies of what a step donates: jax.tree.map(jnp.copy, ...)."
     return Finding(DONATED, error.place, f"{error.seen} {advice}")
 
 
 def plain_text(error: ParamsError, folder: str = "") -> str:
-    """The text of a store's error, without the file that was made for the check."""
+    """Return the text of a store's error, without the file of the check."""
     return str(error).replace(f"{folder}/", "").replace("The params ", "Params ")
 
 

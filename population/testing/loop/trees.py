@@ -19,7 +19,7 @@ Host: TypeAlias = dict[str, Any]
 
 
 def by_place(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their place, which is their path as text."""
+    """Return the leaves of a tree by their place, which is their path as text."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
@@ -34,7 +34,7 @@ def on_host(tree: Any) -> Host:
 
 
 def copied(tree: Any) -> Any:
-    """The tree with new buffers, otherwise the same to a compiled step."""
+    """Return the tree with new buffers, otherwise the same to a compiled step."""
 
     def copy(_: Any, leaf: Any) -> Any:
         if isinstance(leaf, jax.Array):
@@ -45,14 +45,14 @@ def copied(tree: Any) -> Any:
 
 
 def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
-    """The tree with other leaves at these places."""
+    """Return the tree with other leaves at these places."""
     return references.mapped(
         lambda path, leaf: leaves.get(jax.tree_util.keystr(path), leaf), tree
     )
 
 
 def deleted(tree: Any) -> list[str]:
-    """The places of arrays whose buffers were deleted."""
+    """Return the places of arrays whose buffers were deleted."""
     return [
         place
         for place, leaf in by_place(tree).items()
@@ -72,12 +72,12 @@ def is_data(leaf: Any) -> bool:
 
 
 def kind(leaf: Any) -> Any:
-    """The dtype that a compiled step sees; by default JAX makes float32 of float64."""
+    """Return the dtype in a compiled step: float32 for float64, by JAX's default."""
     return leaf.dtype if is_key(leaf) else jax.dtypes.canonicalize_dtype(leaf.dtype)
 
 
 def differing(one: Host, two: Host) -> set[str]:
-    """The places where two trees differ, also in dtype or shape; NaN equals NaN."""
+    """Return places where two trees differ, also in dtype or shape; NaN equals NaN."""
     return {
         place
         for place in one.keys() | two.keys()
@@ -86,12 +86,12 @@ def differing(one: Host, two: Host) -> set[str]:
 
 
 def shapes(tree: Host) -> dict[str, tuple[int, ...]]:
-    """The shape of each leaf."""
+    """Return the shape of each leaf."""
     return {place: leaf.shape for place, leaf in tree.items()}
 
 
 def leaves_of(meta_params: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """The scalars of meta_params, each with the keys of its path."""
+    """Yield the scalars of meta_params, each with the keys of its path."""
     if isinstance(meta_params, dict):
         inner: Iterable[tuple[Any, Any]] = meta_params.items()
     elif isinstance(meta_params, (list, tuple)):
@@ -104,7 +104,7 @@ def leaves_of(meta_params: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def replaced(meta_params: Any, path: Path, value: Any) -> Any:
-    """The meta_params with another scalar at a path."""
+    """Return the meta_params with another scalar at a path."""
     if not path:
         return value
     key, rest = path[0], path[1:]
@@ -116,7 +116,7 @@ def replaced(meta_params: Any, path: Path, value: Any) -> Any:
 
 
 def name_of(path: Path) -> str:
-    """A path as text: "optimizer.betas[0]"."""
+    """Return a path as text: "optimizer.betas[0]"."""
     text = "".join(f"[{key}]" if type(key) is int else f".{key}" for key in path)
     return text.removeprefix(".") or "meta_params"
 

@@ -57,7 +57,7 @@ class Run:
     last: Any
 
     def still(self) -> set[str]:
-        """The places that no step has changed."""
+        """Return the places that no step has changed."""
         first = self.states[0]
         moving = (trees.differing(first, state) for state in self.states[1:])
         return first.keys() - set().union(*moving)
@@ -97,18 +97,18 @@ class Loop:
         self.steps = steps
 
     def init(self, meta_params: Any) -> Any:
-        """The state that `init` returns, not copied."""
+        """Return the state that `init` returns, not copied."""
         with _noted("init(meta_params)", meta_params):
             return self._init(copy.deepcopy(meta_params))
 
     def start(self, meta_params: Any) -> Any:
-        """A fresh state, as `Worker.restore` makes it, with new buffers."""
+        """Return a fresh state, as `Worker.restore` makes it, with new buffers."""
         return trees.copied(self.init(meta_params))
 
     def restored(
         self, store: MemoryParams, path: str, meta_params: Any, donor: Any
     ) -> Any:
-        """A saved state under meta_params, as `Worker.restore` makes it."""
+        """Return a saved state under meta_params, as `Worker.restore` makes it."""
         found = restoring.restored(
             Saved(path),
             meta_params,
@@ -121,7 +121,7 @@ class Loop:
         return found.state
 
     def step(self, state: Any, meta_params: Any, key: Any) -> tuple[Any, Any]:
-        """The next state, and what else `step` returned."""
+        """Return the next state, and what else `step` returned."""
         given = {"state": state, "meta_params": meta_params, "key": key}
         before = jax.tree.structure(state)
         with _noted(f"step({', '.join(self.takes)})", meta_params):
@@ -131,7 +131,7 @@ class Loop:
         return _split(result, before, type(state))
 
     def key(self, number: int) -> jax.Array:
-        """The key of a step."""
+        """Return the key of a step."""
         return jax.random.fold_in(self._key, number)
 
     def run(self, state: Any, meta_params: Any) -> Run:
@@ -174,7 +174,7 @@ def check_kept(state: Any, place: str, seen: str) -> None:
 
 @contextlib.contextmanager
 def compiled() -> Iterator[list[str]]:
-    """The names of the functions that this thread compiles in the block."""
+    """Yield the names of the functions that this thread compiles in the block."""
     _listen()
     outer = getattr(_COMPILING, "names", None)
     names: list[str] = []
@@ -213,7 +213,7 @@ def _noted(call: str, meta_params: Any) -> Iterator[None]:
 
 
 def _arguments(step: Callable[..., Any]) -> tuple[str, ...]:
-    """Which of state, meta_params and key a step takes, in its own order."""
+    """Return which of state, meta_params and key a step takes, in its order."""
     kinds = inspect.Parameter
     takes: list[str] = []
     for number, parameter in enumerate(inspect.signature(step).parameters.values()):
@@ -249,7 +249,7 @@ def _role(name: str) -> str | None:
 
 
 def _split(result: Any, before: Any, kind: type) -> tuple[Any, Any]:
-    """The next state, and what else a step has returned."""
+    """Return the next state, and what else a step has returned."""
     if result is None:
         raise TypeError(
             "step must return the next state, or (state, anything), got None. Add the "
