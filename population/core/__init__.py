@@ -1,1 +1,1 @@
-"""The rules of a run: what is known of it, and what a call changes."""
+"""The rules of a run: its state, and the records with which each call changes it."""

@@ -117,7 +117,7 @@ class LeaseRules:
         at: Moment,
         grace: float = 0.0,
     ) -> Step:
-        """Renew a holder's lease; it keeps its checkpoint returned as work."""
+        """Renew a holder's lease, and keep the row of the work that it got."""
         lease = state.leases.get(worker_id)
         handed = None if lease is None else lease.handed
         owner = UNCLAIMED if holder is None else holder

@@ -117,7 +117,7 @@ class RunState:
             _APPLY[kind](self, record)
 
     def settle(self) -> None:
-        """Read the slots again if a record said that needed params are gone.
+        """Read the slots again if a record has removed params that are needed.
 
         Call it once all records of a transaction are applied.
         """

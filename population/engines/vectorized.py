@@ -69,10 +69,10 @@ def run(
         evaluate: `(state, meta_params, batch) -> value`, a number, or the value and a
             dict of further numbers.
         steps_per_report: Steps between two reports of a member.
-        data: What each step gets as its batch: for example a data set to draw from.
+        data: The batch of every step: for example a data set to draw from.
         batches: `(seed, worker_id, step)`, on the host, to a batch of one member.
         shared_batches: `(seed, step)` to one batch for all members.
-        evaluation: What `evaluate` gets as its batch.
+        evaluation: The batch of `evaluate`.
         save_every: Rounds from one save of all states to the next.
         batching: "vmap", "map", "loop", or "auto" for the fastest.
         devices: The members are spread over them; None: all local devices.

@@ -181,7 +181,7 @@ class MultiFrequencyPBT(Mutator[Rounds]):
         return branches
 
     def _back(self, member: Member, view: PopulationView) -> Branch:
-        """Return a branch that explores from the last checkpoint without divergence."""
+        """Return a branch to explore from the last checkpoint that did not diverge."""
         point = view.graph.resume_point(member.checkpoint)
         changed = self._explore(view, point.meta_params)
         return Branch(point, changed, "went back, having diverged")

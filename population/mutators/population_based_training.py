@@ -46,7 +46,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
     search.
 
     Args:
-        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`, say a
+        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`, such as a
             `population.space.Perturb`; None: copies keep the donor's meta_params.
         steps_per_exploit: Training steps between two decisions of a member.
         exploit: The rule that decides which member copies which, by default

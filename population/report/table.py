@@ -28,7 +28,7 @@ def print_workers(
         extra: Further columns by name, one entry for each worker.
         value: The name of the reported value.
         title: The title above the table.
-        console: Where to print; by default standard output.
+        console: The console to print on; by default standard output.
     """
     workers = controller.workers
     names = list(dict.fromkeys(n for w in workers for n in flattened(w.meta_params)))

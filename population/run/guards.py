@@ -19,8 +19,8 @@ class Guards:
     Args:
         journal: Records the run.
         graph: All checkpoints.
-        decider: Says when slots wait.
-        leases: Say which slots are held.
+        decider: Calls the mutator; decides which slots wait.
+        leases: The rules of leases.
 
     Attributes:
         set_backs: Ends a run in which no member makes progress.

@@ -119,10 +119,10 @@ class OpenRun:
         self.params.close()
 
     def check_open(self, *, to_train: bool = False) -> None:
-        """Refuse a call on a run that was closed, or can only be looked at.
+        """Refuse a call on a run that was closed, or is read-only.
 
         Raises:
-            JournalError: Saying what to do.
+            JournalError: The run is closed or read-only; the message says what to do.
         """
         if self.closed:
             raise closed(self.log_dir)
@@ -212,7 +212,7 @@ class OpenRun:
                 transaction.__exit__(type(error), error, None)
                 self._transaction = None
                 if tx is None or tx.records:
-                    self.graph.forget()  # It may have cached what was rolled back.
+                    self.graph.forget()  # It may have cached rows that are rolled back.
                 else:
                     self._state = state  # Most refusals change nothing.
                 raise
@@ -322,7 +322,7 @@ class OpenRun:
         return True
 
     def reachable(self, state: RunState) -> dict[int, Checkpoint]:
-        """The checkpoints whose params may still be needed, by row."""
+        """Return the checkpoints whose params may still be needed, by row."""
         return reachability.reachable(state, self.graph, self.decider)
 
     def moment(self, state: RunState) -> Moment:

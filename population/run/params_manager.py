@@ -69,7 +69,7 @@ class ParamsManager:
         self._before_first_save: Callable[[], object] | None = None
         self._vanishes = in_memory and store is None
         self._remover = Remover()
-        self._most = self._most_bytes = 0  # `sweep` removes when there are more.
+        self._most = self._most_bytes = 0  # `sweep` removes saves beyond these.
         self._has_looked = False  # Whether it has looked for leftovers.
 
     def guard(self, recorded: Mapping[str, str], holder: Owner) -> None:

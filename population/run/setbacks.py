@@ -24,8 +24,8 @@ NO_STATE = (
 class SetBacks:
     """Counts the resets of each slot since a member last made progress.
 
-    A reset moves a slot back to an earlier checkpoint or to fresh weights. After too
-    many of them `check` ends the run.
+    Each new generation of a slot counts as a reset. After too many of them `check` ends
+    the run.
 
     Args:
         journal: Holds what other processes have reported meanwhile.

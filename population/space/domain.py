@@ -46,7 +46,7 @@ class Domain(abc.ABC):
 
     @abc.abstractmethod
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        """Return the value moved by a factor: up above 1, down below 1, else unmoved."""
+        """Return the value moved by a factor: above 1 up, below 1 down, 1 nowhere."""
 
     @abc.abstractmethod
     def shifted(self, value: Any, fraction: float, rng: np.random.Generator) -> Any:
@@ -59,7 +59,7 @@ class Domain(abc.ABC):
 
 
 def spread(size: int, count: int) -> list[int]:
-    """Return `count` evenly spaced indices below `size`; one is the middle one.
+    """Return `count` evenly spaced indices below `size`; a single one is the middle.
 
     They differ if there are enough; else each comes equally often, or nearly so.
     """

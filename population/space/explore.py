@@ -63,7 +63,7 @@ class Perturb(_Explorer):
     Args:
         space: The space of the meta_params.
         factors: The factors; each is equally likely.
-        resample_probability: The probability that a hyperparameter is drawn anew.
+        resample_probability: The probability that a hyperparameter is redrawn.
 
     Raises:
         ValueError: A factor is not positive, or the probability is not from 0 to 1.
@@ -98,7 +98,7 @@ class Gaussian(_Explorer):
         space: The space of the meta_params.
         sigma: Standard deviation of the noise, as a fraction of the width of the whole
             range on the domain's scale.
-        resample_probability: The probability that a hyperparameter is drawn anew.
+        resample_probability: The probability that a hyperparameter is redrawn.
 
     Raises:
         ValueError: `sigma` is not positive, or the probability is not from 0 to 1.

@@ -104,7 +104,7 @@ class _Number(Domain):
         return (self.low, self.high) if self.start is None else self.start
 
     def _spaced(self, count: int) -> list[Any]:
-        """Return `count` values of the first sample's range, ascending, perhaps equal."""
+        """Return `count` ascending values for a first sample; some may be equal."""
         low, high = self._first
         ends = self._scaled(low), self._scaled(high)
         # One value is the middle of three.
@@ -113,7 +113,7 @@ class _Number(Domain):
         return found if count == 1 else [low, *found, high]
 
     def _moved(self, value: float, distance: float, direction: int) -> Any:
-        """Return the value moved, by the smallest step if rounding loses the distance."""
+        """Return the value moved, by the smallest step if rounding loses the move."""
         before = self._typed(min(max(value, self.low), self.high))
         if not direction:
             return before

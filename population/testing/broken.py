@@ -19,14 +19,14 @@ class BrokenPromise(AssertionError):
     Args:
         mutator: The name of the mutator's class.
         promise: The promise, without its subject.
-        seen: What was seen instead.
+        seen: The behaviour that was seen instead.
         script: The smallest script that shows it.
         population: The first meta_params of each worker.
         seed: The run's seed.
 
     Attributes:
         promise: The promise, without its subject.
-        seen: What was seen instead.
+        seen: The behaviour that was seen instead.
         script: The smallest script that shows it.
         population: The first meta_params of each worker.
         seed: The run's seed.

@@ -41,7 +41,7 @@ def why_it_never_ends(controller: PopulationController, waiting: Sequence[int]) 
 
 
 def mutator_state(journal: SqliteJournal) -> str:
-    """Return the mutator's state as the journal keeps it; "" if there is none yet."""
+    """Return the mutator's state as the journal keeps it; "" before the first."""
     recorded = journal.all(MutatorRecord)
     return recorded[0].state if recorded else ""
 

@@ -16,7 +16,7 @@ def perturb(
     Args:
         meta_params: Nested dicts, lists and tuples of anything.
         *rest: Further arguments of the mutator; if one is a generator, it is used.
-        rng: Where the random numbers come from; without one, each number grows.
+        rng: The source of random numbers; without one, each number grows.
     """
     if rng is None:
         rng = next((r for r in rest if isinstance(r, np.random.Generator)), None)

@@ -22,7 +22,7 @@ class Breach(NamedTuple):
     """How a promise was broken.
 
     Attributes:
-        seen: What was seen, as text for people.
+        seen: The observed behaviour, as text for people.
         position: The index of the event that showed it.
         error: The exception that was raised, or None.
     """

@@ -32,7 +32,7 @@ class ScriptEvent(abc.ABC):
         """Let it happen; nothing happens where it is impossible."""
 
     def joined(self, later: ScriptEvent) -> ScriptEvent | None:
-        """One event in place of this one and a later one; None if there is none."""
+        """Return one event to replace this one and a later one, or None."""
         del later
         return None
 

@@ -19,7 +19,7 @@ class ScriptedReport(ScriptEvent):
 
     Attributes:
         worker_id: The worker.
-        steps: How many steps it has trained since its newest checkpoint.
+        steps: The number of steps that it has trained since its newest checkpoint.
         value: The value, or None.
         saved: Whether it has saved its params.
     """
@@ -53,7 +53,7 @@ class AllReport(ScriptEvent):
     """Every worker trains on, and reports.
 
     Attributes:
-        steps: How many steps each has trained since its newest checkpoint.
+        steps: The number of steps that each has trained since its newest checkpoint.
         values: The values by worker id, repeated if there are more workers.
         saved: Whether they have saved their params.
         at_once: Whether they report in one batch, as an engine does; else in turn.
@@ -173,7 +173,7 @@ class OldReport(ScriptEvent):
 
     Attributes:
         worker_id: The worker.
-        steps: How many steps it has trained.
+        steps: The number of steps that it has trained.
         value: The value.
     """
 

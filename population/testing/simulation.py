@@ -73,7 +73,7 @@ def simulate(
     Args:
         mutator: The policy.
         population: The first meta_params of each worker; by default learning rates.
-        problem: What is trained.
+        problem: The problem to train.
         size: The number of workers, if no population is given.
         steps: Training steps of each worker, including those that a branch discards.
         every: Training steps between two reports.
@@ -114,7 +114,7 @@ class _Loop:
 
     Attributes:
         speed: Its training steps per second.
-        death: When it dies; inf: never.
+        death: The time at which it dies; inf: never.
         left: Training steps that are left.
         last: The time of its last report.
         work: Its work; None at first.
@@ -142,12 +142,12 @@ class _Simulation:
     Attributes:
         controller: The run.
         clock: Its clock.
-        problem: What is trained.
+        problem: The problem to train.
         every: Training steps between two reports.
         loops: The loops, by worker id.
         patience: Seconds from the last report of a worker that has died until its slot
             is given up; inf: never.
-        due: When the next reports are due, with worker ids and tickets; a heap.
+        due: The times of the next reports, with worker ids and tickets; a heap.
         waiting: The workers that have reported, and wait for a decision.
     """
 

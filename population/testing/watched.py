@@ -26,7 +26,7 @@ class WatchedMutator(Mutator[Any]):
 
     Args:
         mutator: The other mutator.
-        breaches: Gets the first breach of each promise.
+        breaches: Collects the first breach of each promise.
     """
 
     def __init__(self, mutator: Mutator[Any], breaches: Breaches) -> None:
@@ -35,7 +35,7 @@ class WatchedMutator(Mutator[Any]):
         self._kind: type = type(None)
 
     def init(self, view: PopulationView) -> Any:
-        """Return the other mutator's first state; it is asked twice."""
+        """Return the other mutator's first state; this calls `init` twice."""
         state = self._mutator.init(view)
         self._kind = type(state)
         text = self._stored(state)
@@ -49,7 +49,7 @@ class WatchedMutator(Mutator[Any]):
     def update(
         self, state: Any, report: Report, view: PopulationView
     ) -> tuple[Any, Mapping[int, Branch]]:
-        """Return the other mutator's decision; it is asked twice."""
+        """Return the other mutator's decision; this calls `update` twice."""
         spare = copy.deepcopy(view.rng)
         before = _text(state), _seen(report, view)
         following, branches = self._mutator.update(state, report, view)
@@ -75,7 +75,7 @@ class WatchedMutator(Mutator[Any]):
         return following, branches
 
     def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
-        """Where the other mutator has a slot wait; it is asked twice."""
+        """Return the other mutator's `wait_at`, which this calls twice."""
         before = _text(state)
         found = self._mutator.wait_at(state, worker_id, view)
         again = self._mutator.wait_at(state, worker_id, view)
@@ -201,7 +201,7 @@ def _plain(branches: Mapping[int, Branch]) -> str:
 
 
 def _change(old: str, new: str) -> str:
-    """Where two texts differ, with some context."""
+    """Return the first difference of two texts, with some context."""
     first = max(_alike(old, new) - 40, 0)
     last = max(_alike(old[first:][::-1], new[first:][::-1]) - 20, 0)
     shown = [text[first : len(text) - last] for text in (old, new)]

@@ -51,7 +51,7 @@ class Columns:
         codes: By name, the possible values of each column that holds codes.
 
     Raises:
-        ValueError: If a value does not fit, a name is unknown, or the values or the
+        ValueError: A value does not fit, a name is unknown, or the values or the
             largest batch size of a leaf are not known.
     """
 

@@ -31,10 +31,10 @@ class Layout:
 
     def __init__(self) -> None:
         self._tree: Any = None
-        self._rest: list[Any] = []  # By leaf: `_ARRAY`, or what is there instead.
+        self._rest: list[Any] = []  # By leaf: `_ARRAY`, or its constant.
         self._moving: set[int] = set()  # Python numbers that a step changes.
         self._skeleton: Any = (
-            None  # Of nnx: places for leaves, what is one object once.
+            None  # For nnx: the state with places as leaves, shared objects once.
         )
 
     def learn(self, state: Any) -> Flat:

@@ -31,7 +31,7 @@ class StackedStates:
         length: Steps of a chunk.
         mesh: The devices.
         axes: Axes of the batches over rows and over steps.
-        evaluation: What `evaluate` gets as its batch.
+        evaluation: The batch of `evaluate`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class StackedStates:
             scalars: `[R]` each: meta_params.
             new: `[R]` whether these must be put into the optimiser's state.
         """
-        # Copies: what is on a CPU's device may be the caller's own memory.
+        # Copies: an array on a CPU device may share the caller's memory.
         place = functools.partial(jax.device_put, device=self._rows_at)
         self._steps = place(steps.copy())
         columns = tuple(place(column.copy()) for column in scalars)
@@ -155,7 +155,7 @@ class SeparateStates:
         length: Steps of a chunk.
         devices: Member i is on `devices[i % len(devices)]`.
         axes: Axes of the batches over rows and over steps.
-        evaluation: What `evaluate` gets as its batch.
+        evaluation: The batch of `evaluate`.
     """
 
     def __init__(

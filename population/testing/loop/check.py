@@ -35,7 +35,7 @@ def check_loop(
             None: each number is changed, but no text or bool.
         keep: As in `worker.restore`.
         adapt: As in `worker.restore`.
-        steps: How many steps each run has.
+        steps: The number of steps of each run.
         seed: The seed of the keys.
 
     Returns:

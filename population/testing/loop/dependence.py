@@ -76,7 +76,7 @@ def flow(
 
     Args:
         loop: The user's functions.
-        state: Where to begin.
+        state: The state to begin with.
         meta_params: The hyperparameters.
         path: The hyperparameter that is traced as an input; None: none is.
     """

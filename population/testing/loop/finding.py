@@ -31,7 +31,7 @@ class Finding(NamedTuple):
     Attributes:
         kind: One of the kinds that `docs/checking-a-loop.md` lists.
         place: A hyperparameter, a place in the state, `init` or `step`.
-        message: What was seen, and what to change.
+        message: The mistake that was seen, and the change to make.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class LoopReport(tuple[Finding, ...]):
     """All findings, the most serious first; empty, and so false, if nothing is wrong.
 
     Attributes:
-        notes: What could not be checked, and what is not wrong but worth knowing.
+        notes: Checks that could not be made, and remarks that are not mistakes.
     """
 
     notes: tuple[str, ...]

@@ -28,7 +28,7 @@ class Change(NamedTuple):
     """A hyperparameter to change.
 
     Attributes:
-        path: Where it is in meta_params.
+        path: Its path in meta_params.
         old: Its value.
         new: The values to try, until one works.
         given: Whether the user has given the new value.
@@ -54,7 +54,7 @@ class Baseline:
         meta_params: The unchanged meta_params.
         base: The run with them.
         repeatable: Whether a second run was exactly the same.
-        store: Where the last state of the run is saved.
+        store: The store with the last state of the run.
         path: The name of that save.
     """
 

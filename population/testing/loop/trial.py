@@ -30,8 +30,8 @@ class DonatedError(Exception):
     """The user's code uses a buffer that it has donated.
 
     Args:
-        place: Where this was noticed.
-        seen: What was seen, as a sentence.
+        place: The place in the loop where this was noticed.
+        seen: The observed behaviour, as a sentence.
     """
 
     def __init__(self, place: str, seen: str) -> None:
@@ -69,14 +69,14 @@ class Loop:
     Args:
         init: Makes a state from meta_params.
         step: One step of training.
-        steps: How many steps each run has.
+        steps: The number of steps of each run.
         seed: The seed of the keys.
         keep: As in `worker.restore`.
         adapt: As in `worker.restore`.
 
     Attributes:
         takes: The arguments of `step`: "state", "meta_params", "key".
-        steps: How many steps each run has.
+        steps: The number of steps of each run.
     """
 
     def __init__(
