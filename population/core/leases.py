@@ -185,7 +185,7 @@ class LeaseRules:
         """Whether a worker that accepts any slot may claim this one.
 
         A slot that a loop polls without a claim is claimable only after too long a
-        silence, as that loop could not notice the claim.
+        silence, as nothing distinguishes that loop from a second worker.
         """
         if self.owner(state, worker_id) == UNCLAIMED and self.timeout is not None:
             return not self._is_there(state, worker_id)
