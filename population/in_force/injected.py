@@ -6,6 +6,7 @@ dicts, as `nnx.split` and `flax.serialization.to_state_dict` do.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,6 +43,11 @@ class Number(NamedTuple):
         return jax.tree_util.keystr(self.path)
 
 
+def _is_inner(outer: Any, node: Any) -> bool:
+    """Whether a node is an injected state other than the one that is looked into."""
+    return node is not outer and _is_injected(node)
+
+
 def numbers(tree: Any) -> list[Number]:
     """Return all injected numbers, those of an outer state before inner ones."""
     found: list[Number] = []
@@ -49,10 +55,8 @@ def numbers(tree: Any) -> list[Number]:
     while level:
         inner: list[tuple[Path, Any]] = []
         for base, node in level:
-            pairs = jax.tree_util.tree_leaves_with_path(
-                node,
-                is_leaf=lambda at, node=node: at is not node and _is_injected(at),
-            )
+            is_leaf = functools.partial(_is_inner, node)
+            pairs = jax.tree_util.tree_leaves_with_path(node, is_leaf=is_leaf)
             injected = _is_injected(node)
             driven = _driven(node) if injected else frozenset()
             for path, leaf in pairs:
