@@ -375,9 +375,11 @@ def settle() -> None:
     from population.run import remover
 
     for thread in threading.enumerate():
-        if thread.name == remover.THREAD:
-            for paths in getattr(thread, "_args", ()):  # None once it has ended.
-                paths.join()
+        given = getattr(thread, "_args", None)  # None once it has ended.
+        if thread.name == remover.THREAD and given:
+            done = threading.Event()
+            given[-1].put(done.set)
+            assert done.wait(60)
 
 
 # Waiting, and what ends a run.
