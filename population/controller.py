@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import collections
 import logging
 import os
-import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from population.base.errors import ParamsError
 from population.base.interfaces import Mutator, ParamsStore
 from population.base.refusals import shortly
 from population.base.run_paths import run_folder
-from population.base.types import ActiveWorker, Checkpoint, Ref, Schedule, Stop
-from population.core.facts import read, texts_of
-from population.core.graph import JournalGraph
-from population.core.known import check_checkpoint, check_id
+from population.base.types import ActiveWorker, Stop
 from population.core.retention import Keep
 from population.core.step import EncodedReport
-from population.journal.base import Find, Journal
-from population.run import arguments, opening, polls, structures
+from population.journal.base import Journal
+from population.run import arguments, opening, polls
 from population.run.events import OnEvent
 from population.run.population_lease import PopulationLease
+from population.run.queries import Queries
 from population.worker import Worker
 
 logger = logging.getLogger("population")
@@ -32,7 +28,7 @@ logger = logging.getLogger("population")
 _NOT_SHARED = {"journal", "space", "on_event", "clock"}
 
 
-class PopulationController:
+class PopulationController(Queries):
     """Decides, while a population trains, from which checkpoint each slot continues.
 
     Safe for threads. To resume a run, construct the controller again with the same
@@ -56,6 +52,9 @@ class PopulationController:
         worker_timeout: Seconds without a poll or report after which a slot's worker
             counts as dead: another one may take the slot over. None: a slot is lost
             only by a process of this host that has died.
+        max_failures: After so many failures in a row, without a finite report between,
+            a slot is retired: errors that a worker reports, processes that were killed,
+            divergences. None: never.
         durability: What an acknowledged report survives: "process", the death of any
             process, or "power", a power cut too.
         on_event: Called with each `population.Event` of this process, after it is
@@ -88,6 +87,7 @@ class PopulationController:
         space: Any = None,
         keep: Keep | None = None,
         worker_timeout: float | None = None,
+        max_failures: int | None = 3,
         durability: str = "process",
         on_event: OnEvent | None = None,
         clock: Callable[[], float] = time.time,
@@ -103,13 +103,13 @@ class PopulationController:
             space=space,
             keep=keep,
             worker_timeout=worker_timeout,
+            max_failures=max_failures,
             durability=durability,
             on_event=on_event,
             clock=clock,
         )
         folder = None if log_dir is None else run_folder(log_dir)
-        self.open_run = opening.open_run(starts, options, folder)
-        self.graph: JournalGraph = self.open_run.graph
+        super().__init__(opening.open_run(starts, options, folder))
         self.events = self.open_run.events
 
     @classmethod
@@ -193,7 +193,7 @@ class PopulationController:
         Raises:
             TypeError, ValueError: An argument is invalid; nothing has changed.
             JournalError: The report cannot be recorded.
-            RuntimeError: No member makes progress, so that the run would never end.
+            NoProgressError: No member makes progress, so that the run would never end.
             Exception: The mutator has raised it; nothing was recorded then.
         """
         run = self.open_run
@@ -245,6 +245,25 @@ class PopulationController:
         """
         polls.give_up(self.open_run, [worker_id])
 
+    def fail(self, worker_id: int, reason: str) -> None:
+        """Record that a trial of a slot has failed: it continues from its resume point.
+
+        For raw loops; a `Worker` has the same method. After `max_failures` in a row the
+        slot is retired.
+
+        Args:
+            worker_id: The slot.
+            reason: What has happened, for people.
+
+        Raises:
+            NoProgressError: All slots are retired, because they failed too often.
+        """
+        polls.fail(self.open_run, worker_id, reason)
+
+    def revive(self, worker_id: int) -> None:
+        """Train a retired slot again, from its resume point."""
+        polls.revive(self.open_run, worker_id)
+
     def claim_all(self, *, again: bool = True) -> PopulationLease:
         """Claim every slot for one loop that trains the whole population.
 
@@ -282,98 +301,6 @@ class PopulationController:
     def check_trainable(self) -> None:
         """Raise a JournalError if the run is closed or read-only."""
         self.open_run.check_open(to_train=True)
-
-    @property
-    def workers(self) -> list[ActiveWorker]:
-        """The present work of each slot, by worker id, without loading arrays."""
-        run = self.open_run
-        run.check_open()
-        with run.lock.lock:
-            return [run.active(worker_id) for worker_id in range(run.size)]
-
-    @property
-    def finished(self) -> bool:
-        """Whether `stop` has ended the run."""
-        return self.open_run.finished()
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.open_run.seed
-
-    @property
-    def space(self) -> Any:
-        """The recorded space of valid meta_params; None if none was given."""
-        with self.open_run.lock.lock:
-            recorded = texts_of(self.open_run.journal)
-        return structures.recorded_space(read(recorded))
-
-    @property
-    def stop(self) -> Stop:
-        """When the run ends."""
-        return self.open_run.stop
-
-    @property
-    def log_dir(self) -> pathlib.Path | None:
-        """The run folder, or None."""
-        return self.open_run.log_dir
-
-    def best(self) -> Checkpoint | None:
-        """Return the checkpoint with the best finite value; None: no finite value."""
-        return self.graph.best()
-
-    def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """Return all checkpoints that led to this one, oldest first."""
-        return self.graph.lineage(check_checkpoint(checkpoint, "lineage"))
-
-    def schedule(self, checkpoint: Checkpoint) -> Schedule:
-        """Return the hyperparameters over steps that led to a checkpoint.
-
-        Raises:
-            TypeError: Not a `Checkpoint`; `best()` is None before a finite value.
-        """
-        return self.graph.schedule(check_checkpoint(checkpoint, "schedule"))
-
-    def history(self) -> Iterator[Checkpoint]:
-        """Yield all checkpoints in recorded order; `pandas.DataFrame` accepts them."""
-        return self.graph.history()
-
-    def newest(self, worker_id: int) -> Checkpoint:
-        """Return a slot's newest checkpoint."""
-        run = self.open_run
-        run.check_open()
-        with run.lock.lock:
-            return run.state().slots[check_id(run.size, worker_id)].newest
-
-    def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
-        """Return a checkpoint's params, read from the params store if it keeps them.
-
-        Args:
-            checkpoint: The checkpoint.
-            like: A tree with the wanted structure and kinds of leaves, for example from
-                `init`. Not needed for plain containers of arrays.
-
-        Raises:
-            ParamsError: The params are missing, damaged, or do not fit `like`.
-        """
-        self.open_run.check_open()
-        found = check_checkpoint(checkpoint, "load")
-        return self.open_run.params.load(found.params, like)
-
-    def reachable(self) -> set[Ref]:
-        """Return checkpoints whose params a decision, restart or worker may need."""
-        run = self.open_run
-        run.check_open()
-        with run.lock.lock, run.journal.reading():
-            return {found.ref for found in run.reachable(run.state()).values()}
-
-    def diverged(self) -> list[int]:
-        """Return how many values of each slot were NaN or infinite, by worker id."""
-        run = self.open_run
-        with run.lock.lock:
-            rows = run.journal.checkpoints(Find(diverged=True))
-        found = collections.Counter(row.worker_id for row in rows)
-        return [found[worker_id] for worker_id in range(run.size)]
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments for another process to open this run.

@@ -189,6 +189,23 @@ class Worker:
         at = Position(self.worker_id, self.generation_id, self.step)
         self.overhead_s += self._lease.report(at, state, value, metrics)
 
+    def fail(self, reason: str) -> None:
+        """Record that this trial has failed, and give the slot back.
+
+        It continues from its last saved state: the next `poll` claims a slot again,
+        those with fewer failures first. After `max_failures` in a row, without a finite
+        report between, the slot is retired. Engines call this if `train` raises and
+        `on_error="fail"`.
+
+        Args:
+            reason: What has happened, for people.
+
+        Raises:
+            TypeError: `reason` is not a str.
+            NoProgressError: All slots are retired, because they failed too often.
+        """
+        self._lease.fail(reason)
+
     def busy(self, seconds: float) -> None:
         """Allow the next poll or report to be this many seconds later than usual.
 

@@ -1,5 +1,7 @@
 """The exceptions that a caller of the library may want to catch."""
 
+import contextlib
+
 
 class PopulationError(Exception):
     """The base of the library's own errors."""
@@ -26,6 +28,29 @@ class ParamsError(PopulationError):
 
 class MisfitError(ParamsError):
     """Saved params are undamaged, but have another structure than the one expected."""
+
+
+class NoProgressError(PopulationError, RuntimeError):
+    """No member of a run can make progress, so that it would never end by itself."""
+
+
+_OF_THE_RUN = "_population_of_the_run"
+
+
+def mark_of_the_run(error: BaseException) -> None:
+    """Mark an exception of a mutator or a params store: it ends the run, not a trial.
+
+    A training function may get it from a call of the library.
+    """
+    with contextlib.suppress(AttributeError, TypeError):
+        setattr(error, _OF_THE_RUN, True)
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an exception of a training function is a failure of its trial alone."""
+    if isinstance(error, PopulationError) or not isinstance(error, Exception):
+        return False
+    return not getattr(error, _OF_THE_RUN, False)
 
 
 def closed(place: object) -> JournalError:

@@ -6,7 +6,15 @@ import abc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from population.base.types import ActiveWorker, Branch, Checkpoint, Ref, Report
+from population.base.types import (
+    ActiveWorker,
+    Branch,
+    Checkpoint,
+    Failure,
+    Ref,
+    Report,
+    Retire,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +82,7 @@ class PopulationView(Protocol):
 
     @property
     def live(self) -> Sequence[int]:
-        """The worker ids of the slots that were not given up, ascending."""
+        """The worker ids of slots neither retired nor given up, ascending."""
 
     @property
     def rng(self) -> np.random.Generator:
@@ -136,7 +144,13 @@ class Mutator(abc.ABC, Generic[State]):
     next one, and leaves its arguments unchanged. The state is small plain data
     (scalars, lists, dicts, dataclasses of them, `Ref`); an update without a change
     returns the same object. The controller handles ids, times, storage and the graph.
+
+    Attributes:
+        divergence_fails: Whether a slot that is set back because it diverged counts as
+            failed; False for a policy under which members may train on after a NaN.
     """
+
+    divergence_fails: bool = True
 
     @abc.abstractmethod
     def init(self, view: PopulationView) -> State:
@@ -149,8 +163,34 @@ class Mutator(abc.ABC, Generic[State]):
     @abc.abstractmethod
     def update(
         self, state: State, report: Report, view: PopulationView
-    ) -> tuple[State, Mapping[int, Branch]]:
-        """Return the next state and the branches, by worker id."""
+    ) -> tuple[State, Mapping[int, Branch | Retire]]:
+        """Return the next state and the decisions, by worker id."""
+
+    def failed(
+        self, state: State, failure: Failure, view: PopulationView
+    ) -> tuple[State, Mapping[int, Branch | Retire]]:
+        """Return the next state and the decisions after a failure of a slot.
+
+        Without a decision about it, the slot continues from its resume point with the
+        same hyperparameters, unless it is retired. A divergence is not shown here, as
+        `update` was shown the value.
+        """
+        del failure, view
+        return state, {}
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        """Return the hyperparameters with which a slot begins at a step.
+
+        Called, without a view, when a run or a fork begins, and when a slot goes back
+        to an earlier checkpoint. By default they are unchanged.
+
+        Args:
+            worker_id: The slot.
+            step: The step at which it begins.
+            meta_params: The hyperparameters that it has so far.
+        """
+        del worker_id, step
+        return meta_params
 
     def wait_at(self, state: State, worker_id: int, view: PopulationView) -> int | None:
         """Return the step at which a slot waits for a decision; None: it never does."""

@@ -137,14 +137,33 @@ class Report(NamedTuple):
     checkpoint: Checkpoint
 
 
+class Failure(NamedTuple):
+    """A trial of a slot that has ended with an error, a kill or a divergence.
+
+    Attributes:
+        worker_id: The slot.
+        checkpoint: The slot's newest checkpoint.
+        reason: What has happened, for people.
+        failures: The slot's failures in a row, with this one.
+        retired: Whether the slot is retired, because it has failed too often.
+    """
+
+    worker_id: int
+    checkpoint: Checkpoint
+    reason: str
+    failures: int
+    retired: bool
+
+
 class Event(NamedTuple):
     """Something that has happened in this process and is recorded; for `on_event`.
 
     Attributes:
-        kind: "report", "branch", "claim", "takeover", "diverged" or "finished".
+        kind: "report", "branch", "claim", "takeover", "diverged", "failed", "retired",
+            "damaged" or "finished".
         worker_id: The slot; -1 for "finished".
-        checkpoint: The reported checkpoint, or the one from which the slot continues;
-            None for "finished".
+        checkpoint: The reported checkpoint, the damaged one, or the one from which the
+            slot continues; the slot's newest for "retired"; None for "finished".
     """
 
     kind: str
@@ -164,6 +183,19 @@ class Branch:
 
     parent: Checkpoint | None
     meta_params: Any
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retire:
+    """A decision: the slot is finished, and nothing waits for it any more.
+
+    A later branch, or `controller.revive`, brings it back.
+
+    Attributes:
+        reason: A text for people who read the history.
+    """
+
     reason: str = ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from population.base import codec
 from population.base.types import Checkpoint, InMemory
@@ -13,6 +13,13 @@ from population.core.step import EncodedReport, Moment, Restart, Step
 from population.journal.records import Generation, Removal
 
 GONE = "held in a memory that is gone"  # The reason of removals for lost memory.
+
+
+def is_restart(reason: str) -> bool:
+    """Whether a reason is of a generation that the library opened by itself."""
+    return reason in ("resume", "takeover") or reason.startswith(
+        ("rejected: ", "failed: ")
+    )
 
 
 def start(
@@ -69,9 +76,10 @@ def resume(
     graph: JournalGraph,
     worker_id: int,
     at: Moment,
-    reason: str = "",
+    reason: str,
+    first: Callable[[int, int, str], str],
 ) -> Step:
-    """Move a slot back to its resume point, with the same hyperparameters.
+    """Move a slot back to its resume point, with the hyperparameters for that step.
 
     Args:
         state: The state of the run.
@@ -80,12 +88,14 @@ def resume(
         at: The time of the transaction.
         reason: If given, open a generation in any case, for this reason; else only if
             the resume point is an earlier checkpoint.
+        first: Returns the hyperparameters with which the slot begins at a step, from
+            those that it has; both encoded.
     """
     slot = state.slots[worker_id]
     point = graph.resume_point(slot.newest)
     if not reason and point.row == slot.newest.row:
         return Step()
-    meta_text = slot.generation.meta_params
+    meta_text = first(worker_id, point.step, slot.generation.meta_params)
     return branch(state, graph, worker_id, point, meta_text, reason or "resume", at)
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from population.base import codec
-from population.base.errors import damaged
+from population.base.errors import damaged, mark_of_the_run
 from population.base.interfaces import Mutator
 from population.base.refusals import shortly
-from population.base.types import Branch, Checkpoint, Ref, Report
+from population.base.types import Branch, Checkpoint, Failure, Ref, Report, Retire
+from population.core.branching import is_restart
 from population.core.decoding import decode
 from population.core.graph import JournalGraph
 from population.core.known import check_id
@@ -36,6 +37,21 @@ class CheckedBranch(NamedTuple):
     parent: Checkpoint | None
     meta_text: str
     reason: str
+
+
+class CheckedRetirement(NamedTuple):
+    """A retirement that can be applied.
+
+    Attributes:
+        worker_id: The slot.
+        reason: The reason to record.
+    """
+
+    worker_id: int
+    reason: str
+
+
+Decisions = Mapping[int, Branch | Retire]
 
 
 class Decider:
@@ -89,37 +105,52 @@ class Decider:
         return record
 
     def update(
-        self, state: RunState, before: Any, decisions: int, report: Report, now: float
-    ) -> tuple[Any, Mapping[int, Branch]]:
-        """Show the mutator a report.
+        self,
+        state: RunState,
+        before: Any,
+        decisions: int,
+        shown: Report | Failure,
+        now: float,
+    ) -> tuple[Any, Decisions]:
+        """Show the mutator a report or a failure.
 
         Args:
             state: The state of the run.
             before: The mutator's state.
             decisions: The number of decisions before this one.
-            report: The report.
-            now: The time of the report.
+            shown: The report or failure.
+            now: The time of the transaction.
 
         Returns:
             The mutator's next state, the same object if nothing has changed, and its
-            branches.
+            decisions.
         """
         known, view = self._view
         if known is not state:
             view = self._view_of(state)
         view.begin(decisions + 1, now)
-        start = time.perf_counter()
-        found = self.mutator.update(before, report, view)
+        mutator, start = self.mutator, time.perf_counter()
+        try:
+            if type(shown) is Failure:
+                found = mutator.failed(before, shown, view)
+            else:
+                found = mutator.update(before, shown, view)  # type: ignore[arg-type]
+        except BaseException as error:
+            mark_of_the_run(error)
+            raise
         took = time.perf_counter() - start
         if took > self.slowest_s:
             self.slowest_s = took
         if type(found) is tuple and len(found) == 2:
             if type(found[1]) is dict or isinstance(found[1], Mapping):
                 return found
-        raise TypeError(
-            f"{type(self.mutator).__name__}.update must return its next state and a "
-            f"mapping of worker ids to branches, got {shortly(found)}."
+        call = "failed" if type(shown) is Failure else "update"
+        wrong = TypeError(
+            f"{type(mutator).__name__}.{call} must return its next state and a mapping "
+            f"of worker ids to branches, got {shortly(found)}."
         )
+        mark_of_the_run(wrong)
+        raise wrong
 
     def record(self, value: Any, decisions: int) -> MutatorRecord:
         """Return the mutator's next state as a record to write.
@@ -163,26 +194,63 @@ class Decider:
         """Return how many updates have branched or changed the mutator's state."""
         return 0 if state.mutator is None else state.mutator.decisions
 
-    def checked(
-        self, state: RunState, branches: Mapping[int, Branch]
-    ) -> Iterator[CheckedBranch]:
-        """Check branches; apply each before asking for the next.
+    def first(self, worker_id: int, step: int, meta_text: str) -> str:
+        """Return the hyperparameters with which a slot begins at a step, encoded.
+
+        Args:
+            worker_id: The slot.
+            step: The step.
+            meta_text: Those that it has, encoded.
 
         Raises:
-            TypeError, ValueError: A branch is not a `Branch`, its parent is not
-                recorded, or its hyperparameters cannot be stored.
+            TypeError, ValueError: What the mutator's `first` returns cannot be stored,
+                or the engine cannot train it.
         """
-        for slot, branch in sorted(branches.items()):
+        if type(self.mutator).first is Mutator.first:
+            return meta_text
+        meta_params = decode(meta_text)
+        found = self.mutator.first(worker_id, step, meta_params)
+        if found is meta_params:
+            return meta_text
+        text = codec.encode(found, f"first meta_params for worker {worker_id}")
+        if self.check is not None:
+            self.check(found, worker_id)
+        return text
+
+    def checked(
+        self, state: RunState, decisions: Decisions
+    ) -> Iterator[CheckedBranch | CheckedRetirement]:
+        """Check decisions; apply each before asking for the next.
+
+        Raises:
+            TypeError, ValueError: One is neither a `Branch` nor a `Retire`, a parent is
+                not recorded, or hyperparameters cannot be stored.
+        """
+        try:
+            yield from self._checked(state, decisions)
+        except (TypeError, ValueError) as error:
+            mark_of_the_run(error)
+            raise
+
+    def _checked(
+        self, state: RunState, decisions: Decisions
+    ) -> Iterator[CheckedBranch | CheckedRetirement]:
+        for slot, branch in sorted(decisions.items()):
             worker_id = check_id(len(state.slots), slot)
-            if not isinstance(branch, Branch):
+            if not isinstance(branch, Branch | Retire):
                 raise TypeError(
-                    f"{type(self.mutator).__name__}.update must return a Branch for "
-                    f"worker {worker_id}, got {type(branch).__name__}."
+                    f"{type(self.mutator).__name__}.update must return a Branch or a "
+                    f"Retire for worker {worker_id}, got {type(branch).__name__}."
                 )
             if not isinstance(branch.reason, str):
                 raise TypeError(
-                    f"Branch.reason must be a str, got {type(branch.reason).__name__}."
+                    f"{type(branch).__name__}.reason must be a str, got "
+                    f"{type(branch.reason).__name__}."
                 )
+            reason = codec.readable(branch.reason)
+            if isinstance(branch, Retire):
+                yield CheckedRetirement(worker_id, reason)
+                continue
             what = f"meta_params for worker {worker_id}"
             meta_text = codec.encode(branch.meta_params, what)
             if self.check is not None:
@@ -191,7 +259,8 @@ class Decider:
             if branch.parent is not None:
                 self._check_parent(branch.parent)
                 point = self._graph.resume_point(branch.parent)
-            reason = codec.readable(branch.reason)
+            if is_restart(reason):  # A reason that only the library gives.
+                reason = f"decision: {reason}"
             yield CheckedBranch(worker_id, point, meta_text, reason)
 
     def named(self, state: RunState) -> list[Checkpoint]:
@@ -213,13 +282,20 @@ class Decider:
         return [step for step in steps if step is not None]
 
     def wait_at(self, state: RunState, worker_id: int) -> int | None:
-        """Return the step at which a slot waits, for a decision or the run's end."""
+        """Return the step at which a slot waits, for a decision or the run's end.
+
+        A retired slot waits where it is.
+        """
+        if worker_id in state.members.retired:
+            return state.slots[worker_id].newest.step
         if self._is_let_go(state):
             return self._end
         return min(self.limits(state, worker_id), default=None)
 
     def waits(self, state: RunState, worker_id: int) -> bool:
-        """Whether a slot waits for a decision, or for the end of the run."""
+        """Whether a slot waits for a decision or the run's end, or is retired."""
+        if worker_id in state.members.retired:
+            return True
         if self._end is not None and state.scores.reached[worker_id] >= self._end:
             return True
         if self._is_let_go(state):
@@ -234,6 +310,8 @@ class Decider:
     def barriers(self, state: RunState) -> Iterator[Checkpoint]:
         """Yield the checkpoints at the barriers of slots and at the end of the run."""
         for worker_id in range(len(state.slots)):
+            if worker_id in state.members.retired:
+                continue
             for limit in self.limits(state, worker_id):
                 found = state.barrier(worker_id, limit)
                 if found is not None:

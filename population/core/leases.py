@@ -7,7 +7,7 @@ slot because a clock jumps or a machine was suspended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -135,8 +135,8 @@ class LeaseRules:
         if not current or new.step < slot.newest.step:
             return Step()
         step = Step()
-        if worker_id in state.lost and new.step > slot.newest.step:
-            step = self.give_up(state, state.lost - {worker_id}, None, at)
+        if worker_id in state.members.lost and new.step > slot.newest.step:
+            step = self.give_up(state, state.members.lost - {worker_id}, None, at)
         lease = state.leases.get(worker_id)
         owner = UNCLAIMED if holder is None else holder
         known = None if lease is None else lease.owner
@@ -206,25 +206,25 @@ class LeaseRules:
         *,
         prefer: int | None = None,
         below: int | None = None,
-        set_back: Mapping[int, int] | None = None,
     ) -> int | None:
-        """Return the free slot that does not wait and has the fewest steps, or None.
+        """Return the free slot that does not wait, with the fewest failures and steps.
 
         Args:
             state: The state of the run.
             waits: Returns whether a slot waits.
             now: The present time of the clock.
-            prefer: The slot to prefer among those with equally few steps; else the
+            prefer: The slot to prefer among those with equally few of both; else the
                 lowest.
-            below: Only slots with fewer steps than this.
-            set_back: How often slots were reset; those with fewer resets come first.
+            below: Only slots that have not failed since their last finite value, with
+                fewer steps than this.
         """
         self.silence.look(now)
         steps = [slot.newest.step for slot in state.slots]
         others = [worker_id != prefer for worker_id in range(len(steps))]
-        times = [(set_back or {}).get(worker_id, 0) for worker_id in range(len(steps))]
-        for worker_id in np.lexsort((others, steps, times)).tolist():
-            if below is not None and steps[worker_id] >= below:
+        count = state.members.failures
+        failures = [count(worker_id) for worker_id in range(len(steps))]
+        for worker_id in np.lexsort((others, steps, failures)).tolist():
+            if below is not None and (failures[worker_id] or steps[worker_id] >= below):
                 return None
             if self.is_claimable(state, worker_id) and not waits(worker_id):
                 return int(worker_id)

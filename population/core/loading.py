@@ -6,7 +6,7 @@ from population.core import facts
 from population.core.graph import JournalGraph
 from population.core.state import RunState
 from population.journal.base import Journal
-from population.journal.records import Best, Fact, Lease, Loss, MutatorRecord
+from population.journal.records import Best, Fact, Lease, Loss, MutatorRecord, Status
 
 
 def load(journal: Journal, graph: JournalGraph, mode: str) -> RunState:
@@ -27,6 +27,8 @@ def load(journal: Journal, graph: JournalGraph, mode: str) -> RunState:
         state.apply(Best(tail.row, tail.best, tail.best_reports))
     for loss in journal.all(Loss)[-1:]:
         state.apply(loss)
+    for status in journal.all(Status):
+        state.apply(status)
     _take_in_replaced(state, journal)
     return state
 

@@ -244,15 +244,16 @@ def _complete(
     new: EncodedReport,
     at: Moment,
 ) -> Step:
-    """Add to an existing checkpoint the value or params that it lacks."""
+    """Add to an existing checkpoint the value, metrics or params that it lacks."""
     own = generation.worker_id == new.worker_id
     was_held = type(existing.params) is InMemory
     brings = new.params is not None and type(new.params) is not InMemory
     adds_params = own and brings and _may_have_params(graph, existing)
     adds_value = existing.value is None and new.value is not None
-    if not (adds_params or adds_value):
+    adds_metrics = existing.metrics is None and new.metrics_text is not None
+    adds_metrics = adds_metrics and (adds_value or not _differs(existing, new))
+    if not (adds_params or adds_value or adds_metrics):
         return _repeated(state, generation, existing, new)
-    adds_metrics = adds_value and existing.metrics is None
     row, reports = state.row + 1, state.reports + adds_value
     late = Late(
         row,
@@ -271,7 +272,7 @@ def _complete(
         metrics=new.metrics if adds_metrics else existing.metrics,
     )
     # Params in memory counted like saved ones, so nothing has changed for a decision.
-    is_news = adds_value or not was_held
+    is_news = adds_value or (adds_params and not was_held)
     about = Subject(merged, False, adds_value, is_news)
     first = _first_facts(state, new.params) if adds_params else ()
     best, notes = _ranked(state, merged, row, reports) if adds_value else ((), ())
@@ -314,8 +315,13 @@ def _ranked(
     return (), ()
 
 
+def _differs(existing: Checkpoint, new: EncodedReport) -> bool:
+    """Whether a report has another value than its checkpoint."""
+    return new.value is not None and repr(new.value) != repr(existing.value)
+
+
 def _contradicts(existing: Checkpoint, new: EncodedReport) -> bool:
-    if new.value is not None and repr(new.value) != repr(existing.value):
+    if _differs(existing, new):
         return True
     if new.params is None or isinstance(new.params, (Saved, InMemory)):
         return False

@@ -14,10 +14,10 @@ from typing import Any
 from population.base.codec import HELD
 from population.base.errors import damaged
 from population.base.types import ActiveWorker, Checkpoint
-from population.core import facts
 from population.core.decoding import checkpoint_of, decode
 from population.core.graph import JournalGraph
 from population.core.known import BestSoFar, Slot, Subject
+from population.core.membership import Membership
 from population.core.owners import owner_of
 from population.core.retention import Saves
 from population.core.scores import Scores
@@ -37,6 +37,7 @@ from population.journal.records import (
     Record,
     Removal,
     Save,
+    Status,
 )
 
 
@@ -68,8 +69,7 @@ class RunState:
         is_claimed: Whether a worker has ever claimed a slot.
         leases: The newest lease of each slot, by worker id.
         change: Number of the newest change of a lease; -1 before the first.
-        lost: The slots for which decisions do not wait until they report a later step.
-        live: The worker ids of the others, ascending.
+        members: Which slots are live, given up, failing or retired.
         saves: The list of what the params store keeps.
         must_reread: Whether `settle` has something to do.
     """
@@ -91,8 +91,7 @@ class RunState:
         self.has_params = self.has_held = self.is_claimed = False
         self.leases: dict[int, Lease] = {}
         self.change = -1
-        self.lost: frozenset[int] = frozenset()
-        self.live: tuple[int, ...] = tuple(range(size))
+        self.members = Membership(size)
         self.saves = Saves(journal)
         self._opening: Generation | None = None
         # By the text of params that may be removed although they were a slot's newest:
@@ -258,11 +257,6 @@ class RunState:
                 slot.newest = newest._replace(params=None)
             self.scores.doubt(worker_id, slot.newest)
 
-    def _apply_loss(self, record: Loss) -> None:
-        size = len(self.scores.steps)
-        self.lost = frozenset(facts.lost(decode(record.lost), size))
-        self.live = tuple(w for w in range(size) if w not in self.lost)
-
     def _apply_lease(self, record: Lease) -> None:
         if record.worker_id >= len(self.slots):
             raise damaged(f"it holds a lease of worker {record.worker_id}")
@@ -382,7 +376,8 @@ _APPLY: Mapping[type, Any] = {
     Generation: RunState._apply_generation,
     Best: RunState._apply_best,
     Removal: RunState._apply_removal,
-    Loss: RunState._apply_loss,
+    Loss: lambda state, record: state.members.apply_loss(record),
+    Status: lambda state, record: state.members.apply_status(record),
     Lease: RunState._apply_lease,
     Opening: lambda state, record: None,  # An opening changes no slot.
     Fact: RunState._apply_fact,

@@ -8,6 +8,8 @@ from population.core.state import RunState
 
 def ended(stop: Stop, state: RunState, open_s: float) -> bool:
     """Whether `stop` has ended a run that was open for `open_s` seconds."""
+    if state.members.all_retired:
+        return True
     if stop.steps is not None and _reached(state) >= stop.steps:
         return True
     if stop.reports is not None and state.reports >= stop.reports:
@@ -21,8 +23,12 @@ def ended(stop: Stop, state: RunState, open_s: float) -> bool:
 
 
 def _reached(state: RunState) -> int:
-    """Return the step that all slots have reached, except those given up."""
-    reached = state.scores.reached
-    if state.lost and state.live:
-        reached = reached[list(state.live)]
+    """Return the step that all slots have reached, except those given up or retired.
+
+    With no other left, those given up count.
+    """
+    reached, members = state.scores.reached, state.members
+    if members.lost or members.retired:
+        slots = members.live or sorted(members.lost - members.retired)
+        reached = reached[list(slots)]
     return int(reached.min())

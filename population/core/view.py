@@ -59,8 +59,8 @@ class View:
 
     @property
     def live(self) -> Sequence[int]:
-        """The worker ids of the slots for which decisions wait, ascending."""
-        return self._state.live
+        """The worker ids of slots neither retired nor given up, ascending."""
+        return self._state.members.live
 
     @property
     def rng(self) -> np.random.Generator:

@@ -22,11 +22,13 @@ from population.journal.records import (
     Fact,
     Generation,
     MutatorRecord,
+    Status,
 )
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _RIGHT_TYPES: set[tuple[Any, ...]] = set()  # Kinds with the types of valid rows.
 _LARGEST = 2**62  # Larger rows and counts leave no room for the next ones.
+STATUSES = ("failed", "diverged", "recovered", "retired", "revived")
 _ID = re.compile(r"[0-9A-Za-z_]+-([0-9]+)-[0-9]+")
 
 
@@ -68,6 +70,9 @@ def _check_sense(kind: type[Any], found: Any) -> None:
             raise _wrong(kind, found, "its meta_params are not as recorded")
     elif kind is CheckpointRecord and (found.parent or 0) >= found.row:
         raise _wrong(kind, found, f"its parent is row {found.parent}")
+    elif kind is Status:
+        if found.kind not in STATUSES or found.retired > 1:
+            raise _wrong(kind, found, f"it is {found.kind!r}, {found.retired}")
     elif kind is MutatorRecord:
         if found.checksum != checksum(found.state, found.decisions):
             raise damaged("the mutator's state is not as it was recorded")

@@ -162,6 +162,34 @@ class Loss(NamedTuple):
     time: float
 
 
+class Status(NamedTuple):
+    """A change of whether a slot fails, or is retired. It replaces the slot's last one.
+
+    Attributes:
+        row: The last row before it.
+        worker_id: The slot.
+        kind: "failed": a trial has ended with an error or a kill; "diverged": the slot
+            is set back from a value that is not finite; "recovered": a finite value
+            was reported since; "retired": by a decision; "revived".
+        reason: Why, for people.
+        failures: The number of failures in a row.
+        retired: Whether the slot is retired.
+        step: With "failed", the step of the slot's newest finite value; else 0.
+        time: Seconds since the epoch.
+        batch: The first row of its transaction.
+    """
+
+    row: int
+    worker_id: int
+    kind: str
+    reason: str
+    failures: int
+    retired: int
+    step: int
+    time: float
+    batch: int
+
+
 class Lease(NamedTuple):
     """The lease of a slot. It replaces the slot's lease before.
 
@@ -227,13 +255,14 @@ Record = (
     | Best
     | Removal
     | Loss
+    | Status
     | Lease
     | Save
     | MutatorRecord
 )
 R = TypeVar("R", bound=tuple[Any, ...])
 NUMBERED = (Generation, CheckpointRecord, Late)  # Their rows are consecutive.
-BESIDE = (Best, Removal, Loss)  # Their `row` is the last one before them.
+BESIDE = (Best, Removal, Loss, Status)  # Their `row` is the last one before them.
 
 
 class CheckpointRow(NamedTuple):

@@ -3,9 +3,9 @@
 The SQL is portable. A subclass for a database defines how to execute a statement, the
 placeholder for a value, the name of the function for the largest value, how a
 transaction begins and ends, and whether another connection has written. The tables are
-those of `docs/on-disk-format.md`; `sessions` and `losses` need a column `rowid` that
-rises, texts must sort by code points, and `has_value` is a boolean if the database has
-that type. In each case it is written and read as 0 or 1, and NaN as NULL.
+those of `docs/on-disk-format.md`; `sessions`, `losses` and `statuses` need a column
+`rowid` that rises, texts must sort by code points, and `has_value` is a boolean if the
+database has that type. In each case it is written and read as 0 or 1, and NaN as NULL.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from population.journal.records import (
     Record,
     Removal,
     Save,
+    Status,
     Tail,
 )
 
@@ -72,6 +73,7 @@ TABLES: dict[type, Table] = {
     Best: Table("best", "row"),
     Removal: Table("removals", "row, params", "params, row", after="row"),
     Loss: Table("losses", "row, rowid"),
+    Status: Table("statuses", "row, rowid", after="row"),
     Lease: Table("leases", "change", "worker_id", True, after="change"),
     Save: Table("saves", "row, params", "params", True),
     MutatorRecord: Table("state", "id", "id", True),
@@ -88,7 +90,7 @@ SELECT c.row, c.generation, c.step,
     ) THEN coalesce(p.params, c.params) END AS params,
     c.has_value OR v.row IS NOT NULL AS has_value,
     CASE WHEN c.has_value THEN c.value ELSE v.value END AS value,
-    coalesce(c.metrics, v.metrics) AS metrics,
+    coalesce(c.metrics, m.metrics) AS metrics,
     c.time,
     pg.generation_id AS parent_generation_id, pc.step AS parent_step,
     g.generation_id, g.worker_id, g.meta_params, g.reason,{had_params}
@@ -98,7 +100,8 @@ JOIN generations g ON g.row = c.generation
 LEFT JOIN checkpoints pc ON pc.row = c.parent
 LEFT JOIN generations pg ON pg.row = pc.generation
 LEFT JOIN late p ON p.checkpoint = c.row AND p.params IS NOT NULL
-LEFT JOIN late v ON v.checkpoint = c.row AND v.has_value"""
+LEFT JOIN late v ON v.checkpoint = c.row AND v.has_value
+LEFT JOIN late m ON m.checkpoint = c.row AND m.metrics IS NOT NULL"""
 _WITH_HAD_PARAMS = HISTORY.format(
     had_params="\n    coalesce(p.params, c.params) AS had_params,"
 )
@@ -172,7 +175,8 @@ class SqlJournal(Journal):
             page = min(after + _PAGE, last)
             tables = [self._page(kind, after, page) for kind in NUMBERED]
             tables += [self._page(kind, beside, page) for kind in BESIDE]
-            for record in heapq.merge(*tables, key=operator.attrgetter("row")):
+            key = _written if tables[-1] else operator.attrgetter("row")
+            for record in heapq.merge(*tables, key=key):
                 if isinstance(record, NUMBERED):
                     after += 1
                     if record.row != after:
@@ -234,6 +238,15 @@ class SqlJournal(Journal):
         """The records of a kind, chosen and sorted by the rest of a statement."""
         rows = self.run(_select(kind) + rest, values)
         return [checked(kind, row) for row in rows]
+
+
+def _written(record: Any) -> tuple[int, int]:
+    """Return a key that sorts records as they were written, statuses among losses."""
+    if isinstance(record, NUMBERED):
+        return record.row, 0
+    if isinstance(record, Status):  # Its transaction has begun before this row, or not.
+        return record.row, 1 if record.batch <= record.row else 3
+    return record.row, 2 if isinstance(record, Loss) else 1
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from population.journal.checks import checksum
 from population.journal.sql import HISTORY
 
 APPLICATION_ID = 0x504F504A  # "POPJ"
-FORMAT = 4
+FORMAT = 5
 SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 PAGE_SIZE = 1024  # Small: a commit writes each changed page as a whole.
 
@@ -115,14 +115,31 @@ CREATE INDEX diverged ON checkpoints (generation)
 CREATE INDEX late_diverged ON late (checkpoint)
     WHERE has_value AND (value IS NULL OR abs(value) > 1.7976931348623157e308);"""
 
-_SINCE_3 = f"""
+_SINCE_5 = """
+CREATE UNIQUE INDEX late_by_metrics ON late (checkpoint) WHERE metrics IS NOT NULL;
+CREATE TABLE statuses (
+    row INTEGER NOT NULL,
+    worker_id INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    failures INTEGER NOT NULL,
+    retired INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    time REAL NOT NULL,
+    batch INTEGER NOT NULL
+);
+CREATE INDEX statuses_by_row ON statuses (row);"""
+
+_VIEW = f"""
 CREATE VIEW history AS{HISTORY.format(had_params="")}"""
+
+_TABLES = f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_5}{_VIEW}"
 
 # Format 1 kept all params on disk, and recorded removals only of params in memory.
 _FROM_1_TO_2 = """
 DROP TABLE removals;
 ALTER TABLE sessions ADD COLUMN owner TEXT;"""
-_TO_3 = "DROP VIEW history;"
+_WITHOUT_VIEW = "DROP VIEW history;"
 _WITH_PARAMS = ("checkpoints", "row"), ("late", "row"), ("removals", "params, row")
 
 
@@ -164,11 +181,11 @@ def prepare(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
     if unknown:
         raise _foreign(path, next(iter(unknown)))
     if not present:
-        _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_3}")
+        _run(connection, _TABLES)
     elif version == 1:
-        _run(connection, f"{_TO_3}{_FROM_1_TO_2}{_SINCE_2}{_SINCE_3}")
-    elif version in (2, 3):
-        _run(connection, f"{_TO_3}{_SINCE_3}")
+        _run(connection, f"{_WITHOUT_VIEW}{_FROM_1_TO_2}{_SINCE_2}{_SINCE_5}{_VIEW}")
+    elif version < FORMAT:
+        _run(connection, f"{_WITHOUT_VIEW}{_SINCE_5}{_VIEW}")
     if present and version < 4:
         _make_own_paths_relative(connection)
         _add_checksum(connection)
@@ -210,7 +227,7 @@ def _expected() -> dict[Name, str]:
     """Return the schema of this format."""
     connection = sqlite3.connect(":memory:")
     try:
-        _run(connection, f"{_KEPT_SINCE_1};{_SINCE_2}{_SINCE_3}")
+        _run(connection, _TABLES)
         return _schema(connection)
     finally:
         connection.close()

@@ -19,9 +19,11 @@ logger = logging.getLogger("population")
 class FixedSchedule(Mutator[None]):
     """Gives each slot the newest entry at or before the step that it has reached.
 
-    A branch to other hyperparameters continues from saved weights. If the library
-    keeps the weights, an entry takes effect at the first report with params. A member
-    that has diverged continues unchanged: this policy never goes back.
+    The entry for its first step is in force from the start, also where a slot begins
+    with trained weights, in a fork, or after it went back to an earlier save. A branch
+    to other hyperparameters continues from saved weights. If the library keeps the
+    weights, an entry takes effect at the first report with params. A member that has
+    diverged continues unchanged: this policy never goes back, and a NaN is no failure.
 
     Args:
         schedule: `{step: meta_params}`, such as `controller.schedule(checkpoint)`
@@ -32,6 +34,8 @@ class FixedSchedule(Mutator[None]):
         TypeError: `schedule` is neither a mapping nor a function.
         ValueError: `schedule` is empty, or a step is not an int of 0 or more.
     """
+
+    divergence_fails = False
 
     def __init__(self, schedule: Mapping[int, Any] | Callable[[int], Any]) -> None:
         if not isinstance(schedule, Mapping) and not callable(schedule):
@@ -54,6 +58,12 @@ class FixedSchedule(Mutator[None]):
     def init(self, view: PopulationView) -> None:
         """Return an empty state: the step alone determines the entry."""
         del view
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        """Return the newest entry at or before the step; unchanged before the first."""
+        del worker_id
+        due = self._at(step)
+        return meta_params if due is None else due
 
     def update(
         self, state: None, report: Report, view: PopulationView

@@ -35,6 +35,7 @@ from population.journal.records import (
     Loss,
     Removal,
     Save,
+    Status,
 )
 from population.journal.sqlite import SqliteJournal
 from population.journal.sqlite_file import JOURNAL_NAME
@@ -144,8 +145,10 @@ def _check_options(options: dict[str, Any], mutator: Any, space: Any) -> None:
 def _warn(controller: PopulationController) -> None:
     """Warn if a slot must continue from an earlier step, as its params are removed."""
     graph = controller.graph
-    for worker_id in range(len(controller.workers)):
-        newest = controller.newest(worker_id)
+    run = controller.open_run
+    with run.lock.lock:
+        present = [slot.newest for slot in run.state().slots]
+    for worker_id, newest in enumerate(present):
         point = graph.resume_point(newest)
         if (
             point.params is None
@@ -245,15 +248,16 @@ def _begin(
         facts["space"] = to_data(space)
     journal.write([Fact(key, codec.encode(value)) for key, value in facts.items()])
     state = _state(journal, facts, folders[1])
+    decider = Decider(mutator, state.graph, facts["seed"], None)
     begun = origin.get("begun", [])
     if space is not None:
         former = structures.former_space(read_all(source))
-        begun = refit.refit(journal, state, space, former, facts["seed"])
+        begun = refit.refit(journal, state, decider, space, former, facts["seed"])
+    refit.begin(journal, state, decider)
     structures.check_forked(mutator, state)
     now = {"from": str(folders[0]), "row": state.row, "token": new_token()}
     if refit.is_complete(journal, state, begun):
         now["begun"] = begun
-    decider = Decider(mutator, state.graph, facts["seed"], None)
     journal.write([Fact("forked", codec.encode(now)), decider.init(state)])
 
 
@@ -295,6 +299,7 @@ class _Copy:
 
     def records(self) -> None:
         """Copy the records, with all removals until now."""
+        is_part = self._end < self._source.tail().row
         for record in self._source.log(upto=self._end):
             if isinstance(record, CheckpointRecord | Late):
                 text = record.params
@@ -303,6 +308,8 @@ class _Copy:
                 elif text is not None:
                     row = record.checkpoint if isinstance(record, Late) else record.row
                     self._named.setdefault(text, row)
+            if isinstance(record, Status) and is_part and record.batch > self._end:
+                continue  # It is of the next transaction.
             if isinstance(record, Loss):
                 self._losses.append(record)
             elif not isinstance(record, Removal):

@@ -11,8 +11,10 @@ import numpy as np
 from population.base import codec
 from population.base.types import Checkpoint
 from population.core import branching, reports
+from population.core.decisions import Decider
 from population.core.decoding import decode
 from population.core.state import RunState
+from population.core.statuses import StatusRules
 from population.core.step import EncodedReport, Moment, Step
 from population.journal.base import Journal
 from population.journal.records import Best, CheckpointRecord, Late
@@ -20,10 +22,16 @@ from population.run.transaction import Transaction
 from population.space.structure import refitted
 
 _REASON = "fork into another space"
+_FIRST = "first hyperparameters of a fork"
 
 
 def refit(
-    journal: Journal, state: RunState, space: Any, former: Any, seed: int
+    journal: Journal,
+    state: RunState,
+    decider: Decider,
+    space: Any,
+    former: Any,
+    seed: int,
 ) -> list[int]:
     """Open a generation for each slot whose meta_params are not in the space.
 
@@ -33,6 +41,7 @@ def refit(
     Args:
         journal: The journal of the fork.
         state: The state of the fork.
+        decider: The mutator of the fork.
         space: The space.
         former: The space of the meta_params before, or None (`former_space`).
         seed: The seed of the run.
@@ -42,7 +51,7 @@ def refit(
     """
     # Decisions draw from [seed, d], the first population from [seed, 0, 1].
     rng = np.random.default_rng([seed, 0, 2, state.row])
-    tx = Transaction(journal, state, state.graph, _moment(state))
+    tx = _transaction(journal, state, decider)
     opened: list[tuple[int, Checkpoint, Checkpoint]] = []
     for worker_id, slot in enumerate(state.slots):
         meta_params = decode(slot.generation.meta_params)
@@ -57,10 +66,22 @@ def refit(
             tx.do(branching.branch(state, tx.graph, *place))
             opened.append((worker_id, origin, point))
     # A separate transaction, as `replay` needs it.
-    later = Transaction(journal, state, state.graph, _moment(state))
+    later = _transaction(journal, state, decider)
     for worker_id, origin, point in opened:
         _take_over(later, worker_id, origin, point)
     return [slot.generation.number for slot in state.slots]
+
+
+def begin(journal: Journal, state: RunState, decider: Decider) -> None:
+    """Give each slot the hyperparameters with which the mutator has it begin."""
+    tx = _transaction(journal, state, decider)
+    for worker_id, slot in enumerate(state.slots):
+        point = tx.graph.resume_point(slot.newest)
+        present = slot.generation.meta_params
+        text = decider.first(worker_id, point.step, present)
+        if text != present:
+            place = worker_id, point, text, _FIRST, tx.at
+            tx.do(branching.branch(state, tx.graph, *place))
 
 
 def is_complete(journal: Journal, state: RunState, begun: Sequence[int]) -> bool:
@@ -73,8 +94,10 @@ def is_complete(journal: Journal, state: RunState, begun: Sequence[int]) -> bool
     return all(journal.generations(id=name) for name in names)
 
 
-def _moment(state: RunState) -> Moment:
-    return Moment(state.time, state.row + 1, state.time)
+def _transaction(journal: Journal, state: RunState, decider: Decider) -> Transaction:
+    at = Moment(state.time, state.row + 1, state.time)
+    rules = decider, StatusRules(None, divergence_fails=False)
+    return Transaction(journal, state, state.graph, at, *rules)
 
 
 def _take_over(

@@ -9,20 +9,20 @@ in the same situations.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from population.base import codec
 from population.base.errors import damaged
 from population.base.interfaces import Mutator
 from population.base.refusals import shortly
-from population.base.types import Branch, InMemory, Ref, Report
+from population.base.types import Branch, Failure, InMemory, Report, Retire
 from population.core import reports
-from population.core.decisions import Decider
+from population.core.branching import is_restart
+from population.core.decisions import Decider, Decisions
 from population.core.decoding import decode
 from population.core.facts import read_all
 from population.core.graph import JournalGraph
@@ -31,84 +31,20 @@ from population.core.reports import SAVED
 from population.core.state import RunState
 from population.journal.base import Journal
 from population.journal.records import (
-    Best,
     CheckpointRecord,
     Fact,
-    Generation,
     Late,
     Loss,
     Record,
+    Status,
 )
 from population.journal.sqlite import SqliteJournal
 from population.offline import transactions
-from population.offline.transactions import RecordedTransaction
+from population.offline.comparison import Decision, Replay
+from population.offline.transactions import Entry, Happening, Opened
 
 if TYPE_CHECKING:
     from population.controller import PopulationController
-
-_NOT_DECIDED = ("resume", "takeover", "rejected: ")
-Opened = tuple[Generation, CheckpointRecord]
-
-
-@dataclasses.dataclass(frozen=True)
-class Decision:
-    """The recorded and the derived decision after a report.
-
-    Attributes:
-        row: The last row of the journal that the mutator could see.
-        checkpoint: The checkpoint of the report.
-        worker_id: The slot of the report.
-        recorded: The branches of the run, by worker id.
-        derived: The branches of the mutator passed to `replay`.
-    """
-
-    row: int
-    checkpoint: Ref
-    worker_id: int
-    recorded: Mapping[int, Branch]
-    derived: Mapping[int, Branch]
-
-    @property
-    def same(self) -> bool:
-        """Whether both continue from the same checkpoints with the same meta_params."""
-        return _plain(self.recorded) == _plain(self.derived)
-
-    def __str__(self) -> str:
-        place = f"worker {self.worker_id} at step {self.checkpoint.step}"
-        if self.same:
-            return f"row {self.row}, {place}: {_told(self.recorded)}"
-        return (
-            f"row {self.row}, {place}: recorded {_told(self.recorded)}; "
-            f"derived {_told(self.derived)}"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Replay:
-    """The decisions of a run, compared with those of a mutator.
-
-    Attributes:
-        decisions: All reports after which either of them branched.
-        updates: The number of reports that the mutator saw.
-    """
-
-    decisions: Sequence[Decision]
-    updates: int
-
-    @property
-    def first_difference(self) -> Decision | None:
-        """The first decision that differs; None if all are the same."""
-        return next((d for d in self.decisions if not d.same), None)
-
-    def __str__(self) -> str:
-        differing = sum(not decision.same for decision in self.decisions)
-        lines = [
-            f"{len(self.decisions)} decisions after {self.updates} reports, "
-            f"{differing} of them other than recorded."
-        ]
-        if self.first_difference is not None:
-            lines.append(f"The first: {self.first_difference}.")
-        return "\n".join(lines)
 
 
 def replay(
@@ -176,117 +112,174 @@ class _Replayer:
         self._count = 0
         self._found: list[Decision] = []
         self._updates = 0
-        self._reminded: tuple[int, float] | None = None
+        self._now = 0.0
+        self._live = self._state.members.live
+        self._has_begun = False
 
     def run(self) -> Replay:
-        """Repeat all transactions, and return the decisions."""
-        for transaction in transactions.transactions(self._source, self._end):
+        """Repeat all that happened, and return the decisions."""
+        for happening in transactions.happenings(self._source, self._end):
             self._claim()
-            if transaction.first > max(self._forked, 1):
+            if happening.row > max(self._forked, 1):
                 if self._forked:
                     self._forked = 0
                     self._begin()
-                self._follow(transaction)
-            else:  # Another run decided the transactions that a fork has copied.
-                self._put(*transaction.reports, *_flat(transaction.opened))
-            if transaction.first == 1:
+                self._follow(happening)
+            else:  # Another run decided what a fork has copied.
+                self._put(*happening.reports)
+                if happening.cause is not None:
+                    self._put(happening.cause)
+                for entry in happening.followed:
+                    self._put(*_flat(entry))
+                self._live = self._state.members.live
+            if happening.row == 1 and not self._has_begun:
                 self._claim()
                 self._begin()
-            for record in transaction.after:
-                if isinstance(record, Loss):
-                    self._remind([])
-                    if record.told is not None:
-                        self._reminded = record.told, record.time
-                self._put(record)
-        self._remind([])
         return Replay(self._found, self._updates)
 
     def _begin(self) -> None:
         """Set the mutator's first state."""
+        self._has_begun = True
         self._state.apply(self._decider.init(self._state))
         self._value, self._count = self._decider.value(self._state), 0
 
-    def _follow(self, transaction: RecordedTransaction) -> None:
-        opened = list(transaction.opened)
-        if not transaction.reports and self._reminded is not None:
-            decided = [o for o in opened if not self._is_forced(o)]
-            self._remind(decided)
-            opened = [o for o in opened if o not in decided]
+    def _follow(self, happening: Happening) -> None:
+        """Repeat what was reported, and compare the decisions that followed."""
+        entries, cause = list(happening.followed), happening.cause
+        due: Sequence[Report | Failure]
+        if cause is not None:
+            self._put(cause)
+            self._now = cause.time
+            due = self._failures(cause) if type(cause) is Status else []
+            if isinstance(cause, Loss):
+                due, self._live = self._told(cause), self._state.members.live
         else:
-            self._remind([])
+            due = self._reports(happening.reports)
+            self._now = self._state.time
+        entries = self._ask(due, entries)
+        while True:
+            while entries and not _is_decided(entries[0]):
+                self._put(*_flat(entries.pop(0)))
+            present, self._live = self._live, self._state.members.live
+            if not set(present) <= set(self._live):  # Some slots are no longer live.
+                entries = self._ask(self._known(), entries)
+            elif entries:  # A decision without a cause that this knows.
+                self._put(*_flat(entries.pop(0)))
+            else:
+                return
+
+    def _reports(self, records: Sequence[Record]) -> list[Report]:
+        """Apply recorded reports; return those that the mutator is to see."""
         due = []
-        for record in transaction.reports:
-            if isinstance(record, Best):
+        for record in records:
+            if not isinstance(record, CheckpointRecord | Late):
                 self._put(record)
             elif report := self._report(record):
                 due.append(report)
-        if due:
-            due.sort(key=lambda report: report.worker_id)
-            opened = self._ask(due, opened, self._state.time)
-        self._put(*_flat(opened))
+        return sorted(due, key=lambda report: report.worker_id)
+
+    def _failures(self, status: Status) -> list[Failure]:
+        """Return a recorded failure, as the mutator was shown it."""
+        worker_id, newest = status.worker_id, self._state.slots[status.worker_id].newest
+        what = status.reason, status.failures, bool(status.retired)
+        return [Failure(worker_id, newest, *what)]
+
+    def _told(self, loss: Loss) -> list[Report]:
+        """Return the report that the mutator was shown as slots were given up."""
+        if loss.told is None:
+            return []
+        if loss.told >= len(self._state.slots):
+            raise damaged(f"it names worker {loss.told}, which does not exist")
+        newest = self._graph.newest_value(self._state.slots[loss.told].newest)
+        return [] if newest is None else [Report(loss.told, newest)]
+
+    def _known(self) -> list[Report]:
+        """Return the report that the mutator was shown as slots were retired."""
+        for worker_id in self._live:
+            newest = self._graph.newest_value(self._state.slots[worker_id].newest)
+            if newest is not None:
+                return [Report(worker_id, newest)]
+        return []
 
     def _ask(
-        self, due: Sequence[Report], opened: list[Opened], now: float
-    ) -> list[Opened]:
-        """Show the mutator reports, and apply the generations opened after each.
+        self, due: Sequence[Report | Failure], entries: list[Entry]
+    ) -> list[Entry]:
+        """Show the mutator reports or a failure; apply the decisions after each.
 
         If a transaction has several reports, the journal does not record after which
-        of them a branch was decided: this takes the one where the mutator derives it,
+        of them something was decided: this takes the one where the mutator derives it,
         or else the last.
+
+        Returns:
+            The entries that are left.
         """
         branched: set[int] = set()
         for number, report in enumerate(due):
             if report.worker_id in branched:
                 continue
-            derived = self._derived(report, now)
-            last = number == len(due) - 1
-            count = len(opened) if last else _agreeing(opened, derived)
-            present, opened = opened[:count], opened[count:]
+            derived = self._derived(report)
+            count = _agreeing(entries, derived)
+            if number == len(due) - 1 and not count:
+                count = self._last(entries, derived)
+            present, entries = entries[:count], entries[count:]
             self._note(report, present, derived)
-            for branch in present:
-                self._put(*branch)
-                branched.add(branch[0].worker_id)
-        return opened
+            for entry in present:
+                self._put(*_flat(entry))
+                if isinstance(entry, Opened):
+                    branched.add(entry.generation.worker_id)
+        return entries
 
-    def _derived(self, report: Report, now: float) -> dict[int, Branch]:
-        """Return the mutator's branches, each from its parent's resume point."""
+    def _last(self, entries: Sequence[Entry], derived: Decisions) -> int:
+        """Return how many entries to take for the last of several reports."""
+        if not derived and self._live is not self._state.members.live:
+            return 0  # They were decided as slots were no longer live.
+        undecided = (i for i, e in enumerate(entries) if not _may_follow(e))
+        count = next(undecided, len(entries))
+        return count if any(map(_is_decided, entries[:count])) else 0
+
+    def _derived(self, report: Report | Failure) -> dict[int, Branch | Retire]:
+        """Return the mutator's decisions, each from its parent's resume point."""
         self._updates += 1
-        after, branches = self._decider.update(
-            self._state, self._value, self._count, report, now
+        after, decisions = self._decider.update(
+            self._state, self._value, self._count, report, self._now
         )
-        if branches or after is not self._value:
+        if decisions or after is not self._value:
             self._value, self._count = after, self._count + 1
-        found = {}
-        for worker_id, branch in sorted(branches.items()):
-            parent = branch.parent
+        found: dict[int, Branch | Retire] = {}
+        for worker_id, decision in sorted(decisions.items()):
+            if isinstance(decision, Retire):
+                if worker_id not in self._state.members.retired:
+                    found[worker_id] = decision
+                continue
+            parent = decision.parent
             if parent is not None:
                 parent = self._graph.resume_point(parent)
-            meta = codec.normalized(branch.meta_params, "meta_params")
-            found[worker_id] = Branch(parent, meta, branch.reason)
+            meta = codec.normalized(decision.meta_params, "meta_params")
+            found[worker_id] = Branch(parent, meta, decision.reason)
         return found
 
     def _note(
-        self, report: Report, opened: Sequence[Opened], derived: Mapping[int, Branch]
+        self, report: Report | Failure, taken: Sequence[Entry], derived: Decisions
     ) -> None:
-        if opened or derived:
-            was = {g.worker_id: self._branch(g, root) for g, root in opened}
+        """Note a decision, recorded or derived."""
+        was: dict[int, Branch | Retire] = {}
+        derived = dict(derived)
+        for entry in taken:
+            if isinstance(entry, Status):
+                if entry.kind == "retired":
+                    was[entry.worker_id] = Retire(entry.reason)
+                elif entry.kind == "diverged" and entry.retired:
+                    derived.pop(entry.worker_id, None)  # Its last failure overruled it.
+            elif isinstance(entry, Opened):
+                was[entry.generation.worker_id] = self._branch(entry)
+        if was or derived:
             row, ref = self._state.row, report.checkpoint.ref
             self._found.append(Decision(row, ref, report.worker_id, was, derived))
 
-    def _branch(self, generation: Generation, root: CheckpointRecord) -> Branch:
+    def _branch(self, opened: Opened) -> Branch:
+        generation, root = opened
         found = None if root.parent is None else self._graph.at(root.parent)
         return Branch(found, decode(generation.meta_params), generation.reason)
-
-    def _remind(self, opened: list[Opened]) -> None:
-        """Show the mutator a report again, as the run did after a slot was given up."""
-        if self._reminded is None:
-            return
-        (worker_id, now), self._reminded = self._reminded, None
-        if worker_id >= len(self._state.slots):
-            raise damaged(f"it names worker {worker_id}, which does not exist")
-        newest = self._graph.newest_value(self._state.slots[worker_id].newest)
-        if newest is not None:
-            self._ask([Report(worker_id, newest)], opened, now)
 
     def _report(self, record: CheckpointRecord | Late) -> Report | None:
         """Apply a recorded report; return the report for the mutator, or None."""
@@ -318,52 +311,48 @@ class _Replayer:
         if 0 <= self._claimed <= self._state.row and not self._state.is_claimed:
             self._put(Fact("claimed", codec.encode(self._claimed)))
 
-    def _is_forced(self, opened: Opened) -> bool:
-        """Whether a generation was opened by a restart or a takeover."""
-        generation = opened[0]
-        present = self._state.slots[generation.worker_id].generation
-        unchanged = generation.digest == present.digest
-        return unchanged and generation.reason.startswith(_NOT_DECIDED)
+
+def _flat(entry: Entry) -> Sequence[Record]:
+    """Return a record alone, or a generation and its first checkpoint."""
+    return entry if isinstance(entry, Opened) else (entry,)
 
 
-def _flat(opened: Sequence[Opened]) -> list[Record]:
-    """Return generations, each followed by its first checkpoint."""
-    return [record for pair in opened for record in pair]
+def _is_decided(entry: Entry) -> bool:
+    """Whether a decision has opened a generation, or retired a slot."""
+    if isinstance(entry, Status):
+        return entry.kind == "retired"
+    return isinstance(entry, Opened) and not is_restart(entry.generation.reason)
 
 
-def _agreeing(opened: Sequence[Opened], derived: Mapping[int, Branch]) -> int:
-    """Return how many of the next generations are the derived branches: all or 0."""
-    if len(opened) < len(derived):
-        return 0
-    for (generation, _), (worker_id, branch) in zip(
-        opened, derived.items(), strict=False
-    ):
-        same = codec.digest(branch.meta_params) == generation.digest
-        if generation.worker_id != worker_id or not same:
+def _may_follow(entry: Entry) -> bool:
+    """Whether an entry may be part of a decision."""
+    return _is_decided(entry) or isinstance(entry, Status)
+
+
+def _agreeing(entries: Sequence[Entry], derived: Decisions) -> int:
+    """Return how many of the next entries are the derived decisions: all or 0."""
+    at = 0
+    for worker_id, decision in derived.items():
+        overruled = False
+        while at < len(entries) and isinstance(entry := entries[at], Status):
+            if entry.worker_id != worker_id or entry.kind == "retired":
+                break
+            overruled = entry.kind == "diverged" and bool(entry.retired)
+            at += 1
+        if overruled:
+            continue
+        if at == len(entries) or not _is_same(entries[at], worker_id, decision):
             return 0
-    return len(derived)
+        at += 1
+    return at
 
 
-def _plain(branches: Mapping[int, Branch]) -> dict[int, tuple[Ref | None, str]]:
-    return {
-        worker_id: (
-            None if branch.parent is None else branch.parent.ref,
-            codec.digest(branch.meta_params),
-        )
-        for worker_id, branch in branches.items()
-    }
-
-
-def _told(branches: Mapping[int, Branch]) -> str:
-    if not branches:
-        return "no branch"
-    return ", ".join(
-        f"worker {worker_id} from {_place(branch)} with {branch.meta_params!r}"
-        for worker_id, branch in sorted(branches.items())
-    )
-
-
-def _place(branch: Branch) -> str:
-    if branch.parent is None:
-        return "fresh params"
-    return f"step {branch.parent.step} of {branch.parent.generation_id}"
+def _is_same(entry: Entry, worker_id: int, decision: Branch | Retire) -> bool:
+    """Whether a recorded decision is the derived one, as far as the entry tells."""
+    if isinstance(decision, Retire):
+        if not isinstance(entry, Status) or entry.kind != "retired":
+            return False
+        return entry.worker_id == worker_id
+    if not isinstance(entry, Opened) or entry.generation.worker_id != worker_id:
+        return False
+    return codec.digest(decision.meta_params) == entry.generation.digest

@@ -1,4 +1,4 @@
-"""Reads a recorded run transaction by transaction."""
+"""Reads a recorded run, one happening after the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pathlib
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from population.base.errors import JournalError
 from population.base.run_paths import run_folder
@@ -18,7 +18,9 @@ from population.journal.records import (
     CheckpointRecord,
     Generation,
     Late,
+    Loss,
     Record,
+    Status,
 )
 from population.journal.sqlite import SqliteJournal
 from population.journal.sqlite_file import JOURNAL_NAME
@@ -27,26 +29,39 @@ if TYPE_CHECKING:
     from population.controller import PopulationController
 
 
-@dataclasses.dataclass
-class RecordedTransaction:
-    """The records of one transaction.
+class Opened(NamedTuple):
+    """A generation that was opened.
 
     Attributes:
-        first: Its first row.
-        reports: The checkpoints and late values that workers reported, in order, and
-            the records of which became the best.
-        opened: The generations that it opened, each with its first checkpoint.
-        after: The records after these: removals and losses.
+        generation: The generation.
+        root: Its first checkpoint.
     """
 
-    first: int
-    reports: list[CheckpointRecord | Late | Best] = dataclasses.field(
-        default_factory=list
-    )
-    opened: list[tuple[Generation, CheckpointRecord]] = dataclasses.field(
-        default_factory=list
-    )
-    after: list[Record] = dataclasses.field(default_factory=list)
+    generation: Generation
+    root: CheckpointRecord
+
+
+Entry = Opened | Record
+
+
+@dataclasses.dataclass
+class Happening:
+    """Something that a run has recorded, and all that followed until the next.
+
+    Attributes:
+        row: The first row that it could write.
+        reports: The checkpoints and late values that workers reported in one
+            transaction, in order, with the records of which became the best, and of
+            which slots recovered.
+        cause: The failure, or the list of slots that were given up; else None.
+        followed: The generations that were opened, each with its first checkpoint, and
+            other records, in order.
+    """
+
+    row: int
+    reports: list[Record] = dataclasses.field(default_factory=list)
+    cause: Status | Loss | None = None
+    followed: list[Entry] = dataclasses.field(default_factory=list)
 
 
 def folder_of(run: PopulationController | str | os.PathLike[str]) -> pathlib.Path:
@@ -104,31 +119,43 @@ def _is_file(file: pathlib.Path) -> bool:
         ) from error
 
 
-def transactions(
-    journal: Journal, upto: int | None = None
-) -> Iterator[RecordedTransaction]:
-    """Yield all transactions of a run, oldest first; the first one created the run.
+def happenings(journal: Journal, upto: int | None = None) -> Iterator[Happening]:
+    """Yield all that happened in a run, oldest first; the first one created the run.
 
     Args:
         journal: The journal of the run.
-        upto: The last row of the last one; None: the last row of the journal.
+        upto: The last row; None: the last row of the journal.
     """
-    present = RecordedTransaction(1)
+    present, batch = Happening(1), 1
     generation: Generation | None = None
     for record in journal.log(upto=upto):
         if isinstance(record, Generation):
-            generation = record  # Its first checkpoint names the transaction.
-        elif isinstance(record, CheckpointRecord | Late):
-            if record.batch != present.first:
+            generation = record  # Its first checkpoint comes next.
+        elif isinstance(record, CheckpointRecord) and generation is not None:
+            if record.batch != batch and present.cause is None:
                 yield present
-                present = RecordedTransaction(record.batch)
-            if generation is not None and isinstance(record, CheckpointRecord):
-                present.opened.append((generation, record))
-                generation = None
-            else:
-                present.reports.append(record)
-        elif isinstance(record, Best):
+                present = Happening(record.batch)
+            batch = record.batch
+            present.followed.append(Opened(generation, record))
+            generation = None
+        elif isinstance(record, CheckpointRecord | Late):
+            if record.batch != batch or not present.reports:
+                yield present
+                present, batch = Happening(record.batch), record.batch
             present.reports.append(record)
+        elif isinstance(record, Best) or _has_recovered(record):
+            present.reports.append(record)
+        elif isinstance(record, Loss) or _has_failed(record):
+            yield present
+            present, batch = Happening(record.row + 1, cause=record), record.row + 1
         else:
-            present.after.append(record)
+            present.followed.append(record)
     yield present
+
+
+def _has_recovered(record: Record) -> bool:
+    return isinstance(record, Status) and record.kind == "recovered"
+
+
+def _has_failed(record: Record) -> TypeGuard[Status]:
+    return isinstance(record, Status) and record.kind == "failed"

@@ -12,7 +12,7 @@ import numpy as np
 
 from population.base import codec
 from population.base.interfaces import Mutator, ParamsStore
-from population.base.types import MODES, Start, Stop
+from population.base.types import MODES, Start, Stop, check_counts
 from population.core.retention import Keep
 from population.journal.base import Journal
 from population.run.events import OnEvent
@@ -41,6 +41,7 @@ class Options:
     space: Any = None
     keep: Keep | None = None
     worker_timeout: float | None = None
+    max_failures: int | None = 3
     durability: str = "process"
     on_event: OnEvent | None = None
     clock: Callable[[], float] = time.time
@@ -65,6 +66,7 @@ class Options:
         if self.space is not None:
             check_space(self.space)
         codec.integer(self.seed, "seed")
+        check_counts(self, "max_failures")
         timeout = given["worker_timeout"]
         is_number = type(timeout) in (int, float)
         if timeout is not None and not (is_number and 0 < timeout < math.inf):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from population.base.errors import NoProgressError
 from population.run import liveness
 from population.run.open_run import OpenRun
 from population.run.setbacks import NO_STATE
@@ -28,11 +29,12 @@ def resolve(run: OpenRun, *, evaluators: bool = True) -> bool:
         Whether slots that waited may be trained now.
 
     Raises:
-        RuntimeError: No decision can come; the message names the slots, their steps,
+        NoProgressError: No decision can come; the message names the slots, their steps,
             and the likely cause.
     """
     state, end = run.state(), run.stop.steps
-    everything = range(len(state.slots))
+    retired = state.members.retired
+    everything = [w for w in range(len(state.slots)) if w not in retired]
     if not all(map(run.waits, everything)):
         return False
     if run.leases.held_by_others(
@@ -46,10 +48,10 @@ def resolve(run: OpenRun, *, evaluators: bool = True) -> bool:
         return False  # The run is over.
     branched = any(slot.generation.number for slot in state.slots)
     if branched and run.graph.keeps_weights and not state.has_params:
-        raise RuntimeError(f"{_describe(run, waiting)} {NO_STATE}")
+        raise NoProgressError(f"{_describe(run, waiting)} {NO_STATE}")
     short = [w for w in everything if w not in waiting and not _has_closed(run, w)]
     if not short:
-        raise RuntimeError(never(run, waiting))
+        raise NoProgressError(never(run, waiting))
     logger.warning(
         "The run ends at step %d, before a decision that waits for %s could be made: "
         "%s will be trained on to the end without it.",
@@ -70,6 +72,8 @@ def expected(run: OpenRun) -> list[int]:
     """
     state, found = run.state(), []
     for worker_id, slot in enumerate(state.slots):
+        if worker_id in state.members.retired:
+            continue
         limit = run.decider.decision_at(state, worker_id)
         if limit is None or _has_closed(run, worker_id):
             continue
@@ -99,7 +103,10 @@ def _describe(run: OpenRun, waiting: Sequence[int]) -> str:
         for w in waiting[:_NAMED]
     ]
     places += ["..."] if len(waiting) > _NAMED else []
-    ended = [w for w in range(len(state.slots)) if w not in waiting]
+    retired = sorted(state.members.retired)
+    ended = [w for w in range(len(state.slots)) if w not in {*waiting, *retired}]
+    if retired:
+        places += [f"{_named(retired)}, retired"]
     if ended:
         places += [f"{_named(ended)} at the end of the run, step {run.stop.steps}"]
     return (

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from population.base.types import Branch, Event, Report
-from population.core import branching, reports
-from population.core.decisions import Decider
+from population.base import codec
+from population.base.types import Event, Failure, Report
+from population.core import branching, reports, statuses
+from population.core.decisions import CheckedRetirement, Decider, Decisions
 from population.core.leases import LeaseRules
+from population.core.membership import FAILURES
+from population.core.statuses import StatusRules
 from population.core.step import EncodedReport, Step
 from population.run.guards import Guards
 from population.run.transaction import Transaction
 
 logger = logging.getLogger("population")
 _SLOW_S = 1.0
+_LONGEST_REASON = 500
 
 
 class Deciding:
@@ -24,12 +28,20 @@ class Deciding:
     Args:
         decider: Calls the mutator.
         leases: The rules of leases.
+        rules: The rules for failures of slots.
         guards: Refuse reports that can never close a barrier.
     """
 
-    def __init__(self, decider: Decider, leases: LeaseRules, guards: Guards) -> None:
+    def __init__(
+        self,
+        decider: Decider,
+        leases: LeaseRules,
+        rules: StatusRules,
+        guards: Guards,
+    ) -> None:
         self._decider = decider
         self._leases = leases
+        self._rules = rules
         self._guards = guards
         self._has_warned = self._is_slow = False
 
@@ -53,7 +65,7 @@ class Deciding:
         """
         state, graph = tx.state, tx.graph
         due: list[Report] = []
-        watches = self._leases.timeout is not None or state.lost
+        watches = self._leases.timeout is not None or state.members.lost
         if watches or holder is not None:
             for report in new:  # A report renews the lease and confirms the work.
                 lease = state.leases.get(report.worker_id)
@@ -65,13 +77,15 @@ class Deciding:
             if about is not None and about.is_newest:
                 tx.do(step)
                 due.append(Report(report.worker_id, about.checkpoint))
-                continue
-            if about is not None:
-                ready = int(state.scores.ready[about.checkpoint.worker_id])
-            tx.do(step)
-            shown = reports.news(state, about, ready)
-            if shown is not None:
-                due.append(shown)
+            else:
+                if about is not None:
+                    ready = int(state.scores.ready[about.checkpoint.worker_id])
+                tx.do(step)
+                shown = reports.news(state, about, ready)
+                if shown is not None:
+                    due.append(shown)
+            if about is not None and state.members.statuses:
+                tx.do(statuses.recovered(state, about, tx.at))
         unmet = self._guards.unmet
         unmet.found.clear()  # It may be from a transaction that was rolled back.
         for report in new:
@@ -83,8 +97,10 @@ class Deciding:
                 tx.events.append(Event("diverged", *told))
         return self.decide(tx, due) if due else ()
 
-    def decide(self, tx: Transaction, due: list[Report]) -> Collection[int]:
-        """Show the mutator reports, and apply its branches.
+    def decide(
+        self, tx: Transaction, due: list[Report] | list[Failure]
+    ) -> Collection[int]:
+        """Show the mutator reports or a failure, and apply its decisions.
 
         Returns:
             The slots that were branched.
@@ -98,11 +114,11 @@ class Deciding:
         for report in due:
             if report.worker_id in branched:
                 continue
-            after, branches = decider.update(state, value, decisions, report, tx.at.now)
-            if branches or after is not value:
+            after, found = decider.update(state, value, decisions, report, tx.at.now)
+            if found or after is not value:
                 value, decisions = after, decisions + 1
-            if branches:
-                self._branch(tx, branches, branched)
+            if found:
+                self._apply(tx, found, branched)
         if decisions != first:
             tx.do(Step((decider.record(value, decisions),)))
         if branched and tx.tells:
@@ -112,19 +128,61 @@ class Deciding:
             self._warn(tx, branched)
         return branched
 
-    def _branch(
-        self, tx: Transaction, branches: Mapping[int, Branch], branched: set[int]
-    ) -> None:
-        """Apply branches, and add their slots to `branched`."""
-        for new in self._decider.checked(tx.state, branches):
+    def fail(self, tx: Transaction, worker_id: int, reason: str) -> None:
+        """Record that a trial of a slot has failed, and show the mutator the failure.
+
+        Without a decision about it, the slot goes back to its resume point, unless it
+        is retired now. Nothing happens to a slot that was retired before.
+        """
+        state = tx.state
+        if worker_id in state.members.retired:
+            return
+        told = codec.readable(reason)[:_LONGEST_REASON]
+        tx.do(self._rules.failed(state, tx.graph, worker_id, told, tx.at))
+        newest, count = state.slots[worker_id].newest, state.members.failures(worker_id)
+        retired = worker_id in state.members.retired
+        shown = Failure(worker_id, newest, told, count, retired)
+        branched = self.decide(tx, [shown])
+        if not (retired or worker_id in branched or worker_id in state.members.retired):
+            tx.resume(worker_id, f"failed: {told}", tx.reader)
+
+    def settle(self, tx: Transaction) -> None:
+        """Show the mutator a known report if slots are no longer live, at the end.
+
+        It sees the newest value of the lowest live slot that has one, so that it can
+        decide although no report may come.
+        """
+        state = tx.state
+        for _ in range(len(state.slots) + 1):  # A mutator might revive what it retires.
+            before, tx.live = tx.live, state.members.live
+            if before is tx.live or set(before) <= set(tx.live):
+                return
+            shown = self._known(tx, tx.live)
+            if shown is not None:
+                self.decide(tx, [shown])
+
+    def _apply(self, tx: Transaction, decided: Decisions, branched: set[int]) -> None:
+        """Apply decisions, and add the slots that were branched to `branched`."""
+        state = tx.state
+        for new in self._decider.checked(state, decided):
+            worker_id = new.worker_id
+            if isinstance(new, CheckedRetirement):
+                tx.do(statuses.retired(state, worker_id, new.reason, tx.at))
+                continue
+            tx.do(self._rules.diverged(state, worker_id, tx.at))
+            status = state.members.statuses.get(worker_id)
+            if status is not None and status.retired:
+                if status.batch == tx.at.batch and status.kind in FAILURES:
+                    continue  # Retired by this very failure, and not to be branched.
+                tx.do(statuses.revived(state, worker_id, tx.at))
             if tx.reader is not None and new.parent is not None:
                 # Weights in the memory of others were gone before this transaction.
                 found = tx.within_reach(new.parent, tx.reader, tx.before.row)
                 new = new._replace(parent=found)
-            tx.do(branching.branch(tx.state, tx.graph, *new, tx.at))
-            branched.add(new.worker_id)
+            tx.do(branching.branch(state, tx.graph, *new, tx.at))
+            branched.add(worker_id)
 
-    def give_up(self, tx: Transaction, lost: Collection[int], *, ask: bool) -> None:
+    def give_up(self, tx: Transaction, lost: frozenset[int], *, ask: bool) -> None:
         """Stop waiting for these slots, and wait for all others.
 
         Args:
@@ -133,16 +191,21 @@ class Deciding:
             ask: Whether to show the mutator a known value again: the newest one of the
                 lowest slot that decisions wait for and that has one.
         """
-        state = tx.state
-        if set(lost) == set(state.lost):
+        state, retired = tx.state, tx.state.members.retired
+        if set(lost) == set(state.members.lost):
             return
-        live = (w for w in range(len(state.slots)) if ask and w not in lost)
-        newest = ((w, tx.graph.newest_value(state.slots[w].newest)) for w in live)
-        shown = next((Report(w, found) for w, found in newest if found), None)
+        live = [w for w in range(len(state.slots)) if w not in lost | retired]
+        shown = self._known(tx, live) if ask else None
         told = None if shown is None else shown.worker_id
         tx.do(self._leases.give_up(state, lost, told, tx.at))
+        tx.live = state.members.live
         if shown is not None:
             self.decide(tx, [shown])
+
+    def _known(self, tx: Transaction, live: Iterable[int]) -> Report | None:
+        """Return a report with the newest value of the lowest slot that has one."""
+        newest = ((w, tx.graph.newest_value(tx.state.slots[w].newest)) for w in live)
+        return next((Report(w, found) for w, found in newest if found), None)
 
     def _warn(self, tx: Transaction, branched: Collection[int]) -> None:
         """Warn once of branches with fresh weights, and once of slow decisions."""

@@ -159,8 +159,7 @@ class SlotLease(HeldSlots):
         new = run.encode(*at, state, value, metrics, plain=False)
         start = time.perf_counter()
         run.submit((new,), self._holder)
-        if run.guards.set_backs.is_counting:
-            run.check_progress()
+        run.check_progress()
         took_s = time.perf_counter() - start
         if state is not None:
             self._turns.reports += 1
@@ -183,9 +182,21 @@ class SlotLease(HeldSlots):
                 tx.do(Step((Removal(tx.state.row, text, why),)))
             present = tx.state.slots[worker_id].generation.generation_id
             own = present == checkpoint.generation_id
+            if tx.tells:
+                tx.events.append(Event("damaged", worker_id, checkpoint))
             tx.resume(worker_id, why[:_LONGEST_REASON] if own else "")
 
         run.transact(work)
+
+    def fail(self, reason: str) -> None:
+        """Record a failure of the slot's trial, and give the slot back.
+
+        Raises:
+            NoProgressError: All slots are retired, because they failed too often.
+        """
+        own, self.slot = self.slot, None
+        if own is not None and not self._run.closed:
+            polls.fail(self._run, own, reason, self.text)
 
     def release(self) -> None:
         """Give the slot back, so that another worker can continue it."""
@@ -205,6 +216,8 @@ class SlotLease(HeldSlots):
         run, state = self._run, self._run.state()
         if self.slot is None or not holds(state, self.text, self.slot):
             self.slot = None
+            self._move(at)
+        elif self.slot in state.members.retired:
             self._move(at)
         elif at is not None:
             slot = state.slots[self.slot]
@@ -262,7 +275,6 @@ class SlotLease(HeldSlots):
                 run.waits,
                 run.clock(),
                 prefer=own,
-                set_back=self._turns.set_backs,
             )
             if found is not None and self._claim(found, only_if_free=True):
                 return found

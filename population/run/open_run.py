@@ -25,11 +25,12 @@ from population.core.decisions import Decider
 from population.core.graph import JournalGraph
 from population.core.leases import LeaseRules, Silence
 from population.core.state import RunState
+from population.core.statuses import StatusRules
 from population.core.step import EncodedReport, Moment
 from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import Journal
-from population.journal.records import Lease, Removal, Save
+from population.journal.records import Lease, Save
 from population.run import liveness
 from population.run.arguments import Options
 from population.run.deciding import Deciding
@@ -40,6 +41,7 @@ from population.run.lock import RunLock
 from population.run.open_time import OpenTime
 from population.run.params_manager import ParamsManager
 from population.run.transaction import Transaction
+from population.run.weights_in_memory import WeightsInMemory
 
 Result = TypeVar("Result")
 
@@ -57,6 +59,7 @@ class OpenRun:
         params: Saves, loads and removes the params of the run.
         graph: All checkpoints.
         decider: Calls the mutator.
+        status_rules: The rules for failures of slots.
         deciding: Records reports and applies the mutator's decisions.
         leases: The rules of leases.
         guards: End a run that would never end by itself.
@@ -69,8 +72,7 @@ class OpenRun:
         reader: This session's token if slots may use weights in its memory, or None.
         open_time: Measures how long the run was open.
         closed: Whether the run was closed.
-        in_memory: The recorded weights in this process's memory, by their text.
-        numbered: The number of reports of weights in this process's memory.
+        in_memory: The weights that an engine of this process reports as `InMemory()`.
     """
 
     def __init__(
@@ -97,9 +99,11 @@ class OpenRun:
         self.decider = Decider(*fixed)
         silence = Silence(options.worker_timeout, options.clock())
         self.leases = LeaseRules(silence, liveness.is_gone)
+        limits = options.max_failures, options.mutator.divergence_fails
+        self.status_rules = StatusRules(*limits)
         rules = self.decider, self.leases
         self.guards = Guards(journal, self.graph, *rules)
-        self.deciding = Deciding(*rules, self.guards)
+        self.deciding = Deciding(*rules, self.status_rules, self.guards)
         self.events = Events(options.on_event, self.lock)
         self.all_holder: LeaseHolder | None = None
         self.reader: str | None = None
@@ -107,8 +111,7 @@ class OpenRun:
         self.open_time = OpenTime(options.clock)
         self._state: RunState | None = None
         self._transaction: weakref.ref[Transaction] | None = None
-        self.in_memory: dict[str, InMemory] = {}
-        self.numbered = 0
+        self.in_memory = WeightsInMemory(token)
 
     def close(self) -> None:
         """Close the journal, and end every worker."""
@@ -200,11 +203,11 @@ class OpenRun:
                 with transaction:
                     state = self.state()
                     self._state = None  # Dropped until the commit.
-                    at, tells = self.moment(state), self.events.on_event is not None
-                    place = self.journal, state, self.graph
-                    tx = Transaction(*place, at, tells, self.reader)
+                    tx = self.begin(state)
                     self._transaction = weakref.ref(tx)
                     result = work(tx)
+                    if tx.live is not state.members.live:
+                        self.deciding.settle(tx)
                     if saved:
                         needed = functools.partial(self.reachable, state)
                         tx.do(self.params.sweep(tx, saved, needed))
@@ -223,6 +226,13 @@ class OpenRun:
             self.lock.drain()
         return result
 
+    def begin(self, state: RunState) -> Transaction:
+        """Return a transaction that begins now, in an open one of the journal."""
+        place = self.journal, state, self.graph, self.moment(state)
+        rules = self.decider, self.status_rules
+        tells = self.events.on_event is not None
+        return Transaction(*place, *rules, tells, self.reader)
+
     def encode(self, *report: Any, plain: bool = True) -> EncodedReport:
         """Check and encode a report and save its arrays, before any lock is taken.
 
@@ -236,7 +246,7 @@ class OpenRun:
         if new.params_text is not None:
             return new
         if type(new.params) is InMemory:
-            held = self._numbered(new.params)
+            held = self.in_memory.number(new.params)
             return new._replace(params=held, params_text=codec.encode_params(held))
         has_tree = new.params is not None and type(new.params) is not str
         if has_tree and self.graph.generation(new.generation_id) is None:
@@ -292,12 +302,14 @@ class OpenRun:
         self.params.forget(r for r in saved if r.params_text not in known)
 
     def check_progress(self) -> None:
-        """Raise a RuntimeError if no member makes progress; called after a report."""
-        if not self.guards.set_backs.is_counting:
+        """Raise a NoProgressError if no member makes progress."""
+        state = self._state
+        if state is None or not (
+            self.guards.set_backs.is_counting or state.members.retired
+        ):
             return
         with self.lock.lock:
-            if self._state is not None:
-                self.guards.set_backs.check(self._state)
+            self.guards.check(self.state())
 
     def active(self, worker_id: int) -> ActiveWorker:
         """Return a slot's work, with the step at which it waits. Needs the lock."""
@@ -341,20 +353,6 @@ class OpenRun:
         self.leases.silence.see(state.leases.values())
         return state
 
-    def _numbered(self, params: InMemory) -> InMemory:
-        """Give params in the memory of this process a unique number.
-
-        Raises:
-            ValueError: The params already have the number of another report.
-        """
-        if params != InMemory():
-            raise ValueError(
-                f"A report of weights in memory needs InMemory(), got {params!r}, "
-                "which is of another report. The controller numbers them."
-            )
-        self.numbered += 1
-        return InMemory(self.holder.owner.token, self.numbered)
-
     def _after(
         self,
         tx: Transaction,
@@ -370,28 +368,17 @@ class OpenRun:
             place = self.journal, self.lock.lock
             leftovers = functools.partial(self.params.remove_leftovers, *place)
             self.lock.pending += (*effects, leftovers)
-        if self.numbered:
-            self._note_in_memory(tx, new)
+        if self.in_memory.numbered:
+            self.in_memory.note(tx, new)
         for note in tx.notes:
             self.notices.say_of_generation(*note)
         if tx.restarts or self.guards.set_backs.is_counting:
-            self.guards.set_backs.note(tx.state, tx.before, new, tx.restarts)
+            self.guards.set_backs.note(tx.state, tx.before, tx.restarts)
         if new and self.guards.unmet.found:
             self.guards.unmet.keep()
         if self.leases.timeout is not None:
             self.leases.silence.see(r for r in tx.records if isinstance(r, Lease))
         self.lock.changed.notify_all()
-
-    def _note_in_memory(self, tx: Transaction, new: Sequence[EncodedReport]) -> None:
-        """Update `in_memory` with the weights that were recorded, or removed."""
-        recorded = tx.params()
-        for report in new:
-            text = report.params_text
-            if type(report.params) is InMemory and text in recorded:
-                self.in_memory[text] = report.params
-        for record in tx.records:
-            if isinstance(record, Removal):
-                self.in_memory.pop(record.params, None)
 
 
 def _saved(new: Sequence[EncodedReport]) -> list[EncodedReport]:

@@ -81,6 +81,12 @@ def _open_to_train(
     first: list[EncodedReport] = []
     try:
         if not texts_of(journal):
+            metas = [
+                run.decider.first(worker_id, start.step, text)
+                for worker_id, (start, text) in enumerate(
+                    zip(starts, metas, strict=True)
+                )
+            ]
             given = [codec.decode(text) for text in metas]
             structures.check_new(options.mutator, options.space, given)
             for worker_id, start in enumerate(starts):
@@ -107,13 +113,14 @@ def _opened(
         facts.warn_of_changes(recorded, now)
     else:
         state = RunState(now["run"], len(metas), options.mode, journal, run.graph)
-    tx = Transaction(journal, state, run.graph, run.moment(state))
+    tx = run.begin(state)
     new = facts.unrecorded(recorded, now)
     tx.do(Step(tuple(Fact(key, codec.encode(value)) for key, value in new.items())))
     if not recorded:
         for step in branching.start(state, first, metas, tx.at):
             tx.do(step)
         tx.do(Step((run.decider.init(state),)))
+    run.deciding.settle(tx)
     params.keep = facts.keep_of({**now, **recorded}, options.keep)
     params.note(tx, first)
     _begin(run, tx)

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from population.base import codec, run_paths
-from population.base.errors import ParamsError, PopulationError
+from population.base.errors import ParamsError, PopulationError, mark_of_the_run
 from population.base.interfaces import ParamsStore
 from population.base.types import Checkpoint, InMemory, Saved
 from population.core.facts import store_key
@@ -137,7 +137,12 @@ class ParamsManager:
             )
         if type(params) is not Saved:
             return params
-        return self._need_store().load(params.path, like)
+        store = self._need_store()
+        try:
+            return store.load(params.path, like)
+        except OSError as error:
+            mark_of_the_run(error)
+            raise
 
     def sweep(
         self,
@@ -275,7 +280,11 @@ class ParamsManager:
         self._remover.wait()  # Else a disk could fill up faster than it removes.
         name = f"{report.generation_id}/{report.step}-{self._token}"
         size, store = _size(tree), self._need_store()
-        path = store.save(name, tree)
+        try:
+            path = store.save(name, tree)
+        except OSError as error:
+            mark_of_the_run(error)
+            raise
         saved, text = Saved(path), saved_text(path)
         return report._replace(params=saved, params_text=text, bytes=size)
 

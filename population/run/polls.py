@@ -8,7 +8,7 @@ from typing import Any
 from population.base import codec
 from population.base.errors import ParamsError
 from population.base.types import ActiveWorker, InMemory
-from population.core import reports
+from population.core import reports, statuses
 from population.core.known import check_id
 from population.core.owners import UNCLAIMED
 from population.core.state import RunState
@@ -124,11 +124,57 @@ def give_up(
         ask: Whether to show the mutator a known value again, so that it can decide
             although no further report may come.
     """
-    slots = {check_id(run.size, worker_id) for worker_id in worker_ids}
+    slots = frozenset(check_id(run.size, worker_id) for worker_id in worker_ids)
 
     def work(tx: Transaction) -> None:
-        lost = slots if exactly else slots | tx.state.lost
+        lost = slots if exactly else slots | tx.state.members.lost
         run.deciding.give_up(tx, lost, ask=ask)
+
+    run.transact(work)
+
+
+def fail(run: OpenRun, worker_id: Any, reason: str, owner: str | None = None) -> bool:
+    """Record that a trial of a slot has failed.
+
+    Args:
+        run: The run.
+        worker_id: The slot.
+        reason: What has happened, for people.
+        owner: Only if this holder has the slot's lease; None: in any case.
+
+    Returns:
+        Whether it was recorded.
+
+    Raises:
+        TypeError: `reason` is not a str.
+        NoProgressError: All slots are retired, because they failed too often.
+    """
+    slot = check_id(run.size, worker_id)
+    if not isinstance(reason, str):
+        raise TypeError(f"reason must be a str, got {type(reason).__name__}.")
+    run.check_open(to_train=True)
+
+    def work(tx: Transaction) -> bool:
+        if owner is not None and run.leases.owner(tx.state, slot) != owner:
+            return False  # Another worker has the slot, and has not failed.
+        if owner is not None:
+            tx.do(run.leases.end(tx.state, slot, tx.at))
+        run.deciding.fail(tx, slot, reason)
+        return True
+
+    failed = run.transact(work)
+    run.check_progress()
+    return failed
+
+
+def revive(run: OpenRun, worker_id: Any) -> None:
+    """Train a retired slot again, from its resume point."""
+    slot = check_id(run.size, worker_id)
+    run.check_open(to_train=True)
+
+    def work(tx: Transaction) -> None:
+        tx.do(statuses.revived(tx.state, slot, tx.at))
+        tx.resume(slot, reader=tx.reader)
 
     run.transact(work)
 

@@ -279,7 +279,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
             return
 
         def work(tx: Transaction) -> None:
-            self._forget(tx, run.in_memory.values())
+            self._forget(tx, run.in_memory.recorded.values())
             for worker_id in range(run.size):
                 tx.do(run.leases.release(tx.state, self.text, worker_id, tx.at))
 
@@ -321,13 +321,16 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
         for params in gone:
             if type(params) is not InMemory:
                 raise TypeError(f"gone must name InMemory params, got {params!r}.")
-            known = params.session == own and 0 < params.number <= self._run.numbered
+            known = (
+                params.session == own
+                and 0 < params.number <= self._run.in_memory.numbered
+            )
             if not known or params in reported:
                 raise ValueError(
                     f"gone must name params that this process has held, got {params!r}."
                     " A lease speaks for its own memory, of earlier reports."
                 )
-        return frozenset(gone).intersection(self._run.in_memory.values())
+        return frozenset(gone).intersection(self._run.in_memory.recorded.values())
 
     def _claim(self, tx: Transaction) -> dict[int, ActiveWorker]:
         run, state, slots = self._run, tx.state, range(self._run.size)
@@ -341,7 +344,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
             )
         tx.claim_weights()
         # Weights of an earlier claim are gone; those of others are out of reach.
-        self._forget(tx, run.in_memory.values())
+        self._forget(tx, run.in_memory.recorded.values())
         tx.do(reachability.lose(state, run.graph, run.decider, lambda held: True))
         for worker_id in slots:
             self._take(tx, worker_id, hand_out=True)

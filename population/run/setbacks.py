@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
+from population.base.errors import NoProgressError
 from population.core.decisions import Decider
 from population.core.graph import JournalGraph
 from population.core.leases import LeaseRules
 from population.core.state import RunState
-from population.core.step import EncodedReport, Restart
+from population.core.step import Restart
 from population.journal.base import Journal
-from population.journal.records import CheckpointRecord, Late
+from population.journal.records import CheckpointRecord
 from population.run.transaction import Before
 
 NO_STATE = (
@@ -34,8 +34,8 @@ class SetBacks:
         leases: The rules of leases, which say which slots are held.
 
     Attributes:
-        tries: How many resets of a slot end the run if no member reports a finite
-            value.
+        tries: How many resets of a slot to fresh weights end the run if no member gets
+            further.
         circles: How many divergences of a slot end the run although members report
             finite values in between.
         is_counting: Whether a slot was reset since a member last made progress; if
@@ -53,7 +53,6 @@ class SetBacks:
         self._graph = graph
         self._decider = decider
         self._leases = leases
-        self._never_finite = _Count()  # All restarts, until a value is finite.
         self._never_better = _Count()  # Those that diverged, until one is the best.
         self._never_further = _Count()  # Those that lost all for want of a save.
         self.tries, self.circles = 20.0, 100.0
@@ -63,7 +62,6 @@ class SetBacks:
         self,
         state: RunState,
         before: Before,
-        reports: Sequence[EncodedReport],
         restarts: Sequence[Restart],
     ) -> None:
         """Update the counts after a transaction that reset slots, or made progress.
@@ -71,46 +69,31 @@ class SetBacks:
         Args:
             state: The run after the transaction.
             before: How far the run was before the transaction.
-            reports: The reports of the transaction.
             restarts: The slots that the transaction has reset.
         """
         further = state.furthest > before.furthest
         better = state.best.score < before.best
-        finite = any(r.value is not None and math.isfinite(r.value) for r in reports)
         diverged = [new.worker_id for new in restarts if new.diverged]
         fresh = [
             new.worker_id
             for new in restarts
             if new.loses_all and not (new.diverged or state.has_params)
         ]
-        all_slots = [new.worker_id for new in restarts]
-        self._never_finite.note(all_slots, before, ends=further or finite)
         self._never_better.note(diverged, before, ends=further or better)
         self._never_further.note(fresh, before, ends=further)
-        counts = self._never_finite, self._never_better, self._never_further
+        counts = self._never_better, self._never_further
         self.is_counting = any(count.slots for count in counts)
 
     def check(self, state: RunState) -> None:
         """End a run that makes no progress.
 
         Raises:
-            RuntimeError: A slot was reset too often.
+            NoProgressError: A slot was reset too often.
         """
-        worker_id, count = self._never_finite.most()
-        if count >= self.tries and self._all_since(state, self._never_finite.row):
-            further, are_finite = self._ended(self._never_finite)
-            if are_finite == {False} and not further:
-                raise RuntimeError(
-                    f"Worker {worker_id} has diverged and begun anew {count} times, "
-                    "and no finite value was reported meanwhile. Check the evaluation, "
-                    "and whether any member can train with these hyperparameters. "
-                    "What was recorded stays."
-                )
         worker_id, count = self._never_better.most()
         if count >= self.circles and self._all_since(state, self._never_better.row):
-            further, _ = self._ended(self._never_better)
-            if not further:
-                raise RuntimeError(
+            if not self._got_further(self._never_better):
+                raise NoProgressError(
                     f"Worker {worker_id} has diverged and begun anew {count} times, "
                     "and meanwhile no member found a better value. No training state "
                     f"beyond step {state.furthest} was saved meanwhile. Save more "
@@ -119,37 +102,27 @@ class SetBacks:
                 )
         worker_id, count = self._never_further.most()
         if count >= self.tries:
-            further, _ = self._ended(self._never_further)
+            further = self._got_further(self._never_further)
             if self._graph.keeps_weights and not further:
-                raise RuntimeError(
+                raise NoProgressError(
                     f"Worker {worker_id} was set back to fresh weights {count} times, "
                     f"and no member got any further meanwhile. {NO_STATE} What was "
                     "recorded stays."
                 )
 
-    def _ended(self, count: _Count) -> tuple[bool, set[bool]]:
-        """Read what all processes have reported since a count began; reset the count.
-
-        Returns:
-            Whether a new checkpoint has a greater step, and for each value that was
-            reported, whether it is finite.
-        """
-        further, are_finite = False, set[bool]()
-        for record in self._journal.log(count.row):
-            if isinstance(record, CheckpointRecord):
-                further |= record.step > count.furthest
-            if isinstance(record, CheckpointRecord | Late) and record.has_value:
-                value = record.value
-                are_finite.add(value is not None and math.isfinite(value))
+    def _got_further(self, count: _Count) -> bool:
+        """Whether any process has reported a greater step since; reset the count."""
+        records = self._journal.log(count.row)
+        steps = (r.step for r in records if isinstance(r, CheckpointRecord))
         count.slots.clear()
-        return further, are_finite
+        return any(step > count.furthest for step in steps)
 
     def _all_since(self, state: RunState, row: int) -> bool:
         """Whether each slot in training was reset or diverged after this row.
 
         If not, a slow slot may still make progress.
         """
-        for worker_id in state.live:
+        for worker_id in state.members.live:
             slot = state.slots[worker_id]
             anew = slot.generation.row > row or slot.newest.diverged
             is_held = not self._leases.is_free(state, worker_id)

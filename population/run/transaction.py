@@ -9,11 +9,14 @@ from typing import NamedTuple, TypeVar
 from population.base import codec
 from population.base.types import Checkpoint, Event
 from population.core import branching
+from population.core.decisions import Decider
 from population.core.graph import JournalGraph
+from population.core.membership import FAILURES
 from population.core.state import RunState
+from population.core.statuses import StatusRules
 from population.core.step import Moment, Note, Restart, Step
 from population.journal.base import Journal
-from population.journal.records import CheckpointRecord, Fact, Late, Record
+from population.journal.records import CheckpointRecord, Fact, Late, Record, Status
 
 Result = TypeVar("Result")
 
@@ -52,6 +55,8 @@ class Transaction:
         state: The run in memory; only `do` changes it.
         graph: All checkpoints.
         at: The time of the transaction.
+        decider: The mutator; says with which hyperparameters a slot begins.
+        rules: The rules for failures of slots.
         tells: Whether to collect `events`, because the run has an `on_event`.
         reader: This session, if it trains all slots with weights in its memory; None:
             only saved weights count.
@@ -60,12 +65,16 @@ class Transaction:
         events: The events to pass to `on_event` after the commit.
         restarts: The slots that began a generation.
         before: The progress of the run before the transaction.
+        live: The slots that were live when the mutator was last shown a report because
+            some are no longer.
     """
 
     journal: Journal
     state: RunState
     graph: JournalGraph
     at: Moment
+    decider: Decider
+    rules: StatusRules
     tells: bool = False
     reader: str | None = None
     records: list[Record] = dataclasses.field(init=False)
@@ -73,11 +82,13 @@ class Transaction:
     events: list[Event] = dataclasses.field(init=False)
     restarts: list[Restart] = dataclasses.field(init=False)
     before: Before = dataclasses.field(init=False)
+    live: tuple[int, ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.records, self.notes, self.events, self.restarts = [], [], [], []
         state = self.state
         self.before = Before(state.row, state.furthest, state.best.score)
+        self.live = state.members.live
 
     def do(self, step: Step) -> None:
         """Write a step's records, and apply them to the state in memory."""
@@ -86,6 +97,8 @@ class Transaction:
             self.journal.write(step.records)
             apply, about = self.state.apply, step.about
             for record in step.records:
+                if self.tells and type(record) is Status:
+                    self._tell(record)
                 apply(record, about)
             if self.state.must_reread:
                 self.state.settle()
@@ -102,7 +115,7 @@ class Transaction:
     def resume(
         self, worker_id: int, reason: str = "", reader: str | None = None
     ) -> None:
-        """Move a slot back to its resume point.
+        """Move a slot back to its resume point; from a divergence, this is a failure.
 
         Args:
             worker_id: The slot.
@@ -113,7 +126,20 @@ class Transaction:
         state, graph = self.state, self.graph
         point = graph.resume_point(state.slots[worker_id].newest)
         self.within_reach(point, reader, state.row)
-        self.do(branching.resume(state, graph, worker_id, self.at, reason))
+        place, first = (state, graph, worker_id, self.at), self.decider.first
+        step = branching.resume(*place, reason, first)
+        if step.restart is not None:
+            self.do(self.rules.diverged(state, worker_id, self.at))
+        self.do(step)
+
+    def _tell(self, status: Status) -> None:
+        """Add the events of a status that is about to be applied."""
+        worker_id, members = status.worker_id, self.state.members
+        newest = self.state.slots[worker_id].newest
+        if status.kind in FAILURES:
+            self.events.append(Event("failed", worker_id, newest))
+        if status.retired and worker_id not in members.retired:
+            self.events.append(Event("retired", worker_id, newest))
 
     def within_reach(
         self, point: Checkpoint, reader: str | None, row: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from population.base.types import Ref
@@ -17,15 +16,11 @@ class Turns:
 
     Attributes:
         reports: The number of saved reports in the present turn.
-        set_backs: How often each slot was reset after it diverged; None unless the
-            present slot just was.
     """
 
     def __init__(self, run: OpenRun) -> None:
         self._run = run
         self.reports = 0
-        self.set_backs: Counter[int] | None = None
-        self._count: Counter[int] = Counter()
 
     def is_over(self, own: int, at_hand: Ref, most: int) -> bool:
         """Whether the worker is to train another slot, after a report or a branch.
@@ -40,22 +35,16 @@ class Turns:
         branched = newest.generation_id != at_hand.generation_id
         if run.waits(own):
             return True
-        if branched and self._has_diverged(at_hand):
-            # A slot that is reset again and again must not keep others from training.
-            self._count[own] += 1
-            self.set_backs = self._count
-            return self._free(set_back=self.set_backs) not in (None, own)
+        if branched and run.state().members.failures(own):
+            # A slot that fails again and again must not keep others from training.
+            return self._free(prefer=own) not in (None, own)
         if branched or newest.params is None or newest.diverged:
             return False  # The next worker would train these steps again.
         return self.reports >= most and self._free(below=at_hand.step) is not None
 
     def begin(self) -> None:
         """Start the turn of another slot."""
-        self.reports, self.set_backs = 0, None
-
-    def _has_diverged(self, at_hand: Ref) -> bool:
-        found = self._run.graph.get_checkpoint(at_hand)
-        return found is not None and found.diverged
+        self.reports = 0
 
     def _free(self, **options: Any) -> int | None:
         run = self._run

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from population.base.errors import NoProgressError
 from population.core.state import RunState
 from population.core.step import EncodedReport
 
@@ -105,7 +106,7 @@ class Unmet:
         """Check a report that was just recorded and lacks a value or params.
 
         Raises:
-            RuntimeError: The slot waits for a decision, but reports values at some
+            NoProgressError: The slot waits for a decision, but reports values at some
                 steps and params at others.
         """
         worker_id = new.worker_id
@@ -127,7 +128,7 @@ class Unmet:
             return
         values, saves = alone.since_limit()
         if values and saves and values + saves >= self.most:
-            raise RuntimeError(
+            raise NoProgressError(
                 f"Worker {worker_id} waits for a decision at step {limit}, which needs "
                 f"a value and the training state of one step. {alone} Write "
                 "worker.report(value, state) in one call, or report both for the same "

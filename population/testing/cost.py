@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from population.base.interfaces import Mutator, PopulationView
-from population.base.types import Branch, Report
+from population.base.types import Branch, Report, Retire
 from population.testing import inside
 from population.testing.perturb import perturb
 from population.testing.runner import Case, Played, ScriptRunner, Work
@@ -98,6 +98,7 @@ class _Meter(Mutator[Any]):
 
     def __init__(self, mutator: Mutator[Any]) -> None:
         self._mutator = mutator
+        self.divergence_fails = mutator.divergence_fails
         self.budget = _MOST
         self.opcodes = 0
         self.decided = False
@@ -107,7 +108,7 @@ class _Meter(Mutator[Any]):
 
     def update(
         self, state: Any, report: Report, view: PopulationView
-    ) -> tuple[Any, Mapping[int, Branch]]:
+    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
         before = sys.gettrace()
         sys.settrace(self._trace)
         try:
@@ -116,6 +117,9 @@ class _Meter(Mutator[Any]):
             sys.settrace(before)
         self.decided = self.decided or bool(branches) or following is not state
         return following, branches
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        return self._mutator.first(worker_id, step, meta_params)
 
     def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
         return self._mutator.wait_at(state, worker_id, view)

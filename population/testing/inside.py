@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 
+from population.base.types import Checkpoint
 from population.controller import PopulationController
 from population.journal.records import MutatorRecord
 from population.journal.sqlite import SqliteJournal
@@ -23,11 +24,18 @@ def waits(controller: PopulationController, worker_id: int) -> bool:
         return run.waits(worker_id)
 
 
-def live(controller: PopulationController) -> Sequence[int]:
-    """Return the worker ids of the slots for which decisions wait, ascending."""
+def newest(controller: PopulationController, worker_id: int) -> Checkpoint:
+    """Return the checkpoint from which a slot continues, or which it has reported."""
     run = controller.open_run
     with run.lock.lock:
-        return run.state().live
+        return run.state().slots[worker_id].newest
+
+
+def live(controller: PopulationController) -> Sequence[int]:
+    """Return the worker ids of slots neither retired nor given up, ascending."""
+    run = controller.open_run
+    with run.lock.lock:
+        return run.state().members.live
 
 
 def give_up(controller: PopulationController, slots: Collection[int]) -> None:

@@ -203,7 +203,7 @@ class ScriptRunner:
 
     def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
         """Return the report of a worker that has trained further."""
-        newest = self.controller.newest(worker_id)
+        newest = inside.newest(self.controller, worker_id)
         step = newest.step + steps
         params = f"params at step {step}" if saved else None
         return worker_id, newest.generation_id, step, params, value
@@ -230,7 +230,7 @@ class ScriptRunner:
     def _play(self, played: Played) -> None:
         self._open()
         played.opened = True
-        self.newest = [self.controller.newest(w).ref for w in range(self.size)]
+        self.newest = [inside.newest(self.controller, w).ref for w in range(self.size)]
         for position, event in enumerate(self.case.script):
             self.position = position
             self.clock.advance(1.0)
@@ -258,7 +258,7 @@ class ScriptRunner:
     def _outcome(self) -> Outcome:
         decisions = []
         for worker_id, before in enumerate(self.newest):
-            now = self.controller.newest(worker_id).ref
+            now = inside.newest(self.controller, worker_id).ref
             if now.generation_id != before.generation_id:
                 decisions.append(self._decision(now.generation_id))
                 self.previous[worker_id] = before

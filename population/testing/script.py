@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from population.testing import inside
 from population.testing.runner import ScriptEvent, ScriptRunner, Work
 
 
@@ -113,7 +114,7 @@ class Earlier(ScriptEvent):
 
     def play(self, run: ScriptRunner) -> None:
         """Report it, if it is in the same generation."""
-        newest = run.controller.newest(self.worker_id)
+        newest = inside.newest(run.controller, self.worker_id)
         root = run.controller.graph.root(newest.generation_id)
         if newest.step - 1 > root.step:
             step = newest.step - 1

@@ -221,7 +221,7 @@ class _Simulation:
                     self.waiting.discard(worker_id)
                     self._begin(worker_id)
             elif loop.work is not None and not self._has_died(loop):
-                newest = self.controller.newest(worker_id)
+                newest = inside.newest(self.controller, worker_id)
                 if newest.generation_id != loop.work.generation_id:
                     self._begin(worker_id)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from population.base import codec
 from population.base.interfaces import Mutator, PopulationView
-from population.base.types import Branch, Ref, Report
+from population.base.types import Branch, Failure, Ref, Report, Retire
 from population.testing.runner import ScriptRunner
 
 STORABLE = "keeps its state as plain data that can be stored and read back"
@@ -33,6 +33,7 @@ class WatchedMutator(Mutator[Any]):
         self._mutator = mutator
         self._breaches = breaches
         self._kind: type = type(None)
+        self.divergence_fails = mutator.divergence_fails
 
     def init(self, view: PopulationView) -> Any:
         """Return the other mutator's first state; this calls `init` twice."""
@@ -48,7 +49,7 @@ class WatchedMutator(Mutator[Any]):
 
     def update(
         self, state: Any, report: Report, view: PopulationView
-    ) -> tuple[Any, Mapping[int, Branch]]:
+    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
         """Return the other mutator's decision; this calls `update` twice."""
         spare = copy.deepcopy(view.rng)
         before = _text(state), _seen(report, view)
@@ -73,6 +74,16 @@ class WatchedMutator(Mutator[Any]):
         for worker_id, branch in branches.items():
             self._check_parent(worker_id, branch, view)
         return following, branches
+
+    def failed(
+        self, state: Any, failure: Failure, view: PopulationView
+    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
+        """Return the other mutator's decision."""
+        return self._mutator.failed(state, failure, view)
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        """Return the other mutator's first hyperparameters."""
+        return self._mutator.first(worker_id, step, meta_params)
 
     def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
         """Return the other mutator's `wait_at`, which this calls twice."""
@@ -123,12 +134,12 @@ class WatchedMutator(Mutator[Any]):
                 self._breaches.note(promise, seen)
 
     def _check_parent(
-        self, worker_id: int, branch: Branch, view: PopulationView
+        self, worker_id: int, branch: Branch | Retire, view: PopulationView
     ) -> None:
         """A parent must be kept, and finite unless it is the slot's own newest one."""
-        parent = branch.parent
-        if parent is None:
+        if isinstance(branch, Retire) or branch.parent is None:
             return
+        parent = branch.parent
         own = parent.row == view.newest(worker_id).row
         if parent.diverged and not own:
             what = (
@@ -187,13 +198,17 @@ def _seen(report: Report, view: PopulationView) -> str:
     return repr((report, [view.newest(w) for w in range(len(view.steps))]))
 
 
-def _plain(branches: Mapping[int, Branch]) -> str:
-    """Return the branches as text, their parents by name."""
+def _plain(branches: Mapping[int, Branch | Retire]) -> str:
+    """Return the decisions as text, parents by name."""
     plain = {
         worker_id: (
-            None if branch.parent is None else branch.parent.ref,
-            repr(branch.meta_params),
-            branch.reason,
+            branch
+            if isinstance(branch, Retire)
+            else (
+                None if branch.parent is None else branch.parent.ref,
+                repr(branch.meta_params),
+                branch.reason,
+            )
         )
         for worker_id, branch in sorted(branches.items())
     }

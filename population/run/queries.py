@@ -1,0 +1,164 @@
+"""What can be asked about an open run."""
+
+from __future__ import annotations
+
+import collections
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from population.base.errors import ParamsError, damaged
+from population.base.types import ActiveWorker, Checkpoint, Ref, Schedule, Stop
+from population.core.facts import read, texts_of
+from population.core.graph import JournalGraph
+from population.core.known import Slot, check_checkpoint, check_id
+from population.journal.base import Find
+from population.run import structures
+from population.run.open_run import OpenRun
+
+
+class Queries:
+    """The queries of a `PopulationController`; none of them changes the run.
+
+    Args:
+        open_run: The run.
+
+    Attributes:
+        graph: All checkpoints: `graph[generation_id][step]`.
+        open_run: The run as the library's own engines and tests see it.
+    """
+
+    def __init__(self, open_run: OpenRun) -> None:
+        self.open_run = open_run
+        self.graph: JournalGraph = open_run.graph
+
+    @property
+    def workers(self) -> list[ActiveWorker]:
+        """The work of each slot from now on, by worker id, without loading arrays."""
+        run = self.open_run
+        run.check_open()
+        with run.lock.lock:
+            return [run.active(worker_id) for worker_id in range(run.size)]
+
+    @property
+    def finished(self) -> bool:
+        """Whether `stop` has ended the run."""
+        return self.open_run.finished()
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.open_run.seed
+
+    @property
+    def space(self) -> Any:
+        """The recorded space of valid meta_params; None if none was given."""
+        with self.open_run.lock.lock:
+            recorded = texts_of(self.open_run.journal)
+        return structures.recorded_space(read(recorded))
+
+    @property
+    def stop(self) -> Stop:
+        """When the run ends."""
+        return self.open_run.stop
+
+    @property
+    def log_dir(self) -> pathlib.Path | None:
+        """The run folder, or None."""
+        return self.open_run.log_dir
+
+    def best(self) -> Checkpoint | None:
+        """Return the checkpoint with the best finite value; None: no finite value."""
+        return self.graph.best()
+
+    def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
+        """Return all checkpoints that led to this one, oldest first."""
+        return self.graph.lineage(check_checkpoint(checkpoint, "lineage"))
+
+    def schedule(self, checkpoint: Checkpoint) -> Schedule:
+        """Return the hyperparameters over steps that led to a checkpoint.
+
+        Raises:
+            TypeError: Not a `Checkpoint`; `best()` is None before a finite value.
+        """
+        return self.graph.schedule(check_checkpoint(checkpoint, "schedule"))
+
+    def history(self) -> Iterator[Checkpoint]:
+        """Yield all checkpoints in recorded order; `pandas.DataFrame` accepts them."""
+        return self.graph.history()
+
+    def newest(self, worker_id: int) -> Checkpoint:
+        """Return the newest checkpoint that a slot itself has reported.
+
+        Its hyperparameters are those that it was trained with; what a decision has
+        assigned since is in `workers`. Before the first report: that with which the
+        slot began.
+        """
+        run = self.open_run
+        run.check_open()
+        with run.lock.lock:
+            slot = run.state().slots[check_id(run.size, worker_id)]
+            return _newest_reported(run.graph, slot) or slot.newest
+
+    def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
+        """Return a checkpoint's params, read from the params store if it keeps them.
+
+        Args:
+            checkpoint: The checkpoint.
+            like: A tree with the wanted structure and kinds of leaves, for example from
+                `init`. Not needed for plain containers of arrays.
+
+        Raises:
+            ParamsError: The checkpoint has no params, or they were removed, are damaged
+                or do not fit `like`.
+        """
+        self.open_run.check_open()
+        found = check_checkpoint(checkpoint, "load")
+        if found.params is None:
+            raise ParamsError(_lacks(self.graph, found))
+        return self.open_run.params.load(found.params, like)
+
+    def reachable(self) -> set[Ref]:
+        """Return checkpoints whose params a decision, restart or worker may need."""
+        run = self.open_run
+        run.check_open()
+        with run.lock.lock, run.journal.reading():
+            return {found.ref for found in run.reachable(run.state()).values()}
+
+    def diverged(self) -> list[int]:
+        """Return how many values of each slot were NaN or infinite, by worker id."""
+        run = self.open_run
+        with run.lock.lock:
+            rows = run.journal.checkpoints(Find(diverged=True))
+        found = collections.Counter(row.worker_id for row in rows)
+        return [found[worker_id] for worker_id in range(run.size)]
+
+
+def _newest_reported(graph: JournalGraph, slot: Slot) -> Checkpoint | None:
+    """Return the newest checkpoint that a slot itself has reported, or None."""
+    generation, newest = slot.generation, slot.newest
+    prefix, _, number = generation.generation_id.rpartition("-")
+    for before in reversed(range(int(number))):
+        if newest.step > generation.step or newest.value is not None:
+            return newest
+        found = graph.generation(f"{prefix}-{before}")
+        if found is None:
+            raise damaged(f"it does not hold generation {before} of {prefix}")
+        generation, newest = found, graph.newest_of(found)
+    is_reported = newest.step > generation.step or newest.value is not None
+    return newest if is_reported else None
+
+
+def _lacks(graph: JournalGraph, checkpoint: Checkpoint) -> str:
+    """Return the error message for a checkpoint without params."""
+    place = f"Step {checkpoint.step} of {checkpoint.generation_id}"
+    if graph.had_params(checkpoint) is None:
+        return (
+            f"{place} has no params: it was reported without a state, or "
+            "begins with fresh weights. "
+            "controller.graph.resume_point(checkpoint) is the nearest that has some."
+        )
+    return (
+        f"{place} has no params any more: they were removed, as nothing could need "
+        "them. Train with keep=Keep(...) to keep more."
+    )
