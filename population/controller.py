@@ -261,7 +261,7 @@ class PopulationController(Queries):
         polls.fail(self.open_run, worker_id, reason)
 
     def revive(self, worker_id: int) -> None:
-        """Train a retired slot again, from its resume point."""
+        """Train a retired slot again, from its resume point; others are left alone."""
         polls.revive(self.open_run, worker_id)
 
     def claim_all(self, *, again: bool = True) -> PopulationLease:

@@ -82,12 +82,28 @@ def ready(controller: PopulationController) -> Ints:
 
 def live(controller: PopulationController) -> list[int]:
     """The worker ids of the slots that are not lost, ascending."""
-    return list(_known(controller).live)
+    return list(_known(controller).members.live)
 
 
 def lost(controller: PopulationController) -> set[int]:
     """The worker ids of the slots that are lost."""
-    return set(_known(controller).lost)
+    return set(_known(controller).members.lost)
+
+
+def retired(controller: PopulationController) -> set[int]:
+    """The worker ids of the slots that are retired."""
+    return set(_known(controller).members.retired)
+
+
+def statuses(controller: PopulationController) -> dict[int, Any]:
+    """The newest status of each slot that has one, by worker id."""
+    return dict(_known(controller).members.statuses)
+
+
+def failures(controller: PopulationController) -> list[int]:
+    """How often each slot has failed in a row, by worker id."""
+    state = _known(controller)
+    return [state.members.failures(w) for w in range(len(state.slots))]
 
 
 def as_of(controller: PopulationController, step: int) -> tuple[Ints, Floats]:
@@ -117,8 +133,9 @@ def in_memory(controller: PopulationController) -> dict[str, str]:
     best, scores = state.best, state.scores
     arrays = ("steps", "scores", "ready", "begins", "reached")
     slots = [(slot.generation, slot.meta_params, slot.newest) for slot in state.slots]
-    names = ("row", "reports", "has_params", "has_held", "live", "change")
+    names = ("row", "reports", "has_params", "has_held", "change")
     found = {
+        "members": (state.members.live, sorted(state.members.statuses.items())),
         "best": (best.row, best.score, best.reports),
         "slots": slots,
         "decisions": (decider.decisions(state), decider.value(state)),
@@ -223,6 +240,11 @@ def owner(controller: PopulationController, worker_id: int) -> str | None:
     return found
 
 
+def saw_die(controller: PopulationController, worker_id: int, owner: Any) -> None:
+    """Record that the process of a slot's owner was seen to die, as its parent does."""
+    polls.fail(_inside(controller), worker_id, "killed by signal 9", owner)
+
+
 def is_claimable(controller: PopulationController, worker_id: int) -> bool:
     """Whether a worker of this process that asks for any slot may have this one."""
     rules = _inside(controller).leases
@@ -256,9 +278,10 @@ def give_up(controller: PopulationController, slots: Collection[int]) -> None:
 
 def pretend_lost(controller: PopulationController, slots: Collection[int]) -> None:
     """Have exactly these slots count as lost, without recording it."""
-    state = _known(controller)
-    state.lost = frozenset(slots)
-    state.live = tuple(w for w in range(len(state.slots)) if w not in state.lost)
+    state, lost = _known(controller), frozenset(slots)
+    gone = lost | state.members.retired
+    state.members.lost = lost
+    state.members.live = tuple(w for w in range(len(state.slots)) if w not in gone)
 
 
 def whole_claim(controller: PopulationController) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -159,12 +160,14 @@ class Decider:
             TypeError: The state has another type than that of `init`, or cannot be
                 stored.
         """
-        if self._type is not None and type(value) is not self._type:
-            raise TypeError(
-                f"{type(self.mutator).__name__}.update must return a state of the type "
-                f"of init's, {self._type.__name__}, got {type(value).__name__}."
-            )
-        text = codec.encode(value, "the mutator's state", records=True)
+        with _of_the_mutator():
+            if self._type is not None and type(value) is not self._type:
+                raise TypeError(
+                    f"{type(self.mutator).__name__}.update must return a state of the "
+                    f"type of init's, {self._type.__name__}, got "
+                    f"{type(value).__name__}."
+                )
+            text = codec.encode(value, "the mutator's state", records=True)
         record = MutatorRecord(0, text, decisions, checksum(text, decisions))
         self._decoded = (record, value)
         return record
@@ -209,12 +212,13 @@ class Decider:
         if type(self.mutator).first is Mutator.first:
             return meta_text
         meta_params = decode(meta_text)
-        found = self.mutator.first(worker_id, step, meta_params)
-        if found is meta_params:
-            return meta_text
-        text = codec.encode(found, f"first meta_params for worker {worker_id}")
-        if self.check is not None:
-            self.check(found, worker_id)
+        with _of_the_mutator():
+            found = self.mutator.first(worker_id, step, meta_params)
+            if found is meta_params:
+                return meta_text
+            text = codec.encode(found, f"first meta_params for worker {worker_id}")
+            if self.check is not None:
+                self.check(found, worker_id)
         return text
 
     def checked(
@@ -226,11 +230,8 @@ class Decider:
             TypeError, ValueError: One is neither a `Branch` nor a `Retire`, a parent is
                 not recorded, or hyperparameters cannot be stored.
         """
-        try:
+        with _of_the_mutator():
             yield from self._checked(state, decisions)
-        except (TypeError, ValueError) as error:
-            mark_of_the_run(error)
-            raise
 
     def _checked(
         self, state: RunState, decisions: Decisions
@@ -273,8 +274,12 @@ class Decider:
 
     def decision_at(self, state: RunState, worker_id: int) -> int | None:
         """Return the step at which a slot must wait for a decision, or None."""
-        view = self._view_of(state)
-        return self.mutator.wait_at(self.value(state), worker_id, view)
+        view, value = self._view_of(state), self.value(state)
+        try:
+            return self.mutator.wait_at(value, worker_id, view)
+        except Exception as error:
+            mark_of_the_run(error)
+            raise
 
     def limits(self, state: RunState, worker_id: int) -> list[int]:
         """Return the steps at which a slot waits: for a decision, and the run's end."""
@@ -296,12 +301,18 @@ class Decider:
         """Whether a slot waits for a decision or the run's end, or is retired."""
         if worker_id in state.members.retired:
             return True
-        if self._end is not None and state.scores.reached[worker_id] >= self._end:
+        if self.is_at_end(state, worker_id):
             return True
         if self._is_let_go(state):
             return False
         limit = self.decision_at(state, worker_id)
         return limit is not None and bool(state.scores.ready[worker_id] >= limit)
+
+    def is_at_end(self, state: RunState, worker_id: int) -> bool:
+        """Whether a slot has reached the end of the run."""
+        return self._end is not None and bool(
+            state.scores.reached[worker_id] >= self._end
+        )
 
     def let_go(self, state: RunState) -> None:
         """Let no slot wait for the next decision: the run ends before it."""
@@ -362,6 +373,16 @@ class Decider:
         if found is None:
             raise damaged(f"the mutator's state names {tuple(ref)}, which is missing")
         return found
+
+
+@contextlib.contextmanager
+def _of_the_mutator() -> Iterator[None]:
+    """Mark exceptions within a `with` block as the mutator's."""
+    try:
+        yield
+    except Exception as error:
+        mark_of_the_run(error)
+        raise
 
 
 def _refs(state: Any) -> Iterator[Ref]:

@@ -8,6 +8,7 @@ from population.base.types import Checkpoint
 from population.core.branching import is_restart
 from population.core.graph import JournalGraph
 from population.core.known import Subject
+from population.core.membership import FAILURES
 from population.core.state import RunState
 from population.core.step import Moment, Step
 from population.journal.records import Status
@@ -34,19 +35,28 @@ class StatusRules:
         at: Moment,
     ) -> Step:
         """Record that a trial of a slot has failed."""
-        finite = _newest_finite(graph, state.slots[worker_id].newest)
+        slot, before = state.slots[worker_id], state.members.statuses.get(worker_id)
+        finite = _newest_finite(graph, slot.newest)
         step = 0 if finite is None else finite.step
+        if before is not None and is_restart(slot.generation.reason):
+            step = max(step, before.step)  # It had been further, and was set back.
         return self._fail(state, worker_id, "failed", reason, step, at)
 
     def diverged(self, state: RunState, worker_id: int, at: Moment) -> Step:
-        """Record that a slot is set back because it diverged, once a generation."""
+        """Record that a slot is set back because it diverged, once a generation.
+
+        A retired slot fails no more, nor does one that is revived at this moment.
+        """
         slot, status = state.slots[worker_id], state.members.statuses.get(worker_id)
         newest = slot.newest
         if not (newest.diverged and self._divergence_fails):
             return Step()
-        if status is not None and status.kind != "recovered":
-            if status.row >= slot.generation.row:
-                return Step()
+        if status is not None and (
+            status.retired
+            or (status.kind in FAILURES and status.row >= slot.generation.row)
+            or (status.kind == "revived" and status.row >= newest.row)
+        ):
+            return Step()
         reason = f"diverged: {newest.value} at step {newest.step}"
         return self._fail(state, worker_id, "diverged", reason, 0, at)
 
@@ -60,8 +70,7 @@ class StatusRules:
         at: Moment,
     ) -> Step:
         count = state.members.failures(worker_id) + 1
-        retired = count >= self._most or worker_id in state.members.retired
-        what = kind, reason, count, int(retired), step
+        what = kind, reason, count, int(count >= self._most), step
         return Step((Status(state.row, worker_id, *what, at.now, at.batch),))
 
 

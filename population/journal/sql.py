@@ -240,13 +240,15 @@ class SqlJournal(Journal):
         return [checked(kind, row) for row in rows]
 
 
-def _written(record: Any) -> tuple[int, int]:
+def _written(record: Any) -> tuple[int, int, float]:
     """Return a key that sorts records as they were written, statuses among losses."""
     if isinstance(record, NUMBERED):
-        return record.row, 0
-    if isinstance(record, Status):  # Its transaction has begun before this row, or not.
-        return record.row, 1 if record.batch <= record.row else 3
-    return record.row, 2 if isinstance(record, Loss) else 1
+        return record.row, 0, 0.0
+    if isinstance(record, Status) and record.batch <= record.row:
+        return record.row, 1, 0.0  # Its transaction has begun before this row.
+    if isinstance(record, Loss | Status):
+        return record.row, 2, record.time
+    return record.row, 1, 0.0
 
 
 @functools.cache

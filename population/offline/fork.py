@@ -308,8 +308,10 @@ class _Copy:
                 elif text is not None:
                     row = record.checkpoint if isinstance(record, Late) else record.row
                     self._named.setdefault(text, row)
-            if isinstance(record, Status) and is_part and record.batch > self._end:
-                continue  # It is of the next transaction.
+            if isinstance(record, Status) and record.batch > self._end:
+                if is_part:
+                    continue  # It is of the next transaction.
+                record = record._replace(batch=self._end)  # Of one without rows.
             if isinstance(record, Loss):
                 self._losses.append(record)
             elif not isinstance(record, Removal):

@@ -79,7 +79,7 @@ def begin(journal: Journal, state: RunState, decider: Decider) -> None:
         point = tx.graph.resume_point(slot.newest)
         present = slot.generation.meta_params
         text = decider.first(worker_id, point.step, present)
-        if text != present:
+        if codec.digest(decode(text)) != slot.generation.digest:
             place = worker_id, point, text, _FIRST, tx.at
             tx.do(branching.branch(state, tx.graph, *place))
 

@@ -27,6 +27,7 @@ from population.core.decoding import decode
 from population.core.facts import read_all
 from population.core.graph import JournalGraph
 from population.core.known import Subject
+from population.core.membership import FAILURES
 from population.core.reports import SAVED
 from population.core.state import RunState
 from population.journal.base import Journal
@@ -114,6 +115,7 @@ class _Replayer:
         self._updates = 0
         self._now = 0.0
         self._live = self._state.members.live
+        self._overruled: set[int] = set()  # Retired by a failure, just now.
         self._has_begun = False
 
     def run(self) -> Replay:
@@ -146,6 +148,7 @@ class _Replayer:
     def _follow(self, happening: Happening) -> None:
         """Repeat what was reported, and compare the decisions that followed."""
         entries, cause = list(happening.followed), happening.cause
+        self._overruled.clear()
         due: Sequence[Report | Failure]
         if cause is not None:
             self._put(cause)
@@ -156,6 +159,8 @@ class _Replayer:
         else:
             due = self._reports(happening.reports)
             self._now = self._state.time
+            if not due and entries and isinstance(entries[0], Status):
+                self._now = entries[0].time  # A slot was set back from a divergence.
         entries = self._ask(due, entries)
         while True:
             while entries and not _is_decided(entries[0]):
@@ -251,6 +256,8 @@ class _Replayer:
                 if worker_id not in self._state.members.retired:
                     found[worker_id] = decision
                 continue
+            if worker_id in self._overruled:
+                continue
             parent = decision.parent
             if parent is not None:
                 parent = self._graph.resume_point(parent)
@@ -302,6 +309,9 @@ class _Replayer:
             new = isinstance(record, CheckpointRecord | Late) and params is not None
             if new and not self._state.has_params:
                 self._journal.write([SAVED])
+            if isinstance(record, Status) and record.kind in FAILURES:
+                if record.retired:
+                    self._overruled.add(record.worker_id)
             self._journal.write([record])
             self._state.apply(record)
             self._state.settle()

@@ -147,8 +147,12 @@ def happenings(journal: Journal, upto: int | None = None) -> Iterator[Happening]
             present.reports.append(record)
         elif isinstance(record, Loss) or _has_failed(record):
             yield present
-            present, batch = Happening(record.row + 1, cause=record), record.row + 1
+            batch = record.batch if isinstance(record, Status) else record.row + 1
+            present = Happening(batch, cause=record)
         else:
+            if isinstance(record, Status) and record.batch != batch:
+                yield present
+                present, batch = Happening(record.batch), record.batch
             present.followed.append(record)
     yield present
 

@@ -132,7 +132,7 @@ class Deciding:
         """Record that a trial of a slot has failed, and show the mutator the failure.
 
         Without a decision about it, the slot goes back to its resume point, unless it
-        is retired now. Nothing happens to a slot that was retired before.
+        is retired now or at its end. Nothing happens to a slot that was retired before.
         """
         state = tx.state
         if worker_id in state.members.retired:
@@ -143,23 +143,29 @@ class Deciding:
         retired = worker_id in state.members.retired
         shown = Failure(worker_id, newest, told, count, retired)
         branched = self.decide(tx, [shown])
-        if not (retired or worker_id in branched or worker_id in state.members.retired):
+        is_done = self._decider.is_at_end(state, worker_id)
+        is_done |= retired or worker_id in state.members.retired
+        if not (is_done or worker_id in branched):
             tx.resume(worker_id, f"failed: {told}", tx.reader)
 
-    def settle(self, tx: Transaction) -> None:
+    def settle(self, tx: Transaction) -> Collection[int]:
         """Show the mutator a known report if slots are no longer live, at the end.
 
         It sees the newest value of the lowest live slot that has one, so that it can
         decide although no report may come.
+
+        Returns:
+            The slots that were branched.
         """
-        state = tx.state
+        state, branched = tx.state, set[int]()
         for _ in range(len(state.slots) + 1):  # A mutator might revive what it retires.
             before, tx.live = tx.live, state.members.live
             if before is tx.live or set(before) <= set(tx.live):
-                return
+                break
             shown = self._known(tx, tx.live)
             if shown is not None:
-                self.decide(tx, [shown])
+                branched.update(self.decide(tx, [shown]))
+        return branched
 
     def _apply(self, tx: Transaction, decided: Decisions, branched: set[int]) -> None:
         """Apply decisions, and add the slots that were branched to `branched`."""
@@ -172,7 +178,7 @@ class Deciding:
             tx.do(self._rules.diverged(state, worker_id, tx.at))
             status = state.members.statuses.get(worker_id)
             if status is not None and status.retired:
-                if status.batch == tx.at.batch and status.kind in FAILURES:
+                if status.kind in FAILURES and status in tx.records:
                     continue  # Retired by this very failure, and not to be branched.
                 tx.do(statuses.revived(state, worker_id, tx.at))
             if tx.reader is not None and new.parent is not None:

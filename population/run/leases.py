@@ -6,6 +6,7 @@ one of several processes that claim a slot gets it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -145,7 +146,9 @@ class SlotLease(HeldSlots):
                 self.slot = None
                 return None
             found = self._look(at, turn)
-            if found is None and self.slot is not None:
+            if self.slot is None:
+                run.check_progress()  # It may have ended because all slots failed.
+            elif found is None:
                 self._holder.warm = True  # Its first step is done.
                 if run.leases.timeout is not None:
                     polls.renew(run, self._holder, (self.slot,))
@@ -194,9 +197,14 @@ class SlotLease(HeldSlots):
         Raises:
             NoProgressError: All slots are retired, because they failed too often.
         """
-        own, self.slot = self.slot, None
-        if own is not None and not self._run.closed:
+        own = self.slot
+        if own is None or self._run.closed:
+            return
+        try:
             polls.fail(self._run, own, reason, self.text)
+        finally:
+            if not self.is_held:  # An error may have left the lease as it was.
+                self.slot = None
 
     def release(self) -> None:
         """Give the slot back, so that another worker can continue it."""
@@ -230,11 +238,14 @@ class SlotLease(HeldSlots):
                 check_step(slot.generation, at.step)
                 run.guards.idle.note(state, slot, at.step)
                 return None
-        own, found = self.slot, None
-        if own is None:
-            return None
-        if not (self._is_new and at and run.state().slots[own].newest.ref == at[1:]):
-            found = run.transact(lambda tx: self._hand_out(tx, own))
+        found = None
+        while (own := self.slot) is not None:
+            if self._is_new and at and run.state().slots[own].newest.ref == at[1:]:
+                break
+            found = run.transact(functools.partial(self._hand_out, worker_id=own))
+            if found is not None:
+                break
+            self._move(at)  # Set back from a divergence once more, it was retired.
         self._is_new = False
         return found
 
@@ -248,9 +259,16 @@ class SlotLease(HeldSlots):
             self._is_new = True
             self._turns.begin()
 
-    def _hand_out(self, tx: Transaction, worker_id: int) -> ActiveWorker:
-        """Return the slot's work; its params are kept until the worker reports."""
+    def _hand_out(self, tx: Transaction, worker_id: int) -> ActiveWorker | None:
+        """Return the slot's work; its params are kept until the worker reports.
+
+        None if the slot is retired.
+        """
         tx.resume(worker_id)
+        if tx.live is not tx.state.members.live:
+            self._run.deciding.settle(tx)  # It may give this slot other work.
+        if worker_id in tx.state.members.retired:
+            return None
         if holds(tx.state, self.text, worker_id):
             self._write(tx, worker_id, hand_out=True)
         return self._run.active(worker_id)
@@ -265,7 +283,7 @@ class SlotLease(HeldSlots):
             The slot, or None if the run has ended.
 
         Raises:
-            RuntimeError: Every slot waits, and nothing can change that.
+            NoProgressError: Every slot waits, and nothing can change that.
         """
         run, pause = self._run, _SHORTEST_WAIT_S
         say_at = time.monotonic() + _SAY_AFTER_S

@@ -279,6 +279,8 @@ class OpenRun:
             if before is not None:
                 before(tx)
             branched = self.deciding.submit(tx, new, text)
+            if tx.live is not tx.state.members.live:
+                branched = {*branched, *self.deciding.settle(tx)}
             return {w: self.active(w) for w in branched} if branched else {}
 
         if self.closed:

@@ -120,10 +120,10 @@ def _opened(
         for step in branching.start(state, first, metas, tx.at):
             tx.do(step)
         tx.do(Step((run.decider.init(state),)))
-    run.deciding.settle(tx)
     params.keep = facts.keep_of({**now, **recorded}, options.keep)
     params.note(tx, first)
     _begin(run, tx)
+    run.deciding.settle(tx)
     # Last: it claims the store for this run. A refusal must leave the store unchanged.
     params.guard(texts_of(journal), run.holder.owner)
     return tx

@@ -44,7 +44,9 @@ def poll(
             renew(run, run.all_holder, (worker_id,))
         if current:
             return None
-    return resume(run, worker_id)
+    found = resume(run, worker_id)
+    run.check_progress()
+    return found
 
 
 def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
@@ -52,6 +54,8 @@ def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
 
     def work(tx: Transaction) -> ActiveWorker:
         tx.resume(worker_id, reader=reader)
+        if tx.live is not tx.state.members.live:
+            run.deciding.settle(tx)  # It may give this slot other work.
         return run.active(worker_id)
 
     with run.lock.lock:
@@ -168,13 +172,14 @@ def fail(run: OpenRun, worker_id: Any, reason: str, owner: str | None = None) ->
 
 
 def revive(run: OpenRun, worker_id: Any) -> None:
-    """Train a retired slot again, from its resume point."""
+    """Train a retired slot again, from its resume point; others are left alone."""
     slot = check_id(run.size, worker_id)
     run.check_open(to_train=True)
 
     def work(tx: Transaction) -> None:
-        tx.do(statuses.revived(tx.state, slot, tx.at))
-        tx.resume(slot, reader=tx.reader)
+        if slot in tx.state.members.retired:
+            tx.do(statuses.revived(tx.state, slot, tx.at))
+            tx.resume(slot, reader=tx.reader)
 
     run.transact(work)
 

@@ -37,7 +37,8 @@ class Turns:
             return True
         if branched and run.state().members.failures(own):
             # A slot that fails again and again must not keep others from training.
-            return self._free(prefer=own) not in (None, own)
+            found, count = self._free(), run.state().members.failures
+            return found is not None and count(found) < count(own)
         if branched or newest.params is None or newest.diverged:
             return False  # The next worker would train these steps again.
         return self.reports >= most and self._free(below=at_hand.step) is not None
