@@ -451,6 +451,7 @@ def test_random_failures_are_the_same_for_every_process_and_every_reader(
         forked = population.fork(folder, new, mutator=mutator, at=at, **options)
         assert _members(forked)[:2] == members[at][:2]  # Losses have no transaction.
         for count in range(5):
+            clock.advance(1)
             act(forked, choose, count)
         again = population.replay(forked, Told(synchronous=synchronous))
         assert again.first_difference is None, again

@@ -156,7 +156,10 @@ class _Replayer:
             self._now = cause.time
             due = self._failures(cause) if type(cause) is Status else []
             if isinstance(cause, Loss):
-                due, self._live = self._told(cause), self._state.members.live
+                due, live = self._told(cause), self._state.members.live
+                if not (due or entries) and set(self._live) <= set(live):
+                    return  # A report of a slot that was given up comes next.
+                self._live = live
         else:
             due = self._reports(happening.reports)
             self._now = self._state.time
