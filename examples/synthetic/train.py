@@ -132,11 +132,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     controller = train(**vars(parser.parse_args(arguments)))
-    for worker_id, active in enumerate(controller.workers):
+    for worker_id in range(len(controller.workers)):
         newest = controller.newest(worker_id)
         print(
-            f"worker {worker_id}: step {active.step}, a = {newest.params:.4f}, "
-            f"b = {active.meta_params['b']:.3f}"
+            f"worker {worker_id}: step {newest.step}, a = {newest.params:.4f}, "
+            f"b = {newest.meta_params['b']:.3f}"
         )
     best = controller.best()
     if best is not None:

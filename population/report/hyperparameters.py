@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import Any
 
 from population.space.trees import leaves
@@ -23,8 +24,19 @@ def numbers(meta_params: Any) -> dict[str, float]:
 
 
 def short(value: Any) -> str:
-    """Return a value in a few characters."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Return a value in a line; a float with three significant digits.
+
+    A float that would then read 1 although it is less has three digits of its distance
+    to 1, as 0.99985 of a momentum says something else than 0.9998.
+    """
+    if not isinstance(value, Real) or isinstance(value, Integral):
+        return " ".join(str(value).split())
+    number = float(value)
+    text, distance = f"{number:.3g}", 1 - number
+    if text != "1" or distance < 1e-12:
+        return text
+    decimals = 2 - math.floor(math.log10(distance))
+    return f"{number:.{decimals}f}".rstrip("0")
 
 
 def one_line(meta_params: Any) -> str:

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,14 @@ from matplotlib.figure import Figure
 from population.base.run_paths import run_folder
 from population.base.types import Checkpoint, Ref
 from population.controller import PopulationController
+from population.core.branching import is_restart
 from population.report.hyperparameters import numbers
 from population.space import OneMinusLogUniform, domains
 
 NEAR_ONE = "near one"
 _COLOURS = colormaps["tab10"]
+# The mark at the end of a retired slot.
+_RETIRED: dict[str, Any] = {"marker": "x", "linestyle": "", "markersize": 5}
 
 
 @dataclasses.dataclass
@@ -35,13 +38,23 @@ class Line:
         worker_id: The slot that trained it.
         founder: The slot in which its lineage began.
         points: Its checkpoints by step; the first one is its branching point.
-        origin: The checkpoint that it branched off from; None at the start.
+        origin: The checkpoint that it branched off from, where that was reported; None
+            at the start.
+        branched: Whether a decision opened it, or one before it that was not trained.
+        retired: Whether it is the last one that a retired slot has trained.
     """
 
     worker_id: int
     founder: int
     points: list[Checkpoint]
     origin: Checkpoint | None
+    branched: bool = False
+    retired: bool = False
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its slot has reported anything of it."""
+        return len(self.points) > 1 or self.points[0].value is not None
 
 
 def save(
@@ -82,7 +95,10 @@ def save(
 
 
 def generations(controller: PopulationController) -> list[Line]:
-    """Return all generations of a run, in the order in which they were opened."""
+    """Return the generations of a run, in the order in which they were opened.
+
+    Without those that began with a branch or a restart and were never trained.
+    """
     lines: dict[str, Line] = {}
     known: dict[Ref, Checkpoint] = {}
     for checkpoint in controller.history():
@@ -95,12 +111,17 @@ def generations(controller: PopulationController) -> list[Line]:
         founder = checkpoint.worker_id
         if origin is not None:
             founder = lines[origin.generation_id].founder
+            origin = _where_reported(origin, lines)
         lines[checkpoint.generation_id] = Line(
             checkpoint.worker_id, founder, [checkpoint], origin
         )
     for line in lines.values():
         line.points.sort(key=lambda checkpoint: checkpoint.step)
-    return list(lines.values())
+    found = _trained(lines.values())
+    last = {line.worker_id: line for line in found}
+    for worker_id in controller.retired & last.keys():
+        last[worker_id].retired = True
+    return found
 
 
 def learning_curves(
@@ -115,14 +136,19 @@ def learning_curves(
             continue
         label = None if line.founder in shown else f"began as worker {line.founder}"
         shown.add(line.founder)
+        colour = _COLOURS(line.founder % 10)
         axes.plot(
             [checkpoint.step for checkpoint in measured],
             [checkpoint.value or 0.0 for checkpoint in measured],
-            color=_COLOURS(line.founder % 10),
+            color=colour,
             linewidth=1.1,
             alpha=0.8,
             label=label,
         )
+        if line.retired:
+            end = measured[-1]
+            axes.plot(end.step, end.value or 0.0, color=colour, **_RETIRED)
+    _explain_retirement(axes, lines)
     axes.set(xlabel="training steps", ylabel=value, title="Learning curves by lineage")
     if log_value:
         axes.set_yscale("log")
@@ -131,29 +157,72 @@ def learning_curves(
 
 
 def schedules(axes: Axes, lines: list[Line], name: str, scale: str = "linear") -> None:
-    """Draw a hyperparameter of each worker over steps, branches marked by dots."""
+    """Draw a hyperparameter of each worker over steps, branches marked by dots.
+
+    A generation that the library opened, for example to resume, is no branch: it has a
+    dot only if it has another value of the hyperparameter.
+    """
     before: dict[int, tuple[int, float]] = {}  # By worker id, the end of its line.
     for line in lines:
-        number = numbers(line.points[0].meta_params).get(name)
+        root = line.points[0]
+        number = numbers(root.meta_params).get(name)
         if number is None:
             continue
         colour = _COLOURS(line.worker_id % 10)
-        begin, end = line.points[0].step, line.points[-1].step
+        begin, end = root.step, line.points[-1].step
         label = None if line.worker_id in before else f"worker {line.worker_id}"
         axes.plot([begin, end], [number] * 2, color=colour, linewidth=1.6, label=label)
         if line.worker_id in before:
             step, old = before[line.worker_id]
             if step <= begin:  # Not for a branch to an older checkpoint.
                 axes.plot([step, begin], [old, number], color=colour, linewidth=0.6)
-            axes.plot(begin, number, "o", color=colour, markersize=4)
+            if line.branched or number != old:
+                axes.plot(begin, number, "o", color=colour, markersize=4)
+        if line.retired:
+            axes.plot(end, number, color=colour, **_RETIRED)
         before[line.worker_id] = (end, number)
     axes.plot([], [], "o", color="grey", markersize=4, label="branch")
+    _explain_retirement(axes, lines)
     axes.set(xlabel="training steps", ylabel=name, title=f"{name} of each worker")
     if scale == NEAR_ONE:
         _spread_near_one(axes)
     else:
         axes.set_yscale(scale)
     axes.legend(fontsize="small")
+
+
+def _trained(lines: Iterable[Line]) -> list[Line]:
+    """Return the lines that were trained, and each slot's first one."""
+    found: list[Line] = []
+    branched: set[int] = set()
+    for line in lines:
+        worker_id = line.worker_id
+        if line.origin is not None and not is_restart(line.points[0].reason):
+            branched.add(worker_id)
+        if line.origin is None or line.is_trained:
+            line.branched = worker_id in branched
+            branched.discard(worker_id)
+            found.append(line)
+    return found
+
+
+def _where_reported(origin: Checkpoint, lines: Mapping[str, Line]) -> Checkpoint:
+    """Return the checkpoint itself, or the one whose copy it is.
+
+    The first checkpoint of a generation is a copy, without a value of its own.
+    """
+    while True:
+        line = lines[origin.generation_id]
+        is_copy = origin.ref == line.points[0].ref and origin.value is None
+        if line.origin is None or not is_copy:
+            return origin
+        origin = line.origin
+
+
+def _explain_retirement(axes: Axes, lines: list[Line]) -> None:
+    """Add the mark of retired slots to the legend, if there are any."""
+    if any(line.retired for line in lines):
+        axes.plot([], [], color="grey", label="retired", **_RETIRED)
 
 
 def _scales(space: Any) -> dict[str, str]:

@@ -11,7 +11,7 @@ from rich import progress
 
 from population.base.types import Checkpoint
 from population.controller import PopulationController
-from population.report.hyperparameters import one_line
+from population.report.hyperparameters import one_line, short
 
 _REFRESH_S = 0.25
 _MOST_BARS = 16
@@ -20,9 +20,10 @@ _WIDEST_NOTE = 48  # More would push the bar itself off a narrow terminal.
 
 @contextlib.contextmanager
 def bars(controller: PopulationController) -> Iterator[None]:
-    """Show each slot's steps, value and hyperparameters until the block ends.
+    """Show what each slot has reported: steps, value, hyperparameters.
 
-    Beyond 16 slots there is one bar for all.
+    They are those of its newest report. Beyond 16 slots there is one bar for all, which
+    counts a retired slot as if it had reached the end.
     """
     columns = (
         progress.TextColumn("{task.description}"),
@@ -61,30 +62,39 @@ def _one_each(shown: progress.Progress, controller: PopulationController) -> Any
     ]
 
     def update() -> None:
+        retired = controller.retired
         for worker_id, task in enumerate(tasks):
             newest = controller.newest(worker_id)
-            shown.update(task, completed=newest.step, note=_note(newest))
+            note = _note(newest, worker_id in retired)
+            shown.update(task, completed=newest.step, note=note)
         shown.refresh()
 
     return update
 
 
 def _one_for_all(shown: progress.Progress, controller: PopulationController) -> Any:
-    size = len(controller.workers)
-    total = size * controller.stop.steps if controller.stop.steps else None
+    size, end = len(controller.workers), controller.stop.steps
+    total = size * end if end else None
     task = shown.add_task(f"{size} workers", total=total, note="")
 
     def update() -> None:
-        best = controller.best()
-        steps = sum(worker.step for worker in controller.workers)
-        note = "" if best is None else f"best {best.value:.4g}"
-        shown.update(task, completed=steps, note=note)
+        best, retired = controller.best(), controller.retired
+        steps = sum(
+            end if end and worker_id in retired else worker.step
+            for worker_id, worker in enumerate(controller.workers)
+        )
+        notes = [f"{len(retired)} retired"] if retired else []
+        if best is not None:
+            notes.append(f"best {short(best.value)}")
+        shown.update(task, completed=steps, note="  ".join(notes))
         shown.refresh()
 
     return update
 
 
-def _note(newest: Checkpoint) -> str:
-    value = "" if newest.value is None else f"value {newest.value:.4g}"
-    note = "  ".join(filter(None, [value, one_line(newest.meta_params)]))
+def _note(newest: Checkpoint, is_retired: bool) -> str:
+    parts = ["retired"] if is_retired else []
+    if newest.value is not None:
+        parts.append(f"value {short(newest.value)}")
+    note = "  ".join((*parts, one_line(newest.meta_params)))
     return note if len(note) <= _WIDEST_NOTE else note[: _WIDEST_NOTE - 1] + "…"

@@ -1,17 +1,25 @@
-"""A run as a table: a row for each worker, or a column if there are many entries."""
+"""A run as a table: a row for each member, or a column if rows would not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
+from population.base.types import Checkpoint
 from population.controller import PopulationController
 from population.report.hyperparameters import flattened, short
+from population.run.member_statuses import MemberStatus
 
-_MOST_COLUMNS = 6  # Hyperparameters beyond which a row would not fit a terminal.
+_GAP = 2  # Spaces between two columns.
+_SHORTEST_NOTE = 60
+_MINUTE, _HOUR = 60.0, 3600.0
+Column = list[str]  # Its name, and a cell for each row.
 
 
 def print_workers(
@@ -21,7 +29,12 @@ def print_workers(
     title: str = "",
     console: Console | None = None,
 ) -> None:
-    """Print the progress of each worker: steps, value, hyperparameters, branches.
+    """Print what each member has trained, with which result, and its status.
+
+    Steps, value and hyperparameters are those of the newest checkpoint that the slot
+    itself reported. If the rows of the members are too wide for the console, each
+    member has a column, or the table is in parts; nothing is cut. Below it are the
+    reasons of failures and retirements.
 
     Args:
         controller: The run.
@@ -30,42 +43,166 @@ def print_workers(
         title: The title above the table.
         console: The console to print on; by default standard output.
     """
-    workers = controller.workers
-    names = list(dict.fromkeys(n for w in workers for n in flattened(w.meta_params)))
+    console = console or Console()
+    members = controller.members()
+    columns = _columns(controller, members, extra or {}, value)
+    turned = [list(row) for row in zip(*columns, strict=True)]
+    by_row = [[_broken(column[0], column[1:]), *column[1:]] for column in columns]
+    parts = _parts(by_row, console.width)
+    parts_turned = _parts(turned, console.width)
+    if title:
+        _print_line(console, title)
+    if len(parts_turned) < len(parts):
+        for part in parts_turned:
+            _print_table(console, part, "left")
+    else:
+        for part in parts:
+            _print_table(console, part, "right")
+    for member in members:
+        if member.reason:
+            longest = max(console.width, _SHORTEST_NOTE)
+            _print_line(console, _shortened(_note(member), longest))
+
+
+def _columns(
+    controller: PopulationController,
+    members: Sequence[MemberStatus],
+    extra: Mapping[str, Sequence[Any]],
+    value: str,
+) -> list[Column]:
+    """Return the columns of the table, with a row for each member."""
+    newest = [controller.newest(member.worker_id) for member in members]
+    metas = [flattened(checkpoint.meta_params) for checkpoint in newest]
+    names = dict.fromkeys(name for meta_params in metas for name in meta_params)
     diverged = controller.diverged()
-    shown = ["worker", "steps", value, *(extra or {}), *names, "branches"]
-    shown += ["diverged"] if any(diverged) else []
-    columns: dict[str, list[str]] = {name: [] for name in shown}
-    for worker_id, active in enumerate(workers):
-        lineage = controller.lineage(controller.newest(worker_id))
-        last = next((c.value for c in reversed(lineage) if c.value is not None), None)
-        hyperparameters = flattened(active.meta_params)
-        cells = {
-            "worker": str(worker_id),
-            "steps": str(active.step),
-            value: "" if last is None else f"{last:.4f}",
-            "branches": str(len({c.generation_id for c in lineage}) - 1),
-            "diverged": str(diverged[worker_id]),
-        }
-        cells |= {name: _cell(row[worker_id]) for name, row in (extra or {}).items()}
-        cells |= {name: short(hyperparameters.get(name, "")) for name in names}
-        for name, column in columns.items():
-            column.append(cells[name])
-    rows = [[name, *column] for name, column in columns.items()]
-    if len(names) <= _MOST_COLUMNS:
-        rows = [list(row) for row in zip(*rows, strict=True)]
-    (console or Console()).print(_table(rows, title))
+    columns = [
+        ["worker", *(str(member.worker_id) for member in members)],
+        ["steps", *(str(checkpoint.step) for checkpoint in newest)],
+        [value, *(_value(controller, checkpoint) for checkpoint in newest)],
+        *([name, *map(short, cells)] for name, cells in extra.items()),
+        *([name, *(short(meta.get(name, "")) for meta in metas)] for name in names),
+        ["status", *map(_status, members)],
+        ["branches", *(str(member.branches) for member in members)],
+        ["restarts", *(str(member.restarts) for member in members)],
+        ["wall time", *(_duration(member.wall_s) for member in members)],
+        ["steps trained", *(str(member.steps_trained) for member in members)],
+    ]
+    if any(diverged):
+        columns.append(["diverged", *map(str, diverged)])
+    return columns
 
 
-def _table(rows: list[list[str]], title: str) -> Table:
-    """Return a table whose first row is its header."""
-    table = Table(title=title)
-    for header in rows[0]:
-        table.add_column(header, justify="right")
-    for row in rows[1:]:
-        table.add_row(*row)
-    return table
+def _value(controller: PopulationController, newest: Checkpoint) -> str:
+    """Return the newest value of a checkpoint's generation up to it; "" for none."""
+    found: Checkpoint | None = newest
+    if newest.value is None:
+        found = controller.graph.newest_value(newest)
+    if found is None or found.generation_id != newest.generation_id:
+        return ""
+    return short(found.value)
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def _status(member: MemberStatus) -> str:
+    """Return a member's status, with the number of its failures."""
+    if not member.failures:
+        return member.status
+    times = "once" if member.failures == 1 else f"{member.failures} times"
+    failed = f"failed {times}"
+    if member.status == "failed":
+        return failed
+    if member.status == "retired":
+        return f"{failed}, retired"
+    return f"{member.status}, {failed}"
+
+
+def _note(member: MemberStatus) -> str:
+    """Return a line with the reason of a member's status."""
+    reason = member.reason
+    if member.status == "diverged":
+        reason = reason.removeprefix("diverged: ")
+    return f"worker {member.worker_id}, {_status(member)}: {short(reason)}"
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in the unit that makes it a small number."""
+    if seconds < 2 * _MINUTE:
+        return f"{short(round(seconds, 3))} s"
+    if seconds < 2 * _HOUR:
+        return f"{short(seconds / _MINUTE)} min"
+    return f"{short(seconds / _HOUR)} h"
+
+
+def _broken(name: str, cells: Sequence[str]) -> str:
+    """Return a name, in several lines if it is wider than the cells below it."""
+    if cell_len(name) <= max(map(cell_len, cells), default=0):
+        return name
+    return name.replace(" ", "\n").replace("/", "/\n")
+
+
+def _parts(columns: Sequence[Column], limit: int) -> list[list[Column]]:
+    """Divide a table into as few parts as fit, of about the same width.
+
+    Args:
+        columns: The columns; the first one is repeated in each part.
+        limit: The greatest width. A part may be wider if it has only one more column.
+    """
+    widths = [_width(column) for column in columns]
+    ends = _ends(widths, limit)
+    for narrower in range(limit - 1, 0, -1):
+        found = _ends(widths, narrower)
+        if len(found) > len(ends):
+            break
+        ends = found
+    begins = [1, *ends[:-1]]
+    return [
+        [columns[0], *columns[begin:end]]
+        for begin, end in zip(begins, ends, strict=True)
+    ]
+
+
+def _ends(widths: Sequence[int], limit: int) -> list[int]:
+    """Return where each part ends if each is as wide as the limit allows."""
+    ends: list[int] = []
+    total = widths[0]
+    for place, width in enumerate(widths[1:], start=1):
+        total += _GAP + width
+        if total > limit and place > (ends[-1] if ends else 1):
+            ends.append(place)
+            total = widths[0] + _GAP + width
+    return [*ends, len(widths)]
+
+
+def _width(column: Column) -> int:
+    return max(cell_len(line) for cell in column for line in cell.split("\n"))
+
+
+def _print_table(
+    console: Console, columns: Sequence[Column], first: JustifyMethod
+) -> None:
+    """Print a table; `first` says how its first column is justified."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+        width=sum(map(_width, columns)) + _GAP * (len(columns) - 1),
+    )
+    for place, column in enumerate(columns):
+        table.add_column(
+            Text(column[0]),
+            justify="right" if place else first,
+            vertical="bottom",
+            no_wrap=True,
+        )
+    for row in list(zip(*columns, strict=True))[1:]:
+        table.add_row(*map(Text, row))
+    console.print(table, crop=False)
+    console.print()
+
+
+def _print_line(console: Console, line: str) -> None:
+    console.print(Text(line), soft_wrap=True)
+
+
+def _shortened(line: str, longest: int) -> str:
+    return line if cell_len(line) <= longest else line[: longest - 3] + "..."

@@ -14,6 +14,7 @@ from population.core.graph import JournalGraph
 from population.core.known import Slot, check_checkpoint, check_id
 from population.journal.base import Find
 from population.run import structures
+from population.run.member_statuses import MemberStatus, member_statuses
 from population.run.open_run import OpenRun
 
 
@@ -98,7 +99,25 @@ class Queries:
         run.check_open()
         with run.lock.lock:
             slot = run.state().slots[check_id(run.size, worker_id)]
-            return _newest_reported(run.graph, slot) or slot.newest
+            return _newest_reported(run.graph, slot)
+
+    @property
+    def retired(self) -> frozenset[int]:
+        """The worker ids of the slots that are finished, by a decision or failures."""
+        run = self.open_run
+        run.check_open()
+        with run.lock.lock:
+            return run.state().members.retired
+
+    def members(self) -> list[MemberStatus]:
+        """Return the status of each slot, and what it has trained, by worker id.
+
+        The cost grows with the number of generations, not with that of checkpoints.
+        """
+        run = self.open_run
+        run.check_open()
+        with run.lock.lock, run.journal.reading():
+            return member_statuses(run)
 
     def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
         """Return a checkpoint's params, read from the params store if it keeps them.
@@ -134,8 +153,8 @@ class Queries:
         return [found[worker_id] for worker_id in range(run.size)]
 
 
-def _newest_reported(graph: JournalGraph, slot: Slot) -> Checkpoint | None:
-    """Return the newest checkpoint that a slot itself has reported, or None."""
+def _newest_reported(graph: JournalGraph, slot: Slot) -> Checkpoint:
+    """Return the newest checkpoint that a slot itself has reported, or its first."""
     generation, newest = slot.generation, slot.newest
     prefix, _, number = generation.generation_id.rpartition("-")
     for before in reversed(range(int(number))):
@@ -145,8 +164,7 @@ def _newest_reported(graph: JournalGraph, slot: Slot) -> Checkpoint | None:
         if found is None:
             raise damaged(f"it does not hold generation {before} of {prefix}")
         generation, newest = found, graph.newest_of(found)
-    is_reported = newest.step > generation.step or newest.value is not None
-    return newest if is_reported else None
+    return newest
 
 
 def _lacks(graph: JournalGraph, checkpoint: Checkpoint) -> str:

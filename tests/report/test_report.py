@@ -1,8 +1,7 @@
-"""Tables and pictures: what they show is what happened."""
+"""Pictures, and hyperparameters as text: what they show is what happened."""
 
 from __future__ import annotations
 
-import io
 import pathlib
 
 import numpy as np
@@ -10,12 +9,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from rich.console import Console
 
 from population import Branch, Mutator, PopulationController, PopulationView, Report
-from population.report import hyperparameters, plots, table
+from population.report import hyperparameters, plots
 from population.space import LogUniform, OneMinusLogUniform, Uniform
-from tests.helpers import Scripted
+from tests.helpers import Scripted, branch_at, reporter
 
 
 def points(line: Line2D) -> list[tuple[float, float]]:
@@ -93,6 +91,94 @@ def test_schedules_mark_branches(run: PopulationController) -> None:
     assert axes.get_yscale() == "log"
 
 
+def marks(axes: Axes, marker: str) -> list[list[tuple[float, float]]]:
+    """The points of each line with this marker, without those of the legend."""
+    drawn = [line for line in axes.get_lines() if line.get_marker() == marker]
+    return [points(line) for line in drawn if points(line)]
+
+
+def schedule_of(run: PopulationController) -> Axes:
+    """The drawn schedules of `lr`."""
+    axes = Figure().subplots()
+    plots.schedules(axes, plots.generations(run), "lr")
+    return axes
+
+
+def test_a_restart_is_marked_as_nothing() -> None:
+    """After a failure the same hyperparameters go on: that is no branch."""
+    run = PopulationController([{"lr": 0.1}], Scripted(branch_at(2, {"lr": 0.2})))
+    report = reporter(run)
+    report(1.0)
+    run.fail(0, "a pity")
+    report(1.0)
+    report(1.0)
+    assert marks(schedule_of(run), "o") == [[(2, 0.2)]]
+
+
+def test_a_branch_that_was_restarted_before_training_keeps_its_dot() -> None:
+    """Also if it has changed only the weights."""
+    run = PopulationController([{"lr": 0.1}], Scripted(branch_at(1, {"lr": 0.1})))
+    report = reporter(run)
+    report(1.0)
+    run.fail(0, "a pity")
+    report(1.0)
+    assert marks(schedule_of(run), "o") == [[(1, 0.1)]]
+
+
+def test_hyperparameters_that_nobody_has_trained_with_are_not_drawn() -> None:
+    """A branch at the end is a decision, but neither a line nor a dot."""
+    run = PopulationController([{"lr": 0.1}], Scripted(branch_at(2, {"lr": 0.9})))
+    report = reporter(run)
+    report(1.0)
+    report(1.0)
+    assert run.workers[0].meta_params == {"lr": 0.9}
+    (line,) = plots.generations(run)
+    assert line.points[-1] == run.newest(0)
+    axes = schedule_of(run)
+    assert marks(axes, "o") == []
+    assert {y for line in axes.get_lines() for _, y in points(line)} == {0.1}
+
+
+def test_a_curve_begins_where_its_weights_were_reported() -> None:
+    """A branch from a branch that was never trained copies what that one has copied."""
+
+    def decide(report: Report, view: PopulationView) -> dict[int, Branch]:
+        if (report.worker_id, report.checkpoint.step) != (0, 2):
+            return {}
+        return {w: Branch(view.newest(w - 1 if w else 0), {"lr": 0.9}) for w in (0, 1)}
+
+    run = PopulationController([{"lr": 0.1}, {"lr": 0.2}], Scripted(decide))
+    reporter(run, 0)(3.0)
+    reporter(run, 0)(2.0)
+    reporter(run, 1)(1.0)
+    *_, last = plots.generations(run)
+    assert (last.worker_id, last.founder) == (1, 0)
+    assert last.origin == run.newest(0)
+    axes = Figure().subplots()
+    plots.learning_curves(axes, plots.generations(run), "loss")
+    assert [points(line) for line in axes.get_lines()][-1] == [(2, 2.0), (3, 1.0)]
+
+
+def test_a_retired_slot_ends_with_a_mark() -> None:
+    """In the curves and the schedules, and only there; the legend explains it."""
+    run = PopulationController([{"lr": 0.1}, {"lr": 0.2}], Scripted(), max_failures=1)
+    for worker_id in (0, 1):
+        reporter(run, worker_id)(3.0)
+        reporter(run, worker_id)(2.0)
+    curves = Figure().subplots()
+    plots.learning_curves(curves, plots.generations(run), "loss")
+    assert marks(curves, "x") == marks(schedule_of(run), "x") == []
+    run.fail(1, "a pity")
+    curves = Figure().subplots()
+    plots.learning_curves(curves, plots.generations(run), "loss")
+    assert marks(curves, "x") == [[(2, 2.0)]]
+    axes = schedule_of(run)
+    assert marks(axes, "x") == [[(2, 0.2)]]
+    for legend in (curves.get_legend(), axes.get_legend()):
+        assert legend is not None
+        assert "retired" in [text.get_text() for text in legend.get_texts()]
+
+
 def test_pictures_are_written(
     run: PopulationController, tmp_path: pathlib.Path
 ) -> None:
@@ -134,47 +220,32 @@ def test_near_one_the_axis_is_spread() -> None:
     assert {0.9, 0.99, 0.999} <= set(np.round(axes.get_yticks(), 7).tolist())
 
 
-def test_many_hyperparameters_stand_below_each_other() -> None:
-    """With ten of them each worker has a column: a row would not fit a terminal."""
-    metas = [{f"h{i}": i / 8 for i in range(10)} | {"beta2": 0.9999}] * 3
-    stream = io.StringIO()
-    console = Console(file=stream, width=80)
-    table.print_workers(PopulationController(metas, Scripted()), console=console)
-    rows = [
-        [cell.strip() for cell in line.split("│")[1:-1]]
-        for line in stream.getvalue().splitlines()
-        if line.startswith("│")
-    ]
-    assert ["steps", "0", "0", "0"] in rows
-    assert ["h9", "1.125", "1.125", "1.125"] in rows
-    assert ["beta2", "0.9999", "0.9999", "0.9999"] in rows
-
-
-def test_the_table_has_a_row_for_each_worker(run: PopulationController) -> None:
-    """Steps, the last value, further columns, hyperparameters, branches, divergence."""
-    stream = io.StringIO()
-    console = Console(file=stream, width=120)
-    table.print_workers(run, {"accuracy": [0.25, 0.75]}, value="loss", console=console)
-    rows = [
-        [cell.strip() for cell in line.split("│")[1:-1]]
-        for line in stream.getvalue().splitlines()
-        if line.startswith("│")
-    ]
-    assert rows[0] == ["0", "4", "nan", "0.2500", "0.3", "1", "1"]
-    assert rows[1] == ["1", "2", "1.0000", "0.7500", "0.2", "0", "0"]
-
-
-def test_divergence_is_a_column_only_where_it_happened() -> None:
-    """A run that went well is shown as before."""
-    stream = io.StringIO()
-    well = PopulationController([{"h": 0.1}], CopyWorker1())
-    table.print_workers(well, console=Console(file=stream, width=120))
-    assert "diverged" not in stream.getvalue()
-
-
 def test_hyperparameters_are_read_in_any_form() -> None:
     """Nested ones have a path, plain ones a name of their own, words are no numbers."""
     meta = {"a": {"b": 1.5}, "c": [2, True], "d": "adam"}
     assert hyperparameters.numbers(meta) == {"a/b": 1.5, "c/0": 2.0, "c/1": 1.0}
     assert hyperparameters.numbers(0.1) == {"meta_params": 0.1}
     assert hyperparameters.one_line(meta) == "a/b 1.5  c/0 2  c/1 True  d adam"
+
+
+def test_floats_have_three_significant_digits() -> None:
+    """One that would read 1, as a momentum may, has three of its distance to 1."""
+    assert [hyperparameters.short(x) for x in (0.123456, 1234.5, 1.0, 2e-7)] == [
+        "0.123",
+        "1.23e+03",
+        "1",
+        "2e-07",
+    ]
+    assert [hyperparameters.short(x) for x in (0.9994, 0.99954, 0.9998765)] == [
+        "0.999",
+        "0.99954",
+        "0.999877",
+    ]
+    assert hyperparameters.short(np.float32(0.98765)) == "0.988"
+    assert [hyperparameters.short(x) for x in (12345, True, "a\nb", None)] == [
+        "12345",
+        "True",
+        "a b",
+        "None",
+    ]
+    assert hyperparameters.short(float("nan")) == "nan"

@@ -1,0 +1,100 @@
+"""The status of each member of an open run, and what it has trained."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from population.core.branching import is_restart
+from population.core.membership import FAILURES
+from population.core.state import RunState
+from population.core.stopping import ended
+from population.journal.records import Status
+from population.run.open_run import OpenRun
+
+
+class MemberStatus(NamedTuple):
+    """The status of a member, and what it has trained in its own generations.
+
+    Attributes:
+        worker_id: The slot.
+        status: "training": it has more to train; "waiting": for a decision; "at its
+            end": it has reached `Stop.steps`, or the run has ended; "retired": it is
+            finished; "diverged": its newest value is not finite, or it was set back
+            from one and has not recovered; "failed": it has not recovered from its last
+            failure.
+        failures: The number of its failures, with divergences, in the whole run.
+        reason: Why it is retired, or else why it failed the last time; "" if never.
+        branches: The number of generations that decisions have opened for it.
+        restarts: The number of generations that the library has opened for it: to
+            resume, to replace a worker, after damaged params, and after a failure.
+        wall_s: Seconds from the beginning of each generation to its newest checkpoint.
+        steps_trained: The steps of all its generations; those that it has trained
+            twice count twice.
+    """
+
+    worker_id: int
+    status: str
+    failures: int
+    reason: str
+    branches: int
+    restarts: int
+    wall_s: float
+    steps_trained: int
+
+
+def member_statuses(run: OpenRun) -> list[MemberStatus]:
+    """Return the status of each slot, by worker id. Called with the lock.
+
+    It reads each generation and its newest checkpoint, and no others.
+    """
+    state = run.state()
+    has_ended = ended(run.stop, state, run.open_time.look())
+    failures = [0] * run.size
+    reasons = [""] * run.size
+    for record in run.journal.all(Status):
+        if record.kind in FAILURES:
+            failures[record.worker_id] += 1
+            reasons[record.worker_id] = record.reason
+    for worker_id in state.members.retired:
+        reasons[worker_id] = state.members.statuses[worker_id].reason
+    branches, restarts, steps = [0] * run.size, [0] * run.size, [0] * run.size
+    wall_s = [0.0] * run.size
+    for generation in run.journal.generations():
+        worker_id, newest = generation.worker_id, run.graph.newest_of(generation)
+        wall_s[worker_id] += newest.time - generation.time
+        steps[worker_id] += newest.step - generation.step
+        if generation.number > 0:
+            counts = restarts if is_restart(generation.reason) else branches
+            counts[worker_id] += 1
+    return [
+        MemberStatus(
+            worker_id,
+            _status(run, state, worker_id, has_ended),
+            failures[worker_id],
+            reasons[worker_id],
+            branches[worker_id],
+            restarts[worker_id],
+            wall_s[worker_id],
+            steps[worker_id],
+        )
+        for worker_id in range(run.size)
+    ]
+
+
+def _status(run: OpenRun, state: RunState, worker_id: int, has_ended: bool) -> str:
+    """Return the status of a slot in a word."""
+    members, end = state.members, run.stop.steps
+    kind = ""
+    if members.failures(worker_id):
+        kind = members.statuses[worker_id].kind
+    if worker_id in members.retired:
+        return "retired"
+    if state.slots[worker_id].newest.diverged or kind == "diverged":
+        return "diverged"
+    if end is not None and state.scores.reached[worker_id] >= end:
+        return "at its end"
+    if kind:
+        return "failed"
+    if has_ended:
+        return "at its end"
+    return "waiting" if run.waits(worker_id) else "training"
