@@ -18,7 +18,8 @@ from population.run.member_statuses import MemberStatus
 
 _GAP = 2  # Spaces between two columns.
 _SHORTEST_NOTE = 60
-_MINUTE, _HOUR = 60.0, 3600.0
+_UNITS = {3600: "h", 60: "min", 1: "s"}
+_LEAST = 2  # Of a unit: shorter times are in a smaller one.
 Column = list[str]  # Its name, and a cell for each row.
 
 
@@ -53,15 +54,12 @@ def print_workers(
     if title:
         _print_line(console, title)
     if len(parts_turned) < len(parts):
-        for part in parts_turned:
-            _print_table(console, part, "left")
+        _print_tables(console, parts_turned, "left")
     else:
-        for part in parts:
-            _print_table(console, part, "right")
-    for member in members:
-        if member.reason:
-            longest = max(console.width, _SHORTEST_NOTE)
-            _print_line(console, _shortened(_note(member), longest))
+        _print_tables(console, parts, "right")
+    notes = [_note(member) for member in members if member.reason]
+    for line in ["", *notes] if notes else []:
+        _print_line(console, _shortened(line, max(console.width, _SHORTEST_NOTE)))
 
 
 def _columns(
@@ -84,7 +82,7 @@ def _columns(
         ["status", *map(_status, members)],
         ["branches", *(str(member.branches) for member in members)],
         ["restarts", *(str(member.restarts) for member in members)],
-        ["wall time", *(_duration(member.wall_s) for member in members)],
+        ["wall time", *_durations([member.wall_s for member in members])],
         ["steps trained", *(str(member.steps_trained) for member in members)],
     ]
     if any(diverged):
@@ -123,13 +121,11 @@ def _note(member: MemberStatus) -> str:
     return f"worker {member.worker_id}, {_status(member)}: {short(reason)}"
 
 
-def _duration(seconds: float) -> str:
-    """Return a time in the unit that makes it a small number."""
-    if seconds < 2 * _MINUTE:
-        return f"{short(round(seconds, 3))} s"
-    if seconds < 2 * _HOUR:
-        return f"{short(seconds / _MINUTE)} min"
-    return f"{short(seconds / _HOUR)} h"
+def _durations(seconds: Sequence[float]) -> list[str]:
+    """Return times in the unit that makes the longest one a small number."""
+    longest = max(seconds)
+    unit = next(unit for unit in _UNITS if longest >= _LEAST * unit or unit == 1)
+    return [f"{short(time / unit)} {_UNITS[unit]}" for time in seconds]
 
 
 def _broken(name: str, cells: Sequence[str]) -> str:
@@ -176,28 +172,27 @@ def _width(column: Column) -> int:
     return max(cell_len(line) for cell in column for line in cell.split("\n"))
 
 
-def _print_table(
-    console: Console, columns: Sequence[Column], first: JustifyMethod
+def _print_tables(
+    console: Console, parts: Sequence[Sequence[Column]], first: JustifyMethod
 ) -> None:
-    """Print a table; `first` says how its first column is justified."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-        width=sum(map(_width, columns)) + _GAP * (len(columns) - 1),
-    )
-    for place, column in enumerate(columns):
-        table.add_column(
-            Text(column[0]),
-            justify="right" if place else first,
-            vertical="bottom",
-            no_wrap=True,
+    """Print the parts of a table; `first` says how the first columns are justified."""
+    for place, columns in enumerate(parts):
+        if place:
+            _print_line(console, "")
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            collapse_padding=True,
+            width=sum(map(_width, columns)) + _GAP * (len(columns) - 1),
         )
-    for row in list(zip(*columns, strict=True))[1:]:
-        table.add_row(*map(Text, row))
-    console.print(table, crop=False)
-    console.print()
+        for column in columns:
+            justify: JustifyMethod = "right" if table.columns else first
+            header = Text(column[0])
+            table.add_column(header, justify=justify, vertical="bottom", no_wrap=True)
+        for row in list(zip(*columns, strict=True))[1:]:
+            table.add_row(*map(Text, row))
+        console.print(table, crop=False)
 
 
 def _print_line(console: Console, line: str) -> None:

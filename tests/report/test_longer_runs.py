@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,19 @@ from tests.helpers import Clock, told
 
 SPACE = {"lr": LogUniform(1e-3, 1.0)}
 EXPLORE = Perturb(SPACE)
+# Of the mutator's state, which may name generations.
+_CHECKSUM = re.compile(r'(INSERT INTO "state" .*),\d+\);')
+_NOT_COMPARED = 'INSERT INTO "sessions"', 'INSERT INTO "leases"'
+_SAVE = re.compile(r"-[0-9a-f]{8}-[0-9a-f]{8}\.msgpack")
+
+
+def one_way(meta_params: Any, direction: str, cycle: int) -> Any:
+    """Smaller or larger by a third."""
+    del cycle
+    factor = 1.5 if direction == "pos" else 1 / 1.5
+    return {"lr": meta_params["lr"] * factor}
+
+
 # With a decision at step 20, and with one only later.
 POLICIES: dict[str, tuple[Callable[[], Mutator[Any]], int]] = {
     "winner, at 20": (lambda: WinnerTakeAllGenetic(EXPLORE, 5, synchronous=True), 3),
@@ -30,7 +44,7 @@ POLICIES: dict[str, tuple[Callable[[], Mutator[Any]], int]] = {
     "pbt, at 20": (lambda: PopulationBasedTraining(EXPLORE, 4, synchronous=True), 4),
     "pbt, later": (lambda: PopulationBasedTraining(EXPLORE, 6, synchronous=True), 4),
     "multi, at 20": (lambda: MultiFrequencyPBT(EXPLORE, 5, (1, 2)), 8),
-    "explore": (lambda: BranchingSingleMachine(EXPLORE, 4, 3), 1),
+    "explore": (lambda: BranchingSingleMachine(one_way, 4, 3), 1),
     "fixed, at 20": (
         lambda: FixedSchedule({0: {"lr": 0.1}, 20: {"lr": 0.01}, 30: {"lr": 0.3}}),
         2,
@@ -80,16 +94,22 @@ def _restored(controller: PopulationController, worker_id: int) -> Any:
 
 
 def recorded(controller: PopulationController) -> list[str]:
-    """What the journal holds, without the run's name and who has opened it."""
+    """The content of the journal, without random names and who has opened the run."""
     token = probe.run_token(controller)
-    lines = probe.connection(controller).iterdump()
-    kept = [line for line in lines if line.startswith("INSERT INTO")]
-    by_opening = ('"openings"', '"leases"', '"saves"')
-    return sorted(
-        line.replace(token, "run")
-        for line in kept
-        if not line.split("VALUES")[0].strip().endswith(by_opening)
-    )
+    found = []
+    for line in probe.connection(controller).iterdump():
+        if not line.startswith(_NOT_COMPARED):
+            line = _SAVE.sub("", line.replace(token, "run"))
+            found.append(_CHECKSUM.sub(r"\1", line))
+    return sorted(found)
+
+
+def decided(controller: PopulationController) -> list[Any]:
+    """The history, without the random part of the names of saves."""
+    return [
+        tuple(_SAVE.sub("", part) if isinstance(part, str) else part for part in row)
+        for row in told(controller)
+    ]
 
 
 def states(controller: PopulationController) -> list[float]:
@@ -105,17 +125,15 @@ def test_twenty_steps_and_then_forty_are_forty_at_once(
     """States, decisions and journals are equal; so they are without one at the end."""
     first = open_run(tmp_path / "twice", name, 20)
     train(first)
-    assert min(w.step for w in first.workers) >= 20 or first.finished
     first.close()
     again = open_run(tmp_path / "twice", name, 40)
     assert not again.finished
     train(again)
     at_once = open_run(tmp_path / "once", name, 40)
     train(at_once)
-    assert told(again) == told(at_once)
+    assert decided(again) == decided(at_once)
     assert states(again) == states(at_once)
     assert recorded(again) == recorded(at_once)
     assert probe.decisions(again) == probe.decisions(at_once)
-    assert repr(again.best()) != ""
     again.close()
     at_once.close()

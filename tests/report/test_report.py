@@ -236,7 +236,7 @@ def test_floats_have_three_significant_digits() -> None:
         "1",
         "2e-07",
     ]
-    assert [hyperparameters.short(x) for x in (0.9994, 0.99954, 0.9998765)] == [
+    assert [hyperparameters.short(x) for x in (0.9994, 0.99954, 0.9998768)] == [
         "0.999",
         "0.99954",
         "0.999877",

@@ -47,7 +47,8 @@ def test_a_row_is_what_a_member_has_trained() -> None:
     """Steps, value, further columns, hyperparameters, status and costs."""
     run = trained([{"lr": 0.123456}, {"lr": 0.2}], stop=Stop(steps=2))
     rows = cells(printed(run, value="loss", extra={"test": [0.987654, 1]}))
-    assert rows[2] == "worker steps loss test lr status".split() + (
+    assert rows[0] == ["wall", "steps"]
+    assert rows[1] == "worker steps loss test lr status".split() + (
         "branches restarts time trained".split()
     )
     assert rows[-2:] == [
@@ -88,7 +89,7 @@ def test_failures_have_a_count_and_a_line_with_the_last_reason() -> None:
     run.fail(2, "a flood")
     reporter(run, 2)(0.5)
     text = printed(run)
-    status = [row[4] for row in cells(text)[4:8]]
+    status = [row[4] for row in cells(text)[3:7]]
     assert status == [
         "failed once",
         "failed 2 times, retired",
@@ -115,7 +116,7 @@ def test_restarts_are_counted_apart_from_branches() -> None:
     """A resumption is no decision."""
     run = trained([0.1])
     run.fail(0, "a pity")
-    assert cells(printed(run))[4][5:7] == ["0", "1"]
+    assert cells(printed(run))[-2][5:7] == ["0", "1"]
 
 
 def test_divergence_is_a_column_only_where_it_happened() -> None:
@@ -159,7 +160,7 @@ def test_rows_that_do_not_fit_are_turned_round() -> None:
     assert ["h9", "1.12", "1.12", "1.12"] in rows
     assert ["beta2", "0.9999", "0.9999", "0.9999"] in rows
     assert ["wall time", "20 s", "40 s", "60 s"] in rows
-    assert cells(printed(run))[2][:3] == ["worker", "steps", "value"]
+    assert cells(printed(run))[1][:3] == ["worker", "steps", "value"]
 
 
 def test_a_cell_that_is_wider_than_the_console_is_whole() -> None:
