@@ -18,7 +18,7 @@ from examples.complex_cnn.space import curriculum, space
 from examples.datasets import Dataset
 from examples.simple_cnn import arguments
 from examples.simple_cnn.model import Functions
-from population import Mutator, PopulationController, Stop
+from population import Keep, Mutator, PopulationController, Stop
 from population.engines import threads
 from population.mutators import (
     FixedSchedule,
@@ -78,6 +78,7 @@ def mutator_of(options: argparse.Namespace) -> Mutator[Any]:
 def population_of(options: argparse.Namespace) -> PopulationController:
     """The run, its first hyperparameters drawn from the space or scheduled."""
     mutator, stop = mutator_of(options), Stop(steps=options.steps)
+    keep = Keep(last=1)  # For the test accuracy of what each member has trained.
     within = space(options.max_batch)
     if options.curriculum is None:
         return PopulationController.from_space(
@@ -87,6 +88,7 @@ def population_of(options: argparse.Namespace) -> PopulationController:
             options.log_dir,
             seed=options.seed,
             stop=stop,
+            keep=keep,
         )
     first = curriculum(options.curriculum, options.max_batch)[0]
     return PopulationController(
@@ -95,6 +97,7 @@ def population_of(options: argparse.Namespace) -> PopulationController:
         options.log_dir,
         seed=options.seed,
         stop=stop,
+        keep=keep,
         space=within,
     )
 

@@ -58,7 +58,7 @@ def show(
 def show_results(
     controller: PopulationController,
     dataset: datasets.Dataset,
-    accuracies: Sequence[float],
+    accuracies: Sequence[float | None],
     log: Iterable[str] | None,
 ) -> None:
     """The final table and the pictures, from known accuracies on the test set."""

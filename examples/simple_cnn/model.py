@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from examples.datasets import Dataset, Split, batch
-from population import Worker, hyperparams
+from population import ParamsError, Worker, hyperparams
 
 Metrics = dict[str, float]
 
@@ -132,13 +132,19 @@ def train_worker(
 
 def test_accuracy(
     controller: Any, functions: Functions, dataset: Dataset
-) -> list[float]:
-    """Each worker's accuracy on the test set, which no decision has seen."""
+) -> list[float | None]:
+    """Each worker's accuracy on the test set, which no decision has seen.
+
+    None if the weights that it has reported last are not kept.
+    """
     like = functions.init({})
-    accuracies = []
+    accuracies: list[float | None] = []
     for worker_id in range(len(controller.workers)):
-        point = controller.graph.resume_point(controller.newest(worker_id))
-        state = like if point.params is None else controller.load(point, like)
+        try:
+            state = controller.load(controller.newest(worker_id), like)
+        except ParamsError:
+            accuracies.append(None)
+            continue
         _, accuracy = functions.evaluate(state, dataset.test)
         accuracies.append(float(np.asarray(accuracy)))
     return accuracies

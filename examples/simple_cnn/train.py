@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from examples.simple_cnn import arguments, model
-from population import PopulationController, Stop
+from population import Keep, PopulationController, Stop
 from population.mutators import BranchingSingleMachine
 
 SIGN = {"neg": -1, "pos": 1}
@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
         options.log_dir,
         seed=options.seed,
         stop=Stop(steps=options.steps),
+        keep=Keep(last=1),  # For the test accuracy of what each member has trained.
     )
     with controller.worker() as worker:
         model.train_worker(

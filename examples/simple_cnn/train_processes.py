@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from examples.simple_cnn import arguments, model
-from population import PopulationController, Stop, Worker
+from population import Keep, PopulationController, Stop, Worker
 from population.engines import processes
 from population.mutators import WinnerTakeAllGenetic
 
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
         options.log_dir,
         seed=options.seed,
         stop=Stop(steps=options.steps),
+        keep=Keep(last=1),  # For the test accuracy of what each member has trained.
     )
     summary = processes.run(
         functools.partial(train, options=options),

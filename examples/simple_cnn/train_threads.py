@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from examples.simple_cnn import arguments, model
-from population import PopulationController, Stop
+from population import Keep, PopulationController, Stop
 from population.engines import threads
 from population.mutators import WinnerTakeAllGenetic
 
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
         options.log_dir,
         seed=options.seed,
         stop=Stop(steps=options.steps),
+        keep=Keep(last=1),  # For the test accuracy of what each member has trained.
     )
     summary = threads.run(
         lambda worker: model.train_worker(

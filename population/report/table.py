@@ -39,7 +39,7 @@ def print_workers(
 
     Args:
         controller: The run.
-        extra: Further columns by name, one entry for each worker.
+        extra: Further columns by name, one entry for each worker; None: an empty cell.
         value: The name of the reported value.
         title: The title above the table.
         console: The console to print on; by default standard output.
@@ -77,7 +77,7 @@ def _columns(
         ["worker", *(str(member.worker_id) for member in members)],
         ["steps", *(str(checkpoint.step) for checkpoint in newest)],
         [value, *(_value(controller, checkpoint) for checkpoint in newest)],
-        *([name, *map(short, cells)] for name, cells in extra.items()),
+        *([name, *map(_further, cells)] for name, cells in extra.items()),
         *([name, *(short(meta.get(name, "")) for meta in metas)] for name in names),
         ["status", *map(_status, members)],
         ["branches", *(str(member.branches) for member in members)],
@@ -98,6 +98,10 @@ def _value(controller: PopulationController, newest: Checkpoint) -> str:
     if found is None or found.generation_id != newest.generation_id:
         return ""
     return short(found.value)
+
+
+def _further(cell: Any) -> str:
+    return "" if cell is None else short(cell)
 
 
 def _status(member: MemberStatus) -> str:

@@ -46,14 +46,16 @@ def trained(metas: list[Any], *, steps: int = 2, **options: Any) -> Any:
 def test_a_row_is_what_a_member_has_trained() -> None:
     """Steps, value, further columns, hyperparameters, status and costs."""
     run = trained([{"lr": 0.123456}, {"lr": 0.2}], stop=Stop(steps=2))
-    rows = cells(printed(run, value="loss", extra={"test": [0.987654, 1]}))
+    rows = cells(
+        printed(run, value="loss", extra={"test": [0.987654, 1], "none": [None, 2]})
+    )
     assert rows[0] == ["wall", "steps"]
-    assert rows[1] == "worker steps loss test lr status".split() + (
+    assert rows[1] == "worker steps loss test none lr status".split() + (
         "branches restarts time trained".split()
     )
     assert rows[-2:] == [
         "0,2,0.333,0.988,0.123,at its end,0,0,20 s,2".split(","),
-        "1,2,0.333,1,0.2,at its end,0,0,40 s,2".split(","),
+        "1,2,0.333,1,2,0.2,at its end,0,0,40 s,2".split(","),
     ]
 
 
