@@ -6,6 +6,7 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+from population.base import codec
 from population.space.trees import leaves
 
 
@@ -30,7 +31,7 @@ def short(value: Any) -> str:
     to 1, as 0.99985 of a momentum says something else than 0.9998.
     """
     if not isinstance(value, Real) or isinstance(value, Integral):
-        return " ".join(str(value).split())
+        return codec.readable(" ".join(str(value).split()))
     number = float(value)
     text, distance = f"{number:.3g}", 1 - number
     if text != "1" or distance < 1e-12:

@@ -249,3 +249,4 @@ def test_floats_have_three_significant_digits() -> None:
         "None",
     ]
     assert hyperparameters.short(float("nan")) == "nan"
+    assert hyperparameters.short("weights-\udcff").encode().startswith(b"weights-")
