@@ -107,7 +107,7 @@ class Engine:
 
     def newest(self, worker_id: int) -> Any:
         """A slot's newest checkpoint."""
-        return self.controller.newest(worker_id)
+        return probe.newest(self.controller)[worker_id]
 
     def _trained(self, reports: Sequence[tuple[Any, ...]]) -> dict[int, str]:
         """What the rows of the slots hold that have trained further."""

@@ -59,6 +59,7 @@ def test_who_diverges_and_saves_nothing_holds_nobody_up(
         [{"a": float(i)} for i in range(size)],
         make(lambda meta, *_: meta),
         stop=Stop(steps=13, seconds=60),
+        max_failures=None,
     )
     if in_threads:
         threads.run(
@@ -67,11 +68,37 @@ def test_who_diverges_and_saves_nothing_holds_nobody_up(
     else:
         with controller.worker() as worker:
             trained(worker, 0, turns)
-    assert min(controller.newest(w).step for w in range(size)) >= 13
+    assert min(slot.step for slot in probe.newest(controller)) >= 13
     for checkpoint in controller.history():
         origin = checkpoint.parent and controller.graph.checkpoint(checkpoint.parent)
         if origin and origin.generation_id != checkpoint.generation_id:
             assert not origin.diverged or origin.parent is None
+
+
+@pytest.mark.parametrize(
+    ("make", "size"), [policy for policy in POLICIES if policy.values[1] != 1]
+)
+def test_who_is_retired_holds_nobody_up(make: Any, size: int) -> None:
+    """A slot that never has a finite value is retired, and the others are trained."""
+    controller = PopulationController(
+        [{"a": float(i)} for i in range(size)],
+        make(lambda meta, *_: meta),
+        stop=Stop(steps=13, seconds=60),
+    )
+    with controller.worker() as worker:
+        for _ in range(MOST):
+            if worker.poll():
+                worker.restore(lambda _: {"x": 1.0})
+            if not worker.running:
+                break
+            worker.step += 1
+            bad = worker.worker_id == 0
+            worker.report(math.nan if bad else 1.0, None if bad else {"x": 1.0})
+    assert controller.finished
+    assert probe.retired(controller) <= {0}
+    newest = probe.newest(controller)
+    others = set(range(size)) - probe.retired(controller)
+    assert min(newest[w].step for w in others) >= 13
 
 
 @pytest.mark.parametrize("bad", NOT_FINITE)

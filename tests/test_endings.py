@@ -13,7 +13,9 @@ import pytest
 
 from population import (
     Branch,
+    Event,
     Mutator,
+    NoProgressError,
     PopulationController,
     PopulationView,
     Start,
@@ -286,59 +288,72 @@ def diverging(worker: Worker, state: Any) -> None:
 def test_a_population_that_only_diverges_ends(
     drive: Any, saves: bool, waits: bool
 ) -> None:
-    """After twenty resets without a finite value the run ends; the report is kept."""
+    """Each slot is retired after three resets in a row; the error says why."""
     mutator = PopulationBasedTraining(same, 2, synchronous=waits)
     controller = run(mutator, 1.0, 2.0, 3.0, steps=100)
-    with pytest.raises(RuntimeError, match="begun anew 20 times, and no finite"):
+    with pytest.raises(NoProgressError, match=r"worker 0, 1, 2: diverged: nan at step"):
         drive(controller, lambda w, state: w.report(math.nan, state if saves else None))
-    assert sum(controller.diverged()) >= 20
+    assert probe.retired(controller) == {0, 1, 2}
+    assert probe.failures(controller) == [3, 3, 3]
+    assert controller.finished
 
 
 def test_a_population_that_only_diverges_ends_by_two_calls() -> None:
-    """`set_eval` raises, after the report is recorded."""
+    """`set_eval` raises, after the report is recorded; `revive` allows a new try."""
     controller = run(PopulationBasedTraining(same, 2), 1.0)
 
     def advance() -> None:
-        newest = controller.newest(0)
+        newest = probe.newest(controller)[0]
         step = newest.step + 1
         controller.set_eval(0, newest.generation_id, step, None, math.inf)
 
-    for _ in range(41):
+    for _ in range(5):
         advance()
-    with pytest.raises(RuntimeError, match="Worker 0 has diverged and begun anew 20"):
+    with pytest.raises(NoProgressError, match="worker 0: diverged: inf at step 2") as e:
         advance()
-    assert controller.diverged() == [42]
-    advance()  # A new attempt is allowed.
+    assert "controller.revive(worker_id)" in str(e.value)
+    assert controller.diverged() == [6]
+    controller.revive(0)
+    for _ in range(5):
+        advance()
+    with pytest.raises(NoProgressError):
+        advance()
 
 
-def back_to_the_start(report: Any, view: PopulationView) -> Any:
-    """Slot 0 begins again whenever it has diverged."""
-    root = view.graph.walk(view.newest(0))
-    return {0: Branch([*root][-1], 1.0)} if report.checkpoint.diverged else {}
-
-
-@pytest.mark.parametrize("late", [True, False])
-def test_a_finite_value_of_another_process_starts_the_count_anew(
-    late: bool, tmp_path: pathlib.Path
+def test_each_opening_of_a_run_without_a_slot_left_says_so(
+    tmp_path: pathlib.Path,
 ) -> None:
-    """This holds although no member improves by it."""
-    mine, other = (
-        run(Scripted(back_to_the_start), 1.0, 2.0, log_dir=tmp_path / "run")
-        for _ in range(2)
-    )
-    name = generation(mine, 1)
-    mine.set_eval(1, name, 90, "saved", None)
-    for count in range(60):
-        mine.set_eval(0, generation(mine), 1, None, math.nan)
-        if late and count == 15:
-            other.set_eval(1, name, 90, None, 1.0)
-        elif count % 15 == 0:
-            other.set_eval(1, name, 1 + count, None, 1.0)
-    with pytest.raises(RuntimeError, match="begun anew 20 times"):  # noqa: PT012
-        for _ in range(40):
-            mine.set_eval(0, generation(mine), 1, None, math.nan)
-    mine.close()
-    other.close()
+    """A worker that asks for a slot gets the reasons, in the next process too."""
+    for _ in range(2):
+        controller = run(Scripted(), 1.0, log_dir=tmp_path / "run")
+        if not probe.retired(controller):
+            for _ in range(2):
+                controller.fail(0, "no memory")
+            with pytest.raises(NoProgressError, match="worker 0: no memory"):
+                controller.fail(0, "no memory")
+        with controller.worker() as worker:
+            assert not worker.running
+            with pytest.raises(NoProgressError, match="worker 0: no memory"):
+                worker.poll()
+        controller.close()
+
+
+@driven
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_member_that_only_diverges_does_not_end_the_run(
+    drive: Any, waits: bool
+) -> None:
+    """It is retired after three resets, if there are so many before the end."""
+    mutator = PopulationBasedTraining(same, 2, synchronous=waits)
+    controller = run(mutator, 1.0, 2.0, 3.0, steps=30)
+
+    def report(worker: Worker, state: Any) -> None:
+        worker.report(math.nan if worker.worker_id == 1 else 1.0, state)
+
+    drive(controller, report)
+    assert controller.finished
+    assert probe.retired(controller) in ([{1}] if waits else [{1}, set()])
+    assert [probe.newest(controller)[w].step for w in (0, 2)] == [30, 30]
 
 
 @driven
@@ -559,24 +574,35 @@ def test_a_report_that_was_rolled_back_is_not_remembered() -> None:
 
 
 def test_who_diverges_quickly_does_not_end_a_run_that_others_train_slowly() -> None:
-    """Twenty resets while another thread still evaluates its first report."""
-    controller = run(PopulationBasedTraining(lambda m: m, 1), 1.0, 2.0, steps=3)
-    anew = threading.Event()
+    """It is retired while another thread still evaluates its first report."""
+    late = threading.Event()
+
+    def happened(event: Event) -> None:
+        if event.kind == "retired":
+            late.set()
+
+    controller = PopulationController(
+        [1.0, 2.0],
+        PopulationBasedTraining(lambda m: m, 1),
+        stop=Stop(steps=3, seconds=60),
+        on_event=happened,
+    )
 
     def train(worker: Worker) -> None:
         while worker.running:
             if worker.poll():
                 worker.restore(lambda _: {"x": 1.0})
+            if not worker.running:
+                break
             if worker.worker_id == 1:
-                assert anew.wait(30)
+                assert late.wait(30)
             worker.step += 1
-            bad = worker.worker_id == 0 and not anew.is_set()
-            worker.report(math.nan if bad else 1.0, {"x": 1.0})
-            if int(worker.generation_id.split("-")[2]) > 30:
-                anew.set()
+            worker.report(1.0 if worker.worker_id else math.nan, {"x": 1.0})
 
     threads.run(train, controller, progress=False)
     assert controller.finished
+    assert probe.retired(controller) == {0}
+    assert probe.newest(controller)[1].step == 3
 
 
 @driven

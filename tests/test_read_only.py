@@ -47,6 +47,8 @@ for call in (
     lambda: run.worker(),
     lambda: run.worker(0),
     lambda: run.claim_all(),
+    lambda: run.fail(0, "no memory"),
+    lambda: run.revive(0),
 ):
     try:
         call()
@@ -159,7 +161,7 @@ def seen(controller: PopulationController) -> str:
         f"weights {weights}",
         f"lineage {len(controller.lineage(best))} history {history}",
         "reachable True finished False",
-        *["refused True"] * 7,
+        *["refused True"] * 9,
         "replay None True",
         f"fork {weights} {best.value}",
         "fork 120",
@@ -238,7 +240,7 @@ def test_a_run_of_an_older_format_that_must_not_be_changed(
     shutil.copytree(DATA / name, public / "run")
     lines = look(public / "run", "older").splitlines()
     assert lines[0].startswith("best ")
-    assert lines.count("refused True") == 7
+    assert lines.count("refused True") == 9
 
 
 def test_a_folder_without_a_run_is_refused(public: pathlib.Path) -> None:

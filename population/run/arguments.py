@@ -12,7 +12,7 @@ import numpy as np
 
 from population.base import codec
 from population.base.interfaces import Mutator, ParamsStore
-from population.base.types import MODES, Start, Stop, check_counts
+from population.base.types import MODES, Start, Stop
 from population.core.retention import Keep
 from population.journal.base import Journal
 from population.run.events import OnEvent
@@ -66,7 +66,8 @@ class Options:
         if self.space is not None:
             check_space(self.space)
         codec.integer(self.seed, "seed")
-        check_counts(self, "max_failures")
+        if self.max_failures is not None:
+            codec.integer(self.max_failures, "max_failures", low=1)
         timeout = given["worker_timeout"]
         is_number = type(timeout) in (int, float)
         if timeout is not None and not (is_number and 0 < timeout < math.inf):

@@ -139,6 +139,9 @@ class SlotLease(HeldSlots):
 
         Returns:
             The new work of `slot`; None to continue, and when the run has ended.
+
+        Raises:
+            NoProgressError: No slot can be trained any more.
         """
         run = self._run
         with run.lock.lock:
@@ -154,6 +157,8 @@ class SlotLease(HeldSlots):
                     polls.renew(run, self._holder, (self.slot,))
         if run.lock.pending:
             run.lock.drain()
+        if found is None and self.slot is None:
+            run.check_progress()  # The last slot may have been retired at a hand-out.
         return found
 
     def report(self, at: Position, state: Any, value: Any, metrics: Any) -> float:
@@ -323,13 +328,16 @@ class SlotLease(HeldSlots):
 
 
 def _say_why(run: OpenRun) -> None:
-    held = ", ".join(holders(run.state())) or "none"
+    state = run.state()
+    held = ", ".join(holders(state)) or "none"
+    retired = ", ".join(map(str, sorted(state.members.retired))) or "none"
     expected = ", ".join(map(str, deadlock.expected(run))) or "none"
     logger.warning(
-        "A worker has waited for %d s: every slot is held or waits for a decision. "
-        "Held: %s. Slots with a report at their barrier whose value or training state "
-        "is missing, and may still come: %s.",
+        "A worker has waited for %d s: every slot is held, retired or waits for a "
+        "decision. Held: %s. Retired: %s. Slots with a report at their barrier whose "
+        "value or training state is missing, and may still come: %s.",
         _SAY_AFTER_S,
         held,
+        retired,
         expected,
     )
