@@ -602,7 +602,7 @@ def test_metrics_and_reasons_are_kept(tmp_path: pathlib.Path) -> None:
     controller = PopulationController([0.0], Scripted(branch_at(1, 1.0)), tmp_path)
     metrics = {"loss": np.float32(0.5), "by class": (1, jnp.int32(2)), 3: [math.inf]}
     controller.set_eval(0, generation(controller), 1, "p", 1.0, metrics)
-    branched = controller.newest(0)
+    branched = probe.newest(controller)[0]
     assert branched.parent is not None
     found = controller.graph.checkpoint(branched.parent)
     assert repr(found.metrics) == "{'loss': 0.5, 'by class': (1, 2), 3: [inf]}"

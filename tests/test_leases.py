@@ -688,6 +688,7 @@ def test_events_tell_what_has_happened_in_this_process(hosts: Hosts) -> None:
         ("branch", 1),
         ("report", 0),
         ("diverged", 0),
+        ("failed", 0),
         ("takeover", 0),
         ("finished", -1),
     ]

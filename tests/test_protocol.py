@@ -85,7 +85,7 @@ def test_a_worker_that_comes_back_after_unsaved_reports_goes_on_from_a_save() ->
     found = work(controller)
     assert (found.params, found.meta_params, found.step) == ("at 5", {"lr": 0}, 5)
     assert found.generation_id != first
-    assert controller.newest(0).parent == (first, 5)
+    assert probe.newest(controller)[0].parent == (first, 5)
 
 
 def test_a_worker_that_comes_back_after_divergence_goes_on_from_before() -> None:
@@ -199,7 +199,7 @@ def test_a_branch_is_applied_with_the_report_that_caused_it() -> None:
     controller, first = superseded(back_to=5)
     slot = controller.workers[0]
     assert slot[:4] == ("at 5", {"lr": 9}, generation(controller), 5)
-    root = controller.newest(0)
+    root = probe.newest(controller)[0]
     assert root.parent == (first, 5)
     assert root.reason == "as planned"
 
@@ -571,7 +571,7 @@ def test_when_mutate_fn_raises_no_branch_of_the_round_is_left() -> None:
 @pytest.mark.parametrize(
     ("branches", "message"),
     [
-        ({0: "not a branch"}, "must return a Branch for worker 0, got str"),
+        ({0: "not a branch"}, "must return a Branch or a Retire for worker 0, got str"),
         ({7: Branch(None, {})}, "worker_id must be below 2"),
         ({0: Branch(None, {"f": object()})}, r"meta_params for worker 0\['f'\]"),
     ],
@@ -604,7 +604,7 @@ def test_fresh_params_are_a_branch_from_nothing() -> None:
     controller = run(Scripted(lambda report, view: {0: Branch(None, {"lr": 5})}))
     controller.set_eval(0, generation(controller), 5, "p", 1.0)
     assert work(controller)[:4] == (None, {"lr": 5}, generation(controller), 0)
-    assert controller.newest(0).parent is None
+    assert probe.newest(controller)[0].parent is None
 
 
 def test_a_start_hands_out_its_params_at_its_step() -> None:

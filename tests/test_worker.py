@@ -435,10 +435,11 @@ def test_the_late_worker_is_fenced(make: Make) -> None:
     second.poll()
     first.step += 1
     first.report(0.0, "late")
-    assert controller.newest(0).generation_id == second.generation_id
+    assert probe.newest(controller)[0].generation_id == second.generation_id
     assert controller.graph[first.generation_id][2].params == "late"
     late = controller.graph[first.generation_id][2]
-    assert late.ref not in [c.ref for c in controller.lineage(controller.newest(0))]
+    newest = probe.newest(controller)[0]
+    assert late.ref not in [c.ref for c in controller.lineage(newest)]
     assert first.poll()
     assert first.worker_id == 1
     count_up(second)
