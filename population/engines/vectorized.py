@@ -16,6 +16,9 @@ Keys and batches depend on the run's seed, the slot and the step alone, as those
 `Worker` do. If all members share batches, members that were reset to an earlier step
 train alone until they reach the others.
 
+The rows of retired members are trained along; once half of the members in the stack are
+retired, the others are copied into a smaller one.
+
 All states are saved every few rounds and at the end; after a kill, training continues
 from the last save. The first Ctrl-C ends the run after the present round, a second one
 immediately. A second run with the same functions and shapes compiles nothing.
@@ -62,6 +65,9 @@ def run(
 ) -> Summary:
     """Train all members together until the run has ended.
 
+    An exception of a function ends the run, as all members are one program: other
+    engines have `on_error` for it. Here a member fails by a value that is NaN.
+
     Args:
         controller: The population; all its slots are claimed.
         init: `(key, meta_params) -> state`.
@@ -87,8 +93,9 @@ def run(
             on meta_params.
         TypeError: An argument has the wrong type.
         ClaimError: Another process or loop trains a slot.
-        RuntimeError: Another process takes over a slot during the run, all members wait
-            for a decision, or all members diverge again and again.
+        NoProgressError: All members wait for a decision, or are retired because they
+            failed; also if the run had come to that before.
+        RuntimeError: Another process takes over a slot during the run.
         Exception: A function of the user has raised it.
     """
     options = steps_per_report, save_every, batching, devices, categories, max_batch
@@ -113,6 +120,7 @@ def _run(
     start, size = time.perf_counter(), len(controller.workers)
     controller.check_trainable()
     if controller.finished:
+        controller.open_run.check_progress()
         return Summary(1, 0.0, 0.0, False, num_members=size)
     lease = EngineLease(controller)
     with contextlib.ExitStack() as stack:

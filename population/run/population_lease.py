@@ -30,13 +30,16 @@ class SlotWork(NamedTuple):
         generation_id: The slot's present generation.
         meta_params: The generation's hyperparameters; do not change them in place.
         newest: The checkpoint from which the slot continues.
-        waits: Whether the slot waits for a decision, or for the end of the run.
+        waits: Whether the slot waits for a decision or for the end of the run, or is
+            retired.
+        retired: Whether the slot is finished, unless it is revived.
     """
 
     generation_id: str
     meta_params: Any
     newest: Checkpoint
     waits: bool
+    retired: bool = False
 
 
 class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
@@ -98,14 +101,17 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
         """Return the present work of each slot, by worker id."""
         run = self._run
         with run.lock.lock:
+            state = self._state()
+            retired = state.members.retired
             return [
                 SlotWork(
                     slot.generation.generation_id,
                     slot.meta_params,
                     slot.newest,
                     run.waits(worker_id),
+                    worker_id in retired,
                 )
-                for worker_id, slot in enumerate(self._state().slots)
+                for worker_id, slot in enumerate(state.slots)
             ]
 
     def needed(self) -> frozenset[InMemory]:

@@ -284,7 +284,7 @@ def test_batches_are_made_ahead_under_the_settings_of_the_caller(
 
     with CONTEXTS[name]():
         source = Source("batches", batches)
-        made = Prefetcher(source, 0, 1, 1, lambda tree: tree, ahead_s=0.0)
+        made = Prefetcher(source, 0, range(1), 1, lambda tree: tree, ahead_s=0.0)
         made.take([0])
         assert ahead.wait(SECONDS)
         made.take([1])
@@ -298,7 +298,7 @@ def test_batches_of_64_bits_are_made_ahead_as_they_are() -> None:
     """In the thread that prepares them, they are float64 too."""
     with x64(True):
         source = Source("shared_batches", lambda seed, step: jnp.ones(2))
-        made = Prefetcher(source, 0, 1, 1, jnp.asarray, ahead_s=0)
+        made = Prefetcher(source, 0, range(1), 1, jnp.asarray, ahead_s=0)
         dtypes = [made.take([step]).dtype for step in range(3)]
         made.close()
     assert dtypes == [np.dtype("float64")] * 3

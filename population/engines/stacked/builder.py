@@ -1,4 +1,4 @@
-"""Makes the states, batches and trials of a stacked population."""
+"""Makes the stacks, batches and trials of a stacked population."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from population.engines.stacked.layout import Flat
 from population.engines.stacked.lease import EngineLease
 from population.engines.stacked.placement import Placement, key_of
 from population.engines.stacked.programs import Programs
+from population.engines.stacked.stack import RowMap, Stack
 from population.engines.stacked.states import (
-    MemberStates,
     SeparateStates,
     StackedStates,
     on_host,
@@ -26,7 +26,7 @@ from population.engines.stacked.states import (
 
 
 class Builder:
-    """Makes states, batches and trials for any way of batching.
+    """Makes stacks, batches and trials for any way of batching.
 
     Args:
         lease: The run.
@@ -36,7 +36,8 @@ class Builder:
         batch: One batch of one member.
 
     Attributes:
-        metas: By worker id, the present meta_params.
+        rows: The slot that each row trains.
+        metas: By worker id, the meta_params at the start of this session.
         steps_per_report: Steps of a round.
         length: Steps of a chunk.
         platform: The platform of the devices.
@@ -55,25 +56,26 @@ class Builder:
         self._lease, self._programs, self._columns = lease, found, columns
         self._source, self._evaluation = request.source, request.evaluation
         self._seed = lease.controller.seed
-        self._newest = [slot.newest for slot in lease.population.slots()]
-        self._count = len(self._newest)
-        devices = list(request.devices or jax.local_devices())[: self._count]
+        slots = lease.population.slots()
+        self._newest = [slot.newest for slot in slots]
+        count = len(slots)
+        devices = list(request.devices or jax.local_devices())[:count]
         self._devices = devices
         self._mesh = programs.mesh_of(devices)
-        self._rows = -(-self._count // len(devices)) * len(devices)
-        self._keys = programs.base_keys(self._seed, self._rows)
+        self._whole = RowMap(range(count), len(devices))
+        live = [w for w, slot in enumerate(slots) if not slot.retired]
+        self.rows = self._whole.resized(live) or self._whole
+        self._keys = programs.base_keys(self._seed, count)  # These four by worker id.
         self.metas = [newest.meta_params for newest in self._newest]
-        padding = self.metas[:1] * (self._rows - self._count)
-        self._scalars = columns.stack(self.metas + padding)
-        self._steps = np.zeros(self._rows, np.int32)
-        self._steps[: self._count] = [newest.step for newest in self._newest]
+        self._scalars = columns.stack(self.metas)
+        self._steps = np.array([newest.step for newest in self._newest], np.int32)
         self.steps_per_report = request.steps_per_report
         self.length = self._chunk_length(batch)
         self.platform = devices[0].platform
         where = f"{len(devices)} {self.platform}"
         self.fact = f"batching on {where}, {self.steps_per_report} steps a report"
-        self.ways = autotune.worth_trying(self._count, self.steps_per_report)
-        self._tried: MemberStates | None = None
+        self.ways = autotune.worth_trying(count, self.steps_per_report)
+        self._tried: Stack | None = None
 
     def _chunk_length(self, batch: Any) -> int:
         """Return the steps of a chunk: all its batches are in memory at once."""
@@ -81,7 +83,7 @@ class Builder:
         if by_step is None:
             return self.steps_per_report
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
-        copies = 1 if by_row is None else self._rows
+        copies = 1 if by_row is None else len(self._whole)
         return prefetching.chunk_length(self.steps_per_report, size * copies)
 
     @property
@@ -91,37 +93,61 @@ class Builder:
         Programs of earlier runs at the same place need not be compiled.
         """
         shapes = self._source.axes, self.length, self.steps_per_report
-        return self._count, self._mesh, *shapes
+        return len(self.rows.worker_ids), self._mesh, *shapes
 
-    def states(self, batching: str) -> MemberStates:
+    def stack(self, batching: str) -> Stack:
         """Make fresh states of all rows, with the first meta_params of this session."""
         return self._begun(batching, self.length)
 
-    def _begun(self, batching: str, length: int) -> MemberStates:
-        """Make fresh states that are trained in chunks of `length` steps."""
-        rest = self._source.axes, self._held_out
-        if batching == "loop":
-            where = self._keys[: self._count], length, self._devices
-            separate = SeparateStates(self._programs, *where, *rest)
-            separate.begin(  # One by one: they fit once only.
-                self._one_fresh(row, [column[row] for column in self._scalars])
-                for row in range(self._count)
-            )
-            return separate
-        way = self._keys, batching, length, self._mesh
-        stacked = StackedStates(self._programs, *way, *rest)
-        place = programs.sharding(self._mesh, rows=True)
-        inputs = jax.device_put((self._keys, self._scalars), place)
-        stacked.begin(self._programs.fresh(self._mesh)(*inputs))
-        return stacked
+    def resized(self, stack: Stack, rows: RowMap, batching: str) -> Stack:
+        """Make a stack with other rows; members that have a row in both continue."""
+        states = self._blank(batching, self.length, rows)
+        states.begin(stack.picked(rows))
+        return Stack(states, rows)
 
-    def placement(self, states: MemberStates) -> Placement:
-        """Make the placement of rows that hold fresh states."""
-        size, rest = (self._count, self._rows), (self._load, self._one_fresh)
-        found = Placement(states, *size, self._columns, *rest)
-        for row, newest in enumerate(self._newest):
+    def _begun(self, batching: str, length: int) -> Stack:
+        """Make fresh states that are trained in chunks of `length` steps."""
+        states = self._blank(batching, length, self.rows)
+        if isinstance(states, SeparateStates):
+            states.begin(  # One by one: they fit once only.
+                self._one_fresh(w, [column[w] for column in self._scalars])
+                for w in self.rows.worker_ids
+            )
+            return Stack(states, self.rows)
+        place = programs.sharding(self._mesh, rows=True)
+        at = np.array(self.rows.padded)
+        scalars = tuple(column[at] for column in self._scalars)
+        inputs = jax.device_put((self._keys_of(self.rows), scalars), place)
+        states.begin(self._programs.fresh(self._mesh)(*inputs))
+        return Stack(states, self.rows)
+
+    def _blank(
+        self, batching: str, length: int, rows: RowMap
+    ) -> SeparateStates | StackedStates:
+        """Make rows without states, which are trained in chunks of `length` steps."""
+        rest = self._source.axes, self._held_out
+        keys = self._keys_of(rows)
+        if batching == "loop":
+            keys = keys[: len(rows.worker_ids)]
+            where = keys, length, self._devices
+            return SeparateStates(self._programs, *where, *rest)
+        way = keys, batching, length, self._mesh
+        return StackedStates(self._programs, *way, *rest)
+
+    def _keys_of(self, rows: RowMap) -> Any:
+        """Return the PRNG keys of rows."""
+        if rows.padded == self._whole.worker_ids:
+            return self._keys
+        return self._keys[np.array(rows.padded)]
+
+    def placement(self, stack: Stack) -> Placement:
+        """Make the placement of a stack that holds fresh states."""
+        rest = self._load, self._one_fresh
+        found = Placement(stack, len(self._newest), self._columns, *rest)
+        for worker_id in stack.rows.worker_ids:
+            newest = self._newest[worker_id]
             if newest.params is None:
-                found.holds[row] = key_of(newest)
+                found.holds[worker_id] = key_of(newest)
         return found
 
     def feed(
@@ -140,8 +166,8 @@ class Builder:
         )
         if batching == "loop":  # Python slices these batches: they stay on the host.
             put = _unchanged
-        given = self._source, self._seed, self._count, length, put
-        return prefetching.Prefetcher(*given, rows=self._rows, ahead_s=ahead_s)
+        given = self._source, self._seed, self.rows.worker_ids, length, put
+        return prefetching.Prefetcher(*given, rows=len(self.rows), ahead_s=ahead_s)
 
     @functools.cached_property
     def _data(self) -> Any:
@@ -161,10 +187,12 @@ class Builder:
         self.end_trials()
         length = self.trial_length
         states = self._tried = self._begun(batching, length)
-        states.set_rows(self._steps, self._scalars, np.ones(self._rows, np.bool_))
+        steps, is_new = self._steps, np.ones(len(self._steps), np.bool_)
+        states.set_rows(steps, self._scalars, is_new)
         brought = self.feed(batching, length, math.inf)  # There is no next one.
-        rows = slice(1) if self._source.shared else slice(None)
-        batches = brought.take(self._steps[rows].tolist())
+        if self._source.shared:
+            steps = np.full_like(steps, steps[self.rows.worker_ids[0]])
+        batches = brought.take(steps.tolist())
         brought.close()
         if length == self.steps_per_report:
             return lambda: states.finish(batches)  # A whole round.
@@ -186,8 +214,8 @@ class Builder:
             self._tried.release()
         self._tried = None
 
-    def _one_fresh(self, row: int, scalars: Sequence[Any]) -> Flat:
-        return self._programs.one_fresh()(self._keys[row], tuple(scalars))
+    def _one_fresh(self, worker_id: int, scalars: Sequence[Any]) -> Flat:
+        return self._programs.one_fresh()(self._keys[worker_id], tuple(scalars))
 
     @functools.cached_property
     def _like(self) -> Any:

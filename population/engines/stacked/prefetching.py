@@ -92,15 +92,23 @@ class _Batcher:
     Args:
         source: The source of the batches.
         seed: The run's seed.
+        worker_ids: The slots of the first rows.
         rows: Rows of the arrays.
         length: Steps of a chunk.
         put: Moves a chunk to the devices.
     """
 
     def __init__(
-        self, source: Source, seed: int, rows: int, length: int, put: Put
+        self,
+        source: Source,
+        seed: int,
+        worker_ids: Sequence[int],
+        rows: int,
+        length: int,
+        put: Put,
     ) -> None:
         self.source, self._seed, self._put = source, seed, put
+        self.worker_ids = worker_ids
         self._rows, self.length = rows, length
         self._first: _Look | None = None
 
@@ -108,20 +116,22 @@ class _Batcher:
         self, arrays: list[npt.NDArray[Any]], row: int, place: int, step: int
     ) -> None:
         """Make a batch and write it into a chunk; the first one creates its arrays."""
-        batch = self.source.batch(self._seed, row, step)
+        worker_id = self.worker_ids[row]
+        batch = self.source.batch(self._seed, worker_id, step)
         try:
             leaves, tree = jax.tree.flatten(batch)
             leaves = [np.asarray(leaf) for leaf in leaves]
         except BaseException as error:
-            self.source.note(error, row, step)
+            self.source.note(error, worker_id, step)
             raise
-        self._check(_Look(tree, [(x.shape, _dtype(x)) for x in leaves]), row, step)
+        look = _Look(tree, [(x.shape, _dtype(x)) for x in leaves])
+        self._check(look, self.source.place(worker_id, step))
         if not arrays:  # New ones: on a CPU, those of the last chunk are in use.
             shape = self._rows, self.length
             arrays += [np.empty((*shape, *x.shape), _dtype(x)) for x in leaves]
         for array, leaf in zip(arrays, leaves, strict=True):
             if array.dtype != leaf.dtype:
-                check_whole(leaf, self.source.place(row, step))
+                check_whole(leaf, self.source.place(worker_id, step))
             array[row, place] = leaf
 
     def put(self, arrays: Sequence[npt.NDArray[Any]], count: int) -> Any:
@@ -136,21 +146,21 @@ class _Batcher:
             arrays = [array[0] for array in arrays]
         return self._put(jax.tree.unflatten(look.tree, arrays))
 
-    def _check(self, look: _Look, row: int, step: int) -> None:
+    def _check(self, look: _Look, named: str) -> None:
         """Refuse a batch of another structure, shape or dtype than the first."""
         if self._first is None:
             odd = [str(d) for _, d in look.leaves if not _is_numeric(d)]
             if odd:
                 raise ValueError(
-                    f"{self.source.place(row, step)} must return arrays of numbers or "
-                    f"bools, got {odd}. Encode other values as numbers."
+                    f"{named} must return arrays of numbers or bools, got {odd}. "
+                    "Encode other values as numbers."
                 )
             self._first = look
         if look != self._first:
             raise ValueError(
                 "All batches must have the structure, shapes and dtypes of the first, "
-                f"{self._first}; {self.source.place(row, step)} returned {look}. Pad "
-                "what is smaller, or leave it out."
+                f"{self._first}; {named} returned {look}. Pad what is smaller, or "
+                "leave it out."
             )
 
 
@@ -165,10 +175,10 @@ class Prefetcher:
         source: The user's function; called in this thread and another one, never in
             both at a time.
         seed: The run's seed.
-        num_members: The number of members.
+        worker_ids: By row, the slot that it trains.
         length: Steps of a chunk.
         put: Moves a pytree of NumPy arrays to the devices; the thread calls it, too.
-        rows: The number of rows; those beyond the members repeat those of worker 0.
+        rows: The number of rows; those beyond the slots repeat the first row.
         ahead_s: Chunks that take fewer seconds are not made ahead.
     """
 
@@ -176,16 +186,16 @@ class Prefetcher:
         self,
         source: Source,
         seed: int,
-        num_members: int,
+        worker_ids: Sequence[int],
         length: int,
         put: Put,
         *,
         rows: int | None = None,
         ahead_s: float = HANDING_OVER_S,
     ) -> None:
-        self._count = 1 if source.shared else num_members
-        rows = self._count if source.shared or rows is None else rows
-        self._batcher = _Batcher(source, seed, rows, length, put)
+        own = worker_ids[:1] if source.shared else worker_ids
+        rows = len(own) if source.shared or rows is None else rows
+        self._batcher = _Batcher(source, seed, own, rows, length, put)
         self._ahead_s = ahead_s
         self._next: _Chunk | None = None
         self._orders: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
@@ -193,10 +203,10 @@ class Prefetcher:
         self._closed = False
 
     def take(self, steps: Sequence[int]) -> Any:
-        """Return the chunk that starts at these steps of the rows.
+        """Return the chunk that starts at these steps of the slots.
 
         Args:
-            steps: One for each row; those of padding are ignored.
+            steps: By worker id; those of slots without a row are ignored.
 
         Raises:
             ValueError: A batch has another structure, shape or dtype than the first; or
@@ -208,7 +218,7 @@ class Prefetcher:
                 "Rows that share batches must stand at the same step, got steps "
                 f"{sorted(set(steps))}. Give those of the rows that are trained."
             )
-        own = tuple(steps[: self._count])
+        own = tuple(steps[worker_id] for worker_id in self._batcher.worker_ids)
         chunk = self._next
         if chunk is None:
             chunk = _Chunk(self._batcher, own)

@@ -19,8 +19,7 @@ from population.engines.stacked.tuner import Impossible
 from population.run.population_lease import SlotWork
 
 if TYPE_CHECKING:
-    from population.engines.stacked.states import Values
-
+    from population.engines.stacked.stack import Evaluated, RowMap
 _SAVING = (OSError, RuntimeError, MemoryError, TypeError, ValueError)
 
 
@@ -73,7 +72,7 @@ class PopulationTrainer:
                     self._parts.begin_again()
                     continue
                 self._parts.tuner.trained(time.perf_counter() - start)
-                self._parts.watch.trained(self._parts.states, active, self._slots)
+                self._parts.watch.trained(self._parts.stack, active, self._slots)
                 self._report(active, values)
                 self.rounds += 1
                 if self.rounds == 1:
@@ -97,17 +96,23 @@ class PopulationTrainer:
     def _prepare(self) -> list[int]:
         """Fill the rows with the states to train, and return the slots to train."""
         population, placement = self._population, self._parts.placement
-        with population.view():
-            if self.rounds:  # The first one may take long: it compiles.
-                population.renew()
-            self._check_claim()
-            slots = self._present()
-            active = self._active(slots)
-            pinned = population.needed()
+        while True:
+            with population.view():
+                if self.rounds:  # The first one may take long: it compiles.
+                    population.renew()
+                self._check_claim()
+                slots = self._present()
+                active = self._active(slots)
+                pinned = population.needed()
+            waiting = sorted(set(range(len(slots))) - set(active))
+            needed = pinned.union(_standing(slots[w] for w in waiting))
+            placement.snapshot(needed)
+            live = [w for w, slot in enumerate(slots) if not slot.retired]
+            rows = self._parts.resized(live)
+            if rows is None:
+                break
+            self._resize(rows, slots)
         before, self._slots = self._slots, slots
-        waiting = sorted(set(range(len(slots))) - set(active))
-        needed = pinned | {key_of(slots[w].newest) for w in waiting}
-        placement.snapshot(needed)
         if waiting or _ids(before) != _ids(slots) or self._moved(slots):
             self._whole = False  # Should a copy fail.
             placement.bring({w: slots[w] for w in active})
@@ -117,6 +122,19 @@ class PopulationTrainer:
             placement.holds[w] = None  # It is trained too, and its result is dropped.
         self._kept = pinned | placement.snapshots.keys()
         return active
+
+    def _resize(self, rows: RowMap, slots: Sequence[SlotWork]) -> None:
+        """Give the stack other rows; states that leave it stay within reach.
+
+        Those of retired slots are saved, so that they need no memory on the device.
+        """
+        placement, graph = self._parts.placement, self._lease.controller.graph
+        leaving = placement.leaving(rows.worker_ids)
+        placement.snapshot(leaving.intersection(slot.newest.params for slot in slots))
+        retired = [slot.newest for slot in slots if slot.retired]
+        kept = [*retired, *map(graph.resume_point, retired)]
+        self._lease.report(self._saves(point.params for point in kept))
+        self._parts.resize(rows)
 
     def _moved(self, slots: Sequence[SlotWork]) -> bool:
         """Whether a slot continues from another state than its row has reported."""
@@ -161,14 +179,14 @@ class PopulationTrainer:
                 "population trains all of them. Stop that process, and run this again."
             )
 
-    def _round(self, active: Sequence[int]) -> Values | None:
+    def _round(self, active: Sequence[int]) -> Evaluated | None:
         """Train all rows for one round; None: the way of batching is impossible."""
         try:
             return self._trained(active)
         except Impossible:  # Its frames hold states: they end before others are made.
             return None
 
-    def _trained(self, active: Sequence[int]) -> Values:
+    def _trained(self, active: Sequence[int]) -> Evaluated:
         """Train a round; return its values, with meaningless ones for waiting slots."""
         parts, steps = self._parts, self._parts.placement.steps
         waits = np.ones(len(steps), np.bool_)
@@ -181,15 +199,15 @@ class PopulationTrainer:
             self._whole = False
             with parts.tuner.guarded():
                 if chunk < parts.chunks:
-                    parts.states.train(batches)
+                    parts.stack.train(batches)
                 else:
-                    values = parts.states.finish(batches)
+                    values = parts.stack.finish(batches)
         return values
 
-    def _report(self, active: Sequence[int], values: Values) -> None:
+    def _report(self, active: Sequence[int], values: Evaluated) -> None:
         """Report the round; every `save_every` rounds, save the states before."""
         saves = (self.rounds + 1) % self._save_every == 0
-        host, member = self._parts.states.host() if saves else None, self._parts.member
+        host, member = self._parts.stack.host() if saves else None, self._parts.member
         snapshots = list(self._parts.placement.snapshots) if saves else []
         before = self._lease.recording_s
 
@@ -212,10 +230,10 @@ class PopulationTrainer:
         self.overhead_s += self._lease.recording_s - before
         self.overhead_s += time.perf_counter() - start
 
-    def _place(self, row: int) -> tuple[int, str, int]:
-        """Return the slot, the generation and the present step of a row."""
-        step = int(self._parts.placement.steps[row])
-        return row, self._slots[row].generation_id, step
+    def _place(self, worker_id: int) -> tuple[int, str, int]:
+        """Return a slot, its generation and its present step."""
+        step = int(self._parts.placement.steps[worker_id])
+        return worker_id, self._slots[worker_id].generation_id, step
 
     def _save_rest(self) -> None:
         """Save the states that only this process has."""
@@ -239,6 +257,18 @@ class PopulationTrainer:
             for root in roots.get(key, ()):
                 if root.ref != place[1:]:  # A branch that was not trained yet has it.
                     yield Trained(root.worker_id, *root.ref, tree)
+
+
+def _standing(waiting: Iterable[SlotWork]) -> set[Any]:
+    """Return the keys of the states of waiting slots that need a snapshot.
+
+    Those of retired slots need one only while no other place has them.
+    """
+    return {
+        key_of(slot.newest)
+        for slot in waiting
+        if not slot.retired or isinstance(slot.newest.params, InMemory)
+    }
 
 
 def _ids(slots: Sequence[SlotWork]) -> list[str]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from population.engines.stacked import arguments, autotune, cache
 from population.engines.stacked.arguments import Request
 from population.engines.stacked.builder import Builder
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.lease import EngineLease
+from population.engines.stacked.stack import RowMap, Stack
 from population.engines.stacked.tuner import Tuner
 from population.engines.stacked.watch import InForceWatch
+
+logger = logging.getLogger("population")
 
 
 class Parts:
@@ -24,8 +31,8 @@ class Parts:
         member: The user's functions.
         columns: Converts meta_params to scalars.
         tuner: Chooses how the members are batched.
-        states: The states.
-        placement: Which checkpoint each row holds.
+        stack: The states, by worker id.
+        placement: Which checkpoint the row of each slot holds.
         watch: Warns of hyperparameters that are not in force.
         feed: Brings the batches of a chunk.
 
@@ -55,15 +62,16 @@ class Parts:
         self.member = found.member
         self._builder = builder = Builder(lease, found, columns, request, batch)
         self.tuner = Tuner(lease, found, builder, request.batching)
-        self.states = builder.states(self.tuner.batching)
+        self.stack: Stack = builder.stack(self.tuner.batching)
         if columns.codes not in known:  # Recorded late: it can be trained.
             number = f" {len(known) + 1}" if known else ""
             population.record_fact(f"categories{number}", columns.codes)
         self.watch = InForceWatch(
-            population.notices, found.member, self.states, builder.metas
+            population.notices, found.member, self.stack, builder.metas
         )
-        self.placement = builder.placement(self.states)
+        self.placement = builder.placement(self.stack)
         self.feed = builder.feed(self.tuner.batching, builder.length)
+        self._shrinks = True
 
     @property
     def length(self) -> int:
@@ -98,22 +106,55 @@ class Parts:
         self.feed = self._builder.feed(self.tuner.batching, self.length)
         self.record()
 
+    def resized(self, live: Sequence[int]) -> RowMap | None:
+        """Return the rows to change to while these slots are not retired, or None."""
+        rows = self.stack.rows
+        if not self._shrinks and all(w in rows for w in live):
+            return None
+        return rows.resized(live)
+
+    def resize(self, rows: RowMap) -> None:
+        """Copy the states into a stack with other rows.
+
+        The present stack stays as it is until the new one is complete, and if there is
+        no memory for a smaller one beside it.
+        """
+        before = self.stack
+        grows = any(w not in before for w in rows.worker_ids)
+        try:
+            stack = self._builder.resized(before, rows, self.tuner.batching)
+            self.placement.use(stack)
+        except jax.errors.JaxRuntimeError as error:
+            if grows:
+                raise
+            logger.warning("retired members stay in the stack: %s", error)
+            self._shrinks = False
+            return
+        self.stack, self._builder.rows = stack, rows
+        before.release()
+        self.feed.close()
+        self.feed = self._builder.feed(self.tuner.batching, self.length)
+        self.tuner.resized()
+        logger.info(
+            "the stack has %d rows for %d members", len(rows), len(rows.worker_ids)
+        )
+
     def _switch(self) -> None:
         """Copy all states into rows with the chosen way of batching."""
-        states = self._builder.states(self.tuner.batching)
-        for row in range(len(self._builder.metas)):
-            states.put(row, self.states.take(row))
-        self.states.release()
-        self.states = states
-        self.placement.use(states)
+        stack = self._builder.stack(self.tuner.batching)
+        for worker_id in stack.rows.worker_ids:
+            stack.put(worker_id, self.stack.take(worker_id))
+        self.stack.release()
+        self.stack = stack
+        self.placement.use(stack)
 
     def begin_again(self) -> None:
         """Replace the states by fresh ones, batched in another way."""
         self.feed.close()
-        self.states.release()
+        self.stack.release()
         batching = self.tuner.instead()
-        self.states = self._builder.states(batching)
-        self.placement = self._builder.placement(self.states)
+        self.stack = self._builder.stack(batching)
+        self.placement = self._builder.placement(self.stack)
         self.feed = self._builder.feed(batching, self.length)
 
 

@@ -138,6 +138,15 @@ class StackedStates:
         arrays = tuple(map(on_host, self._flat))
         return lambda row: tuple(array[row] for array in arrays)
 
+    def picked(self, rows: Sequence[int]) -> Flat:
+        """Return the states of these rows for `begin`, one for each row of another.
+
+        They are copied on the host: a gather over several devices adds zeros to them,
+        which makes -0.0 positive.
+        """
+        places = np.array(rows)
+        return tuple(on_host(array)[places] for array in self._flat)
+
     def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
         """Return some of the arrays of all states, `[R, ...]` each, read at once."""
         found = _fetched([self._flat[place] for place in places])
@@ -255,6 +264,10 @@ class SeparateStates:
         """Read all states at once; return a function from a row to NumPy arrays."""
         flats = [tuple(map(on_host, flat)) for flat in self._flats]
         return lambda row: flats[row]
+
+    def picked(self, rows: Sequence[int]) -> list[Flat]:
+        """Return the states of these rows for `begin`, one for each row of another."""
+        return [self._flats[row] for row in rows]
 
     def columns(self, places: Sequence[int]) -> list[npt.NDArray[Any]]:
         """Return some of the arrays of all states, `[R, ...]` each, read at once."""

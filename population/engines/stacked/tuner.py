@@ -45,6 +45,7 @@ class Tuner:
         self._lease, self._programs, self._builder = lease, found, builder
         self._rest = list(builder.ways)  # Those that have not failed.
         self._rounds = 0
+        self._timed = 0  # Of them, those with the present number of rows.
         self._first_s = 0.0
         self._seconds: collections.deque[float] = collections.deque(maxlen=_LAST)
         self._trained_s = 0.0
@@ -92,8 +93,9 @@ class Tuner:
     def trained(self, seconds: float) -> None:
         """Note the seconds that a round took."""
         self._rounds += 1
+        self._timed += 1
         self._trained_s += seconds
-        if self._rounds == 1:
+        if self._timed == 1:
             self._first_s = seconds
             return
         self._seconds.append(seconds)
@@ -103,9 +105,14 @@ class Tuner:
         known = self._programs.compile_s.get(key, 0.0)
         self._programs.compile_s[key] = max(known, found)
 
+    def resized(self) -> None:
+        """Note that the stack has another size: its first round compiles again."""
+        self._timed = 0
+        self._seconds.clear()
+
     def is_due(self) -> bool:
         """Whether it is time to try the other ways."""
-        if self.settled or self._rounds < _LEAST:
+        if self.settled or self._timed < _LEAST:
             return False
         compile_s = self._programs.compile_s[self.batching, self._builder.place]
         return autotune.pays(self._left_s(), compile_s, len(self._rest))
@@ -144,11 +151,11 @@ class Tuner:
         """
         lease, stop = self._lease.population, self._lease.controller.stop
         left = [] if stop.seconds is None else [stop.seconds - lease.open_s]
-        if stop.steps is not None:
-            lowest = min(slot.newest.step for slot in lease.slots())
-            rounds = (stop.steps - lowest) / self._builder.steps_per_report
+        steps = [slot.newest.step for slot in lease.slots() if not slot.retired]
+        if stop.steps is not None and steps:
+            rounds = (stop.steps - min(steps)) / self._builder.steps_per_report
             left.append(rounds * self._round_s)
-        if stop.reports is not None:
-            rounds = (stop.reports - lease.reports) / len(lease)
+        if stop.reports is not None and steps:
+            rounds = (stop.reports - lease.reports) / len(steps)
             left.append(rounds * self._round_s)
         return min(left, default=self._trained_s)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from population.base.log_once import Notice, Notices
 from population.engines.stacked.member import MemberFunctions
-from population.engines.stacked.states import MemberStates
+from population.engines.stacked.stack import Stack
 from population.in_force import findings
 from population.in_force.injected import Number
 from population.run.population_lease import SlotWork
@@ -29,7 +29,7 @@ class InForceWatch:
     Args:
         notices: Logs each warning once.
         member: The user's functions.
-        states: Rows that hold fresh states of all members.
+        stack: Holds fresh states of all its members.
         metas: By worker id, the meta_params from which `init` made them.
     """
 
@@ -37,21 +37,22 @@ class InForceWatch:
         self,
         notices: Notices,
         member: MemberFunctions,
-        states: MemberStates,
+        stack: Stack,
         metas: Sequence[Any],
     ) -> None:
         self._notices = notices
         self._numbers = member.injected
-        self._last = self._columns(states)
+        self._last = self._columns(stack)
+        self._rows = stack.rows  # Those of the last round.
         self._ids: Sequence[str] = ()  # None before the first round.
         said = set()
-        for row, meta_params in enumerate(metas[:_MOST]):
+        for w in stack.rows.worker_ids[:_MOST]:
             held = [
-                number._replace(leaf=column[row])
+                number._replace(leaf=column[w])
                 for (_, number), column in zip(self._numbers, self._last, strict=True)
             ]
             for notice in findings.found(
-                f"worker {row}", meta_params, held, lambda _: member.moving
+                f"worker {w}", metas[w], held, lambda _: member.moving
             ):
                 notices.say(notice)
                 said.add(notice.key)
@@ -60,33 +61,32 @@ class InForceWatch:
             notices.say(Notice("no effect", "", _UNUSED.format(unused)))
 
     def trained(
-        self, states: MemberStates, rows: Collection[int], slots: Sequence[SlotWork]
+        self, stack: Stack, active: Collection[int], slots: Sequence[SlotWork]
     ) -> None:
         """Warn of hyperparameters that a round has changed.
 
         Args:
-            states: The rows, after the round.
-            rows: Those that were trained.
-            slots: Their slots. A generation that has just begun is compared only in the
-                first round, which begins with fresh states.
+            stack: The states, after the round.
+            active: The slots that were trained.
+            slots: The work of all slots. A generation that has just begun is compared
+                only in the first round, which begins with fresh states.
         """
         ids = [slot.generation_id for slot in slots]
-        before, self._last = self._last, self._columns(states)
-        known = self._ids or ids
-        same = [row for row in sorted(rows)[:_MOST] if known[row] == ids[row]]
-        self._ids = ids
+        before, self._last = self._last, self._columns(stack)
+        known, rows = self._ids or ids, self._rows
+        checked = sorted(active)[:_MOST]
+        same = [w for w in checked if w in rows and known[w] == ids[w]]
+        self._ids, self._rows = ids, stack.rows
         for (_, number), old, new in zip(
             self._numbers, before, self._last, strict=True
         ):
             if number.driven or np.array_equal(old[same], new[same]):
                 continue
-            for row in same:
-                put: Number = number._replace(leaf=old[row])
-                meta_params = slots[row].meta_params
-                for notice in findings.changed(
-                    f"worker {row}", meta_params, put, new[row]
-                ):
+            for w in same:
+                put: Number = number._replace(leaf=old[w])
+                meta_params = slots[w].meta_params
+                for notice in findings.changed(f"worker {w}", meta_params, put, new[w]):
                     self._notices.say(notice)
 
-    def _columns(self, states: MemberStates) -> list[npt.NDArray[Any]]:
-        return states.columns([place for place, _ in self._numbers])
+    def _columns(self, stack: Stack) -> list[npt.NDArray[Any]]:
+        return stack.columns([place for place, _ in self._numbers])

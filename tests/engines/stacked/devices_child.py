@@ -158,7 +158,7 @@ def watch() -> None:
     def round_(population: Any, active: Any) -> Any:
         values = before(population, active)
         told["compiled"].add(compiled[0])  # Compilations between two rounds count, too.
-        states: StackedStates | SeparateStates = population._parts.states
+        states: StackedStates | SeparateStates = population._parts.stack.states
         flats = [states._flat] if isinstance(states, StackedStates) else states._flats
         used = {d for flat in flats for d in flat[0].devices()}
         told["devices"].add(len(used))

@@ -315,7 +315,7 @@ def test_without_room_for_both_stacks_the_present_way_stays(
 ) -> None:
     """Memory for a trial does not guarantee memory for the change."""
     favour(monkeypatch, "loop")
-    states, made = Builder.states, []
+    states, made = Builder.stack, []
 
     def once(builder: Builder, batching: str) -> Any:
         made.append(batching)
@@ -323,13 +323,13 @@ def test_without_room_for_both_stacks_the_present_way_stays(
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return states(builder, batching)
 
-    monkeypatch.setattr(Builder, "states", once)
+    monkeypatch.setattr(Builder, "stack", once)
     found, named = problems.controller(steps=20), problems.controller(steps=20)
     summary = problems.run(found, PLAIN, batching="auto")
     assert made == ["vmap", "loop"]
     assert (summary.batching, summary.rounds) == ("vmap", 10)
     assert "cannot be batched by loop" in caplog.text
     assert not [f for f in probe.facts(found) if "batching" in f]
-    monkeypatch.setattr(Builder, "states", states)
+    monkeypatch.setattr(Builder, "stack", states)
     problems.run(named, PLAIN, batching="vmap")
     problems.assert_alike(found, named)

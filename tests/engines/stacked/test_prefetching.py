@@ -42,14 +42,14 @@ class Made:
         """A feed with batches of each member."""
         known: dict[str, Any] = {"ahead_s": 0.0} | options
         source = Source("batches", batches)
-        found = Prefetcher(source, 5, count, length, self.put, **known)
+        found = Prefetcher(source, 5, range(count), length, self.put, **known)
         self.feeds.append(found)
         return found
 
     def shared(self, batches: Any, length: int) -> Prefetcher:
         """A feed with the same batches for all."""
         source = Source("shared_batches", batches)
-        found = Prefetcher(source, 5, 2, length, self.put, ahead_s=0.0)
+        found = Prefetcher(source, 5, range(2), length, self.put, ahead_s=0.0)
         self.feeds.append(found)
         return found
 
@@ -271,7 +271,7 @@ def test_never_more_than_two_chunks_are_on_their_way(made: Made) -> None:
         most = max(most, sum(ref() is not None for ref in alive))
         return tree
 
-    found = Prefetcher(Source("batches", batch), 5, 2, 2, put, ahead_s=0.0)
+    found = Prefetcher(Source("batches", batch), 5, range(2), 2, put, ahead_s=0.0)
     made.feeds.append(found)
     for start in range(0, 20, 2):
         assert steps_of(found.take([start, start]), 0) == [start, start + 1]
@@ -379,7 +379,7 @@ def test_closing_ends_the_thread() -> None:
         return batch(seed, worker_id, step)
 
     source = Source("batches", batches)
-    found = Prefetcher(source, 5, 1, 3, lambda tree: tree, ahead_s=0.0)
+    found = Prefetcher(source, 5, range(1), 3, lambda tree: tree, ahead_s=0.0)
     found.take([0])
     assert begun.wait(SECONDS)
     assert threads()
@@ -394,7 +394,7 @@ def test_closing_ends_the_thread() -> None:
 def test_a_feed_that_was_never_used_can_be_closed() -> None:
     """It has started no thread."""
     source = Source("shared_batches", lambda seed, step: None)
-    found = Prefetcher(source, 5, 1, 1, lambda tree: tree)
+    found = Prefetcher(source, 5, range(1), 1, lambda tree: tree)
     assert not threads()
     found.close()
 
@@ -402,7 +402,7 @@ def test_a_feed_that_was_never_used_can_be_closed() -> None:
 def test_a_forgotten_feed_takes_its_thread_along() -> None:
     """A feed that was never closed leaves nothing behind."""
     source = Source("batches", batch)
-    found = Prefetcher(source, 5, 1, 1, lambda tree: tree, ahead_s=0.0)
+    found = Prefetcher(source, 5, range(1), 1, lambda tree: tree, ahead_s=0.0)
     found.take([0])
     (thread,) = threads()
     del found
