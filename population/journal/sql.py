@@ -241,14 +241,17 @@ class SqlJournal(Journal):
 
 
 def _written(record: Any) -> tuple[int, int, float]:
-    """Return a key that sorts records as they were written, statuses among losses."""
+    """Return a key that sorts records as they were written, statuses among others.
+
+    A removal after a status of the same row may be of the next transaction.
+    """
     if isinstance(record, NUMBERED):
         return record.row, 0, 0.0
     if isinstance(record, Status) and record.batch <= record.row:
-        return record.row, 1, 0.0  # Its transaction has begun before this row.
+        return record.row, 2, 0.0  # Its transaction has begun before this row.
     if isinstance(record, Loss | Status):
-        return record.row, 2, record.time
-    return record.row, 1, 0.0
+        return record.row, 4, record.time
+    return record.row, 1 if isinstance(record, Best) else 3, 0.0
 
 
 @functools.cache

@@ -99,10 +99,11 @@ def test_members_train_as_without_compaction(
         regression.assert_alike(ours, theirs)
     else:
         assert regression.values(ours) == regression.values(theirs)
+    rtol, atol = (1e-4, 1e-6) if batching == "vmap" else (0.0, 0.0)
     for w in range(16):
-        one, other = (run.load(run.newest(w)) for run in runs)
-        close = {"rtol": 1e-4, "atol": 1e-6} if batching == "vmap" else {"rtol": 0}
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **close), one, other)
+        pair = [jax.tree.leaves(run.load(run.newest(w))) for run in runs]
+        for one, other in zip(*pair, strict=True):
+            np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("batching", ["vmap", "map"])
@@ -197,7 +198,7 @@ def test_a_revived_slot_continues_from_its_newest_weights(
         with monkeypatch.context() as patch, retiring.sizes(compacts=compacts) as new:
             patch.setattr(PopulationTrainer, "_report", reviving)
             regression.stacked(found, batching="map", save_every=save_every)
-        assert [len(ids) for ids in new] == ([3, 4][: after - 1] if compacts else [])
+        assert [len(ids) for ids in new] == ([3, 4] if compacts and after == 3 else [])
         runs.append(found)
     ours, theirs = runs
     assert len(retired(ours)) == 2
