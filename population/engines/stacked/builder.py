@@ -187,12 +187,12 @@ class Builder:
         self.end_trials()
         length = self.trial_length
         states = self._tried = self._begun(batching, length)
-        steps, is_new = self._steps, np.ones(len(self._steps), np.bool_)
-        states.set_rows(steps, self._scalars, is_new)
+        at, is_new = self._steps, np.ones(len(self._steps), np.bool_)
+        states.set_rows(at, self._scalars, is_new)
         brought = self.feed(batching, length, math.inf)  # There is no next one.
         if self._source.shared:
-            steps = np.full_like(steps, steps[self.rows.worker_ids[0]])
-        batches = brought.take(steps.tolist())
+            at = np.full_like(at, at[self.rows.worker_ids[0]])
+        batches = brought.take(at.tolist())
         brought.close()
         if length == self.steps_per_report:
             return lambda: states.finish(batches)  # A whole round.

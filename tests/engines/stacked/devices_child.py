@@ -20,7 +20,8 @@ from population.engines.stacked.rounds import PopulationTrainer
 from population.engines.stacked.states import SeparateStates, StackedStates
 from population.mutators import PopulationBasedTraining
 from tests.engines import regression
-from tests.engines.stacked import test_member_states
+from tests.engines.stacked import retiring, test_member_states
+from tests.engines.stacked.problems import BATCHINGS
 
 Answer = dict[str, Any]
 compiled = [0]
@@ -145,6 +146,24 @@ def moved(batching: str) -> Answer:
     return held
 
 
+def compacted(batching: str) -> Answer:
+    """A run on two devices that compacts its stack, beside one that does not."""
+    case = Case(16, batching, "batches", devices=2)
+    runs, sizes = [], []
+    for compacts in (True, False):
+        found = regression.controller(retiring.HandingOn(5, 10, 15), 16, steps=20)
+        with retiring.sizes(compacts=compacts) as new:
+            train(found, case, jax.devices()[: case.devices])
+        runs.append(found)
+        sizes += [len(ids) for ids in new]
+    ours, theirs = runs
+    return {
+        "sizes": sizes,
+        "difference": difference(ours, theirs),
+        "same": regression.values(ours) == regression.values(theirs),
+    }
+
+
 def watch() -> None:
     """Record where the states of runs are, and what is compiled in later rounds."""
 
@@ -174,6 +193,7 @@ def main() -> None:
         name: functools.partial(compare, case) for name, case in CASES.items()
     }
     work |= {f"moved {by}": functools.partial(moved, by) for by in ("vmap", "loop")}
+    work |= {f"compacted {by}": functools.partial(compacted, by) for by in BATCHINGS}
     work["resumed"] = resumed
     answers: Answer = {"count": jax.device_count()}
     answers |= {name: ask() for name, ask in work.items()}

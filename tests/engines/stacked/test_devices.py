@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.stacked import devices_child, test_member_states
+from tests.engines.stacked import devices_child, problems, test_member_states
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -63,6 +63,17 @@ def test_rows_are_copied_across_devices(
     expected = [sources.get(row, row) for row in range(test_member_states.SIZE)]
     expected[2] = expected[4]
     assert answers[f"moved {batching}"][name] == expected
+
+
+@pytest.mark.parametrize("batching", problems.BATCHINGS)
+def test_a_stack_on_two_devices_is_compacted_exactly(
+    batching: str, answers: dict[str, Any]
+) -> None:
+    """Each device has the same number of rows, down to one."""
+    found = answers[f"compacted {batching}"]
+    assert found["sizes"] == [8, 4, 2]
+    assert found["difference"] is None
+    assert found["same"] or batching == "vmap"  # JAX does not promise it for "vmap".
 
 
 def test_a_run_goes_on_with_another_number_of_devices(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
+import signal
 from collections import Counter
 from typing import Any
 
@@ -16,6 +17,7 @@ import population
 from population import Mutator, NoProgressError, PopulationController, Stop
 from population.base.types import InMemory
 from population.engines import vectorized
+from population.engines.stacked import prefetching
 from population.engines.stacked.rounds import PopulationTrainer
 from population.engines.stacked.stack import RowMap, Stack
 from tests.engines import regression
@@ -76,14 +78,12 @@ def test_a_stack_grows_for_a_slot_without_a_row() -> None:
 # Compaction.
 
 
-@pytest.mark.parametrize("save_every", [2, 1000])
 @pytest.mark.parametrize("batching", problems.BATCHINGS)
 @pytest.mark.parametrize("name", POLICIES)
-def test_members_train_as_without_compaction(
-    name: str, batching: str, save_every: int
-) -> None:
+def test_members_train_as_without_compaction(name: str, batching: str) -> None:
     """Exactly so by "map" and "loop"; JAX does not promise it for "vmap"."""
     mutator, expected = POLICIES[name]
+    save_every = 2 if name in ("halvings", "bringing back") else 1000
     runs = []
     for compacts in (True, False):
         found = regression.controller(mutator, 16, steps=25)
@@ -106,22 +106,21 @@ def test_members_train_as_without_compaction(
             np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("batching", ["vmap", "map"])
-def test_shared_batches_and_chunks_are_those_of_the_members_that_are_left(
-    batching: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("source", ["batches", "shared_batches"])
+def test_rounds_of_several_chunks_train_members_as_without_compaction(
+    source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rounds of several chunks, and one batch for all members."""
-    from population.engines.stacked import prefetching
-
+    """Each with its own batches, or with one batch for all."""
     monkeypatch.setattr(prefetching, "chunk_length", lambda steps, size: 1)
-    for options in ({"shared_batches": regression.shared_batch}, {}):
-        runs = []
-        for compacts in (True, False):
-            found = regression.controller(HandingOn(5, 10), 8, steps=20)
-            with retiring.sizes(compacts=compacts):
-                regression.stacked(found, batching=batching, **options)
-            runs.append(found)
-        regression.assert_alike(*runs)
+    given = {"batches": regression.batch, "shared_batches": regression.shared_batch}
+    runs = []
+    for compacts in (True, False):
+        found = regression.controller(HandingOn(5), 8, steps=15)
+        with retiring.sizes(compacts=compacts):
+            regression.stacked(found, batching="map", **{source: given[source]})
+        runs.append(found)
+    assert regression.decisions(runs[0]) == regression.decisions(runs[1])
+    assert regression.values(runs[0]) == regression.values(runs[1])
 
 
 def test_no_batch_is_asked_for_members_that_have_left() -> None:
@@ -258,6 +257,29 @@ def test_an_error_while_compacting_loses_nothing(
     whole = regression.controller(Halving(10), 8, steps=30)
     regression.stacked(whole, batching="map")
     regression.assert_alike(again, whole)
+
+
+def test_an_interrupt_while_compacting_ends_the_run_after_the_round(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The members that are left have trained it, and all states are saved."""
+    picked = Stack.picked
+
+    def interrupted(stack: Stack, rows: RowMap) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return picked(stack, rows)
+
+    monkeypatch.setattr(Stack, "picked", interrupted)
+    found = regression.controller(Halving(10), 8, tmp_path, steps=30)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        summary = regression.stacked(found, batching="map", save_every=1000)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert summary.interrupted
+    newest = [found.newest(w) for w in range(8)]
+    assert sorted(c.step for c in newest) == [10] * 4 + [15] * 4
+    assert not any(isinstance(c.params, InMemory) for c in newest)
 
 
 def test_without_memory_for_a_second_stack_the_present_one_stays(
