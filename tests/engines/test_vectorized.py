@@ -263,7 +263,7 @@ def test_a_run_that_was_cut_short_anywhere_goes_on(
             if name != "back":  # There the slots are at different steps.
                 rounds = cut if done else cut - 1
                 saved = rounds // save_every * save_every * regression.EVERY
-                points = map(again.graph.resume_point, map(again.newest, range(size)))
+                points = map(again.graph.resume_point, probe.newest(again))
                 assert [point.step for point in points] == [saved] * size
             regression.stacked(again, save_every=save_every)
             assert again.finished
