@@ -63,6 +63,16 @@ class Happening:
     cause: Status | Loss | None = None
     followed: list[Entry] = dataclasses.field(default_factory=list)
 
+    @property
+    def time(self) -> float | None:
+        """The time of its transaction, if a record tells."""
+        for record in (self.cause, *self.reports, *self.followed):
+            if isinstance(record, Opened):
+                return record.root.time
+            if isinstance(record, CheckpointRecord | Late | Loss | Status):
+                return record.time
+        return None
+
 
 def folder_of(run: PopulationController | str | os.PathLike[str]) -> pathlib.Path:
     """Return the run folder of a controller, or of a path.
@@ -150,7 +160,11 @@ def happenings(journal: Journal, upto: int | None = None) -> Iterator[Happening]
             batch = record.batch if isinstance(record, Status) else record.row + 1
             present = Happening(batch, cause=record)
         else:
-            if isinstance(record, Status) and record.batch != batch:
+            # Transactions that write no rows have the same batch; so look at the time.
+            if isinstance(record, Status) and (record.batch, record.time) != (
+                batch,
+                present.time,
+            ):
                 yield present
                 present, batch = Happening(record.batch), record.batch
             present.followed.append(record)
