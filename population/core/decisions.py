@@ -277,7 +277,7 @@ class Decider:
         view, value = self._view_of(state), self.value(state)
         try:
             return self.mutator.wait_at(value, worker_id, view)
-        except Exception as error:
+        except BaseException as error:
             mark_of_the_run(error)
             raise
 
@@ -380,7 +380,7 @@ def _of_the_mutator() -> Iterator[None]:
     """Mark exceptions within a `with` block as the mutator's."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         mark_of_the_run(error)
         raise
 
