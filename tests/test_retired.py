@@ -353,7 +353,10 @@ def test_a_barrier_waits_for_a_slot_that_was_revived(opened: Open) -> None:
 
 def test_a_retirement_outlives_the_process(opened: Open) -> None:
     """Every process knows it: one that was open, and one that opens the run."""
-    policy = lambda: Judge(at_value(9.0, lambda view: {1: Retire("why")}))  # noqa: E731
+
+    def policy() -> Judge:
+        return Judge(at_value(9.0, lambda view: {1: Retire("why")}))
+
     one, two = opened(policy()), opened(policy())
     saved(one, 0, 9.0)
     fail(two, 2)
