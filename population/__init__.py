@@ -10,7 +10,6 @@ import typing
 
 from population.base.errors import JournalError as JournalError
 from population.base.errors import MisfitError as MisfitError
-from population.base.errors import NoProgressError as NoProgressError
 from population.base.errors import ParamsError as ParamsError
 from population.base.errors import PopulationError as PopulationError
 from population.base.errors import RunMismatchError as RunMismatchError
@@ -20,7 +19,6 @@ from population.base.types import ActiveWorker as ActiveWorker
 from population.base.types import Branch as Branch
 from population.base.types import Checkpoint as Checkpoint
 from population.base.types import Event as Event
-from population.base.types import Failure as Failure
 from population.base.types import Ref as Ref
 from population.base.types import Report as Report
 from population.base.types import Retire as Retire

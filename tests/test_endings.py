@@ -15,13 +15,13 @@ from population import (
     Branch,
     Event,
     Mutator,
-    NoProgressError,
     PopulationController,
     PopulationView,
     Start,
     Stop,
     Worker,
 )
+from population.base import NoProgressError
 from population.engines import processes, threads, vectorized
 from population.mutators import FixedSchedule, PopulationBasedTraining
 from tests import probe

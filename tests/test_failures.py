@@ -12,7 +12,6 @@ import pytest
 from population import (
     Branch,
     Event,
-    Failure,
     JournalError,
     Mutator,
     PopulationController,
@@ -21,6 +20,7 @@ from population import (
     Retire,
     Worker,
 )
+from population.base import Failure
 from population.mutators import FixedSchedule
 from tests import probe
 from tests.helpers import Scripted, content, generation, poll, reporter

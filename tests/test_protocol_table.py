@@ -14,9 +14,7 @@ from population import (
     Branch,
     Checkpoint,
     Event,
-    Failure,
     Mutator,
-    NoProgressError,
     PopulationController,
     PopulationView,
     Report,
@@ -24,6 +22,7 @@ from population import (
     Stop,
     Worker,
 )
+from population.base import Failure, NoProgressError
 from tests import probe
 from tests.helpers import content, everything, generation, poll, work
 

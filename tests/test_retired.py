@@ -13,13 +13,13 @@ from population import (
     Branch,
     Event,
     Mutator,
-    NoProgressError,
     PopulationController,
     PopulationView,
     Report,
     Retire,
     Stop,
 )
+from population.base import NoProgressError
 from population.mutators import PopulationBasedTraining
 from tests import probe
 from tests.helpers import Scripted, content, generation, reporter

@@ -14,15 +14,14 @@ import population
 from population import (
     Branch,
     Checkpoint,
-    Failure,
     Mutator,
-    NoProgressError,
     PopulationController,
     PopulationView,
     Report,
     Retire,
     Worker,
 )
+from population.base import Failure, NoProgressError
 from population.base.errors import is_failure
 from tests import probe
 from tests.helpers import Clock, generation, poll, work

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from population import Branch, NoProgressError, PopulationController, Stop
+from population import Branch, PopulationController, Stop
+from population.base import NoProgressError
 from population.base.types import InMemory
 from population.core.leases import LeaseRules
 from population.core.step import Step

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import population
-from population import Mutator, NoProgressError, PopulationController, Stop
+from population import Mutator, PopulationController, Stop
+from population.base import NoProgressError
 from population.base.types import InMemory
 from population.engines import vectorized
 from population.engines.stacked import prefetching
