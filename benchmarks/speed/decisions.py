@@ -25,6 +25,7 @@ from population.mutators import (
     FixedSchedule,
     MultiFrequencyPBT,
     PopulationBasedTraining,
+    SuccessiveHalving,
     WinnerTakeAllGenetic,
 )
 from population.mutators.exploit import (
@@ -68,6 +69,10 @@ POLICIES: dict[str, Make] = {
         MUTATE, steps, exploit=None
     ),
     "MultiFrequencyPBT": lambda steps: MultiFrequencyPBT(MUTATE, steps, (1, 2, 4, 8)),
+    "SuccessiveHalving, losers retire": lambda steps: SuccessiveHalving(None, steps),
+    "SuccessiveHalving, weights handed on": lambda steps: SuccessiveHalving(
+        MUTATE, steps
+    ),
     "WinnerTakeAllGenetic": lambda steps: WinnerTakeAllGenetic(MUTATE, steps),
     "FixedSchedule": lambda steps: FixedSchedule(
         {k * steps: {"a": 1 / (k + 1), "b": 0.5} for k in range(99)}

@@ -14,6 +14,9 @@ from population.mutators.population_based_training import (
 from population.mutators.single_worker_explore import (
     BranchingSingleMachine as BranchingSingleMachine,
 )
+from population.mutators.successive_halving import (
+    SuccessiveHalving as SuccessiveHalving,
+)
 from population.mutators.winner_take_all_genetic import (
     WinnerTakeAllGenetic as WinnerTakeAllGenetic,
 )
@@ -24,4 +27,5 @@ REGISTRY: dict[str, type[Mutator]] = {  # type: ignore[type-arg]
     "explore": BranchingSingleMachine,
     "pbt": PopulationBasedTraining,
     "multi": MultiFrequencyPBT,
+    "halving": SuccessiveHalving,
 }

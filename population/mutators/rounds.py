@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 
+from population.base.interfaces import PopulationView
 from population.base.types import Branch
 
 
@@ -38,6 +40,13 @@ class Latecomer:
                 self._late = (state, index)
                 return True
         return not live
+
+
+def is_live(view: PopulationView, worker_id: int) -> bool:
+    """Whether a slot is neither retired nor given up, in O(log N)."""
+    live = view.live
+    place = bisect.bisect_left(live, worker_id)
+    return place < len(live) and live[place] == worker_id
 
 
 def step_after(branch: Branch) -> int:

@@ -14,13 +14,13 @@ from population.testing.broken import BrokenPromise
 from population.testing.perturb import perturb
 from population.testing.promises import PROMISES, Breach, Promise
 from population.testing.runner import Case, Make, ScriptEvent, quiet
-from population.testing.scripts import long_script, one_round, script_with_gap, scripts
+from population.testing.scripts import long_script, one_round, scripts, scripts_with_gap
 from population.testing.shrink import shrink
 
 BRANCHES = "branches now and then"
 _NO_BRANCH = (
-    "It never branched, so little was tested. Let it decide every 3 steps or so, or "
-    "pass branches=False if it never does."
+    "It never branched nor retired a slot, so little was tested. Let it decide every 3 "
+    "steps or so, or pass branches=False if it never does."
 )
 
 
@@ -45,7 +45,8 @@ def check_mutator(
         population: The first meta_params of each worker; by default nested ones.
         size: The number of workers, if no population is given.
         seed: The seed of the runs and of the reports.
-        branches: Whether the mutator ever branches; False, for example, for a grid.
+        branches: Whether the mutator ever branches or retires slots; False, for
+            example, for a grid.
         script: The only script to play, such as that of a `BrokenPromise`.
 
     Raises:
@@ -119,7 +120,7 @@ def _cases(
     size = len(metas)
     played = {
         "usual": scripts(size, seed),
-        "gap": [script_with_gap(size, w, seed) for w in {0, size - 1}],
+        "gap": [s for w in {0, size - 1} for s in scripts_with_gap(size, w, seed)],
         "long": [long_script(size, seed)],
         "idle": [one_round(1)],
         "round": [one_round(10)],

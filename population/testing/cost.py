@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from population.base.interfaces import Mutator, PopulationView
-from population.base.types import Branch, Report, Retire
+from population.base.types import Branch, Failure, Report, Retire
 from population.testing import inside
 from population.testing.perturb import perturb
 from population.testing.runner import Case, Played, ScriptRunner, Work
@@ -117,6 +117,11 @@ class _Meter(Mutator[Any]):
             sys.settrace(before)
         self.decided = self.decided or bool(branches) or following is not state
         return following, branches
+
+    def failed(
+        self, state: Any, failure: Failure, view: PopulationView
+    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
+        return self._mutator.failed(state, failure, view)
 
     def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
         return self._mutator.first(worker_id, step, meta_params)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from population.base.types import Checkpoint
 from population.controller import PopulationController
-from population.journal.records import MutatorRecord
+from population.journal.records import MutatorRecord, Status
 from population.journal.sqlite import SqliteJournal
 from population.run import deadlock, polls
 
@@ -36,6 +36,20 @@ def live(controller: PopulationController) -> Sequence[int]:
     run = controller.open_run
     with run.lock.lock:
         return run.state().members.live
+
+
+def retired(controller: PopulationController) -> Collection[int]:
+    """Return the worker ids of retired slots."""
+    run = controller.open_run
+    with run.lock.lock:
+        return run.state().members.retired
+
+
+def statuses(controller: PopulationController) -> Mapping[int, Status]:
+    """Return the newest status of each slot that has one, by worker id."""
+    run = controller.open_run
+    with run.lock.lock:
+        return dict(run.state().members.statuses)
 
 
 def give_up(controller: PopulationController, slots: Collection[int]) -> None:

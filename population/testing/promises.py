@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 from population.testing import noise, watched
 from population.testing.cost import Cost, cost_of
 from population.testing.runner import Case, Played, ScriptRunner
-from population.testing.script import AllReport, GivenUp, ScriptedReport, negated
+from population.testing.script import (
+    AllReport,
+    Fails,
+    GivenUp,
+    ScriptedReport,
+    absent,
+    negated,
+)
 
 _SHORT = 12  # Events: scripts as short are played more often, where chance matters.
 _FEW = 16
@@ -135,28 +142,29 @@ def stuck(case: Case) -> Breach | None:
 
 
 def gaps(case: Case) -> Breach | None:
-    """Check that the others get a decision without reports of slots given up."""
-    given_up = {event.worker_id for event in case.script if isinstance(event, GivenUp)}
-    if not given_up or len(given_up) > len(case.population) - 2:
+    """Check that the others get a decision without slots given up or retired."""
+    away = absent(case.script)
+    if not away or len(away) > len(case.population) - 2:
         return None
-    if _others(case.plain, given_up):
+    if _others(case.plain, away):
         return None
-    if len(set(case.plain.states)) > 1:
+    last = max(i for i, e in enumerate(case.script) if isinstance(e, (Fails, GivenUp)))
+    if len(set(case.plain.states[last:])) > 1:
         return None  # A round was decided, with no branch.
     script = (
         *(
             ScriptedReport(event.worker_id, 20, 0.0, saved=True)
-            if isinstance(event, GivenUp)
+            if isinstance(event, (Fails, GivenUp)) and event.worker_id in away
             else event
             for event in case.script
         ),
-        *(ScriptedReport(w, 1, 0.0, saved=True) for w in sorted(given_up)),
+        *(ScriptedReport(w, 1, 0.0, saved=True) for w in sorted(away)),
     )
-    if not _others(dataclasses.replace(case, script=script).plain, given_up):
+    if not _others(dataclasses.replace(case, script=script).plain, away):
         return None
     seen = (
         "Nothing was decided for the others, which is when the worker that was given "
-        "up reports step +20 instead."
+        "up or retired reports step +20 instead."
     )
     return Breach(seen, len(case.script) - 1)
 
@@ -218,19 +226,14 @@ def _difference(plain: Played, other: Played, how: str) -> Breach | None:
 
 
 def _unexplained(played: Played) -> Played:
-    """Return the run without the reasons of its branches, which may contain values."""
-    outcomes = [
-        outcome._replace(
-            decisions=tuple(d._replace(reason="") for d in outcome.decisions)
-        )
-        for outcome in played.outcomes
-    ]
+    """Return the run without the reasons in its outcomes, which may contain values."""
+    outcomes = [outcome.without_reasons() for outcome in played.outcomes]
     return dataclasses.replace(played, outcomes=outcomes)
 
 
-def _others(played: Played, given_up: set[int]) -> bool:
-    """Whether any worker that was not given up was branched."""
-    return any(found.worker_id not in given_up for found in played.decisions)
+def _others(played: Played, away: set[int]) -> bool:
+    """Whether anything was decided for a worker that is not away."""
+    return any(found.worker_id not in away for found in played.decisions)
 
 
 def _dearer(
@@ -286,7 +289,9 @@ PROMISES: Sequence[Promise] = (
         unaffected("when each report was delivered three times", times=3),
     ),
     Promise("minds the mode: max of x is min of -x", "usual", modes),
-    Promise("closes its rounds without workers that were given up", "gap", gaps),
+    Promise(
+        "closes its rounds without workers that were given up or retired", "gap", gaps
+    ),
     Promise("keeps a state that does not grow with the history", "long", growth),
     Promise("does not look at every worker at every report", "idle", idle_cost),
     Promise("decides at a cost per report that is bounded", "round", mean_cost),

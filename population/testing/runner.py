@@ -7,13 +7,15 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from population.base import codec
+from population.base.errors import NoProgressError
 from population.base.interfaces import Mutator
 from population.base.types import Ref
 from population.controller import PopulationController
+from population.core.branching import is_restart
 from population.journal.sqlite import SqliteJournal
 from population.testing import inside, noise
 from population.testing.clock import Clock
@@ -21,6 +23,7 @@ from population.testing.clock import Clock
 Make = Callable[[], Mutator[Any]]
 Result = TypeVar("Result")
 Work = tuple[int, str, int, Any, Any]  # A report, in the argument order of `set_eval`.
+MAX_FAILURES = 3  # As in a run by default: then a slot is retired.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +40,16 @@ class ScriptEvent(abc.ABC):
         return None
 
 
-class DecidedBranch(NamedTuple):
-    """A branch that was decided; equal in every run of a script.
+class OpenedGeneration(NamedTuple):
+    """A generation that a slot began; equal in every run of a script.
 
     Attributes:
         worker_id: The slot.
         place: The first checkpoint of the new generation, as text.
         parent: The checkpoint from which it continues, as text; None: fresh params.
         meta_params: Its hyperparameters, encoded.
-        reason: The reason that the mutator gave.
-        time: The time of the decision, by the simulated clock.
+        reason: The mutator's reason, or the library's after a failure.
+        time: The time of the event, by the simulated clock.
     """
 
     worker_id: int
@@ -62,20 +65,57 @@ class DecidedBranch(NamedTuple):
             f"{self.meta_params} ({self.reason!r})"
         )
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether the mutator decided it."""
+        return not is_restart(self.reason)
+
+
+class Retirement(NamedTuple):
+    """A slot that was retired; equal in every run of a script.
+
+    Attributes:
+        worker_id: The slot.
+        kind: "retired" by a decision; "failed" or "diverged" for the last time.
+        reason: The mutator's reason, or the last failure.
+    """
+
+    worker_id: int
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"worker {self.worker_id} is retired, {self.kind} ({self.reason!r})"
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the mutator decided it."""
+        return self.kind == "retired"
+
 
 class Outcome(NamedTuple):
     """The consequences of an event.
 
     Attributes:
-        decisions: The branches, by worker id.
+        generations: The generations that slots began, by worker id.
+        retirements: The slots that were retired, by worker id.
         waits: The step at which each slot waits, by worker id.
     """
 
-    decisions: tuple[DecidedBranch, ...]
+    generations: tuple[OpenedGeneration, ...]
+    retirements: tuple[Retirement, ...]
     waits: tuple[int | None, ...]
 
     def __str__(self) -> str:
-        return "; ".join(map(str, self.decisions)) or f"no branch, waits {self.waits}"
+        found = [*map(str, self.generations), *map(str, self.retirements)]
+        return "; ".join(found) or f"no branch, waits {self.waits}"
+
+    def without_reasons(self) -> Outcome:
+        """Return it without the reasons, which may contain values."""
+        return self._replace(
+            generations=tuple(g._replace(reason="") for g in self.generations),
+            retirements=tuple(r._replace(reason="") for r in self.retirements),
+        )
 
 
 @dataclasses.dataclass
@@ -102,9 +142,14 @@ class Played:
         return not self.opened and isinstance(self.error, ValueError)
 
     @property
-    def decisions(self) -> list[DecidedBranch]:
-        """All branches, in order."""
-        return [found for outcome in self.outcomes for found in outcome.decisions]
+    def decisions(self) -> list[OpenedGeneration | Retirement]:
+        """The mutator's decisions, in order."""
+        consequences = (
+            found
+            for outcome in self.outcomes
+            for found in (*outcome.generations, *outcome.retirements)
+        )
+        return [found for found in consequences if found.is_decided]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +203,7 @@ class ScriptRunner:
         last: The last report of each worker.
         newest: Each worker's newest checkpoint after the event before, by worker id.
         previous: The last checkpoint of each worker's previous generation.
+        before: The slots that were retired before the event.
         journal: The journal of the run.
         controller: The run.
     """
@@ -176,6 +222,7 @@ class ScriptRunner:
     last: dict[int, Work] = dataclasses.field(default_factory=dict)
     newest: list[Ref] = dataclasses.field(default_factory=list)
     previous: dict[int, Ref] = dataclasses.field(default_factory=dict)
+    before: Collection[int] = ()
     journal: SqliteJournal = dataclasses.field(default_factory=SqliteJournal)
     controller: PopulationController = dataclasses.field(init=False)
 
@@ -197,8 +244,21 @@ class ScriptRunner:
                 self.journal.close()
         return played
 
+    @property
+    def retired(self) -> Collection[int]:
+        """The workers whose slots are retired."""
+        return inside.retired(self.controller)
+
+    @property
+    def live(self) -> list[int]:
+        """The workers whose slots are neither retired nor given up."""
+        away = {*self.given_up, *self.retired}
+        return [w for w in range(self.size) if w not in away]
+
     def held(self, worker_id: int) -> bool:
-        """Whether the worker waits for a decision; never if workers are not patient."""
+        """Whether the worker is retired, or waits; only patient workers ever wait."""
+        if worker_id in self.retired:
+            return True
         return self.patient and inside.waits(self.controller, worker_id)
 
     def ahead(self, worker_id: int, steps: int, value: Any, saved: bool) -> Work:
@@ -217,15 +277,21 @@ class ScriptRunner:
         if last:
             self.last.update((report[0], report) for report in reports)
         for _ in range(self.times):
-            if len(reports) == 1:
-                self.controller.set_eval(*reports[0])
-            else:
-                self.controller.set_evals(reports)
+            with contextlib.suppress(NoProgressError):  # All slots are retired now.
+                if len(reports) == 1:
+                    self.controller.set_eval(*reports[0])
+                else:
+                    self.controller.set_evals(reports)
 
     def give_up(self, worker_id: int) -> None:
         """Give up a worker's slot, until it reports a later step."""
         self.given_up.add(worker_id)
         inside.give_up(self.controller, self.given_up)
+
+    def fail(self, worker_id: int, reason: str) -> None:
+        """Let the trial of a worker fail."""
+        with contextlib.suppress(NoProgressError):  # All slots are retired now.
+            self.controller.fail(worker_id, reason)
 
     def _play(self, played: Played) -> None:
         self._open()
@@ -239,8 +305,8 @@ class ScriptRunner:
             event.play(self)
             played.outcomes.append(self._outcome())
             played.states.append(inside.mutator_state(self.journal))
-            live = (w for w in range(self.size) if w not in self.given_up)
-            if self.patient and all(map(self.held, live)):
+            live = self.live if self.patient else []
+            if live and all(map(self.held, live)):
                 played.stuck.append(position)
 
     def _open(self) -> None:
@@ -250,25 +316,33 @@ class ScriptRunner:
             mode=self.mode,
             seed=self.case.seed,
             journal=self.journal,
+            max_failures=MAX_FAILURES,
             clock=self.clock,
         )
         inside.end_nothing(self.controller)  # The script does.
         inside.give_up(self.controller, self.given_up)
 
     def _outcome(self) -> Outcome:
-        decisions = []
+        generations = []
         for worker_id, before in enumerate(self.newest):
             now = inside.newest(self.controller, worker_id).ref
             if now.generation_id != before.generation_id:
-                decisions.append(self._decision(now.generation_id))
+                generations.append(self._opened(now.generation_id))
                 self.previous[worker_id] = before
             self.newest[worker_id] = now
+        retired, statuses = self.retired, inside.statuses(self.controller)
+        retirements = tuple(
+            Retirement(w, statuses[w].kind, statuses[w].reason)
+            for w in sorted(retired)
+            if w not in self.before
+        )
+        self.before = retired
         waits = tuple(work.wait_at for work in self.controller.workers)
-        return Outcome(tuple(decisions), waits)
+        return Outcome(tuple(generations), retirements, waits)
 
-    def _decision(self, generation_id: str) -> DecidedBranch:
+    def _opened(self, generation_id: str) -> OpenedGeneration:
         root = self.controller.graph.root(generation_id)
-        return DecidedBranch(
+        return OpenedGeneration(
             root.worker_id,
             _place(root.ref),
             None if root.parent is None else _place(root.parent),

@@ -7,11 +7,12 @@ one that shows a mistake.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
 from population.testing import inside
-from population.testing.runner import ScriptEvent, ScriptRunner, Work
+from population.testing.runner import MAX_FAILURES, ScriptEvent, ScriptRunner, Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +74,8 @@ class AllReport(ScriptEvent):
         )
 
     def play(self, run: ScriptRunner) -> None:
-        """Report for every worker that is not given up."""
-        live = (w for w in range(run.size) if w not in run.given_up)
-        due = [w for w in live if not run.held(w)]
+        """Report for every worker that is neither given up nor retired."""
+        due = [w for w in run.live if not run.held(w)]
         if self.at_once:
             run.deliver([self._work(w, run) for w in due])
             return
@@ -114,6 +114,8 @@ class Earlier(ScriptEvent):
 
     def play(self, run: ScriptRunner) -> None:
         """Report it, if it is in the same generation."""
+        if self.worker_id in run.retired:
+            return
         newest = inside.newest(run.controller, self.worker_id)
         root = run.controller.graph.root(newest.generation_id)
         if newest.step - 1 > root.step:
@@ -138,7 +140,7 @@ class Again(ScriptEvent):
     def play(self, run: ScriptRunner) -> None:
         """Deliver it, if there is one."""
         last = run.last.get(self.worker_id)
-        if last is not None:
+        if last is not None and self.worker_id not in run.retired:
             run.deliver([last])
 
 
@@ -163,7 +165,9 @@ class LateValue(ScriptEvent):
     def play(self, run: ScriptRunner) -> None:
         """Report the value, if it is missing."""
         last = run.last.get(self.worker_id)
-        if last is not None and last[4] is None:
+        if last is None or self.worker_id in run.retired:
+            return
+        if last[4] is None:
             worker_id, generation_id, step, _, _ = last
             run.deliver([(worker_id, generation_id, step, None, self.value)])
 
@@ -191,7 +195,7 @@ class OldReport(ScriptEvent):
     def play(self, run: ScriptRunner) -> None:
         """Report for the previous generation, if there is one."""
         old = run.previous.get(self.worker_id)
-        if old is not None:
+        if old is not None and self.worker_id not in run.retired:
             step = old.step + self.steps
             run.previous[self.worker_id] = old._replace(step=step)
             work = (self.worker_id, old.generation_id, step, "of old", self.value)
@@ -212,9 +216,47 @@ class GivenUp(ScriptEvent):
         return f"worker {self.worker_id} is given up"
 
     def play(self, run: ScriptRunner) -> None:
-        """Give up the slot, unless it is the last live one."""
-        if len(run.given_up | {self.worker_id}) < run.size:
+        """Give up the slot, unless it is retired or the last live one."""
+        if set(run.live) - {self.worker_id} and self.worker_id not in run.retired:
             run.give_up(self.worker_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fails(ScriptEvent):
+    """A worker's trial fails, say by an exception; the third time in a row is its last.
+
+    Attributes:
+        worker_id: The worker.
+    """
+
+    worker_id: int
+
+    def __str__(self) -> str:
+        return f"worker {self.worker_id} fails"
+
+    def play(self, run: ScriptRunner) -> None:
+        """Let it fail, unless it is retired."""
+        if self.worker_id not in run.retired:
+            run.fail(self.worker_id, "an exception")
+
+
+@dataclasses.dataclass(frozen=True)
+class Revives(ScriptEvent):
+    """A retired worker is trained again.
+
+    Attributes:
+        worker_id: The worker.
+    """
+
+    worker_id: int
+
+    def __str__(self) -> str:
+        return f"worker {self.worker_id} is revived, if it is retired"
+
+    def play(self, run: ScriptRunner) -> None:
+        """Revive it, if it is retired."""
+        if self.worker_id in run.retired:
+            run.controller.revive(self.worker_id)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +275,15 @@ class Passes(ScriptEvent):
     def play(self, run: ScriptRunner) -> None:
         """Advance the clock."""
         run.clock.advance(self.seconds)
+
+
+def absent(script: Sequence[ScriptEvent]) -> set[int]:
+    """Return the workers that a script gives up, or lets fail until retired."""
+    failures = collections.Counter(
+        event.worker_id for event in script if isinstance(event, Fails)
+    )
+    retired = {w for w, count in failures.items() if count >= MAX_FAILURES}
+    return retired | {e.worker_id for e in script if isinstance(e, GivenUp)}
 
 
 def negated(script: Sequence[ScriptEvent]) -> tuple[ScriptEvent, ...]:

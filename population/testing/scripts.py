@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from population.testing.runner import ScriptEvent
+from population.testing.runner import MAX_FAILURES, ScriptEvent
 from population.testing.script import (
     Again,
     AllReport,
     Earlier,
+    Fails,
     GivenUp,
     LateValue,
     OldReport,
     Passes,
+    Revives,
     ScriptedReport,
 )
 
@@ -42,6 +44,8 @@ def scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
         _with_repeats,
         _with_everything,
         _with_unsaved_divergence,
+        _with_failures,
+        _with_retired,
     )
     return [
         tuple(make(size, count, np.random.default_rng([seed, number])))
@@ -55,8 +59,13 @@ def long_script(size: int, seed: int) -> tuple[ScriptEvent, ...]:
     return tuple(AllReport(3, _values(size, rng), saved=True) for _ in range(36))
 
 
-def script_with_gap(size: int, gap: int, seed: int) -> tuple[ScriptEvent, ...]:
-    """Return a script that gives one worker up at once; the others differ clearly."""
+def scripts_with_gap(
+    size: int, gap: int, seed: int
+) -> Iterator[tuple[ScriptEvent, ...]]:
+    """Yield scripts in which one worker is given up, or retired, at once.
+
+    The others differ clearly.
+    """
     rng = np.random.default_rng([seed, 200])
     others = [
         ScriptedReport(w, 2, round(10.0 * w + float(rng.normal()), 2), saved=True)
@@ -64,7 +73,8 @@ def script_with_gap(size: int, gap: int, seed: int) -> tuple[ScriptEvent, ...]:
         for w in range(size)
         if w != gap
     ]
-    return (GivenUp(gap), *others)
+    yield (GivenUp(gap), *others)
+    yield (*[Fails(gap)] * MAX_FAILURES, *others)
 
 
 def one_round(steps: int) -> tuple[ScriptEvent, ...]:
@@ -116,6 +126,30 @@ def _with_unsaved_divergence(
         yield ScriptedReport(number % size, 2, value, saved=math.isfinite(value))
 
 
+def _with_failures(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
+    """Now and then one fails; it may be retired, and is sometimes revived."""
+    for _ in range(count):
+        draw, worker_id = rng.random(), _worker(size, rng)
+        if draw < 0.2:
+            yield from [Fails(worker_id)] * int(rng.integers(1, MAX_FAILURES + 1))
+        elif draw < 0.3:
+            yield Revives(worker_id)
+        else:
+            steps, value = int(rng.integers(1, 5)), _good(rng)
+            saved = bool(rng.random() < 0.8)
+            yield ScriptedReport(worker_id, steps, value, saved)
+
+
+def _with_retired(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
+    """The last worker is soon retired, and revived when the others are far ahead."""
+    for number in range(count):
+        if number == size:
+            yield from [Fails(size - 1)] * MAX_FAILURES
+        if number == 2 * count // 3:
+            yield Revives(size - 1)
+        yield ScriptedReport(number % size, 2, _good(rng), saved=True)
+
+
 def _all_diverged(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for number in range(count):
         value = _BAD[int(rng.integers(len(_BAD)))]
@@ -163,13 +197,15 @@ def _with_repeats(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent
 
 def _with_everything(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
     for _ in range(count):
-        draw, worker_id, good = int(rng.integers(14)), _worker(size, rng), _good(rng)
+        draw, worker_id, good = int(rng.integers(16)), _worker(size, rng), _good(rng)
         rare: dict[int, ScriptEvent] = {
             0: Again(worker_id),
             1: OldReport(worker_id, 3, math.nan),
             2: LateValue(worker_id, good),
             3: Earlier(worker_id, good),
             4: GivenUp(worker_id),
+            14: Fails(worker_id),
+            15: Revives(worker_id),
         }
         value = None if draw == 5 else math.nan if draw == 6 else good
         saved = bool(rng.random() < 0.5)

@@ -16,6 +16,7 @@ from population.testing import inside
 from population.testing.clock import Clock
 
 _NOISE = 1.0
+_FAILS = -1  # Stands for the ticket of a report.
 
 
 def _descend(params: Any, meta_params: Any, steps: int) -> Any:
@@ -56,7 +57,9 @@ def simulate(
     every: int = 10,
     speeds: Sequence[float] | None = None,
     deaths: Mapping[int, float] | None = None,
+    failures: Mapping[int, Sequence[float]] | None = None,
     give_up_after: float | None = 60.0,
+    max_failures: int | None = 3,
     seed: int = 0,
     mode: str = "min",
     journal: Journal | None = None,
@@ -68,7 +71,8 @@ def simulate(
     after its last report: the slot leaves `view.live`, and the mutator sees the newest
     value of the lowest slot that is left and has one. In a real run time alone
     never gives a slot up: pass None to see what a mutator does without that. If
-    workers wait for one that has trained all of its `steps`, the run ends.
+    workers wait for one that has trained all of its `steps`, the run ends. The loop of
+    a slot that is retired ends, and begins again if the slot is branched.
 
     Args:
         mutator: The policy.
@@ -79,8 +83,12 @@ def simulate(
         every: Training steps between two reports.
         speeds: Training steps of each worker per second; by default 1.
         deaths: Seconds after which a worker reports no more, by worker id.
+        failures: The seconds at which a worker's trial fails, by worker id: it loses
+            what it has trained since its last report, and begins again at once.
         give_up_after: Seconds after its last report until a dead worker's slot is given
             up, but not before its death; None: never.
+        max_failures: After so many failures in a row, divergences among them, a slot
+            is retired; None: never.
         seed: The run's seed.
         mode: Whether a smaller ("min") or a larger ("max") value is better.
         journal: The journal of the run; by default in memory.
@@ -89,22 +97,33 @@ def simulate(
         The controller; ask it for `best()`, `history()`, `schedule(...)`.
 
     Raises:
-        ValueError: `steps`, `every`, `speeds`, `deaths` or `give_up_after` is out of
-            its range.
+        ValueError: `steps`, `every`, `speeds`, `deaths`, `failures`, `give_up_after` or
+            `max_failures` is out of its range.
         RuntimeError: Every worker that has not died waits for a decision that never
-            comes.
+            comes, or all slots are retired because they failed too often.
     """
     metas = _learning_rates(size) if population is None else list(population)
     rates = [1.0] * len(metas) if speeds is None else list(speeds)
-    deaths = deaths or {}
-    _check(len(metas), steps, every, rates, deaths, give_up_after)
+    deaths, failures = deaths or {}, failures or {}
+    _check(len(metas), steps, every, rates, give_up_after)
+    _check_workers(len(metas), deaths=deaths, failures=failures)
     clock = Clock()
     controller = PopulationController(
-        metas, mutator, mode=mode, seed=seed, journal=journal, clock=clock
+        metas,
+        mutator,
+        mode=mode,
+        seed=seed,
+        journal=journal,
+        max_failures=max_failures,
+        clock=clock,
     )
     loops = [_Loop(s, deaths.get(w, math.inf), steps) for w, s in enumerate(rates)]
     patience = math.inf if give_up_after is None else give_up_after
-    _Simulation(controller, clock, problem or Problem(), every, loops, patience).run()
+    simulation = _Simulation(
+        controller, clock, problem or Problem(), every, loops, patience
+    )
+    simulation.due += [(t, w, _FAILS) for w, times in failures.items() for t in times]
+    simulation.run()
     return controller
 
 
@@ -147,7 +166,8 @@ class _Simulation:
         loops: The loops, by worker id.
         patience: Seconds from the last report of a worker that has died until its slot
             is given up; inf: never.
-        due: The times of the next reports, with worker ids and tickets; a heap.
+        due: The times of the next reports, with worker ids and tickets, and of failures
+            of trials; a heap.
         waiting: The workers that have reported, and wait for a decision.
     """
 
@@ -163,6 +183,7 @@ class _Simulation:
     def run(self) -> None:
         """Run until every live worker has trained all of its steps, or the run ends."""
         inside.end_nothing(self.controller)  # The steps do.
+        heapq.heapify(self.due)
         for worker_id in range(len(self.loops)):
             self._begin(worker_id)
         while self.due or self.waiting:
@@ -172,12 +193,17 @@ class _Simulation:
                 self._check_the_end()
                 return
             now, worker_id, ticket = heapq.heappop(self.due)
-            if ticket != self.loops[worker_id].ticket:
+            loop = self.loops[worker_id]
+            if ticket not in (loop.ticket, _FAILS) or self._is_retired(worker_id):
                 continue  # It was branched meanwhile, and its loop began again.
-            death = self.loops[worker_id].death
-            self.clock.now = max(self.clock.now, min(now, death))
-            if now < death:
-                self._report(worker_id)
+            if ticket == _FAILS and not loop.left:
+                continue  # Its loop has ended.
+            self.clock.now = max(self.clock.now, min(now, loop.death))
+            if now < loop.death:
+                if ticket == _FAILS:
+                    self.controller.fail(worker_id, "a simulated failure")
+                else:
+                    self._report(worker_id)
                 self._resume_loops()
 
     def _begin(self, worker_id: int) -> None:
@@ -220,6 +246,8 @@ class _Simulation:
                 if not inside.waits(self.controller, worker_id):
                     self.waiting.discard(worker_id)
                     self._begin(worker_id)
+            elif self._is_retired(worker_id):
+                continue  # Its loop ends, unless a later branch brings it back.
             elif loop.work is not None and not self._has_died(loop):
                 newest = inside.newest(self.controller, worker_id)
                 if newest.generation_id != loop.work.generation_id:
@@ -236,7 +264,7 @@ class _Simulation:
         pending = [
             (max(loop.death, loop.last + self.patience), worker_id)
             for worker_id, loop in enumerate(self.loops)
-            if not loop.given_up
+            if not (loop.given_up or self._is_retired(worker_id))
         ]
         now, worker_id = min(pending, default=(math.inf, -1))
         if now == math.inf:
@@ -275,6 +303,9 @@ class _Simulation:
                 "slots by controller.give_up(worker_id), here by give_up_after."
             )
 
+    def _is_retired(self, worker_id: int) -> bool:
+        return worker_id in inside.retired(self.controller)
+
     def _has_died(self, loop: _Loop) -> bool:
         return self.clock.now >= loop.death
 
@@ -288,7 +319,6 @@ def _check(
     steps: int,
     every: int,
     speeds: Sequence[float],
-    deaths: Mapping[int, float],
     give_up_after: float | None,
 ) -> None:
     for name, count in (("steps", steps), ("every", every)):
@@ -298,12 +328,17 @@ def _check(
         raise ValueError(
             f"speeds must be {size} positive numbers, one a worker, got {speeds!r}."
         )
-    unknown = [worker_id for worker_id in deaths if worker_id not in range(size)]
-    if unknown:
-        raise ValueError(
-            f"deaths must name workers of a population of {size}, got {unknown}."
-        )
     if give_up_after is not None and not give_up_after >= 0:
         raise ValueError(
             f"give_up_after must be 0 or more seconds, or None, got {give_up_after!r}."
         )
+
+
+def _check_workers(size: int, **named: Mapping[int, object]) -> None:
+    """Refuse arguments by worker id that name workers which do not exist."""
+    for name, by_worker in named.items():
+        unknown = [worker_id for worker_id in by_worker if worker_id not in range(size)]
+        if unknown:
+            raise ValueError(
+                f"{name} must name workers of a population of {size}, got {unknown}."
+            )

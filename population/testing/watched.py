@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ SAME_OBJECT = "returns the same state object when nothing has changed"
 PURE = "decides the same when it is asked again with the same arguments"
 DIVERGED = "copies no checkpoint that has diverged"
 DEAD = "branches only from checkpoints whose params are kept"
+Decided = tuple[Any, Mapping[int, Branch | Retire]]
 
 
 class WatchedMutator(Mutator[Any]):
@@ -47,43 +48,28 @@ class WatchedMutator(Mutator[Any]):
             )
         return state
 
-    def update(
-        self, state: Any, report: Report, view: PopulationView
-    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
+    def update(self, state: Any, report: Report, view: PopulationView) -> Decided:
         """Return the other mutator's decision; this calls `update` twice."""
-        spare = copy.deepcopy(view.rng)
-        before = _text(state), _seen(report, view)
-        following, branches = self._mutator.update(state, report, view)
-        text = before[0] if following is state else self._stored(following)
-        after = _text(state), _seen(report, view)
-        names = ("the state", "the report and the newest checkpoints")
-        self._compare(ARGUMENTS, "update changed {} in place", names, before, after)
-        if before == after:
-            if following is not state and not branches and text == before[0]:
-                what = f"update returned an equal copy of {_shortly(state)}."
-                self._breaches.note(SAME_OBJECT, what)
-            same = cast(PopulationView, _SameNumbers(view, spare))
-            again, others = self._mutator.update(state, report, same)
-            self._compare(
-                PURE,
-                "asked again, update returned {}",
-                ("other states", "other branches"),
-                (text, _plain(branches)),
-                (_text(again), _plain(others)),
-            )
-        for worker_id, branch in branches.items():
-            self._check_parent(worker_id, branch, view)
-        return following, branches
+        return self._decided("update", self._mutator.update, state, report, view)
 
-    def failed(
-        self, state: Any, failure: Failure, view: PopulationView
-    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
-        """Return the other mutator's decision."""
-        return self._mutator.failed(state, failure, view)
+    def failed(self, state: Any, failure: Failure, view: PopulationView) -> Decided:
+        """Return the other mutator's decision; this calls `failed` twice."""
+        return self._decided("failed", self._mutator.failed, state, failure, view)
 
     def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
-        """Return the other mutator's first hyperparameters."""
-        return self._mutator.first(worker_id, step, meta_params)
+        """Return the other mutator's `first`, which this calls twice."""
+        before = _text(meta_params)
+        found = self._mutator.first(worker_id, step, meta_params)
+        text, after = _text(found), _text(meta_params)
+        names = ("the meta_params",)
+        self._compare(
+            ARGUMENTS, "first changed {} in place", names, (before,), (after,)
+        )
+        if before == after:
+            again = _text(self._mutator.first(worker_id, step, meta_params))
+            what = "asked again, first returned {}"
+            self._compare(PURE, what, ("other meta_params",), (text,), (again,))
+        return found
 
     def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
         """Return the other mutator's `wait_at`, which this calls twice."""
@@ -98,11 +84,45 @@ class WatchedMutator(Mutator[Any]):
             self._breaches.note(PURE, what)
         return found
 
+    def _decided(
+        self,
+        call: str,
+        decide: Callable[[Any, Any, PopulationView], Decided],
+        state: Any,
+        shown: Report | Failure,
+        view: PopulationView,
+    ) -> Decided:
+        """Return what `update` or `failed` decides, which this calls twice."""
+        kind = "report" if isinstance(shown, Report) else "failure"
+        spare = copy.deepcopy(view.rng)
+        before = _text(state), _seen(shown, view)
+        following, branches = decide(state, shown, view)
+        text = before[0] if following is state else self._stored(following)
+        after = _text(state), _seen(shown, view)
+        names = ("the state", f"the {kind} and the newest checkpoints")
+        self._compare(ARGUMENTS, f"{call} changed {{}} in place", names, before, after)
+        if before == after:
+            if following is not state and not branches and text == before[0]:
+                what = f"{call} returned an equal copy of {_shortly(state)}."
+                self._breaches.note(SAME_OBJECT, what)
+            same = cast(PopulationView, _SameNumbers(view, spare))
+            again, others = decide(state, shown, same)
+            self._compare(
+                PURE,
+                f"asked again, {call} returned {{}}",
+                ("other states", "other decisions"),
+                (text, _plain(branches)),
+                (_text(again), _plain(others)),
+            )
+        for worker_id, branch in branches.items():
+            self._check_parent(worker_id, branch, view)
+        return following, branches
+
     def _stored(self, state: Any) -> str:
         """Return the state as it is stored; note a breach if it changes by that."""
         if type(state) is not self._kind:
             what = (
-                f"update returned a {type(state).__name__}, init a "
+                f"a decision returned a {type(state).__name__}, init a "
                 f"{self._kind.__name__}: {_shortly(state)}."
             )
             self._breaches.note(STORABLE, what)
@@ -193,9 +213,9 @@ def _text(state: Any) -> str:
         return repr(state)
 
 
-def _seen(report: Report, view: PopulationView) -> str:
+def _seen(shown: Report | Failure, view: PopulationView) -> str:
     """Return all that a mutator could change, as text, as NaN does not equal NaN."""
-    return repr((report, [view.newest(w) for w in range(len(view.steps))]))
+    return repr((shown, [view.newest(w) for w in range(len(view.steps))]))
 
 
 def _plain(branches: Mapping[int, Branch | Retire]) -> str:

@@ -14,6 +14,7 @@ from population.mutators import (
     FixedSchedule,
     MultiFrequencyPBT,
     PopulationBasedTraining,
+    SuccessiveHalving,
     WinnerTakeAllGenetic,
 )
 from population.mutators.exploit import BinaryTournament, WelchTTest
@@ -45,4 +46,10 @@ FACTORIES: dict[str, list[tuple[Make, int]]] = {
         (lambda fn: PopulationBasedTraining(None, 3, exploit=BinaryTournament()), 3),
     ],
     "multi": [(lambda fn: MultiFrequencyPBT(fn, 3, (1, 2)), 8)],
+    "halving": [
+        (lambda fn: SuccessiveHalving(None, 3), 4),
+        (lambda fn: SuccessiveHalving(fn, 3), 4),
+        (lambda fn: SuccessiveHalving(None, 2, 2), 3),
+        (lambda fn: SuccessiveHalving(fn, 2, 2), 3),
+    ],
 }

@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from population import Branch, Checkpoint, Mutator, PopulationView, Ref, Report
+from population import (
+    Branch,
+    Checkpoint,
+    Failure,
+    Mutator,
+    PopulationView,
+    Ref,
+    Report,
+    Retire,
+)
 from population.mutators.rounds import Latecomer
 
 INTERVAL = 3
@@ -367,11 +376,20 @@ class Barrier(Right):
 
 
 class WaitsForTheDead(Barrier):
-    """Its rounds wait for workers that were given up."""
+    """Its rounds wait for workers that were given up or retired."""
 
     def expected(self, view: PopulationView) -> list[int]:
         """All workers."""
         return list(range(len(view.steps)))
+
+
+class CountsOnTheDead(WaitsForTheDead):
+    """Its rounds need workers that were given up or retired; the others train on."""
+
+    def wait_at(  # type: ignore[override]
+        self, state: Round, worker_id: int, view: PopulationView
+    ) -> None:
+        """Return None."""
 
 
 class WaitsTooEarly(Barrier):
@@ -380,6 +398,112 @@ class WaitsTooEarly(Barrier):
     def wait_at(self, state: Round, worker_id: int, view: PopulationView) -> int:
         """Return one step too early."""
         return self.end(state, worker_id) - 1
+
+
+class Rescues(Right):
+    """A worker that fails copies the best one, and is retired the second time."""
+
+    def failed(
+        self, state: Round, failure: Failure, view: PopulationView
+    ) -> tuple[Round, Mapping[int, Branch | Retire]]:
+        """Decide for the worker that has failed."""
+        worker_id = failure.worker_id
+        if failure.retired:
+            return state, {}
+        if failure.failures > 1:
+            return state, {worker_id: Retire(f"failed twice: {failure.reason}")}
+        point = self.donor(self.best(view), view)
+        branch = Branch(point, self.explored(point.meta_params, view), "rescued")
+        return self.following(state, worker_id, point.step), {worker_id: branch}
+
+
+class RetiresTheBest(Right):
+    """Retires the best worker, which is foolish, but breaks no promise."""
+
+    def decide(self, state: Round, worker_id: int, view: PopulationView) -> Any:
+        """Retire it if it is another, and not the last one."""
+        best = self.best(view)
+        following = self.following(state, worker_id, int(view.steps[worker_id]))
+        if best == worker_id or best not in view.live or len(view.live) < 2:
+            return following, {}
+        return following, {best: Retire("too good")}
+
+
+class FailedInPlace(Right):
+    """Notes a failure in its state, in place."""
+
+    def failed(
+        self, state: Round, failure: Failure, view: PopulationView
+    ) -> tuple[Round, Mapping[int, Branch | Retire]]:
+        """Return the same object."""
+        state.starts[failure.worker_id] = failure.checkpoint.step + 1
+        return state, {}
+
+
+class FailedCounts(Right):
+    """Counts in the object how often a worker has failed."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def failed(
+        self, state: Round, failure: Failure, view: PopulationView
+    ) -> tuple[Round, Mapping[int, Branch | Retire]]:
+        """Branch with the number of the failure."""
+        self._count += 1
+        point = self.donor(failure.worker_id, view)
+        return state, {failure.worker_id: Branch(point, {"count": self._count})}
+
+
+class FailedEqualCopy(Right):
+    """Returns an equal state after a failure."""
+
+    def failed(
+        self, state: Round, failure: Failure, view: PopulationView
+    ) -> tuple[Round, Mapping[int, Branch | Retire]]:
+        """Return another object."""
+        return Round(list(state.starts), state.notes), {}
+
+
+class FailedRaises(Right):
+    """Requires that a worker has reported before it fails."""
+
+    def failed(
+        self, state: Round, failure: Failure, view: PopulationView
+    ) -> tuple[Round, Mapping[int, Branch | Retire]]:
+        """Raise by arithmetic with None."""
+        if failure.checkpoint.value < 0:  # type: ignore[operator]
+            return state, {}
+        return state, {failure.worker_id: Retire("bad")}
+
+
+class FirstInPlace(Right):
+    """Changes the meta_params with which a slot begins, in place."""
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        """Return the same object."""
+        meta_params["first"] = step
+        return meta_params
+
+
+class FirstCounts(Right):
+    """Begins with other meta_params each time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        """With the number of the call."""
+        self._count += 1
+        return {**meta_params, "first": self._count}
+
+
+class FirstUnstorable(Right):
+    """Begins with meta_params that cannot be stored."""
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        """With a set."""
+        return {**meta_params, "first": {step}}
 
 
 class RefDonor(Right):

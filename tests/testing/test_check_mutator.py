@@ -23,8 +23,18 @@ from population.mutators import (
 )
 from population.testing import BrokenPromise, check_mutator
 from population.testing.perturb import perturb
-from population.testing.runner import Case, ScriptRunner
-from population.testing.script import AllReport
+from population.testing.runner import Case, Played, ScriptEvent, ScriptRunner
+from population.testing.script import (
+    Again,
+    AllReport,
+    Earlier,
+    Fails,
+    GivenUp,
+    LateValue,
+    OldReport,
+    Revives,
+    ScriptedReport,
+)
 from population.testing.scripts import scripts
 from tests.mutators.factories import FACTORIES
 from tests.testing import defects
@@ -59,8 +69,16 @@ DEFECTS: list[tuple[type[Mutator[Any]], str]] = [
     (defects.WaitsAndWrites, "leaves its arguments"),
     (defects.SlowRounds, "cost per report that is bounded"),
     (defects.Scans, "does not look at every worker"),
-    (defects.WaitsForTheDead, "rounds without workers that were given up"),
+    (defects.WaitsForTheDead, "never has all live workers wait"),
+    (defects.CountsOnTheDead, "rounds without workers that were given up or retired"),
     (defects.WaitsTooEarly, "never has all live workers wait"),
+    (defects.FailedInPlace, "leaves its arguments"),
+    (defects.FailedCounts, "when it is asked again"),
+    (defects.FailedEqualCopy, "same state object"),
+    (defects.FailedRaises, "without an exception"),
+    (defects.FirstInPlace, "leaves its arguments"),
+    (defects.FirstCounts, "when it is asked again"),
+    (defects.FirstUnstorable, "without an exception"),
 ]
 ONE_ROUND = [AllReport(4, (3.0, 1.0, math.nan, 2.0), saved=True)]
 
@@ -89,7 +107,13 @@ def test_every_mutator_of_the_registry_keeps_its_promises(
 
 @pytest.mark.parametrize(
     "make",
-    [defects.Right, defects.Barrier, defects.RefDonor],
+    [
+        defects.Right,
+        defects.Barrier,
+        defects.RefDonor,
+        defects.Rescues,
+        defects.RetiresTheBest,
+    ],
     ids=lambda make: make.__name__,
 )
 def test_what_is_right_passes(make: type[Mutator[Any]]) -> None:
@@ -115,6 +139,91 @@ def test_a_defect_is_found_and_shown_by_a_few_reports(
     again = broken(make, population=error.population, script=error.script)
     assert again.promise == error.promise
     assert again.script == error.script
+
+
+@pytest.mark.parametrize("event", [GivenUp, Fails])
+def test_a_round_that_needs_a_worker_that_is_away_is_found(
+    event: type[GivenUp] | type[Fails],
+) -> None:
+    """Whether it was given up, or has failed until it was retired."""
+    away = [event(2)] * (3 if event is Fails else 1)
+    script = [*away, *(ScriptedReport(w, 4, float(w), saved=True) for w in (0, 1))]
+    error = broken(defects.CountsOnTheDead, size=3, script=script)
+    assert "given up or retired" in error.promise
+    assert [type(found) for found in error.script][:-2] == [event] * len(away)
+
+
+def test_a_round_that_waits_for_a_retired_worker_is_shown_by_its_failures() -> None:
+    """No worker is given up: three failures, and the others at their barriers."""
+    error = broken(defects.WaitsForTheDead, size=3)
+    kinds = [type(event) for event in error.script]
+    assert kinds.count(Fails) == 3
+    assert GivenUp not in kinds
+
+
+def played(make: Callable[[], Mutator[Any]], *script: ScriptEvent) -> Played:
+    """The run of a script with three workers."""
+    return ScriptRunner(Case(make, [{"h": 0.0}] * 3, script, 0)).run()
+
+
+def test_retirements_are_listed_beside_generations() -> None:
+    """By failures, by divergences and by decisions; a restart is no decision."""
+    failing = played(defects.Right, *[Fails(1)] * 4)
+    kinds = [[r.kind for r in o.retirements] for o in failing.outcomes]
+    assert kinds == [[], [], ["failed"], []]
+    restarts = [[g.reason for g in o.generations] for o in failing.outcomes]
+    assert restarts == [["failed: an exception"], ["failed: an exception"], [], []]
+    assert failing.decisions == []
+    assert "worker 1 is retired, failed" in str(failing.outcomes[2])
+    good = AllReport(4, (3.0, 2.0, 1.0), saved=True)
+    [outcome] = played(defects.RetiresTheBest, good).outcomes
+    assert [(r.worker_id, r.kind, r.reason) for r in outcome.retirements] == [
+        (0, "retired", "too good"),
+        (1, "retired", "too good"),
+    ]
+    bad = AllReport(4, (math.nan, 2.0, 1.0), saved=True)
+    diverging = played(defects.Right, bad, bad, bad, bad)
+    assert [r.kind for o in diverging.outcomes for r in o.retirements] == ["diverged"]
+
+
+def test_a_retired_worker_does_nothing_until_it_is_revived() -> None:
+    """Its events are left out; afterwards it reports again."""
+    report = ScriptedReport(1, 2, 1.0, saved=True)
+    away = (report, *[Fails(1)] * 3)
+    left_out: list[ScriptEvent] = [
+        report,
+        ScriptedReport(1, 3, None),
+        Again(1),
+        LateValue(1, 3.0),
+        Earlier(1, 2.0),
+        OldReport(1, 2, 2.0),
+        Fails(1),
+        GivenUp(1),
+    ]
+    without = ScriptRunner(Case(defects.Right, [{}] * 3, away, 0))
+    without.run()
+    for event in left_out:
+        run = ScriptRunner(Case(defects.Right, [{}] * 3, (*away, event), 0))
+        played = run.run()
+        assert played.error is None
+        assert played.outcomes[-1].generations == played.outcomes[-1].retirements == ()
+        assert run.newest == without.newest or _places(run) == _places(without)
+    run = ScriptRunner(Case(defects.Right, [{}] * 3, (*away, Revives(1), report), 0))
+    run.run()
+    assert run.newest[1].step == 4
+
+
+def _places(run: ScriptRunner) -> list[tuple[str, int]]:
+    return [(ref.generation_id.partition("-")[2], ref.step) for ref in run.newest]
+
+
+def test_a_run_whose_workers_have_all_failed_is_no_error_of_the_mutator() -> None:
+    """The run has ended; the script goes on without effect."""
+    script = [Fails(w) for w in range(3) for _ in range(3)]
+    run = played(defects.Right, *script, AllReport(4, (1.0,)), Revives(0))
+    assert run.error is None
+    assert sum(len(outcome.retirements) for outcome in run.outcomes) == 3
+    check_mutator(defects.Right, size=3, script=script)
 
 
 def test_an_exception_is_shown_with_its_reports_and_kept_as_the_cause() -> None:
@@ -245,6 +354,8 @@ def test_the_reports_hold_all_that_can_happen() -> None:
         "Again",
         "LateValue",
         "OldReport",
+        "Fails",
+        "Revives",
         "GivenUp",
         "Passes",
     }

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from population import Checkpoint, PopulationController, PopulationView
+from population import (
+    Branch,
+    Checkpoint,
+    PopulationController,
+    PopulationView,
+    Report,
+)
 from population.journal.records import (
     CheckpointRecord,
     Generation,
@@ -142,6 +148,75 @@ def test_everybody_may_die() -> None:
         mutator = WinnerTakeAllGenetic(perturb, 20, synchronous=synchronous)
         found = simulate(mutator, deaths=deaths, give_up_after=1.0)
         assert [len(reports(found, w)) for w in range(4)][:2] == [0, 1]
+
+
+def test_the_loop_of_a_retired_slot_ends() -> None:
+    """The others do not wait for it, and train all of their steps."""
+    found = simulate(
+        PopulationBasedTraining(perturb, 20, synchronous=True),
+        failures={1: [5.0, 15.0, 17.0]},
+        max_failures=2,
+    )
+    assert probe.live(found) == [0, 2, 3]
+    assert [len(reports(found, w)) for w in range(4)] == [20, 1, 20, 20]
+
+
+def test_a_worker_that_fails_begins_again_where_it_has_reported() -> None:
+    """What it has trained since is lost; the time is not."""
+    mutator = PopulationBasedTraining(perturb, 1000)
+    found = simulate(mutator, failures={0: [14.0, 15.0]}, steps=40)
+    mine = reports(found, 0)
+    assert [(c.step, c.time) for c in mine] == [
+        (10, 10.0),
+        (20, 25.0),
+        (30, 35.0),
+        (40, 45.0),
+    ]
+    assert mine[1].reason == "failed: a simulated failure"
+    assert probe.live(found) == [0, 1, 2, 3]
+
+
+def test_a_slot_that_a_decision_brings_back_is_trained_again() -> None:
+    """Its loop has ended, and begins again with the branch."""
+
+    class BringsBack(Scripted):
+        def update(self, state: None, report: Report, view: PopulationView) -> Any:
+            if report.worker_id == 0 and report.checkpoint.step == 50:
+                return state, {1: Branch(report.checkpoint, {"learning_rate": 0.1})}
+            return state, {}
+
+    found = simulate(
+        BringsBack(), size=2, steps=80, failures={1: [12.0]}, max_failures=1
+    )
+    assert [(c.step, c.time) for c in reports(found, 1)][:3] == [
+        (10, 10.0),
+        (60, 60.0),
+        (70, 70.0),
+    ]
+
+
+def test_a_run_in_which_all_fail_too_often_is_an_error() -> None:
+    """It is that of a run, with the reasons; without a limit nothing is retired."""
+    failures = {w: [3.0, 4.0, 5.0] for w in range(2)}
+    mutator = PopulationBasedTraining(perturb, 20)
+    with pytest.raises(RuntimeError, match="worker 0, 1: a simulated failure"):
+        simulate(mutator, size=2, failures=failures)
+    found = simulate(mutator, size=2, failures=failures, max_failures=None)
+    assert probe.live(found) == [0, 1]
+
+
+def test_a_retired_slot_is_not_given_up() -> None:
+    """Its loop is not waited for, dead or not."""
+    journal = SqliteJournal()
+    found = simulate(
+        WinnerTakeAllGenetic(perturb, 20, synchronous=True),
+        failures={1: [5.0]},
+        deaths={1: 30.0},
+        max_failures=1,
+        journal=journal,
+    )
+    assert journal.all(Loss) == []
+    assert len(reports(found, 0)) == 20
 
 
 def test_a_mutator_that_lets_everybody_wait_is_no_endless_run() -> None:
@@ -329,7 +404,9 @@ def test_a_simulation_can_be_recorded_and_gone_on_with() -> None:
         ({"every": 1.5}, "every must be a positive int"),
         ({"speeds": [1.0]}, "speeds must be 4 positive numbers"),
         ({"speeds": [1.0, 1.0, 1.0, 0.0]}, "speeds must be 4 positive numbers"),
-        ({"deaths": {4: 1.0}}, "must name workers of a population of 4"),
+        ({"deaths": {4: 1.0}}, "deaths must name workers of a population of 4"),
+        ({"failures": {-1: [1.0]}}, "failures must name workers of a population of 4"),
+        ({"max_failures": 0}, "max_failures"),
         ({"give_up_after": -1.0}, "give_up_after must be 0 or more seconds, or None"),
         ({"give_up_after": math.nan}, "give_up_after must be 0 or more"),
     ],
