@@ -175,11 +175,10 @@ def test_retirements_are_listed_beside_generations() -> None:
     assert restarts == [["failed: an exception"], ["failed: an exception"], [], []]
     assert failing.decisions == []
     assert "worker 1 is retired, failed" in str(failing.outcomes[2])
-    good = AllReport(4, (3.0, 2.0, 1.0), saved=True)
+    good = AllReport(4, (1.0, 2.0, 3.0), saved=True)
     [outcome] = played(defects.RetiresTheBest, good).outcomes
     assert [(r.worker_id, r.kind, r.reason) for r in outcome.retirements] == [
         (0, "retired", "too good"),
-        (1, "retired", "too good"),
     ]
     bad = AllReport(4, (math.nan, 2.0, 1.0), saved=True)
     diverging = played(defects.Right, bad, bad, bad, bad)
