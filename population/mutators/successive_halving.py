@@ -118,7 +118,7 @@ class SuccessiveHalving(Mutator[Ladder]):
         return following, {} if decision is None else {worker_id: decision}
 
     def _steps(self, number: int) -> int:
-        return self.first_rung * self.factor**number
+        return self.first_rung * int(self.factor**number)
 
     def _rung_after(self, step: int) -> int:
         """Return the number of the first rung after a step."""

@@ -183,19 +183,24 @@ def _other_population(
 ) -> Iterator[str]:
     """Yield a message for each entry with a structure that no slot has or had first.
 
-    None and an empty dict are placeholders and always fit. If the slots began with
+    None and an empty dict are placeholders and always fit, and so does an entry for
+    which the mutator's `first` returns what the slot began with. If the slots began with
     different structures, any is accepted. A list equals a tuple: files have no tuples.
     """
     if all(entry is None for entry in metas):
         return
     given, leaves = _listed(metas), _listed(_leaves(recorded, options))
-    firsts = [_listed(decode(first.meta_params)) for first in facts.begun(journal)]
+    begun = [*facts.begun(journal)]
+    firsts = [_listed(decode(first.meta_params)) for first in begun]
     if any(differences(firsts[0], other, leaves) for other in firsts[1:]):
         return
     pending = [w for w, entry in enumerate(given) if _is_like(firsts[w], entry)]
     for known in (*firsts, *_listed(present)):
         pending = [w for w in pending if differences(known, given[w], leaves)]
     for worker_id in pending:
+        at = worker_id, begun[worker_id].step, metas[worker_id]
+        if not differences(firsts[worker_id], _listed(options.mutator.first(*at))):
+            continue  # The mutator gives a slot other ones to begin with.
         found = differences(firsts[worker_id], given[worker_id], leaves)
         yield (
             f"initial_population[{worker_id}] has another structure than the "

@@ -144,12 +144,11 @@ class Played:
     @property
     def decisions(self) -> list[OpenedGeneration | Retirement]:
         """The mutator's decisions, in order."""
-        consequences = (
-            found
-            for outcome in self.outcomes
-            for found in (*outcome.generations, *outcome.retirements)
-        )
-        return [found for found in consequences if found.is_decided]
+        found: list[OpenedGeneration | Retirement] = []
+        for outcome in self.outcomes:
+            found += (g for g in outcome.generations if g.is_decided)
+            found += (r for r in outcome.retirements if r.is_decided)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
