@@ -184,8 +184,8 @@ def _other_population(
     """Yield a message for each entry with a structure that no slot has or had first.
 
     None and an empty dict are placeholders and always fit, and so does an entry for
-    which the mutator's `first` returns what the slot began with. If the slots began with
-    different structures, any is accepted. A list equals a tuple: files have no tuples.
+    which the mutator's `first` returns what the slot began with. If the slots began
+    with different structures, any is accepted. A list equals a tuple: files have none.
     """
     if all(entry is None for entry in metas):
         return
