@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import secrets
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from population.base import codec
 from population.base.errors import ParamsError
 from population.base.run_paths import OWN_FOLDER
-from population.base.types import ActiveWorker, Checkpoint, Ref, Saved
+from population.base.types import ActiveWorker, Checkpoint, InMemory, Ref, Saved
 from population.core.known import check_id
 from population.run import keys
 from population.run.leases import Position, SlotLease
@@ -58,6 +59,8 @@ class Worker:
         self._adopted = False
         self._has_dropped = False
         self._handed_out = 0
+        self._save_name: str | None = None
+        self._named_at = 0
         self.worker_id = -1
         self.meta_params: Any = None
         self.params: Any = None
@@ -188,6 +191,7 @@ class Worker:
             self._watch.reported(*place, state)
         at = Position(self.worker_id, self.generation_id, self.step)
         self.overhead_s += self._lease.report(at, state, value, metrics)
+        self._save_name = None
 
     def fail(self, reason: str) -> None:
         """Record that this trial has failed, and give the slot back.
@@ -266,29 +270,58 @@ class Worker:
 
     @property
     def save_to(self) -> str | None:
-        """A path for loops that save themselves, one per step; None without `log_dir`.
+        """A path for loops that save themselves; None without `log_dir`.
 
+        A new one after each report and each time `poll` returns True, and the same in
+        between: a loop never overwrites what it has reported, nor what it loads from.
         Its folder exists. Save there, then call `report(value, worker.save_to)`.
         """
-        if self._run.log_dir is None:
+        run = self._run
+        if run.log_dir is None:
             return None
-        self._run.check_open()
-        folder = self._run.log_dir / OWN_FOLDER / self.generation_id
+        run.check_open()
+        folder = run.log_dir / OWN_FOLDER / self.generation_id
         folder.mkdir(parents=True, exist_ok=True)
-        return str(folder / str(self.step))
+        if self._save_name is None or self._is_reported(self._save_name):
+            self._save_name = f"{self.step}-{secrets.token_hex(8)}"
+            self._named_at = self.step
+        return str(folder / self._save_name)
 
     @property
     def load_from(self) -> str | None:
-        """The path that the loop reported for these params; None: fresh weights."""
-        if self.params is None or isinstance(self.params, Saved):
+        """The path that the loop reported for these params; None: fresh weights.
+
+        Before the first `poll`: the one that it will hand out.
+        """
+        params = self.params if self._adopted else self._first_params()
+        if params is None or isinstance(params, (Saved, InMemory)):
             return None
-        return str(self.params)
+        return str(params)
 
     def _checkpoint(self) -> Checkpoint:
         """Return the checkpoint that the last poll returned as work."""
         graph = self._run.graph
         found = graph.get_checkpoint(Ref(self.generation_id, self._handed_out))
         return found or graph.root(self.generation_id)
+
+    def _first_params(self) -> Any:
+        """Return the params that the first poll will hand out."""
+        graph = self._run.graph
+        if self._lease.slot is None or self._run.closed:
+            return self.params
+        point = graph.resume_point(self._checkpoint())
+        if type(point.params) is not InMemory:
+            return point.params
+        for found in graph.walk(point):  # Those are in the memory of another process.
+            kept = found.params is not None and type(found.params) is not InMemory
+            if kept and not found.diverged:
+                return found.params
+        return None
+
+    def _is_reported(self, name: str) -> bool:
+        """Whether `set_eval` has recorded params with this name for `save_to`."""
+        span = self._run.graph.span(self.generation_id, self._named_at)
+        return any(name in str(c.params) for c in span if c.params is not None)
 
     @functools.cached_property
     def _watch(self) -> Watch:
@@ -306,6 +339,7 @@ class Worker:
         self.meta_params = found.meta_params
         self.generation_id = found.generation_id
         self.step = self._handed_out = found.step
+        self._save_name = None
 
 
 def _has_ended(run: OpenRun, stopped: threading.Event) -> bool:

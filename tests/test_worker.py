@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pathlib
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from population import (
     Worker,
     hyperparams,
 )
-from population.base.types import Saved
+from population.base.types import InMemory, Saved
 from population.core.retention import Keep
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
 from tests import probe
@@ -511,7 +512,7 @@ def test_a_key_does_not_depend_on_generations_or_restarts(
 
 
 def test_a_loop_may_save_for_itself(make: Make, tmp_path: pathlib.Path) -> None:
-    """`save_to` is a path for this step; `load_from` is the path that was reported."""
+    """`save_to` is a new path; `load_from` is the path that was reported."""
     controller = make([0.1], FixedSchedule({0: 0.1, 2: 0.2}), tmp_path / "run")
     with controller.worker() as worker:
         worker.poll()
@@ -532,6 +533,178 @@ def test_a_loop_may_save_for_itself(make: Make, tmp_path: pathlib.Path) -> None:
         assert all(pathlib.Path(p).is_relative_to(tmp_path / "run") for p in paths)
         with pytest.raises(ValueError, match="load_from"):
             worker.restore(init)
+
+
+def saved_paths(worker: Worker, count: int = 1) -> list[str]:
+    """Read `save_to` several times, while the step counts on."""
+    found = []
+    for _ in range(count):
+        assert worker.save_to is not None
+        found.append(worker.save_to)
+        worker.step += 1
+    return found
+
+
+def test_save_to_is_a_new_name_after_each_report(
+    make: Make, tmp_path: pathlib.Path
+) -> None:
+    """Between two reports it is the same, also while the step counts on."""
+    controller = make([0.1], alone(), tmp_path)
+    seen = []
+    with controller.worker() as worker:
+        worker.poll()
+        for value in (1.0, 2.0, None):
+            (path,) = set(saved_paths(worker, 3))
+            pathlib.Path(path).write_text(f"weights at {worker.step}")
+            worker.report(value, worker.save_to)
+            assert not worker.poll()
+            seen.append(path)
+    assert len(set(seen)) == 3
+    assert [pathlib.Path(path).read_text()[-1] for path in seen] == ["3", "6", "9"]
+    assert [c.params for c in controller.history()] == [None, *seen]
+
+
+def test_a_report_that_was_refused_leaves_the_name(
+    make: Make, tmp_path: pathlib.Path
+) -> None:
+    """The loop has saved there, and reports it again in the right form."""
+    controller = make([0.1], alone(), tmp_path)
+    with controller.worker() as worker:
+        worker.poll()
+        (path,) = saved_paths(worker)
+        with pytest.raises(TypeError):
+            worker.report("no number", worker.save_to)
+        assert worker.save_to == path
+        worker.report(1.0, worker.save_to)
+        assert worker.save_to != path
+
+
+def test_a_value_that_comes_later_does_not_name_a_new_path(
+    make: Make, tmp_path: pathlib.Path
+) -> None:
+    """An evaluator reports values by `set_eval` while the loop saves."""
+    controller = make([0.1], alone(), tmp_path)
+    with controller.worker() as worker:
+        worker.poll()
+        worker.step = 1
+        worker.report(None, "elsewhere")
+        (path,) = saved_paths(worker)
+        controller.set_eval(0, worker.generation_id, 1, None, 1.0)
+        assert worker.save_to == path
+
+
+@pytest.mark.parametrize("form", ["text", "pathlib", "nested", "suffix"])
+def test_a_path_that_set_eval_has_recorded_is_not_given_again(
+    make: Make, tmp_path: pathlib.Path, form: str
+) -> None:
+    """A loop may report through the controller; further reports change nothing."""
+    controller = make([0.1], alone(), tmp_path)
+    with controller.worker() as worker:
+        worker.poll()
+        worker.step = 3
+        (path,) = saved_paths(worker)
+        forms = {
+            "text": path,
+            "pathlib": pathlib.Path(path),
+            "nested": {"net": [path], "epoch": 1},
+            "suffix": f"{path}.npz",
+        }
+        place = 0, worker.generation_id
+        controller.set_eval(*place, 4, forms[form], 1.0)
+        controller.set_eval(*place, 5, None, 1.0)
+        worker.step = 6
+        assert worker.save_to != path
+        assert worker.save_to == worker.save_to
+
+
+def test_each_work_that_is_handed_out_has_a_new_name(
+    make: Make, tmp_path: pathlib.Path
+) -> None:
+    """The first work, a branch, another worker, a restart: no name comes twice."""
+    seen: list[str] = []
+    for _ in range(3):
+        controller = make([0.1], FixedSchedule(lambda step: step), tmp_path)
+        for _ in range(2):
+            with controller.worker(0) as worker:
+                seen += saved_paths(worker)  # Before the first poll.
+                assert worker.poll()
+                seen += saved_paths(worker)
+                worker.report(1.0, worker.save_to)
+                assert worker.poll()
+                seen += saved_paths(worker)
+        with controller.worker(0) as one, controller.worker(0) as two:
+            assert two.poll()
+            seen += [*saved_paths(one), *saved_paths(two)]
+        controller.close()
+    assert len(set(seen)) == len(seen)
+
+
+def test_what_is_loaded_is_never_overwritten(
+    make: Make, tmp_path: pathlib.Path
+) -> None:
+    """After a restart at the same step of the same generation the names differ."""
+    for number in range(3):
+        controller = make([0.1], alone(), tmp_path)
+        with controller.worker() as worker:
+            if number:
+                assert worker.load_from is not None
+            assert worker.poll()
+            assert worker.save_to != worker.load_from
+            if worker.load_from is not None:
+                assert pathlib.Path(worker.load_from).read_text() == str(number - 1)
+            assert worker.step == 0 or number
+            worker.step = 5 + number // 2
+            assert worker.save_to is not None
+            pathlib.Path(worker.save_to).write_text(str(number))
+            if number != 1:
+                worker.report(1.0, worker.save_to)
+            else:
+                lost = worker.save_to  # A kill before the report.
+                worker.step = 6
+                (path,) = {worker.save_to}
+                assert path == lost
+                worker.report(1.0, path)
+        controller.close()
+
+
+def test_paths_may_be_read_before_training(make: Make, tmp_path: pathlib.Path) -> None:
+    """`load_from` is then what the first poll hands out, and the folder exists."""
+    controller = make([0.1], alone(), tmp_path)
+    with controller.worker() as worker:
+        assert worker.load_from is None
+        (path,) = saved_paths(worker)
+        assert pathlib.Path(path).parent.is_dir()
+        worker.step = 0
+        assert worker.poll()
+        worker.step = 1
+        worker.report(1.0, path)
+        worker.step = 2
+        worker.report(2.0)  # Not saved: a restart goes back to step 1.
+        worker.step = 3
+        worker.report(math.nan, f"{path}.nan")
+    controller.close()
+    controller = make([0.1], alone(), tmp_path)
+    with controller.worker() as worker:
+        assert worker.load_from == path
+        before = worker.save_to
+        assert worker.poll()
+        assert worker.load_from == path
+        assert worker.step == 1
+        assert worker.save_to not in (before, path, None)
+
+
+def test_weights_in_another_memory_are_no_path(make: Make) -> None:
+    """Before the first poll, too, when the slot has not gone back yet."""
+    controller = make([0.1], alone())
+    lease = controller.claim_all()
+    name = lease[0].generation_id
+    lease.report([lease.encode(0, name, 1, "a path", 1.0)])
+    lease.report([lease.encode(0, name, 2, InMemory(), 1.0)])
+    probe.abandon_claim(controller)
+    with controller.worker(0) as worker:
+        assert worker.load_from == "a path"
+        assert worker.poll()
+        assert worker.load_from == "a path"
 
 
 def test_without_a_folder_there_is_no_place_to_save_to(make: Make) -> None:

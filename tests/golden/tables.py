@@ -1,7 +1,8 @@
 """Reads the tables of a journal without the library, under names that never change.
 
 Random parts of a run are named by the order in which they appear: its token, the owners
-of sessions and slots, and the files of its saves. Absolute paths are cut.
+of sessions and slots, and the files of its saves. Absolute paths are cut, and the
+random part of paths of `Worker.save_to` is left out.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ _TABLES = {
     "state": ("state, decisions, checksum", "id"),
 }
 _SAVE = re.compile(r"(\d+)-([0-9a-f]{8}-[0-9a-f]{8})(?=\.msgpack)")
+_OWN = re.compile(r"(?<=/)(\d+)-[0-9a-f]{16}\b")  # The name of a path of `save_to`.
 _HELD = re.compile(r'"([0-9a-f]{8})",(?=\d)')
 _ROOM = re.compile(r"\bpopulation(?:\.[a-z_]+)+\.(?=[A-Z])")
 
@@ -86,6 +88,7 @@ class Names:
     def text(self, text: str) -> str:
         """A string with names in place of what is random in it."""
         text = text.replace(self._folder, "DIR").replace(f"{self._run}-", "RUN-")
+        text = _OWN.sub(r"\1", text)
         text = _SAVE.sub(lambda m: f"{m[1]}-{self._saves.get(m[2], 'T?')}", text)
         return _HELD.sub(lambda m: f'"{self._owners.get(m[1], "owner?")}",', text)
 
