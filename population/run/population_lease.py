@@ -16,7 +16,7 @@ from population.core.known import check_id
 from population.core.state import RunState
 from population.core.step import EncodedReport, Step
 from population.journal.records import Fact
-from population.run import deadlock, polls
+from population.run import deadlock, loads, polls
 from population.run.leases import HeldSlots
 from population.run.liveness import LeaseHolder
 from population.run.open_run import OpenRun
@@ -201,9 +201,18 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
         self._run.check_progress()
 
     def load(self, params: Any, like: Any = None) -> Any:
-        """Return a checkpoint's params, read from the params store if it keeps them."""
+        """Return a checkpoint's params, read from the params store if it keeps them.
+
+        Args:
+            params: The params of a checkpoint. Not None: that stands for fresh weights.
+            like: A tree with the wanted structure and kinds of leaves.
+
+        Raises:
+            ParamsError: They are None, were removed, are damaged, do not fit `like`, or
+                are in the memory of a process.
+        """
         self._run.check_open()
-        return self._run.params.load(params, like)
+        return loads.load_params(self._run, params, like)
 
     def resume(self, worker_ids: Collection[int]) -> None:
         """Move slots back to saved weights: this process has none in memory."""

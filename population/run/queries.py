@@ -7,13 +7,13 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from population.base.errors import ParamsError, damaged
+from population.base.errors import damaged
 from population.base.types import ActiveWorker, Checkpoint, Ref, Schedule, Stop
 from population.core.facts import read, texts_of
 from population.core.graph import JournalGraph
 from population.core.known import Slot, check_checkpoint, check_id
 from population.journal.base import Find
-from population.run import structures
+from population.run import loads, structures
 from population.run.member_statuses import MemberStatus, member_statuses
 from population.run.open_run import OpenRun
 
@@ -128,14 +128,12 @@ class Queries:
                 `init`. Not needed for plain containers of arrays.
 
         Raises:
-            ParamsError: The checkpoint has no params, or they were removed, are damaged
-                or do not fit `like`.
+            ParamsError: The checkpoint has no params, or they were removed (also since
+                this object was returned), are damaged, do not fit `like`, or are only
+                in the memory of a process.
         """
         self.open_run.check_open()
-        found = check_checkpoint(checkpoint, "load")
-        if found.params is None:
-            raise ParamsError(_lacks(self.graph, found))
-        return self.open_run.params.load(found.params, like)
+        return loads.load(self.open_run, check_checkpoint(checkpoint, "load"), like)
 
     def reachable(self) -> set[Ref]:
         """Return checkpoints whose params a decision, restart or worker may need."""
@@ -165,18 +163,3 @@ def _newest_reported(graph: JournalGraph, slot: Slot) -> Checkpoint:
             raise damaged(f"it does not hold generation {before} of {prefix}")
         generation, newest = found, graph.newest_of(found)
     return newest
-
-
-def _lacks(graph: JournalGraph, checkpoint: Checkpoint) -> str:
-    """Return the error message for a checkpoint without params."""
-    place = f"Step {checkpoint.step} of {checkpoint.generation_id}"
-    if graph.had_params(checkpoint) is None:
-        return (
-            f"{place} has no params: it was reported without a state, or "
-            "begins with fresh weights. "
-            "controller.graph.resume_point(checkpoint) is the nearest that has some."
-        )
-    return (
-        f"{place} has no params any more: they were removed, as nothing could need "
-        "them. Train with keep=Keep(...) to keep more."
-    )
