@@ -181,8 +181,9 @@ class Mutator(abc.ABC, Generic[State]):
     def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
         """Return the hyperparameters with which a slot begins at a step.
 
-        Called, without a view, when a run or a fork begins, and when a slot goes back
-        to an earlier checkpoint. By default they are unchanged.
+        Called, without a view, when a run or a fork begins, and when the library opens
+        a generation of a slot by itself: at an earlier checkpoint, or after a failure
+        or a takeover. By default they are unchanged.
 
         Args:
             worker_id: The slot.

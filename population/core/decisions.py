@@ -209,14 +209,15 @@ class Decider:
             TypeError, ValueError: What the mutator's `first` returns cannot be stored,
                 or the engine cannot train it.
         """
-        if type(self.mutator).first is Mutator.first:
+        mutator = self.mutator
+        if type(mutator).first is Mutator.first:
             return meta_text
-        meta_params = decode(meta_text)
+        present, meta_params = codec.digest(decode(meta_text)), decode(meta_text)
         with _of_the_mutator():
-            found = self.mutator.first(worker_id, step, meta_params)
-            if found is meta_params:
-                return meta_text
+            found = mutator.first(worker_id, step, meta_params)
             text = codec.encode(found, f"first meta_params for worker {worker_id}")
+            if codec.digest(codec.decode(text)) == present:
+                return meta_text
             if self.check is not None:
                 self.check(found, worker_id)
         return text

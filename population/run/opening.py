@@ -81,14 +81,14 @@ def _open_to_train(
     first: list[EncodedReport] = []
     try:
         if not texts_of(journal):
+            given = metas
             metas = [
-                run.decider.first(worker_id, start.step, text)
-                for worker_id, (start, text) in enumerate(
-                    zip(starts, metas, strict=True)
-                )
+                run.decider.first(worker_id, start.step, given[worker_id])
+                for worker_id, start in enumerate(starts)
             ]
-            given = [codec.decode(text) for text in metas]
-            structures.check_new(options.mutator, options.space, given)
+            made = [w for w, text in enumerate(metas) if text != given[w]]
+            first_metas = [codec.decode(text) for text in metas]
+            structures.check_new(options.mutator, options.space, first_metas, made)
             for worker_id, start in enumerate(starts):
                 place = worker_id, f"{now['run']}-{worker_id}-0", start.step
                 new = EncodedReport(*place, start.params, None, None, None, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from population.base.errors import JournalError, RunMismatchError, damaged
@@ -29,13 +29,16 @@ from population.space.trees import misfit
 _DOMAINS = "population.space."
 
 
-def check_new(mutator: Mutator[Any], space: Any, metas: Sequence[Any]) -> None:
+def check_new(
+    mutator: Mutator[Any], space: Any, metas: Sequence[Any], made: Collection[int]
+) -> None:
     """Refuse first meta_params outside the space, or that `mutate_fn` cannot explore.
 
     Args:
         mutator: The policy.
         space: The space of valid meta_params, or None.
         metas: The meta_params of each worker.
+        made: The workers whose meta_params are of the policy, from its `first`.
 
     Raises:
         ValueError: The meta_params of a worker do not fit; the message names the place.
@@ -44,16 +47,23 @@ def check_new(mutator: Mutator[Any], space: Any, metas: Sequence[Any]) -> None:
         wrong = misfit(space, meta_params)
         if wrong is not None:
             raise ValueError(
-                f"initial_population[{worker_id}] is not of the space: {wrong}. Widen "
-                "the space; the argument `start` of a domain keeps the first sample "
-                "narrow."
+                f"{_source(mutator, worker_id, made)} is not of the space: {wrong}. "
+                "Widen the space; the argument `start` of a domain keeps the first "
+                "sample narrow."
             )
     for worker_id, why, _ in _not_explored(mutator, metas):
         raise ValueError(
-            f"mutate_fn cannot explore initial_population[{worker_id}]: {why}. "
+            f"mutate_fn cannot explore {_source(mutator, worker_id, made)}: {why}. "
             "Give each worker all that the space of mutate_fn names, or leave that "
             "out of this space."
         )
+
+
+def _source(mutator: Mutator[Any], worker_id: int, made: Collection[int]) -> str:
+    """Return where the first meta_params of a worker come from."""
+    if worker_id in made:
+        return f"what {type(mutator).__name__}.first gives worker {worker_id}"
+    return f"initial_population[{worker_id}]"
 
 
 def check_forked(mutator: Mutator[Any], state: RunState) -> None:
@@ -190,17 +200,18 @@ def _other_population(
     if all(entry is None for entry in metas):
         return
     given, leaves = _listed(metas), _listed(_leaves(recorded, options))
-    begun = [*facts.begun(journal)]
+    begun = facts.begun(journal)
     firsts = [_listed(decode(first.meta_params)) for first in begun]
     if any(differences(firsts[0], other, leaves) for other in firsts[1:]):
         return
     pending = [w for w, entry in enumerate(given) if _is_like(firsts[w], entry)]
     for known in (*firsts, *_listed(present)):
         pending = [w for w in pending if differences(known, given[w], leaves)]
+    first = options.mutator.first  # A run begins with what this makes of the entries.
+    made = {w: _listed(first(w, begun[w].step, metas[w])) for w in pending}
+    for known in (*firsts, *_listed(present)):
+        pending = [w for w in pending if differences(known, made[w], leaves)]
     for worker_id in pending:
-        at = worker_id, begun[worker_id].step, metas[worker_id]
-        if not differences(firsts[worker_id], _listed(options.mutator.first(*at))):
-            continue  # The mutator gives a slot other ones to begin with.
         found = differences(firsts[worker_id], given[worker_id], leaves)
         yield (
             f"initial_population[{worker_id}] has another structure than the "

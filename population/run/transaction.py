@@ -126,8 +126,8 @@ class Transaction:
         state, graph = self.state, self.graph
         point = graph.resume_point(state.slots[worker_id].newest)
         self.within_reach(point, reader, state.row)
-        place, first = (state, graph, worker_id, self.at), self.decider.first
-        step = branching.resume(*place, reason, first)
+        place = state, graph, worker_id, self.at
+        step = branching.resume(*place, reason, self.decider.first)
         if step.restart is not None:
             self.do(self.rules.diverged(state, worker_id, self.at))
         self.do(step)

@@ -46,7 +46,7 @@ def test_it_goes_on_from_the_report_that_reached_the_entry() -> None:
         run.report(0, 4, 1.0, "at 4")
         work = run.work(0)
         assert (work.params, work.meta_params, work.step) == ("at 4", "b", 4)
-        assert name(run.newest(0).parent) == (0, 0, 4)
+        assert name(run.roots()[-1].parent) == (0, 0, 4)
 
 
 def test_a_report_that_jumps_over_an_entry_gets_the_newest() -> None:
@@ -120,12 +120,13 @@ def test_a_restart_does_not_replay_the_schedule(tmp_path: pathlib.Path) -> None:
 
 
 def test_every_slot_follows_by_its_own_steps() -> None:
-    """All slots are treated alike, each when it reaches the step."""
+    """All slots are treated alike, from the start on, each when it reaches the step."""
     with Run(by_entries, ["a", "x", Start("a", step=5)]) as run:
+        assert run.metas() == ["a", "a", "b"]
         run.report(0, 3, 1.0)
-        assert run.metas() == ["b", "x", "a"]
+        assert run.metas() == ["b", "a", "b"]
         run.report(1, 1, 1.0)
-        assert run.metas() == ["b", "a", "a"]
+        assert run.metas() == ["b", "a", "b"]
         run.report(2, 6, 1.0)
         assert run.metas() == ["b", "a", "c"]
 
