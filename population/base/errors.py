@@ -1,6 +1,7 @@
 """The exceptions that a caller of the library may want to catch."""
 
 import contextlib
+from collections.abc import Iterator
 
 
 class PopulationError(Exception):
@@ -44,6 +45,16 @@ def mark_of_the_run(error: BaseException) -> None:
     """
     with contextlib.suppress(AttributeError, TypeError):
         setattr(error, _OF_THE_RUN, True)
+
+
+@contextlib.contextmanager
+def of_the_run() -> Iterator[None]:
+    """Mark exceptions within a `with` block, as `mark_of_the_run` does."""
+    try:
+        yield
+    except BaseException as error:
+        mark_of_the_run(error)
+        raise
 
 
 def is_failure(error: BaseException) -> bool:

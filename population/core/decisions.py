@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from population.base import codec
-from population.base.errors import damaged, mark_of_the_run
+from population.base.errors import damaged, mark_of_the_run, of_the_run
 from population.base.interfaces import Mutator
 from population.base.refusals import shortly
 from population.base.types import Branch, Checkpoint, Failure, Ref, Report, Retire
@@ -160,7 +159,7 @@ class Decider:
             TypeError: The state has another type than that of `init`, or cannot be
                 stored.
         """
-        with _of_the_mutator():
+        with of_the_run():
             if self._type is not None and type(value) is not self._type:
                 raise TypeError(
                     f"{type(self.mutator).__name__}.update must return a state of the "
@@ -197,13 +196,21 @@ class Decider:
         """Return how many updates have branched or changed the mutator's state."""
         return 0 if state.mutator is None else state.mutator.decisions
 
-    def first(self, worker_id: int, step: int, meta_text: str) -> str:
+    def first(
+        self,
+        worker_id: int,
+        step: int,
+        meta_text: str,
+        point: Checkpoint | None = None,
+    ) -> str:
         """Return the hyperparameters with which a slot begins at a step, encoded.
 
         Args:
             worker_id: The slot.
             step: The step.
             meta_text: Those that it has, encoded.
+            point: The checkpoint from which it continues, unless a run begins: the
+                mutator's `first` is shown the hyperparameters of that.
 
         Raises:
             TypeError, ValueError: What the mutator's `first` returns cannot be stored,
@@ -212,8 +219,10 @@ class Decider:
         mutator = self.mutator
         if type(mutator).first is Mutator.first:
             return meta_text
-        present, meta_params = codec.digest(decode(meta_text)), decode(meta_text)
-        with _of_the_mutator():
+        present = codec.digest(decode(meta_text))
+        shown = meta_text if point is None else codec.encode(point.meta_params)
+        meta_params = decode(shown)
+        with of_the_run():
             found = mutator.first(worker_id, step, meta_params)
             text = codec.encode(found, f"first meta_params for worker {worker_id}")
             if codec.digest(codec.decode(text)) == present:
@@ -231,7 +240,7 @@ class Decider:
             TypeError, ValueError: One is neither a `Branch` nor a `Retire`, a parent is
                 not recorded, or hyperparameters cannot be stored.
         """
-        with _of_the_mutator():
+        with of_the_run():
             yield from self._checked(state, decisions)
 
     def _checked(
@@ -374,16 +383,6 @@ class Decider:
         if found is None:
             raise damaged(f"the mutator's state names {tuple(ref)}, which is missing")
         return found
-
-
-@contextlib.contextmanager
-def _of_the_mutator() -> Iterator[None]:
-    """Mark exceptions within a `with` block as the mutator's."""
-    try:
-        yield
-    except BaseException as error:
-        mark_of_the_run(error)
-        raise
 
 
 def _refs(state: Any) -> Iterator[Ref]:
