@@ -193,7 +193,7 @@ class Worker:
         self.overhead_s += self._lease.report(at, state, value, metrics)
         self._save_name = None
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> bool:
         """Record that this trial has failed, and give the slot back.
 
         It continues from its last saved state: the next `poll` claims a slot again,
@@ -204,11 +204,14 @@ class Worker:
         Args:
             reason: What has happened, for people.
 
+        Returns:
+            False if the worker has no trial: it had no slot, or gave it back otherwise.
+
         Raises:
             TypeError: `reason` is not a str.
             NoProgressError: All slots are retired, because they failed too often.
         """
-        self._lease.fail(reason)
+        return self._lease.fail(reason)
 
     def busy(self, seconds: float) -> None:
         """Allow the next poll or report to be this many seconds later than usual.

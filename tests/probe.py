@@ -18,7 +18,7 @@ from population import Checkpoint, PopulationController, Worker
 from population.base.types import InMemory
 from population.core import leases, reachability
 from population.core.facts import texts_of
-from population.journal.records import Opening, Save, Tail
+from population.journal.records import Opening, Save, Status, Tail
 from population.journal.sqlite import SqliteJournal
 from population.run import polls
 from population.run.leases import HeldSlots, SlotLease
@@ -104,6 +104,13 @@ def failures(controller: PopulationController) -> list[int]:
     """How often each slot has failed in a row, by worker id."""
     state = _known(controller)
     return [state.members.failures(w) for w in range(len(state.slots))]
+
+
+def statuses(controller: PopulationController) -> Mapping[int, Status]:
+    """The newest status of each slot that has one."""
+    with controller.open_run.lock.lock:
+        found: Mapping[int, Status] = controller.open_run.state().members.statuses
+    return found
 
 
 def as_of(controller: PopulationController, step: int) -> tuple[Ints, Floats]:

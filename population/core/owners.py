@@ -30,6 +30,11 @@ class Owner(NamedTuple):
     token: str
 
     @property
+    def process(self) -> tuple[str, str, int, str]:
+        """What all owners in its process have in common, and no others."""
+        return self.host, self.place, self.pid, self.started
+
+    @property
     def text(self) -> str:
         """The owner as a journal keeps it."""
         return json.dumps(self)

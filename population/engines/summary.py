@@ -16,7 +16,9 @@ class Summary:
             rows of a stack, summed over workers; without saving params and without
             waiting for a decision.
         interrupted: Whether Ctrl-C ended it; the run can be resumed.
-        died: Processes that were killed; the others trained their slots.
+        died: Processes that were killed.
+        failures: Failures of trials that were recorded meanwhile: those that ended with
+            an error or a kill, and divergences.
         num_members: The size of a stacked population.
         rounds: Rounds that a stacked population trained.
         batching: How its members were batched at the end: "vmap", "map" or "loop"; ""
@@ -28,6 +30,7 @@ class Summary:
     overhead_s: float
     interrupted: bool
     died: int = 0
+    failures: int = 0
     num_members: int = 0
     rounds: int = 0
     batching: str = ""

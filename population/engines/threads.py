@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from population.controller import PopulationController
-from population.engines import jax_settings
+from population.engines import jax_settings, trials
 from population.engines.summary import Summary as Summary
 from population.report import progress as progress_module
 from population.worker import Worker
@@ -32,6 +32,7 @@ def run(
     num_workers: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     *,
+    on_error: str = "raise",
     progress: bool = True,
 ) -> Summary:
     """Call `train(worker)` in threads until each of them returns.
@@ -40,24 +41,30 @@ def run(
     raised here, with the worker's id as a note. Ctrl-C also stops all of them, and
     returns; a second one does not wait.
 
+    With `on_error="fail"` an exception of `train` is recorded as a failure of its trial
+    (`worker.fail`), and the thread calls `train` with another worker, until the run has
+    ended. The first traceback of each kind is logged. Errors of the library, of the
+    mutator and of the params store still stop all.
+
     Args:
         train: The training loop of one worker.
         controller: The population.
         num_workers: The number of threads; by default one for each slot.
         devices: Worker i trains on `devices[i % len(devices)]`; by default all local
             devices of JAX's default backend, also within `jax.default_device`.
+        on_error: What an exception of `train` ends: the run ("raise") or its trial.
         progress: Whether to show bars.
 
     Raises:
-        ValueError: `num_workers` is not a positive int.
+        ValueError: `num_workers` is not a positive int, or `on_error` is unknown.
+        NoProgressError: All slots are retired, because they failed too often.
         Exception: The first exception that a worker raised.
     """
-    controller.check_trainable()
-    count = len(controller.workers) if num_workers is None else num_workers
-    if type(count) is not int or count < 1:
-        raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
+    count = trials.check(controller, num_workers, on_error)
     places = list(devices) if devices else _all_devices()
-    workers = _WorkerThreads(train, controller, jax_settings.taken("train"))
+    found = jax_settings.taken("train")
+    workers = _WorkerThreads(train, controller, on_error, found)
+    failures = trials.FailureCount(controller)
     ends = [threading.Event() for _ in range(count)]
     threads = [
         threading.Thread(
@@ -74,7 +81,10 @@ def run(
     wall_s = time.perf_counter() - start
     if workers.error is not None:
         raise workers.error
-    return Summary(count, wall_s, workers.overhead_s, interrupted)
+    trials.check_failures(controller)
+    return Summary(
+        count, wall_s, workers.overhead_s, interrupted, failures=failures.since()
+    )
 
 
 class _WorkerThreads:
@@ -84,10 +94,12 @@ class _WorkerThreads:
         self,
         train: Callable[[Worker], None],
         controller: PopulationController,
+        on_error: str,
         found: jax_settings.Settings,
     ) -> None:
         self._train = train
         self._controller = controller
+        self._on_error = on_error
         self._settings = found
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -96,23 +108,18 @@ class _WorkerThreads:
 
     def work(self, device: jax.Device, end: threading.Event) -> None:
         """Claim a slot and train; the target of each thread."""
-        worker: Worker | None = None
+        tell = self._controller.open_run.notices.say
+        rest = self._controller, self._stopped, self._on_error, tell
+        own = trials.Trials(self._train, *rest)
         try:
-            worker = self._controller.worker(stopped=self._stopped)
-            worker.device = device
-            in_force = jax_settings.applied(self._settings)
-            with in_force, worker, jax.default_device(device):
-                if worker.worker_id >= 0:  # Else the run ended before it got a slot.
-                    self._train(worker)
+            with jax_settings.applied(self._settings), jax.default_device(device):
+                own.run(device)
             with self._lock:
-                self.overhead_s += worker.overhead_s
+                self.overhead_s += own.overhead_s
         except BaseException as error:  # Raised again by `run`, in the caller's thread.
             with self._lock:
                 if self.error is None:
-                    place = (
-                        "a worker" if worker is None else f"worker {worker.worker_id}"
-                    )
-                    error.add_note(f"This was raised by {place} of the population.")
+                    error.add_note(f"This was raised by {own.place} of the population.")
                     self.error = error
             self.stop()
         finally:

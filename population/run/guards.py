@@ -51,10 +51,18 @@ class Guards:
         Raises:
             NoProgressError: All slots have failed, or one was reset too often.
         """
-        if state.members.all_failed:
-            raise NoProgressError(_all_failed(state.members.statuses))
+        self.check_failures(state)
         if self.set_backs.is_counting:
             self.set_backs.check(state)
+
+    def check_failures(self, state: RunState) -> None:
+        """End a run that has no slot left because all have failed too often.
+
+        Raises:
+            NoProgressError: All slots are retired by failures.
+        """
+        if state.members.all_failed:
+            raise NoProgressError(_all_failed(state.members.statuses))
 
     def end_nothing(self) -> None:
         """Switch off the guards that raise: a script or a budget ends the run."""

@@ -107,6 +107,7 @@ class SlotLease(HeldSlots):
         self._ended = ended
         self._turns = Turns(run)
         self._is_new = False  # Whether `poll` has yet to return the claimed slot.
+        self._has_failed = False  # Whether `fail` gave the last slot back.
         self.slot: int | None = None
         self.waited_s = 0.0
         run.check_open(to_train=True)
@@ -196,20 +197,25 @@ class SlotLease(HeldSlots):
 
         run.transact(work)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> bool:
         """Record a failure of the slot's trial, and give the slot back.
+
+        Nothing is recorded if another worker has taken the slot over.
+
+        Returns:
+            Whether the last slot that it held was given back by a failure.
 
         Raises:
             NoProgressError: All slots are retired, because they failed too often.
         """
         own = self.slot
-        if own is None or self._run.closed:
-            return
-        try:
-            polls.fail(self._run, own, reason, self.text)
-        finally:
-            if not self.is_held:  # An error may have left the lease as it was.
-                self.slot = None
+        if own is not None and not self._run.closed:
+            try:
+                polls.fail(self._run, own, reason, self.text)
+            finally:
+                if not self.is_held:  # An error may have left the lease as it was.
+                    self.slot, self._has_failed = None, True
+        return self._has_failed
 
     def release(self) -> None:
         """Give the slot back, so that another worker can continue it."""
@@ -321,6 +327,7 @@ class SlotLease(HeldSlots):
             self._take(tx, worker_id, hand_out=False)
             return True
 
+        self._has_failed = False
         self.slot = worker_id  # Before the record: `release` checks the lease itself.
         if not run.transact(work):
             self.slot = None

@@ -36,7 +36,7 @@ class LeaseHolder:
 
     def __init__(self, within: LeaseHolder | None = None) -> None:
         pid = os.getpid()
-        token = secrets.token_hex(4)
+        token = f"{_Siblings.token}{secrets.token_hex(4)}"
         self.owner = Owner(_host(), _place(), pid, _own_start(pid), token)
         self.text = self.owner.text
         self.within = within
@@ -69,6 +69,38 @@ def is_gone(owner: Owner) -> bool:
     if boot != our_boot:
         return True
     return space == our_space and _started(owner.pid) != owner.started
+
+
+class _Siblings:
+    """The processes of one call of an engine, as one of them knows them.
+
+    Attributes:
+        token: What the tokens of all their lease holders begin with; "": none.
+        parent: The process that has started them.
+    """
+
+    token = ""
+    parent = 0
+
+
+def join_siblings(token: str) -> None:
+    """Make this process one of several that its parent has started, and watches.
+
+    Args:
+        token: A name for them all.
+    """
+    _Siblings.token, _Siblings.parent = token, os.getppid()
+
+
+def has_free_leases(owner: Owner) -> bool:
+    """Whether the leases of an owner are free, as it is dead or closed.
+
+    Those of a sibling are not: their parent records the failure first, and ends them.
+    """
+    is_sibling = bool(_Siblings.token) and owner.token.startswith(_Siblings.token)
+    if is_sibling and owner.pid != os.getpid() and os.getppid() == _Siblings.parent:
+        return False
+    return is_gone(owner)
 
 
 def is_foreign(owner: Owner) -> bool:

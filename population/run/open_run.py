@@ -98,7 +98,7 @@ class OpenRun:
         fixed = options.mutator, self.graph, self.seed, self.stop.steps
         self.decider = Decider(*fixed)
         silence = Silence(options.worker_timeout, options.clock())
-        self.leases = LeaseRules(silence, liveness.is_gone)
+        self.leases = LeaseRules(silence, liveness.has_free_leases)
         limits = options.max_failures, options.mutator.divergence_fails
         self.status_rules = StatusRules(*limits)
         rules = self.decider, self.leases

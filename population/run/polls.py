@@ -10,7 +10,7 @@ from population.base.errors import ParamsError
 from population.base.types import ActiveWorker, InMemory
 from population.core import reports, statuses
 from population.core.known import check_id
-from population.core.owners import UNCLAIMED
+from population.core.owners import UNCLAIMED, Owner, owner_of
 from population.core.state import RunState
 from population.journal.base import MAX
 from population.run.liveness import LeaseHolder
@@ -169,6 +169,35 @@ def fail(run: OpenRun, worker_id: Any, reason: str, owner: str | None = None) ->
     failed = run.transact(work)
     run.check_progress()
     return failed
+
+
+def fail_process(run: OpenRun, process: Owner, reason: str) -> list[int]:
+    """Record that the trials of a process have failed, because it has died.
+
+    Args:
+        run: The run.
+        process: An owner in the process, whatever its token.
+        reason: What has happened, for people.
+
+    Returns:
+        The slots whose leases the process held; another worker may train them now.
+
+    Raises:
+        NoProgressError: All slots are retired, because they failed too often.
+    """
+
+    def work(tx: Transaction) -> list[int]:
+        leases = sorted(tx.state.leases.items())
+        owners = [(w, owner_of(lease.owner)) for w, lease in leases if lease.owner]
+        slots = [w for w, owner in owners if owner.process == process.process]
+        for worker_id in slots:
+            tx.do(run.leases.end(tx.state, worker_id, tx.at))
+            run.deciding.fail(tx, worker_id, reason)
+        return slots
+
+    slots = run.transact(work)
+    run.check_progress()
+    return slots
 
 
 def revive(run: OpenRun, worker_id: Any) -> None:

@@ -21,9 +21,11 @@ from typing import Any
 import pytest
 
 from population import PopulationController, Worker
+from population.core.branching import is_restart
 from population.engines import processes, threads
 from population.engines.processes import child
 from population.mutators import FixedSchedule, WinnerTakeAllGenetic
+from tests import probe
 from tests.engines import process_children as children
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -31,12 +33,12 @@ TIMEOUT_S = 60
 
 
 def decisions(found: PopulationController) -> list[tuple[object, ...]]:
-    """Every branch of a run; takeovers, which decide nothing, are left out."""
+    """Every branch of a run; restarts, which decide nothing, are left out."""
     roots = [found.graph.root(generation_id) for generation_id in found.graph]
     return sorted(
         (root.worker_id, root.step, root.meta_params["h"])
         for root in roots
-        if root.reason not in ("takeover", "resume")
+        if not is_restart(root.reason)
     )
 
 
@@ -129,7 +131,7 @@ def test_a_killed_process_stops_nobody(
     [warning] = [text for text in caplog.messages if "killed" in text]
     assert "population-" in warning
     assert "SIGKILL" in warning
-    assert {"report", "branch", "takeover"} <= {event.kind for event in heard}
+    assert {"report", "branch", "failed"} <= {event.kind for event in heard}
 
 
 def test_a_run_without_survivors_is_an_error(tmp_path: pathlib.Path) -> None:
@@ -153,14 +155,15 @@ def test_an_interrupted_program_leaves_nobody_and_goes_on_later(
         else:
             started.kill()
         shown, errors = started.communicate(timeout=TIMEOUT_S)  # After all have ended.
+    again = children.opened(tmp_path)
+    already = max(worker.step for worker in again.workers)
+    assert probe.statuses(again) == {}  # Who is interrupted has not failed.
+    again.close()
     if number == signal.SIGINT:
         assert started.returncode == 0, errors
         assert "interrupted=True, died=0" in shown
         assert "every worker stops at its next step" in errors
     assert "Traceback" not in errors
-    again = children.opened(tmp_path)
-    already = max(worker.step for worker in again.workers)
-    again.close()
     more = children.opened(tmp_path, steps=already + 20)
     processes.run(children.train, more, 2, progress=False)
     assert more.finished
@@ -180,6 +183,9 @@ def test_a_second_interrupt_does_not_wait(tmp_path: pathlib.Path) -> None:
         _, errors = started.communicate(timeout=TIMEOUT_S)
     assert started.returncode != 0
     assert "KeyboardInterrupt" in errors
+    assert "goes on with its slot" not in errors
+    again = children.opened(tmp_path)
+    assert probe.statuses(again) == {}  # The parent has ended the others itself.
 
 
 SCRIPT = """
@@ -280,7 +286,7 @@ def test_what_cannot_travel_is_named_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """For a lambda or a lock, a TypeError names it and says what to do."""
-    monkeypatch.setattr(processes, "_WorkerProcesses", None)
+    monkeypatch.setattr(processes, "ChildProcess", None)
     run = PopulationController(
         [{"h": 1.0}], WinnerTakeAllGenetic(mutate, steps_per_exploit=5), tmp_path
     )

@@ -2,6 +2,7 @@
 
 `run(train, controller)` calls `train(worker)` in each process. Each opens the run
 folder by itself; they work as one population, and a process that dies stops no other.
+Its death is a failure of the slot that it trained.
 The caller's settings of JAX are in force in each process, except those that choose its
 devices.
 """
@@ -11,28 +12,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
 
+from population.base.log_once import Notice
 from population.base.types import Event
 from population.controller import PopulationController
-from population.engines import jax_settings
+from population.engines import jax_settings, trials
 from population.engines.processes import gpus, pickling, settings
 from population.engines.processes.parent import ChildProcess
 from population.engines.summary import Summary as Summary
 from population.report import progress as progress_module
+from population.run import polls
 from population.worker import Worker
-
-if TYPE_CHECKING:
-    from population.run.events import Events
 
 logger = logging.getLogger("population")
 _REFRESH_S = 0.2
 _GRACE_S = 5.0
+_NAMED = 8
 
 
 def run(
@@ -42,6 +43,7 @@ def run(
     *,
     gpus_per_worker: float | None = None,
     memory_fraction: float | None = None,
+    on_error: str = "raise",
     progress: bool = True,
 ) -> Summary:
     """Call `train(worker)` in processes until each of them returns.
@@ -51,8 +53,10 @@ def run(
 
     The first exception stops the others when they next read `worker.running`; it is
     raised here, with the worker's id and its traceback as notes. Ctrl-C also stops all
-    of them, and returns; a second one ends them at once. If a process is killed, this
-    logs a warning, and the others continue its slot. If this process dies, they stop.
+    of them, and returns; a second one ends them at once. If this process dies, they
+    stop. If one of them is killed, this logs a warning and records a failure of its
+    slot, which the others continue. With `on_error="fail"` so is an exception of
+    `train`, as in `threads.run`, and a new process replaces one that was killed.
 
     Args:
         train: The training loop of one worker.
@@ -62,45 +66,63 @@ def run(
             By default all visible GPUs, divided evenly.
         memory_fraction: The share of a GPU's memory that JAX takes in each process. By
             default what JAX takes is divided among the processes on a GPU.
+        on_error: What an exception of `train` ends: the run ("raise") or its trial.
         progress: Whether to show bars.
 
     Raises:
-        ValueError: An argument is out of range, the controller has no `log_dir`, or
-            there are too few GPUs.
+        ValueError: An argument is invalid, the controller has no `log_dir`, or there
+            are too few GPUs.
+        NoProgressError: All slots are retired, because they failed too often.
         TypeError: An object cannot be pickled; the message names it.
         RuntimeError: All processes died, or an exception cannot be sent back.
         Exception: The first exception that a worker raised.
     """
-    controller.check_trainable()
-    count = len(controller.workers) if num_workers is None else num_workers
-    if type(count) is not int or count < 1:
-        raise ValueError(f"num_workers must be a positive int, got {num_workers!r}.")
-    parts = pickling.pack({"train": train, **controller.arguments()})
-    payload = pickle.dumps((settings.sent(), parts))
+    count = trials.check(controller, num_workers, on_error)
+    processes = _WorkerProcesses(train, controller, on_error)
     places = gpus.environments(count, gpus_per_worker, memory_fraction)
-    processes = _WorkerProcesses(controller.events)
+    failures = trials.FailureCount(controller)
     start = time.perf_counter()
     with progress_module.bars(controller) if progress else contextlib.nullcontext():
         try:
-            interrupted = processes.work(payload, places)
+            interrupted = processes.work(places)
         finally:
             processes.end()
     wall_s = time.perf_counter() - start
     if processes.error is not None:
         raise processes.error
     finished = controller.finished  # Read in any case, as this calls `on_event`.
-    if len(processes.deaths) == count and not (interrupted or finished):
+    if processes.all_died and not (interrupted or finished):
         raise RuntimeError(_all_died(processes.deaths))
-    return Summary(
-        count, wall_s, processes.overhead_s, interrupted, len(processes.deaths)
-    )
+    trials.check_failures(controller)
+    counts = len(processes.deaths), failures.since()
+    return Summary(count, wall_s, processes.overhead_s, interrupted, *counts)
 
 
 class _WorkerProcesses:
-    """All processes: one thread reads their messages, the caller's waits for it."""
+    """All processes: one thread reads their messages, the caller's waits for it.
 
-    def __init__(self, events: Events) -> None:
-        self._events = events
+    Args:
+        train: The training loop of one worker.
+        controller: The population.
+        on_error: "raise" or "fail".
+
+    Attributes:
+        error: The error to raise in the caller's thread, or None.
+        deaths: Descriptions of the processes that died.
+        overhead_s: Seconds inside poll and report, of all workers.
+    """
+
+    def __init__(
+        self,
+        train: Callable[[Worker], None],
+        controller: PopulationController,
+        on_error: str,
+    ) -> None:
+        own = {"train": train, "on_error": on_error, "siblings": secrets.token_hex(4)}
+        packed = pickling.pack(own | controller.arguments())
+        self._payload = pickle.dumps((settings.sent(), packed))
+        self._controller = controller
+        self._replaces = on_error == "fail"
         self._settings, _ = jax_settings.examined()  # For `on_event`.
         self._missed: set[str] = set()
         self._members: list[ChildProcess] = []
@@ -108,21 +130,24 @@ class _WorkerProcesses:
             target=self._listen, name="population-listener", daemon=True
         )
         self._all_ended = threading.Event()
-        self._ending = False
+        self._lock = threading.Lock()  # So that none starts after the order to stop.
+        self._stopping = self._ending = False
         self.error: BaseException | None = None
         self.deaths: list[str] = []
         self.overhead_s = 0.0
 
-    def work(self, payload: bytes, places: Sequence[Mapping[str, str]]) -> bool:
+    @property
+    def all_died(self) -> bool:
+        """Whether no process has ended by itself."""
+        return len(self.deaths) == len(self._members)
+
+    def work(self, places: Sequence[Mapping[str, str]]) -> bool:
         """Train until every process has ended; return whether Ctrl-C ended them."""
         try:
-            tells_events = self._events.on_event is not None
             for index, environment in enumerate(places):
-                member = ChildProcess(f"population-{index}", tells_events)
-                self._members.append(member)
-                member.start(environment)
+                self._start(f"population-{index}", environment)
             for member in self._members:
-                member.begin(payload)
+                member.begin(self._payload)
             self._wait()
         except KeyboardInterrupt:
             logger.warning("interrupted: every worker stops at its next step")
@@ -133,6 +158,8 @@ class _WorkerProcesses:
 
     def stop(self) -> None:
         """End every loop, also those of waiting workers."""
+        with self._lock:
+            self._stopping = True
         for member in self._members:
             member.stop()
 
@@ -148,6 +175,17 @@ class _WorkerProcesses:
             process.kill()
         self._wait()
 
+    def _start(self, name: str, environment: Mapping[str, str]) -> ChildProcess | None:
+        """Start a process, unless all were ordered to stop."""
+        tells_events = self._controller.events.on_event is not None
+        with self._lock:
+            if self._stopping:
+                return None
+            member = ChildProcess(name, environment, tells_events)
+            self._members.append(member)
+            member.start()
+        return member
+
     def _alive(self) -> list[BaseProcess]:
         processes = [member.process for member in self._members]
         return [p for p in processes if p.pid is not None and p.exitcode is None]
@@ -162,18 +200,17 @@ class _WorkerProcesses:
 
     def _listen(self) -> None:
         """Read the messages of all processes until they have ended."""
-        started = [m for m in self._members if m.process.pid is not None]
         try:
             with jax_settings.applied(self._settings):
-                self._listen_to(started)
+                self._listen_to_all()
         except BaseException as error:  # Raised again by `run`, in the caller's thread.
             self.error = self.error or error
             self.stop()
         finally:
             self._all_ended.set()
 
-    def _listen_to(self, started: Sequence[ChildProcess]) -> None:
-        while present := [member for member in started if not member.ended]:
+    def _listen_to_all(self) -> None:
+        while present := [m for m in self._members if m.process.pid and not m.ended]:
             connection.wait([s for m in present for s in m.signs()], _REFRESH_S)
             for member in present:
                 for message in member.listen():
@@ -183,7 +220,9 @@ class _WorkerProcesses:
 
     def _hear(self, member: ChildProcess, message: object) -> None:
         if isinstance(message, Event):
-            self._events.emit(message)
+            self._controller.events.emit(message)
+        elif isinstance(message, Notice):
+            self._controller.open_run.notices.say(message)
         elif isinstance(message, pickling.Done):
             self.overhead_s += message.overhead_s
         elif isinstance(message, pickling.NotInForce):
@@ -195,10 +234,29 @@ class _WorkerProcesses:
             self.stop()
 
     def _note_death(self, member: ChildProcess) -> None:
-        death = f"{member} {member.how_it_ended()}"
-        self.deaths.append(death)
+        self.deaths.append(f"{member} {member.how_it_ended()}")
+        had_slot = member.began
+        if not self._stopping:  # Else it may have been this process that ended it.
+            had_slot |= self._record_death(member)
         if not self._ending:
-            logger.warning("%s; the others go on with its slot", death)
+            logger.warning("%s; another one goes on with its slot", self.deaths[-1])
+        if had_slot and self._replaces and not self._controller.finished:
+            found = self._start(member.process.name, member.environment)
+            if found is not None:
+                found.begin(self._payload)
+
+    def _record_death(self, member: ChildProcess) -> bool:
+        """Record a failure of the slot that a process held; return whether it did."""
+        run = self._controller.open_run
+        if member.owner is None or run.closed:
+            return False
+        try:
+            reason = f"its process {member.how_it_ended()}"
+            return bool(polls.fail_process(run, member.owner, reason))
+        except BaseException as error:  # Raised again by `run`, in the caller's thread.
+            self.error = self.error or error
+            self.stop()
+            return False
 
 
 def _all_died(deaths: Sequence[str]) -> str:
@@ -208,4 +266,5 @@ def _all_died(deaths: Sequence[str]) -> str:
         else "Their errors are above. A program that calls run must do so under "
         '`if __name__ == "__main__":`, as each process imports it.'
     )
-    return f"All processes of the population died: {', '.join(deaths)}. {advice}"
+    named = [*deaths[:_NAMED], *["..."] * (len(deaths) > _NAMED)]
+    return f"All processes of the population died: {', '.join(named)}. {advice}"

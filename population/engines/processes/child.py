@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from population.base.types import Event
 from population.controller import PopulationController
+from population.engines import trials
 from population.engines.processes import pickling, settings
+from population.run import liveness
 from population.run.events import OnEvent
 from population.worker import Worker
 
@@ -61,7 +63,7 @@ class _Child:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._controller: PopulationController | None = None
-        self._worker: Worker | None = None
+        self._trials: trials.Trials | None = None
 
     def listen(self, parent: int) -> None:
         """Wait for the order to stop, in a thread that does nothing else."""
@@ -78,8 +80,8 @@ class _Child:
         try:
             overhead_s = self._train(payload, on_event)
         except BaseException as error:  # Raised again by the parent.
-            worker_id = None if self._worker is None else self._worker.worker_id
-            self.tell(pickling.pack_error(worker_id, error))
+            place = "a worker" if self._trials is None else self._trials.place
+            self.tell(pickling.pack_error(place, error))
         else:
             self.tell(pickling.Done(overhead_s))
 
@@ -94,20 +96,26 @@ class _Child:
             self.tell(event)
 
     def _train(self, payload: bytes, on_event: OnEvent | None) -> float:
-        """Train until `train` returns; return the worker's `overhead_s`."""
+        """Train until `train` returns; return the workers' `overhead_s`."""
         sent, packed = pickle.loads(payload)
         received = settings.Received(sent)
         received.put_early()  # Before unpickling any of the parts.
         parts: dict[str, Any] = pickle.loads(packed)
         received.put(lambda names: self.tell(pickling.NotInForce(tuple(names))))
-        train = parts.pop("train")
+        train, on_error = parts.pop("train"), parts.pop("on_error")
+        liveness.join_siblings(parts.pop("siblings"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The parent has warned already.
             controller = PopulationController(**parts, on_event=on_event)
         with contextlib.closing(controller):
             self._controller = controller
-            self._worker = worker = controller.worker(stopped=self._stopped)
-            with worker:
-                if worker.worker_id >= 0:  # Else the run ended before it got a slot.
-                    train(worker)
-            return worker.overhead_s
+            self.tell(pickling.Joined(controller.open_run.holder.owner))
+
+            def begin(worker: Worker) -> None:
+                self.tell(pickling.Began())
+                train(worker)
+
+            rest = controller, self._stopped, on_error, self.tell
+            self._trials = own = trials.Trials(begin, *rest)
+            own.run()
+            return own.overhead_s

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from multiprocessing import resource_tracker
 from typing import Any
 
+from population.core.owners import Owner
 from population.engines.processes import child, pickling
 
 
@@ -19,16 +20,22 @@ class ChildProcess:
 
     Args:
         name: The name of the process.
+        environment: The environment variables to start it with.
         tells_events: Whether it sends events.
 
     Attributes:
         process: The process.
+        environment: Its environment variables.
         news: The pipe with its messages.
+        owner: A holder of leases in it, once it has opened the run; else None.
+        began: Whether it has had a slot.
         ended: Whether it has ended and all its messages were read.
         told: Whether it has sent how it ended.
     """
 
-    def __init__(self, name: str, tells_events: bool) -> None:
+    def __init__(
+        self, name: str, environment: Mapping[str, str], tells_events: bool
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         orders, self._orders = context.Pipe(duplex=False)
         self.news, news = context.Pipe(duplex=False)
@@ -37,13 +44,17 @@ class ChildProcess:
         self.process = context.Process(
             target=child.main, args=(orders, news, tells_events), name=name
         )
+        self.environment = environment
+        self.owner: Owner | None = None
+        self.began = False
         self.ended = False
         self.told = False
+        self._is_sending = self._must_stop = False
 
-    def start(self, environment: Mapping[str, str]) -> None:
-        """Start the process with these environment variables."""
+    def start(self) -> None:
+        """Start the process."""
         try:
-            with _set(environment), _interrupts_blocked():
+            with _set(self.environment), _interrupts_blocked():
                 self.process.start()
         finally:
             for end in self._theirs:
@@ -51,13 +62,23 @@ class ChildProcess:
 
     def begin(self, payload: bytes) -> None:
         """Send the order to train."""
-        with contextlib.suppress(OSError):  # It died: `listen` will notice.
-            self._orders.send_bytes(payload)
+        try:
+            with self._lock:
+                self._is_sending = not self._must_stop
+            with contextlib.suppress(OSError):  # It died: `listen` will notice.
+                self._orders.send_bytes(payload)
+        finally:
+            with self._lock:
+                self._is_sending = False
+                if self._must_stop:
+                    self._orders.close()
 
     def stop(self) -> None:
         """Stop its training at the next step."""
         with self._lock:
-            self._orders.close()
+            self._must_stop = True
+            if not self._is_sending:  # Another thread must not write to a closed pipe.
+                self._orders.close()
 
     def signs(self) -> list[Any]:
         """Return the objects to wait for: its messages, and its exit."""
@@ -70,6 +91,9 @@ class ChildProcess:
             while not self.news.closed and self.news.poll():
                 message = self.news.recv()
                 self.told |= isinstance(message, (pickling.Done, pickling.Failed))
+                self.began |= isinstance(message, pickling.Began)
+                if isinstance(message, pickling.Joined):
+                    self.owner = message.owner
                 yield message
         except (EOFError, OSError):  # It has ended, perhaps within a message.
             self.news.close()

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from population.core.owners import Owner
+
 # Exceptions that pickle, and the methods that it calls, may raise.
 _UNPICKLABLE = (
     pickle.PickleError,
@@ -24,6 +26,20 @@ _UNPICKLABLE = (
     TypeError,
     ValueError,
 )
+
+
+class Joined(NamedTuple):
+    """The message that a process has opened the run, before it claims any slot.
+
+    Attributes:
+        owner: A holder of leases in the process.
+    """
+
+    owner: Owner
+
+
+class Began(NamedTuple):
+    """The message that a process has a slot, and begins to train."""
 
 
 class Done(NamedTuple):
@@ -83,9 +99,8 @@ def pack(parts: Mapping[str, Any]) -> bytes:
     return packed
 
 
-def pack_error(worker_id: int | None, error: BaseException) -> Failed:
-    """Return the message for an exception, with its notes and traceback."""
-    place = "a worker" if worker_id is None else f"worker {worker_id}"
+def pack_error(place: str, error: BaseException) -> Failed:
+    """Return the message for a worker's exception, with its notes and traceback."""
     text = "".join(traceback.format_exception_only(error)).strip()
     trace = "".join(traceback.format_exception(error)).strip()
     try:
