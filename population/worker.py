@@ -175,6 +175,7 @@ class Worker:
             As `PopulationController.set_eval`.
         """
         if self._lease.slot is None or self._run.closed:
+            self._save_name = None
             if not self._has_dropped:
                 self._has_dropped = True
                 logger.warning(
