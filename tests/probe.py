@@ -95,11 +95,6 @@ def retired(controller: PopulationController) -> set[int]:
     return set(_known(controller).members.retired)
 
 
-def statuses(controller: PopulationController) -> dict[int, Any]:
-    """The newest status of each slot that has one, by worker id."""
-    return dict(_known(controller).members.statuses)
-
-
 def failures(controller: PopulationController) -> list[int]:
     """How often each slot has failed in a row, by worker id."""
     state = _known(controller)

@@ -295,7 +295,8 @@ def fault_tolerant(train: Callable[[population.Worker], None]) -> None:
         worker.reject("a damaged file")
     found = population.replay("runs/typed", PopulationBasedTraining(None, 20))
     first = found.first_difference
-    where = None if first is None else first.recorded[0].parent
+    decided = None if first is None else first.recorded[0]
+    where = decided.parent if isinstance(decided, population.Branch) else None
     other: PopulationController = population.fork(
         controller, "runs/forked", mutator=PopulationBasedTraining(None, 9), at=where
     )
