@@ -26,6 +26,8 @@ def _by_step(step: int) -> dict[str, int]:
     return {"by": step // 4}
 
 
+# These retire slots, and never branch: a test's id of the example.
+RETIRING = {"halving-0", "halving-2"}
 # By name: a function that makes one with a `mutate_fn`, and a number of workers.
 FACTORIES: dict[str, list[tuple[Make, int]]] = {
     "winner": [

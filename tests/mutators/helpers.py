@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from population import ActiveWorker, Checkpoint, Mutator, PopulationController, Ref
+from population.testing import inside
 from tests import probe
 
 
@@ -85,8 +86,8 @@ class Run:
         self.report(worker_id, self.newest(worker_id).step + steps, value)
 
     def newest(self, worker_id: int) -> Checkpoint:
-        """The slot's newest checkpoint."""
-        return self.controller.newest(worker_id)
+        """The checkpoint from which the slot continues, or which it has reported."""
+        return inside.newest(self.controller, worker_id)
 
     def metas(self) -> list[Any]:
         """The hyperparameters in force, by worker id."""

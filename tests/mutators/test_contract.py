@@ -22,7 +22,7 @@ from population.mutators import (
     WinnerTakeAllGenetic,
 )
 from population.testing.perturb import perturb
-from tests.mutators.factories import FACTORIES
+from tests.mutators.factories import FACTORIES, RETIRING
 from tests.mutators.helpers import Run, count_statements
 
 Make = Callable[[Any], Mutator[Any]]
@@ -36,6 +36,7 @@ CASES = [
     pytest.param(make, size, id=f"{name}-{number}")
     for name, examples in FACTORIES.items()
     for number, (make, size) in enumerate(examples)
+    if f"{name}-{number}" not in RETIRING
 ]
 every_mutator = pytest.mark.parametrize(("make", "size"), CASES)
 

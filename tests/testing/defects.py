@@ -383,13 +383,14 @@ class WaitsForTheDead(Barrier):
         return list(range(len(view.steps)))
 
 
-class CountsOnTheDead(WaitsForTheDead):
-    """Its rounds need workers that were given up or retired; the others train on."""
+class CountsOnTheDead(Right):
+    """Decides only once all workers, live or not, have trained an interval."""
 
-    def wait_at(  # type: ignore[override]
-        self, state: Round, worker_id: int, view: PopulationView
-    ) -> None:
-        """Return None."""
+    def update(self, state: Round, report: Report, view: PopulationView) -> Update:
+        """Look at all steps."""
+        if view.steps.min() < INTERVAL:
+            return state, {}
+        return super().update(state, report, view)
 
 
 class WaitsTooEarly(Barrier):

@@ -154,7 +154,7 @@ def test_the_loop_of_a_retired_slot_ends() -> None:
     """The others do not wait for it, and train all of their steps."""
     found = simulate(
         PopulationBasedTraining(perturb, 20, synchronous=True),
-        failures={1: [5.0, 15.0, 17.0]},
+        failures={1: [15.0, 17.0, 18.0]},
         max_failures=2,
     )
     assert probe.live(found) == [0, 2, 3]
