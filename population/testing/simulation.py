@@ -11,7 +11,6 @@ from typing import Any
 from population.base.interfaces import Mutator
 from population.base.types import ActiveWorker
 from population.controller import PopulationController
-from population.journal.base import Journal
 from population.testing import inside
 from population.testing.clock import Clock
 
@@ -59,20 +58,14 @@ def simulate(
     deaths: Mapping[int, float] | None = None,
     failures: Mapping[int, Sequence[float]] | None = None,
     give_up_after: float | None = 60.0,
-    max_failures: int | None = 3,
-    seed: int = 0,
-    mode: str = "min",
-    journal: Journal | None = None,
+    **options: Any,
 ) -> PopulationController:
     """Train a simulated population, to see what a mutator decides.
 
-    Workers wait at the steps of `wait_at`, also for one that has died, until the
-    program calls `controller.give_up`. The simulation does so `give_up_after` seconds
-    after its last report: the slot leaves `view.live`, and the mutator sees the newest
-    value of the lowest slot that is left and has one. In a real run time alone
-    never gives a slot up: pass None to see what a mutator does without that. If
-    workers wait for one that has trained all of its `steps`, the run ends. The loop of
-    a slot that is retired ends, and begins again if the slot is branched.
+    Workers wait at the steps of `wait_at`, also for one that has died, until its slot
+    is given up, as `controller.give_up` does. In a real run time alone never gives a
+    slot up: pass None to see what a mutator does without that. If workers wait for one
+    that has trained all of its `steps`, the run ends. The loop of a retired slot ends.
 
     Args:
         mutator: The policy.
@@ -87,18 +80,13 @@ def simulate(
             what it has trained since its last report, and begins again at once.
         give_up_after: Seconds after its last report until a dead worker's slot is given
             up, but not before its death; None: never.
-        max_failures: After so many failures in a row, divergences among them, a slot
-            is retired; None: never.
-        seed: The run's seed.
-        mode: Whether a smaller ("min") or a larger ("max") value is better.
-        journal: The journal of the run; by default in memory.
+        **options: Further arguments of the controller, such as `seed` and `mode`.
 
     Returns:
         The controller; ask it for `best()`, `history()`, `schedule(...)`.
 
     Raises:
-        ValueError: `steps`, `every`, `speeds`, `deaths`, `failures`, `give_up_after` or
-            `max_failures` is out of its range.
+        ValueError: An argument is out of its range.
         RuntimeError: Every worker that has not died waits for a decision that never
             comes, or all slots are retired because they failed too often.
     """
@@ -108,22 +96,12 @@ def simulate(
     _check(len(metas), steps, every, rates, give_up_after)
     _check_workers(len(metas), deaths=deaths, failures=failures)
     clock = Clock()
-    controller = PopulationController(
-        metas,
-        mutator,
-        mode=mode,
-        seed=seed,
-        journal=journal,
-        max_failures=max_failures,
-        clock=clock,
-    )
+    controller = PopulationController(metas, mutator, clock=clock, **options)
     loops = [_Loop(s, deaths.get(w, math.inf), steps) for w, s in enumerate(rates)]
     patience = math.inf if give_up_after is None else give_up_after
-    simulation = _Simulation(
-        controller, clock, problem or Problem(), every, loops, patience
-    )
-    simulation.due += [(t, w, _FAILS) for w, times in failures.items() for t in times]
-    simulation.run()
+    problem = problem or Problem()
+    fails = [(t, w, _FAILS) for w, times in failures.items() for t in times]
+    _Simulation(controller, clock, problem, every, loops, patience, fails).run()
     return controller
 
 

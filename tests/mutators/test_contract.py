@@ -142,7 +142,8 @@ def test_meta_params_come_back_as_they_went_in(make: Make, size: int) -> None:
     clock, entries = Ticks(), population(size)
     with Run(lambda: make(perturb), entries, clock=clock) as run:
         train(run, clock, size)
-        assert [run.roots(w)[0].meta_params for w in range(size)] == population(size)
+        begun = [make(perturb).first(w, 0, m) for w, m in enumerate(population(size))]
+        assert [run.roots(w)[0].meta_params for w in range(size)] == begun
     assert entries == population(size)
 
 
