@@ -100,6 +100,9 @@ def opened(
 def _train(controller: PopulationController, what: str) -> None:
     for count in range(27):
         worker_id = count % 3
+        if what == "failing" and count % 4 == 3:
+            controller.fail(worker_id, f"it broke at {count}")
+            continue
         work = controller.workers[worker_id]
         if what == "workers":
             with controller.worker(worker_id) as worker:
@@ -140,7 +143,8 @@ def _held(controller: PopulationController) -> None:
 def made(parent: pathlib.Path) -> dict[str, Run]:
     """A run of each kind."""
     runs = {}
-    for kind in ("paths", "arrays", "workers", "late", "synchronous", "held", "forked"):
+    kinds = "paths", "arrays", "workers", "late", "synchronous", "held", "failing"
+    for kind in (*kinds, "forked"):
         folder = parent / kind
         mutator = synchronous if kind in ("synchronous", "held") else asynchronous
         if kind == "forked":
@@ -153,6 +157,10 @@ def made(parent: pathlib.Path) -> dict[str, Run]:
                 _held(controller)
             else:
                 _train(controller, kind)
+            if kind == "failing":
+                for _ in range(3):
+                    controller.fail(2, "it is worn out")
+                controller.revive(2)
         shutil.copytree(folder / "closed", folder / "open")
         (folder / "open" / f"{JOURNAL}-shm").unlink()
         controller.close()
@@ -175,6 +183,11 @@ def _answers(controller: PopulationController) -> dict[str, str]:
     found["reachable"] = sorted(controller.reachable())
     found["workers"] = controller.workers
     found["diverged"] = controller.diverged()
+    found["retired"] = probe.retired(controller)
+    found["failures"] = [
+        (worker_id, status.kind, status.failures)
+        for worker_id, status in sorted(probe.statuses(controller).items())
+    ]
     found["graph"] = [(name, len(part)) for name, part in controller.graph.items()]
     return {name: repr(value) for name, value in found.items()}
 

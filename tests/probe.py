@@ -136,13 +136,14 @@ def in_memory(controller: PopulationController) -> dict[str, str]:
     arrays = ("steps", "scores", "ready", "begins", "reached")
     slots = [(slot.generation, slot.meta_params, slot.newest) for slot in state.slots]
     names = ("row", "reports", "has_params", "has_held", "change")
+    members = ("lost", "retired", "live", "statuses", "count")
     found = {
-        "members": (state.members.live, sorted(state.members.statuses.items())),
         "best": (best.row, best.score, best.reports),
         "slots": slots,
         "decisions": (decider.decisions(state), decider.value(state)),
         "leases": sorted(state.leases.items()),
         **{name: getattr(state, name) for name in names},
+        **{name: getattr(state.members, name) for name in members},
         **{name: getattr(scores, name).tolist() for name in arrays},
     }
     return {name: repr(value) for name, value in found.items()}

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+import population
 from population import ParamsError, PopulationController, PopulationError
 from tests import damaging, probe
 from tests.helpers import Scripted, branch_at, generation, work
@@ -102,6 +103,8 @@ NEWEST = "WHERE row = (SELECT max(row) FROM checkpoints)"
         "UPDATE state SET state = '[1]'",
         "UPDATE state SET decisions = -1",
         "UPDATE best SET checkpoint = 10000",
+        "INSERT INTO losses VALUES (1, '[0]', NULL, 1.0, 'x')",
+        "INSERT INTO losses VALUES (1, '[0]', NULL, 1.0, -1)",
         "DELETE FROM checkpoints WHERE row = "
         "(SELECT row FROM checkpoints ORDER BY row DESC LIMIT 1 OFFSET 3)",
     ],
@@ -123,6 +126,52 @@ def test_a_damage_that_opening_reads_is_refused(
     other = sqlite3.connect(folder / "journal.sqlite", timeout=0.0)
     other.execute("BEGIN IMMEDIATE")
     other.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE statuses SET kind = 'broken' WHERE number = 1",
+        "UPDATE statuses SET kind = x'41' WHERE number = 1",
+        "UPDATE statuses SET kind = 'recovered' WHERE kind = 'failed'",
+        "UPDATE statuses SET kind = 'failed' WHERE kind = 'revived'",
+        "UPDATE statuses SET worker_id = 3 WHERE number = 1",
+        "UPDATE statuses SET worker_id = -1 WHERE number = 1",
+        "UPDATE statuses SET failures = 0 WHERE kind = 'failed'",
+        "UPDATE statuses SET failures = -1 WHERE number = 1",
+        "UPDATE statuses SET failures = 1.5 WHERE number = 1",
+        "UPDATE statuses SET failures = 9223372036854775807 WHERE number = 1",
+        "UPDATE statuses SET retired = 2 WHERE number = 1",
+        "UPDATE statuses SET retired = 1 WHERE kind = 'revived'",
+        "UPDATE statuses SET reason = CAST(x'ff41' AS TEXT) WHERE number = 1",
+        "UPDATE statuses SET reason = 7.5 || x'00ff' WHERE number = 1",
+        "UPDATE statuses SET step = -1 WHERE number = 1",
+        "UPDATE statuses SET time = 'noon' WHERE number = 1",
+        "UPDATE statuses SET time = 9e999 WHERE number = 1",
+        "UPDATE statuses SET batch = row + 2 WHERE number = 1",
+        "UPDATE statuses SET batch = 0 WHERE number = 1",
+        "UPDATE statuses SET row = 100000, batch = 1 WHERE number = 1",
+        "UPDATE statuses SET number = 0 WHERE number = 1",
+        "DELETE FROM statuses WHERE number = 2",
+    ],
+    ids=lambda sql: sql[:60],
+)
+def test_a_damaged_status_is_refused(
+    sql: str, runs: dict[str, damaging.Run], tmp_path: pathlib.Path
+) -> None:
+    """Wrong kinds, unknown workers, impossible counts: opening and fork refuse it."""
+    run, folder = runs["failing"], tmp_path / "run"
+    shutil.copytree(run.folder / "closed", folder)
+    other = sqlite3.connect(folder / "journal.sqlite", isolation_level=None)
+    assert other.execute(sql).rowcount > 0
+    other.close()
+    before = (folder / "journal.sqlite").read_bytes()
+    with pytest.raises(PopulationError, match="damaged"):
+        damaging.opened(folder, run.mutator)
+    with pytest.raises(PopulationError, match="damaged"):
+        population.fork(folder, tmp_path / "new", mutator=run.mutator())
+    assert (folder / "journal.sqlite").read_bytes() == before
+    assert not (tmp_path / "new" / "journal.sqlite").exists()
 
 
 def test_a_report_that_is_recorded_returns_though_its_donor_cannot_be_read(

@@ -16,6 +16,7 @@ from tests.data import make
 from tests.helpers import reporter
 
 DATA = pathlib.Path(__file__).parent / "data"
+FORMATS = ["format-1", "format-2", "format-3", "format-4"]
 ERASE = "DELETE FROM checkpoints"
 CHANGES = {
     "a trigger": f"CREATE TRIGGER t AFTER INSERT ON sessions BEGIN {ERASE}; END",
@@ -30,8 +31,18 @@ CHANGES = {
     "a column": "ALTER TABLE facts ADD COLUMN more TEXT DEFAULT 5",
     "a table that was made anew": (
         "DROP TABLE losses; CREATE TABLE losses (row INTEGER NOT NULL CHECK (row > 5), "
-        "lost TEXT NOT NULL, told INTEGER, time REAL NOT NULL); "
+        "lost TEXT NOT NULL, told INTEGER, time REAL NOT NULL, statuses INTEGER); "
         "CREATE INDEX losses_by_row ON losses (row)"
+    ),
+    "a default value": (
+        "DROP TABLE statuses; CREATE TABLE statuses (number INTEGER PRIMARY KEY, "
+        "row INTEGER NOT NULL, worker_id INTEGER NOT NULL, kind TEXT NOT NULL, "
+        "reason TEXT NOT NULL DEFAULT (hex(zeroblob(9))), failures INTEGER NOT NULL, "
+        "retired INTEGER NOT NULL, step INTEGER NOT NULL, time REAL NOT NULL, "
+        "batch INTEGER NOT NULL); CREATE INDEX statuses_by_row ON statuses (row)"
+    ),
+    "a trigger on statuses": (
+        f"CREATE TRIGGER t AFTER INSERT ON statuses BEGIN {ERASE}; END"
     ),
     "no index": "DROP INDEX late_by_checkpoint",
 }
@@ -76,7 +87,7 @@ def test_a_changed_schema_is_refused_and_runs_nothing(
     assert file.read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["format-1", "format-2", "format-3"])
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("what", ["a trigger", "a view", "a trigger on facts"])
 def test_an_older_format_is_looked_at_before_it_is_brought_up(
     name: str, what: str, tmp_path: pathlib.Path
@@ -90,7 +101,7 @@ def test_an_older_format_is_looked_at_before_it_is_brought_up(
     assert file.read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["format-1", "format-2", "format-3"])
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("what", ["no index", "a column", "a table"])
 def test_what_is_refused_is_not_brought_up_to_this_format(
     name: str, what: str, tmp_path: pathlib.Path

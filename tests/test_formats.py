@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pathlib
@@ -22,13 +23,14 @@ from tests.data import make
 from tests.helpers import assert_is_a_forest, work
 
 DATA = pathlib.Path(__file__).parent / "data"
-FORMATS = ["format-1", "format-2", "format-3", "format-4"]
+FORMATS = ["format-1", "format-2", "format-3", "format-4", "format-5"]
 # Saved arrays are their step and this.
 ADDED = {
     "format-1": np.arange(3.0),
     "format-2": np.zeros(2),
     "format-3": np.zeros(2),
     "format-4": np.zeros(2),
+    "format-5": np.zeros(2),
 }
 _PARAMS = 3
 
@@ -159,7 +161,7 @@ def test_the_lost_slots_of_a_stored_run_are_still_lost(tmp_path: pathlib.Path) -
 def test_what_a_host_held_that_was_long_silent_is_free(tmp_path: pathlib.Path) -> None:
     """A run may be moved; a worker here gets the slot of one there, which is fenced."""
     controller = opened("format-3", tmp_path)
-    before = controller.newest(0)
+    before = probe.newest(controller)[0]
     assert before.reason == "takeover"
     workers = [controller.worker() for _ in range(make.SIZE)]
     assert {worker.worker_id for worker in workers} == {0, 1, 2}
@@ -191,5 +193,83 @@ def test_a_file_of_an_older_format_lets_late_params_replace_held_ones(
     assert found.params == "a path"
     controller.close()
     with sqlite3.connect(tmp_path / name / "journal.sqlite") as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
     connection.close()
+
+
+def rows(file: pathlib.Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of a journal, by table."""
+    uri = f"file:{file}?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        return {
+            name: connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
+            for (name,) in tables.fetchall()
+        }
+
+
+def test_a_file_of_the_format_before_keeps_every_row(tmp_path: pathlib.Path) -> None:
+    """Only a column of the losses and the table of statuses are new, and empty."""
+    before = rows(DATA / "format-4" / "journal.sqlite")
+    opened("format-4", tmp_path).close()
+    now = rows(tmp_path / "format-4" / "journal.sqlite")
+    assert now.pop("statuses") == []
+    assert now["sessions"][: len(before["sessions"])] == before.pop("sessions")
+    assert now.pop("losses") == [(*loss, None) for loss in before.pop("losses")]
+    for table in ("generations", "checkpoints", "late", "best"):
+        assert now[table][: len(before[table])] == before[table]
+    assert set(before["facts"]) <= set(now["facts"])
+    assert now["state"] == before["state"]
+
+
+@pytest.mark.parametrize("name", FORMATS[:-1])
+def test_a_run_of_an_older_format_records_what_is_new(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    """Failures, retirements and late metrics are there when it is opened again."""
+    controller = opened(name, tmp_path)
+    controller.fail(1, "it broke")
+    assert probe.statuses(controller)[1].failures == 1
+    for _ in range(2):
+        controller.fail(1, "it broke again")
+    at = controller.workers[0]
+    report = 0, at.generation_id, at.step + 1, None
+    controller.set_eval(*report, 3.0)
+    controller.set_eval(*report, 3.0, {"loss": 1})
+    assert controller.newest(0).metrics == {"loss": 1}
+    controller.close()
+    again = opened(name, tmp_path)
+    assert probe.retired(again) == {1}
+    assert again.newest(0).metrics == {"loss": 1}
+    check_forgetting_nothing(again, name)
+
+
+def test_the_stored_run_with_failures_holds_each_kind_of_status() -> None:
+    """An empty table would prove nothing."""
+    path = DATA / "format-5" / "journal.sqlite"
+    connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+    for question in (
+        "SELECT count(*) FROM statuses WHERE kind = 'failed' AND NOT retired",
+        "SELECT count(*) FROM statuses WHERE kind = 'failed' AND retired",
+        "SELECT count(*) FROM statuses WHERE kind = 'diverged'",
+        "SELECT count(*) FROM statuses WHERE kind = 'recovered'",
+        "SELECT count(*) FROM statuses WHERE kind = 'retired'",
+        "SELECT count(*) FROM statuses WHERE kind = 'revived'",
+        "SELECT count(*) FROM generations WHERE reason LIKE 'failed: %'",
+        "SELECT count(*) FROM losses WHERE statuses > 0 AND told NOT NULL",
+        "SELECT count(*) FROM late WHERE metrics NOT NULL AND NOT has_value",
+    ):
+        assert connection.execute(question).fetchone()[0] > 0, question
+    connection.close()
+
+
+def test_the_retired_slots_of_a_stored_run_are_still_retired(
+    tmp_path: pathlib.Path,
+) -> None:
+    """They are until they are revived."""
+    controller = opened("format-5", tmp_path)
+    assert probe.retired(controller) == {1}
+    assert probe.lost(controller) == {2}
+    assert controller.newest(2).metrics is not None
+    controller.revive(1)
+    assert probe.retired(controller) == set()

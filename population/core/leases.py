@@ -158,7 +158,8 @@ class LeaseRules:
             told: The slot whose newest value the mutator sees again, or None.
             at: The time of the transaction.
         """
-        return Step((Loss(state.row, codec.encode(sorted(worker_ids)), told, at.now),))
+        lost, count = codec.encode(sorted(worker_ids)), state.members.count
+        return Step((Loss(state.row, lost, told, at.now, count),))
 
     def owner(self, state: RunState, worker_id: int) -> str | None:
         """Return a slot's owner as text; None: given back, or never claimed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from population.base.errors import damaged
 from population.core import facts
 from population.core.graph import JournalGraph
 from population.core.state import RunState
@@ -28,6 +29,8 @@ def load(journal: Journal, graph: JournalGraph, mode: str) -> RunState:
     for loss in journal.all(Loss)[-1:]:
         state.apply(loss)
     for status in journal.all(Status):
+        if status.number != state.members.count + 1 or status.row > tail.row:
+            raise damaged(f"status {state.members.count + 1} is missing")
         state.apply(status)
     _take_in_replaced(state, journal)
     return state

@@ -21,6 +21,7 @@ class Membership:
         retired: The slots that are finished.
         live: The worker ids of the others, ascending; another object after a change.
         statuses: The newest status of each slot that has one, by worker id.
+        count: The number of statuses so far, of all slots.
     """
 
     def __init__(self, size: int) -> None:
@@ -29,6 +30,7 @@ class Membership:
         self.retired: frozenset[int] = frozenset()
         self.live: tuple[int, ...] = tuple(range(size))
         self.statuses: dict[int, Status] = {}
+        self.count = 0
 
     @property
     def all_retired(self) -> bool:
@@ -56,6 +58,7 @@ class Membership:
         if record.worker_id >= self._size:
             raise damaged(f"it holds a status of worker {record.worker_id}")
         self.statuses[record.worker_id] = record
+        self.count = max(self.count, record.number)
         own = frozenset((record.worker_id,))
         retired = self.retired | own if record.retired else self.retired - own
         if retired != self.retired:

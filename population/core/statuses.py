@@ -8,7 +8,6 @@ from population.base.types import Checkpoint
 from population.core.branching import is_restart
 from population.core.graph import JournalGraph
 from population.core.known import Subject
-from population.core.membership import FAILURES
 from population.core.state import RunState
 from population.core.step import Moment, Step
 from population.journal.records import Status
@@ -43,20 +42,18 @@ class StatusRules:
         return self._fail(state, worker_id, "failed", reason, step, at)
 
     def diverged(self, state: RunState, worker_id: int, at: Moment) -> Step:
-        """Record that a slot is set back because it diverged, once a generation.
+        """Record that a slot is set back because it diverged.
 
-        A retired slot fails no more, nor does one that is revived at this moment.
+        That is once a generation, as the slot then begins another one or is retired. A
+        divergence before the slot's last failure or revival counts no more.
         """
-        slot, status = state.slots[worker_id], state.members.statuses.get(worker_id)
-        newest = slot.newest
+        newest, members = state.slots[worker_id].newest, state.members
         if not (newest.diverged and self._divergence_fails):
             return Step()
-        if status is not None and (
-            status.retired
-            or (status.kind in FAILURES and status.row >= slot.generation.row)
-            or (status.kind == "revived" and status.row >= newest.row)
-        ):
-            return Step()
+        status = members.statuses.get(worker_id)
+        if status is not None and status.kind != "recovered":
+            if status.retired or status.row >= newest.row:
+                return Step()
         reason = f"diverged: {newest.value} at step {newest.step}"
         return self._fail(state, worker_id, "diverged", reason, 0, at)
 
@@ -71,7 +68,7 @@ class StatusRules:
     ) -> Step:
         count = state.members.failures(worker_id) + 1
         what = kind, reason, count, int(count >= self._most), step
-        return Step((Status(state.row, worker_id, *what, at.now, at.batch),))
+        return Step((_status(state, worker_id, *what, at),))
 
 
 def recovered(state: RunState, about: Subject, at: Moment) -> Step:
@@ -91,28 +88,36 @@ def recovered(state: RunState, about: Subject, at: Moment) -> Step:
         return Step()
     if found.step <= status.step and is_restart(generation.reason):
         return Step()
-    return Step((_status(state, found.worker_id, "recovered", "", 0, at),))
+    return Step((_status(state, found.worker_id, "recovered", "", 0, 0, 0, at),))
 
 
 def retired(state: RunState, worker_id: int, reason: str, at: Moment) -> Step:
     """Record that a slot is finished by a decision."""
     if worker_id in state.members.retired:
         return Step()
-    return Step((_status(state, worker_id, "retired", reason, 1, at),))
+    return Step((_status(state, worker_id, "retired", reason, 0, 1, 0, at),))
 
 
 def revived(state: RunState, worker_id: int, at: Moment) -> Step:
     """Record that a retired slot is trained again."""
     if worker_id not in state.members.retired:
         return Step()
-    return Step((_status(state, worker_id, "revived", "", 0, at),))
+    return Step((_status(state, worker_id, "revived", "", 0, 0, 0, at),))
 
 
 def _status(
-    state: RunState, worker_id: int, kind: str, reason: str, retired: int, at: Moment
+    state: RunState,
+    worker_id: int,
+    kind: str,
+    reason: str,
+    failures: int,
+    retired: int,
+    step: int,
+    at: Moment,
 ) -> Status:
-    what = kind, reason, 0, retired, 0
-    return Status(state.row, worker_id, *what, at.now, at.batch)
+    place = state.members.count + 1, state.row, worker_id
+    what = kind, reason, failures, retired, step
+    return Status(*place, *what, at.now, at.batch)
 
 
 def _newest_finite(graph: JournalGraph, newest: Checkpoint) -> Checkpoint | None:

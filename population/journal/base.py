@@ -105,7 +105,7 @@ class Journal(abc.ABC):
         """Return all records of a kind that has no consecutive rows, in order.
 
         Args:
-            kind: `Fact`, `Opening`, `Removal`, `Loss`, `Lease`, `Save` or
+            kind: `Fact`, `Opening`, `Removal`, `Loss`, `Status`, `Lease`, `Save` or
                 `MutatorRecord`.
             after: Only leases with a greater `change`, or removals with a greater
                 `row`.
@@ -115,8 +115,10 @@ class Journal(abc.ABC):
     def log(self, after: int = 0, upto: int | None = None) -> Iterator[Record]:
         """Yield the records after a row, in order, without the replaceable kinds.
 
-        `Best`, `Removal` and `Loss` follow the row that they name, and those that name
-        `after` are included: a reader may get some twice, but misses none.
+        `Best`, `Removal`, `Loss` and `Status` follow the row that they name, and those
+        that name `after` are included: a reader may get some twice, but misses none.
+        At one row, `Best` comes first, then the statuses of the transaction that has
+        written the row, removals, and losses and later statuses as they were written.
 
         Args:
             after: The last row that the reader has.

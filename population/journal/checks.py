@@ -28,7 +28,13 @@ from population.journal.records import (
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _RIGHT_TYPES: set[tuple[Any, ...]] = set()  # Kinds with the types of valid rows.
 _LARGEST = 2**62  # Larger rows and counts leave no room for the next ones.
-STATUSES = ("failed", "diverged", "recovered", "retired", "revived")
+_FAILS = {  # By the kinds of a `Status`: whether it counts a failure, and `retired`.
+    "failed": (True, (0, 1)),
+    "diverged": (True, (0, 1)),
+    "recovered": (False, (0,)),
+    "retired": (False, (1,)),
+    "revived": (False, (0,)),
+}
 _ID = re.compile(r"[0-9A-Za-z_]+-([0-9]+)-[0-9]+")
 
 
@@ -71,8 +77,12 @@ def _check_sense(kind: type[Any], found: Any) -> None:
     elif kind is CheckpointRecord and (found.parent or 0) >= found.row:
         raise _wrong(kind, found, f"its parent is row {found.parent}")
     elif kind is Status:
-        if found.kind not in STATUSES or found.retired > 1:
-            raise _wrong(kind, found, f"it is {found.kind!r}, {found.retired}")
+        fails, retired = _FAILS.get(found.kind, (False, ()))
+        if found.retired not in retired or fails != (found.failures > 0):
+            what = f"{found.kind!r}, failures {found.failures}, {found.retired}"
+            raise _wrong(kind, found, f"its kind is {what}")
+        if not 0 < found.number or not 0 < found.batch <= found.row + 1:
+            raise _wrong(kind, found, f"its batch is {found.batch}")
     elif kind is MutatorRecord:
         if found.checksum != checksum(found.state, found.decisions):
             raise damaged("the mutator's state is not as it was recorded")

@@ -149,23 +149,29 @@ class Removal(NamedTuple):
 class Loss(NamedTuple):
     """Lists the slots for which decisions do not wait until they report a later step.
 
+    It is also recorded, with an unchanged list, when slots were retired and the mutator
+    is shown a known value.
+
     Attributes:
         row: The last row before it.
         lost: Their worker ids, encoded; this replaces earlier lists.
         told: The worker whose newest value the mutator was shown again, or None.
         time: Seconds since the epoch.
+        statuses: The number of statuses before it; None in files of older formats.
     """
 
     row: int
     lost: str
     told: int | None
     time: float
+    statuses: int | None
 
 
 class Status(NamedTuple):
     """A change of whether a slot fails, or is retired. It replaces the slot's last one.
 
     Attributes:
+        number: Its place among all statuses, from 1, and its key.
         row: The last row before it.
         worker_id: The slot.
         kind: "failed": a trial has ended with an error or a kill; "diverged": the slot
@@ -179,6 +185,7 @@ class Status(NamedTuple):
         batch: The first row of its transaction.
     """
 
+    number: int
     row: int
     worker_id: int
     kind: str

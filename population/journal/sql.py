@@ -3,9 +3,9 @@
 The SQL is portable. A subclass for a database defines how to execute a statement, the
 placeholder for a value, the name of the function for the largest value, how a
 transaction begins and ends, and whether another connection has written. The tables are
-those of `docs/on-disk-format.md`; `sessions`, `losses` and `statuses` need a column
-`rowid` that rises, texts must sort by code points, and `has_value` is a boolean if the
-database has that type. In each case it is written and read as 0 or 1, and NaN as NULL.
+those of `docs/on-disk-format.md`; `sessions` and `losses` need a column `rowid` that
+rises, texts must sort by code points, and `has_value` is a boolean if the database has
+that type. In each case it is written and read as 0 or 1, and NaN as NULL.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ TABLES: dict[type, Table] = {
     Best: Table("best", "row"),
     Removal: Table("removals", "row, params", "params, row", after="row"),
     Loss: Table("losses", "row, rowid"),
-    Status: Table("statuses", "row, rowid", after="row"),
+    Status: Table("statuses", "number"),
     Lease: Table("leases", "change", "worker_id", True, after="change"),
     Save: Table("saves", "row, params", "params", True),
     MutatorRecord: Table("state", "id", "id", True),
@@ -240,18 +240,20 @@ class SqlJournal(Journal):
         return [checked(kind, row) for row in rows]
 
 
-def _written(record: Any) -> tuple[int, int, float]:
-    """Return a key that sorts records as they were written, statuses among others.
+def _written(record: Any) -> tuple[int, ...]:
+    """Return a key that sorts records as they were written.
 
-    A removal after a status of the same row may be of the next transaction.
+    A transaction writes removals last, or first if they were rejected. So the statuses
+    of the transaction that has written their row come before removals, and those of a
+    later transaction after them, among the losses.
     """
-    if isinstance(record, NUMBERED):
-        return record.row, 0, 0.0
-    if isinstance(record, Status) and record.batch <= record.row:
-        return record.row, 2, 0.0  # Its transaction has begun before this row.
-    if isinstance(record, Loss | Status):
-        return record.row, 4, record.time
-    return record.row, 1 if isinstance(record, Best) else 3, 0.0
+    if isinstance(record, Status):
+        return record.row, 2 if record.batch <= record.row else 4, record.number, 0
+    if isinstance(record, Loss):
+        return record.row, 4, record.statuses or 0, 1
+    if isinstance(record, Removal):
+        return record.row, 3
+    return record.row, int(isinstance(record, Best))
 
 
 @functools.cache

@@ -117,7 +117,9 @@ CREATE INDEX late_diverged ON late (checkpoint)
 
 _SINCE_5 = """
 CREATE UNIQUE INDEX late_by_metrics ON late (checkpoint) WHERE metrics IS NOT NULL;
+ALTER TABLE losses ADD COLUMN statuses INTEGER;
 CREATE TABLE statuses (
+    number INTEGER PRIMARY KEY,
     row INTEGER NOT NULL,
     worker_id INTEGER NOT NULL,
     kind TEXT NOT NULL,

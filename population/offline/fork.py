@@ -294,6 +294,7 @@ class _Copy:
         self._files = files
         self._end = end
         self._losses: list[Loss] = []
+        self._statuses = 0
         self._named: dict[str, int] = {}  # By params: the first row that names them.
         self._removals = source.all(Removal)
 
@@ -308,10 +309,12 @@ class _Copy:
                 elif text is not None:
                     row = record.checkpoint if isinstance(record, Late) else record.row
                     self._named.setdefault(text, row)
-            if isinstance(record, Status) and record.batch > self._end:
-                if is_part:
+            if isinstance(record, Status):
+                if is_part and record.batch > self._end:
                     continue  # It is of the next transaction.
-                record = record._replace(batch=self._end)  # Of one without rows.
+                self._statuses = record.number
+                # The new run decides about what comes after its first rows.
+                record = record._replace(batch=min(record.batch, self._end))
             if isinstance(record, Loss):
                 self._losses.append(record)
             elif not isinstance(record, Removal):
@@ -356,7 +359,8 @@ class _Copy:
         if given_up:
             text = codec.encode(sorted(given_up))
             time = self._losses[-1].time
-            self._journal.write([Loss(self._end, text, None, time)])
+            found = Loss(self._end, text, None, time, self._statuses)
+            self._journal.write([found])
 
     def _copy_own(self, params: Any) -> None:
         """Copy files that the loop has saved itself, as it may overwrite them."""

@@ -9,12 +9,11 @@ in the same situations.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import pathlib
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from population.base import codec
 from population.base.errors import damaged
@@ -28,7 +27,6 @@ from population.core.decoding import decode
 from population.core.facts import read_all
 from population.core.graph import JournalGraph
 from population.core.known import Subject
-from population.core.membership import FAILURES
 from population.core.reports import SAVED
 from population.core.state import RunState
 from population.journal.base import Journal
@@ -115,15 +113,13 @@ class _Replayer:
         self._found: list[Decision] = []
         self._updates = 0
         self._now = 0.0
-        self._live = self._state.members.live
-        self._overruled: set[int] = set()  # Retired by a failure, just now.
         self._has_begun = False
 
     def run(self) -> Replay:
         """Repeat all that happened, and return the decisions."""
         for happening in transactions.happenings(self._source, self._end):
             self._claim()
-            if happening.row > max(self._forked, 1):
+            if not self._is_copied(happening):
                 if self._forked:
                     self._forked = 0
                     self._begin()
@@ -134,11 +130,17 @@ class _Replayer:
                     self._put(happening.cause)
                 for entry in happening.followed:
                     self._put(*_flat(entry))
-                self._live = self._state.members.live
             if happening.row == 1 and not self._has_begun:
                 self._claim()
                 self._begin()
         return Replay(self._found, self._updates)
+
+    def _is_copied(self, happening: Happening) -> bool:
+        """Whether the run began with this: its mutator was not asked about it."""
+        cause = happening.cause
+        if self._forked and isinstance(cause, Loss) and cause.told is None:
+            return cause.row <= self._forked  # The fork has recorded who is given up.
+        return happening.row <= max(self._forked, 1)
 
     def _begin(self) -> None:
         """Set the mutator's first state."""
@@ -148,35 +150,18 @@ class _Replayer:
 
     def _follow(self, happening: Happening) -> None:
         """Repeat what was reported, and compare the decisions that followed."""
-        entries, cause = list(happening.followed), happening.cause
-        self._overruled.clear()
+        cause = happening.cause
         due: Sequence[Report | Failure]
-        if cause is not None:
-            self._put(cause)
-            self._now = cause.time
-            due = self._failures(cause) if type(cause) is Status else []
-            if isinstance(cause, Loss):
-                due, live = self._told(cause), self._state.members.live
-                if not (due or entries) and set(self._live) <= set(live):
-                    return  # A report of a slot that was given up comes next.
-                self._live = live
-        else:
+        if cause is None:
             due = self._reports(happening.reports)
             self._now = self._state.time
-            if not due and entries and isinstance(entries[0], Status):
-                self._now = entries[0].time  # A slot was set back from a divergence.
-        entries = self._ask(due, entries)
-        while True:
-            for entry in entries[: (count := _before_decision(entries))]:
-                self._put(*_flat(entry))
-            entries = entries[count:]
-            present, self._live = self._live, self._state.members.live
-            if not set(present) <= set(self._live):  # Some slots are no longer live.
-                entries = self._ask(self._known(), entries)
-            elif entries:  # A decision without a cause that this knows.
-                self._put(*_flat(entries.pop(0)))
-            else:
-                return
+        else:
+            self._put(cause)
+            self._now = cause.time
+            known = isinstance(cause, Loss)
+            due = self._told(cause) if known else [self._failure(cause)]
+        for entry in self._ask(due, happening.followed):
+            self._put(*_flat(entry))
 
     def _reports(self, records: Sequence[Record]) -> list[Report]:
         """Apply recorded reports; return those that the mutator is to see."""
@@ -188,14 +173,14 @@ class _Replayer:
                 due.append(report)
         return sorted(due, key=lambda report: report.worker_id)
 
-    def _failures(self, status: Status) -> list[Failure]:
+    def _failure(self, status: Status) -> Failure:
         """Return a recorded failure, as the mutator was shown it."""
         worker_id, newest = status.worker_id, self._state.slots[status.worker_id].newest
         what = status.reason, status.failures, bool(status.retired)
-        return [Failure(worker_id, newest, *what)]
+        return Failure(worker_id, newest, *what)
 
     def _told(self, loss: Loss) -> list[Report]:
-        """Return the report that the mutator was shown as slots were given up."""
+        """Return the known report that the mutator was shown as slots were lost."""
         if loss.told is None:
             return []
         if loss.told >= len(self._state.slots):
@@ -203,17 +188,9 @@ class _Replayer:
         newest = self._graph.newest_value(self._state.slots[loss.told].newest)
         return [] if newest is None else [Report(loss.told, newest)]
 
-    def _known(self) -> list[Report]:
-        """Return the report that the mutator was shown as slots were retired."""
-        for worker_id in self._live:
-            newest = self._graph.newest_value(self._state.slots[worker_id].newest)
-            if newest is not None:
-                return [Report(worker_id, newest)]
-        return []
-
     def _ask(
-        self, due: Sequence[Report | Failure], entries: list[Entry]
-    ) -> list[Entry]:
+        self, due: Sequence[Report | Failure], entries: Sequence[Entry]
+    ) -> Sequence[Entry]:
         """Show the mutator reports or a failure; apply the decisions after each.
 
         If a transaction has several reports, the journal does not record after which
@@ -223,29 +200,37 @@ class _Replayer:
         Returns:
             The entries that are left.
         """
+        due = [report for report in due if not self._is_over(report)]
         branched: set[int] = set()
+        refused: set[int] = set()  # Those that a failure has retired are not branched.
         for number, report in enumerate(due):
-            if report.worker_id in branched:
+            if report.worker_id in branched or self._is_over(report):
                 continue
+            if isinstance(report, Failure) and report.retired:
+                refused.add(report.worker_id)
             derived = self._derived(report)
-            count = _agreeing(entries, derived)
-            if number == len(due) - 1 and not count:
-                count = self._last(entries, derived)
-            present, entries = entries[:count], entries[count:]
+            for worker_id in refused:
+                if isinstance(derived.get(worker_id), Branch):
+                    del derived[worker_id]
+            present = _agreeing(entries, derived)
+            if number == len(due) - 1 and not present:
+                present = _decided(entries)
+            entries = entries[len(present) :]
+            for entry in present:
+                if isinstance(entry, Opened):
+                    branched.add(entry.generation.worker_id)
+                elif _overrules(entry) and entry.worker_id in derived:
+                    refused.add(entry.worker_id)
+                    del derived[entry.worker_id]
             self._note(report, present, derived)
             for entry in present:
                 self._put(*_flat(entry))
-                if isinstance(entry, Opened):
-                    branched.add(entry.generation.worker_id)
         return entries
 
-    def _last(self, entries: Sequence[Entry], derived: Decisions) -> int:
-        """Return how many entries to take for the last of several reports."""
-        if not derived and self._live is not self._state.members.live:
-            return 0  # They were decided as slots were no longer live.
-        undecided = (i for i, e in enumerate(entries) if not _may_follow(e))
-        count = next(undecided, len(entries))
-        return count if any(map(_is_decided, entries[:count])) else 0
+    def _is_over(self, report: Report | Failure) -> bool:
+        """Whether this is a report of a retired slot, which the mutator does not see."""
+        is_report = isinstance(report, Report)
+        return is_report and report.worker_id in self._state.members.retired
 
     def _derived(self, report: Report | Failure) -> dict[int, Branch | Retire]:
         """Return the mutator's decisions, each from its parent's resume point."""
@@ -261,8 +246,6 @@ class _Replayer:
                 if worker_id not in self._state.members.retired:
                     found[worker_id] = decision
                 continue
-            if worker_id in self._overruled:
-                continue
             parent = decision.parent
             if parent is not None:
                 parent = self._graph.resume_point(parent)
@@ -275,13 +258,9 @@ class _Replayer:
     ) -> None:
         """Note a decision, recorded or derived."""
         was: dict[int, Branch | Retire] = {}
-        derived = dict(derived)
         for entry in taken:
-            if isinstance(entry, Status):
-                if entry.kind == "retired":
-                    was[entry.worker_id] = Retire(entry.reason)
-                elif entry.kind == "diverged" and entry.retired:
-                    derived.pop(entry.worker_id, None)  # Its last failure overruled it.
+            if isinstance(entry, Status) and entry.kind == "retired":
+                was[entry.worker_id] = Retire(entry.reason)
             elif isinstance(entry, Opened):
                 was[entry.generation.worker_id] = self._branch(entry)
         if was or derived:
@@ -314,9 +293,6 @@ class _Replayer:
             new = isinstance(record, CheckpointRecord | Late) and params is not None
             if new and not self._state.has_params:
                 self._journal.write([SAVED])
-            if isinstance(record, Status) and record.kind in FAILURES:
-                if record.retired:
-                    self._overruled.add(record.worker_id)
             self._journal.write([record])
             self._state.apply(record)
             self._state.settle()
@@ -339,54 +315,50 @@ def _is_decided(entry: Entry) -> bool:
     return isinstance(entry, Opened) and not is_restart(entry.generation.reason)
 
 
-def _before_decision(entries: Sequence[Entry]) -> int:
-    """Return how many entries come before the next decision and its statuses."""
-    pairs = itertools.zip_longest(entries, entries[1:])
-    decided = (_is_decided(e) or _is_overruled(e, after) for e, after in pairs)
-    count = next((i for i, found in enumerate(decided) if found), None)
-    if count is None:
-        return len(entries)
-    while count and isinstance(entries[count - 1], Status):
-        count -= 1
-    return count
+def _overrules(entry: Entry) -> TypeGuard[Status]:
+    """Whether a slot was retired by its divergence, perhaps in place of a branch."""
+    return isinstance(entry, Status) and entry.kind == "diverged" and entry.retired == 1
 
 
-def _is_overruled(entry: Entry, after: Entry | None) -> bool:
-    """Whether a branch was dropped, as the divergence before it retired the slot."""
-    if not (isinstance(entry, Status) and entry.kind == "diverged" and entry.retired):
-        return False
-    return not (isinstance(after, Opened) and is_restart(after.generation.reason))
+def _decided(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Return the next entries up to the last decision before a restart."""
+    count = 0
+    for number, entry in enumerate(entries):
+        if _is_decided(entry):
+            count = number + 1
+        elif not isinstance(entry, Status):
+            break
+    return entries[:count]
 
 
-def _may_follow(entry: Entry) -> bool:
-    """Whether an entry may be part of a decision."""
-    return _is_decided(entry) or isinstance(entry, Status)
-
-
-def _agreeing(entries: Sequence[Entry], derived: Decisions) -> int:
-    """Return how many of the next entries are the derived decisions: all or 0."""
+def _agreeing(entries: Sequence[Entry], derived: Decisions) -> Sequence[Entry]:
+    """Return the next entries that are the derived decisions: of all, or none."""
     at = 0
     for worker_id, decision in derived.items():
-        overruled = False
-        while at < len(entries) and isinstance(entry := entries[at], Status):
-            if entry.worker_id != worker_id or entry.kind == "retired":
-                break
-            overruled = entry.kind == "diverged" and bool(entry.retired)
+        is_overruled = False
+        while at < len(entries) and _is_beside(entries[at], worker_id):
+            is_overruled = _overrules(entries[at])
             at += 1
-        if overruled:
+        if is_overruled:
             continue
         if at == len(entries) or not _is_same(entries[at], worker_id, decision):
-            return 0
+            return ()
         at += 1
-    return at
+    return entries[:at]
+
+
+def _is_beside(entry: Entry, worker_id: int) -> bool:
+    """Whether an entry is a status of a slot that comes before a branch."""
+    is_status = isinstance(entry, Status) and entry.worker_id == worker_id
+    return is_status and not _is_decided(entry)
 
 
 def _is_same(entry: Entry, worker_id: int, decision: Branch | Retire) -> bool:
     """Whether a recorded decision is the derived one, as far as the entry tells."""
+    if not _is_decided(entry):
+        return False
     if isinstance(decision, Retire):
-        if not isinstance(entry, Status) or entry.kind != "retired":
-            return False
-        return entry.worker_id == worker_id
+        return isinstance(entry, Status) and entry.worker_id == worker_id
     if not isinstance(entry, Opened) or entry.generation.worker_id != worker_id:
         return False
     return codec.digest(decision.meta_params) == entry.generation.digest

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from population.base.errors import JournalError
 from population.base.run_paths import run_folder
+from population.core.branching import is_restart
 from population.core.facts import texts_of
 from population.journal.base import Journal
 from population.journal.records import (
@@ -142,10 +143,9 @@ def happenings(journal: Journal, upto: int | None = None) -> Iterator[Happening]
         if isinstance(record, Generation):
             generation = record  # Its first checkpoint comes next.
         elif isinstance(record, CheckpointRecord) and generation is not None:
-            if record.batch != batch and present.cause is None:
+            if is_restart(generation.reason) and record.batch != batch:
                 yield present
-                present = Happening(record.batch)
-            batch = record.batch
+                present, batch = Happening(record.batch), record.batch
             present.followed.append(Opened(generation, record))
             generation = None
         elif isinstance(record, CheckpointRecord | Late):

@@ -11,7 +11,6 @@ from population.base.types import Event, Failure, Report
 from population.core import branching, reports, statuses
 from population.core.decisions import CheckedRetirement, Decider, Decisions
 from population.core.leases import LeaseRules
-from population.core.membership import FAILURES
 from population.core.statuses import StatusRules
 from population.core.step import EncodedReport, Step
 from population.run.guards import Guards
@@ -71,6 +70,7 @@ class Deciding:
                 lease = state.leases.get(report.worker_id)
                 if watches or (lease is not None and lease.handed is not None):
                     tx.do(self._leases.heard(state, holder, report, tx.at))
+            tx.live = state.members.live  # Slots that were given up may be back.
         for report in new:
             step = reports.receive(state, graph, report, tx.at)
             about, ready = step.about, -1
@@ -98,27 +98,39 @@ class Deciding:
         return self.decide(tx, due) if due else ()
 
     def decide(
-        self, tx: Transaction, due: list[Report] | list[Failure]
+        self,
+        tx: Transaction,
+        due: list[Report] | list[Failure],
+        failed: Collection[int] = (),
     ) -> Collection[int]:
         """Show the mutator reports or a failure, and apply its decisions.
+
+        It is not shown reports of retired slots.
+
+        Args:
+            tx: The transaction.
+            due: The reports, or the failure.
+            failed: The slots that this failure has retired: they are not branched.
 
         Returns:
             The slots that were branched.
         """
-        state, decider = tx.state, self._decider
+        state, decider, members = tx.state, self._decider, tx.state.members
         value, decisions = decider.value(state), decider.decisions(state)
         first = decisions
         branched: set[int] = set()
+        refused = set(failed)
         if len(due) > 1:
             due.sort(key=operator.attrgetter("worker_id"))
         for report in due:
-            if report.worker_id in branched:
+            is_over = type(report) is Report and report.worker_id in members.retired
+            if is_over or report.worker_id in branched:
                 continue
             after, found = decider.update(state, value, decisions, report, tx.at.now)
             if found or after is not value:
                 value, decisions = after, decisions + 1
             if found:
-                self._apply(tx, found, branched)
+                self._apply(tx, found, branched, refused)
         if decisions != first:
             tx.do(Step((decider.record(value, decisions),)))
         if branched and tx.tells:
@@ -142,7 +154,7 @@ class Deciding:
         newest, count = state.slots[worker_id].newest, state.members.failures(worker_id)
         retired = worker_id in state.members.retired
         shown = Failure(worker_id, newest, told, count, retired)
-        branched = self.decide(tx, [shown])
+        branched = self.decide(tx, [shown], (worker_id,) if retired else ())
         is_done = self._decider.is_at_end(state, worker_id)
         is_done |= retired or worker_id in state.members.retired
         if not (is_done or worker_id in branched):
@@ -164,23 +176,38 @@ class Deciding:
                 break
             shown = self._known(tx, tx.live)
             if shown is not None:
-                branched.update(self.decide(tx, [shown]))
+                branched.update(self._show(tx, state.members.lost, shown))
         return branched
 
-    def _apply(self, tx: Transaction, decided: Decisions, branched: set[int]) -> None:
-        """Apply decisions, and add the slots that were branched to `branched`."""
+    def _apply(
+        self,
+        tx: Transaction,
+        decided: Decisions,
+        branched: set[int],
+        refused: set[int],
+    ) -> None:
+        """Apply decisions; add to `branched` and `refused`.
+
+        Args:
+            tx: The transaction.
+            decided: The decisions.
+            branched: The slots that were branched.
+            refused: The slots that a failure has retired just now, so that no decision
+                about the same report branches them.
+        """
         state = tx.state
         for new in self._decider.checked(state, decided):
             worker_id = new.worker_id
             if isinstance(new, CheckedRetirement):
                 tx.do(statuses.retired(state, worker_id, new.reason, tx.at))
                 continue
+            present = state.members.retired
             tx.do(self._rules.diverged(state, worker_id, tx.at))
-            status = state.members.statuses.get(worker_id)
-            if status is not None and status.retired:
-                if status.kind in FAILURES and status in tx.records:
-                    continue  # Retired by this very failure, and not to be branched.
-                tx.do(statuses.revived(state, worker_id, tx.at))
+            if state.members.retired is not present:
+                refused.add(worker_id)
+            if worker_id in refused:
+                continue
+            tx.do(statuses.revived(state, worker_id, tx.at))
             if tx.reader is not None and new.parent is not None:
                 # Weights in the memory of others were gone before this transaction.
                 found = tx.within_reach(new.parent, tx.reader, tx.before.row)
@@ -202,11 +229,20 @@ class Deciding:
             return
         live = [w for w in range(len(state.slots)) if w not in lost | retired]
         shown = self._known(tx, live) if ask else None
+        self._show(tx, lost, shown)
+
+    def _show(
+        self, tx: Transaction, lost: frozenset[int], shown: Report | None
+    ) -> Collection[int]:
+        """Record which slots were given up, and show the mutator a known report.
+
+        Returns:
+            The slots that were branched.
+        """
         told = None if shown is None else shown.worker_id
-        tx.do(self._leases.give_up(state, lost, told, tx.at))
-        tx.live = state.members.live
-        if shown is not None:
-            self.decide(tx, [shown])
+        tx.do(self._leases.give_up(tx.state, lost, told, tx.at))
+        tx.live = tx.state.members.live
+        return () if shown is None else self.decide(tx, [shown])
 
     def _known(self, tx: Transaction, live: Iterable[int]) -> Report | None:
         """Return a report with the newest value of the lowest slot that has one."""

@@ -1,11 +1,12 @@
 """Makes the stored run of the present format; run once, before a format is released.
 
-    python -m tests.data.make tests/data/format-4
+    python -m tests.data.make tests/data/format-5
 
 Beside it goes a JSON file with the history from the journal's own view, for the
 test that reads both for ever. The first released code made `format-1`. Code without
 params in the memory of a process made `format-2`. Code that recorded absolute paths in
-the run folder made `format-3`.
+the run folder made `format-3`. Code that recorded no failures of members made
+`format-4`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pytest
 
 from population import PopulationController, Start
 from population.base.types import InMemory
+from population.core import statuses
 from population.mutators import WinnerTakeAllGenetic
 from tests import probe
 from tests.helpers import Clock
@@ -78,6 +80,11 @@ def make(folder: pathlib.Path) -> None:
     report_twice_and_reject(controller)
     clock.advance(1.0)
     tick(controller, 3)
+    diverge_and_recover(controller, clock)
+    retire_and_revive(controller)
+    for number in range(3):
+        clock.advance(1.0)
+        controller.fail(1, f"it broke for the {number}. time")
     probe.give_up(controller, {2})
     leave_held(controller)
     controller.close()
@@ -123,6 +130,27 @@ def report_twice_and_reject(controller: PopulationController) -> None:
     second.poll()
     second.step += 1
     second.report(3.0, second.save_to)  # Only at a step where it would be saved.
+
+
+def diverge_and_recover(controller: PopulationController, clock: Clock) -> None:
+    """Slot 2 is set back; then it trains on, and its metrics come late."""
+    at = controller.workers[2]
+    controller.set_eval(2, at.generation_id, at.step + 1, None, math.inf)
+    found = controller.maybe_get_worker_data(2, None, 0, None, None)
+    assert found is not None
+    for step in range(found.step + 1, found.step + 3):
+        clock.advance(1.0)
+        report = 2, found.generation_id, step, f"at {step}"
+        controller.set_eval(*report, 500.0)
+        controller.set_eval(2, found.generation_id, step, None, None, {"late": step})
+
+
+def retire_and_revive(controller: PopulationController) -> None:
+    """Slot 0 is finished by a decision, and brought back."""
+    controller.open_run.transact(
+        lambda tx: tx.do(statuses.retired(tx.state, 0, "it is the worst", tx.at))
+    )
+    controller.revive(0)
 
 
 def history(folder: pathlib.Path) -> list[list[Any]]:

@@ -133,11 +133,15 @@ class Finding(Opening):
     def test_late_values_and_params_are_part_of_a_checkpoint(
         self, journal: Journal
     ) -> None:
-        """They may come one by one; the metrics come with the value."""
+        """They may come one by one, or together."""
         record(journal, generation(1), checkpoint(2), checkpoint(3, metrics="1"))
         record(journal, late(4, 2, params='"p"'), late(5, 2, value=2.0, metrics="2"))
         record(journal, late(6, 3, params='"q"', value=math.nan, metrics="3"))
-        first, second = journal.checkpoints(Find())
+        record(journal, checkpoint(7, value=4.0), late(8, 7, metrics="4"))
+        record(journal, checkpoint(9), late(10, 9, metrics="5"), late(11, 9, value=1.0))
+        first, second, third, fourth = journal.checkpoints(Find())
+        assert (third.has_value, third.value, third.metrics) == (1, 4.0, "4")
+        assert (fourth.has_value, fourth.value, fourth.metrics) == (1, 1.0, "5")
         assert (first.params, first.has_value, first.value) == ('"p"', 1, 2.0)
         assert (second.params, second.has_value, second.value) == ('"q"', 1, None)
         assert (first.metrics, second.metrics) == ("2", "1")

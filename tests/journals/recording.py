@@ -23,6 +23,7 @@ from population.journal.records import (
     Record,
     Removal,
     Save,
+    Status,
     Tail,
 )
 from tests.journals import opening
@@ -34,6 +35,7 @@ from tests.journals.runs import (
     late,
     mutator_record,
     record,
+    status,
 )
 
 TEXTS = ("", " ", 'it\'s "quoted"; --', "%s ? :a $1", "ä\u2028\U0001f600", "x" * 50_000)
@@ -127,9 +129,9 @@ class Recording(opening.Opening):
         """This holds even if they name the same row, or are equal."""
         openings = [Opening(0, 2.0, "a"), Opening(0, 1.0, None), Opening(0, 2.0, "a")]
         losses = [
-            Loss(0, "[1]", 1, 2.0),
-            Loss(0, "[]", None, 1.0),
-            Loss(0, "[1]", 1, 2),
+            Loss(0, "[1]", 1, 2.0, None),
+            Loss(0, "[]", None, 1.0, 0),
+            Loss(0, "[1]", 1, 2, None),
         ]
         record(journal, *openings, *losses)
         assert journal.all(Opening) == openings
@@ -147,7 +149,8 @@ class Recording(opening.Opening):
             generation(3, 1),
             checkpoint(4, 3, parent=2),
             late(5, 4, value=2.0),
-            Loss(5, "[]", None, 1.0),
+            Loss(5, "[]", None, 1.0, 0),
+            status(1, 5),
             Lease(0, "me", 1.0, 0.0, 2, 1),
             mutator_record("a", 1),
             Removal(5, '"p"', "r"),
@@ -174,7 +177,8 @@ class Recording(opening.Opening):
         kept: list[Record] = [
             Fact(text, text),
             Opening(0, 1.0, text),
-            Loss(0, text, None, 1.0),
+            Loss(0, text, None, 1.0, 0),
+            status(1, 0)._replace(reason=text),
         ]
         kept += [Removal(0, text, text), Lease(0, text, 1.0, 1.0, None, 1)]
         first = checkpoint(2, params=text, metrics=text)
@@ -223,7 +227,9 @@ class Recording(opening.Opening):
             late(4, 3, value=1.0)._replace(has_value=True),
             Best(4, 2, 1),
             Removal(4, '"p"', "r"),
-            Loss(4, "[]", 3, 1.0),
+            Loss(4, "[]", 3, 1.0, None),
+            Loss(4, "[]", 3, 1.0, 1),
+            status(1, 4, "retired")._replace(step=2**63 - 1, batch=1),
             Lease(0, None, 1.0, 0.0, None, largest),
         )
         found = [*journal.log(), *journal.all(Lease), *journal.checkpoints(Find())]
@@ -242,8 +248,8 @@ class Recording(opening.Opening):
             Best(2, 2, 1),
             Removal(2, '"a"', "r"),
             Removal(2, '"b"', "r"),
-            Loss(2, "[0]", None, 1.0),
-            Loss(2, "[]", 1, 0.0),
+            Loss(2, "[0]", None, 1.0, 0),
+            Loss(2, "[]", 1, 0.0, 0),
             checkpoint(3, value=0.5),
             Best(3, 3, 2),
             generation(4, 1),
@@ -253,6 +259,45 @@ class Recording(opening.Opening):
         record(journal, *(r for r in told if isinstance(r, CheckpointRecord)))
         record(journal, Fact("a", "1"), Opening(4, 1.0, None), mutator_record("a", 1))
         assert list(journal.log()) == told
+
+    def test_statuses_keep_their_order_by_their_numbers(self, journal: Journal) -> None:
+        """This holds even if they name the same row; each has its own number."""
+        found = [status(1, 0), status(2, 0, "recovered"), status(3, 0, "retired")]
+        record(journal, found[2], found[0])
+        record(journal, found[1])
+        assert journal.all(Status) == found
+
+    def test_the_log_tells_statuses_and_losses_as_they_were_written(
+        self, journal: Journal
+    ) -> None:
+        """At one row: the best one, statuses, removals; then those of later calls."""
+        told: list[Record] = [
+            generation(1),
+            checkpoint(2, value=1.0),
+            Best(2, 2, 1),
+            status(1, 2, "recovered", batch=1),
+            status(2, 2, "retired", batch=2),
+            Removal(2, '"a"', "r"),
+            Loss(2, "[0]", None, 1.0, 2),
+            status(3, 2, "revived"),
+            Loss(2, "[]", 0, 0.0, 3),
+            Loss(2, "[0]", 0, 0.0, 3),
+            status(4, 2),
+            generation(3, 1),
+            status(5, 3, batch=3),
+        ]
+        record(journal, *told)
+        assert list(journal.log()) == told
+        assert list(journal.log(2)) == told[2:]
+        assert list(journal.log(upto=2)) == told[:-2]
+
+    def test_losses_of_older_formats_come_before_statuses(
+        self, journal: Journal
+    ) -> None:
+        """They have no number of statuses, as there were none."""
+        loss = Loss(1, "[0]", None, 1.0, None)
+        record(journal, generation(1), loss, status(1, 1))
+        assert list(journal.log()) == [generation(1), loss, status(1, 1)]
 
     def test_the_log_after_a_row(self, journal: Journal) -> None:
         """The record of this row is left out, the records that name it are not."""

@@ -24,9 +24,12 @@ from population.journal.records import (
     Record,
     Removal,
     Save,
+    Status,
 )
 
-KINDS: tuple[Any, ...] = (Fact, Opening, Removal, Loss, Lease, Save, MutatorRecord)
+KINDS: tuple[Any, ...] = (
+    *(Fact, Opening, Removal, Loss, Status, Lease, Save, MutatorRecord),
+)
 VALUES = (1.0, -2.5, 0.0, 1e308, -1e-300, math.nan, math.inf, -math.inf)
 PARAMS = ('"a"', '"b"', '"it\'s; DROP TABLE checkpoints --"', '{"!held":["t",1]}')
 
@@ -90,6 +93,16 @@ def late(
     return Late(row, checkpoint, *about)
 
 
+def status(
+    number: int, row: int, kind: str = "failed", *, batch: int | None = None
+) -> Status:
+    """A status of slot 0, of a transaction that has begun after its row."""
+    failures, retired = int(kind in ("failed", "diverged")), int(kind == "retired")
+    what = kind, "it broke", failures, retired, 0
+    first = row + 1 if batch is None else batch
+    return Status(number, row, 0, *what, float(number), first)
+
+
 def mutator_record(state: str, decisions: int) -> MutatorRecord:
     """The mutator's state."""
     return MutatorRecord(0, state, decisions, checksum(state, decisions))
@@ -121,9 +134,10 @@ class Draft:
         self.row = 0
         self._generations: list[Generation] = []
         self._checkpoints: list[CheckpointRecord] = []
-        self._brought: dict[int, tuple[bool, bool]] = {}
-        self._changes = 0
+        self._brought: dict[int, tuple[bool, bool, bool]] = {}
+        self._changes = self._statuses = 0
         self._best_row = -1
+        self._ended = 0
 
     def copy(self) -> Draft:
         """A copy, for going back when a transaction is rolled back."""
@@ -167,34 +181,38 @@ class Draft:
             reports=self.row,
         )
         self._checkpoints.append(found)
-        self._brought[found.row] = (False, found.has_value == 1)
+        has_metrics = found.metrics is not None
+        self._brought[found.row] = (False, found.has_value == 1, has_metrics)
         return found
 
     def _late(self, rng: random.Random) -> Record:
         first = rng.choice(self._checkpoints)
-        params, value = self._brought[first.row]
-        if params and value:
+        known = self._brought[first.row]
+        if all(known):
             return self._checkpoint(rng)
-        bring = rng.choice([(not params, not value), (not params, False)])
+        bring = [not has and rng.random() < 0.6 for has in known]
         self.row += 1
         found = late(
             self.row,
             first.row,
             params=rng.choice(PARAMS) if bring[0] else None,
             value=rng.choice(VALUES) if bring[1] else None,
-            metrics=rng.choice((None, '{"b":2}')),
+            metrics='{"b":2}' if bring[2] else None,
             reports=self.row,
         )
-        self._brought[first.row] = (params or bring[0], value or bring[1])
+        params, value, metrics = (a or b for a, b in zip(known, bring, strict=True))
+        self._brought[first.row] = (params, value, metrics)
         return found
 
     def _beside(self, what: int, rng: random.Random) -> Record:
         self._changes += 1
+        if what == 8:
+            return self._status(rng)
         worker_id, time = rng.randrange(3), float(self._changes)
         owner = rng.choice((None, "", '["host"]'))
         choices: Sequence[Record] = (
             Removal(rng.randrange(self.row + 1), rng.choice(PARAMS), "unreachable"),
-            Loss(self.row, "[1]", rng.choice((None, 1)), time),
+            Loss(self.row, "[1]", rng.choice((None, 1)), time, self._statuses),
             Lease(worker_id, owner, time, 0.5, None, self._changes),
             Save(rng.choice(PARAMS), self.row, "run-0-0", 1, 10),
             Fact(rng.choice("ab"), str(self._changes)),
@@ -202,6 +220,14 @@ class Draft:
             Opening(self.row, time, owner),
         )
         return choices[what % len(choices)]
+
+    def _status(self, rng: random.Random) -> Status:
+        kinds = "failed", "diverged", "recovered", "retired", "revived"
+        self._statuses += 1
+        if rng.random() < 0.5:
+            self._ended = self.row  # What follows is of later transactions.
+        batch = self.row if self._ended < self.row else self.row + 1
+        return status(self._statuses, self.row, rng.choice(kinds), batch=batch)
 
 
 def random_find(rng: random.Random) -> Find:

@@ -14,12 +14,8 @@ from population.journal.base import Find, Journal
 
 REPLACED = (r.Lease, r.Save, r.MutatorRecord)
 ORDERS: dict[Any, tuple[str, ...]] = {
-    r.Fact: ("key",),
-    r.Opening: (),
-    r.Removal: ("row", "params"),
-    r.Lease: ("change",),
-    r.Save: ("row", "params"),
-    r.MutatorRecord: ("id",),
+    **dict.fromkeys((r.Removal, r.Save), ("row", "params")),
+    **{r.Fact: ("key",), r.Opening: (), r.Status: ("number",), r.Lease: ("change",)},
 }
 
 
@@ -69,7 +65,7 @@ class Twin(Journal):
                 found.setdefault(record[:-1], record)
             elif type(record) is kind:
                 found[record[0] if kind in REPLACED else place] = record
-        names = ORDERS.get(kind, ("row",))
+        names = ORDERS.get(kind, (kind._fields[0],))
         rows = sorted(found.values(), key=lambda row: [getattr(row, n) for n in names])
         asked = kind in (r.Lease, r.Removal)
         return [x for x in rows if not asked or getattr(x, names[0]) > after]
@@ -81,7 +77,7 @@ class Twin(Journal):
         if [after, *sorted(x.row for x in found)] != [*range(after, last + 1)]:
             raise damaged("a row is missing or there twice")
         found += [x for k in r.BESIDE for x in self.all(k) if after <= x.row <= last]
-        yield from sorted(found, key=lambda x: x.row)
+        yield from sorted(found, key=_place)
 
     def generations(self, *, after: int = 0, **wanted: Any) -> list[r.Generation]:
         """Read all generations."""
@@ -101,11 +97,10 @@ class Twin(Journal):
             late = [c, *(x for x in tables[1] if x.checkpoint == c.row)]
             saved = next((x for x in late[::-1] if x.params is not None), c)
             valued = next((x for x in late if x.has_value), c)
-            brought = next((x for x in late[1:] if x.has_value), c)
+            told = next((x for x in late if x.metrics is not None), c)
             gone = saved.params in (x.params for x in tables[2] if x.row >= saved.row)
             params = None if gone else saved.params
-            metrics = brought.metrics if c.metrics is None else c.metrics
-            now = (*c[:3], params, valued.has_value, valued.value, metrics, c.time)
+            now = (*c[:3], params, valued.has_value, valued.value, told.metrics, c.time)
             own = operator.itemgetter(1, 2, 5, 7)(generations[c.generation])
             about = (*origins.get(c.parent, (None, None)), *own, saved.params, c.parent)
             rows.append(r.CheckpointRow(*now, *about))
@@ -129,6 +124,13 @@ class Twin(Journal):
         if self._closed:
             raise closed(None)
         return False
+
+
+def _place(x: Any) -> tuple[float, ...]:
+    if isinstance(x, r.Status):
+        return x.row, 2 if x.batch <= x.row else 4, x.number
+    rank = {r.Best: 1, r.Removal: 3, r.Loss: 4}.get(type(x), 0)
+    return x.row, rank, (getattr(x, "statuses", 0) or 0) + 0.5
 
 
 def _kept(record: Any) -> Any:
