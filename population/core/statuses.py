@@ -115,9 +115,18 @@ def _status(
     step: int,
     at: Moment,
 ) -> Status:
-    place = state.members.count + 1, state.row, worker_id
-    what = kind, reason, failures, retired, step
-    return Status(*place, *what, at.now, at.batch)
+    return Status(
+        state.members.count + 1,
+        state.row,
+        worker_id,
+        kind,
+        reason,
+        failures,
+        retired,
+        step,
+        at.now,
+        at.batch,
+    )
 
 
 def _newest_finite(graph: JournalGraph, newest: Checkpoint) -> Checkpoint | None:

@@ -158,8 +158,10 @@ class _Replayer:
         else:
             self._put(cause)
             self._now = cause.time
-            known = isinstance(cause, Loss)
-            due = self._told(cause) if known else [self._failure(cause)]
+            if isinstance(cause, Loss):
+                due = self._told(cause)
+            else:
+                due = [self._failure(cause)]
         for entry in self._ask(due, happening.followed):
             self._put(*_flat(entry))
 
@@ -228,7 +230,7 @@ class _Replayer:
         return entries
 
     def _is_over(self, report: Report | Failure) -> bool:
-        """Whether this is a report of a retired slot, which the mutator does not see."""
+        """Whether this is a report of a retired slot: the mutator does not see it."""
         is_report = isinstance(report, Report)
         return is_report and report.worker_id in self._state.members.retired
 
