@@ -428,7 +428,7 @@ def _(folder: pathlib.Path) -> None:
     run.retire(0)
     run.report(0, 5, 1.0)
     assert run.newest().step == 5
-    assert run.policy.shown == [(0, 5)]
+    assert run.policy.shown == []
     assert run.retired == {0}
 
 
