@@ -332,7 +332,7 @@ def test_a_report_does_not_bring_a_slot_back(opened: Open) -> None:
     fail(run, 1)
     saved(run, 1, 0.5)
     assert probe.retired(run) == {1}
-    assert policy.asked[-1] == (1, 2)
+    assert policy.asked[-1] == (1, 1)  # It is not shown.
     best = run.best()
     assert best is not None
     assert best.value == 0.5
