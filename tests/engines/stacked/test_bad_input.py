@@ -483,8 +483,14 @@ def test_a_step_that_raises_at_run_time_ends_the_run(
     with pytest.raises(Exception, match="step 5 is broken"):
         problems.run(found, functions, save_every=1, **options)
     assert_free(found)
-    assert {type(found.newest(w).params) for w in range(3)} <= {Saved, type(None)}
-    assert min(found.graph.resume_point(found.newest(w)).step for w in range(3)) == 4
+    assert {type(probe.newest(found)[w].params) for w in range(3)} <= {
+        Saved,
+        type(None),
+    }
+    assert (
+        min(found.graph.resume_point(probe.newest(found)[w]).step for w in range(3))
+        == 4
+    )
     found.close()
     failing[0] = False
     again = make()
