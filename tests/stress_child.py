@@ -24,6 +24,7 @@ from population import (
     PopulationController,
     PopulationView,
     Report,
+    Retire,
     Stop,
     Worker,
 )
@@ -71,10 +72,11 @@ class Noting(Mutator[Any]):
 
     def update(
         self, state: Any, report: Report, view: PopulationView
-    ) -> tuple[Any, Mapping[int, Branch]]:
+    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
         """The decision of the other policy."""
         state, branches = self._inner.update(state, report, view)
         for worker_id, branch in branches.items():
+            assert isinstance(branch, Branch)
             parent = branch.parent
             ref = (
                 ["", 0] if parent is None else list(view.graph.resume_point(parent).ref)

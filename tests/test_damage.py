@@ -103,8 +103,9 @@ NEWEST = "WHERE row = (SELECT max(row) FROM checkpoints)"
         "UPDATE state SET state = '[1]'",
         "UPDATE state SET decisions = -1",
         "UPDATE best SET checkpoint = 10000",
-        "INSERT INTO losses VALUES (1, '[0]', NULL, 1.0, 'x')",
-        "INSERT INTO losses VALUES (1, '[0]', NULL, 1.0, -1)",
+        "INSERT INTO losses VALUES (1, '[0]', NULL, 1.0, 'x', 1)",
+        "INSERT INTO losses VALUES (1, '[0]', NULL, 1.0, -1, 1)",
+        "INSERT INTO losses VALUES (1, '[0]', NULL, 1.0, 0, 1.5)",
         "DELETE FROM checkpoints WHERE row = "
         "(SELECT row FROM checkpoints ORDER BY row DESC LIMIT 1 OFFSET 3)",
     ],

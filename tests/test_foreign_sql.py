@@ -31,7 +31,8 @@ CHANGES = {
     "a column": "ALTER TABLE facts ADD COLUMN more TEXT DEFAULT 5",
     "a table that was made anew": (
         "DROP TABLE losses; CREATE TABLE losses (row INTEGER NOT NULL CHECK (row > 5), "
-        "lost TEXT NOT NULL, told INTEGER, time REAL NOT NULL, statuses INTEGER); "
+        "lost TEXT NOT NULL, told INTEGER, time REAL NOT NULL, statuses INTEGER, "
+        "batch INTEGER); "
         "CREATE INDEX losses_by_row ON losses (row)"
     ),
     "a default value": (

@@ -215,7 +215,7 @@ def test_a_file_of_the_format_before_keeps_every_row(tmp_path: pathlib.Path) -> 
     now = rows(tmp_path / "format-4" / "journal.sqlite")
     assert now.pop("statuses") == []
     assert now["sessions"][: len(before["sessions"])] == before.pop("sessions")
-    assert now.pop("losses") == [(*loss, None) for loss in before.pop("losses")]
+    assert now.pop("losses") == [(*loss, None, None) for loss in before.pop("losses")]
     for table in ("generations", "checkpoints", "late", "best"):
         assert now[table][: len(before[table])] == before[table]
     assert set(before["facts"]) <= set(now["facts"])

@@ -16,6 +16,7 @@ import population
 from population import (
     Branch,
     Mutator,
+    NoProgressError,
     PopulationController,
     PopulationView,
     Report,
@@ -54,30 +55,46 @@ class Journey:
         self._mutator = mutator
         self._size = size
         self._choose = random.Random(seed)
-        self._clock = Clock()
+        self.clock = Clock()
         self.controller = self._open()
+
+    def continue_with(self, controller: PopulationController) -> None:
+        """Let the events happen to another run, which is in another folder."""
+        assert controller.log_dir is not None
+        self.controller, self.folder = controller, controller.log_dir
 
     def _open(self) -> PopulationController:
         starts: list[Any] = [{"h": float(i + 1), "n": 3} for i in range(self._size)]
         starts[0] = Start(starts[0], params="trained elsewhere", step=2)
         controller = PopulationController(
-            starts, self._mutator(), self.folder, worker_timeout=20.0, clock=self._clock
+            starts,
+            self._mutator(),
+            self.folder,
+            worker_timeout=20.0,
+            clock=self.clock,
+            max_failures=2,
         )
         probe.end_nothing(controller)  # Saves and evaluations are random.
         return controller
 
     def go(self) -> None:
-        """Make a random event happen."""
+        """Make a random event happen, even if all slots have failed too often."""
+        with contextlib.suppress(NoProgressError):
+            self._go()
+
+    def _go(self) -> None:
         choose, kind = self._choose, self._choose.random()
-        self._clock.advance(choose.random() * 3)
+        self.clock.advance(choose.choice([0.0, choose.random() * 3]))
         worker_id = choose.randrange(self._size)
-        if kind < 0.7:
+        if kind < 0.12:
+            self._fail_or_come_back(worker_id)
+        elif kind < 0.7:
             self.controller.set_eval(*self._next(worker_id))
         elif kind < 0.8:
             self.controller.set_evals([self._next(w) for w in range(self._size)])
         elif kind < 0.88:
             lacking = [c for c in self.controller.history() if c.value is None]
-            found = choose.choice(lacking or [self.controller.newest(0)])
+            found = choose.choice(lacking or probe.newest(self.controller))
             late = (found.worker_id, *found.ref, None, self._value())
             self.controller.set_eval(*late)
         elif kind < 0.93:
@@ -88,21 +105,44 @@ class Journey:
             work(self.controller, worker_id)
         else:
             for _ in range(6):  # No other worker polls or reports for two timeouts.
-                self._clock.advance(9.0)
+                self.clock.advance(9.0)
                 at = generation(self.controller, worker_id)
-                step = self.controller.newest(worker_id).step
+                step = probe.newest(self.controller)[worker_id].step
                 self.controller.maybe_get_worker_data(worker_id, at, step, None, None)
 
     def _claim(self, worker_id: int) -> None:
-        """A worker is fenced by another one, which rejects its params."""
+        """A worker is fenced by another one, which fails, or rejects its params.
+
+        None polls once the slot is retired: it would wait for another one.
+        """
         with self.controller.worker(worker_id) as first:
-            first.poll()
+            if worker_id not in probe.retired(self.controller):
+                first.poll()
             with self.controller.worker(worker_id) as second:
-                if second.poll() and second.params and self._choose.random() < 0.4:
+                if worker_id in probe.retired(self.controller) or not second.poll():
+                    return
+                kind = self._choose.random()
+                if second.params and kind < 0.4:
                     second.reject("it does not load")
+                elif kind < 0.6:
+                    second.fail("out of memory")
+
+    def _fail_or_come_back(self, worker_id: int) -> None:
+        """A slot fails, is revived, or is given up; mostly several times in a row."""
+        for _ in range(self._choose.choice([1, 1, 2, 3])):
+            kind = self._choose.random()
+            if kind < 0.4:
+                self.controller.fail(worker_id, f"it broke {kind}")
+            elif kind < 0.65:
+                self.controller.revive(worker_id)
+            elif kind < 0.85:
+                work(self.controller, worker_id)
+            else:
+                self.controller.give_up(worker_id)
+            worker_id = self._choose.randrange(self._size)
 
     def _next(self, worker_id: int) -> tuple[Any, ...]:
-        newest = self.controller.newest(worker_id)
+        newest = probe.newest(self.controller)[worker_id]
         step = newest.step + self._choose.randint(1, 2)
         params = f"at {step}" if self._choose.random() < 0.6 else None
         return worker_id, newest.generation_id, step, params, self._value()
@@ -127,7 +167,7 @@ def test_the_runs_own_mutator_decides_the_same_again(
     assert found.first_difference is None, str(found)
     assert content(journey.controller) == before, "the run itself is not touched"
     recorded = sum(len(decision.recorded) for decision in found.decisions)
-    forced = ("start", "resume", "takeover", "rejected: ")
+    forced = ("start", "resume", "takeover", "rejected: ", "failed: ")
     generations = [journey.controller.graph.root(g) for g in journey.controller.graph]
     decided = [root for root in generations if not root.reason.startswith(forced)]
     assert recorded == len(decided) > 0
@@ -177,7 +217,9 @@ def test_the_first_decision_that_differs_is_named(tmp_path: pathlib.Path) -> Non
     found = population.replay(tmp_path, WinnerTakeAllGenetic(smaller, 4))
     different = [d for d in found.decisions if not d.same]
     assert found.first_difference is different[0]
-    assert different[0].recorded[1].meta_params == 0.125
+    changed = different[0].recorded[1]
+    assert isinstance(changed, Branch)
+    assert changed.meta_params == 0.125
     assert different[0].checkpoint.step == 8
     assert f"row {different[0].row}" in str(found)
     controller.close()

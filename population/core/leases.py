@@ -159,7 +159,7 @@ class LeaseRules:
             at: The time of the transaction.
         """
         lost, count = codec.encode(sorted(worker_ids)), state.members.count
-        return Step((Loss(state.row, lost, told, at.now, count),))
+        return Step((Loss(state.row, lost, told, at.now, count, at.batch),))
 
     def owner(self, state: RunState, worker_id: int) -> str | None:
         """Return a slot's owner as text; None: given back, or never claimed."""

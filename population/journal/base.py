@@ -117,8 +117,9 @@ class Journal(abc.ABC):
 
         `Best`, `Removal`, `Loss` and `Status` follow the row that they name, and those
         that name `after` are included: a reader may get some twice, but misses none.
-        At one row, `Best` comes first, then the statuses of the transaction that has
-        written the row, removals, and losses and later statuses as they were written.
+        At one row, `Best` comes first, then statuses and losses of the transaction
+        that has written the row, removals, and statuses and losses of later ones.
+        Among themselves, statuses and losses are in the order of writing.
 
         Args:
             after: The last row that the reader has.

@@ -158,6 +158,7 @@ class Loss(NamedTuple):
         told: The worker whose newest value the mutator was shown again, or None.
         time: Seconds since the epoch.
         statuses: The number of statuses before it; None in files of older formats.
+        batch: The first row of its transaction; None in files of older formats.
     """
 
     row: int
@@ -165,6 +166,7 @@ class Loss(NamedTuple):
     told: int | None
     time: float
     statuses: int | None
+    batch: int | None
 
 
 class Status(NamedTuple):

@@ -243,14 +243,15 @@ class SqlJournal(Journal):
 def _written(record: Any) -> tuple[int, ...]:
     """Return a key that sorts records as they were written.
 
-    A transaction writes removals last, or first if they were rejected. So the statuses
-    of the transaction that has written their row come before removals, and those of a
-    later transaction after them, among the losses.
+    The transaction that has written a row writes removals last. So its statuses and
+    losses come before them, and those of later transactions come after them.
     """
-    if isinstance(record, Status):
-        return record.row, 2 if record.batch <= record.row else 4, record.number, 0
-    if isinstance(record, Loss):
-        return record.row, 4, record.statuses or 0, 1
+    if isinstance(record, Status | Loss):
+        is_own = record.batch is not None and record.batch <= record.row
+        rank = 2 if is_own else 4
+        if isinstance(record, Status):
+            return record.row, rank, record.number, 0
+        return record.row, rank, record.statuses or 0, 1
     if isinstance(record, Removal):
         return record.row, 3
     return record.row, int(isinstance(record, Best))

@@ -118,6 +118,7 @@ CREATE INDEX late_diverged ON late (checkpoint)
 _SINCE_5 = """
 CREATE UNIQUE INDEX late_by_metrics ON late (checkpoint) WHERE metrics IS NOT NULL;
 ALTER TABLE losses ADD COLUMN statuses INTEGER;
+ALTER TABLE losses ADD COLUMN batch INTEGER;
 CREATE TABLE statuses (
     number INTEGER PRIMARY KEY,
     row INTEGER NOT NULL,

@@ -359,8 +359,8 @@ class _Copy:
         if given_up:
             text = codec.encode(sorted(given_up))
             time = self._losses[-1].time
-            found = Loss(self._end, text, None, time, self._statuses)
-            self._journal.write([found])
+            place = self._statuses, self._end
+            self._journal.write([Loss(self._end, text, None, time, *place)])
 
     def _copy_own(self, params: Any) -> None:
         """Copy files that the loop has saved itself, as it may overwrite them."""

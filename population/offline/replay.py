@@ -119,7 +119,7 @@ class _Replayer:
         """Repeat all that happened, and return the decisions."""
         for happening in transactions.happenings(self._source, self._end):
             self._claim()
-            if not self._is_copied(happening):
+            if happening.row > max(self._forked, 1):
                 if self._forked:
                     self._forked = 0
                     self._begin()
@@ -134,13 +134,6 @@ class _Replayer:
                 self._claim()
                 self._begin()
         return Replay(self._found, self._updates)
-
-    def _is_copied(self, happening: Happening) -> bool:
-        """Whether the run began with this: its mutator was not asked about it."""
-        cause = happening.cause
-        if self._forked and isinstance(cause, Loss) and cause.told is None:
-            return cause.row <= self._forked  # The fork has recorded who is given up.
-        return happening.row <= max(self._forked, 1)
 
     def _begin(self) -> None:
         """Set the mutator's first state."""
@@ -158,10 +151,7 @@ class _Replayer:
         else:
             self._put(cause)
             self._now = cause.time
-            if isinstance(cause, Loss):
-                due = self._told(cause)
-            else:
-                due = [self._failure(cause)]
+            due = self._told(cause)
         for entry in self._ask(due, happening.followed):
             self._put(*_flat(entry))
 
@@ -175,20 +165,19 @@ class _Replayer:
                 due.append(report)
         return sorted(due, key=lambda report: report.worker_id)
 
-    def _failure(self, status: Status) -> Failure:
-        """Return a recorded failure, as the mutator was shown it."""
-        worker_id, newest = status.worker_id, self._state.slots[status.worker_id].newest
-        what = status.reason, status.failures, bool(status.retired)
-        return Failure(worker_id, newest, *what)
-
-    def _told(self, loss: Loss) -> list[Report]:
-        """Return the known report that the mutator was shown as slots were lost."""
-        if loss.told is None:
+    def _told(self, cause: Status | Loss) -> list[Report | Failure]:
+        """Return the failure, or the known report, that the mutator was shown."""
+        slots = self._state.slots
+        if isinstance(cause, Status):
+            place = cause.worker_id, slots[cause.worker_id].newest
+            what = cause.reason, cause.failures, bool(cause.retired)
+            return [Failure(*place, *what)]
+        if cause.told is None:
             return []
-        if loss.told >= len(self._state.slots):
-            raise damaged(f"it names worker {loss.told}, which does not exist")
-        newest = self._graph.newest_value(self._state.slots[loss.told].newest)
-        return [] if newest is None else [Report(loss.told, newest)]
+        if cause.told >= len(slots):
+            raise damaged(f"it names worker {cause.told}, which does not exist")
+        newest = self._graph.newest_value(slots[cause.told].newest)
+        return [] if newest is None else [Report(cause.told, newest)]
 
     def _ask(
         self, due: Sequence[Report | Failure], entries: Sequence[Entry]

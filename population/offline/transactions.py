@@ -157,7 +157,7 @@ def happenings(journal: Journal, upto: int | None = None) -> Iterator[Happening]
             present.reports.append(record)
         elif isinstance(record, Loss) or _has_failed(record):
             yield present
-            batch = record.batch if isinstance(record, Status) else record.row + 1
+            batch = record.row + 1 if record.batch is None else record.batch
             present = Happening(batch, cause=record)
         else:
             # Transactions that write no rows have the same batch; so look at the time.

@@ -12,7 +12,7 @@ import numpy as np
 
 from population import PopulationController, Worker
 from tests.golden import loops
-from tests.golden.stage import Stage
+from tests.golden.stage import Stage, newest
 
 _MOST = 4
 
@@ -146,7 +146,7 @@ def _surely_finds(
         holder = stage.holders.get(worker_id)
         if holder is not None and holder is not worker:
             continue
-        step = place.newest(worker_id).step
+        step = newest(place)[worker_id].step
         if work.wait_at is None or step < work.wait_at:
             return True
     return False

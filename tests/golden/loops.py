@@ -13,7 +13,7 @@ import numpy as np
 import population
 from population import Keep, PopulationController
 from tests.golden.policies import RAISES, WILD
-from tests.golden.stage import HELD, Stage
+from tests.golden.stage import HELD, Stage, newest
 
 Report = tuple[Any, ...]
 
@@ -50,7 +50,7 @@ def params(stage: Stage, step: int) -> Any:
 
 def further(stage: Stage, place: PopulationController, worker_id: int) -> Report:
     """The next report of a slot."""
-    step = place.newest(worker_id).step + stage.rng.choice([1, 1, 1, 1, 2, 3])
+    step = newest(place)[worker_id].step + stage.rng.choice([1, 1, 1, 1, 2, 3])
     generation_id = place.workers[worker_id].generation_id
     said = params(stage, step), value(stage)
     return worker_id, generation_id, step, *said, _metrics(stage)
@@ -60,7 +60,7 @@ def furthest_behind(stage: Stage, place: PopulationController) -> int:
     """The slot with the fewest steps, or any."""
     if stage.rng.random() < 0.3:
         return stage.rng.randrange(stage.size)
-    return min(range(stage.size), key=lambda w: (place.newest(w).step, w))
+    return min(range(stage.size), key=lambda w: (newest(place)[w].step, w))
 
 
 def anything(stage: Stage, place: PopulationController) -> Report:
@@ -78,7 +78,7 @@ def anything(stage: Stage, place: PopulationController) -> Report:
     elif kind < 0.4:
         worker_id = rng.randrange(stage.size)
         generation_id = place.workers[worker_id].generation_id
-        step = max(0, place.newest(worker_id).step + rng.choice([-2, -1, 0]))
+        step = max(0, newest(place)[worker_id].step + rng.choice([-2, -1, 0]))
     said = params(stage, step), value(stage)
     return worker_id, generation_id, step, *said, _metrics(stage)
 
@@ -154,7 +154,7 @@ def poll(stage: Stage) -> None:
     rng, place = stage.rng, stage.place()
     worker_id = rng.randrange(stage.size)
     generation_id: str | None = place.workers[worker_id].generation_id
-    step = place.newest(worker_id).step
+    step = newest(place)[worker_id].step
     kind = rng.random()
     if kind < 0.3:
         generation_id, step = rng.choice([None, "", "x-0-0"]), rng.choice([0, step])
@@ -211,7 +211,7 @@ def fork(stage: Stage) -> None:
     rng, place = stage.rng, stage.place()
     if stage.forked is not None:
         return
-    row = max(place.newest(w).row for w in range(stage.size))
+    row = max(newest(place)[w].row for w in range(stage.size))
     at = rng.choice([None, row, rng.randint(1, row), rng.randint(1, row), row + 99])
     source: Any = rng.choice([stage.run, place])
     target = stage.folder / "fork"

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from population import Keep, PopulationController, Start, Stop, Worker
+from population import Checkpoint, Keep, PopulationController, Start, Stop, Worker
 from population.base import InMemory
+from tests import probe
 from tests.golden import tables
 from tests.golden.policies import WILD, choose
 from tests.helpers import Clock
@@ -189,6 +190,12 @@ class Stage:
         for place in list(self.places):
             with contextlib.suppress(Exception):
                 self.close(place)
+
+
+def newest(place: PopulationController) -> list[Checkpoint]:
+    """The checkpoint from which each slot continues, as of now."""
+    probe.refresh(place)
+    return probe.newest(place)
 
 
 def told(answer: Any) -> Any:

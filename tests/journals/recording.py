@@ -129,9 +129,9 @@ class Recording(opening.Opening):
         """This holds even if they name the same row, or are equal."""
         openings = [Opening(0, 2.0, "a"), Opening(0, 1.0, None), Opening(0, 2.0, "a")]
         losses = [
-            Loss(0, "[1]", 1, 2.0, None),
-            Loss(0, "[]", None, 1.0, 0),
-            Loss(0, "[1]", 1, 2, None),
+            Loss(0, "[1]", 1, 2.0, None, None),
+            Loss(0, "[]", None, 1.0, 0, 1),
+            Loss(0, "[1]", 1, 2, None, None),
         ]
         record(journal, *openings, *losses)
         assert journal.all(Opening) == openings
@@ -149,7 +149,7 @@ class Recording(opening.Opening):
             generation(3, 1),
             checkpoint(4, 3, parent=2),
             late(5, 4, value=2.0),
-            Loss(5, "[]", None, 1.0, 0),
+            Loss(5, "[]", None, 1.0, 0, 6),
             status(1, 5),
             Lease(0, "me", 1.0, 0.0, 2, 1),
             mutator_record("a", 1),
@@ -177,7 +177,7 @@ class Recording(opening.Opening):
         kept: list[Record] = [
             Fact(text, text),
             Opening(0, 1.0, text),
-            Loss(0, text, None, 1.0, 0),
+            Loss(0, text, None, 1.0, 0, 1),
             status(1, 0)._replace(reason=text),
         ]
         kept += [Removal(0, text, text), Lease(0, text, 1.0, 1.0, None, 1)]
@@ -227,8 +227,8 @@ class Recording(opening.Opening):
             late(4, 3, value=1.0)._replace(has_value=True),
             Best(4, 2, 1),
             Removal(4, '"p"', "r"),
-            Loss(4, "[]", 3, 1.0, None),
-            Loss(4, "[]", 3, 1.0, 1),
+            Loss(4, "[]", 3, 1.0, None, None),
+            Loss(4, "[]", 3, 1.0, 1, largest),
             status(1, 4, "retired")._replace(step=2**63 - 1, batch=1),
             Lease(0, None, 1.0, 0.0, None, largest),
         )
@@ -248,8 +248,8 @@ class Recording(opening.Opening):
             Best(2, 2, 1),
             Removal(2, '"a"', "r"),
             Removal(2, '"b"', "r"),
-            Loss(2, "[0]", None, 1.0, 0),
-            Loss(2, "[]", 1, 0.0, 0),
+            Loss(2, "[0]", None, 1.0, 0, 3),
+            Loss(2, "[]", 1, 0.0, 0, 3),
             checkpoint(3, value=0.5),
             Best(3, 3, 2),
             generation(4, 1),
@@ -270,18 +270,19 @@ class Recording(opening.Opening):
     def test_the_log_tells_statuses_and_losses_as_they_were_written(
         self, journal: Journal
     ) -> None:
-        """At one row: the best one, statuses, removals; then those of later calls."""
+        """Those of the transaction of the row come before removals, others after."""
         told: list[Record] = [
             generation(1),
             checkpoint(2, value=1.0),
             Best(2, 2, 1),
             status(1, 2, "recovered", batch=1),
+            Loss(2, "[]", 0, 1.0, 1, 1),
             status(2, 2, "retired", batch=2),
             Removal(2, '"a"', "r"),
-            Loss(2, "[0]", None, 1.0, 2),
+            Loss(2, "[0]", None, 1.0, 2, 3),
             status(3, 2, "revived"),
-            Loss(2, "[]", 0, 0.0, 3),
-            Loss(2, "[0]", 0, 0.0, 3),
+            Loss(2, "[]", 0, 0.0, 3, 3),
+            Loss(2, "[0]", 0, 0.0, 3, 3),
             status(4, 2),
             generation(3, 1),
             status(5, 3, batch=3),
@@ -295,7 +296,7 @@ class Recording(opening.Opening):
         self, journal: Journal
     ) -> None:
         """They have no number of statuses, as there were none."""
-        loss = Loss(1, "[0]", None, 1.0, None)
+        loss = Loss(1, "[0]", None, 1.0, None, None)
         record(journal, generation(1), loss, status(1, 1))
         assert list(journal.log()) == [generation(1), loss, status(1, 1)]
 

@@ -212,7 +212,7 @@ class Draft:
         owner = rng.choice((None, "", '["host"]'))
         choices: Sequence[Record] = (
             Removal(rng.randrange(self.row + 1), rng.choice(PARAMS), "unreachable"),
-            Loss(self.row, "[1]", rng.choice((None, 1)), time, self._statuses),
+            Loss(self.row, "[1]", None, time, self._statuses, self._batch(rng)),
             Lease(worker_id, owner, time, 0.5, None, self._changes),
             Save(rng.choice(PARAMS), self.row, "run-0-0", 1, 10),
             Fact(rng.choice("ab"), str(self._changes)),
@@ -224,10 +224,13 @@ class Draft:
     def _status(self, rng: random.Random) -> Status:
         kinds = "failed", "diverged", "recovered", "retired", "revived"
         self._statuses += 1
+        batch = self._batch(rng)
+        return status(self._statuses, self.row, rng.choice(kinds), batch=batch)
+
+    def _batch(self, rng: random.Random) -> int:
         if rng.random() < 0.5:
             self._ended = self.row  # What follows is of later transactions.
-        batch = self.row if self._ended < self.row else self.row + 1
-        return status(self._statuses, self.row, rng.choice(kinds), batch=batch)
+        return self.row if self._ended < self.row else self.row + 1
 
 
 def random_find(rng: random.Random) -> Find:

@@ -25,7 +25,7 @@ from tests.journals.runs import (
 
 Statement = tuple[str, tuple[Any, ...]]
 # Only the whole table, or only its end, is read.
-WALKS = {"facts", "sessions", "losses", "saves", "state", "CONSTANT"}
+WALKS = {"facts", "sessions", "losses", "statuses", "saves", "state", "CONSTANT"}
 FINDS = {
     "the newest": Find("run-0-0", high=50, newest_first=True, limit=1),
     "the newest that decides": Find(

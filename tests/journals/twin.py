@@ -127,10 +127,10 @@ class Twin(Journal):
 
 
 def _place(x: Any) -> tuple[float, ...]:
-    if isinstance(x, r.Status):
-        return x.row, 2 if x.batch <= x.row else 4, x.number
-    rank = {r.Best: 1, r.Removal: 3, r.Loss: 4}.get(type(x), 0)
-    return x.row, rank, (getattr(x, "statuses", 0) or 0) + 0.5
+    if isinstance(x, r.Status | r.Loss):
+        number = x.number if isinstance(x, r.Status) else (x.statuses or 0) + 0.5
+        return x.row, 2 if 0 < (x.batch or 0) <= x.row else 4, number
+    return x.row, {r.Best: 1, r.Removal: 3}.get(type(x), 0)
 
 
 def _kept(record: Any) -> Any:
