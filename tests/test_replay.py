@@ -16,12 +16,12 @@ import population
 from population import (
     Branch,
     Mutator,
-    NoProgressError,
     PopulationController,
     PopulationView,
     Report,
     Start,
 )
+from population.base import NoProgressError
 from population.journal.records import Record
 from population.journal.sqlite import SqliteJournal
 from population.mutators import PopulationBasedTraining, WinnerTakeAllGenetic

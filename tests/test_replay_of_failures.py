@@ -13,14 +13,13 @@ import pytest
 import population
 from population import (
     Branch,
-    Failure,
     Mutator,
-    NoProgressError,
     PopulationController,
     PopulationView,
     Report,
     Retire,
 )
+from population.base import Failure, NoProgressError
 from tests import probe
 from tests.test_replay import Journey
 

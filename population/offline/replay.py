@@ -169,9 +169,10 @@ class _Replayer:
         """Return the failure, or the known report, that the mutator was shown."""
         slots = self._state.slots
         if isinstance(cause, Status):
-            place = cause.worker_id, slots[cause.worker_id].newest
-            what = cause.reason, cause.failures, bool(cause.retired)
-            return [Failure(*place, *what)]
+            newest, retired = slots[cause.worker_id].newest, bool(cause.retired)
+            failures = cause.failures
+            found = Failure(cause.worker_id, newest, cause.reason, failures, retired)
+            return [found]
         if cause.told is None:
             return []
         if cause.told >= len(slots):

@@ -14,8 +14,6 @@ import pytest
 import population
 from population import (
     Branch,
-    Failure,
-    NoProgressError,
     ParamsError,
     PopulationController,
     PopulationView,
@@ -24,6 +22,7 @@ from population import (
     Stop,
     Worker,
 )
+from population.base import Failure, NoProgressError
 from population.engines import processes, threads
 from population.engines.summary import Summary
 from tests import probe

@@ -16,13 +16,13 @@ import numpy as np
 from population import (
     Branch,
     Checkpoint,
-    Failure,
     Mutator,
     PopulationView,
     Ref,
     Report,
     Retire,
 )
+from population.base import Failure
 from population.mutators.rounds import Latecomer
 
 INTERVAL = 3
