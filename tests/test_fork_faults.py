@@ -408,8 +408,8 @@ def test_decisions_name_paths_where_the_run_is(tmp_path: pathlib.Path) -> None:
     ]
     assert branches
     for branch in branches:
-        assert branch.parent == run.graph.checkpoint(branch.parent.ref)  # type: ignore[union-attr]
-        assert isinstance(branch, population.Branch) and branch.parent is not None
+        assert isinstance(branch, population.Branch)
+        assert branch.parent is not None
         assert branch.parent == run.graph.checkpoint(branch.parent.ref)
     assert seen
     assert all(pathlib.Path(str(params)).is_file() for params in seen)

@@ -169,10 +169,9 @@ class _Replayer:
         """Return the failure, or the known report, that the mutator was shown."""
         slots = self._state.slots
         if isinstance(cause, Status):
-            newest, retired = slots[cause.worker_id].newest, bool(cause.retired)
-            failures = cause.failures
-            found = Failure(cause.worker_id, newest, cause.reason, failures, retired)
-            return [found]
+            failures, retired = cause.failures, bool(cause.retired)
+            at = slots[cause.worker_id].newest
+            return [Failure(cause.worker_id, at, cause.reason, failures, retired)]
         if cause.told is None:
             return []
         if cause.told >= len(slots):

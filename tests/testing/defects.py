@@ -473,7 +473,7 @@ class FailedRaises(Right):
         self, state: Round, failure: Failure, view: PopulationView
     ) -> tuple[Round, Mapping[int, Branch | Retire]]:
         """Raise by arithmetic with None."""
-        if failure.checkpoint.value < 0:
+        if failure.checkpoint.value < 0:  # type: ignore[operator]
             return state, {}
         return state, {failure.worker_id: Retire("bad")}
 
