@@ -11,8 +11,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from population import Branch, Mutator, PopulationView, Report
+from population import (
+    Branch,
+    Checkpoint,
+    Failure,
+    Mutator,
+    PopulationView,
+    Report,
+    Retire,
+)
 
+MOST_FAILURES = 2
 Name = tuple[str, int]  # A generation without the run's token, and a step.
 RAW = "a raw loop"
 GIVEN_BACK = "nobody any more"
@@ -43,7 +52,10 @@ class Coded(Mutator[list[str]]):
         names: The effect of each code.
     """
 
-    names = ("", "explore", "pass on", "fresh", "to all live", "back to the root", "")
+    names = (
+        *("", "explore", "pass on", "fresh", "to all live", "back to the root", ""),
+        *("retire", "retire the next", "bring back"),
+    )
 
     def __init__(self) -> None:
         self._fails = False
@@ -59,24 +71,47 @@ class Coded(Mutator[list[str]]):
 
     def update(
         self, state: list[str], report: Report, view: PopulationView
-    ) -> tuple[list[str], Mapping[int, Branch]]:
-        """Branch as the value says."""
+    ) -> tuple[list[str], Mapping[int, Branch | Retire]]:
+        """Branch or retire as the value says."""
+        checkpoint, name = (
+            report.checkpoint,
+            self.names[code_of(report.checkpoint.value)],
+        )
+        decided = self._decided(name, report.worker_id, checkpoint, view)
+        return [*state, _shown(report.worker_id, checkpoint, "")], decided
+
+    def failed(
+        self, state: list[str], failure: Failure, view: PopulationView
+    ) -> tuple[list[str], Mapping[int, Branch | Retire]]:
+        """Branch or retire as the reason says."""
+        me, what = failure.worker_id, f" {failure.failures} {failure.retired}"
+        decided = self._decided(failure.reason, me, failure.checkpoint, view)
+        return [*state, _shown(me, failure.checkpoint, what)], decided
+
+    def _decided(
+        self, name: str, me: int, checkpoint: Checkpoint, view: PopulationView
+    ) -> Mapping[int, Branch | Retire]:
         if self._fails:
             raise ZeroDivisionError("on purpose")
-        checkpoint, me = report.checkpoint, report.worker_id
-        generation = checkpoint.generation_id.split("-", 1)[1]
-        state = [*state, f"{me} {generation} {checkpoint.step} {checkpoint.value}"]
-        code = code_of(checkpoint.value)
-        name, meta = self.names[code], checkpoint.meta_params
+        meta, size = checkpoint.meta_params, len(view.workers)
         root = view.graph.root(checkpoint.generation_id)
-        branches: dict[str, Mapping[int, Branch]] = {
+        others = [w for w in range(size) if w not in view.live]
+        decisions: dict[str, Mapping[int, Branch | Retire]] = {
             "explore": {me: Branch(checkpoint, meta + 1, name)},
-            "pass on": {(me + 1) % len(view.workers): Branch(checkpoint, meta, name)},
+            "pass on": {(me + 1) % size: Branch(checkpoint, meta, name)},
             "fresh": {me: Branch(None, 0, name)},
             "to all live": {w: Branch(checkpoint, meta + 2, name) for w in view.live},
             "back to the root": {me: Branch(root, meta + 3, name)},
+            "retire": {me: Retire(name)},
+            "retire the next": {(me + 1) % size: Retire(name)},
+            "bring back": {w: Branch(checkpoint, meta + 4, name) for w in others},
         }
-        return state, branches.get(name, {})
+        return decisions.get(name, {})
+
+
+def _shown(worker_id: int, checkpoint: Checkpoint, what: str) -> str:
+    generation = checkpoint.generation_id.split("-", 1)[1]
+    return f"{worker_id} {generation} {checkpoint.step} {checkpoint.value}{what}"
 
 
 def code_of(value: float | None) -> int:
@@ -119,6 +154,24 @@ class Point:
         return self.value is not None and not math.isfinite(self.value)
 
 
+class Standing(NamedTuple):
+    """How it stands with a slot that has failed or was retired.
+
+    Attributes:
+        kind: What it was last: "failed", "diverged", "recovered", "retired", "revived".
+        failures: How many failures there were in a row.
+        retired: Whether the slot is finished.
+        at: How many checkpoints there were then.
+        step: With "failed", the step of the slot's newest finite value.
+    """
+
+    kind: str = "recovered"
+    failures: int = 0
+    retired: bool = False
+    at: int = 0
+    step: int = 0
+
+
 class Model:
     """A population under the protocol.
 
@@ -132,6 +185,7 @@ class Model:
         saves: Whether any params were recorded.
         best: The best checkpoint, or None.
         lost: The slots for which no decision waits.
+        standings: The standing of each slot.
     """
 
     def __init__(self, metas: Sequence[int]) -> None:
@@ -142,6 +196,7 @@ class Model:
         self.keeps_weights = False
         self.best: Point | None = None
         self.lost: set[int] = set()
+        self.standings = [Standing()] * self.size
         self._numbers = [-1] * self.size
         for worker_id, meta in enumerate(metas):
             self.open(worker_id, None, meta, "start")
@@ -218,16 +273,116 @@ class Model:
 
     def hand_out(self, worker_id: int) -> Point:
         """The slot at its resume point; in a new generation if that is further back."""
-        newest = self.newest(worker_id)
-        point = self.resume_point(newest)
-        if point is not newest:
-            self.open(worker_id, point, newest.meta, "resume")
-        return self.newest(worker_id)
+        before = self.live
+        self._set_back(worker_id, "")
+        found = self.newest(worker_id)
+        self._show_known(before)
+        return found
 
     def take_over(self, worker_id: int) -> None:
         """Begin a new generation, so that the late worker is fenced."""
+        before = self.live
+        self._set_back(worker_id, "takeover")
+        self._show_known(before)
+
+    def _set_back(self, worker_id: int, why: str) -> None:
+        """Move a slot to its resume point, in any case if a reason is given."""
         newest = self.newest(worker_id)
-        self.open(worker_id, self.resume_point(newest), newest.meta, "takeover")
+        point = self.resume_point(newest)
+        if why or point is not newest:
+            self._note_divergence(worker_id)
+            self.open(worker_id, point, newest.meta, why or "resume")
+
+    # Failures and retirements.
+
+    def fail(self, worker_id: int, reason: str) -> None:
+        """A trial of a slot has failed; the mutator sees it."""
+        if self.standings[worker_id].retired:
+            return
+        before, lineage = self.live, self.lineage(self.newest(worker_id))
+        finite = (p for p in lineage if p.value is not None and not p.diverged)
+        step = next((p.step for p in finite), 0)
+        self._count_failure(worker_id, "failed", step)
+        _, failures, retired, *_ = self.standings[worker_id]
+        told = dataclasses.replace(self.newest(worker_id))
+        what = f" {failures} {retired}"
+        refused = {worker_id} if retired else set()
+        branched = self.decide(told, reason, what, refused)
+        if worker_id not in branched and worker_id in self.living:
+            self._set_back(worker_id, f"failed: {reason}")
+        self._show_known(before)
+
+    def revive(self, worker_id: int) -> None:
+        """A retired slot is trained again."""
+        before = self.live
+        self._revive(worker_id)
+        self._set_back(worker_id, "")
+        self._show_known(before)
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether every slot has failed too often."""
+        return all(s.retired and s.failures for s in self.standings)
+
+    @property
+    def living(self) -> list[int]:
+        """The slots that are not retired."""
+        return [w for w in range(self.size) if not self.standings[w].retired]
+
+    def _stands(self, worker_id: int, kind: str, *what: Any) -> None:
+        at, (failures, retired, step) = len(self.points), (*what, 0, False, 0)[:3]
+        self.standings[worker_id] = Standing(kind, failures, retired, at, step)
+
+    def _count_failure(self, worker_id: int, kind: str, step: int) -> None:
+        count = self.standings[worker_id].failures + 1
+        self._stands(worker_id, kind, count, count >= MOST_FAILURES, step)
+
+    def _note_divergence(self, worker_id: int) -> None:
+        """Count it when the slot is set back, if it has not failed since."""
+        newest, standing = self.newest(worker_id), self.standings[worker_id]
+        later = standing.kind != "recovered" and standing.at > self._order(newest)
+        if newest.diverged and not standing.retired and not later:
+            self._count_failure(worker_id, "diverged", 0)
+
+    def _note_recovery(self, point: Point) -> None:
+        """A finite value beyond the failure ends the row of failures."""
+        worker_id = point.worker_id
+        standing = self.standings[worker_id]
+        if standing.retired or not standing.failures:
+            return
+        is_own = point.name[0] == self.generation(worker_id)
+        is_new = self._order(point) >= standing.at
+        restarts = "resume", "takeover", "failed: "
+        forced = point.reason.startswith(restarts)
+        if is_own and is_new and not (forced and point.step <= standing.step):
+            if point.value is not None and not point.diverged:
+                self._stands(worker_id, "recovered")
+
+    def _revive(self, worker_id: int) -> None:
+        if self.standings[worker_id].retired:
+            self._stands(worker_id, "revived")
+
+    def _order(self, point: Point) -> int:
+        return list(self.points).index(point.name)
+
+    def _show_known(self, before: list[int]) -> None:
+        """The mutator sees the lowest live slot's newest value if some left."""
+        for _ in range(self.size + 1):
+            now = self.live
+            if set(before) <= set(now):
+                return
+            before = now
+            told = self._known()
+            if told is not None:
+                self.decide(told)
+
+    def _known(self) -> Point | None:
+        """The newest value of the lowest live slot that has one."""
+        for live in self.live:
+            told = self.newest_value(live)
+            if told is not None:
+                return dataclasses.replace(told, worker_id=live)
+        return None
 
     def poll(self, worker_id: int, generation: str) -> Point | None:
         """The result of a raw loop's poll; None to continue."""
@@ -240,11 +395,10 @@ class Model:
         if worker_id in self.lost:
             return
         self.lost.add(worker_id)
-        for live in self.live:
-            told = self.newest_value(live)
-            if told is not None:
-                self.decide(Point(**{**vars(told), "worker_id": live}))
-                break
+        before, told = self.live, self._known()
+        if told is not None:
+            self.decide(told)
+        self._show_known(before)
 
     def refuses(self, generation: str, step: int) -> bool:
         """Whether a step lies before the generation's first."""
@@ -253,38 +407,72 @@ class Model:
 
     def report(self, reports: Sequence[Said]) -> None:
         """Record reports, then decide on each in worker order."""
-        due = [found for said in reports if (found := self._record(said))]
+        before = self.live
+        due = [found for said in reports if (found := self._receive(said))]
         branched: set[int] = set()
+        refused: set[int] = set()
         for told in sorted(due, key=lambda point: point.worker_id):
             if told.worker_id not in branched:
-                branched |= self.decide(told)
+                branched |= self.decide(told, refused=refused)
+        self._show_known(before)
+
+    def _receive(self, said: Said) -> Point | None:
+        found = self._record(said)
+        known = self.points.get((said.generation, said.step))
+        if known is not None:
+            self._note_recovery(known)
+        return found
 
     def decides(self, said: Said) -> bool:
         """Whether the mutator would be asked about a report."""
         return copy.deepcopy(self)._record(said) is not None
 
-    def decide(self, told: Point) -> set[int]:
-        """Ask the mutator; the slots that were branched."""
+    def decide(
+        self,
+        told: Point,
+        name: str | None = None,
+        what: str = "",
+        refused: set[int] | None = None,
+    ) -> set[int]:
+        """Ask the mutator about a report or a failure; the slots that were branched."""
         me, (generation, step) = told.worker_id, told.name
-        self.asked.append(f"{me} {generation} {step} {told.value}")
-        name = Coded.names[code_of(told.value)]
+        self.asked.append(f"{me} {generation} {step} {told.value}{what}")
+        refused = set() if refused is None else refused
+        name = Coded.names[code_of(told.value)] if name is None else name
+        for worker_id in {
+            "retire": [me],
+            "retire the next": [(me + 1) % self.size],
+        }.get(name, []):
+            if not self.standings[worker_id].retired:
+                self._stands(worker_id, "retired", 0, True)
+        others = [w for w in range(self.size) if w not in self.live]
         plan: dict[str, list[tuple[int, Point | None, int]]] = {
             "explore": [(me, told, told.meta + 1)],
             "pass on": [((me + 1) % self.size, told, told.meta)],
             "fresh": [(me, None, 0)],
             "to all live": [(w, told, told.meta + 2) for w in self.live],
             "back to the root": [(me, self.first(generation), told.meta + 3)],
+            "bring back": [(w, told, told.meta + 4) for w in others],
         }
+        branched = set()
         for worker_id, parent, meta in plan.get(name, []):
+            was = self.standings[worker_id].retired
+            self._note_divergence(worker_id)
+            if self.standings[worker_id].retired and not was:
+                refused.add(worker_id)
+            if worker_id in refused:
+                continue
+            self._revive(worker_id)
+            branched.add(worker_id)
             known = None if parent is None else self.points[parent.name]
             point = None if known is None else self.resume_point(known)
             self.open(worker_id, point, meta, name)
-        return {worker_id for worker_id, _, _ in plan.get(name, [])}
+        return branched
 
     @property
     def live(self) -> list[int]:
-        """The slots that are not lost."""
-        return [w for w in range(self.size) if w not in self.lost]
+        """The slots that are neither lost nor retired."""
+        return [w for w in self.living if w not in self.lost]
 
     def _record(self, said: Said) -> Point | None:
         """Record a report; returns what the mutator is asked about, as it is now."""

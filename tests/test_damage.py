@@ -191,7 +191,7 @@ def test_a_report_that_is_recorded_returns_though_its_donor_cannot_be_read(
     report = (0, generation(controller), 1, {"w": np.ones(2)}, 1.0)
     assert controller.set_evals([report]) == {}
     assert "worker 0 has other work: The params" in caplog.text
-    assert controller.newest(0).meta_params == 5.0
+    assert probe.newest(controller)[0].meta_params == 5.0
     with pytest.raises(ParamsError, match="checksum"):
         work(controller)
     controller.close()

@@ -43,7 +43,7 @@ def train(controller: PopulationController, steps: int) -> None:
     """Raw workers; the one with the smallest number is the best."""
     for _ in range(steps):
         for worker_id in range(3):
-            newest = controller.newest(worker_id)
+            newest = probe.newest(controller)[worker_id]
             value = newest.meta_params + 1 / (newest.step + 1)
             params = {"w": np.full(3, newest.step + 1.0)}
             at = generation(controller, worker_id), newest.step + 1
@@ -70,7 +70,12 @@ def test_a_fork_goes_on_where_the_run_is(
     old = trained(folders[0], seed=3)
     before = content(old)
     new = population.fork(old, folders[1], mutator=FixedSchedule({0: 1.0, 12: 0.5}))
-    assert told(new) == told(old)
+    assert told(new)[: len(told(old))] == told(old)
+    begun = [(c.worker_id, c.step, c.meta_params) for c in new.history()][
+        len(told(old)) :
+    ]
+    changed = [w for w in range(3) if probe.newest(old)[w].meta_params != 1.0]
+    assert begun == [(w, 10, 1.0) for w in changed], "the schedule is in force at once"
     assert new.seed == 3
     for worker_id in range(3):
         arrays = work(new, worker_id).params
@@ -333,7 +338,7 @@ def rounds() -> PopulationBasedTraining:
 def advance(controller: PopulationController, *slots: int) -> None:
     """These slots train one step and report."""
     for worker_id in slots:
-        step = controller.newest(worker_id).step + 1
+        step = probe.newest(controller)[worker_id].step + 1
         at = generation(controller, worker_id), step
         controller.set_eval(worker_id, *at, f"{worker_id} at {step}", float(worker_id))
 

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 import population
-from population import JournalError, PopulationController
+from population import Branch, JournalError, PopulationController
 from population.journal.sqlite import SqliteJournal
 from population.mutators import WinnerTakeAllGenetic
+from tests import probe
 from tests.helpers import generation, told, work
 from tests.test_fork import meanwhile, smaller, trained, winner
 
@@ -34,7 +35,7 @@ def by_paths(folder: pathlib.Path) -> PopulationController:
             path = folder / "own" / at / str(step)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{at} {step}")
-            value = controller.newest(worker_id).meta_params + 1 / step
+            value = probe.newest(controller)[worker_id].meta_params + 1 / step
             controller.set_eval(worker_id, at, step, str(path), value)
     return controller
 
@@ -57,7 +58,7 @@ def assert_has_weights(run: PopulationController) -> None:
     """Each slot can continue from the step where it is."""
     for worker_id in range(3):
         found = work(run, worker_id)
-        assert found.step == run.newest(worker_id).step > 0
+        assert found.step == probe.newest(run)[worker_id].step > 0
         if isinstance(found.params, str):
             text = pathlib.Path(found.params).read_text()
             assert text.endswith(f" {found.step}")
@@ -411,6 +412,7 @@ def test_decisions_name_paths_where_the_run_is(tmp_path: pathlib.Path) -> None:
         assert isinstance(branch, population.Branch)
         assert branch.parent is not None
         assert branch.parent == run.graph.checkpoint(branch.parent.ref)
+        assert pathlib.Path(branch.parent.params).is_file()
     assert seen
     assert all(pathlib.Path(str(params)).is_file() for params in seen)
     run.close()

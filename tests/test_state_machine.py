@@ -6,6 +6,7 @@ one that has just opened the run, must agree with the model.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import pathlib
@@ -24,10 +25,23 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from population import PopulationController, Worker
+import population
+from population import NoProgressError, PopulationController, Worker
 from tests import probe
 from tests.helpers import Clock, assert_is_a_forest
-from tests.model import GIVEN_BACK, RAW, Coded, Hand, Leases, Model, Name, Point, Said
+from tests.model import (
+    GIVEN_BACK,
+    MOST_FAILURES,
+    RAW,
+    Coded,
+    Hand,
+    Leases,
+    Model,
+    Name,
+    Point,
+    Said,
+    Standing,
+)
 
 TIMEOUT_S = 4000.0  # More than twice the time that a first step may take.
 METAS = [10, 20, 30]
@@ -38,9 +52,10 @@ PARAMS = st.sampled_from([None, None, "a", "b", "c", "d", "e", "f"])
 VALUES = st.one_of(
     st.none(),
     st.sampled_from([math.nan, math.inf, -math.inf]),
-    st.integers(0, 6).map(lambda code: code + 0.5),
+    st.integers(0, len(Coded.names) - 1).map(lambda code: code + 0.5),
     st.integers(0, 400).map(lambda n: n * 7 / 100),
 )
+REASONS = st.sampled_from(["it broke", "it broke", *dict.fromkeys(Coded.names)])
 WHERE = st.integers(0, 30)  # Numbered back from the newest generation.
 
 
@@ -66,8 +81,12 @@ class Machine(RuleBasedStateMachine):
         self._run = probe.run_token(self._places[0])
 
     def teardown(self) -> None:
-        """Close the run."""
+        """Check that the run can be replayed, and close it."""
         self._workers.clear()
+        if self._places:
+            found = population.replay(self._log_dir, Coded())
+            assert found.first_difference is None, str(found)
+            assert found.updates == len(self._model.asked)
         for controller in self._places:
             controller.close()
         self._folder.cleanup()
@@ -135,7 +154,8 @@ class Machine(RuleBasedStateMachine):
             return
         self._heard_of(place, said, RAW)
         self._model.report(said)
-        self._places[place].set_evals([self._named(s) for s in said])
+        with self._may_end():
+            self._places[place].set_evals([self._named(s) for s in said])
         self._said += said
 
     @rule(place=PLACES, said=st.tuples(SLOTS, WHERE, STEPS, PARAMS, VALUES))
@@ -160,7 +180,34 @@ class Machine(RuleBasedStateMachine):
         self._model.give_up(worker_id)
         self._places[place].give_up(worker_id)
 
+    @rule(place=PLACES, worker_id=SLOTS, reason=REASONS)
+    def fail(self, place: int, worker_id: int, reason: str) -> None:
+        """A trial of a slot ends with an error, and the mutator decides by it."""
+        self._model.fail(worker_id, reason)
+        with self._may_end():
+            self._places[place].fail(worker_id, reason)
+
+    @rule(place=PLACES, worker_id=SLOTS)
+    def revive(self, place: int, worker_id: int) -> None:
+        """A slot is trained again, if it was retired."""
+        self._model.revive(worker_id)
+        self._places[place].revive(worker_id)
+
     # Workers.
+
+    @precondition(lambda self: self._workers)
+    @rule(which=st.integers(0, 2), reason=REASONS)
+    def worker_fails(self, which: int, reason: str) -> None:
+        """Its trial fails: it gives the slot back, if it still has one."""
+        worker, hand = self._worker(which)
+        own, hand.own = hand.own, None
+        with contextlib.ExitStack() as stack:
+            if own is not None and self._leases.holder[own] is hand:
+                self._leases.write(own, GIVEN_BACK)
+                self._model.fail(own, reason)
+            if own is not None:
+                stack.enter_context(self._may_end())
+            worker.fail(reason)
 
     @precondition(lambda self: len(self._workers) < 3)
     @rule(place=PLACES, worker_id=SLOTS)
@@ -199,7 +246,8 @@ class Machine(RuleBasedStateMachine):
         said = Said(hand.own, generation, worker.step, params, value)
         self._heard_of(hand.place, [said], hand)
         self._model.report([said])
-        worker.report(value, params)
+        with self._may_end():
+            worker.report(value, params)
 
     @precondition(lambda self: self._workers)
     @rule(which=st.integers(0, 2))
@@ -284,6 +332,15 @@ class Machine(RuleBasedStateMachine):
         assert (best and self._name(best.ref)) == (model.best and model.best.name)
         assert probe.mutator_state(controller) == model.asked
         assert probe.lost(controller) == model.lost
+        assert probe.live(controller) == model.live
+        statuses = probe.statuses(controller)
+        for worker_id, standing in enumerate(model.standings):
+            status = statuses.get(worker_id)
+            if status is None:
+                assert standing == Standing()
+            else:
+                found = status.kind, status.failures, status.retired, status.step
+                assert found == (*standing[:3], standing.step)
         valued = [model.newest_value(w) for w in range(model.size)]
         steps = probe.steps(controller).tolist()
         assert steps == [-1 if p is None else p.step for p in valued]
@@ -301,7 +358,14 @@ class Machine(RuleBasedStateMachine):
             self._log_dir,
             worker_timeout=TIMEOUT_S,
             clock=self._clock,
+            max_failures=MOST_FAILURES,
         )
+
+    def _may_end(self) -> contextlib.AbstractContextManager[object]:
+        """An error is expected if every slot has failed too often."""
+        if self._model.all_failed:
+            return pytest.raises(NoProgressError, match="failed too often in a row")
+        return contextlib.nullcontext()
 
     def _id(self, generation: str) -> str:
         return f"{self._run}-{generation}"
@@ -365,7 +429,8 @@ class Machine(RuleBasedStateMachine):
             return
         self._heard_of(place, [said], RAW)
         self._model.report([said])
-        self._places[place].set_eval(*self._named(said))
+        with self._may_end():
+            self._places[place].set_eval(*self._named(said))
         self._said.append(said)
 
     def _heard_of(self, place: int, reports: list[Said], holder: Any) -> None:
@@ -388,12 +453,14 @@ class Machine(RuleBasedStateMachine):
             leases.write(worker_id, holder)
 
     def _free(self, place: int, own: int | None) -> int | None:
-        slots = [w for w in range(len(METAS)) if self._leases.is_claimable(place, w)]
-        return min(
-            slots,
-            key=lambda w: (self._model.newest(w).step, w != own, w),
-            default=None,
-        )
+        """The slot that a worker gets: those that fail come last."""
+        model = self._model
+        slots = [w for w in model.living if self._leases.is_claimable(place, w)]
+
+        def order(w: int) -> tuple[int, int, bool, int]:
+            return model.standings[w].failures, model.newest(w).step, w != own, w
+
+        return min(slots, key=order, default=None)
 
     def _begin_work(self, worker: Worker, place: int, worker_id: int) -> None:
         self._model.keeps_weights = True
@@ -423,6 +490,17 @@ class Machine(RuleBasedStateMachine):
         own = hand.own
         if own is not None and leases.holder[own] is not hand:
             own = None
+        if own is not None and self._gives_back(hand, own):
+            if own not in model.living and self._free(hand.place, None) is None:
+                if model.living:
+                    return  # It would wait.
+            leases.write(own, GIVEN_BACK)
+            own = None
+        if not model.living:
+            hand.own = None
+            assert not worker.poll()
+            assert not worker.running
+            return
         if own is None:
             before = hand.worker_id if hand.adopted else None
             own = self._free(hand.place, before)
@@ -453,6 +531,17 @@ class Machine(RuleBasedStateMachine):
             name = self._id(expected.name[0])
             assert given == (expected.params, expected.meta, name)
         assert worker.step == hand.name[1]
+
+    def _gives_back(self, hand: Hand, own: int) -> bool:
+        """Whether a worker gives its slot back, because it is retired or fails."""
+        model = self._model
+        if own not in model.living:
+            return True
+        if not hand.adopted or model.generation(own) == hand.name[0]:
+            return False
+        return bool(model.standings[own].failures) and (
+            self._free(hand.place, None) is not None
+        )
 
     def _bury(self, hand: Hand) -> None:
         """This worker will never poll or report again."""

@@ -176,8 +176,8 @@ class _Replayer:
             return []
         if cause.told >= len(slots):
             raise damaged(f"it names worker {cause.told}, which does not exist")
-        newest = self._graph.newest_value(slots[cause.told].newest)
-        return [] if newest is None else [Report(cause.told, newest)]
+        known = self._graph.newest_value(slots[cause.told].newest)
+        return [] if known is None else [Report(cause.told, known)]
 
     def _ask(
         self, due: Sequence[Report | Failure], entries: Sequence[Entry]
