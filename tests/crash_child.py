@@ -43,9 +43,12 @@ def mutate(h: float, rng: np.random.Generator) -> float:
 
 def opened(log_dir: str | os.PathLike[str]) -> PopulationController:
     """The run of raw loops that do not wait for each other."""
-    return PopulationController(
-        [1.0, 2.0, 3.0], WinnerTakeAllGenetic(mutate, 2), log_dir
-    )
+    return PopulationController([1.0, 2.0, 3.0], policy(), log_dir)
+
+
+def policy() -> WinnerTakeAllGenetic:
+    """The policy of the raw loops."""
+    return WinnerTakeAllGenetic(mutate, 2)
 
 
 def drive(
@@ -66,6 +69,26 @@ def drive(
             params = {"w": np.full(3, step)}
         value = work.meta_params**2
         controller.set_eval(worker_id, work.generation_id, step, params, value)
+        acknowledge(work.generation_id, step)
+
+
+def struggle(controller: PopulationController, acknowledge: Acknowledge) -> None:
+    """Train like `drive`; trials fail at some steps, and slot 2 fails for good."""
+    while probe.reports(controller) < REPORTS:
+        workers, retired = controller.workers, probe.retired(controller)
+        living = [w for w in range(len(workers)) if w not in retired]
+        worker_id = min(living, key=lambda w: workers[w].step)
+        work = controller.maybe_get_worker_data(worker_id, None, 0, None, None)
+        assert work is not None
+        root = controller.graph.root(work.generation_id)
+        has_failed = root.reason.startswith("failed: ") and root.step == work.step
+        is_worn = worker_id == 2 and work.step >= 7
+        if is_worn or (work.step % 3 == 2 and not has_failed):
+            controller.fail(worker_id, f"it broke at {work.step}")
+            continue
+        step, value = work.step + 1, work.meta_params**2
+        report = worker_id, work.generation_id, step
+        controller.set_eval(*report, f"at {step}", value)
         acknowledge(work.generation_id, step)
 
 
@@ -141,6 +164,8 @@ def kill_at(point: str, count: int) -> None:
         "in the transaction": ("checkpoints", {}),
         "between branches": ("generations", {}),
         "while a lease is written": ("leases", {}),
+        "before a status is written": ("statuses", {"before": True}),
+        "after a status is written": ("statuses", {}),
         "before the commit": ("commit", {"before": True}),
         **{
             f"{when} a takeover's generation": (
@@ -231,6 +256,8 @@ def _do(log_dir: str, what: str, point: str, count: int) -> None:
         controller = opened(log_dir)
         drive(controller, acknowledge, arrays=what == "arrays")
         controller.close()
+    elif what == "struggle":
+        struggle(opened(log_dir), acknowledge)
     else:
         {"train": train, "steal": steal}[what](together(log_dir), acknowledge)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import population
 from population import PopulationController
 from population.base.types import Saved
 from tests import crash_child, probe
@@ -279,6 +280,44 @@ def test_what_a_killed_save_has_left_is_tidied_up(
         looked.close()
         finished = check_and_finish(log_dir, uninterrupted["arrays"], arrays=True)
         check_tidy(finished, log_dir)
+
+
+# Kills while trials fail.
+
+STRUGGLES = [
+    *(("struggle", "before a status is written", n) for n in (1, 3, 8)),
+    *(("struggle", "after a status is written", n) for n in (1, 2, 5, 9, 12)),
+    *(("struggle", "before the commit", n) for n in (6, 13, 21)),
+]
+
+
+def standings(controller: PopulationController) -> list[tuple[object, ...]]:
+    """All statuses that were recorded, without times and rows."""
+    sql = (
+        "SELECT number, worker_id, kind, reason, failures, retired, step FROM statuses "
+        "ORDER BY number"
+    )
+    return probe.connection(controller).execute(sql).fetchall()
+
+
+def test_a_failure_that_is_killed_halfway_is_recorded_with_what_follows_or_not(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Each failure counts once, and the run makes the same decisions as without."""
+    whole = crash_child.opened(tmp_path / "whole")
+    crash_child.struggle(whole, ignored)
+    expected = told(whole), standings(whole)
+    assert probe.retired(whole) == {2}
+    kinds = {kind for _, _, kind, *_ in expected[1]}
+    assert kinds == {"failed", "recovered"}
+    for log_dir, _ in play(tmp_path, STRUGGLES):
+        controller = crash_child.opened(log_dir)
+        check_reports(controller, acknowledged(log_dir))
+        crash_child.struggle(controller, ignored)
+        assert (told(controller), standings(controller)) == expected
+        found = population.replay(controller, crash_child.policy())
+        assert found.first_difference is None, str(found)
+        controller.close()
 
 
 # Kills of workers with leases.
