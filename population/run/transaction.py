@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from population.base import codec
+from population.base.errors import damaged
 from population.base.types import Checkpoint, Event
 from population.core import branching
 from population.core.decisions import Decider
@@ -152,8 +153,15 @@ class Transaction:
             point: The resume point to begin with.
             reader: As in `resume`.
             row: The row of the journal after which those weights were gone.
+
+        Raises:
+            JournalError: The journal is damaged: it does not find what was written.
         """
+        gone: set[Record] = set()
         while lost := branching.out_of_reach(self.graph, point, reader, row):
+            if gone.issuperset(lost.records):
+                raise damaged("it does not find the removals that it holds")
+            gone.update(lost.records)
             self.do(lost)
             point = self.graph.resume_point(self.graph.at(point.row))
         return point
