@@ -330,6 +330,8 @@ def _agreeing(entries: Sequence[Entry], derived: Decisions) -> Sequence[Entry]:
         while at < len(entries) and _is_beside(entries[at], worker_id):
             is_overruled = _overrules(entries[at])
             at += 1
+            if is_overruled:
+                break  # What follows was not decided here.
         if is_overruled:
             continue
         if at == len(entries) or not _is_same(entries[at], worker_id, decision):
