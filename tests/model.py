@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from population import (
     Branch,
     Checkpoint,
-    Failure,
     Mutator,
     PopulationView,
     Report,
     Retire,
 )
+from population.base import Failure
 
 MOST_FAILURES = 2
 Name = tuple[str, int]  # A generation without the run's token, and a step.

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import population
-from population import Branch, JournalError, PopulationController
+from population import JournalError, PopulationController
 from population.journal.sqlite import SqliteJournal
 from population.mutators import WinnerTakeAllGenetic
 from tests import probe

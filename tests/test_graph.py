@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from population import Branch, PopulationController, PopulationView, Ref, Report, Start
+from tests import probe
 from tests.helpers import (
     Scripted,
     assert_is_a_forest,
@@ -123,7 +124,7 @@ def test_from_what_diverged_one_goes_back_to_a_finite_value() -> None:
 def test_the_lineage_passes_through_the_branch() -> None:
     """The donor's checkpoints after the branch do not belong to it."""
     controller = branched(back_to=10)
-    newest = controller.newest(0)
+    newest = probe.newest(controller)[0]
     assert [c.step for c in controller.lineage(newest)] == [0, 5, 10, 10]
     assert newest.parent is not None
     assert newest.parent.step == 10
@@ -132,7 +133,7 @@ def test_the_lineage_passes_through_the_branch() -> None:
 def test_the_schedule_tells_what_was_in_force_from_which_step() -> None:
     """There is no entry where nothing changed."""
     controller = branched(back_to=10)
-    newest = controller.newest(0)
+    newest = probe.newest(controller)[0]
     assert dict(controller.schedule(newest)) == {0: {"lr": 1}, 10: {"lr": 2}}
     first = controller.lineage(newest)[1]
     assert dict(controller.schedule(first)) == {0: {"lr": 1}}
@@ -150,7 +151,7 @@ def test_the_last_of_several_changes_at_one_step_is_what_was_trained_with() -> N
     controller = PopulationController([{"lr": 1}], Scripted(decide))
     for value in (1.0, 2.0):
         controller.set_eval(0, generation(controller), 4, "p", value)
-    schedule = controller.schedule(controller.newest(0))
+    schedule = controller.schedule(probe.newest(controller)[0])
     assert dict(schedule) == {0: {"lr": 1}, 4: {"lr": 1}}
     assert [schedule.at(step) for step in (0, 3, 4)] == [{"lr": 1}] * 3
 
@@ -162,7 +163,7 @@ def test_a_diverged_checkpoint_is_not_resumed_from() -> None:
     values = [(1, 1.0), (2, math.nan), (3, math.inf), (4, -math.inf)]
     for step, value in values:
         controller.set_eval(0, first, step, f"p{step}", value)
-    point = controller.graph.resume_point(controller.newest(0))
+    point = controller.graph.resume_point(probe.newest(controller)[0])
     assert (point.step, point.params) == (1, "p1")
 
 
@@ -172,14 +173,14 @@ def test_what_was_not_saved_is_not_resumed_from() -> None:
     first = generation(controller)
     controller.set_eval(0, first, 1, "p1", 5.0)
     controller.set_eval(0, first, 2, None, 1.0)
-    assert controller.graph.resume_point(controller.newest(0)).step == 1
+    assert controller.graph.resume_point(probe.newest(controller)[0]).step == 1
 
 
 def test_what_has_no_value_yet_is_resumed_from() -> None:
     """Params count, whether or not they were evaluated."""
     controller = PopulationController([{}], Scripted())
     controller.set_eval(0, generation(controller), 2, "p2", None)
-    assert controller.graph.resume_point(controller.newest(0)).step == 2
+    assert controller.graph.resume_point(probe.newest(controller)[0]).step == 2
 
 
 def test_a_root_always_qualifies() -> None:
@@ -189,7 +190,7 @@ def test_a_root_always_qualifies() -> None:
     first = generation(controller)
     controller.set_eval(0, first, 3, None, math.nan)
     controller.set_eval(0, first, 4, "worse", math.nan)
-    point = controller.graph.resume_point(controller.newest(0))
+    point = controller.graph.resume_point(probe.newest(controller)[0])
     assert (point.step, point.params, point.diverged) == (3, "bad", True)
 
 
@@ -199,7 +200,7 @@ def test_loops_that_keep_their_weights_resume_without_params() -> None:
     first = generation(controller)
     for step, value in ((1, 1.0), (2, 2.0), (3, math.nan)):
         controller.set_eval(0, first, step, None, value)
-    assert controller.graph.resume_point(controller.newest(0)).step == 2
+    assert controller.graph.resume_point(probe.newest(controller)[0]).step == 2
 
 
 def test_after_a_claim_the_weights_are_the_librarys_business() -> None:
@@ -207,20 +208,20 @@ def test_after_a_claim_the_weights_are_the_librarys_business() -> None:
     controller = PopulationController([{}], Scripted())
     controller.worker(0).release()
     controller.set_eval(0, generation(controller), 5, None, 1.0)
-    assert controller.graph.resume_point(controller.newest(0)).step == 0
+    assert controller.graph.resume_point(probe.newest(controller)[0]).step == 0
 
 
 def test_a_start_with_params_makes_them_the_librarys_business() -> None:
     """Trained weights of one slot count for all slots."""
     controller = PopulationController([{}, Start({}, params="w")], Scripted())
     controller.set_eval(0, generation(controller), 5, None, 1.0)
-    assert controller.graph.resume_point(controller.newest(0)).step == 0
+    assert controller.graph.resume_point(probe.newest(controller)[0]).step == 0
 
 
 def test_a_branchs_first_checkpoint_copies_its_donors_params_and_is_no_root() -> None:
     """It has no value: the donor has it."""
     controller = branched(back_to=10)
-    newest = controller.newest(0)
+    newest = probe.newest(controller)[0]
     assert (newest.params, newest.value, newest.step) == ("at 10", None, 10)
     assert newest.meta_params == {"lr": 2}
     assert newest.reason == "as planned"

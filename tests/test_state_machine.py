@@ -26,7 +26,8 @@ from hypothesis.stateful import (
 )
 
 import population
-from population import NoProgressError, PopulationController, Worker
+from population import PopulationController, Worker
+from population.base import NoProgressError
 from tests import probe
 from tests.helpers import Clock, assert_is_a_forest
 from tests.model import (

@@ -13,6 +13,7 @@ import pytest
 
 from population import PopulationController
 from population.mutators import FixedSchedule
+from tests import probe
 from tests.helpers import Scripted, branch_at, everything, generation, poll
 
 MA: Any = np.ma  # Older releases of NumPy do not declare its types.
@@ -37,11 +38,11 @@ def test_a_reason_with_undecodable_bytes_is_recorded(tmp_path: pathlib.Path) -> 
         worker.poll()
         worker.reject(UNDECODABLE)
         assert worker.poll()
-        reason = controller.newest(0).reason
+        reason = probe.newest(controller)[0].reason
     assert reason == "rejected: weights-\\udcff.npz: no such file"
     controller.close()
     again = opened(tmp_path)
-    assert again.newest(0).reason == reason
+    assert probe.newest(again)[0].reason == reason
     again.close()
 
 
@@ -57,7 +58,7 @@ def test_a_branch_may_have_such_a_reason_too(tmp_path: pathlib.Path) -> None:
     controller.set_eval(0, name, 1, UNDECODABLE, 1.0, {UNDECODABLE: UNDECODABLE})
     controller.close()
     again = opened(tmp_path, Scripted())
-    at = again.newest(0)
+    at = probe.newest(again)[0]
     assert at.params == UNDECODABLE
     assert at.meta_params == {"file": UNDECODABLE}
     assert at.reason == UNDECODABLE.replace("\udcff", "\\udcff")

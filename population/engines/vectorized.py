@@ -65,9 +65,6 @@ def run(
 ) -> Summary:
     """Train all members together until the run has ended.
 
-    An exception of a function ends the run, as all members are one program: other
-    engines have `on_error` for it. Here a member fails by a value that is NaN.
-
     Args:
         controller: The population; all its slots are claimed.
         init: `(key, meta_params) -> state`.
@@ -84,8 +81,7 @@ def run(
         devices: The members are spread over them; None: all local devices.
         categories: By name, the values that become codes; else as the space says.
         max_batch: The largest batch size, or those by name; else as the space says.
-        keep: Names of injected numbers that `step` changes by itself; a branch leaves
-            them as they were saved.
+        keep: Injected numbers that `step` changes by itself, as for `Worker.restore`.
         progress: Whether to show bars.
 
     Raises:
@@ -96,7 +92,8 @@ def run(
         NoProgressError: All members wait for a decision, or are retired because they
             failed; also if the run had come to that before.
         RuntimeError: Another process takes over a slot during the run.
-        Exception: A function of the user has raised it.
+        Exception: A function of the user has raised it. All members are one program:
+            only a value that is NaN is a failure of one alone.
     """
     options = steps_per_report, save_every, batching, devices, categories, max_batch
     request = arguments.Request(

@@ -173,7 +173,8 @@ def test_any_policy_trains_each_member_from_the_weights_that_it_was_given(
     regression.stacked(found, save_every=save_every)
     assert found.finished
     assert_is_a_forest(found.graph)
-    assert len(found.graph) > size
+    retires = bool(probe.retired(found))  # A policy that halves opens no generation.
+    assert len(found.graph) > size or retires
     best = found.best()
     assert best is not None
     for checkpoint in [best, *map(found.newest, range(size))]:
