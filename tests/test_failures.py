@@ -18,9 +18,11 @@ from population import (
     PopulationView,
     Report,
     Retire,
+    Stop,
     Worker,
 )
-from population.base import Failure
+from population.base import Failure, NoProgressError, ParamsError
+from population.base.errors import is_failure, mark_of_the_run
 from population.mutators import FixedSchedule
 from tests import probe
 from tests.helpers import Scripted, content, generation, poll, reporter
@@ -242,7 +244,7 @@ class Broken(Scripted):
     [
         (ZeroDivisionError("oh"), "oh"),
         (None, r"Broken.failed must return its next state and a mapping"),
-        ((None, {0: "stop"}), "must return a Branch or a Retire for worker 0, got str"),
+        ((None, {0: "stop"}), "must decide a Branch or a Retire for worker 0, got str"),
         ((None, {3: Retire()}), "worker_id must be below 3"),
     ],
 )
@@ -704,3 +706,58 @@ def test_max_failures_must_be_a_positive_int(opened: Open, most: Any) -> None:
     """The error names it."""
     with pytest.raises((TypeError, ValueError), match="max_failures must be"):
         opened(max_failures=most)
+
+
+def test_a_failure_at_the_end_retires_nobody(opened: Open) -> None:
+    """The slot had all its training: the run has ended well."""
+    run = opened(stop=Stop(steps=1), max_failures=1)
+    for worker_id in range(3):
+        reporter(run, worker_id)(1.0, "saved")
+        run.fail(worker_id, "the logger raised")
+    assert run.finished
+    assert probe.retired(run) == set()
+    assert [member.status for member in run.members()] == ["at its end"] * 3
+
+
+def test_a_policy_that_answers_each_failure_with_a_branch_ends(opened: Open) -> None:
+    """Each trial reports a value before it fails, so that no failures are in a row."""
+
+    def anew(failure: Failure, view: PopulationView) -> Mapping[int, Branch]:
+        best = view.graph.best()
+        return {failure.worker_id: Branch(best, {"lr": float(failure.checkpoint.row)})}
+
+    run = opened(Answers(anew))
+    reporter(run, 0)(0.5, "best")
+
+    def fail_often() -> None:
+        for _ in range(120):
+            reporter(run, 0)(1.0, "as before")
+            run.fail(0, "again")
+
+    with pytest.raises(NoProgressError, match="diverged or failed 100 times"):
+        fail_often()
+
+
+def test_an_event_says_why(opened: Open) -> None:
+    """A logger needs no second look."""
+    told: list[Event] = []
+    run = opened(max_failures=1, on_event=told.append)
+    run.fail(2, "no memory")
+    assert [(e.kind, e.worker_id, e.reason) for e in told] == [
+        ("failed", 2, "no memory"),
+        ("retired", 2, "no memory"),
+    ]
+
+
+def test_what_was_raised_from_another_error_is_judged_by_both() -> None:
+    """A loop may wrap what a call of the library has raised."""
+    marked = ValueError("of the mutator")
+    mark_of_the_run(marked)
+    for cause, is_one in (
+        (marked, False),
+        (ParamsError("damaged"), False),
+        (OSError("a data set"), True),
+    ):
+        error = RuntimeError("wrapped")
+        error.__cause__ = cause
+        assert is_failure(error) is is_one

@@ -58,10 +58,18 @@ def of_the_run() -> Iterator[None]:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an exception of a training function is a failure of its trial alone."""
-    if isinstance(error, PopulationError) or not isinstance(error, Exception):
-        return False
-    return not getattr(error, _OF_THE_RUN, False)
+    """Whether an exception of a training function is a failure of its trial alone.
+
+    One that it has raised `from` another is none if that is none.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, PopulationError) or not isinstance(cause, Exception):
+            return False
+        if getattr(cause, _OF_THE_RUN, False):
+            return False
+        cause = cause.__cause__
+    return True
 
 
 def closed(place: object) -> JournalError:

@@ -164,11 +164,13 @@ class Event(NamedTuple):
         worker_id: The slot; -1 for "finished".
         checkpoint: The reported checkpoint, the damaged one, or the one from which the
             slot continues; the slot's newest for "retired"; None for "finished".
+        reason: Why, with "failed", "retired" and "damaged".
     """
 
     kind: str
     worker_id: int
     checkpoint: Checkpoint | None
+    reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

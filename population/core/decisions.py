@@ -250,8 +250,8 @@ class Decider:
             worker_id = check_id(len(state.slots), slot)
             if not isinstance(branch, Branch | Retire):
                 raise TypeError(
-                    f"{type(self.mutator).__name__}.update must return a Branch or a "
-                    f"Retire for worker {worker_id}, got {type(branch).__name__}."
+                    f"{type(self.mutator).__name__} must decide a Branch or a Retire "
+                    f"for worker {worker_id}, got {type(branch).__name__}."
                 )
             if not isinstance(branch.reason, str):
                 raise TypeError(

@@ -321,6 +321,9 @@ def _differs(existing: Checkpoint, new: EncodedReport) -> bool:
 
 
 def _contradicts(existing: Checkpoint, new: EncodedReport) -> bool:
+    known, given = existing.metrics, new.metrics
+    if None not in (known, given) and repr(known) != repr(given):
+        return True
     if _differs(existing, new):
         return True
     if new.params is None or isinstance(new.params, (Saved, InMemory)):

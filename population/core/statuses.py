@@ -32,14 +32,19 @@ class StatusRules:
         worker_id: int,
         reason: str,
         at: Moment,
+        *,
+        is_over: bool = False,
     ) -> Step:
-        """Record that a trial of a slot has failed."""
+        """Record that a trial of a slot has failed.
+
+        With `is_over` it had all its training: the slot is not retired.
+        """
         slot, before = state.slots[worker_id], state.members.statuses.get(worker_id)
         finite = _newest_finite(graph, slot.newest)
         step = 0 if finite is None else finite.step
         if before is not None and is_restart(slot.generation.reason):
             step = max(step, before.step)  # It had been further, and was set back.
-        return self._fail(state, worker_id, "failed", reason, step, at)
+        return self._fail(state, worker_id, "failed", reason, step, at, is_over=is_over)
 
     def diverged(self, state: RunState, worker_id: int, at: Moment) -> Step:
         """Record that a slot is set back because it diverged.
@@ -65,9 +70,12 @@ class StatusRules:
         reason: str,
         step: int,
         at: Moment,
+        *,
+        is_over: bool = False,
     ) -> Step:
         count = state.members.failures(worker_id) + 1
-        what = kind, reason, count, int(count >= self._most), step
+        retired = int(count >= self._most and not is_over)
+        what = kind, reason, count, retired, step
         return Step((_status(state, worker_id, *what, at),))
 
 

@@ -17,7 +17,6 @@ from population.report.hyperparameters import flattened, short
 from population.run.member_statuses import MemberStatus
 
 _GAP = 2  # Spaces between two columns.
-_SHORTEST_NOTE = 60
 _UNITS = {3600: "h", 60: "min", 1: "s"}
 _LEAST = 2  # Of a unit: shorter times are in a smaller one.
 Column = list[str]  # Its name, and a cell for each row.
@@ -59,7 +58,7 @@ def print_workers(
         _print_tables(console, parts, "right")
     notes = [_note(member) for member in members if member.reason]
     for line in ["", *notes] if notes else []:
-        _print_line(console, _shortened(line, max(console.width, _SHORTEST_NOTE)))
+        _print_line(console, line)
 
 
 def _columns(
@@ -122,7 +121,13 @@ def _note(member: MemberStatus) -> str:
     reason = member.reason
     if member.status == "diverged":
         reason = reason.removeprefix("diverged: ")
-    return f"worker {member.worker_id}, {_status(member)}: {short(reason)}"
+    return f"worker {member.worker_id}, {_status(member)}: {_printable(reason)}"
+
+
+def _printable(text: str) -> str:
+    """Return a text in one line, with escapes for what a terminal would act on."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def _durations(seconds: Sequence[float]) -> list[str]:
@@ -201,7 +206,3 @@ def _print_tables(
 
 def _print_line(console: Console, line: str) -> None:
     console.print(Text(line), soft_wrap=True)
-
-
-def _shortened(line: str, longest: int) -> str:
-    return line if cell_len(line) <= longest else line[: longest - 3] + "..."

@@ -150,14 +150,15 @@ class Deciding:
         if worker_id in state.members.retired:
             return
         told = codec.readable(reason)[:_LONGEST_REASON]
-        tx.do(self._rules.failed(state, tx.graph, worker_id, told, tx.at))
+        place = state, tx.graph, worker_id, told, tx.at
+        is_over = self._decider.is_at_end(state, worker_id)
+        tx.do(self._rules.failed(*place, is_over=is_over))
         newest, count = state.slots[worker_id].newest, state.members.failures(worker_id)
         retired = worker_id in state.members.retired
         shown = Failure(worker_id, newest, told, count, retired)
         branched = self.decide(tx, [shown], (worker_id,) if retired else ())
-        is_done = self._decider.is_at_end(state, worker_id)
-        is_done |= retired or worker_id in state.members.retired
-        if not (is_done or worker_id in branched):
+        is_over |= worker_id in state.members.retired
+        if not (is_over or worker_id in branched):
             tx.resume(worker_id, f"failed: {told}", tx.reader)
 
     def settle(self, tx: Transaction) -> Collection[int]:

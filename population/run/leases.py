@@ -93,7 +93,7 @@ class SlotLease(HeldSlots):
         run: The run.
         ended: Returns whether the worker must stop; called while it waits.
         worker_id: The slot to begin with, even if another worker holds it. None: the
-            free slot with the fewest steps; waits until there is one.
+            free slot with the fewest failures and steps; waits until there is one.
 
     Attributes:
         slot: The slot that this worker holds, or None.
@@ -192,7 +192,7 @@ class SlotLease(HeldSlots):
             present = tx.state.slots[worker_id].generation.generation_id
             own = present == checkpoint.generation_id
             if tx.tells:
-                tx.events.append(Event("damaged", worker_id, checkpoint))
+                tx.events.append(Event("damaged", worker_id, checkpoint, reason))
             tx.resume(worker_id, why[:_LONGEST_REASON] if own else "")
 
         run.transact(work)
@@ -210,11 +210,12 @@ class SlotLease(HeldSlots):
         """
         own = self.slot
         if own is not None and not self._run.closed:
+            was_held = self.is_held
             try:
                 polls.fail(self._run, own, reason, self.text)
             finally:
                 if not self.is_held:  # An error may have left the lease as it was.
-                    self.slot, self._has_failed = None, True
+                    self.slot, self._has_failed = None, was_held
         return self._has_failed
 
     def release(self) -> None:

@@ -8,7 +8,8 @@ from population.core.branching import is_restart
 from population.core.membership import FAILURES
 from population.core.state import RunState
 from population.core.stopping import ended
-from population.journal.records import Status
+from population.journal.base import Find
+from population.journal.records import Opening, Status
 from population.run.open_run import OpenRun
 
 
@@ -27,7 +28,9 @@ class MemberStatus(NamedTuple):
         branches: The number of generations that decisions have opened for it.
         restarts: The number of generations that the library has opened for it: to
             resume, to replace a worker, after damaged params, and after a failure.
-        wall_s: Seconds from the beginning of each generation to its newest checkpoint.
+        wall_s: Seconds from the beginning of each generation to its newest checkpoint,
+            with the time that it waited for a worker or a decision, but without those
+            in which the run was not open.
         steps_trained: The steps of all its generations; those that it has trained
             twice count twice.
     """
@@ -59,9 +62,11 @@ def member_statuses(run: OpenRun) -> list[MemberStatus]:
         reasons[worker_id] = state.members.statuses[worker_id].reason
     branches, restarts, steps = [0] * run.size, [0] * run.size, [0] * run.size
     wall_s = [0.0] * run.size
+    pauses = _pauses(run)
     for generation in run.journal.generations():
         worker_id, newest = generation.worker_id, run.graph.newest_of(generation)
-        wall_s[worker_id] += newest.time - generation.time
+        closed_s = sum(s for row, s in pauses if generation.row <= row < newest.row)
+        wall_s[worker_id] += newest.time - generation.time - closed_s
         steps[worker_id] += newest.step - generation.step
         if generation.number > 0:
             counts = restarts if is_restart(generation.reason) else branches
@@ -79,6 +84,19 @@ def member_statuses(run: OpenRun) -> list[MemberStatus]:
         )
         for worker_id in range(run.size)
     ]
+
+
+def _pauses(run: OpenRun) -> list[tuple[int, float]]:
+    """Return the last row before each later opening, and the seconds until that.
+
+    They are those since the newest checkpoint: when the run was closed is not recorded.
+    """
+    found = []
+    for opening in run.journal.all(Opening)[1:]:
+        find = Find(upto=opening.row, newest_first=True, limit=1)
+        for last in run.journal.checkpoints(find):
+            found.append((opening.row, max(0.0, opening.time - last.time)))
+    return found
 
 
 def _status(run: OpenRun, state: RunState, worker_id: int, has_ended: bool) -> str:

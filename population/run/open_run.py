@@ -30,7 +30,7 @@ from population.core.step import EncodedReport, Moment
 from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import Journal
-from population.journal.records import Lease, Save
+from population.journal.records import Lease, Save, Status
 from population.run import liveness
 from population.run.arguments import Options
 from population.run.deciding import Deciding
@@ -375,7 +375,9 @@ class OpenRun:
         for note in tx.notes:
             self.notices.say_of_generation(*note)
         if tx.restarts or self.guards.set_backs.is_counting:
-            self.guards.set_backs.note(tx.state, tx.before, tx.restarts)
+            statuses = (r for r in tx.records if isinstance(r, Status))
+            failed = [r.worker_id for r in statuses if r.kind == "failed"]
+            self.guards.set_backs.note(tx.state, tx.before, tx.restarts, failed)
         if new and self.guards.unmet.found:
             self.guards.unmet.keep()
         if self.leases.timeout is not None:

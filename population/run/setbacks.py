@@ -36,8 +36,8 @@ class SetBacks:
     Attributes:
         tries: How many resets of a slot to fresh weights end the run if no member gets
             further.
-        circles: How many divergences of a slot end the run although members report
-            finite values in between.
+        circles: How many divergences and failures of a slot end the run although
+            members report finite values in between.
         is_counting: Whether a slot was reset since a member last made progress; if
             not, `check` has nothing to do.
     """
@@ -53,7 +53,7 @@ class SetBacks:
         self._graph = graph
         self._decider = decider
         self._leases = leases
-        self._never_better = _Count()  # Those that diverged, until one is the best.
+        self._never_better = _Count()  # Those that failed, until one is the best.
         self._never_further = _Count()  # Those that lost all for want of a save.
         self.tries, self.circles = 20.0, 100.0
         self.is_counting = False
@@ -63,6 +63,7 @@ class SetBacks:
         state: RunState,
         before: Before,
         restarts: Sequence[Restart],
+        failed: Sequence[int],
     ) -> None:
         """Update the counts after a transaction that reset slots, or made progress.
 
@@ -70,16 +71,17 @@ class SetBacks:
             state: The run after the transaction.
             before: How far the run was before the transaction.
             restarts: The slots that the transaction has reset.
+            failed: The slots of which it has recorded a failure.
         """
         further = state.furthest > before.furthest
         better = state.best.score < before.best
-        diverged = [new.worker_id for new in restarts if new.diverged]
+        ended = [new.worker_id for new in restarts if new.diverged]
         fresh = [
             new.worker_id
             for new in restarts
             if new.loses_all and not (new.diverged or state.has_params)
         ]
-        self._never_better.note(diverged, before, ends=further or better)
+        self._never_better.note([*ended, *failed], before, ends=further or better)
         self._never_further.note(fresh, before, ends=further)
         counts = self._never_better, self._never_further
         self.is_counting = any(count.slots for count in counts)
@@ -94,7 +96,7 @@ class SetBacks:
         if count >= self.circles and self._all_since(state, self._never_better.row):
             if not self._got_further(self._never_better):
                 raise NoProgressError(
-                    f"Worker {worker_id} has diverged and begun anew {count} times, "
+                    f"Worker {worker_id} has diverged or failed {count} times, "
                     "and meanwhile no member found a better value. No training state "
                     f"beyond step {state.furthest} was saved meanwhile. Save more "
                     "often, or begin with other hyperparameters. What was recorded "

@@ -138,9 +138,9 @@ class Transaction:
         worker_id, members = status.worker_id, self.state.members
         newest = self.state.slots[worker_id].newest
         if status.kind in FAILURES:
-            self.events.append(Event("failed", worker_id, newest))
+            self.events.append(Event("failed", worker_id, newest, status.reason))
         if status.retired and worker_id not in members.retired:
-            self.events.append(Event("retired", worker_id, newest))
+            self.events.append(Event("retired", worker_id, newest, status.reason))
 
     def within_reach(
         self, point: Checkpoint, reader: str | None, row: int

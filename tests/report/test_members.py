@@ -213,3 +213,20 @@ def test_the_best_was_reported_with_its_hyperparameters() -> None:
     assert best == run.newest(0)
     assert generation(run) != best.generation_id
     assert dict(run.schedule(best)) == {0: 0.1}
+
+
+def test_wall_time_is_without_the_time_in_which_the_run_was_closed(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A night between two openings is no training."""
+    clock = Clock()
+    run = PopulationController([0.1], Scripted(), tmp_path, clock=clock)
+    for _ in range(2):
+        report = reporter(run, 0)
+        clock.advance(5.0)
+        report(1.0, "saved")
+        run.close()
+        clock.advance(1000.0)
+        run = PopulationController([0.1], Scripted(), tmp_path, clock=clock)
+    assert run.members()[0].wall_s == 10.0
+    run.close()

@@ -33,6 +33,7 @@ from population.worker import Worker
 logger = logging.getLogger("population")
 _REFRESH_S = 0.2
 _GRACE_S = 5.0
+_MOST_WITHOUT_SLOT = 3  # Then what they import or open is broken.
 _NAMED = 8
 
 
@@ -132,6 +133,7 @@ class _WorkerProcesses:
         self._all_ended = threading.Event()
         self._lock = threading.Lock()  # So that none starts after the order to stop.
         self._stopping = self._ending = False
+        self._without_slot = 0  # Deaths in a row of processes that had no slot yet.
         self.error: BaseException | None = None
         self.deaths: list[str] = []
         self.overhead_s = 0.0
@@ -236,11 +238,15 @@ class _WorkerProcesses:
     def _note_death(self, member: ChildProcess) -> None:
         self.deaths.append(f"{member} {member.how_it_ended()}")
         had_slot = member.began
+        if had_slot:
+            self._without_slot = 0
         if not self._stopping:  # Else it may have been this process that ended it.
             had_slot |= self._record_death(member)
         if not self._ending:
             logger.warning("%s; another one goes on with its slot", self.deaths[-1])
-        if had_slot and self._replaces and not self._controller.finished:
+        self._without_slot += not had_slot
+        may_begin = had_slot or self._without_slot <= _MOST_WITHOUT_SLOT
+        if may_begin and self._replaces and not self._controller.finished:
             found = self._start(member.process.name, member.environment)
             if found is not None:
                 found.begin(self._payload)
