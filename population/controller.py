@@ -289,8 +289,8 @@ class PopulationController(Queries):
 
         Args:
             worker_id: The slot to begin with, even if another worker holds it. None:
-                the free slot with the fewest failures and steps; waits until there
-                is one.
+                the free slot with the fewest failures in a row, and of these the one
+                with the fewest steps; waits until there is one.
             stopped: An event that ends the loop; call `wake` after setting it.
         """
         return Worker(self.open_run, worker_id, stopped)

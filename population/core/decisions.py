@@ -147,7 +147,7 @@ class Decider:
         call = "failed" if type(shown) is Failure else "update"
         wrong = TypeError(
             f"{type(mutator).__name__}.{call} must return its next state and a mapping "
-            f"of worker ids to branches, got {shortly(found)}."
+            f"of worker ids to a Branch or a Retire each, got {shortly(found)}."
         )
         mark_of_the_run(wrong)
         raise wrong

@@ -11,7 +11,7 @@ from population.journal.records import Best, Fact, Lease, Loss, MutatorRecord, S
 
 
 def load(journal: Journal, graph: JournalGraph, mode: str) -> RunState:
-    """Load the state of a run. O(slots), however long the history is.
+    """Load the state of a run. O(slots + statuses), however long the history is.
 
     Raises:
         JournalError: The journal is damaged.

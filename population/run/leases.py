@@ -93,7 +93,7 @@ class SlotLease(HeldSlots):
         run: The run.
         ended: Returns whether the worker must stop; called while it waits.
         worker_id: The slot to begin with, even if another worker holds it. None: the
-            free slot with the fewest failures and steps; waits until there is one.
+            free slot with the fewest failures, then steps; waits until there is one.
 
     Attributes:
         slot: The slot that this worker holds, or None.

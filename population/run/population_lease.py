@@ -197,7 +197,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
         self._run.undo(new)
 
     def check_progress(self) -> None:
-        """Raise a RuntimeError if no member makes progress; call it after reports."""
+        """Raise a NoProgressError if no member makes progress; call after reports."""
         self._run.check_progress()
 
     def load(self, params: Any, like: Any = None) -> Any:
@@ -232,7 +232,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
         """Have slots train to the end, or raise, if no decision can come any more.
 
         Raises:
-            RuntimeError: All slots wait without end; the message names them, their
+            NoProgressError: All slots wait without end; the message names them, their
                 steps, and the likely cause.
         """
         with self._run.lock.lock:
