@@ -204,7 +204,7 @@ def test_another_mutator_tells_what_it_would_have_decided(
     assert sorted(first.derived) == [0, 1, 2]
     assert {branch.parent.worker_id for branch in first.derived.values()} == {0}  # type: ignore[union-attr]
     assert other.first_difference is first
-    assert "recorded no branch; derived worker 0 from step 4" in str(other)
+    assert "recorded nothing; derived worker 0 from step 4" in str(other)
     controller.close()
 
 

@@ -17,7 +17,7 @@ class Decision:
     Attributes:
         row: The last row of the journal that the mutator could see.
         checkpoint: The checkpoint of the report, or the newest one at a failure.
-        worker_id: The slot of the report.
+        worker_id: The slot that reported or failed.
         recorded: The decisions of the run, by worker id.
         derived: The decisions of the mutator passed to `replay`.
     """
@@ -30,7 +30,11 @@ class Decision:
 
     @property
     def same(self) -> bool:
-        """Whether both continue from the same checkpoints with the same meta_params."""
+        """Whether both retire the same slots and branch the others alike.
+
+        A branch is alike if it continues from the same checkpoint with the same
+        meta_params; reasons may differ.
+        """
         return _plain(self.recorded) == _plain(self.derived)
 
     def __str__(self) -> str:
@@ -63,8 +67,8 @@ class Replay:
     def __str__(self) -> str:
         differing = sum(not decision.same for decision in self.decisions)
         lines = [
-            f"{len(self.decisions)} decisions after {self.updates} reports, "
-            f"{differing} of them other than recorded."
+            f"{len(self.decisions)} decisions after {self.updates} reports and "
+            f"failures, {differing} of them other than recorded."
         ]
         if self.first_difference is not None:
             lines.append(f"The first: {self.first_difference}.")
@@ -85,7 +89,7 @@ def _named(branch: Branch) -> tuple[Ref | None, str]:
 
 def _told(decisions: Decisions) -> str:
     if not decisions:
-        return "no branch"
+        return "nothing"
     return ", ".join(
         f"worker {worker_id} {_place(decision)}"
         for worker_id, decision in sorted(decisions.items())
