@@ -753,3 +753,26 @@ def test_nothing_is_told_of_what_was_rolled_back(hosts: Hosts) -> None:
     assert [(e.kind, e.checkpoint and e.checkpoint.step) for e in events] == [
         ("report", 2)
     ]
+
+
+def test_a_slot_that_came_to_its_end_before_the_claim_is_left(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may train a free slot between a worker's choice and its claim."""
+    first, second = hosts.join(stop=Stop(steps=1)), hosts.join(stop=Stop(steps=1))
+    choose, chosen = second.open_run.leases.free, list[Any]()
+
+    def slowly(*args: Any, **options: Any) -> int | None:
+        found = choose(*args, **options)
+        if not chosen:
+            with first.worker(0) as worker:
+                worker.poll()
+                worker.step += 1
+                worker.report(1.0, "by the first")
+        chosen.append(found)
+        return found
+
+    monkeypatch.setattr(second.open_run.leases, "free", slowly)
+    worker = second.worker()
+    assert chosen == [0, 1]
+    assert worker.worker_id == 1

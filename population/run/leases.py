@@ -322,7 +322,9 @@ class SlotLease(HeldSlots):
         run = self._run
 
         def work(tx: Transaction) -> bool:
-            if only_if_free and not run.leases.is_claimable(tx.state, worker_id):
+            is_free = run.leases.is_claimable(tx.state, worker_id)
+            # Again: another worker may have trained it meanwhile, to where it waits.
+            if only_if_free and not (is_free and not run.waits(worker_id)):
                 return False
             tx.claim_weights()
             self._take(tx, worker_id, hand_out=False)
