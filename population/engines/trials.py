@@ -158,8 +158,8 @@ def _notice(place: str, reason: str, error: BaseException) -> Notice:
     where = "".join(f" at {frame.filename}:{frame.lineno}" for frame in at)
     trace = "".join(traceback.format_exception(error)).strip()
     text = (
-        f"{place} has failed: {reason}. The others go on; further failures of this "
-        f"kind are recorded without a warning.\n\n{trace}"
+        f"{place} has failed: {reason}. Further failures of this kind are recorded "
+        f"without a warning.\n\n{trace}"
     )
     key = f"{kind.__module__}.{kind.__qualname__}{where}"
     return Notice("failed", key, text, logging.WARNING)

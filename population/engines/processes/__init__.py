@@ -237,15 +237,15 @@ class _WorkerProcesses:
 
     def _note_death(self, member: ChildProcess) -> None:
         self.deaths.append(f"{member} {member.how_it_ended()}")
-        had_slot = member.began
-        if had_slot:
-            self._without_slot = 0
+        is_recorded = False
         if not self._stopping:  # Else it may have been this process that ended it.
-            had_slot |= self._record_death(member)
+            is_recorded = self._record_death(member)
         if not self._ending:
-            logger.warning("%s; another one goes on with its slot", self.deaths[-1])
-        self._without_slot += not had_slot
-        may_begin = had_slot or self._without_slot <= _MOST_WITHOUT_SLOT
+            rest = "; this is recorded as a failure of its slot" if is_recorded else ""
+            logger.warning("%s%s", self.deaths[-1], rest)
+        had_slot = member.began or is_recorded
+        self._without_slot = 0 if had_slot else self._without_slot + 1
+        may_begin = self._without_slot <= _MOST_WITHOUT_SLOT
         if may_begin and self._replaces and not self._controller.finished:
             found = self._start(member.process.name, member.environment)
             if found is not None:
