@@ -232,7 +232,7 @@ def test_an_archived_run_that_was_killed(
     assert look(public / "run") == expected
 
 
-@pytest.mark.parametrize("name", ["format-1", "format-2", "format-3"])
+@pytest.mark.parametrize("name", ["format-1", "format-2", "format-3", "format-4"])
 def test_a_run_of_an_older_format_that_must_not_be_changed(
     name: str, public: pathlib.Path
 ) -> None:
