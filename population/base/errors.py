@@ -39,7 +39,7 @@ _OF_THE_RUN = "_population_of_the_run"
 
 
 def mark_of_the_run(error: BaseException) -> None:
-    """Mark an exception of a mutator or a params store: it ends the run, not a trial.
+    """Mark an exception of a mutator, or an OSError of a params store: it ends the run.
 
     A training function may get it from a call of the library.
     """

@@ -43,8 +43,8 @@ def run(
 
     With `on_error="fail"` an exception of `train` is recorded as a failure of its trial
     (`worker.fail`), and the thread calls `train` with another worker, until the run has
-    ended. The first traceback of each kind is logged. Errors of the library, of the
-    mutator and of the params store still stop all.
+    ended. The first traceback of each kind is logged. Errors of the library and of the
+    mutator, and an `OSError` of the params store, still stop all.
 
     Args:
         train: The training loop of one worker.
