@@ -19,6 +19,9 @@ train alone until they reach the others.
 The rows of retired members are trained along; once half of the members in the stack are
 retired, the others are copied into a smaller one.
 
+An exception of a function ends the run, as all members are one program: other engines
+have `on_error` for it. Here a member fails by a value that is NaN.
+
 All states are saved every few rounds and at the end; after a kill, training continues
 from the last save. The first Ctrl-C ends the run after the present round, a second one
 immediately. A second run with the same functions and shapes compiles nothing.
