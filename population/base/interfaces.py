@@ -188,8 +188,7 @@ class Mutator(abc.ABC, Generic[State]):
         Args:
             worker_id: The slot.
             step: The step at which it begins.
-            meta_params: The hyperparameters with which the run begins, or those of the
-                checkpoint from which the slot continues.
+            meta_params: The hyperparameters that it has so far.
         """
         del worker_id, step
         return meta_params

@@ -77,7 +77,7 @@ def resume(
     worker_id: int,
     at: Moment,
     reason: str,
-    first: Callable[[int, int, str, Checkpoint], str],
+    first: Callable[[int, int, str], str],
 ) -> Step:
     """Move a slot back to its resume point, with the hyperparameters for that step.
 
@@ -89,14 +89,13 @@ def resume(
         reason: If given, open a generation in any case, for this reason; else only if
             the resume point is an earlier checkpoint.
         first: Returns the hyperparameters with which the slot begins at a step, from
-            those that it has, both encoded, and the checkpoint of the step.
+            those that it has; both encoded.
     """
     slot = state.slots[worker_id]
     point = graph.resume_point(slot.newest)
     if not reason and point.row == slot.newest.row:
         return Step()
-    own = slot.generation.meta_params
-    meta_text = first(worker_id, point.step, own, point)
+    meta_text = first(worker_id, point.step, slot.generation.meta_params)
     return branch(state, graph, worker_id, point, meta_text, reason or "resume", at)
 
 

@@ -196,21 +196,13 @@ class Decider:
         """Return how many updates have branched or changed the mutator's state."""
         return 0 if state.mutator is None else state.mutator.decisions
 
-    def first(
-        self,
-        worker_id: int,
-        step: int,
-        meta_text: str,
-        point: Checkpoint | None = None,
-    ) -> str:
+    def first(self, worker_id: int, step: int, meta_text: str) -> str:
         """Return the hyperparameters with which a slot begins at a step, encoded.
 
         Args:
             worker_id: The slot.
             step: The step.
             meta_text: Those that it has, encoded.
-            point: The checkpoint from which it continues, unless a run begins: the
-                mutator's `first` is shown the hyperparameters of that.
 
         Raises:
             TypeError, ValueError: What the mutator's `first` returns cannot be stored,
@@ -219,9 +211,7 @@ class Decider:
         mutator = self.mutator
         if type(mutator).first is Mutator.first:
             return meta_text
-        present = codec.digest(decode(meta_text))
-        shown = meta_text if point is None else codec.encode(point.meta_params)
-        meta_params = decode(shown)
+        present, meta_params = codec.digest(decode(meta_text)), decode(meta_text)
         with of_the_run():
             found = mutator.first(worker_id, step, meta_params)
             text = codec.encode(found, f"first meta_params for worker {worker_id}")

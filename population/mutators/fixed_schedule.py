@@ -20,11 +20,11 @@ class FixedSchedule(Mutator[None]):
     """Gives each slot the newest entry at or before the step that it has reached.
 
     The entry for its first step is in force from the start, also where a slot begins
-    with trained weights, in a fork, or after it went back to an earlier save; before
-    the first entry it has its own. A branch to other hyperparameters continues from
-    saved weights. If the library keeps the weights, an entry takes effect at the first
-    report with params. A member that has diverged continues unchanged: this policy
-    never goes back, and a NaN is no failure.
+    with trained weights, in a fork, or after it went back to an earlier save (before
+    the first entry it keeps what it has). A branch to other hyperparameters continues
+    from saved weights. If the library keeps the weights, an entry takes effect at the
+    first report with params. A member that has diverged continues unchanged: this
+    policy never goes back, and a NaN is no failure.
 
     Args:
         schedule: `{step: meta_params}`, such as `controller.schedule(checkpoint)`

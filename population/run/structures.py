@@ -19,6 +19,7 @@ from population.core import facts
 from population.core.decoding import decode
 from population.core.state import RunState
 from population.journal.base import Journal
+from population.journal.records import Generation
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.run.arguments import Options
 from population.space import from_data
@@ -207,8 +208,7 @@ def _other_population(
     pending = [w for w, entry in enumerate(given) if _is_like(firsts[w], entry)]
     for known in (*firsts, *_listed(present)):
         pending = [w for w in pending if differences(known, given[w], leaves)]
-    first = options.mutator.first  # A run begins with what this makes of the entries.
-    made = {w: _listed(first(w, begun[w].step, metas[w])) for w in pending}
+    made = {w: _listed(_first(options, begun[w], metas[w])) for w in pending}
     for known in (*firsts, *_listed(present)):
         pending = [w for w in pending if differences(known, made[w], leaves)]
     for worker_id in pending:
@@ -219,6 +219,17 @@ def _other_population(
             f"{', '.join(found)}. Pass what it began with, or None for each worker to "
             "go on with what is recorded"
         )
+
+
+def _first(options: Options, begun: Generation, meta_params: Any) -> Any:
+    """Return what the run would make of an entry of its first population.
+
+    The entry may be of another run, so that the mutator's `first` cannot read it.
+    """
+    try:
+        return options.mutator.first(begun.worker_id, begun.step, meta_params)
+    except (TypeError, ValueError, LookupError, AttributeError):
+        return meta_params
 
 
 def _is_like(known: Any, entry: Any) -> bool:

@@ -117,28 +117,6 @@ def test_a_slot_that_goes_back_gets_the_entry_of_that_step() -> None:
             assert (worker.step, worker.meta_params) == (4, "b")
 
 
-@pytest.mark.parametrize("as_function", [False, True])
-def test_a_slot_that_goes_back_before_the_first_entry_gets_its_own(
-    as_function: bool,
-) -> None:
-    """Otherwise the entry would be in force before its step."""
-    entries = {4: "late"}
-    schedule: Any = entries.get if as_function else entries
-    with Run(lambda: FixedSchedule(schedule), ["own"]) as run:
-        run.report(0, 2, 1.0, "at 2")
-        run.report(0, 4, 1.0, "at 4")
-        assert run.metas() == ["late"]
-        with run.controller.worker(0) as worker:
-            worker.poll()
-            worker.reject("damaged")
-            assert worker.poll()
-            assert (worker.step, worker.meta_params) == (2, "own")
-            worker.reject("damaged too")
-            assert worker.poll()
-            assert (worker.step, worker.params) == (0, None)
-            assert worker.meta_params == "own"
-
-
 def test_fresh_weights_get_the_entry_of_step_0() -> None:
     """A slot that falls back to its root begins anew."""
     with Run(lambda: FixedSchedule(ENTRIES), ["x"]) as run:
