@@ -313,7 +313,9 @@ class Model:
         self._show_known(before)
 
     def revive(self, worker_id: int) -> None:
-        """A retired slot is trained again."""
+        """A retired slot is trained again; nothing happens to another one."""
+        if not self.standings[worker_id].retired:
+            return
         before = self.live
         self._revive(worker_id)
         self._set_back(worker_id, "")
@@ -425,7 +427,8 @@ class Model:
 
     def decides(self, said: Said) -> bool:
         """Whether the mutator would be asked about a report."""
-        return copy.deepcopy(self)._record(said) is not None
+        found = copy.deepcopy(self)._record(said)
+        return found is not None and not self.standings[found.worker_id].retired
 
     def decide(
         self,
@@ -436,6 +439,8 @@ class Model:
     ) -> set[int]:
         """Ask the mutator about a report or a failure; the slots that were branched."""
         me, (generation, step) = told.worker_id, told.name
+        if self.standings[me].retired and not what:
+            return set()  # A report of a slot that is finished.
         self.asked.append(f"{me} {generation} {step} {told.value}{what}")
         refused = set() if refused is None else refused
         name = Coded.names[code_of(told.value)] if name is None else name

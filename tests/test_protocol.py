@@ -571,7 +571,7 @@ def test_when_mutate_fn_raises_no_branch_of_the_round_is_left() -> None:
 @pytest.mark.parametrize(
     ("branches", "message"),
     [
-        ({0: "not a branch"}, "must return a Branch or a Retire for worker 0, got str"),
+        ({0: "not a branch"}, "must decide a Branch or a Retire for worker 0, got str"),
         ({7: Branch(None, {})}, "worker_id must be below 2"),
         ({0: Branch(None, {"f": object()})}, r"meta_params for worker 0\['f'\]"),
     ],
