@@ -52,7 +52,7 @@ class SuccessiveHalving(Mutator[Ladder]):
 
     The rungs are at `first_rung * factor**k` training steps. A member is compared once,
     by its first report from there on that a decision may use, with all members that
-    were there before it; nobody waits. The share is rounded down to a number of
+    were there before it; no member waits. The share is rounded down to a number of
     members, at least one; a score as good as the last of the best is one of them. A
     member that diverges loses at once, as if it were at its next rung.
 
