@@ -119,7 +119,24 @@ class PopulationView(Protocol):
         """Return `steps` and `scores` as they were at a step of each slot's lineage.
 
         For slots beyond the step they are those of the newest report up to it. As cheap
-        as array arithmetic, except for slots that are many reports ahead.
+        as array arithmetic, except for slots that are over 16 reports ahead.
+        """
+
+    def last(
+        self, k: int, until: int | npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return `[N, k]`: `score` of each lineage's last `k` reports with a value.
+
+        The newest is in the last column, and NaN in the first columns if a lineage has
+        fewer. A copy has its donor's reports up to `begins`. As cheap as `as_of`.
+
+        Args:
+            k: The number of reports of each slot.
+            until: Leave out reports after this step, or after `[N]` steps: a loop that
+                does not wait may be beyond a barrier. None: leave out none.
+
+        Raises:
+            ValueError: `k` is not a positive int, or `until` has another shape.
         """
 
     def score(self, checkpoint: Checkpoint) -> float:

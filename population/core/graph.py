@@ -171,13 +171,16 @@ class JournalGraph(CheckpointGraph):
         high: int = _END,
         *,
         descending: bool = False,
+        **needs: bool,
     ) -> Iterator[Checkpoint]:
-        """Yield a generation's checkpoints with `low <= step <= high`, by step."""
+        """Yield a generation's checkpoints with `low <= step <= high`, by step.
+
+        `needs` are further conditions of a `Find`.
+        """
+        needs["newest_first"] = descending
         size = 1
         while low <= high:
-            find = Find(
-                generation_id, low=low, high=high, newest_first=descending, limit=size
-            )
+            find = Find(generation_id, low=low, high=high, limit=size, **needs)
             rows = self._find(find)
             for row in rows:
                 if row.generation_id != generation_id or not low <= row.step <= high:
@@ -299,13 +302,15 @@ class JournalGraph(CheckpointGraph):
         """
         if checkpoint.step <= until and _closes(checkpoint, params):
             return checkpoint
-        for segment in self.segments(checkpoint):
-            if segment.first > until:
-                continue
-            segment = segment._replace(last=min(segment.last, until))
-            if found := self._newest(segment, value=True, decides=params):
-                return found
-        return None
+        return next(self.reports_until(checkpoint, until, decides=params), None)
+
+    def reports_until(
+        self, checkpoint: Checkpoint, until: int, **needs: bool
+    ) -> Iterator[Checkpoint]:
+        """Yield the lineage's checkpoints up to `until` with a value, descending."""
+        for name, first, last, _ in self.segments(checkpoint):
+            end = min(last, until)
+            yield from self.span(name, first, end, descending=True, value=True, **needs)
 
     def reports_since(self, checkpoint: Checkpoint, step: int) -> list[Checkpoint]:
         """Return the lineage's checkpoints from `step` on with a value, ascending."""

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from population.base.types import Checkpoint
 from population.core.graph import JournalGraph
-
-_KEPT = 17  # To look back over 16 reports at the one before them.
-Entry = tuple[int, float]
-Entries = deque[Entry]
+from population.core.recent import Entry, Floats, Ints, Recent
 
 
 class Scores:
@@ -37,17 +31,15 @@ class Scores:
     def __init__(self, size: int, graph: JournalGraph, sign: float) -> None:
         self._graph = graph
         self._sign = sign
-        self.steps: npt.NDArray[np.int64] = np.full(size, -1, np.int64)
-        self.scores: npt.NDArray[np.float64] = np.full(size, math.inf)
-        self.begins: npt.NDArray[np.int64]
-        self.reached: npt.NDArray[np.int64]
+        self.steps: Ints = np.full(size, -1, np.int64)
+        self.scores: Floats = np.full(size, math.inf)
+        self.begins: Ints
+        self.reached: Ints
         self.begins, self.reached = np.zeros((2, size), np.int64)
-        self._ready: npt.NDArray[np.int64] = np.full(size, -1, np.int64)
+        self._ready: Ints = np.full(size, -1, np.int64)
         self.unsure: dict[int, Checkpoint] = {}
         self.needs_params = False
-        # For each slot, once a policy calls `as_of`: steps and scores of the newest
-        # reports with a value on its lineage, oldest first, without gaps.
-        self._recent: list[Entries] = []
+        self._recent: Recent | None = None
 
     def score(self, checkpoint: Checkpoint) -> float:
         """Return a checkpoint's score: lower is better; inf for no finite value."""
@@ -57,7 +49,14 @@ class Scores:
         return self._sign * value
 
     @property
-    def ready(self) -> npt.NDArray[np.int64]:
+    def recent(self) -> Recent:
+        """The newest reports on each lineage; kept from the first use on."""
+        if self._recent is None:
+            self._recent = Recent(self.steps, self.scores)
+        return self._recent
+
+    @property
+    def ready(self) -> Ints:
         """`[N]` step of the newest checkpoint that can close a barrier, or -1."""
         if self.unsure:
             self.settle()
@@ -78,8 +77,8 @@ class Scores:
             self._ready[worker_id] = step
             if self.unsure:
                 self.unsure.pop(worker_id, None)
-        if self._recent:
-            self._recent[worker_id].append((step, score))
+        if self._recent is not None:
+            self._recent.push(worker_id, step, score)
 
     def open(
         self, worker_id: int, step: int, parent: Checkpoint | None, donor: int | None
@@ -92,29 +91,28 @@ class Scores:
             parent: The checkpoint that it copies, or None.
             donor: A slot with the parent on its lineage, or None.
         """
-        known: Iterable[Entry] = ()
-        if donor is not None and self._recent:
-            known = self._recent[donor]
         self.begins[worker_id] = self.reached[worker_id] = step
-        self.refresh(worker_id, parent)
-        if known:
-            newest = self._recent[worker_id][-1]
-            older = (entry for entry in known if entry[0] < newest[0])
-            self._recent[worker_id] = Entries((*older, newest), maxlen=_KEPT)
+        self.refresh(worker_id, parent, donor)
 
-    def refresh(self, worker_id: int, newest: Checkpoint | None) -> None:
+    def refresh(
+        self, worker_id: int, newest: Checkpoint | None, donor: int | None = None
+    ) -> None:
         """Look up a lineage's newest value, and the newest that can close a barrier.
 
         Args:
             worker_id: The slot.
             newest: The last checkpoint of its lineage; None: it has no checkpoint.
+            donor: A slot with that checkpoint on its lineage, or None.
         """
         self.unsure.pop(worker_id, None)
         valued = None if newest is None else self._graph.newest_value(newest)
         entry = self._entry(valued)
         self.steps[worker_id], self.scores[worker_id] = entry
-        if self._recent:
-            self._recent[worker_id] = Entries([entry], maxlen=_KEPT)
+        if self._recent is not None:
+            if valued is None or donor is None or _may_share_step(valued):
+                self._recent.reset(worker_id, *entry)
+            else:
+                self._recent.branch(worker_id, donor, *entry)
         self._find_ready(worker_id, valued)
 
     def need_params(self) -> list[int]:
@@ -134,41 +132,18 @@ class Scores:
         """Have `ready` look a slot up again: its params are gone, or newly needed."""
         self.unsure[worker_id] = newest
 
-    def behind(self, step: int) -> list[int]:
+    def behind(self, step: int, *, value_added: bool) -> list[int]:
         """Return the other slots that a late report of a step may concern.
 
         A slot whose newest weights are gone may have `reached` only an earlier step.
         """
-        begun_later = self.begins >= step
-        if not begun_later.any():  # As usually.
+        late = self.begins >= step
+        if not late.any():  # As usually.
             return []
-        late = (self.steps <= step) | (self.ready <= step) | (self.reached < step)
-        found: list[int] = np.flatnonzero(late & begun_later).tolist()
+        if self._recent is None or not value_added:
+            late &= (self.steps <= step) | (self.ready <= step) | (self.reached < step)
+        found: list[int] = np.flatnonzero(late).tolist()
         return found
-
-    def complete(self, step: int) -> None:
-        """Drop cached reports of slots that a late value of this step may concern."""
-        if self._recent:
-            for worker_id in np.flatnonzero(self.begins >= step).tolist():
-                newest = self._recent[worker_id][-1]
-                self._recent[worker_id] = Entries([newest], maxlen=_KEPT)
-
-    def as_of(
-        self, step: int, newest: Callable[[int], Checkpoint]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Return `steps` and `scores` as they were at a step of each slot's lineage."""
-        steps, scores = self.steps.copy(), self.scores.copy()
-        if not self._recent:
-            latest = zip(steps.tolist(), scores.tolist(), strict=True)
-            self._recent = [Entries([entry], maxlen=_KEPT) for entry in latest]
-        for worker_id in np.flatnonzero(steps > step).tolist():
-            known = reversed(self._recent[worker_id])
-            entry = next((entry for entry in known if entry[0] <= step), None)
-            if entry is None:
-                found = self._graph.newest_value(newest(worker_id), until=step)
-                entry = self._entry(found)
-            steps[worker_id], scores[worker_id] = entry
-        return steps, scores
 
     def _entry(self, found: Checkpoint | None) -> Entry:
         """Return the step and score of a checkpoint; `(-1, inf)` for None."""
@@ -179,3 +154,9 @@ class Scores:
         if valued is not None and self.needs_params:
             ready = self._graph.newest_value(valued, params=True)
         self._ready[worker_id] = -1 if ready is None else ready.step
+
+
+def _may_share_step(checkpoint: Checkpoint) -> bool:
+    """Whether an ancestor may have its step: the checkpoint that it is a copy of."""
+    parent = checkpoint.parent
+    return parent is not None and parent.step == checkpoint.step

@@ -309,9 +309,8 @@ class RunState:
 
     def _complete(self, found: Checkpoint, *, value_added: bool) -> None:
         """Refresh every slot with a late report on its lineage."""
-        if value_added:
-            self.scores.complete(found.step)
-        for worker_id in sorted({found.worker_id, *self.scores.behind(found.step)}):
+        others = self.scores.behind(found.step, value_added=value_added)
+        for worker_id in sorted({found.worker_id, *others}):
             if self.is_on_lineage(worker_id, found):
                 self.scores.refresh(worker_id, self.slots[worker_id].newest)
                 self._step_back(worker_id)

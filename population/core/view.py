@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from population.base.types import ActiveWorker, Checkpoint
 from population.core.graph import JournalGraph
+from population.core.recent import Entry, Floats, Ints
 from population.core.state import RunState
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
@@ -70,19 +71,37 @@ class View:
         return self._rng
 
     @property
-    def ready(self) -> npt.NDArray[np.int64]:
+    def ready(self) -> Ints:
         """`[N]`: step of the newest report that can close a barrier; -1: none."""
         if self._unsure:
             self._state.scores.settle()
         return self._ready
 
-    def as_of(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def as_of(self, step: int) -> tuple[Ints, Floats]:
         """Return `steps` and `scores` as they were at a step of each slot's lineage."""
-        return self._state.scores.as_of(step, self.newest)
+        return self._state.scores.recent.as_of(step, self._reports)
+
+    def last(self, k: int, until: int | Ints | None = None) -> Floats:
+        """Return `[N, k]`: `score` of the last `k` reports of each lineage, or NaN.
+
+        Raises:
+            ValueError: `k` is not a positive int, or `until` has a wrong shape.
+        """
+        size = len(self.steps)
+        if type(k) is not int or k < 1:
+            raise ValueError(f"k must be a positive int, got {k!r}.")
+        if np.shape(until) not in ((), (size,)):
+            raise ValueError(f"until must be a step, or {size} steps, got {until!r}.")
+        return self._state.scores.recent.last(k, until, self._reports)
 
     def newest(self, worker_id: int) -> Checkpoint:
         """Return the slot's newest checkpoint, with or without a value."""
         return self._state.slots[worker_id].newest
+
+    def _reports(self, worker_id: int, until: int) -> Iterator[Entry]:
+        """Yield step and score of a slot's reports up to a step, newest first."""
+        for checkpoint in self.graph.reports_until(self.newest(worker_id), until):
+            yield checkpoint.step, self.score(checkpoint)
 
 
 def _read_only(array: Array) -> Array:
