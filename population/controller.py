@@ -131,7 +131,8 @@ class PopulationController(Queries):
             size: The number of slots.
             mutator: The policy; it explores, for example, by `Perturb(space)`.
             log_dir: The run folder, or None.
-            initial: "random", or "grid" for evenly spaced meta_params.
+            initial: "random"; "stratified", random but evenly spread over the range of
+                each domain (a Latin hypercube); or "grid" for evenly spaced values.
             seed: The seed of the run; the first meta_params depend on it.
             **options: Further arguments of the constructor.
 

@@ -16,7 +16,7 @@ from population.base.types import MODES, Start, Stop
 from population.core.retention import Keep
 from population.journal.base import Journal
 from population.run.events import OnEvent
-from population.space import grid, sample
+from population.space import grid, sample, stratified
 from population.space.trees import check_space
 
 DURABILITIES = ("process", "power")
@@ -121,8 +121,12 @@ def first_population(space: Any, size: Any, initial: str, seed: Any) -> list[Any
     check_space(space)
     if initial == "grid":
         return grid(space, size)
-    if initial != "random":
-        raise ValueError(f"initial must be 'random' or 'grid', got {initial!r}.")
+    if initial not in ("random", "stratified"):
+        raise ValueError(
+            f"initial must be 'random', 'stratified' or 'grid', got {initial!r}."
+        )
     # Decisions are numbered [seed, d]: no decision draws these numbers.
     rng = np.random.default_rng([codec.integer(seed, "seed"), 0, 1])
+    if initial == "stratified":
+        return stratified(space, size, rng)
     return [sample(space, rng) for _ in range(size)]

@@ -24,4 +24,5 @@ from population.space.trees import from_data as from_data
 from population.space.trees import grid as grid
 from population.space.trees import misfit as misfit
 from population.space.trees import sample as sample
+from population.space.trees import stratified as stratified
 from population.space.trees import to_data as to_data

@@ -43,6 +43,12 @@ class _Choice(Domain):
         values = self._first if first else self.values
         return copy.deepcopy(values[int(rng.integers(len(values)))])
 
+    def from_unit(self, fraction: float, *, first: bool = False) -> Any:
+        """Return the value at a fraction of the list."""
+        values = self._first if first else self.values
+        index = min(int(fraction * len(values)), len(values) - 1)
+        return copy.deepcopy(values[index])
+
     def points(self, count: int) -> list[Any]:
         """Return `count` evenly spaced values, or all if there are fewer."""
         values = copy.deepcopy(self._first)

@@ -37,6 +37,17 @@ class Domain(abc.ABC):
         """
 
     @abc.abstractmethod
+    def from_unit(self, fraction: float, *, first: bool = False) -> Any:
+        """Return the value at a fraction of the range, on the domain's scale.
+
+        A uniform fraction is a random value, distributed as those of `sample`.
+
+        Args:
+            fraction: From 0 to 1.
+            first: Whether of `start`, the range of a first population; else of all.
+        """
+
+    @abc.abstractmethod
     def points(self, count: int) -> list[Any]:
         """At most `count` different, evenly spaced values of a first sample."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from population.space.domain import Domain, is_finite, is_number
-from population.space.trees import check_space, map_leaves
+from population.space.trees import check_space, leaves, map_leaves
 
 
 class _Explorer(abc.ABC):
@@ -18,9 +21,14 @@ class _Explorer(abc.ABC):
 
     space: Any
     resample_probability: float
+    share: float
 
     def __post_init__(self) -> None:
         check_space(self.space)
+        if not is_number(self.share) or not 0 < self.share <= 1:
+            raise ValueError(
+                f"share must be above 0 and at most 1, got {self.share!r}."
+            )
         chance = self.resample_probability
         if not is_number(chance) or not 0 <= chance <= 1:
             raise ValueError(
@@ -30,16 +38,37 @@ class _Explorer(abc.ABC):
     def __call__(self, meta_params: Any, rng: np.random.Generator) -> Any:
         """Return new meta_params inside the space, even if the old ones are not."""
         chance = self.resample_probability
+        changes = self._chosen(rng)
 
         def explored(place: str, leaf: Any, value: Any) -> Any:
             if not isinstance(leaf, Domain):
                 return value
+            if not next(changes):
+                _check_moves(place, leaf, value)
+                return leaf.times(value, 1.0, rng)
             if chance and rng.random() < chance:
                 return leaf.sample(rng, first=False)
             _check_moves(place, leaf, value)
             return self._moved(leaf, value, rng)
 
         return map_leaves(self.space, meta_params, explored)
+
+    def _chosen(self, rng: np.random.Generator) -> Iterator[bool]:
+        """Return for each hyperparameter whether it changes; at least one does."""
+        if self.share == 1:
+            return itertools.repeat(True)
+        count = self._count
+        # The first that changes has the distribution of independent draws of which one
+        # at least succeeded; those after it are independent.
+        some = -math.expm1(count * math.log1p(-self.share))
+        first = int(math.log1p(-some * rng.random()) / math.log1p(-self.share))
+        chosen = rng.random(count) < self.share
+        chosen[: first + 1] = [*[False] * first, True][:count]
+        return iter(chosen.tolist())
+
+    @functools.cached_property
+    def _count(self) -> int:
+        return sum(isinstance(leaf, Domain) for _, leaf in leaves(self.space))
 
     @abc.abstractmethod
     def _moved(self, domain: Domain, value: Any, rng: np.random.Generator) -> Any:
@@ -64,14 +93,16 @@ class Perturb(_Explorer):
         space: The space of the meta_params.
         factors: The factors; each is equally likely.
         resample_probability: The probability that a hyperparameter is redrawn.
+        share: The probability that a hyperparameter changes at all; at least one does.
 
     Raises:
-        ValueError: A factor is not positive, or the probability is not from 0 to 1.
+        ValueError: A factor is not positive, or a probability is out of its range.
     """
 
     space: Any
     factors: Sequence[float] = (0.8, 1.25)
     resample_probability: float = 0.25
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,14 +130,16 @@ class Gaussian(_Explorer):
         sigma: Standard deviation of the noise, as a fraction of the width of the whole
             range on the domain's scale.
         resample_probability: The probability that a hyperparameter is redrawn.
+        share: The probability that a hyperparameter changes at all; at least one does.
 
     Raises:
-        ValueError: `sigma` is not positive, or the probability is not from 0 to 1.
+        ValueError: `sigma` is not positive, or a probability is out of its range.
     """
 
     space: Any
     sigma: float = 0.1
     resample_probability: float = 0.0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

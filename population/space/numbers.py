@@ -52,8 +52,15 @@ class _Number(Domain):
 
     def sample(self, rng: np.random.Generator, *, first: bool = True) -> Any:
         """Return a random value, uniform on the scale."""
+        return self.from_unit(rng.random(), first=first)
+
+    def from_unit(self, fraction: float, *, first: bool = False) -> Any:
+        """Return the value at a fraction of the range, on the scale."""
         low, high = self._first if first else (self.low, self.high)
-        at = rng.uniform(self._scaled(low), self._scaled(high))
+        if fraction in (0, 1):  # Exactly the bound, without a rounding error.
+            return self._typed(high if fraction else low)
+        bottom, top = self._scaled(low), self._scaled(high)
+        at = bottom + (top - bottom) * fraction
         return self._typed(min(max(self._unscaled(at), low), high))
 
     def points(self, count: int) -> list[Any]:
@@ -262,8 +269,16 @@ class Integer(_Number):
         low, high = self._first if first else (self.low, self.high)
         if not self.logarithmic:
             return int(rng.integers(low, high + 1))
-        at = rng.uniform(math.log(low - 0.5), math.log(high + 0.5))
-        return min(max(self._typed(math.exp(at)), low), high)
+        return self.from_unit(rng.random(), first=first)
+
+    def from_unit(self, fraction: float, *, first: bool = False) -> int:
+        """Return the value at a fraction; each has its share of the scale."""
+        low, high = self._first if first else (self.low, self.high)
+        if not self.logarithmic or fraction in (0, 1):
+            return min(low + int(fraction * (high - low + 1)), high)
+        bottom, top = math.log(low - 0.5), math.log(high + 0.5)
+        at = math.exp(bottom + (top - bottom) * fraction)
+        return min(max(self._typed(at), low), high)
 
     def points(self, count: int) -> list[int]:
         """Different values, evenly spaced on the scale; one value is the middle."""

@@ -42,6 +42,29 @@ def sample(space: Any, rng: np.random.Generator, *, first: bool = True) -> Any:
     return _filled(space, lambda domain: domain.sample(rng, first=first))
 
 
+def stratified(space: Any, size: int, rng: np.random.Generator) -> list[Any]:
+    """Return random meta_params that cover the range of each domain evenly.
+
+    Each domain's first range is cut into `size` parts that are equally wide on its
+    scale, and each of these has one of the values: a Latin hypercube (McKay, Beckman
+    and Conover 1979, https://doi.org/10.2307/1268522).
+
+    Args:
+        space: The space.
+        size: The number of meta_params.
+        rng: The source of random numbers; the domains draw in the tree's order.
+    """
+    columns = [
+        ((rng.permutation(size) + rng.random(size)) / size).tolist()
+        for _ in _domains(space)
+    ]
+    rows = map(iter, zip(*columns, strict=True))
+    return [
+        _filled(space, lambda domain, row=row: domain.from_unit(next(row), first=True))
+        for row in rows
+    ]
+
+
 def grid(space: Any, k: int | None = None, points: int | None = None) -> list[Any]:
     """Return the combinations of evenly spaced values of each domain, or k of them.
 

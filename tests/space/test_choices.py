@@ -178,3 +178,17 @@ def test_values_that_cannot_be_stored_are_refused(kind: Any) -> None:
     """A function cannot be in a journal; its name can."""
     with pytest.raises(TypeError, match=rf"{kind.__name__}'s values\[1\] cannot be"):
         kind(["relu", max])
+
+
+@pytest.mark.parametrize("kind", [Ordinal, Categorical])
+def test_each_value_has_its_share_of_the_fractions(kind: Any) -> None:
+    """Equally wide ones, in the order of the list; 1.0 is the last."""
+    domain = kind([1, "b", None], ["b", 1])
+    found = [domain.from_unit(place / 6) for place in range(7)]
+    assert found == [1, 1, "b", "b", None, None, None]
+    assert [domain.from_unit(f, first=True) for f in (0, 0.49, 0.5, 1)] == [
+        "b",
+        "b",
+        1,
+        1,
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import tempfile
 from collections.abc import Callable, Mapping
@@ -173,6 +174,52 @@ def test_each_hyperparameter_is_moved_on_its_own() -> None:
     assert 0.8 < ways[0.8] / ways[1.25] < 1.25
 
 
+@pytest.mark.parametrize("kind", [Perturb, Gaussian])
+@pytest.mark.parametrize("share", [0.5, 0.05, 1e-9])
+def test_a_share_of_the_hyperparameters_changes_but_at_least_one(
+    kind: Any, share: float
+) -> None:
+    """Each set of them is as likely as among independent draws with a success."""
+    space = {"a": RATE, "b": [RATE, 7, RATE]}
+    before: dict[str, Any] = {"a": 1e-3, "b": [1e-3, 7, 1e-3]}
+    rng, explore = generator(), kind(space, share=share)
+    counts: dict[tuple[bool, ...], int] = {}
+    for _ in range(4000):
+        after = explore(before, rng)
+        changed = after["a"] != 1e-3, *(v != 1e-3 for v in after["b"][::2])
+        counts[changed] = counts.get(changed, 0) + 1
+    assert (False, False, False) not in counts
+    some = -math.expm1(3 * math.log1p(-share))
+    for changed in itertools.product([True, False], repeat=3):
+        likely = share ** sum(changed) * (1 - share) ** (3 - sum(changed)) / some
+        if any(changed):
+            count = counts.get(changed, 0)
+            deviation = math.sqrt(4000 * likely * (1 - likely))
+            assert abs(count - 4000 * likely) <= 5 * deviation + 1
+
+
+def test_a_single_hyperparameter_always_changes() -> None:
+    """A share of one domain is that domain."""
+    explore = Perturb({"rate": RATE}, share=0.01)
+    rng = generator()
+    assert all(explore({"rate": 1e-3}, rng)["rate"] != 1e-3 for _ in range(50))
+
+
+def test_what_does_not_change_still_comes_inside() -> None:
+    """A value from outside of the space is moved to its bound."""
+    space = {"a": RATE, "b": RATE, "c": Ordinal([1, 2])}
+    rng, explore = generator(), Perturb(space, share=0.3)
+    for _ in range(100):
+        assert contains(space, explore({"a": 1e3, "b": 1e-9, "c": 5}, rng))
+
+
+def test_a_share_of_one_draws_the_numbers_of_always() -> None:
+    """Seeds of earlier runs stay valid."""
+    pairs = [Perturb(SPACE)(sample(SPACE, generator(1)), generator(2)) for _ in "ab"]
+    given = Perturb(SPACE, share=1)(sample(SPACE, generator(1)), generator(2))
+    assert pairs == [given, given]
+
+
 def test_a_resampled_value_comes_from_the_whole_range() -> None:
     """The range for exploration may be wider than that of the first sample."""
     space = {"rate": LogUniform(1e-5, 1e-1, start=(1e-3, 1e-2))}
@@ -305,6 +352,11 @@ def test_the_factors_of_1_2_and_0_8_would_drift(domain: Any) -> None:
         ({"resample_probability": -0.1}, "from 0 to 1"),
         ({"resample_probability": math.nan}, "from 0 to 1.*nan"),
         ({"resample_probability": "0.5"}, "from 0 to 1.*'0.5'"),
+        ({"share": 0}, "share must be above 0 and at most 1, got 0"),
+        ({"share": 1.5}, "share must be above 0 and at most 1, got 1.5"),
+        ({"share": math.nan}, "share must be above 0"),
+        ({"share": True}, "share must be above 0"),
+        ({"share": None}, "share must be above 0"),
         ({"space": {}}, "at least one domain"),
         ({"space": {"rate": 0.1}}, "at least one domain.*0.1"),
         ({"space": None}, "at least one domain"),
@@ -331,6 +383,8 @@ def test_gaussian_refuses_what_perturb_refuses() -> None:
         Gaussian({"rate": 0.1})
     with pytest.raises(ValueError, match="resample_probability"):
         Gaussian({"rate": RATE}, resample_probability=2)
+    with pytest.raises(ValueError, match="share must be"):
+        Gaussian({"rate": RATE}, share=2)
 
 
 def test_a_constant_that_cannot_be_stored_is_refused() -> None:

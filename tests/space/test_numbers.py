@@ -259,6 +259,31 @@ def test_a_later_draw_is_of_the_whole_range() -> None:
         assert len({domain.sample(rng) for _ in range(20)}) == 1
 
 
+@settings(max_examples=100)
+@given(NUMBERS, st.floats(0, 1), st.booleans())
+def test_a_fraction_is_a_value_and_larger_ones_are_larger(
+    domain: Any, fraction: float, first: bool
+) -> None:
+    """0 is the lower bound, 1 the upper one, and all between are in order."""
+    low, high = (domain.start if first else None) or (domain.low, domain.high)
+    ends = [domain.from_unit(end, first=first) for end in (0.0, 1.0)]
+    found = domain.from_unit(fraction, first=first)
+    assert ends == [low, high]
+    assert low <= found <= high
+    assert domain.contains(found)
+
+
+def test_uniform_fractions_are_samples() -> None:
+    """Each value of an integer has its share of the fractions."""
+    fractions = (np.arange(9000) + 0.5) / 9000
+    for logarithmic in (False, True):
+        domain = Integer(1, 9, logarithmic=logarithmic)
+        counts = np.bincount([domain.from_unit(f) for f in fractions.tolist()])[1:]
+        edges = np.arange(0.5, 10)
+        widths = np.diff(np.log(edges) if logarithmic else edges)
+        assert counts == pytest.approx(9000 * widths / widths.sum(), abs=2)
+
+
 # Points of a grid.
 
 

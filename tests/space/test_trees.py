@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import math
 from typing import Any
 
 import hypothesis.strategies as st
@@ -25,6 +26,7 @@ from population.space import (
     grid,
     misfit,
     sample,
+    stratified,
     to_data,
 )
 from population.space.domain import Domain
@@ -69,6 +71,45 @@ def test_a_sample_copies_the_constants() -> None:
     sample(space, generator())["sizes"][0].append(3)
     grid(space, 1)[0]["sizes"][0].append(3)
     assert space["sizes"] == [[1, 2]]
+
+
+@settings(max_examples=40)
+@given(spaces(), st.integers(1, 9))
+def test_stratified_members_are_of_the_space(space: Any, size: int) -> None:
+    """They have the space's structure and Python's own types."""
+    found = stratified(space, size, generator())
+    assert len(found) == size
+    for member in found:
+        assert misfit(space, member) is None
+        assert types_are_kept(space, member)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_each_part_of_each_range_has_one_stratified_member(size: int) -> None:
+    """The parts are equally wide on each domain's scale, in a random order."""
+    space = [Uniform(-2, 3), LogUniform(1e-6, 1, start=(1e-4, 1e-1))]
+    rng = generator()
+    found = stratified(space, size, rng)
+    linear = [int((a + 2) / 5 * size) for a, _ in found]
+    logarithmic = [int((math.log10(b) + 4) / 3 * size) for _, b in found]
+    assert sorted(linear) == sorted(logarithmic) == list(range(size))
+    if size == 64:
+        assert linear != logarithmic
+        assert abs(np.corrcoef(linear, logarithmic)[0, 1]) < 0.4
+    again = stratified(space, size, rng)
+    assert again != found
+
+
+def test_values_of_a_list_are_stratified_equally_often() -> None:
+    """Each of three comes three or four times in ten; few members have different."""
+    space = {"a": Categorical(["x", "y", "z"]), "b": Integer(1, 3)}
+    found = stratified(space, 10, generator())
+    for name in space:
+        counts = collections.Counter(member[name] for member in found)
+        assert len(counts) == 3
+        assert set(counts.values()) <= {3, 4}
+    few = stratified(space, 3, generator(1))
+    assert {member["b"] for member in few} == {1, 2, 3}
 
 
 def test_the_first_sample_is_narrow_in_every_place() -> None:
