@@ -71,6 +71,7 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.speed.cold
 	$(RUN) -m benchmarks.quality.toy
 	$(RUN) -m benchmarks.quality.complex_cnn
+	$(if $(ENDURO),$(RUN) -m benchmarks.quality.policies --enduro $(ENDURO))
 	$(RUN) -m benchmarks.render
 
 # The same as `python -m benchmarks.speed.population`, with Ray Tune in the table: Ray is

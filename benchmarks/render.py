@@ -41,6 +41,10 @@ def _rendered(result: dict[str, Any]) -> str:
     lines += [f"- {fact}" for fact in _facts(result)]
     for section, rows in itertools.groupby(result["figures"], lambda f: f["section"]):
         lines += ["", f"### {section}", "", *_table(list(rows))]
+    for table in result.get("tables", ()):
+        columns, rows = table["columns"], table["rows"]
+        lines += ["", f"### {table['title']}", "", _line(columns)]
+        lines += [_line("---" for _ in columns), *map(_line, rows)]
     return "\n".join([*lines, ""])
 
 

@@ -34,6 +34,7 @@ from population.mutators import (
     FixedSchedule,
     MultiFrequencyPBT,
     PopulationBasedTraining,
+    TwoSpeedPBT,
     WinnerTakeAllGenetic,
 )
 from population.mutators.exploit import (
@@ -58,6 +59,7 @@ from population.space import (
     contains,
     grid,
     sample,
+    stratified,
 )
 from population.testing import Problem, check_loop, check_mutator, simulate
 
@@ -254,7 +256,10 @@ def from_a_space() -> PopulationController:
         for rule in (*rules, *more)
     ]
     policies.append(MultiFrequencyPBT(Gaussian(space, sigma=0.1), 50, (1, 4)))
-    del fits
+    policies.append(TwoSpeedPBT(Perturb(space, share=0.5), 50, horizon=1000))
+    policies.append(TwoSpeedPBT(Gaussian(space, share=0.5), 50, slow=4, window=3))
+    evenly: list[Any] = stratified(space, 8, rng)
+    del fits, evenly
     return PopulationController.from_space(space, 8, policies[0], initial="grid")
 
 

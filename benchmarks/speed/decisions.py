@@ -26,6 +26,7 @@ from population.mutators import (
     MultiFrequencyPBT,
     PopulationBasedTraining,
     SuccessiveHalving,
+    TwoSpeedPBT,
     WinnerTakeAllGenetic,
 )
 from population.mutators.exploit import (
@@ -69,6 +70,12 @@ POLICIES: dict[str, Make] = {
         MUTATE, steps, exploit=None
     ),
     "MultiFrequencyPBT": lambda steps: MultiFrequencyPBT(MUTATE, steps, (1, 2, 4, 8)),
+    "TwoSpeedPBT, slow ones each 8th time": lambda steps: TwoSpeedPBT(
+        Perturb(SPACE, share=0.5), steps, slow=8
+    ),
+    "TwoSpeedPBT, a council each time": lambda steps: TwoSpeedPBT(
+        Perturb(SPACE, share=0.5), steps, slow=1
+    ),
     "SuccessiveHalving, losers retire": lambda steps: SuccessiveHalving(None, steps),
     "SuccessiveHalving, weights handed on": lambda steps: SuccessiveHalving(
         MUTATE, steps

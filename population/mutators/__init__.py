@@ -17,6 +17,7 @@ from population.mutators.single_worker_explore import (
 from population.mutators.successive_halving import (
     SuccessiveHalving as SuccessiveHalving,
 )
+from population.mutators.two_speed import TwoSpeedPBT as TwoSpeedPBT
 from population.mutators.winner_take_all_genetic import (
     WinnerTakeAllGenetic as WinnerTakeAllGenetic,
 )
@@ -26,6 +27,7 @@ REGISTRY: dict[str, type[Mutator]] = {  # type: ignore[type-arg]
     "fixed": FixedSchedule,
     "explore": BranchingSingleMachine,
     "pbt": PopulationBasedTraining,
+    "two_speed": TwoSpeedPBT,
     "multi": MultiFrequencyPBT,
     "halving": SuccessiveHalving,
 }

@@ -15,6 +15,7 @@ from population.mutators import (
     MultiFrequencyPBT,
     PopulationBasedTraining,
     SuccessiveHalving,
+    TwoSpeedPBT,
     WinnerTakeAllGenetic,
 )
 from population.mutators.exploit import BinaryTournament, WelchTTest
@@ -46,6 +47,11 @@ FACTORIES: dict[str, list[tuple[Make, int]]] = {
         (lambda fn: PopulationBasedTraining(fn, 3, synchronous=True), 3),
         (lambda fn: PopulationBasedTraining(fn, 3, exploit=WelchTTest(4)), 3),
         (lambda fn: PopulationBasedTraining(None, 3, exploit=BinaryTournament()), 3),
+    ],
+    "two_speed": [
+        (lambda fn: TwoSpeedPBT(fn, 3, slow=1), 4),
+        (lambda fn: TwoSpeedPBT(fn, 2, slow=2), 5),
+        (lambda fn: TwoSpeedPBT(fn, 3, horizon=36, z=0.0, core=0.0), 3),
     ],
     "multi": [(lambda fn: MultiFrequencyPBT(fn, 3, (1, 2)), 8)],
     "halving": [

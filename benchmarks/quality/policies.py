@@ -1,0 +1,402 @@
+"""What each policy finds on cheap tasks, beside random search and the best static.
+
+    python -m benchmarks.quality.policies --enduro enduro.npz
+    python -m benchmarks.render
+
+The table of Enduro is not part of this repository; without it, its tasks are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import dataclasses
+import functools
+import multiprocessing
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality.lockstep import Outcome, found_by, searched, static
+from benchmarks.quality.statistics import differences, interval
+from benchmarks.quality.tasks import Enduro, Noisy, Problem, Static, Toy, Track
+from benchmarks.record import (
+    RESULTS,
+    Figure,
+    Interval,
+    Spread,
+    circumstances,
+    shown,
+    write,
+)
+from population import Mutator
+from population.mutators import (
+    MultiFrequencyPBT,
+    PopulationBasedTraining,
+    SuccessiveHalving,
+    TwoSpeedPBT,
+    WinnerTakeAllGenetic,
+)
+from population.mutators.exploit import TopFraction, Truncation
+from population.space import Perturb
+
+FIRST_SEED = 10**6  # No rule and no setting was chosen on these.
+SEARCH, BEST = "random search", "the best static"
+OURS = "TwoSpeedPBT"
+Policy = Callable[[Problem, int], Mutator[Any] | None]
+
+
+def _pbt(rule: Any, every: float = 0.0) -> Policy:
+    def make(problem: Problem, size: int) -> Mutator[Any]:
+        del size
+        steps = max(1, int(every * problem.rounds))
+        return PopulationBasedTraining(
+            Perturb(problem.space), steps, exploit=rule, synchronous=True
+        )
+
+    return make
+
+
+def _two_speed(problem: Problem, size: int) -> Mutator[Any]:
+    del size
+    explore = Perturb(problem.space, share=0.5)
+    return TwoSpeedPBT(explore, 1, horizon=problem.rounds)
+
+
+def _multi(problem: Problem, size: int) -> Mutator[Any] | None:
+    frequencies = (1, 2) if problem.rounds < 10 else (1, 10, 25, 50)
+    while size % (4 * len(frequencies)):
+        frequencies = frequencies[: len(frequencies) // 2]
+        if not frequencies:
+            return None
+    return MultiFrequencyPBT(Perturb(problem.space), 1, frequencies)
+
+
+def _halving(problem: Problem, size: int) -> Mutator[Any]:
+    del size
+    return SuccessiveHalving(Perturb(problem.space), 1)
+
+
+def _winner(problem: Problem, size: int) -> Mutator[Any]:
+    del size
+    return WinnerTakeAllGenetic(Perturb(problem.space), 1, synchronous=True)
+
+
+POLICIES: dict[str, Policy] = {
+    OURS: _two_speed,
+    "truncation 0.2, each round": _pbt(Truncation(0.2)),
+    "truncation 0.25, ten times": _pbt(Truncation(0.25), 0.1),
+    "top third, each round": _pbt(TopFraction()),
+    "MultiFrequencyPBT": _multi,
+    "SuccessiveHalving, handing on": _halving,
+    "WinnerTakeAllGenetic": _winner,
+}
+
+
+Make = Callable[[int], Problem]
+TASKS: dict[str, Make] = {
+    "plain": lambda seed: Toy(),
+    "deceptive": lambda seed: Toy(0.2),
+    "noisy": lambda seed: Noisy(),
+    "static": Static,
+    "track": Track,
+}
+VARIANTS: dict[str, Make] = {
+    **{
+        f"deceptive, penalty {penalty:g}": lambda seed, p=penalty: Toy(p)
+        for penalty in (0.05, 0.1, 0.4, 0.8)
+    },
+    **{
+        f"deceptive, exponent {exponent:g}": lambda seed, e=exponent: Toy(0.2, e)
+        for exponent in (0.5, 2.0)
+    },
+    **{
+        f"noisy, noise x {factor:g}": lambda seed, f=factor: Noisy(0.25 * f)
+        for factor in (0.0, 4.0, 10.0)
+    },
+    **{
+        f"static, noise x {factor:g}": lambda seed, f=factor: Static(seed, 0.03 * f)
+        for factor in (0.0, 4.0, 10.0)
+    },
+    **{
+        f"static, change {change:g}": lambda seed, c=change: Static(seed, change=c)
+        for change in (0.0, 1.0)
+    },
+    **{
+        f"track, speed {speed:g}": lambda seed, s=speed: Track(seed, s)
+        for speed in (0.0, 0.01, 0.1)
+    },
+}
+REMAPS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        seeds: Runs of each cell.
+        members: Sizes of a population with the main tasks.
+        varied: Sizes of a population with the variants.
+        tasks: The main tasks.
+        variants: The variants.
+    """
+
+    seeds: int = 200
+    members: Sequence[int] = (8, 16, 22, 64)
+    varied: Sequence[int] = (8, 16, 22)
+    tasks: Sequence[str] = tuple(TASKS)
+    variants: Sequence[str] = tuple(VARIANTS)
+
+
+QUICK = Sizes(5, (22,), (8,), ("plain", "deceptive"), ("static, change 0",))
+# Policies of the variants; and those whose first population is drawn in two ways.
+COMPARED = (OURS, "truncation 0.2, each round", "top third, each round")
+BOTH_WAYS = (SEARCH, OURS, "truncation 0.2, each round")
+GOALS = {
+    ("Enduro", 8, "random"): 390.0,
+    ("Enduro", 8, "stratified"): 410.0,
+    ("Enduro", 16, "random"): 415.0,
+    ("deceptive", 22, "random"): 1.19,
+    ("plain", 22, "random"): 1.199,
+}
+_INITIAL = {
+    "random": "",
+    "stratified": ", stratified start",
+    "whole": ", from the whole range",
+}
+ABOUT = [
+    "Larger is better; `quality/tasks.py` defines the tasks. The member with the best",
+    "last report is chosen (in random search with noisy reports the one with the best",
+    "mean of five) and scored by its true value: mean over seeds, +- half of its 95 %",
+    "interval. All train for as many rounds; PBT is synchronous. Members explore by",
+    "`Perturb`, those of TwoSpeedPBT with share=0.5. Its rule and settings were chosen",
+    "by a search on these tasks, with other seeds: they are no held-out tasks. In",
+    "brackets: the schedule that was found, trained with again from scratch by",
+    "`FixedSchedule`, with each seed of PPO; on the other tasks that gives the same",
+    "value, as only reports have noise. The best static is the best setting that never",
+    "changes, sought for each seed. A policy is above or below random search, which",
+    "begins with equal members, if the difference is over two standard errors.",
+]
+Found = Mapping["Cell", Sequence[Outcome]]
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One policy on one task, with so many members.
+
+    Attributes:
+        policy: The name of the policy, or SEARCH.
+        initial: How the first population is drawn.
+        task: The name of the task.
+        size: The number of members.
+    """
+
+    policy: str
+    initial: str
+    task: str
+    size: int
+
+
+def cells(sizes: Sizes, *, enduro: bool) -> list[Cell]:
+    """Return all cells, the largest first."""
+    main = [*sizes.tasks, *(["Enduro"] if enduro else [])]
+    remaps = [f"Enduro, remap {k + 1}" for k in range(REMAPS)] if enduro else []
+    found = []
+    for policy in (SEARCH, *POLICIES):
+        ways = ("random", "stratified") if policy in BOTH_WAYS else ("random",)
+        for initial in ways:
+            found += [(policy, initial, t, n) for t in main for n in sizes.members]
+            if policy in (SEARCH, *COMPARED):
+                varied = [*sizes.variants, *remaps]
+                found += [(policy, initial, t, n) for t in varied for n in sizes.varied]
+    toys = [task for task in main if task in ("plain", "deceptive")]
+    found += [(SEARCH, "whole", task, size) for task in toys for size in sizes.members]
+    return sorted((Cell(*cell) for cell in found), key=lambda cell: -cell.size)
+
+
+def problem(task: str, seed: int, enduro: pathlib.Path | None) -> Problem:
+    """Return the problem of a task with a seed."""
+    if enduro is not None and task.startswith("Enduro"):
+        return Enduro(enduro, seed, int(task[len("Enduro, remap ") :] or 0))
+    return (TASKS | VARIANTS)[task](seed)
+
+
+def measure(cell: Cell, seeds: int, enduro: pathlib.Path | None) -> list[Outcome]:
+    """Return the outcome of a cell with each seed; none if the policy cannot run it."""
+    found = []
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        given = problem(cell.task, seed, enduro)
+        if cell.policy == SEARCH:
+            found.append(searched(given, cell.size, seed, cell.initial))
+        elif (mutator := POLICIES[cell.policy](given, cell.size)) is not None:
+            found.append(found_by(mutator, given, cell.size, seed, cell.initial))
+    return found
+
+
+def summaries(found: Found) -> list[dict[str, Any]]:
+    """Return each cell as plain data, with its gain over random search."""
+    rows = []
+    for cell, outcomes in found.items():
+        if outcomes:
+            reference = found[
+                dataclasses.replace(cell, policy=SEARCH, initial="random")
+            ]
+            values = [outcome.value for outcome in outcomes]
+            gains = differences(values, [outcome.value for outcome in reference])
+            error = float(np.std(gains, ddof=1)) / len(gains) ** 0.5
+            apart = [abs(outcome.value - outcome.again) for outcome in outcomes]
+            rows.append(
+                {
+                    **dataclasses.asdict(cell),
+                    "value": interval(values)._asdict(),
+                    "again": interval([o.again for o in outcomes])._asdict(),
+                    "gain": float(np.mean(gains)),
+                    "gain_error": error,
+                    "again_differs_by": max(apart),
+                    "steadier": interval([o.steadier for o in outcomes])._asdict(),
+                }
+            )
+    return rows
+
+
+def tables(rows: Rows, statics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return a table for each number of members, and one of gains over search."""
+    names = list(dict.fromkeys(_name(row) for row in rows))
+    found = []
+    for size in sorted({row["size"] for row in rows if row["task"] in statics}):
+        own = {(_name(r), r["task"]): r for r in rows if r["size"] == size}
+        lines = [
+            [name, *(_cell(own.get((name, task)), task) for task in statics)]
+            for name in names
+        ]
+        found.append(
+            {
+                "title": f"{size} members",
+                "columns": ["", *statics],
+                "rows": [
+                    *(line for line in lines if any(line[1:])),
+                    [BEST, *(f"{value:.4g}" for value in statics.values())],
+                ],
+            }
+        )
+    return [*found, _gains(rows, names)]
+
+
+def _gains(rows: Rows, names: Sequence[str]) -> dict[str, Any]:
+    """Return how often each policy is above and below random search."""
+    lines = []
+    for name in names:
+        own = [row for row in rows if _name(row) == name]
+        if any(row["task"] in VARIANTS for row in own) and own[0]["policy"] != SEARCH:
+            sure = [row["gain"] / max(row["gain_error"], 1e-12) for row in own]
+            worst = min(zip(sure, own, strict=True), key=lambda pair: pair[0])
+            lines.append(
+                [
+                    name,
+                    *(str(count) for count in _sides(sure)),
+                    f"{worst[1]['task']}, N = {worst[1]['size']}: "
+                    f"{worst[1]['gain']:.3g} +- {worst[1]['gain_error']:.2g}",
+                ]
+            )
+    columns = ["", "above", "even", "below", "the worst, with its standard error"]
+    title = "Beside random search, over all tasks, variants and sizes"
+    return {"title": title, "columns": columns, "rows": lines}
+
+
+def _sides(sure: Sequence[float]) -> tuple[int, int, int]:
+    """Count gains by more than two standard errors, smaller ones, and such losses."""
+    above, below = sum(t > 2 for t in sure), sum(t < -2 for t in sure)
+    return above, len(sure) - above - below, below
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return row["policy"] + _INITIAL[row["initial"]]
+
+
+def _cell(row: Mapping[str, Any] | None, task: str) -> str:
+    if row is None:
+        return ""
+    text = _mean(row["value"])
+    return f"{text} ({_mean(row['again'])})" if task == "Enduro" else text
+
+
+def _mean(found: Mapping[str, float]) -> str:
+    mean, margin = found["mean"], found["high"] - found["mean"]
+    digits = 1 if abs(mean) >= 100 else 4
+    return f"{mean:.{digits}f} +- {margin:.{digits}f}"
+
+
+def goals(rows: Rows) -> list[Figure]:
+    """Return the figures that have a goal."""
+    figures = []
+    for (task, size, initial), least in GOALS.items():
+        for row in rows:
+            own = row["policy"], row["task"], row["size"], row["initial"]
+            if own == (OURS, task, size, initial):
+                what = f"{task}, {size} members{_INITIAL[initial]}"
+                mean = Interval(**row["value"])
+                figures.append(Figure(OURS, what, value=mean, at_least=least, digits=5))
+    own = [r for r in rows if r["policy"] == OURS and r["size"] in (8, 16, 22)]
+    below = [r for r in own if r["gain"] < -2 * r["gain_error"]]
+    note = "; ".join(f"{r['task']}, N = {r['size']}" for r in below)
+    what = f"tasks and variants below random search, of {len(own)}"
+    count = Spread(len(below), len(below), len(below))
+    return [*figures, Figure(OURS, what, value=count, at_most=0, note=note)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few, for a test")
+    parser.add_argument("--enduro", type=pathlib.Path, help="the table, an NPZ file")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "policies.json")
+    options = parser.parse_args(argv)
+    if options.out.parent == RESULTS and (options.quick or options.enduro is None):
+        parser.error("results need --enduro and all sizes; else pass --out.")
+    sizes = QUICK if options.quick else Sizes()
+    where = circumstances(options.out.parent, ["numpy", "scipy"])
+    start = time.perf_counter()
+    rows = summaries(_measured(sizes, options.enduro))
+    main_tasks = [*sizes.tasks, *(["Enduro"] if options.enduro else [])]
+    seeds = range(FIRST_SEED, FIRST_SEED + sizes.seeds)
+    statics = {
+        task: float(np.mean([static(problem(task, s, options.enduro)) for s in seeds]))
+        for task in main_tasks
+    }
+    result = {
+        "title": "What policies find",
+        "about": ABOUT,
+        "command": "python -m benchmarks.quality.policies --enduro enduro.npz",
+        **where,
+        "seed": f"{seeds[0]} to {seeds[-1]}",
+        "repetitions": sizes.seeds,
+        "seconds": round(time.perf_counter() - start),
+        "figures": [figure.as_json() for figure in goals(rows)],
+        "tables": tables(rows, statics),
+        "cells": rows,
+    }
+    write(options.out, result)
+    for figure in goals(rows):
+        print(shown(figure), flush=True)
+
+
+def _measured(sizes: Sizes, enduro: pathlib.Path | None) -> Found:
+    """Measure all cells, in as many processes as there are cores."""
+    wanted = cells(sizes, enduro=enduro is not None)
+    with concurrent.futures.ProcessPoolExecutor(
+        os.cpu_count(), multiprocessing.get_context("spawn")
+    ) as pool:
+        one = functools.partial(measure, seeds=sizes.seeds, enduro=enduro)
+        found = dict(zip(wanted, pool.map(one, wanted), strict=True))
+    order = {name: place for place, name in enumerate((SEARCH, *POLICIES))}
+    return dict(sorted(found.items(), key=lambda pair: order[pair[0].policy]))
+
+
+if __name__ == "__main__":
+    main()
