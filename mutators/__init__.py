@@ -6,4 +6,5 @@ from population.mutators import FixedSchedule as FixedSchedule
 from population.mutators import MultiFrequencyPBT as MultiFrequencyPBT
 from population.mutators import PopulationBasedTraining as PopulationBasedTraining
 from population.mutators import SuccessiveHalving as SuccessiveHalving
+from population.mutators import TwoSpeedPBT as TwoSpeedPBT
 from population.mutators import WinnerTakeAllGenetic as WinnerTakeAllGenetic

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.quality.tasks import Array, Problem
-from population import Branch, Checkpoint, Mutator, Report, Schedule
+from population import Branch, Checkpoint, Mutator, Report, Retire, Schedule
 from population.mutators import FixedSchedule
 from population.space import sample, stratified
 
@@ -98,11 +98,11 @@ class Lockstep:
         for report in self._reports:
             if report.worker_id not in branched:
                 self._rng = None
-                after, found = self._mutator.update(self._state, report, self._view)
-                if found or after is not self._state:
+                after, moves = self._mutator.update(self._state, report, self._view)
+                if moves or after is not self._state:
                     self._decisions += 1
                 self._state = after
-                for w, branch in sorted(found.items()):
+                for w, branch in sorted(moves.items()):
                     branched[w] = self._branch(w, branch)
         return {w: origin for w, origin in branched.items() if origin != w}
 
@@ -174,10 +174,10 @@ class Lockstep:
             yield found
             found = self._parents.get(found.row)
 
-    def _branch(self, worker_id: int, branch: Branch) -> int:
+    def _branch(self, worker_id: int, branch: Branch | Retire) -> int:
         """Begin a generation; return the member whose weights it has."""
-        parent = branch.parent
         step = int(self.steps[0])
+        parent = branch.parent if isinstance(branch, Branch) else None
         if not isinstance(branch, Branch) or parent is None or parent.step != step:
             raise RuntimeError(f"In lockstep nobody goes back, but here: {branch}.")
         row, origin = next(self._rows), parent.worker_id

@@ -68,6 +68,7 @@ def _two_speed(problem: Problem, size: int) -> Mutator[Any]:
 
 
 def _multi(problem: Problem, size: int) -> Mutator[Any] | None:
+    frequencies: Sequence[int]
     frequencies = (1, 2) if problem.rounds < 10 else (1, 10, 25, 50)
     while size % (4 * len(frequencies)):
         frequencies = frequencies[: len(frequencies) // 2]
@@ -98,38 +99,42 @@ POLICIES: dict[str, Policy] = {
 
 
 Make = Callable[[int], Problem]
+
+
+def _toy(seed: int, penalty: float = 0.2, exponent: float = 1.0) -> Problem:
+    del seed
+    return Toy(penalty, exponent)
+
+
+def _noisy(seed: int, factor: float = 1.0) -> Problem:
+    del seed
+    return Noisy(0.25 * factor)
+
+
+def _static(seed: int, factor: float = 1.0, change: float = 0.3) -> Problem:
+    return Static(seed, 0.03 * factor, change)
+
+
+def _varied(
+    text: str, make: Any, name: str, values: Sequence[float]
+) -> dict[str, Make]:
+    return {f"{text} {v:g}": functools.partial(make, **{name: v}) for v in values}
+
+
 TASKS: dict[str, Make] = {
-    "plain": lambda seed: Toy(),
-    "deceptive": lambda seed: Toy(0.2),
-    "noisy": lambda seed: Noisy(),
-    "static": Static,
+    "plain": functools.partial(_toy, penalty=0.0),
+    "deceptive": _toy,
+    "noisy": _noisy,
+    "static": _static,
     "track": Track,
 }
 VARIANTS: dict[str, Make] = {
-    **{
-        f"deceptive, penalty {penalty:g}": lambda seed, p=penalty: Toy(p)
-        for penalty in (0.05, 0.1, 0.4, 0.8)
-    },
-    **{
-        f"deceptive, exponent {exponent:g}": lambda seed, e=exponent: Toy(0.2, e)
-        for exponent in (0.5, 2.0)
-    },
-    **{
-        f"noisy, noise x {factor:g}": lambda seed, f=factor: Noisy(0.25 * f)
-        for factor in (0.0, 4.0, 10.0)
-    },
-    **{
-        f"static, noise x {factor:g}": lambda seed, f=factor: Static(seed, 0.03 * f)
-        for factor in (0.0, 4.0, 10.0)
-    },
-    **{
-        f"static, change {change:g}": lambda seed, c=change: Static(seed, change=c)
-        for change in (0.0, 1.0)
-    },
-    **{
-        f"track, speed {speed:g}": lambda seed, s=speed: Track(seed, s)
-        for speed in (0.0, 0.01, 0.1)
-    },
+    **_varied("deceptive, penalty", _toy, "penalty", (0.05, 0.1, 0.4, 0.8)),
+    **_varied("deceptive, exponent", _toy, "exponent", (0.5, 2.0)),
+    **_varied("noisy, noise x", _noisy, "factor", (0.0, 4.0, 10.0)),
+    **_varied("static, noise x", _static, "factor", (0.0, 4.0, 10.0)),
+    **_varied("static, change", _static, "change", (0.0, 1.0)),
+    **_varied("track, speed", Track, "speed", (0.0, 0.01, 0.1)),
 }
 REMAPS = 8
 
@@ -204,7 +209,7 @@ class Cell:
 
 
 def cells(sizes: Sizes, *, enduro: bool) -> list[Cell]:
-    """Return all cells, the largest first."""
+    """Return all cells."""
     main = [*sizes.tasks, *(["Enduro"] if enduro else [])]
     remaps = [f"Enduro, remap {k + 1}" for k in range(REMAPS)] if enduro else []
     found = []
@@ -217,7 +222,7 @@ def cells(sizes: Sizes, *, enduro: bool) -> list[Cell]:
                 found += [(policy, initial, t, n) for t in varied for n in sizes.varied]
     toys = [task for task in main if task in ("plain", "deceptive")]
     found += [(SEARCH, "whole", task, size) for task in toys for size in sizes.members]
-    return sorted((Cell(*cell) for cell in found), key=lambda cell: -cell.size)
+    return [Cell(*cell) for cell in found]
 
 
 def problem(task: str, seed: int, enduro: pathlib.Path | None) -> Problem:
@@ -316,7 +321,7 @@ def _sides(sure: Sequence[float]) -> tuple[int, int, int]:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return row["policy"] + _INITIAL[row["initial"]]
+    return f"{row['policy']}{_INITIAL[row['initial']]}"
 
 
 def _cell(row: Mapping[str, Any] | None, task: str) -> str:
@@ -342,10 +347,10 @@ def goals(rows: Rows) -> list[Figure]:
                 what = f"{task}, {size} members{_INITIAL[initial]}"
                 mean = Interval(**row["value"])
                 figures.append(Figure(OURS, what, value=mean, at_least=least, digits=5))
-    own = [r for r in rows if r["policy"] == OURS and r["size"] in (8, 16, 22)]
-    below = [r for r in own if r["gain"] < -2 * r["gain_error"]]
+    few = [r for r in rows if r["policy"] == OURS and r["size"] in (8, 16, 22)]
+    below = [r for r in few if r["gain"] < -2 * r["gain_error"]]
     note = "; ".join(f"{r['task']}, N = {r['size']}" for r in below)
-    what = f"tasks and variants below random search, of {len(own)}"
+    what = f"tasks and variants below random search, of {len(few)}"
     count = Spread(len(below), len(below), len(below))
     return [*figures, Figure(OURS, what, value=count, at_most=0, note=note)]
 

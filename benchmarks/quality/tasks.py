@@ -43,7 +43,7 @@ class Problem(abc.ABC):
         noise: The standard deviation of the noise of a report.
     """
 
-    space: Any
+    space: ClassVar[Any]
     rounds: int = ROUNDS
     noise: float = 0.0
 
@@ -141,7 +141,8 @@ class Noisy(Problem):
 
     def values(self, states: Array) -> Array:
         """Minus the logarithm of the expected loss."""
-        return -np.log10(0.5 * states[:, 0] + 0.01 * states[:, 1])
+        found: Array = -np.log10(0.5 * states[:, 0] + 0.01 * states[:, 1])
+        return found
 
     def statics(self) -> Array:
         """A grid."""
@@ -314,7 +315,8 @@ class Enduro(Problem):
         last = np.count_nonzero(states[:, 1:] >= 0, axis=1) - 1
         # What comes after a segment does not count: any setting will do.
         first, second, third = (np.maximum(part, 0) for part in parts)
-        return enduro_returns(self.path)[first, second, third, seeds, last]
+        found: Array = enduro_returns(self.path)[first, second, third, seeds, last]
+        return found
 
     def statics(self) -> Array:
         """All nine."""

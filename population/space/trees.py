@@ -58,11 +58,8 @@ def stratified(space: Any, size: int, rng: np.random.Generator) -> list[Any]:
         ((rng.permutation(size) + rng.random(size)) / size).tolist()
         for _ in _domains(space)
     ]
-    rows = map(iter, zip(*columns, strict=True))
-    return [
-        _filled(space, lambda domain, row=row: domain.from_unit(next(row), first=True))
-        for row in rows
-    ]
+    rows = zip(*columns, strict=True)
+    return [_at_fractions(space, row) for row in rows]
 
 
 def grid(space: Any, k: int | None = None, points: int | None = None) -> list[Any]:
@@ -251,6 +248,12 @@ def _filled(space: Any, value_of: Callable[[Domain], Any]) -> Any:
         return codec.normalized(leaf, "a constant of the space")
 
     return map_leaves(space, space, value)
+
+
+def _at_fractions(space: Any, fractions: Sequence[float]) -> Any:
+    """Return the values at these fractions of the domains' first ranges."""
+    left = iter(fractions)
+    return _filled(space, lambda domain: domain.from_unit(next(left), first=True))
 
 
 def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
