@@ -137,7 +137,8 @@ class Noisy(Problem):
         shrink = (1 - rate * curvature) ** 2
         power = shrink ** (1000 // ROUNDS)
         steady = (rate * curvature) ** 2 * variance / (1 - shrink)
-        return power * states + steady * (1 - power)
+        after: Array = power * states + steady * (1 - power)
+        return after
 
     def values(self, states: Array) -> Array:
         """Minus the logarithm of the expected loss."""
@@ -223,7 +224,8 @@ class Track(Problem):
     def train(self, states: Array, settings: Array, number: int) -> Array:
         """Add what a round adds."""
         distance = ((settings - self.path[number]) ** 2).sum(axis=1, keepdims=True)
-        return states + np.exp(-distance / 0.08) / ROUNDS
+        after: Array = states + np.exp(-distance / 0.08) / ROUNDS
+        return after
 
     def values(self, states: Array) -> Array:
         """At most 1."""
