@@ -212,6 +212,9 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+START = {"start": "stratified"}
+
+
 def means(result: dict[str, Any], task: str, size: int) -> dict[str, float]:
     """The mean of each policy with a random first population."""
     return {
@@ -254,10 +257,20 @@ def test_the_tables_have_each_policy_and_each_task(result: dict[str, Any]) -> No
     assert names[0] == policies.SEARCH
     assert names[-1] == policies.BEST
     assert {policies.OURS, *policies.POLICIES} - set(names) == {"MultiFrequencyPBT"}
-    for row in gains["rows"]:
-        own = [c for c in result["cells"] if row[0].startswith(c["policy"])]
-        assert own
-        assert sum(map(int, row[1:4])) > 0
+    assert gains["columns"][1:-1] == ["8 members", "22 members"]
+    rows = {row[0]: row[1:-1] for row in gains["rows"]}
+    assert rows.keys() == {*names} - {name for name in names if "search" in name} - {
+        policies.BEST
+    }
+    for name, counts in rows.items():
+        for size, text in zip((8, 22), counts, strict=True):
+            own = [
+                cell
+                for cell in result["cells"]
+                if (cell["policy"], cell["size"], cell["initial"])
+                == (name.partition(", strat")[0], size, START.get(name[-5:], "random"))
+            ]
+            assert sum(map(int, text.split(" / "))) == len(own) if text else not own
 
 
 def test_the_tables_are_rendered(

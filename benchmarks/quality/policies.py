@@ -144,7 +144,8 @@ class Sizes:
     """How much is measured.
 
     Attributes:
-        seeds: Runs of each cell.
+        seeds: Runs of each cell with a main task.
+        varied_seeds: Runs of each cell with a variant.
         members: Sizes of a population with the main tasks.
         varied: Sizes of a population with the variants.
         tasks: The main tasks.
@@ -152,15 +153,16 @@ class Sizes:
     """
 
     seeds: int = 200
+    varied_seeds: int = 100
     members: Sequence[int] = (8, 16, 22, 64)
     varied: Sequence[int] = (8, 16, 22)
     tasks: Sequence[str] = tuple(TASKS)
     variants: Sequence[str] = tuple(VARIANTS)
 
 
-QUICK = Sizes(5, (22,), (8,), ("plain", "deceptive"), ("static, change 0",))
-# Policies of the variants; and those whose first population is drawn in two ways.
-COMPARED = (OURS, "truncation 0.2, each round", "top third, each round")
+QUICK = Sizes(5, 2, (22,), (8,), ("plain", "deceptive"), ("static, change 0",))
+# Policies with the variants; and those whose first population is drawn in two ways.
+VARIED = (SEARCH, OURS, "truncation 0.2, each round")
 BOTH_WAYS = (SEARCH, OURS, "truncation 0.2, each round")
 GOALS = {
     ("Enduro", 8, "random"): 390.0,
@@ -210,19 +212,29 @@ class Cell:
 
 def cells(sizes: Sizes, *, enduro: bool) -> list[Cell]:
     """Return all cells."""
-    main = [*sizes.tasks, *(["Enduro"] if enduro else [])]
-    remaps = [f"Enduro, remap {k + 1}" for k in range(REMAPS)] if enduro else []
+    main = [*sizes.tasks, *(_enduro_tasks() if enduro else [])]
     found = []
     for policy in (SEARCH, *POLICIES):
         ways = ("random", "stratified") if policy in BOTH_WAYS else ("random",)
-        for initial in ways:
-            found += [(policy, initial, t, n) for t in main for n in sizes.members]
-            if policy in (SEARCH, *COMPARED):
-                varied = [*sizes.variants, *remaps]
-                found += [(policy, initial, t, n) for t in varied for n in sizes.varied]
+        found += [
+            (policy, initial, task, size)
+            for initial in ways
+            for task in main
+            for size in sizes.members
+        ]
+        if policy in VARIED:
+            found += [
+                (policy, "random", task, size)
+                for task in sizes.variants
+                for size in sizes.varied
+            ]
     toys = [task for task in main if task in ("plain", "deceptive")]
     found += [(SEARCH, "whole", task, size) for task in toys for size in sizes.members]
     return [Cell(*cell) for cell in found]
+
+
+def _enduro_tasks() -> list[str]:
+    return ["Enduro", *(f"Enduro, remap {number + 1}" for number in range(REMAPS))]
 
 
 def problem(task: str, seed: int, enduro: pathlib.Path | None) -> Problem:
@@ -232,8 +244,9 @@ def problem(task: str, seed: int, enduro: pathlib.Path | None) -> Problem:
     return (TASKS | VARIANTS)[task](seed)
 
 
-def measure(cell: Cell, seeds: int, enduro: pathlib.Path | None) -> list[Outcome]:
+def measure(cell: Cell, sizes: Sizes, enduro: pathlib.Path | None) -> list[Outcome]:
     """Return the outcome of a cell with each seed; none if the policy cannot run it."""
+    seeds = sizes.varied_seeds if cell.task in VARIANTS else sizes.seeds
     found = []
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         given = problem(cell.task, seed, enduro)
@@ -249,9 +262,8 @@ def summaries(found: Found) -> list[dict[str, Any]]:
     rows = []
     for cell, outcomes in found.items():
         if outcomes:
-            reference = found[
-                dataclasses.replace(cell, policy=SEARCH, initial="random")
-            ]
+            start = "stratified" if cell.initial == "stratified" else "random"
+            reference = found[Cell(SEARCH, start, cell.task, cell.size)]
             values = [outcome.value for outcome in outcomes]
             gains = differences(values, [outcome.value for outcome in reference])
             error = float(np.std(gains, ddof=1)) / len(gains) ** 0.5
@@ -294,30 +306,31 @@ def tables(rows: Rows, statics: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def _gains(rows: Rows, names: Sequence[str]) -> dict[str, Any]:
-    """Return how often each policy is above and below random search."""
+    """Return how often each policy is above, even with and below random search."""
+    sizes = sorted({row["size"] for row in rows})
     lines = []
     for name in names:
-        own = [row for row in rows if _name(row) == name]
-        if any(row["task"] in VARIANTS for row in own) and own[0]["policy"] != SEARCH:
-            sure = [row["gain"] / max(row["gain_error"], 1e-12) for row in own]
-            worst = min(zip(sure, own, strict=True), key=lambda pair: pair[0])
-            lines.append(
-                [
-                    name,
-                    *(str(count) for count in _sides(sure)),
-                    f"{worst[1]['task']}, N = {worst[1]['size']}: "
-                    f"{worst[1]['gain']:.3g} +- {worst[1]['gain_error']:.2g}",
-                ]
-            )
-    columns = ["", "above", "even", "below", "the worst, with its standard error"]
-    title = "Beside random search, over all tasks, variants and sizes"
+        own = [row for row in rows if _name(row) == name and row["policy"] != SEARCH]
+        if own:
+            worst = min(own, key=_certainty)
+            counts = [_sides([row for row in own if row["size"] == n]) for n in sizes]
+            gain = f"{worst['gain']:.3g} +- {worst['gain_error']:.2g}"
+            place = f"{worst['task']}, {worst['size']} members"
+            lines.append([name, *counts, f"{gain} ({place})"])
+    columns = ["", *(f"{size} members" for size in sizes), "the least sure gain"]
+    title = "Tasks and variants above / even with / below random search"
     return {"title": title, "columns": columns, "rows": lines}
 
 
-def _sides(sure: Sequence[float]) -> tuple[int, int, int]:
-    """Count gains by more than two standard errors, smaller ones, and such losses."""
+def _certainty(row: Mapping[str, Any]) -> float:
+    """Return the gain in standard errors."""
+    return float(row["gain"] / max(row["gain_error"], 1e-12))
+
+
+def _sides(rows: Rows) -> str:
+    sure = [_certainty(row) for row in rows]
     above, below = sum(t > 2 for t in sure), sum(t < -2 for t in sure)
-    return above, len(sure) - above - below, below
+    return f"{above} / {len(sure) - above - below} / {below}" if sure else ""
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -348,7 +361,7 @@ def goals(rows: Rows) -> list[Figure]:
                 mean = Interval(**row["value"])
                 figures.append(Figure(OURS, what, value=mean, at_least=least, digits=5))
     few = [r for r in rows if r["policy"] == OURS and r["size"] in (8, 16, 22)]
-    below = [r for r in few if r["gain"] < -2 * r["gain_error"]]
+    below = [row for row in few if _certainty(row) < -2]
     note = "; ".join(f"{r['task']}, N = {r['size']}" for r in below)
     what = f"tasks and variants below random search, of {len(few)}"
     count = Spread(len(below), len(below), len(below))
@@ -397,7 +410,7 @@ def _measured(sizes: Sizes, enduro: pathlib.Path | None) -> Found:
     with concurrent.futures.ProcessPoolExecutor(
         os.cpu_count(), multiprocessing.get_context("spawn")
     ) as pool:
-        one = functools.partial(measure, seeds=sizes.seeds, enduro=enduro)
+        one = functools.partial(measure, sizes=sizes, enduro=enduro)
         found = dict(zip(wanted, pool.map(one, wanted), strict=True))
     order = {name: place for place, name in enumerate((SEARCH, *POLICIES))}
     return dict(sorted(found.items(), key=lambda pair: order[pair[0].policy]))
