@@ -140,9 +140,10 @@ class Scores:
         late = self.begins >= step
         if not late.any():  # As usually.
             return []
-        if self._recent is None or not value_added:
-            late &= (self.steps <= step) | (self.ready <= step) | (self.reached < step)
-        found: list[int] = np.flatnonzero(late).tolist()
+        late = (self.steps <= step) | (self.ready <= step) | (self.reached < step)
+        if value_added and self._recent is not None:
+            late |= self._recent.reach(step)
+        found: list[int] = np.flatnonzero(late & begun_later).tolist()
         return found
 
     def _entry(self, found: Checkpoint | None) -> Entry:

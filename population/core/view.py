@@ -90,7 +90,7 @@ class View:
         size = len(self.steps)
         if type(k) is not int or k < 1:
             raise ValueError(f"k must be a positive int, got {k!r}.")
-        if np.shape(until) not in ((), (size,)):
+        if until is not None and np.shape(until) not in [(), (size,)]:
             raise ValueError(f"until must be a step, or {size} steps, got {until!r}.")
         return self._state.scores.recent.last(k, until, self._reports)
 
