@@ -114,6 +114,11 @@ def as_of(controller: PopulationController, step: int) -> tuple[Ints, Floats]:
     return found
 
 
+def keeps_reports(controller: PopulationController) -> bool:
+    """Whether the newest reports of each slot are kept in memory."""
+    return _known(controller).scores._recent is not None
+
+
 def barrier(
     controller: PopulationController, worker_id: int, step: int
 ) -> Checkpoint | None:

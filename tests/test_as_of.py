@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import pathlib
-import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,136 +13,12 @@ import pytest
 
 from population import Branch, Checkpoint, PopulationController, PopulationView, Report
 from tests import probe
-from tests.helpers import Decide, Scripted, generation, poll
-
-SIZE = 3
-Standing = tuple[list[int], list[float]]
-
-
-class Unwilling(Exception):
-    """An exception that a mutator raises sometimes; the report is rolled back."""
-
-
-def slowly(view: Any, size: int, until: int) -> list[Standing]:
-    """The definition: for each step the newest valued checkpoint of each lineage."""
-    found: list[Standing] = [([-1] * size, [math.inf] * size) for _ in range(until)]
-    for worker_id in range(size):
-        below = until
-        for checkpoint in view.graph.walk(view.newest(worker_id)):
-            if checkpoint.value is None:
-                continue
-            for step in range(checkpoint.step, below):
-                found[step][0][worker_id] = checkpoint.step
-                found[step][1][worker_id] = view.score(checkpoint)
-            below = min(below, checkpoint.step)
-    return found
-
-
-def check(view: Any, size: int = SIZE) -> None:
-    """`as_of` agrees with the definition at every step."""
-    until = max(view.newest(worker_id).step for worker_id in range(size)) + 3
-    for step, expected in enumerate(slowly(view, size, until)):
-        steps, scores = view.as_of(step)
-        assert (steps.tolist(), scores.tolist()) == expected, f"as of {step}"
-    steps, scores = view.as_of(until)
-    assert steps.tolist() == view.steps.tolist()
-    assert scores.tolist() == view.scores.tolist()
-
-
-class Journey:
-    """A run with random events, checked after each of them.
-
-    Args:
-        seed: The seed of the events.
-        folder: The run folder, or None.
-        branching: How often a report branches a slot.
-    """
-
-    def __init__(
-        self, seed: int, folder: pathlib.Path | None, branching: float
-    ) -> None:
-        self.choose = random.Random(seed)
-        self._folder = folder
-        self._branching = branching
-        self.controller = self.open()
-
-    def open(self) -> PopulationController:
-        """Open the controller on the run."""
-        mode = ("min", "max")[self._branching > 0.2]
-        starts = [{"h": worker_id} for worker_id in range(SIZE)]
-        mutator = Scripted(self._decide)
-        return PopulationController(starts, mutator, self._folder, mode=mode)
-
-    def _decide(self, report: Report, view: PopulationView) -> Mapping[int, Branch]:
-        check(view)
-        choose = self.choose
-        if choose.random() < 0.03:
-            raise Unwilling
-        branches = {}
-        while choose.random() < self._branching:
-            worker_id = choose.randrange(SIZE)
-            branches[worker_id] = Branch(self._parent(view), {"h": choose.random()})
-        return branches
-
-    def _parent(self, view: PopulationView) -> Checkpoint | None:
-        """A checkpoint of any slot, new or old, on a lineage or beside it, or none."""
-        kind = self.choose.randrange(8)
-        if kind == 0:
-            return None
-        if kind < 3:
-            return self.choose.choice(list(view.graph.history()))
-        newest = view.newest(self.choose.randrange(SIZE))
-        if kind < 6:
-            return newest
-        return self.choose.choice(list(view.graph.walk(newest))[:6])
-
-    def value(self) -> float | None:
-        """Mostly a number."""
-        kind = self.choose.random()
-        if kind < 0.2:
-            return None
-        return math.nan if kind < 0.25 else self.choose.random()
-
-    def go(self) -> None:
-        """Make a random event happen."""
-        kind = self.choose.random()
-        try:
-            if kind < 0.55:
-                self.controller.set_eval(*self._next(self.choose.randrange(SIZE)))
-            elif kind < 0.6:
-                worker_id = self.choose.randrange(SIZE)
-                for _ in range(20):
-                    self.controller.set_eval(*self._next(worker_id))
-            elif kind < 0.7:
-                self.controller.set_evals([self._next(w) for w in range(SIZE)])
-            elif kind < 0.95:
-                self.controller.set_eval(*self._late())
-            else:
-                poll(self.controller, self.choose.randrange(SIZE))
-        except Unwilling:
-            pass
-        assert len(self.controller.workers) == SIZE  # Read again what was rolled back.
-        check(probe.view(self.controller))
-
-    def _next(self, worker_id: int) -> tuple[Any, ...]:
-        present = self.controller.newest(worker_id)
-        step = present.step + self.choose.randint(1, 3)
-        params = self.choose.choice([None, f"at {step}"])
-        return worker_id, present.generation_id, step, params, self.value()
-
-    def _late(self) -> tuple[Any, ...]:
-        """A value for a checkpoint without one, or for a step not reported yet."""
-        history = list(self.controller.history())
-        found = self.choose.choice(history[-60:])
-        lacking = [c for c in history if c.value is None]
-        if lacking and self.choose.random() < 0.6:
-            found = self.choose.choice(lacking)
-        step = found.step + self.choose.choice([0, 0, 0, 1])
-        return found.worker_id, found.generation_id, step, None, self.value()
+from tests.helpers import Decide, Scripted, generation
+from tests.journey import Journey
 
 
 @pytest.mark.parametrize("branching", [0.05, 0.2, 0.4])
-def test_as_of_keeps_to_its_definition_whatever_happens(branching: float) -> None:
+def test_a_view_keeps_to_its_definition_whatever_happens(branching: float) -> None:
     """After reports, late values, branches to anywhere, batches, and rollbacks."""
     for seed in range(10):
         journey = Journey(seed, None, branching)
@@ -151,20 +26,19 @@ def test_as_of_keeps_to_its_definition_whatever_happens(branching: float) -> Non
             journey.go()
 
 
-def test_as_of_keeps_to_its_definition_after_reopening(tmp_path: pathlib.Path) -> None:
+def test_a_view_keeps_to_its_definition_after_reopening(tmp_path: pathlib.Path) -> None:
     """The memory is filled again from the journal, and is the same."""
     for seed in range(6):
         journey = Journey(seed, tmp_path / str(seed), 0.2)
         for _ in range(5):
             for _ in range(8):
                 journey.go()
-            journey.controller.close()
-            journey.controller = journey.open()
-            check(probe.view(journey.controller))
+            journey.reopen()
+            journey.check(probe.view(journey.controller))
         journey.controller.close()
 
 
-def test_as_of_sees_what_another_process_has_written(tmp_path: pathlib.Path) -> None:
+def test_a_view_shows_what_another_process_has_written(tmp_path: pathlib.Path) -> None:
     """Two controllers take turns on one journal."""
     for seed in range(4):
         journey = Journey(seed, tmp_path / str(seed), 0.2)
