@@ -137,8 +137,8 @@ class Scores:
 
         A slot whose newest weights are gone may have `reached` only an earlier step.
         """
-        late = self.begins >= step
-        if not late.any():  # As usually.
+        begun_later = self.begins >= step
+        if not begun_later.any():  # As usually.
             return []
         late = (self.steps <= step) | (self.ready <= step) | (self.reached < step)
         if value_added and self._recent is not None:
