@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -13,7 +14,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from population.base import codec
-from population.base.errors import ParamsError
+from population.base.errors import MisfitError, ParamsError
 from population.base.run_paths import OWN_FOLDER
 from population.base.types import ActiveWorker, Checkpoint, InMemory, Ref, Saved
 from population.core.known import check_id
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import jax
 
     from population.in_force.watch import Watch
+    from population.params.reported import ReportedState
 
 logger = logging.getLogger("population")
 Tree = TypeVar("Tree")
@@ -61,6 +63,8 @@ class Worker:
         self._handed_out = 0
         self._save_name: str | None = None
         self._named_at = 0
+        # The slot, the params and the state of the last report that a store has saved.
+        self._reported: tuple[int, Saved, ReportedState] | None = None
         self.worker_id = -1
         self.meta_params: Any = None
         self.params: Any = None
@@ -103,6 +107,7 @@ class Worker:
         waited = self._lease.waited_s - waited
         self.overhead_s += time.perf_counter() - start - waited
         if found is None:
+            self._reported = None
             return False
         self._adopted = True
         self._show(found)
@@ -120,6 +125,9 @@ class Worker:
         `init(meta_params)` decides which are in force: in a saved state, the numbers of
         each state of optax's `inject_hyperparams` are replaced by those at the same
         place of `init(meta_params)`. Numbers that a schedule drives stay as saved.
+
+        If the slot continues from the state that this worker reported last, the arrays
+        that the loop still holds are used, and nothing is read.
 
         Args:
             init: Makes a fresh state from meta_params; its result also defines the
@@ -146,7 +154,7 @@ class Worker:
                     self.params,
                     self.meta_params,
                     init,
-                    self._run.params.load,
+                    self._load,
                     lambda: restoring.donor_of(self._run.graph, self._checkpoint()),
                     kept,
                     adapt,
@@ -191,8 +199,13 @@ class Worker:
             place = self.generation_id, self._name, self.meta_params
             self._watch.reported(*place, state)
         at = Position(self.worker_id, self.generation_id, self.step)
-        self.overhead_s += self._lease.report(at, state, value, metrics)
+        took_s, saved = self._lease.report(at, state, value, metrics)
+        self.overhead_s += took_s
         self._save_name = None
+        if saved is not None:
+            from population.params.reported import ReportedState
+
+            self._reported = self.worker_id, saved, ReportedState(state)
 
     def fail(self, reason: str) -> bool:
         """Record that this trial has failed, and give the slot back.
@@ -307,6 +320,14 @@ class Worker:
         graph = self._run.graph
         found = graph.get_checkpoint(Ref(self.generation_id, self._handed_out))
         return found or graph.root(self.generation_id)
+
+    def _load(self, params: Any, like: Any) -> Any:
+        """Return saved params; those of the last report without reading them."""
+        reported, self._reported = self._reported, None
+        if reported is not None and reported[:2] == (self.worker_id, params):
+            with contextlib.suppress(MisfitError):
+                return reported[2].fitted(like)
+        return self._run.params.load(params, like)
 
     def _first_params(self) -> Any:
         """Return the params that the first poll will hand out."""

@@ -248,7 +248,7 @@ def fitted(leaves: Mapping[str, Any], like: Any, path: str) -> Any:
         return nested(leaves)
     models = matched(leaves.keys(), like, path)
     fit = {
-        place: _fit_leaf(leaves[place], model, f"{path}, {place}")
+        place: fit_leaf(leaves[place], model, f"{path}, {place}")
         for place, model in models.items()
     }
     return references.mapped(lambda place, model: fit.get(keystr(place), model), like)
@@ -292,7 +292,12 @@ def sharding_of(model: Any) -> jax.sharding.Sharding | None:
     return sharding
 
 
-def _fit_leaf(leaf: Any, model: Any, place: str) -> Any:
+def fit_leaf(leaf: Any, model: Any, place: str) -> Any:
+    """Return a leaf, as a store keeps it, in the kind of a model.
+
+    Raises:
+        MisfitError: It does not fit; the message names the place.
+    """
     try:
         return _converted(leaf, model)
     except (TypeError, ValueError, OverflowError) as error:

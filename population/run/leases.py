@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from population.base.types import ActiveWorker, Checkpoint, Event, Ref
+from population.base.types import ActiveWorker, Checkpoint, Event, Ref, Saved
 from population.core.leases import FIRST_STEP_S, holders, holds
 from population.core.reports import check_step
 from population.core.step import Step
@@ -162,8 +162,15 @@ class SlotLease(HeldSlots):
             run.check_progress()  # The last slot may have been retired at a hand-out.
         return found
 
-    def report(self, at: Position, state: Any, value: Any, metrics: Any) -> float:
-        """Report a checkpoint; return the seconds it took, without saving params."""
+    def report(
+        self, at: Position, state: Any, value: Any, metrics: Any
+    ) -> tuple[float, Saved | None]:
+        """Report a checkpoint.
+
+        Returns:
+            The seconds it took without saving params, and what the params store has
+            saved, if anything.
+        """
         run = self._run
         new = run.encode(*at, state, value, metrics, plain=False)
         start = time.perf_counter()
@@ -172,7 +179,7 @@ class SlotLease(HeldSlots):
         took_s = time.perf_counter() - start
         if state is not None:
             self._turns.reports += 1
-        return took_s
+        return took_s, None if new.bytes is None else new.params
 
     def extend(self, seconds: float) -> None:
         """Allow the next poll or report to be this many seconds later than usual."""

@@ -22,7 +22,9 @@ import tensorstore
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from population import ParamsError
+from population.base.errors import MisfitError
 from population.params import FileParams, OrbaxParams
+from population.params.reported import ReportedState
 from tests.params.trees import Pair, assert_alike
 
 TREE = {"w": np.arange(64.0).reshape(8, 8), "n": np.arange(8)}
@@ -176,6 +178,22 @@ def check_what_another_process_saved(folder: pathlib.Path) -> None:
     found = store.load(saved, like)
     np.testing.assert_array_equal(found["w"], TREE["w"])
     assert_placed(found, like)
+
+
+def check_reported_shards_stay_where_they_are(folder: pathlib.Path) -> None:
+    """They are used as a load would place them; for another sharding they are read."""
+    double = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + leaf, tree))
+    tree, like = sharded(2.0, placed("x", "y")), sharded(1.0, placed("x", "y"))
+    tree |= double({name: tree[name] for name in ("w", "half")})
+    found = ReportedState(tree).fitted(like)
+    for name in ("w", "half", "keys"):
+        assert found[name] is tree[name]
+    store = OrbaxParams(folder)
+    loaded = store.load(store.save("g/1", tree), like)
+    assert_alike(found, loaded)
+    assert_placed(found, loaded)
+    with pytest.raises(MisfitError):
+        ReportedState(tree).fitted(sharded(1.0, placed("y", "x")))
 
 
 CHECKS: dict[str, Callable[[pathlib.Path], None]] = {

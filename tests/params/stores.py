@@ -30,3 +30,19 @@ def files_of(folder: pathlib.Path, saved: str) -> list[pathlib.Path]:
 def complete(store: Any, folder: str) -> list[str]:
     """All files and folders that have the name of a save."""
     return [path for path in store.names(folder) if not path.endswith(".tmp")]
+
+
+class CountedFiles(FileParams):
+    """Notes each load in a file, so that loads of all processes count."""
+
+    def load(self, path: str, like: Any = None) -> Any:
+        """Note the path, then read the tree."""
+        with (self.folder / "loaded").open("a") as file:
+            file.write(f"{path}\n")
+        return super().load(path, like)
+
+    @property
+    def loaded(self) -> list[str]:
+        """The paths that were loaded so far."""
+        noted = self.folder / "loaded"
+        return noted.read_text().split() if noted.exists() else []

@@ -31,7 +31,7 @@ from tests.params.trees import (
 
 def test_every_store_is_tested() -> None:
     """No module of the package holds a store that the registry does not know."""
-    helpers = {"disk", "folder_store", "folders", "references", "trees"}
+    helpers = {"disk", "folder_store", "folders", "references", "reported", "trees"}
     modules = {module.name for module in pkgutil.iter_modules(params.__path__)}
     assert modules - helpers == set(STORES)
 
