@@ -120,7 +120,7 @@ class PopulationController(Queries):
         mutator: Mutator[Any],
         log_dir: str | os.PathLike[str] | None = None,
         *,
-        initial: str = "random",
+        initial: str = "stratified",
         seed: int = 0,
         **options: Any,
     ) -> PopulationController:
@@ -131,8 +131,8 @@ class PopulationController(Queries):
             size: The number of slots.
             mutator: The policy; it explores, for example, by `Perturb(space)`.
             log_dir: The run folder, or None.
-            initial: "random"; "stratified", random but evenly spread over the range of
-                each domain (a Latin hypercube); or "grid" for evenly spaced values.
+            initial: "stratified", random but evenly spread over the range of each
+                domain (a Latin hypercube); "random"; or "grid" for evenly spaced ones.
             seed: The seed of the run; the first meta_params depend on it.
             **options: Further arguments of the constructor.
 

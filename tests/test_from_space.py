@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping
 from contextlib import closing
@@ -34,6 +35,7 @@ from population.space import (
     contains,
     grid,
     sample,
+    stratified,
 )
 from tests import probe
 from tests.helpers import Scripted
@@ -79,9 +81,19 @@ def test_the_seed_decides_the_first_population() -> None:
     assert begun(SPACE, 5, seed=3).seed == 3
 
 
-def test_more_workers_do_not_change_the_first_ones() -> None:
+def test_the_first_population_covers_each_range() -> None:
+    """By default it is stratified: each twentieth of the scale has one."""
+    found = [meta_params["rate"] for meta_params in metas(begun(RATE, 20))]
+    assert sorted(int(5 * (math.log10(rate) + 5)) for rate in found) == [*range(20)]
+    assert found != sorted(found)
+    rng = np.random.default_rng([7, 0, 1])
+    assert metas(begun(SPACE, 6, seed=7)) == stratified(SPACE, 6, rng)
+
+
+def test_more_workers_do_not_change_the_first_ones_if_each_is_drawn_alone() -> None:
     """The workers draw in order."""
-    assert metas(begun(SPACE, 9))[:4] == metas(begun(SPACE, 4))
+    nine, four = (begun(SPACE, size, initial="random") for size in (9, 4))
+    assert metas(nine)[:4] == metas(four)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32, 2**40 + 1])

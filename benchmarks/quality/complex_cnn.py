@@ -164,6 +164,7 @@ def population(arm: str, seed: int, sizes: Sizes) -> PopulationController:
         within,
         sizes.workers,
         _mutator(arm, within, sizes),
+        initial="random",
         seed=seed,
         stop=Stop(steps=sizes.steps),
     )
