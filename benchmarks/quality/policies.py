@@ -370,8 +370,10 @@ def goals(rows: Rows) -> list[Figure]:
                 figures.append(Figure(OURS, what, value=mean, at_least=least, digits=5))
     few = [r for r in rows if r["policy"] == OURS and r["size"] in (8, 16, 22)]
     below = [row for row in few if _certainty(row) < -2]
-    note = "; ".join(f"{r['task']}, N = {r['size']}" for r in below)
-    what = f"tasks and variants below random search, of {len(few)}"
+    note = "; ".join(
+        f"{r['task']}, {r['size']} members{_INITIAL[r['initial']]}" for r in below
+    )
+    what = f"below random search with 8, 16 or 22 members, of {len(few)}"
     count = Spread(len(below), len(below), len(below))
     return [*figures, Figure(OURS, what, value=count, at_most=0, note=note)]
 

@@ -3,9 +3,10 @@
     python -m examples.complex_cnn.train_threads --log_dir runs/complex
 
 Every ten seconds the best one is copied to all (`--mutator winner`), or every so many
-steps the worst ones copy the best (`--mutator pbt`), or nobody copies anybody
-(`--mutator random`). With `--curriculum` all follow one schedule instead, in which the
-augmentation grows. Run the same command again to go on after an interruption.
+steps the worst ones copy the best (`--mutator pbt`), or after each report a few members
+do and the others adopt its hyperparameters (`--mutator two_speed`), or nobody copies
+anybody (`--mutator random`). With `--curriculum` all follow one schedule instead, in
+which the augmentation grows. Run the same command again to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from population.engines import threads
 from population.mutators import (
     FixedSchedule,
     PopulationBasedTraining,
+    TwoSpeedPBT,
     WinnerTakeAllGenetic,
 )
 from population.mutators.exploit import Truncation
@@ -41,7 +43,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--max_batch", type=int, default=128, help="largest batch size")
     policy = parser.add_mutually_exclusive_group()
     policy.add_argument(
-        "--mutator", choices=("winner", "pbt", "random"), default="winner"
+        "--mutator", choices=("winner", "two_speed", "pbt", "random"), default="winner"
     )
     policy.add_argument(
         "--curriculum",
@@ -65,6 +67,9 @@ def mutator_of(options: argparse.Namespace) -> Mutator[Any]:
         return WinnerTakeAllGenetic(
             explore, seconds_per_exploit=options.seconds_per_exploit
         )
+    if options.mutator == "two_speed":
+        some = Perturb(space(options.max_batch), share=0.5)
+        return TwoSpeedPBT(some, options.every, horizon=options.steps)
     if options.mutator == "pbt":
         return PopulationBasedTraining(
             explore,

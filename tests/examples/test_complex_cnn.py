@@ -20,6 +20,7 @@ from population import PopulationController, Stop, hyperparams
 from population.mutators import (
     FixedSchedule,
     PopulationBasedTraining,
+    TwoSpeedPBT,
     WinnerTakeAllGenetic,
 )
 from population.mutators.exploit import Truncation
@@ -297,6 +298,15 @@ class TestPolicies:
         assert isinstance(mutator, PopulationBasedTraining)
         assert mutator.exploit == Truncation(0.2)
         assert mutator.synchronous
+
+    def test_two_speeds_have_a_round_a_report(self) -> None:
+        """The length of the run decides how rarely slow members decide."""
+        options = train_threads.flags().parse_args(["--mutator", "two_speed"])
+        mutator = train_threads.mutator_of(options)
+        assert isinstance(mutator, TwoSpeedPBT)
+        assert mutator.steps_per_exploit == options.every == 25
+        assert mutator.slow == 8
+        assert mutator.mutate_fn == Perturb(space(128), share=0.5)
 
     def test_random_search_never_branches(self) -> None:
         """No member copies, and none explores."""
