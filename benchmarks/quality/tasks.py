@@ -3,16 +3,16 @@
 Each trains all members at once, as rows of an array, so that a run takes milliseconds.
 Larger values are better. What is random in a task follows from its seed alone.
 
-- *Toys* (Seguin et al., "PBT-Zoo", TMLR 2025, defined again here): theta falls from 0.9
-  by a rate that one hyperparameter h slows down; the value is 1.2 - theta^2. In the
-  *deceptive* one, what is best at once is worst in the end.
+- *Toys* (PBT-Zoo, TMLR 2025, https://openreview.net/forum?id=3qmnxysNbi): theta falls
+  from 0.9 at a rate that one hyperparameter h slows down; the value is 1.2 - theta^2.
+  In the *deceptive* one, what is best at once is worst in the end.
 - *Noisy*: the two curvatures of a quadratic with noisy gradients; the value is the
   logarithm of the loss, and reports of it are noisy.
 - *Static*: an optimum that stays where it is; each change of a hyperparameter costs.
 - *Track*: an optimum that moves.
 - *Enduro*: PPO on Enduro-v0, its learning rate and discount in three segments, from a
-  table of all 729 schedules with three seeds (HPO-RL-Bench, Shala et al. 2024). The
-  table is not part of this repository.
+  table of all 729 schedules with three seeds (HPO-RL-Bench,
+  https://github.com/releaunifreiburg/HPO-RL-Bench). The table is not in this repository.
 """
 
 from __future__ import annotations
