@@ -146,7 +146,7 @@ def by_controller(
         problem.space, size, mutator, mode="max", seed=seed
     )
     work, states = dict(enumerate(controller.workers)), problem.begin(size)
-    rng = np.random.default_rng([seed, 1])
+    rng = lockstep.noise_of(seed)
     kept, settings = [], []  # A report's params are the place of its state in `kept`.
     for number in range(problem.rounds):
         settings.append([work[w].meta_params for w in range(size)])
@@ -185,7 +185,7 @@ def test_lockstep_decides_as_a_controller_does(name: str, problem: Problem) -> N
 
     members = lockstep.first_members(problem, size, seed, "random")
     noted = Noted(make(), members, seed)
-    rng = np.random.default_rng([seed, 1])
+    rng = lockstep.noise_of(seed)
     _, reports = lockstep.train(noted, problem, rng)
     expected = by_controller(make(), problem, size, seed)
     assert (found, reports.tolist()) == expected

@@ -48,6 +48,7 @@ class Lockstep:
 
     Attributes:
         settings: The hyperparameters of each member.
+        state: The mutator's state.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Lockstep:
         ]
         self._history = self._reported = np.full((size, 0), np.nan)
         self._reports: list[Report] = []
-        self._state = mutator.init(self._view)
+        self.state = mutator.init(self._view)
 
     @property
     def _view(self) -> Any:
@@ -98,10 +99,10 @@ class Lockstep:
         for report in self._reports:
             if report.worker_id not in branched:
                 self._rng = None
-                after, moves = self._mutator.update(self._state, report, self._view)
-                if moves or after is not self._state:
+                after, moves = self._mutator.update(self.state, report, self._view)
+                if moves or after is not self.state:
                     self._decisions += 1
-                self._state = after
+                self.state = after
                 for w, branch in sorted(moves.items()):
                     branched[w] = self._branch(w, branch)
         return {w: origin for w, origin in branched.items() if origin != w}
@@ -206,7 +207,7 @@ def found_by(
     """Return what a policy finds, with `initial` as in `from_space`."""
     members = first_members(problem, size, seed, initial)
     population = Lockstep(mutator, members, seed)
-    states, reports = train(population, problem, np.random.default_rng([seed, 1]))
+    states, reports = train(population, problem, noise_of(seed))
     best = int(np.argmax(reports))
     means = [population.mean(w, WINDOW if problem.noise else 1) for w in range(size)]
     values = problem.values(states).tolist()
@@ -240,7 +241,7 @@ def searched(problem: Problem, size: int, seed: int, initial: str) -> Outcome:
     """Return what random search finds: its members never change."""
     members = first_members(problem, size, seed, initial)
     settings, states = _settings(problem, members), problem.begin(size)
-    noise = np.random.default_rng([seed, 1])
+    noise = noise_of(seed)
     reports = []
     for number in range(problem.rounds):
         states = problem.train(states, settings, number)
@@ -250,6 +251,11 @@ def searched(problem: Problem, size: int, seed: int, initial: str) -> Outcome:
     best = int(np.mean(reports[-window:], axis=0).argmax())
     again = _again(Schedule({0: members[best]}), problem)
     return Outcome(float(found[best]), again, float(found[best]))
+
+
+def noise_of(seed: int) -> np.random.Generator:
+    """Return the random numbers of the reports; no decision draws them."""
+    return np.random.default_rng([seed, 0, 6])
 
 
 def static(problem: Problem) -> float:

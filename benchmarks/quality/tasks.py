@@ -1,7 +1,8 @@
 """Cheap tasks whose hyperparameters should change while a population trains.
 
 Each trains all members at once, as rows of an array, so that a run takes milliseconds.
-Larger values are better. What is random in a task follows from its seed alone.
+Larger values are better. What is random in a task follows from its seed alone, and
+shares no numbers with the decisions of a run of that seed, `[seed, decision]`.
 
 - *Toys* (PBT-Zoo, TMLR 2025, https://openreview.net/forum?id=3qmnxysNbi): theta falls
   from 0.9 at a rate that one hyperparameter h slows down; the value is 1.2 - theta^2.
@@ -11,8 +12,8 @@ Larger values are better. What is random in a task follows from its seed alone.
 - *Static*: an optimum that stays where it is; each change of a hyperparameter costs.
 - *Track*: an optimum that moves.
 - *Enduro*: PPO on Enduro-v0, its learning rate and discount in three segments, from a
-  table of all 729 schedules with three seeds (HPO-RL-Bench,
-  https://github.com/releaunifreiburg/HPO-RL-Bench). The table is not in this repository.
+  table of all 729 schedules with three seeds, which is not part of this repository
+  (HPO-RL-Bench, https://github.com/releaunifreiburg/HPO-RL-Bench).
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ class Static(Problem):
     @functools.cached_property
     def optimum(self) -> Array:
         """`[2]`."""
-        return np.random.default_rng([self.seed, 2]).uniform(0.15, 0.85, 2)
+        return np.random.default_rng([self.seed, 0, 2]).uniform(0.15, 0.85, 2)
 
     def begin(self, size: int) -> Array:
         """The sum so far, and the last hyperparameters."""
@@ -208,7 +209,7 @@ class Track(Problem):
     @functools.cached_property
     def path(self) -> Array:
         """`[ROUNDS, 3]`."""
-        rng = np.random.default_rng([self.seed, 3])
+        rng = np.random.default_rng([self.seed, 0, 3])
         place, found = rng.random(3), []
         for number in range(ROUNDS):
             if number % 10 == 0:
@@ -298,7 +299,7 @@ class Enduro(Problem):
 
     def begin(self, size: int) -> Array:
         """PPO's seed, and the settings of each segment so far; -1: not trained yet."""
-        seeds = np.random.default_rng([self.seed, 5]).integers(3, size=(size, 1))
+        seeds = np.random.default_rng([self.seed, 0, 5]).integers(3, size=(size, 1))
         if self.only is not None:
             seeds[:] = self.only
         return np.concatenate([seeds, np.full((size, 3), -1)], axis=1).astype(float)

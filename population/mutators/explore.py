@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from population.base.interfaces import PopulationView
+from population.base.types import Branch, Checkpoint
 
 MutateFn = Callable[..., Any]
 
@@ -56,6 +57,14 @@ class Explore:
                 f"{arguments[0]!r}. Does it change its argument and return nothing?"
             )
         return changed
+
+    def back(self, view: PopulationView, checkpoint: Checkpoint) -> Branch:
+        """Return a branch to the last checkpoint that did not diverge, explored."""
+        # A checkpoint without a value may come after one that diverged.
+        valued = view.graph.newest_value(checkpoint) or checkpoint
+        point = view.graph.resume_point(valued)
+        changed = self(view, point.meta_params)
+        return Branch(point, changed, "went back, having diverged")
 
 
 def _takes_rng(mutate_fn: MutateFn) -> bool:

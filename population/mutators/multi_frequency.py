@@ -18,7 +18,7 @@ from typing import NamedTuple
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Checkpoint, Report
 from population.mutators.explore import Explore, MutateFn
-from population.mutators.rounds import Latecomer, check_steps, step_after
+from population.mutators.rounds import Latecomer, check_steps, starts_after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,15 +120,9 @@ class MultiFrequencyPBT(Mutator[Rounds]):
     ) -> tuple[Rounds, Mapping[int, Branch]]:
         """Evolve the sub-populations that are due, once the last slot has arrived."""
         del report
-
-        def barrier(worker_id: int) -> Checkpoint | None:
-            return view.barrier(worker_id, self._end(state, worker_id))
-
-        if self._latecomer.is_late(
-            state, view.live, lambda worker_id: barrier(worker_id) is not None
-        ):
+        reached = self._latecomer.reached(state, view, lambda w: self._end(state, w))
+        if not reached:
             return state, {}
-        reached = {w: c for w in view.live if (c := barrier(w)) is not None}
         size = len(view.steps) // len(self.frequencies)
         members = [
             Member(w // size, view.score(c), c) for w, c in sorted(reached.items())
@@ -139,11 +133,9 @@ class MultiFrequencyPBT(Mutator[Rounds]):
                 branches |= self._evolved(group, members, view)
         for member in members:
             if not member.is_finite and member.worker_id not in branches:
-                branches[member.worker_id] = self._back(member, view)
-        since = state.since.copy()
-        for worker_id, checkpoint in reached.items():
-            branch = branches.get(worker_id)
-            since[worker_id] = step_after(branch) if branch else checkpoint.step
+                back = self._explore.back(view, member.checkpoint)
+                branches[member.worker_id] = back
+        since = starts_after(state.since, reached, branches)
         return Rounds(state.number + 1, since), branches
 
     def wait_at(
@@ -179,12 +171,6 @@ class MultiFrequencyPBT(Mutator[Rounds]):
                 migrant = fit.pop(0)
                 branches[member.worker_id] = _migration(migrant, home[0], view)
         return branches
-
-    def _back(self, member: Member, view: PopulationView) -> Branch:
-        """Return a branch to explore from the last checkpoint that did not diverge."""
-        point = view.graph.resume_point(member.checkpoint)
-        changed = self._explore(view, point.meta_params)
-        return Branch(point, changed, "went back, having diverged")
 
 
 def _migration(migrant: Member, best: Member, view: PopulationView) -> Branch:

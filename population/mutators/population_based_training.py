@@ -162,6 +162,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
         standings = Standings(
             scores,
             lambda i, window: samples(points[i], points[i].step, window, view),
+            for_all=True,
         )
         since, branches = state.since.copy(), {}
         for me, worker_id in enumerate(view.live):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from population.base.interfaces import PopulationView
-from population.base.types import Branch
+from population.base.types import Branch, Checkpoint
 
 
 class Latecomer:
@@ -40,6 +40,47 @@ class Latecomer:
                 self._late = (state, index)
                 return True
         return not live
+
+    def reached(
+        self, state: object, view: PopulationView, end: Callable[[int], int]
+    ) -> dict[int, Checkpoint]:
+        """Return where each live slot stands at the end of its round, by worker id.
+
+        Args:
+            state: The mutator's state; another object resets the cache.
+            view: The view.
+            end: Returns the step at which a worker id's round ends.
+
+        Returns:
+            The first checkpoints from there on that can close a barrier; empty as long
+            as a slot has not arrived, or if none is live.
+        """
+
+        def barrier(worker_id: int) -> Checkpoint | None:
+            return view.barrier(worker_id, end(worker_id))
+
+        if self.is_late(state, view.live, lambda w: barrier(w) is not None):
+            return {}
+        return {w: c for w in view.live if (c := barrier(w)) is not None}
+
+
+def starts_after(
+    since: Sequence[int],
+    reached: Mapping[int, Checkpoint],
+    branches: Mapping[int, Branch],
+) -> list[int]:
+    """Return the step at which each slot's next round begins, by worker id.
+
+    Args:
+        since: Where the last one began.
+        reached: Where the slots that are compared stand.
+        branches: What was decided about them.
+    """
+    found = list(since)
+    for worker_id, checkpoint in reached.items():
+        branch = branches.get(worker_id)
+        found[worker_id] = checkpoint.step if branch is None else step_after(branch)
+    return found
 
 
 def is_live(view: PopulationView, worker_id: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -26,27 +27,50 @@ class Standings:
         scores: `[M]`; lower is better whatever the mode, inf for a diverged member.
         samples: `samples(position, window)` returns the scores of a member's newest
             reports up to the step of the comparison, at most `window`, in any order.
+        for_all: Whether every member is asked about: then the ranks of all are found
+            at once, and else only those that are needed.
     """
 
     scores: npt.NDArray[np.float64]
     samples: Callable[[int, int], Sequence[float]] = lambda position, window: ()
+    for_all: bool = False
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def rank(self, me: int) -> int:
         """Count the better members; of equal ones the one at the lower position is."""
+        if self.for_all:
+            return self._ranks[me]
         own = self.scores[me]
         better = np.count_nonzero(self.scores < own)
         return int(better + np.count_nonzero(self.scores[:me] == own))
 
     def best(self, fraction: float) -> Positions:
         """Return the best fraction, rounded up, with all as good as its last one."""
-        count = portion(fraction, len(self))
-        if not count:
-            return np.zeros(0, np.int64)
-        limit = np.partition(self.scores, count - 1)[count - 1]
-        return np.flatnonzero((self.scores <= limit) & np.isfinite(self.scores))
+        found = self._known.get(fraction)
+        if found is None:
+            count = portion(fraction, len(self))
+            if not count:
+                return np.zeros(0, np.int64)
+            limit = np.partition(self.scores, count - 1)[count - 1]
+            is_best = (self.scores <= limit) & np.isfinite(self.scores)
+            found = self._known[fraction] = np.flatnonzero(is_best)
+            found.flags.writeable = False
+        return found
+
+    @functools.cached_property
+    def _ranks(self) -> list[int]:
+        order = np.argsort(self.scores, kind="stable")
+        ranks = np.empty_like(order)
+        ranks[order] = np.arange(len(order))
+        found: list[int] = ranks.tolist()
+        return found
+
+    @functools.cached_property
+    def _known(self) -> dict[float, Positions]:
+        """What `best` has returned, by fraction."""
+        return {}
 
 
 def at_equal_step(

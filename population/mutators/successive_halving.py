@@ -175,11 +175,7 @@ class SuccessiveHalving(Mutator[Ladder]):
                 return Branch(point, changed, f"{reason}; continues worker {donor}")
         if math.isfinite(view.scores[worker_id]):
             return None
-        newest = view.newest(worker_id)
-        # A checkpoint without a value may come after one that diverged.
-        point = view.graph.resume_point(view.graph.newest_value(newest) or newest)
-        changed = self._explore(view, point.meta_params)
-        return Branch(point, changed, "went back, having diverged")
+        return self._explore.back(view, view.newest(worker_id))
 
 
 def _standing(rung: Rung, score: float) -> str:

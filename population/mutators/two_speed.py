@@ -11,23 +11,15 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from population.base.codec import digest
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Checkpoint, Report
 from population.mutators.explore import Explore, MutateFn
-from population.mutators.rounds import Latecomer, check_steps, step_after
-from population.mutators.standings import (
-    check_number,
-    noise,
-    portion,
-    sign,
-    tail_means,
-)
+from population.mutators.rounds import Latecomer, check_steps, starts_after
+from population.mutators.standings import check_number, noise, portion, tail_means
 
 _LOOKED_AT = 10  # So many reports of each lineage show how large the noise is.
-_DRAWS = 5  # A copy that equals another one is drawn again, so many times in all.
+_DRAWS = 5  # A copy that equals another one is drawn again: at most five draws.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,48 +37,6 @@ class Speeds:
     fast: list[bool]
 
 
-class Move(NamedTuple):
-    """What a member does.
-
-    Attributes:
-        donor: The worker id of the member whose hyperparameters it gets.
-        branch: Its branch; None if it has these hyperparameters already.
-    """
-
-    donor: int
-    branch: Branch | None
-
-
-class Round:
-    """The members at the end of a round.
-
-    Args:
-        reached: The checkpoint of each live slot there, by worker id in order.
-        view: The view.
-
-    Attributes:
-        reached, view: The arguments.
-        sign: 1.0 or -1.0: a score times this is a value.
-        diverged: The members whose score there is not finite.
-        noise: The standard deviation of the noise of a report.
-    """
-
-    def __init__(self, reached: Mapping[int, Checkpoint], view: PopulationView) -> None:
-        self.reached = reached
-        self.view = view
-        self.diverged = {w for w, c in reached.items() if math.isinf(view.score(c))}
-        self.sign = sign(next(iter(reached.values())), view)
-        until = np.full(len(view.steps), -1)
-        until[list(reached)] = [checkpoint.step for checkpoint in reached.values()]
-        self._history = view.last(_LOOKED_AT, until)
-        self.noise = noise(self._history[list(reached)])
-
-    def means(self, window: int) -> Sequence[float]:
-        """Return the mean of the last scores on each lineage, by worker id."""
-        found: list[float] = tail_means(self._history, window).tolist()
-        return found
-
-
 class TwoSpeedPBT(Mutator[Speeds]):
     """Synchronous PBT at two speeds, in which the middle adopts hyperparameters.
 
@@ -94,25 +44,27 @@ class TwoSpeedPBT(Mutator[Speeds]):
     of the last scores on each lineage. The best are the donors; they go on unchanged.
     The worst copy the weights of a donor, drawn at random, and explore from its
     hyperparameters. All others keep their weights and take the hyperparameters of a
-    donor. Neither happens if the donor is not better by more than the noise of the
+    donor. Neither happens unless the donor is better, and by more than the noise of the
     reports, which is estimated from their second differences.
 
     Fast members are such a group after each round, by their last score alone; slow ones
     after every `slow` rounds. Every second time all members are one group instead, the
     council, where a member becomes as fast as its donor. The last slots are the core:
-    they are always slow, and have slow donors only. A member that diverges copies.
+    they are always slow, and have slow donors only. A member that diverges copies at
+    once. With `slow=1` each round is a council, without a core.
 
     Args:
         mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`; best is
             one that changes some of them: `population.space.Perturb(space, share=0.5)`.
         steps_per_exploit: Training steps of a round.
-        horizon: Training steps of the whole run; `slow` is a sixth of its rounds.
+        horizon: Training steps of the whole run; `slow` is a sixth of its rounds,
+            rounded down, and at least 1.
         slow: Rounds between two decisions of slow members, instead of `horizon`.
         donors: The share of a group that are donors.
         copies: The share of a group that copy weights.
         window: How many scores are averaged, at most `slow`.
         z: How many standard errors better a donor must be.
-        fast: The share of slots that begin as fast ones.
+        fast: The share of slots that begin as fast ones; not those of the core.
         core: The share of slots in the core.
 
     Raises:
@@ -166,7 +118,8 @@ class TwoSpeedPBT(Mutator[Speeds]):
     def init(self, view: PopulationView) -> Speeds:
         """Begin the first round at each slot's newest checkpoint."""
         size = len(view.steps)
-        count = round(self.fast * size) if self.slow > 1 else 0
+        others = size - int(self.core * size)
+        count = min(round(self.fast * size), others) if self.slow > 1 else 0
         since = [view.newest(worker_id).step for worker_id in range(size)]
         return Speeds(0, since, [worker_id < count for worker_id in range(size)])
 
@@ -175,24 +128,21 @@ class TwoSpeedPBT(Mutator[Speeds]):
     ) -> tuple[Speeds, Mapping[int, Branch]]:
         """Decide for the groups whose turn it is, once the last slot has arrived."""
         del report
-
-        def barrier(worker_id: int) -> Checkpoint | None:
-            return view.barrier(worker_id, self._end(state, worker_id))
-
-        if self._latecomer.is_late(state, view.live, lambda w: barrier(w) is not None):
+        reached = self._latecomer.reached(state, view, lambda w: self._end(state, w))
+        if not reached:
             return state, {}
-        reached = {w: c for w in view.live if (c := barrier(w)) is not None}
-        number = state.number + 1
-        is_council = self.slow == 1 or number % (2 * self.slow) == 0
-        moves = self._moves(number, state.fast, Round(reached, view), is_council)
-        since, fast = state.since.copy(), state.fast.copy()
-        for worker_id, checkpoint in reached.items():
-            move = moves.get(worker_id)
-            branch = None if move is None else move.branch
-            since[worker_id] = checkpoint.step if branch is None else step_after(branch)
-            if is_council and move and not self._in_core(worker_id, len(fast)):
-                fast[worker_id] = state.fast[move.donor]
+        number, fast = state.number + 1, state.fast.copy()
+        standing = Standing(reached, view)
+        if self.slow == 1 or number % (2 * self.slow) == 0:
+            moves = self._council(fast, standing)
+            outside = [w for w in moves if not self._in_core(w, len(fast))]
+            for worker_id in outside:
+                fast[worker_id] = state.fast[moves[worker_id].donor]
+        else:
+            moves = self._by_speed(number, fast, standing)
+        moves |= self._rescue(standing.diverged - moves.keys(), state.fast, standing)
         branches = {w: move.branch for w, move in moves.items() if move.branch}
+        since = starts_after(state.since, reached, branches)
         return Speeds(number, since, fast), branches
 
     def wait_at(self, state: Speeds, worker_id: int, view: PopulationView) -> int:
@@ -206,77 +156,127 @@ class TwoSpeedPBT(Mutator[Speeds]):
     def _in_core(self, worker_id: int, size: int) -> bool:
         return self.slow > 1 and worker_id >= size - int(self.core * size)
 
-    def _moves(
-        self, number: int, fast: Sequence[bool], now: Round, is_council: bool
-    ) -> dict[int, Move]:
-        """Return the moves at the end of this round, by worker id."""
-        everyone = list(now.reached)
-        slow = [w for w in everyone if not fast[w]]
+    def _council(self, fast: Sequence[bool], standing: Standing) -> dict[int, Move]:
+        """Compare all members, but those in the core with slow ones only."""
+        slow = [w for w in standing.reached if not fast[w]]
+        core = {w for w in standing.reached if self._in_core(w, len(fast))}
+        others = standing.reached.keys() - core
         window = min(self.window, self.slow)
-        if is_council:
-            at_core = self._evolved(slow, window, now) if self.slow > 1 else {}
-            both = self._evolved(everyone, window, now), at_core
-            moves = {
-                worker_id: move
-                for in_core, group in enumerate(both)
-                for worker_id, move in group.items()
-                if self._in_core(worker_id, len(fast)) == in_core
-            }
-        else:
-            moves = self._evolved([w for w in everyone if fast[w]], 1, now)
-            if number % self.slow == 0:
-                moves |= self._evolved(slow, window, now)
-        for group in (slow, everyone):
-            left = now.diverged - moves.keys()
-            moves |= self._evolved(group, window, now, among=left) if left else {}
-        return moves | {w: self._back(w, now) for w in now.diverged - moves.keys()}
+        moves = self._evolved(list(standing.reached), others, window, standing)
+        return moves | self._evolved(slow, core, window, standing)
+
+    def _by_speed(
+        self, number: int, fast: Sequence[bool], standing: Standing
+    ) -> dict[int, Move]:
+        """Compare the fast members, and in each `slow`-th round the slow ones."""
+        quick = [w for w in standing.reached if fast[w]]
+        moves = self._evolved(quick, quick, 1, standing)
+        if number % self.slow == 0:
+            slow = [w for w in standing.reached if not fast[w]]
+            window = min(self.window, self.slow)
+            moves |= self._evolved(slow, slow, window, standing)
+        return moves
+
+    def _rescue(
+        self, diverged: Collection[int], fast: Sequence[bool], standing: Standing
+    ) -> dict[int, Move]:
+        """Have members copy a slow one, else any other, else go back and explore."""
+        moves: dict[int, Move] = {}
+        slow = [w for w in standing.reached if not fast[w]]
+        for group in (slow, list(standing.reached)):
+            left = set(diverged) - moves.keys()
+            moves |= self._evolved(group, left, 1, standing) if left else {}
+        for worker_id in set(diverged) - moves.keys():
+            point = standing.reached[worker_id]
+            moves[worker_id] = Move(worker_id, self._explore.back(standing.view, point))
+        return moves
 
     def _evolved(
         self,
         group: Sequence[int],
+        among: Collection[int],
         window: int,
-        now: Round,
-        among: Collection[int] | None = None,
+        standing: Standing,
     ) -> dict[int, Move]:
-        """Return the moves of a group, or only those of some of its members."""
-        means, size = now.means(window), len(group)
+        """Compare a group; return the moves of those of its members among some."""
+        means, size, view = standing.means(window), len(group), standing.view
         ranked = sorted(group, key=means.__getitem__)
-        first = portion(self.donors, size) if size > 1 else size
-        last = size - portion(self.copies, size)
-        donors = [w for w in ranked[:first] if math.isfinite(means[w])]
-        taken = {(w, digest(now.reached[w].meta_params)) for w in donors}
-        gap = self.z * now.noise * math.sqrt(2 / window)
-        moves = {}
-        for place, worker_id in enumerate(ranked[first:] if donors else (), first):
-            if among is not None and worker_id not in among:
+        best = ranked[: portion(self.donors, size)] if size > 1 else ()
+        donors = [w for w in best if math.isfinite(means[w])]
+        gap = self.z * standing.noise * math.sqrt(2 / window)
+        taken = {(w, digest(standing.reached[w].meta_params)) for w in donors}
+        moves: dict[int, Move] = {}
+        for place, worker_id in enumerate(ranked[len(donors) :], len(donors)):
+            if not donors or worker_id not in among:
                 continue
-            copies = place >= last or worker_id in now.diverged
+            is_worst = place >= size - portion(self.copies, size)
+            copies = is_worst or worker_id in standing.diverged
             for _ in range(_DRAWS):
-                donor = donors[int(now.view.rng.integers(len(donors)))]
-                source = donor if copies else worker_id
-                meta_params = now.reached[donor].meta_params
-                if copies:
-                    meta_params = self._explore(now.view, meta_params)
-                drawn = source, digest(meta_params)
-                if drawn not in taken:
+                donor = donors[int(view.rng.integers(len(donors)))]
+                if means[worker_id] - means[donor] <= gap:
+                    moves.pop(worker_id, None)  # It goes on as it is.
                     break
-            if means[worker_id] - means[donor] < gap:
-                continue
-            taken.add(drawn)
-            branch = None
-            if copies or drawn[1] != digest(now.reached[worker_id].meta_params):
-                verb = "copied" if copies else "adopted the hyperparameters of"
-                best, own = now.sign * means[donor], now.sign * means[worker_id]
-                branch = Branch(
-                    now.view.graph.resume_point(now.reached[source]),
-                    meta_params,
-                    f"{verb} worker {donor}, whose value was {best:.6g}, not {own:.6g}",
-                )
-            moves[worker_id] = Move(donor, branch)
+                moves[worker_id] = self._move(worker_id, donor, standing, copies=copies)
+                branch = moves[worker_id].branch
+                if not copies or branch is None:
+                    break
+                drawn = donor, digest(branch.meta_params)
+                if drawn not in taken:
+                    taken.add(drawn)
+                    break
         return moves
 
-    def _back(self, worker_id: int, now: Round) -> Move:
-        """Return a branch to explore from the last checkpoint that did not diverge."""
-        point = now.view.graph.resume_point(now.reached[worker_id])
-        changed = self._explore(now.view, point.meta_params)
-        return Move(worker_id, Branch(point, changed, "went back, having diverged"))
+    def _move(
+        self, worker_id: int, donor: int, standing: Standing, *, copies: bool
+    ) -> Move:
+        """Return the move of a member that copies, or else adopts."""
+        best, own = standing.reached[donor], standing.reached[worker_id]
+        if copies:
+            changed = self._explore(standing.view, best.meta_params)
+            point = standing.view.graph.resume_point(best)
+            return Move(donor, Branch(point, changed, f"copied worker {donor}"))
+        if digest(best.meta_params) == digest(own.meta_params):
+            return Move(donor, None)
+        point = standing.view.graph.resume_point(own)
+        reason = f"adopted the hyperparameters of worker {donor}"
+        return Move(donor, Branch(point, best.meta_params, reason))
+
+
+class Move(NamedTuple):
+    """What a member does.
+
+    Attributes:
+        donor: The worker id of the member whose hyperparameters it gets.
+        branch: Its branch; None if it has these hyperparameters already.
+    """
+
+    donor: int
+    branch: Branch | None
+
+
+class Standing:
+    """The members at the end of a round, and their scores.
+
+    Args:
+        reached: The checkpoint of each live slot there, by worker id in order.
+        view: The view.
+
+    Attributes:
+        reached, view: The arguments.
+        diverged: The members whose score there is not finite.
+        noise: The standard deviation of the noise of a report.
+    """
+
+    def __init__(self, reached: Mapping[int, Checkpoint], view: PopulationView) -> None:
+        self.reached = reached
+        self.view = view
+        self.diverged = {w for w, c in reached.items() if math.isinf(view.score(c))}
+        until = view.steps.copy()
+        until[list(reached)] = [checkpoint.step for checkpoint in reached.values()]
+        self._history = view.last(_LOOKED_AT, until)
+        self.noise = noise(self._history[list(reached)])
+
+    def means(self, window: int) -> Sequence[float]:
+        """Return the mean of the last scores on each lineage, by worker id."""
+        found: list[float] = tail_means(self._history, window).tolist()
+        return found

@@ -6,13 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.quality import lockstep
+from benchmarks.quality.tasks import Noisy, Problem, Static, Toy, Track
 from population import PopulationController, Stop
 from population.mutators import TwoSpeedPBT
 from population.space import Ordinal, Perturb
 from population.testing import simulate
 from tests.mutators.helpers import Run, halve, name
+from tests.mutators.two_speed_by_the_book import ByTheBook
 
 NAN = math.nan
 Branched = dict[int, tuple[tuple[int, int, int] | None, Any]]
@@ -55,8 +59,8 @@ def test_a_group_of_eight_by_hand() -> None:
         assert found == copies | adopted
         reasons = [run.newest(worker_id).reason for worker_id in (1, 4)]
         assert reasons == [
-            "copied worker 2, whose value was 1, not 8",
-            "adopted the hyperparameters of worker 2, whose value was 1, not 2",
+            "copied worker 2",
+            "adopted the hyperparameters of worker 2",
         ]
         # Who has the donor's hyperparameters already goes on without a branch.
         found = round_of(run, [3.0, 8.0, 1.0, 7.0, 2.0, 6.0, 5.0, 4.0])
@@ -64,11 +68,10 @@ def test_a_group_of_eight_by_hand() -> None:
 
 
 def test_larger_values_may_be_better() -> None:
-    """With mode="max" the reasons have the values as they were reported."""
-    with two_run(2, 1, mode="max") as run:
-        assert round_of(run, [1.0, 2.0]) == {0: ((1, 0, 1), 1.0)}
-        reason = run.newest(0).reason
-        assert reason == "copied worker 1, whose value was 2, not 1"
+    """The mode decides."""
+    for mode, worker_id in (("min", 1), ("max", 0)):
+        with two_run(2, 1, mode=mode) as run:
+            assert round_of(run, [1.0, 2.0]).keys() == {worker_id}
 
 
 def test_fast_members_each_round_slow_ones_every_other_and_then_all() -> None:
@@ -105,7 +108,7 @@ def test_the_noise_of_reports_decides_what_counts() -> None:
         sign = -1 if number % 2 else 1
         return [sign * n + gap * (w > 0) for w, n in enumerate(noise)]
 
-    for gap, is_clear in ((0.2, False), (5.0, True)):
+    for gap, is_clear in ((0.25, False), (0.4, True)):
         with two_run(8, 8, arguments={"fast": 0.0, "core": 0.0}) as run:
             found: Branched = {}
             for number in range(8):
@@ -152,7 +155,7 @@ def test_a_member_with_no_donor_goes_back_and_explores() -> None:
     for size in (1, 3):
         with two_run(size, 1) as run:
             if size == 3:
-                round_of(run, [1.0] * 3)
+                round_of(run, [1.0, 2.0, 3.0])
             found = round_of(run, [NAN] * size)
             assert found.keys() == set(range(size))
             # Copies go back to the donor, and explore from what it was trained with.
@@ -173,6 +176,59 @@ def test_any_number_of_members_trains_to_its_end(size: int) -> None:
         TwoSpeedPBT(lambda meta: {**meta}, 10, slow=2), size=size, steps=100
     )
     assert {controller.newest(w).step for w in range(size)} == {100}
+
+
+@pytest.mark.parametrize("slow", [1, 2, 8])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 16, 22])
+@pytest.mark.parametrize("problem", [Toy(0.2), Noisy(), Static(3), Track(4)])
+def test_it_decides_by_the_book(problem: Problem, size: int, slow: int) -> None:
+    """Hyperparameters and reports of a run are those of the rule written plainly."""
+    explore = Perturb(problem.space, share=0.5)
+    found = [
+        lockstep.Lockstep(
+            mutator, lockstep.first_members(problem, size, 5, "random"), seed=5
+        )
+        for mutator in (TwoSpeedPBT(explore, 1, slow=slow), ByTheBook(explore, slow))
+    ]
+    ends = [
+        lockstep.train(run, problem, np.random.default_rng(6))[1].tolist()
+        for run in found
+    ]
+    assert ends[0] == ends[1]
+    assert found[0].settings == found[1].settings
+
+
+@pytest.mark.parametrize("core", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("fast", [0.0, 0.25, 1.0])
+def test_who_is_in_the_core_is_never_fast(fast: float, core: float) -> None:
+    """Whatever the shares are, from the first round to the last."""
+    policy = TwoSpeedPBT(halve, 1, slow=2, fast=fast, core=core)
+    first = [float(2**worker_id) for worker_id in range(8)]
+    run = lockstep.Lockstep(policy, first, seed=0)
+    rng = np.random.default_rng(0)
+    inside = int(8 * core)
+    for number in range(9):
+        assert sum(run.state.fast) <= 8 - inside
+        assert not any(run.state.fast[8 - inside :])
+        assert number or sum(run.state.fast) == min(round(8 * fast), 8 - inside)
+        run.report(rng.random(8).tolist())
+
+
+def test_equal_members_are_left_as_they_are() -> None:
+    """Where all report the same, nobody has shown to be better."""
+    with two_run(8, 1) as run:
+        for _ in range(4):
+            assert not round_of(run, [0.5] * 8)
+
+
+def test_a_diverged_member_is_no_donor_and_copies_one() -> None:
+    """Also if so many have diverged that it is among the best eighth."""
+    with two_run(16, 1) as run:
+        values = [NAN] * 16
+        values[5] = 1.0
+        found = round_of(run, values)
+        assert found.keys() == set(range(16)) - {5}
+        assert {parent for parent, _ in found.values()} == {(5, 0, 1)}
 
 
 def test_rounds_follow_the_live_slots() -> None:
