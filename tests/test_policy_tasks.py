@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import render
-from benchmarks.quality import lockstep, policies
+from benchmarks.quality import lockstep, policies, policy_tables
 from benchmarks.quality.tasks import Enduro, Noisy, Problem, Static, Toy, Track
 from population import Mutator, PopulationController
 from population.mutators import REGISTRY, PopulationBasedTraining
@@ -143,7 +143,7 @@ def by_controller(
 ) -> tuple[Any, Any]:
     """Train as `Lockstep` does, but with a journal; all decisions and last reports."""
     controller = PopulationController.from_space(
-        problem.space, size, mutator, mode="max", seed=seed
+        problem.space, size, mutator, initial="random", mode="max", seed=seed
     )
     work, states = dict(enumerate(controller.workers)), problem.begin(size)
     rng = lockstep.noise_of(seed)
@@ -165,12 +165,15 @@ def by_controller(
 
 
 @pytest.mark.parametrize("name", policies.POLICIES)
-@pytest.mark.parametrize(
-    "problem", [Toy(0.2), Noisy(), Static(7), Track(8)], ids=lambda p: type(p).__name__
-)
-def test_lockstep_decides_as_a_controller_does(name: str, problem: Problem) -> None:
+@pytest.mark.parametrize("task", ["deceptive", "noisy", "static", "track", "Enduro"])
+def test_lockstep_decides_as_a_controller_does(
+    name: str, task: str, tmp_path: pathlib.Path
+) -> None:
     """Bit for bit: the same hyperparameters in each round, and the same reports."""
     size, seed = 16, 5
+    if task == "Enduro":
+        table(tmp_path / "enduro.npz")
+    problem = policies.problem(task, 7, tmp_path / "enduro.npz")
     found: list[Any] = []
 
     class Noted(lockstep.Lockstep):
@@ -227,16 +230,16 @@ def means(result: dict[str, Any], task: str, size: int) -> dict[str, float]:
 def test_the_order_of_the_main_rows(result: dict[str, Any]) -> None:
     """What the page on PBT says of the deceptive toy: greed is worse than luck."""
     found = means(result, "deceptive", 22)
-    search = found[policies.SEARCH]
+    search = found[policy_tables.SEARCH]
     truncation = found["truncation 0.2, each round"]
     third = found["top third, each round"]
     rare = found["truncation 0.25, ten times"]
     assert third < truncation < search < rare
-    assert found[policies.OURS] > 1.18
-    assert found[policies.OURS] > search + 0.05
+    assert found[policy_tables.OURS] > 1.18
+    assert found[policy_tables.OURS] > search + 0.05
     plain = means(result, "plain", 22)
-    assert min(plain[policies.OURS], plain["truncation 0.2, each round"]) > 1.199
-    assert plain[policies.SEARCH] < 1.195
+    assert min(plain[policy_tables.OURS], plain["truncation 0.2, each round"]) > 1.199
+    assert plain[policy_tables.SEARCH] < 1.195
 
 
 def test_every_policy_that_trains_a_population_is_measured() -> None:
@@ -249,19 +252,23 @@ def test_every_policy_that_trains_a_population_is_measured() -> None:
 
 def test_the_tables_have_each_policy_and_each_task(result: dict[str, Any]) -> None:
     """Also the best static, and the counts of gains over random search."""
-    *sizes, gains = result["tables"]
+    *sizes, gains, starts = result["tables"]
     assert [found["title"] for found in sizes] == ["22 members"]
     (main,) = sizes
-    assert main["columns"] == ["", "plain", "deceptive", "Enduro"]
+    assert main["columns"] == ["", "plain", "deceptive", "Enduro", "Enduro, replayed"]
     names = [row[0] for row in main["rows"]]
-    assert names[0] == policies.SEARCH
-    assert names[-1] == policies.BEST
-    assert {policies.OURS, *policies.POLICIES} - set(names) == {"MultiFrequencyPBT"}
+    assert names[0] == policy_tables.SEARCH
+    assert names[-1] == policy_tables.BEST
+    assert {policy_tables.OURS, *policies.POLICIES} - set(names) == {
+        "MultiFrequencyPBT"
+    }
+    assert [row[0] for row in starts["rows"]] == [
+        f"{policy}, {size} members" for policy in policies.BOTH_WAYS for size in (22,)
+    ]
     assert gains["columns"][1:-1] == ["8 members", "22 members"]
     rows = {row[0]: row[1:-1] for row in gains["rows"]}
-    assert rows.keys() == {*names} - {name for name in names if "search" in name} - {
-        policies.BEST
-    }
+    both = {f"{name}, stratified start" for name in policies.BOTH_WAYS[1:]}
+    assert rows.keys() == {*policies.POLICIES} | both
     for name, counts in rows.items():
         for size, text in zip((8, 22), counts, strict=True):
             own = [
