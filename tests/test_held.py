@@ -111,45 +111,6 @@ def test_a_copy_that_was_evaluated_outlives_the_donors_next_report() -> None:
     assert (1, 1) in engine.held()
 
 
-def test_new_hyperparameters_alone_make_no_weights_needed() -> None:
-    """A slot that keeps its own has them in its row, as one that was not branched."""
-    engine = opened(copy_from(0, 2, 0))
-    engine.report([5.0, 6.0, 0.0])
-    engine.report({0: 5.0})
-    assert engine.controller.workers[0].meta_params == 9.0
-    assert engine.needed() == [(2, 1)]  # The best.
-    for step in (3, 4):
-        engine.report({0: 5.0})
-        assert engine.newest(0).step == step
-        assert engine.held() == [(1, 1), (2, 1), (0, step)]
-
-
-@pytest.mark.parametrize("receivers", [(1,), (0, 1)])
-def test_the_weights_of_a_donor_are_needed(receivers: tuple[int, ...]) -> None:
-    """Also if the donor itself gets new hyperparameters in the same decision."""
-    engine = opened(copy_from(0, 2, *receivers))
-    engine.report([5.0, 6.0, 0.0])
-    engine.report({0: 5.0})
-    assert engine.needed() == [(0, 2), (2, 1)]
-
-
-def test_weights_that_a_slot_went_back_to_are_needed() -> None:
-    """Its row had others, which diverged: it may go back once more."""
-
-    def decide(asked: Report, view: PopulationView) -> Mapping[int, Branch]:
-        if asked.checkpoint.diverged:
-            return {0: Branch(view.graph.resume_point(asked.checkpoint), 9.0)}
-        return {}
-
-    engine = opened(Scripted(decide), size=2)
-    engine.report([1.0, 2.0])
-    engine.report({0: 2.0})
-    engine.report({0: math.nan})
-    assert engine.newest(0).step == 1
-    engine.report({1: 0.5})  # The first report of slot 0 is not the best any more.
-    assert engine.needed() == [(0, 1), (1, 2)]
-
-
 def test_the_best_is_needed_while_it_is_the_best() -> None:
     """It may be overwritten once another one is better."""
     engine = opened(size=1)

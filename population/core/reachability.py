@@ -40,7 +40,7 @@ def needed_in_memory(
         decider: The mutator.
         reader: The session of the process.
     """
-    held = _held(_overwritten(state, graph, decider).values())
+    held = _held(_named(state, graph, decider).values())
     return frozenset(params for params in held if params.session == reader)
 
 
@@ -80,7 +80,7 @@ def forget(
     """
     trained = {report.worker_id for report in new if _extends(state, report)}
     standing = [slot.newest for w, slot in enumerate(state.slots) if w not in trained]
-    missed = _held([*_overwritten(state, graph, decider).values(), *standing])
+    missed = _held([*_named(state, graph, decider).values(), *standing])
     found = ((p, GONE if p in missed else UNREACHABLE) for p in sorted(gone))
     row = state.row
     return Step(tuple(Removal(row, codec.encode_params(p), why) for p, why in found))
@@ -113,32 +113,11 @@ def resumable(
     return found
 
 
-def _overwritten(
+def _named(
     state: RunState, graph: JournalGraph, decider: Decider
 ) -> dict[int, Checkpoint]:
-    """Return checkpoints that may be needed after the slots have trained further.
-
-    A slot that keeps its weights and gets other hyperparameters needs no copy of them.
-    """
-    return _named(state, graph, decider, lambda newest: _keeps_weights(graph, newest))
-
-
-def _named(
-    state: RunState,
-    graph: JournalGraph,
-    decider: Decider,
-    without: Callable[[Checkpoint], bool] = lambda newest: False,
-) -> dict[int, Checkpoint]:
-    """Return needed checkpoints, except newest ones with params and finite values.
-
-    Args:
-        state: The state of the run.
-        graph: All checkpoints.
-        decider: The mutator.
-        without: Whether to leave out a slot's newest checkpoint, too.
-    """
-    newest = (slot.newest for slot in state.slots)
-    starts = [c for c in newest if not (_suffices(c) or without(c))]
+    """Return needed checkpoints, except newest ones with params and finite values."""
+    starts = [slot.newest for slot in state.slots if not _suffices(slot.newest)]
     starts += decider.named(state)
     rows = [*handed_out(state), state.best.row]
     starts += [graph.at(row) for row in rows if row is not None]
@@ -165,20 +144,6 @@ def _suffices(checkpoint: Checkpoint) -> bool:
     """Whether it has params and a finite value: nothing before it is needed."""
     finite = checkpoint.value is not None and not checkpoint.diverged
     return finite and checkpoint.params is not None
-
-
-def _keeps_weights(graph: JournalGraph, checkpoint: Checkpoint) -> bool:
-    """Whether a slot continues from its own last report, and that was finite."""
-    if checkpoint.parent is None or checkpoint.value is not None:
-        return False
-    before = next(graph.span(checkpoint.parent.generation_id, descending=True), None)
-    return (
-        before is not None
-        and before.ref == checkpoint.parent
-        and before.worker_id == checkpoint.worker_id
-        and before.params == checkpoint.params
-        and _suffices(before)
-    )
 
 
 def _saved_before(graph: JournalGraph, held: Checkpoint) -> Checkpoint | None:
