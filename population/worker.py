@@ -200,12 +200,13 @@ class Worker:
             self._watch.reported(*place, state)
         at = Position(self.worker_id, self.generation_id, self.step)
         took_s, saved = self._lease.report(at, state, value, metrics)
-        self.overhead_s += took_s
+        start = time.perf_counter()
         self._save_name = None
         if saved is not None:
             from population.params.reported import ReportedState
 
             self._reported = self.worker_id, saved, ReportedState(state)
+        self.overhead_s += took_s + time.perf_counter() - start
 
     def fail(self, reason: str) -> bool:
         """Record that this trial has failed, and give the slot back.

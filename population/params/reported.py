@@ -32,11 +32,8 @@ class ReportedState:
     """
 
     def __init__(self, state: Any) -> None:
-        self._leaves = [
-            (path, _reference(leaf))
-            for path, leaf in tree_leaves_with_path(state)
-            if not trees.is_function(leaf)
-        ]
+        leaves, self._structure = jax.tree.flatten(state)
+        self._leaves = [_reference(leaf) for leaf in leaves]
 
     def fitted(self, like: Any) -> Any:
         """Return the state as a store would load it.
@@ -48,7 +45,12 @@ class ReportedState:
             MisfitError: It must be loaded: an array is gone, was donated, may have been
                 changed in place, or is not as a loaded one would be.
         """
-        leaves = {keystr(path): found() for path, found in self._leaves}
+        places = jax.tree.unflatten(self._structure, range(len(self._leaves)))
+        leaves = {
+            keystr(path): reference()
+            for path, place in tree_leaves_with_path(places)
+            if (reference := self._leaves[place]) is not None
+        }
         trees.matched(leaves.keys(), like, "that were reported")
         local = jnp.array(0).sharding
         used: set[int] = set()
@@ -58,6 +60,8 @@ class ReportedState:
             if place not in leaves:  # A function.
                 return model
             leaf = leaves[place]
+            if isinstance(leaf, jax.Array) and leaf.is_deleted():
+                leaf = None
             # Else a step could not donate both.
             if id(leaf) not in used and _is_as_loaded(leaf, model, local):
                 used.add(id(leaf))
@@ -69,18 +73,18 @@ class ReportedState:
         return references.mapped(own, like)
 
 
-def _reference(leaf: Any) -> Callable[[], Any]:
-    """Return a function that returns a leaf, or None if it may differ or is gone."""
-    if not isinstance(leaf, jax.Array):
-        kept = leaf if isinstance(leaf, _UNCHANGING) else None
-        return lambda: kept
-    reference = weakref.ref(leaf)
+def _reference(leaf: Any) -> Callable[[], Any] | None:
+    """Return a function that returns a leaf, or None if it may differ or is gone.
 
-    def found() -> Any:
-        array = reference()
-        return None if array is None or array.is_deleted() else array
-
-    return found
+    Returns:
+        The function; None for a leaf that is a function, which no store keeps.
+    """
+    if isinstance(leaf, jax.Array):
+        return weakref.ref(leaf)
+    if trees.is_function(leaf):
+        return None
+    kept = leaf if isinstance(leaf, _UNCHANGING) else None
+    return lambda: kept
 
 
 def _is_as_loaded(leaf: Any, model: Any, local: jax.sharding.Sharding) -> bool:
