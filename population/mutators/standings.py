@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from population.base.interfaces import PopulationView
 from population.base.types import Checkpoint
 
+_LAST = 10  # So many reports of each lineage are looked at.
 _ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001, and should count as 7.
 Positions = npt.NDArray[np.int64]
 
@@ -71,6 +72,38 @@ class Standings:
     def _known(self) -> dict[float, Positions]:
         """What `best` has returned, by fraction."""
         return {}
+
+
+class Curves:
+    """The members at the end of a round, and their last scores.
+
+    Args:
+        reached: The checkpoint of each live slot there, by worker id in order.
+        view: The view.
+
+    Attributes:
+        reached, view: The arguments.
+        diverged: The members whose score there is not finite.
+        noise: The standard deviation of the noise of a report.
+    """
+
+    def __init__(self, reached: Mapping[int, Checkpoint], view: PopulationView) -> None:
+        self.reached = reached
+        self.view = view
+        self.diverged = {w for w, c in reached.items() if math.isinf(view.score(c))}
+        until = view.steps.copy()
+        until[list(reached)] = [checkpoint.step for checkpoint in reached.values()]
+        self._history = view.last(_LAST, until)
+        self.noise = noise(self._history[list(reached)])
+
+    def means(self, window: int) -> Sequence[float]:
+        """Return the mean of the last scores on each lineage, by worker id.
+
+        Args:
+            window: How many scores are averaged, at most 10.
+        """
+        found: list[float] = tail_means(self._history, window).tolist()
+        return found
 
 
 def at_equal_step(
@@ -158,3 +191,16 @@ def check_number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{name} must be a number, got {value!r}.")
     return value
+
+
+def check_share(value: Any, name: str, *, or_zero: bool = False) -> float:
+    """Return an argument that is a share of the members, after a check.
+
+    Raises:
+        ValueError: It is not a number up to 1, above 0, or 0 if `or_zero`.
+    """
+    share = check_number(value, name)
+    if not (0 < share <= 1 or (or_zero and share == 0)):
+        least = "from 0 to 1" if or_zero else "above 0 and at most 1"
+        raise ValueError(f"{name} must be {least}, got {value!r}.")
+    return share

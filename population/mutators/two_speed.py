@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 
 from population.base.codec import digest
 from population.base.interfaces import Mutator, PopulationView
-from population.base.types import Branch, Checkpoint, Report
+from population.base.types import Branch, Report
 from population.mutators.explore import Explore, MutateFn
 from population.mutators.rounds import Latecomer, check_steps, starts_after
-from population.mutators.standings import check_number, noise, portion, tail_means
+from population.mutators.standings import Curves, check_number, check_share, portion
 
-_LOOKED_AT = 10  # So many reports of each lineage show how large the noise is.
-_DRAWS = 5  # A copy that equals another one is drawn again: at most five draws.
+# The donor whose hyperparameters a member gets, and its branch, if it has others.
+Move = tuple[int, Branch | None]
+# Members that are compared; those that may change; how many scores are averaged.
+Group = tuple[Sequence[int], Collection[int], int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,35 +94,29 @@ class TwoSpeedPBT(Mutator[Speeds]):
         self.steps_per_exploit = check_steps(steps_per_exploit)
         if (horizon is None) == (slow is None):
             raise ValueError(
-                "TwoSpeedPBT needs horizon=, the training steps of the whole run, as "
-                "in Stop, or slow=, the rounds between two decisions of slow members, "
-                f"got {'neither' if slow is None else 'both'}. How rarely slow members "
-                "should decide depends on the length of the run."
+                "TwoSpeedPBT needs horizon=, the training steps of the whole run, or "
+                "slow=, the rounds between two decisions of slow members, got "
+                f"{'neither' if slow is None else 'both'}. Pass that of Stop(steps=)."
             )
         if horizon is not None:
             slow = max(1, check_steps(horizon, "horizon") // (6 * steps_per_exploit))
         self.slow = check_steps(slow, "slow")
         self.window = check_steps(window, "window")
-        self.donors, self.copies = donors, copies
-        self.fast, self.core, self.z = fast, core, z
-        for name, share in (("donors", donors), ("copies", copies)):
-            if not 0 < check_number(share, name) <= 1:
-                raise ValueError(
-                    f"{name} must be above 0 and at most 1, got {share!r}."
-                )
-        for name, share in (("fast", fast), ("core", core)):
-            if not 0 <= check_number(share, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {share!r}.")
+        self.donors = check_share(donors, "donors")
+        self.copies = check_share(copies, "copies")
+        self.fast = check_share(fast, "fast", or_zero=True)
+        self.core = check_share(core, "core", or_zero=True)
+        self.z = z
         if not 0 <= check_number(z, "z") < math.inf:
             raise ValueError(f"z must be 0 or more and finite, got {z!r}.")
 
     def init(self, view: PopulationView) -> Speeds:
         """Begin the first round at each slot's newest checkpoint."""
         size = len(view.steps)
-        others = size - int(self.core * size)
-        count = min(round(self.fast * size), others) if self.slow > 1 else 0
+        count = round(self.fast * size) if self.slow > 1 else 0
         since = [view.newest(worker_id).step for worker_id in range(size)]
-        return Speeds(0, since, [worker_id < count for worker_id in range(size)])
+        fast = [w < count and not self._in_core(w, size) for w in range(size)]
+        return Speeds(0, since, fast)
 
     def update(
         self, state: Speeds, report: Report, view: PopulationView
@@ -131,17 +126,15 @@ class TwoSpeedPBT(Mutator[Speeds]):
         reached = self._latecomer.reached(state, view, lambda w: self._end(state, w))
         if not reached:
             return state, {}
-        number, fast = state.number + 1, state.fast.copy()
-        standing = Standing(reached, view)
-        if self.slow == 1 or number % (2 * self.slow) == 0:
-            moves = self._council(fast, standing)
-            outside = [w for w in moves if not self._in_core(w, len(fast))]
-            for worker_id in outside:
-                fast[worker_id] = state.fast[moves[worker_id].donor]
-        else:
-            moves = self._by_speed(number, fast, standing)
-        moves |= self._rescue(standing.diverged - moves.keys(), state.fast, standing)
-        branches = {w: move.branch for w, move in moves.items() if move.branch}
+        number, fast, moves = state.number + 1, state.fast.copy(), dict[int, Move]()
+        curves = Curves(reached, view)
+        for group in self._groups(number, state.fast, list(reached)):
+            moves |= self._evolved(group, curves)
+        for worker_id, (donor, _) in moves.items() if self._meets(number) else ():
+            if not self._in_core(worker_id, len(fast)):
+                fast[worker_id] = state.fast[donor]
+        moves |= self._rescue(curves.diverged - moves.keys(), state.fast, curves)
+        branches = {w: branch for w, (_, branch) in moves.items() if branch}
         since = starts_after(state.since, reached, branches)
         return Speeds(number, since, fast), branches
 
@@ -156,127 +149,75 @@ class TwoSpeedPBT(Mutator[Speeds]):
     def _in_core(self, worker_id: int, size: int) -> bool:
         return self.slow > 1 and worker_id >= size - int(self.core * size)
 
-    def _council(self, fast: Sequence[bool], standing: Standing) -> dict[int, Move]:
-        """Compare all members, but those in the core with slow ones only."""
-        slow = [w for w in standing.reached if not fast[w]]
-        core = {w for w in standing.reached if self._in_core(w, len(fast))}
-        others = standing.reached.keys() - core
-        window = min(self.window, self.slow)
-        moves = self._evolved(list(standing.reached), others, window, standing)
-        return moves | self._evolved(slow, core, window, standing)
+    def _meets(self, number: int) -> bool:
+        """Whether the council meets at the end of a round."""
+        return self.slow == 1 or number % (2 * self.slow) == 0
 
-    def _by_speed(
-        self, number: int, fast: Sequence[bool], standing: Standing
-    ) -> dict[int, Move]:
-        """Compare the fast members, and in each `slow`-th round the slow ones."""
-        quick = [w for w in standing.reached if fast[w]]
-        moves = self._evolved(quick, quick, 1, standing)
+    def _groups(
+        self, number: int, fast: Sequence[bool], everyone: Sequence[int]
+    ) -> Iterator[Group]:
+        """Yield the groups whose turn it is at the end of a round."""
+        slow, window = [w for w in everyone if not fast[w]], min(self.window, self.slow)
+        if self._meets(number):
+            core = {w for w in everyone if self._in_core(w, len(fast))}
+            yield everyone, set(everyone) - core, window
+            yield slow, core, window
+            return
+        quick = [w for w in everyone if fast[w]]
+        yield quick, quick, 1
         if number % self.slow == 0:
-            slow = [w for w in standing.reached if not fast[w]]
-            window = min(self.window, self.slow)
-            moves |= self._evolved(slow, slow, window, standing)
-        return moves
+            yield slow, slow, window
 
     def _rescue(
-        self, diverged: Collection[int], fast: Sequence[bool], standing: Standing
+        self, diverged: Set[int], fast: Sequence[bool], curves: Curves
     ) -> dict[int, Move]:
         """Have members copy a slow one, else any other, else go back and explore."""
         moves: dict[int, Move] = {}
-        slow = [w for w in standing.reached if not fast[w]]
-        for group in (slow, list(standing.reached)):
-            left = set(diverged) - moves.keys()
-            moves |= self._evolved(group, left, 1, standing) if left else {}
-        for worker_id in set(diverged) - moves.keys():
-            point = standing.reached[worker_id]
-            moves[worker_id] = Move(worker_id, self._explore.back(standing.view, point))
+        slow = [w for w in curves.reached if not fast[w]]
+        for members in (slow, list(curves.reached)) if diverged else ():
+            left = diverged - moves.keys()
+            moves |= self._evolved((members, left, 1), curves)
+        for w in sorted(diverged - moves.keys()):
+            moves[w] = w, self._explore.back(curves.view, curves.reached[w])
         return moves
 
-    def _evolved(
-        self,
-        group: Sequence[int],
-        among: Collection[int],
-        window: int,
-        standing: Standing,
-    ) -> dict[int, Move]:
-        """Compare a group; return the moves of those of its members among some."""
-        means, size, view = standing.means(window), len(group), standing.view
-        ranked = sorted(group, key=means.__getitem__)
+    def _evolved(self, group: Group, curves: Curves) -> dict[int, Move]:
+        """Compare the members of a group, and return the moves."""
+        members, among, window = group
+        means, size = curves.means(window), len(members)
+        ranked = sorted(members, key=means.__getitem__)
         best = ranked[: portion(self.donors, size)] if size > 1 else ()
         donors = [w for w in best if math.isfinite(means[w])]
-        gap = self.z * standing.noise * math.sqrt(2 / window)
-        taken = {(w, digest(standing.reached[w].meta_params)) for w in donors}
+        gap = self.z * curves.noise * math.sqrt(2 / window)
+        taken = {(w, digest(curves.reached[w].meta_params)) for w in donors}
         moves: dict[int, Move] = {}
         for place, worker_id in enumerate(ranked[len(donors) :], len(donors)):
             if not donors or worker_id not in among:
                 continue
             is_worst = place >= size - portion(self.copies, size)
-            copies = is_worst or worker_id in standing.diverged
-            for _ in range(_DRAWS):
-                donor = donors[int(view.rng.integers(len(donors)))]
+            copies = is_worst or worker_id in curves.diverged
+            for _ in range(5 if copies else 1):  # Until it equals no other one.
+                donor = donors[int(curves.view.rng.integers(len(donors)))]
                 if means[worker_id] - means[donor] <= gap:
                     moves.pop(worker_id, None)  # It goes on as it is.
                     break
-                moves[worker_id] = self._move(worker_id, donor, standing, copies=copies)
-                branch = moves[worker_id].branch
-                if not copies or branch is None:
-                    break
-                drawn = donor, digest(branch.meta_params)
+                moves[worker_id] = self._move(worker_id, donor, curves, copies=copies)
+                _, branch = moves[worker_id]
+                drawn = donor, digest(branch and branch.meta_params)
                 if drawn not in taken:
                     taken.add(drawn)
                     break
         return moves
 
     def _move(
-        self, worker_id: int, donor: int, standing: Standing, *, copies: bool
+        self, worker_id: int, donor: int, curves: Curves, *, copies: bool
     ) -> Move:
         """Return the move of a member that copies, or else adopts."""
-        best, own = standing.reached[donor], standing.reached[worker_id]
+        best, own = curves.reached[donor], curves.reached[worker_id]
+        changed, verb = best.meta_params, "adopted the hyperparameters of"
         if copies:
-            changed = self._explore(standing.view, best.meta_params)
-            point = standing.view.graph.resume_point(best)
-            return Move(donor, Branch(point, changed, f"copied worker {donor}"))
-        if digest(best.meta_params) == digest(own.meta_params):
-            return Move(donor, None)
-        point = standing.view.graph.resume_point(own)
-        reason = f"adopted the hyperparameters of worker {donor}"
-        return Move(donor, Branch(point, best.meta_params, reason))
-
-
-class Move(NamedTuple):
-    """What a member does.
-
-    Attributes:
-        donor: The worker id of the member whose hyperparameters it gets.
-        branch: Its branch; None if it has these hyperparameters already.
-    """
-
-    donor: int
-    branch: Branch | None
-
-
-class Standing:
-    """The members at the end of a round, and their scores.
-
-    Args:
-        reached: The checkpoint of each live slot there, by worker id in order.
-        view: The view.
-
-    Attributes:
-        reached, view: The arguments.
-        diverged: The members whose score there is not finite.
-        noise: The standard deviation of the noise of a report.
-    """
-
-    def __init__(self, reached: Mapping[int, Checkpoint], view: PopulationView) -> None:
-        self.reached = reached
-        self.view = view
-        self.diverged = {w for w, c in reached.items() if math.isinf(view.score(c))}
-        until = view.steps.copy()
-        until[list(reached)] = [checkpoint.step for checkpoint in reached.values()]
-        self._history = view.last(_LOOKED_AT, until)
-        self.noise = noise(self._history[list(reached)])
-
-    def means(self, window: int) -> Sequence[float]:
-        """Return the mean of the last scores on each lineage, by worker id."""
-        found: list[float] = tail_means(self._history, window).tolist()
-        return found
+            changed, verb = self._explore(curves.view, changed), "copied"
+        elif digest(changed) == digest(own.meta_params):
+            return donor, None
+        point = curves.view.graph.resume_point(best if copies else own)
+        return donor, Branch(point, changed, f"{verb} worker {donor}")

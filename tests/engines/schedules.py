@@ -34,7 +34,7 @@ def searched(log_dir: Any = None, **options: Any) -> PopulationController:
     stop = Stop(steps=STEPS)
     arguments = SPACE, SIZE, searching(), log_dir
     return PopulationController.from_space(
-        *arguments, seed=SEED, stop=stop, mode="min", **options
+        *arguments, initial="random", seed=SEED, stop=stop, mode="min", **options
     )
 
 
