@@ -302,7 +302,8 @@ class Enduro(Problem):
         seeds = np.random.default_rng([self.seed, 0, 5]).integers(3, size=(size, 1))
         if self.only is not None:
             seeds[:] = self.only
-        return np.concatenate([seeds, np.full((size, 3), -1)], axis=1).astype(float)
+        states: Array = np.concatenate([seeds, np.full((size, 3), -1)], axis=1)
+        return states.astype(np.float64)
 
     def train(self, states: Array, settings: Array, number: int) -> Array:
         """Choose the settings of the next segment."""
