@@ -71,6 +71,7 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.speed.cold
 	$(RUN) -m benchmarks.quality.toy
 	$(RUN) -m benchmarks.quality.complex_cnn
+	$(RUN) -m benchmarks.quality.training
 	$(if $(ENDURO),$(RUN) -m benchmarks.quality.policies --enduro $(ENDURO))
 	$(RUN) -m benchmarks.render
 
