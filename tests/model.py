@@ -256,7 +256,8 @@ class Model:
             return True
         is_first = self.first(point.name[0]) is point
         parent = self.points[point.parent]
-        if not is_first or point.diverged or point.params is not None:
+        has_own = point.params is not None and point.params != parent.params
+        if not is_first or point.diverged or has_own:
             return False
         return not parent.diverged and self._is_fresh(parent)
 

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from population import Branch, PopulationController, PopulationView, Ref, Report, Start
+from population import (
+    Branch,
+    JournalError,
+    PopulationController,
+    PopulationView,
+    Ref,
+    Report,
+    Start,
+)
 from tests import probe
 from tests.helpers import (
     Scripted,
@@ -225,6 +233,41 @@ def test_a_branchs_first_checkpoint_copies_its_donors_params_and_is_no_root() ->
     assert (newest.params, newest.value, newest.step) == ("at 10", None, 10)
     assert newest.meta_params == {"lr": 2}
     assert newest.reason == "as planned"
+
+
+@pytest.mark.parametrize(
+    ("start", "own", "back_at"), [("w", None, 1), (None, None, 1), (None, "bad", 0)]
+)
+def test_back_at_the_start_only_copied_params_are_as_good_as_the_starts(
+    start: str | None, own: str | None, back_at: int
+) -> None:
+    """Params that a worker reported there may have diverged, too."""
+    decide = branch_at(2, {"lr": 2}, back_to=0)
+    controller = PopulationController([Start({}, params=start)], Scripted(decide))
+    controller.set_eval(0, generation(controller), 2, "diverged", math.nan)
+    second = generation(controller)
+    if own is not None:
+        controller.set_eval(0, second, 0, own, None)
+    controller.set_eval(0, second, 1, "worse", math.nan)
+    point = controller.graph.resume_point(probe.newest(controller)[0])
+    assert point.generation_id == list(controller.graph)[back_at]
+    assert point.params == start
+
+
+def test_a_generation_that_the_journal_hides_is_damage() -> None:
+    """A damaged index loses a row; a generation that never was is a KeyError."""
+    controller = branched(back_to=10)
+    graph, first = controller.graph, next(iter(controller.graph))
+    run, *_ = first.rpartition("-0-0")
+    probe.journal(controller).raw.execute("DELETE FROM checkpoints")
+    for hidden in (f"{run}-0-0", f"{run}-0-1"):
+        with pytest.raises(JournalError, match=f"does not find {hidden}"):
+            graph.root(hidden)
+    for never in (f"{run}-0-2", f"{run}-1-0", f"{run}-0-x", "x-0-0", "", f"{run}-0"):
+        with pytest.raises(KeyError):
+            graph.root(never)
+        with pytest.raises(KeyError):
+            graph[never]
 
 
 def test_generations_are_found_by_their_hyperparameters() -> None:

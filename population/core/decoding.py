@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from population.base import codec, run_paths
 from population.base.errors import damaged
 from population.base.types import Checkpoint, InMemory, Ref, Saved
+from population.journal.base import MAX, Journal
 from population.journal.records import CheckpointRow
 
 
@@ -43,6 +45,9 @@ def decode_params(text: str) -> Any:
     return found
 
 
+_NAME = re.compile(r"(.+)-(\d{1,18})-(\d{1,18})", re.ASCII | re.DOTALL)
+
+
 def checkpoint_of(row: CheckpointRow, own: str | None = None) -> Checkpoint:
     """Return the checkpoint of a journal's row, with paths in this run folder."""
     parent = None
@@ -67,3 +72,19 @@ def checkpoint_of(row: CheckpointRow, own: str | None = None) -> Checkpoint:
         reason=row.reason,
         row=row.row,
     )
+
+
+def unknown(journal: Journal, generation_id: str) -> KeyError:
+    """Return the error for a generation that a journal does not find.
+
+    Raises:
+        JournalError: The journal is damaged, as the slot has later generations.
+    """
+    found = _NAME.fullmatch(generation_id)
+    if found is not None:
+        run, worker_id, number = found[1], int(found[2]), int(found[3])
+        for newest in journal.generations(worker_id=min(worker_id, MAX)):
+            same = newest.generation_id.startswith(f"{run}-{worker_id}-")
+            if same and newest.number >= number:
+                raise damaged(f"it does not find {generation_id}, which it must have")
+    return KeyError(generation_id)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from population.base import codec, run_paths
 from population.base.errors import damaged
 from population.base.interfaces import CheckpointGraph
-from population.base.types import Checkpoint, Ref, Schedule
-from population.core.decoding import checkpoint_of
+from population.base.types import Checkpoint, Ref
+from population.core.decoding import checkpoint_of, unknown
 from population.journal.base import Find, Journal
 from population.journal.records import CheckpointRow, Fact, Generation
 
@@ -90,7 +90,7 @@ class JournalGraph(CheckpointGraph):
 
     def __getitem__(self, generation_id: str) -> CheckpointsByStep:
         if self.generation(generation_id) is None:
-            raise KeyError(generation_id)
+            raise self._unknown(generation_id)
         return CheckpointsByStep(self, generation_id)
 
     def __iter__(self) -> Iterator[str]:
@@ -220,7 +220,7 @@ class JournalGraph(CheckpointGraph):
             KeyError: There is no such generation.
         """
         if (found := next(self.span(generation_id), None)) is None:
-            raise KeyError(generation_id)
+            raise self._unknown(generation_id)
         return found
 
     def segments(self, checkpoint: Checkpoint) -> Iterator[Segment]:
@@ -250,21 +250,6 @@ class JournalGraph(CheckpointGraph):
         """Return all checkpoints that led to this one, from the root to itself."""
         return list(self.walk(checkpoint))[::-1]
 
-    def schedule(self, checkpoint: Checkpoint) -> Schedule:
-        """Return the hyperparameters over steps that led to a checkpoint.
-
-        `FixedSchedule(controller.schedule(checkpoint))` trains with them again.
-        """
-        roots = [self.root(segment[0]) for segment in self.segments(checkpoint)]
-        changes: dict[int, object] = {}
-        before: str | None = None
-        for root in reversed(roots):
-            now = codec.digest(root.meta_params)
-            if now != before or root.step in changes:
-                changes[root.step] = root.meta_params
-            before = now
-        return Schedule(changes)
-
     def resume_point(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return the checkpoint from which training continues: it or an ancestor.
 
@@ -284,10 +269,7 @@ class JournalGraph(CheckpointGraph):
             # fresh ones, if no worker has trained since.
             if segment.last > segment.first:
                 fresh = None
-            if self.root(segment.generation_id).diverged:
-                fresh = None
-            else:
-                fresh = fresh or segment.generation_id
+            fresh = (fresh or segment.generation_id) if self._copies(segment) else None
         return self.root(fresh or segment.generation_id)
 
     def newest_value(
@@ -360,10 +342,21 @@ class JournalGraph(CheckpointGraph):
         for generation_id, _, last, _ in reversed(segments):
             yield from self.span(generation_id, step, last)
 
+    def _copies(self, segment: Segment) -> bool:
+        """Whether a generation's first checkpoint is no worse than its parent."""
+        root = self.root(segment.generation_id)
+        if root.diverged or root.params is None or segment.parent is None:
+            return not root.diverged
+        return bool(root.params == self.checkpoint(segment.parent).params)
+
     def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
         name, last = segment.generation_id, segment.last
         rows = self._find(Find(name, high=last, newest_first=True, limit=1, **needs))
         return checkpoint_of(rows[0], self.own) if rows else None
+
+    def _unknown(self, generation_id: str) -> KeyError:
+        with self._lock:
+            return unknown(self._journal, generation_id)
 
     def _row(self, row: int) -> CheckpointRow:
         found = self._find(Find(after=row - 1, upto=row, limit=1))

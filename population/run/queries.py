@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from population.base import codec
 from population.base.errors import damaged
 from population.base.types import ActiveWorker, Checkpoint, Ref, Schedule, Stop
 from population.core.facts import read, texts_of
@@ -82,7 +83,7 @@ class Queries:
         Raises:
             TypeError: Not a `Checkpoint`; `best()` is None before a finite value.
         """
-        return self.graph.schedule(check_checkpoint(checkpoint, "schedule"))
+        return _schedule(self.graph, check_checkpoint(checkpoint, "schedule"))
 
     def history(self) -> Iterator[Checkpoint]:
         """Yield all checkpoints in recorded order; `pandas.DataFrame` accepts them."""
@@ -163,3 +164,16 @@ def _newest_reported(graph: JournalGraph, slot: Slot) -> Checkpoint:
             raise damaged(f"it does not hold generation {before} of {prefix}")
         generation, newest = found, graph.newest_of(found)
     return newest
+
+
+def _schedule(graph: JournalGraph, checkpoint: Checkpoint) -> Schedule:
+    """Return the hyperparameters over steps that led to a checkpoint."""
+    roots = [graph.root(segment[0]) for segment in graph.segments(checkpoint)]
+    changes: dict[int, object] = {}
+    before: str | None = None
+    for root in reversed(roots):
+        now = codec.digest(root.meta_params)
+        if now != before or root.step in changes:
+            changes[root.step] = root.meta_params
+        before = now
+    return Schedule(changes)
