@@ -154,6 +154,9 @@ class Point:
         return self.value is not None and not math.isfinite(self.value)
 
 
+_RESTARTS = "resume", "takeover", "failed: "
+
+
 class Standing(NamedTuple):
     """How it stands with a slot that has failed or was retired.
 
@@ -162,7 +165,8 @@ class Standing(NamedTuple):
         failures: How many failures there were in a row.
         retired: Whether the slot is finished.
         at: How many checkpoints there were then.
-        step: With "failed", the step of the slot's newest finite value.
+        step: With "failed", the step of the slot's newest finite value, or a later one
+            that it had come to before it was set back.
     """
 
     kind: str = "recovered"
@@ -303,6 +307,8 @@ class Model:
         before, lineage = self.live, self.lineage(self.newest(worker_id))
         finite = (p for p in lineage if p.value is not None and not p.diverged)
         step = next((p.step for p in finite), 0)
+        if self.newest(worker_id).reason.startswith(_RESTARTS):
+            step = max(step, self.standings[worker_id].step)
         self._count_failure(worker_id, "failed", step)
         _, failures, retired, *_ = self.standings[worker_id]
         told = dataclasses.replace(self.newest(worker_id))
@@ -355,8 +361,7 @@ class Model:
             return
         is_own = point.name[0] == self.generation(worker_id)
         is_new = self._order(point) >= standing.at
-        restarts = "resume", "takeover", "failed: "
-        forced = point.reason.startswith(restarts)
+        forced = point.reason.startswith(_RESTARTS)
         if is_own and is_new and not (forced and point.step <= standing.step):
             if point.value is not None and not point.diverged:
                 self._stands(worker_id, "recovered")

@@ -5,9 +5,10 @@ A test uses these functions by name; only this module knows where the values are
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -419,6 +420,25 @@ def settle() -> None:
 def when_waiting(controller: PopulationController, act: Callable[[], object]) -> None:
     """Do something in place of each wait of a worker for news."""
     _inside(controller).lock.changed.wait = lambda seconds=None: act()
+
+
+class WaitsError(Exception):
+    """A worker would wait for news now."""
+
+
+@contextlib.contextmanager
+def refusing_to_wait(controller: PopulationController) -> Iterator[None]:
+    """Raise `WaitsError` in place of each wait of a worker, within a `with` block."""
+
+    def act(seconds: float | None = None) -> None:
+        raise WaitsError
+
+    changed = _inside(controller).lock.changed
+    changed.wait = act
+    try:
+        yield
+    finally:
+        del changed.wait
 
 
 def explain_waits_at_once(patch: pytest.MonkeyPatch) -> None:

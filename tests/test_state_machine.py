@@ -522,7 +522,15 @@ class Machine(RuleBasedStateMachine):
             hand.cold = False
             self._alive(hand.place, own, hand)
         else:
-            expected = model.hand_out(own)
+            found = self._handed_out(hand, own)
+            if found is None:
+                hand.own = None
+                with probe.refusing_to_wait(self._places[hand.place]):
+                    with contextlib.suppress(probe.WaitsError):
+                        assert not worker.poll()
+                return
+            own, expected = found
+            hand.own = own
             leases.write(own, hand, grace=hand.cold)
             hand.name, hand.worker_id, hand.adopted = expected.name, own, True
         assert worker.poll() == (expected is not None)
@@ -532,6 +540,26 @@ class Machine(RuleBasedStateMachine):
             name = self._id(expected.name[0])
             assert given == (expected.params, expected.meta, name)
         assert worker.step == hand.name[1]
+
+    def _handed_out(self, hand: Hand, own: int) -> tuple[int, Point] | None:
+        """The slot that a worker gets, with its work; None if there is none for it.
+
+        A slot that diverged once too often is retired when it is to be handed out: then
+        the worker claims another one.
+        """
+        before = hand.worker_id if hand.adopted else None
+        while True:
+            found = self._model.hand_out(own)
+            if own in self._model.living:
+                return own, found
+            self._leases.write(own, GIVEN_BACK)
+            if not self._model.living:
+                return None
+            other = self._free(hand.place, before)
+            if other is None:
+                return None
+            own = other
+            self._take(hand, own)
 
     def _gives_back(self, hand: Hand, own: int) -> bool:
         """Whether a worker gives its slot back, because it is retired or fails."""
