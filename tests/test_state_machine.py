@@ -417,7 +417,14 @@ class Machine(RuleBasedStateMachine):
         if was_current and generation != model.generation(worker_id):
             params = None  # This call branched it: nothing is kept.
         expected = model.poll(worker_id, str(generation))
-        found = controller.maybe_get_worker_data(worker_id, name, step, params, None)
+        found = None
+        # The last slot may be retired, as this sets it back from a divergence.
+        with self._may_end() if expected is not None else contextlib.nullcontext():
+            found = controller.maybe_get_worker_data(
+                worker_id, name, step, params, None
+            )
+        if expected is not None and model.all_failed:
+            return
         assert (found is None) == (expected is None)
         if found is not None and expected is not None:
             brought = (found.params, self._name((found.generation_id, found.step)))
