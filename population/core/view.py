@@ -85,12 +85,14 @@ class View:
         """Return `[N, k]`: `score` of the last `k` reports of each lineage, or NaN.
 
         Raises:
-            ValueError: `k` is not a positive int, or `until` has a wrong shape.
+            ValueError: `k` is not a positive int, or `until` is neither a step nor one
+                for each slot.
         """
         size = len(self.steps)
         if type(k) is not int or k < 1:
             raise ValueError(f"k must be a positive int, got {k!r}.")
-        if until is not None and np.shape(until) not in [(), (size,)]:
+        steps = np.asarray(0 if until is None else until)
+        if steps.dtype.kind not in "iu" or steps.shape not in [(), (size,)]:
             raise ValueError(f"until must be a step, or {size} steps, got {until!r}.")
         return self._state.scores.recent.last(k, until, self._reports)
 

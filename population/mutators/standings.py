@@ -15,7 +15,7 @@ import numpy.typing as npt
 from population.base.interfaces import PopulationView
 from population.base.types import Checkpoint
 
-_LAST = 10  # So many reports of each lineage are looked at.
+_LAST = 10  # At least so many reports of each lineage are looked at.
 _ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001, and should count as 7.
 Positions = npt.NDArray[np.int64]
 
@@ -80,27 +80,30 @@ class Curves:
     Args:
         reached: The checkpoint of each live slot there, by worker id in order.
         view: The view.
+        window: The most scores that `means` will average.
 
     Attributes:
-        reached, view: The arguments.
+        reached, view: The first arguments.
         diverged: The members whose score there is not finite.
         noise: The standard deviation of the noise of a report.
     """
 
-    def __init__(self, reached: Mapping[int, Checkpoint], view: PopulationView) -> None:
+    def __init__(
+        self, reached: Mapping[int, Checkpoint], view: PopulationView, window: int
+    ) -> None:
         self.reached = reached
         self.view = view
         self.diverged = {w for w, c in reached.items() if math.isinf(view.score(c))}
         until = view.steps.copy()
         until[list(reached)] = [checkpoint.step for checkpoint in reached.values()]
-        self._history = view.last(_LAST, until)
+        self._history = view.last(max(_LAST, window), until)
         self.noise = noise(self._history[list(reached)])
 
     def means(self, window: int) -> Sequence[float]:
         """Return the mean of the last scores on each lineage, by worker id.
 
         Args:
-            window: How many scores are averaged, at most 10.
+            window: How many scores are averaged.
         """
         found: list[float] = tail_means(self._history, window).tolist()
         return found
@@ -182,14 +185,18 @@ def portion(fraction: float, size: int) -> int:
     return min(max(math.ceil(fraction * size - _ROUNDING), 1), size)
 
 
-def check_number(value: Any, name: str) -> float:
+def check_number(
+    value: Any, name: str, low: float = -math.inf, high: float = math.inf
+) -> float:
     """Return an argument of a policy or rule, after a check.
 
     Raises:
-        ValueError: It is not a number.
+        ValueError: It is not a number, or not in the range.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{name} must be a number, got {value!r}.")
+    if not (math.isinf(low) or low <= value <= high):
+        raise ValueError(f"{name} must be from {low} to {high}, got {value!r}.")
     return value
 
 

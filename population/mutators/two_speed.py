@@ -7,6 +7,7 @@ on population based training says how it compares there.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 
@@ -51,20 +52,21 @@ class TwoSpeedPBT(Mutator[Speeds]):
     Fast members are such a group after each round, by their last score alone; slow ones
     after every `slow` rounds. Every second time all members are one group instead, the
     council, where a member becomes as fast as its donor. The last slots are the core:
-    they are always slow, and have slow donors only. A member that diverges copies at
-    once. With `slow=1` each round is a council, without a core.
+    they are always slow, and have slow donors only. A member that has diverged by the
+    end of a round copies then, if it can a slow one, and in the core, too, any other.
+    With `slow=1` each round is a council, without a core.
 
     Args:
         mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`; best is
             one that changes some of them: `population.space.Perturb(space, share=0.5)`.
         steps_per_exploit: Training steps of a round.
-        horizon: Training steps of the whole run; `slow` is a sixth of its rounds,
-            rounded down, and at least 1.
+        horizon: Training steps of the whole run, at least those of a round; `slow` is a
+            sixth of its rounds, rounded down, and at least 1.
         slow: Rounds between two decisions of slow members, instead of `horizon`.
         donors: The share of a group that are donors.
         copies: The share of a group that copy weights.
         window: How many scores are averaged, at most `slow`.
-        z: How many standard errors better a donor must be.
+        z: How many standard errors better a donor must be, at most 100.
         fast: The share of slots that begin as fast ones; not those of the core.
         core: The share of slots in the core.
 
@@ -99,21 +101,21 @@ class TwoSpeedPBT(Mutator[Speeds]):
                 f"{'neither' if slow is None else 'both'}. Pass that of Stop(steps=)."
             )
         if horizon is not None:
-            slow = max(1, check_steps(horizon, "horizon") // (6 * steps_per_exploit))
+            if check_steps(horizon, "horizon") < steps_per_exploit:
+                raise ValueError(f"horizon must be at least a round, got {horizon}.")
+            slow = max(1, horizon // (6 * steps_per_exploit))
         self.slow = check_steps(slow, "slow")
         self.window = check_steps(window, "window")
         self.donors = check_share(donors, "donors")
         self.copies = check_share(copies, "copies")
         self.fast = check_share(fast, "fast", or_zero=True)
         self.core = check_share(core, "core", or_zero=True)
-        self.z = z
-        if not 0 <= check_number(z, "z") < math.inf:
-            raise ValueError(f"z must be 0 or more and finite, got {z!r}.")
+        self.z = check_number(z, "z", 0, 100)
 
     def init(self, view: PopulationView) -> Speeds:
         """Begin the first round at each slot's newest checkpoint."""
         size = len(view.steps)
-        count = round(self.fast * size) if self.slow > 1 else 0
+        count = round(self.fast * size)
         since = [view.newest(worker_id).step for worker_id in range(size)]
         fast = [w < count and not self._in_core(w, size) for w in range(size)]
         return Speeds(0, since, fast)
@@ -127,13 +129,15 @@ class TwoSpeedPBT(Mutator[Speeds]):
         if not reached:
             return state, {}
         number, fast, moves = state.number + 1, state.fast.copy(), dict[int, Move]()
-        curves = Curves(reached, view)
-        for group in self._groups(number, state.fast, list(reached)):
+        curves, meets = Curves(reached, view, self.window), self._meets(number)
+        # With one speed the flags stay as they were, for a run that is made longer.
+        is_core = functools.partial(self._in_core, size=len(fast))
+        now = [f and self.slow > 1 and not is_core(w) for w, f in enumerate(fast)]
+        for group in self._groups(number, now, list(reached)):
             moves |= self._evolved(group, curves)
-        for worker_id, (donor, _) in moves.items() if self._meets(number) else ():
-            if not self._in_core(worker_id, len(fast)):
-                fast[worker_id] = state.fast[donor]
-        moves |= self._rescue(curves.diverged - moves.keys(), state.fast, curves)
+        for worker_id, (donor, _) in moves.items() if meets and self.slow > 1 else ():
+            fast[worker_id] = now[donor] and not is_core(worker_id)
+        moves |= self._rescue(curves.diverged - moves.keys(), now, curves)
         branches = {w: branch for w, (_, branch) in moves.items() if branch}
         since = starts_after(state.since, reached, branches)
         return Speeds(number, since, fast), branches
@@ -147,7 +151,7 @@ class TwoSpeedPBT(Mutator[Speeds]):
         return state.since[worker_id] + self.steps_per_exploit
 
     def _in_core(self, worker_id: int, size: int) -> bool:
-        return self.slow > 1 and worker_id >= size - int(self.core * size)
+        return self.slow > 1 and worker_id >= size - int(self.core * size + 1e-9)
 
     def _meets(self, number: int) -> bool:
         """Whether the council meets at the end of a round."""

@@ -53,12 +53,17 @@ def stratified(space: Any, size: int, rng: np.random.Generator) -> list[Any]:
         space: The space.
         size: The number of meta_params.
         rng: The source of random numbers; the domains draw in the tree's order.
+
+    Raises:
+        ValueError: `size` is not a positive int.
     """
+    if type(size) is not int or size < 1:
+        raise ValueError(f"size must be a positive int, got {size!r}.")
     columns = [
         ((rng.permutation(size) + rng.random(size)) / size).tolist()
         for _ in _domains(space)
     ]
-    rows = zip(*columns, strict=True)
+    rows = zip(*columns, strict=True) if columns else [()] * size
     return [_at_fractions(space, row) for row in rows]
 
 

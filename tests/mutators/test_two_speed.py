@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import pathlib
+import random
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +19,7 @@ from population import PopulationController, Stop
 from population.mutators import TwoSpeedPBT
 from population.space import Ordinal, Perturb
 from population.testing import simulate
+from tests.helpers import work
 from tests.mutators.helpers import Run, halve, name
 from tests.mutators.two_speed_by_the_book import ByTheBook
 
@@ -264,8 +269,49 @@ def test_a_copy_that_equals_another_member_is_drawn_again() -> None:
     assert next(calls, None) is None
 
 
+def test_a_window_may_be_longer_than_ten_reports() -> None:
+    """The mean of twenty decides: not the last ten, which tell the opposite."""
+    early, late = [100.0, 0.0], [0.0, 1.0]
+    policy = functools.partial(TwoSpeedPBT, halve, 1, fast=0.0, core=0.0, z=0.0)
+    for window, moved in ((10, 1), (20, 0)):
+        run = Run(functools.partial(policy, slow=20, window=window), [1.0, 3.0])
+        with run:
+            for values in [early] * 10 + [late] * 10:
+                round_of(run, values)
+            assert [m != f for m, f in zip(run.metas(), [1.0, 3.0], strict=True)] == [
+                worker_id == moved for worker_id in range(2)
+            ]
+
+
+def test_a_run_that_is_made_longer_gets_its_second_speed(
+    tmp_path: pathlib.Path,
+) -> None:
+    """With one speed nobody is fast in effect, but it stays known who is to be."""
+    choose = random.Random(0)
+    for horizon in (6, 60):
+        policy = TwoSpeedPBT(lambda meta: meta + 1.0, 1, horizon=horizon, z=0.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # The setting `slow` has changed.
+            run = PopulationController([float(i) for i in range(8)], policy, tmp_path)
+        while work(run, 7).step < horizon:
+            for worker_id in range(8):
+                at = work(run, worker_id)
+                place = worker_id, at.generation_id, at.step + 1
+                run.set_eval(*place, None, choose.random())
+        reasons = [(c.step, c.reason) for c in run.history() if c.value is None]
+        decided = {step for step, reason in reasons if "worker" in reason}
+        run.close()
+    assert {step % 10 for step in decided if step > 6} == set(range(10))
+
+
+def test_a_horizon_shorter_than_a_round_is_refused() -> None:
+    """Such a run would end before the first decision."""
+    with pytest.raises(ValueError, match="horizon must be at least a round, got 10"):
+        TwoSpeedPBT(halve, 20, horizon=10)
+
+
 @pytest.mark.parametrize(
-    ("horizon", "slow"), [(1000, 8), (60, 1), (119, 1), (240, 2), (20, 1), (1, 1)]
+    ("horizon", "slow"), [(1000, 8), (60, 1), (119, 1), (240, 2), (20, 1), (39, 1)]
 )
 def test_the_horizon_decides_how_rarely_slow_members_decide(
     horizon: int, slow: int
@@ -287,8 +333,10 @@ def test_the_horizon_decides_how_rarely_slow_members_decide(
         ({"slow": 2, "copies": 1.5}, "copies must be above 0 and at most 1"),
         ({"slow": 2, "fast": -0.1}, "fast must be from 0 to 1, got -0.1"),
         ({"slow": 2, "core": "half"}, "core must be a number, got 'half'"),
-        ({"slow": 2, "z": math.inf}, "z must be 0 or more and finite"),
-        ({"slow": 2, "z": NAN}, "z must be 0 or more and finite"),
+        ({"horizon": 0}, "horizon must be a positive int"),
+        ({"slow": 2, "z": math.inf}, "z must be from 0 to 100"),
+        ({"slow": 2, "z": 10**400}, "z must be from 0 to 100"),
+        ({"slow": 2, "z": NAN}, "z must be from 0 to 100"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], said: str) -> None:
@@ -306,7 +354,7 @@ def test_members_that_only_take_hyperparameters_keep_their_weights() -> None:
         mode="max",
         stop=Stop(steps=9),
     )
-    for worker_id, work in enumerate(controller.workers):
-        controller.set_eval(worker_id, work.generation_id, 1, worker_id, worker_id)
+    for worker_id, at in enumerate(controller.workers):
+        controller.set_eval(worker_id, at.generation_id, 1, worker_id, worker_id)
     adopted = controller.workers[1]
     assert (adopted.params, adopted.meta_params, adopted.step) == (1, {"a": 3}, 1)
