@@ -280,9 +280,8 @@ class Model:
         """The slot at its resume point; in a new generation if that is further back."""
         before = self.live
         self._set_back(worker_id, "")
-        found = self.newest(worker_id)
-        self._show_known(before)
-        return found
+        self._show_known(before)  # It may give this slot other work.
+        return self.newest(worker_id)
 
     def take_over(self, worker_id: int) -> None:
         """Begin a new generation, so that the late worker is fenced."""
