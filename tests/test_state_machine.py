@@ -506,7 +506,8 @@ class Machine(RuleBasedStateMachine):
             own = None
         if not model.living:
             hand.own = None
-            assert not worker.poll()
+            with self._may_end():
+                assert not worker.poll()
             assert not worker.running
             return
         if own is None:
@@ -532,7 +533,7 @@ class Machine(RuleBasedStateMachine):
             found = self._handed_out(hand, own)
             if found is None:
                 hand.own = None
-                with probe.refusing_to_wait(self._places[hand.place]):
+                with probe.refusing_to_wait(self._places[hand.place]), self._may_end():
                     with contextlib.suppress(probe.WaitsError):
                         assert not worker.poll()
                 return
