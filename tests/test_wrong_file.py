@@ -305,6 +305,7 @@ def test_a_run_that_another_process_is_just_making_is_waited_for(
     """Its log has content before its tables can be seen: it is no lost run."""
     is_half_made, was_looked_at = threading.Event(), threading.Event()
     make, look = sqlite_schema.prepare, sqlite_schema.has_tables
+    choose = sqlite_schema.choose_settings
 
     def slowly(connection: sqlite3.Connection, path: pathlib.Path | None) -> None:
         make(connection, path)
@@ -322,10 +323,16 @@ def test_a_run_that_another_process_is_just_making_is_waited_for(
             was_looked_at.set()
         return found
 
+    def chosen(connection: sqlite3.Connection, durability: str) -> None:
+        choose(connection, durability)
+        if is_half_made.is_set():  # Next it waits for the maker's transaction.
+            was_looked_at.set()
+
     maker = threading.Thread(target=opened, args=(tmp_path,))
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_schema, "prepare", slowly)
         patch.setattr(sqlite_schema, "has_tables", looked)
+        patch.setattr(sqlite_schema, "choose_settings", chosen)
         maker.start()
         assert is_half_made.wait(60)
         assert (tmp_path / f"{JOURNAL}-wal").stat().st_size > 0
@@ -447,6 +454,25 @@ def test_an_original_that_cannot_be_read_is_not_taken_for_gone(
     copy = opened(tmp_path / "copy", params=FileParams(store))
     assert copy.load(copy.newest(0))["w"].tolist() == [7.0, 7.0]
     copy.close()
+
+
+@pytest.mark.parametrize("log", [bytes(32), b"", None], ids=["head", "empty", "none"])
+def test_a_run_that_was_killed_before_its_first_commit_can_be_made(
+    log: bytes | None, tmp_path: pathlib.Path
+) -> None:
+    """The file is still empty, and its log has nothing that was committed."""
+    file = tmp_path / "journal.sqlite"
+    raw = sqlite3.connect(file, isolation_level=None)
+    sqlite_schema.choose_settings(raw, "process")
+    raw.close()
+    if log is not None:
+        file.with_name("journal.sqlite-wal").write_bytes(log)
+    controller = PopulationController([0.1], FixedSchedule({0: 0.1}), tmp_path)
+    controller.set_eval(0, generation(controller), 1, None, 1.0)
+    controller.close()
+    again = PopulationController([0.1], FixedSchedule({0: 0.1}), tmp_path)
+    assert again.newest(0).step == 1
+    again.close()
 
 
 def test_a_run_under_two_names_is_one_run(tmp_path: pathlib.Path) -> None:

@@ -191,27 +191,32 @@ def unusable(path: pathlib.Path, error: OSError) -> JournalError:
 def check_log(path: pathlib.Path) -> None:
     """Refuse a file without tables if its damaged log had some.
 
+    Raises:
+        JournalError: The log holds a run.
+    """
+    if log_has_run(path):
+        raise JournalError(
+            f"{log_of(path)} is damaged, and {path} holds nothing without it; both "
+            "were left as they are. Restore them from a backup, or choose another "
+            "log_dir."
+        )
+
+
+def log_has_run(path: pathlib.Path) -> bool:
+    """Whether the log of a file has more than one commit.
+
     Each page in a log has a head of 24 bytes, which marks a commit's last page. A
     process that was killed while it made the tables leaves at most one such mark.
-
-    Raises:
-        JournalError: The log has more than one commit.
     """
-    log = log_of(path)
     try:
-        content = log.read_bytes()
+        content = log_of(path).read_bytes()
     except FileNotFoundError:
-        return
+        return False
     if len(content) < _LOG_HEAD:
-        return
+        return False
     size = _FRAME_HEAD + min(_number(content, 8), 65536)
     starts = range(_LOG_HEAD, len(content) - _FRAME_HEAD, size)
-    commits = sum(any(content[start + 4 : start + 8]) for start in starts)
-    if commits > 1:
-        raise JournalError(
-            f"{log} is damaged, and {path} holds nothing without it; both were left as "
-            "they are. Restore them from a backup, or choose another log_dir."
-        )
+    return sum(any(content[start + 4 : start + 8]) for start in starts) > 1
 
 
 def explained(

@@ -258,10 +258,10 @@ def _left_of_a_run(file: pathlib.Path) -> pathlib.Path | None:
     params, own = file.with_name(PARAMS_FOLDER), file.with_name(OWN_FOLDER)
     left = [folder for folder in (params, own) if _holds_weights(folder)]
     real = pathlib.Path(os.path.realpath(file))
-    log = sqlite_file.log_of(real)
-    left += [log] if log.is_file() and log.stat().st_size else []
     is_empty = real.is_file() and not real.stat().st_size
-    if left and (is_empty or not real.exists()):
-        what = "empty" if is_empty else "missing"
-        raise sqlite_file.incomplete(file, what, left[0])
+    if is_empty or not real.exists():
+        left += [sqlite_file.log_of(real)] if sqlite_file.log_has_run(real) else []
+        if left:
+            what = "empty" if is_empty else "missing"
+            raise sqlite_file.incomplete(file, what, left[0])
     return left[0] if left else None
