@@ -17,6 +17,7 @@ from population.base import codec
 from population.base.errors import MisfitError, ParamsError
 from population.base.run_paths import OWN_FOLDER
 from population.base.types import ActiveWorker, Checkpoint, InMemory, Ref, Saved
+from population.core import branching
 from population.core.known import check_id
 from population.run import keys
 from population.run.leases import Position, SlotLease
@@ -155,7 +156,7 @@ class Worker:
                     self.meta_params,
                     init,
                     self._load,
-                    lambda: restoring.donor_of(self._run.graph, self._checkpoint()),
+                    lambda: branching.donor_of(self._run.graph, self._checkpoint()),
                     kept,
                     adapt,
                 )

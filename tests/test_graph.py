@@ -270,6 +270,19 @@ def test_a_generation_that_the_journal_hides_is_damage() -> None:
             graph[never]
 
 
+def test_a_parent_that_the_journal_hides_is_damage() -> None:
+    """Every parent exists, so it is no KeyError either."""
+    graph = (controller := branched(back_to=10)).graph
+    copy = probe.newest(controller)[0]
+    parent = graph.parent(copy)
+    assert parent is not None
+    assert parent.params == "at 10"
+    assert graph.parent(graph.root(parent.generation_id)) is None
+    probe.journal(controller).raw.execute("DELETE FROM checkpoints WHERE step = 10")
+    with pytest.raises(JournalError, match=r"does not find .* the parent of"):
+        graph.parent(copy)
+
+
 def test_generations_are_found_by_their_hyperparameters() -> None:
     """The order of keys in meta_params does not matter."""
     first = {"lr": 0.1, "layers": (1, 2)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from population.base import codec
 from population.base.types import Checkpoint, InMemory
@@ -122,6 +123,18 @@ def out_of_reach(
     if not lost:
         return None
     return Step(tuple(Removal(row, codec.encode_params(p), GONE) for p in sorted(lost)))
+
+
+def donor_of(graph: JournalGraph, checkpoint: Checkpoint) -> Any:
+    """Return the meta_params under which a checkpoint's params were saved.
+
+    The params of a generation's first checkpoint were saved under its parent's.
+    """
+    while parent := graph.parent(checkpoint):
+        if checkpoint.ref != graph.root(checkpoint.generation_id).ref:
+            break
+        checkpoint = parent
+    return checkpoint.meta_params
 
 
 def _open(

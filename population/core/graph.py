@@ -138,6 +138,13 @@ class JournalGraph(CheckpointGraph):
         """
         return self[ref.generation_id][ref.step]
 
+    def parent(self, child: Checkpoint) -> Checkpoint | None:
+        """Return a checkpoint's parent; a JournalError if it cannot be found."""
+        found = None if child.parent is None else self.get_checkpoint(child.parent)
+        if found is None and child.parent is not None:
+            raise damaged(f"it does not find {child.parent}, the parent of {child.ref}")
+        return found
+
     def at(self, row: int) -> Checkpoint:
         """Return the checkpoint of a row of the journal.
 
@@ -345,9 +352,9 @@ class JournalGraph(CheckpointGraph):
     def _copies(self, segment: Segment) -> bool:
         """Whether a generation's first checkpoint is no worse than its parent."""
         root = self.root(segment.generation_id)
-        if root.diverged or root.params is None or segment.parent is None:
-            return not root.diverged
-        return bool(root.params == self.checkpoint(segment.parent).params)
+        parent = self.parent(root)
+        has_own = parent is not None and root.params not in (None, parent.params)
+        return not (has_own or root.diverged)
 
     def _newest(self, segment: Segment, **needs: bool) -> Checkpoint | None:
         name, last = segment.generation_id, segment.last

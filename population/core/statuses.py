@@ -141,7 +141,7 @@ def _newest_finite(graph: JournalGraph, newest: Checkpoint) -> Checkpoint | None
     """Return the newest checkpoint of a lineage with a finite value, or None."""
     found = graph.newest_value(newest)
     while found is not None and found.diverged:
-        before = None if found.parent is None else graph.checkpoint(found.parent)
+        before = graph.parent(found)
         found = None if before is None else graph.newest_value(before)
     return found
 

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from population.base.errors import MisfitError
-from population.base.interfaces import CheckpointGraph
-from population.base.types import Checkpoint, Saved
+from population.base.types import Saved
 from population.in_force import injected
 from population.in_force.injected import Number
 from population.params import references, trees
@@ -206,15 +205,3 @@ def _unshared(state: Any) -> Any:
         return leaf
 
     return references.mapped(own, state)
-
-
-def donor_of(graph: CheckpointGraph, checkpoint: Checkpoint) -> Any:
-    """Return the meta_params under which a checkpoint's params were saved.
-
-    The params of a generation's first checkpoint were saved under its parent's.
-    """
-    while checkpoint.parent is not None:
-        if checkpoint.ref != graph.root(checkpoint.generation_id).ref:
-            break
-        checkpoint = graph.checkpoint(checkpoint.parent)
-    return checkpoint.meta_params
