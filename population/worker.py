@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from population.base import codec
-from population.base.errors import MisfitError, ParamsError
+from population.base.errors import LostParamsError, MisfitError, ParamsError
 from population.base.run_paths import OWN_FOLDER
 from population.base.types import ActiveWorker, Checkpoint, InMemory, Ref, Saved
 from population.core import branching
@@ -141,7 +141,8 @@ class Worker:
                 donor_meta_params, fresh)` returns the state to continue from.
 
         Raises:
-            ParamsError: Saved params are missing, damaged or do not fit.
+            ParamsError: Saved params cannot be read or do not fit; or they are lost,
+                and the store is not known to be this run's, or older ones are lost too.
             ValueError: The loop has saved the params itself, or `keep` names no
                 injected number.
             TypeError: `keep` is not a name or names.
@@ -161,9 +162,13 @@ class Worker:
                     adapt,
                 )
                 break
-            except ParamsError:
+            except ParamsError as error:
                 # After a long silence another worker may have taken the slot.
-                if self._lease.is_held or not self.poll():
+                if self._lease.is_held:
+                    if not isinstance(error, LostParamsError):
+                        raise
+                    self._lease.replace(self._checkpoint(), error)
+                if not self.poll():
                     raise
         self._watch.restored(
             self.generation_id, self._name, self.meta_params, found, init, kept

@@ -8,6 +8,7 @@ import hypothesis
 import jax
 import pytest
 
+from population.run import remover
 from tests.helpers import Clock
 
 hypothesis.settings.register_profile(
@@ -25,6 +26,12 @@ _OPTIONS = {
 def clock() -> Clock:
     """A clock that moves only when the test says so."""
     return Clock()
+
+
+@pytest.fixture(autouse=True)
+def every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves are looked through after each report, and not just once in a second."""
+    monkeypatch.setattr(remover, "EVERY_S", 0.0)
 
 
 @pytest.fixture(scope="session", autouse=True)

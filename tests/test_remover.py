@@ -7,6 +7,7 @@ import pathlib
 import sys
 import threading
 import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ class Noting(MemoryParams):
     def remove(self, path: str) -> None:
         """Note the path."""
         self.removed.append(path)
+
+
+def removal(store: Noting, path: str) -> Callable[[], object]:
+    """Return a removal of a path."""
+    return functools.partial(remover.remove, store, [path])
 
 
 def in_time(call: Any) -> bool:
@@ -76,10 +82,10 @@ def interrupted(call: Any, count: int) -> tuple[bool, bool]:
 
 def check_after(tested: Remover, store: Noting) -> None:
     """Later removals, `wait` and `close` return; nothing is removed twice."""
-    assert in_time(functools.partial(tested.put, store, "after"))
+    assert in_time(functools.partial(tested.put, removal(store, "after")))
     assert in_time(tested.wait)
     assert "after" in store.removed
-    tested.put(store, "last")
+    tested.put(removal(store, "last"))
     assert in_time(tested.close)
     assert store.removed[-1] == "last"
     assert len(store.removed) == len(set(store.removed))
@@ -95,9 +101,9 @@ def test_an_interrupt_at_any_line_of_put_lets_the_rest_be_removed(
         count += 1
         tested, store = Remover(), Noting()
         if not is_first:
-            tested.put(store, "before")
+            tested.put(removal(store, "before"))
             tested.wait()
-        put = functools.partial(tested.put, store, "at")
+        put = functools.partial(tested.put, removal(store, "at"))
         found, accepted = interrupted(put, count)
         check_after(tested, store)
         assert not accepted or "at" in store.removed
@@ -121,9 +127,9 @@ def test_an_interrupt_while_the_thread_begins_lets_the_rest_be_removed(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", interrupted_start)
         with pytest.raises(KeyboardInterrupt):
-            tested.put(store, "at")
+            tested.put(removal(store, "at"))
     if begins == "later":
-        tested.put(store, "between")
+        tested.put(removal(store, "between"))
         start(late[0])
     check_after(tested, store)
 
@@ -134,9 +140,9 @@ def test_an_interrupt_at_any_line_of_wait_lets_the_rest_be_removed() -> None:
     while found:
         count += 1
         tested, store = Remover(), Noting()
-        tested.put(store, "before")
+        tested.put(removal(store, "before"))
         found, _ = interrupted(tested.wait, count)
-        tested.put(store, "after")
+        tested.put(removal(store, "after"))
         assert in_time(tested.close)
         assert store.removed == ["before", "after"]
 
@@ -145,7 +151,7 @@ def test_a_remover_that_was_closed_begins_again() -> None:
     """A thread that still reports after the end of a run can remove its save."""
     tested, store = Remover(), Noting()
     for path in "ab":
-        tested.put(store, path)
+        tested.put(removal(store, path))
         tested.close()
         tested.close()
         assert not [t for t in threading.enumerate() if t.name == remover.THREAD]
@@ -162,7 +168,7 @@ def test_a_store_that_raises_stops_no_removal(caplog: pytest.LogCaptureFixture) 
 
     tested, store = Remover(), Broken()
     for path in "abc":
-        tested.put(store, path)
+        tested.put(removal(store, path))
     tested.close()
     assert store.removed == ["a", "b", "c"]
     assert caplog.text.count("could not be removed") == 3

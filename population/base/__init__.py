@@ -2,6 +2,7 @@
 
 from population.base.errors import ClaimError as ClaimError
 from population.base.errors import JournalError as JournalError
+from population.base.errors import LostParamsError as LostParamsError
 from population.base.errors import MisfitError as MisfitError
 from population.base.errors import NoProgressError as NoProgressError
 from population.base.errors import ParamsError as ParamsError

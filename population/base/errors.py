@@ -31,6 +31,19 @@ class MisfitError(ParamsError):
     """Saved params are undamaged, but have another structure than the one expected."""
 
 
+class LostParamsError(ParamsError):
+    """Saved params are missing, or are not what was saved.
+
+    A store raises it only if it can tell: an error of the disk, or a structure that
+    does not fit, is another `ParamsError`.
+
+    Attributes:
+        params: The params of the checkpoint, if known.
+    """
+
+    params: object = None
+
+
 class NoProgressError(PopulationError, RuntimeError):
     """No member of a run can make progress, so that it would never end by itself."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from population.base import codec
-from population.base.types import Checkpoint, InMemory
+from population.base.types import Checkpoint, InMemory, Saved
 from population.core.branching import GONE
 from population.core.decisions import Decider
 from population.core.graph import JournalGraph
@@ -26,6 +26,28 @@ def reachable(
     held = [c for c in found.values() if type(c.params) is InMemory]
     for checkpoint in filter(None, (_saved_before(graph, c) for c in held)):
         found[checkpoint.row] = checkpoint
+    return found
+
+
+def spares(state: RunState, graph: JournalGraph, count: int) -> dict[int, Checkpoint]:
+    """Return, by row, saved checkpoints from which each slot could continue instead.
+
+    They are in use only if the save of a slot's resume point is lost.
+
+    Args:
+        state: The state of the run.
+        graph: All checkpoints.
+        count: How many older saves each slot has.
+    """
+    found: dict[int, Checkpoint] = {}
+    for slot in state.slots if count else ():
+        saved: dict[str, Checkpoint] = {}  # A branch and its donor share a save.
+        for checkpoint in graph.walk(graph.resume_point(slot.newest)):
+            if _suffices(checkpoint) and type(checkpoint.params) is Saved:
+                saved.setdefault(checkpoint.params.path, checkpoint)
+                if len(saved) > count:
+                    break
+        found.update((c.row, c) for c in saved.values())
     return found
 
 

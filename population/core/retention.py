@@ -29,16 +29,23 @@ class Keep:
         bytes: The most bytes of arrays of all saves, reachable ones included; beyond
             it the oldest kept by `every` and `last` go first. Alone: keep all that fit.
         everything: Whether to keep all saves.
+        spare: Keep this many older saves on each slot's lineage, in case that its
+            newest one is lost on the disk; they count as reachable.
     """
 
     every: int | None = None
     last: int | None = None
     bytes: int | None = None
     everything: bool = False
+    spare: int = 0
 
     def __post_init__(self) -> None:
         check_counts(self, "every", "last", "bytes")
         others = (self.every, self.last, self.bytes)
+        if type(self.spare) is not int or self.spare < 0:
+            raise ValueError(
+                f"Keep.spare must be an int of 0 or more, got {self.spare!r}."
+            )
         if type(self.everything) is not bool:
             raise ValueError(
                 f"Keep.everything must be True or False, got {self.everything!r}."

@@ -63,12 +63,15 @@ class Journal(abc.ABC):
 
     Attributes:
         read_only: Whether the run can only be read; `transaction` then raises.
+        durability: What a commit survives: "process", the death of the process, or
+            "power", a power cut too.
 
     Raises:
         JournalError: From any method, if the store is damaged or cannot be reached.
     """
 
     read_only: bool = False
+    durability: str = "power"
 
     @abc.abstractmethod
     def transaction(self) -> AbstractContextManager[object]:
@@ -161,3 +164,9 @@ class Journal(abc.ABC):
 
     def check_writable(self) -> None:  # noqa: B027
         """Raise a `JournalError` if the journal is read-only."""
+
+    def sync(self) -> None:  # noqa: B027
+        """Wait until all that was committed would survive a power cut.
+
+        Any thread may call it, beside calls of another one.
+        """

@@ -68,7 +68,7 @@ class Connection:
         self._place = str(path)  # As given: a link may later have another target.
         self._must_exist = must_exist or self.read_only
         self._left = left
-        self._durability = durability
+        self.durability = durability
         self._commits = self._asked = 0
         self._version: object = None
         self._closed = False
@@ -359,7 +359,7 @@ class Connection:
         if self.path is not None:
             if self._must_exist or self._left is not None:
                 self._check_tables()  # Before the first write.
-            sqlite_schema.choose_settings(self.raw, self._durability)
+            sqlite_schema.choose_settings(self.raw, self.durability)
         version = self.raw.execute("PRAGMA user_version").fetchone()
         if version != (sqlite_schema.FORMAT,):
             self._prepare()
@@ -396,3 +396,5 @@ class Connection:
             raise
         self.raw.execute("COMMIT")
         self._held.has_written = True
+        # Into the file: a power cut must not leave a file without tables.
+        self.raw.execute("PRAGMA wal_checkpoint").fetchall()

@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from population.base.errors import LostParamsError
 from population.base.types import ActiveWorker, Checkpoint, Event, Ref, Saved
 from population.core.leases import FIRST_STEP_S, holders, holds
 from population.core.reports import check_step
-from population.core.step import Step
-from population.journal.records import Removal
-from population.run import deadlock, polls
+from population.run import deadlock, polls, rejecting
 from population.run.liveness import LeaseHolder
 from population.run.open_run import OpenRun
 from population.run.transaction import Transaction
@@ -26,7 +25,6 @@ from population.run.turns import Turns
 logger = logging.getLogger("population")
 _SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.002, 0.1  # Other processes cannot notify this.
 _SAY_AFTER_S = 30.0
-_LONGEST_REASON = 200
 
 
 class Position(NamedTuple):
@@ -188,21 +186,17 @@ class SlotLease(HeldSlots):
 
     def reject(self, checkpoint: Checkpoint, reason: str) -> None:
         """Record damaged params, and have the slot continue from other ones."""
-        run, worker_id = self._run, self.slot
-        if worker_id is None:
-            return
+        if self.slot is not None:
+            rejecting.reject(self._run, self.slot, checkpoint, reason)
 
-        def work(tx: Transaction) -> None:
-            text, why = run.graph.params_text(checkpoint), f"rejected: {reason}"
-            if run.graph.at(checkpoint.row).params is not None:
-                tx.do(Step((Removal(tx.state.row, text, why),)))
-            present = tx.state.slots[worker_id].generation.generation_id
-            own = present == checkpoint.generation_id
-            if tx.tells:
-                tx.events.append(Event("damaged", worker_id, checkpoint, reason))
-            tx.resume(worker_id, why[:_LONGEST_REASON] if own else "")
+    def replace(self, checkpoint: Checkpoint, error: LostParamsError) -> None:
+        """Reject lost params, and have the slot continue from other ones.
 
-        run.transact(work)
+        Raises:
+            ParamsError: They may not be lost; see `rejecting.replace`.
+        """
+        if self.slot is not None:
+            rejecting.replace(self._run, self.slot, checkpoint, error)
 
     def fail(self, reason: str) -> bool:
         """Record a failure of the slot's trial, and give the slot back.

@@ -9,6 +9,8 @@ the next call loads the state again.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
 import pathlib
@@ -30,7 +32,7 @@ from population.core.step import EncodedReport, Moment
 from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import Journal
-from population.journal.records import Lease, Save, Status
+from population.journal.records import Lease, Status
 from population.run import liveness
 from population.run.arguments import Options
 from population.run.deciding import Deciding
@@ -44,6 +46,7 @@ from population.run.transaction import Transaction
 from population.run.weights_in_memory import WeightsInMemory
 
 Result = TypeVar("Result")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class OpenRun:
@@ -91,9 +94,10 @@ class OpenRun:
         self.holder = LeaseHolder()
         self._pid, token = self.holder.owner.pid, self.holder.owner.token
         in_memory = options.journal is None and log_dir is None
-        self.params = ParamsManager(log_dir, options.params, in_memory, token)
-        self.notices, self.probes = Notices(), Probes()
         self.lock = RunLock()
+        place = journal, self.lock.lock, log_dir, options.params
+        self.params = ParamsManager(*place, in_memory, token)
+        self.notices, self.probes = Notices(), Probes()
         self.graph = JournalGraph(journal, self.lock.lock, log_dir)
         fixed = options.mutator, self.graph, self.seed, self.stop.steps
         self.decider = Decider(*fixed)
@@ -112,9 +116,15 @@ class OpenRun:
         self._state: RunState | None = None
         self._transaction: weakref.ref[Transaction] | None = None
         self.in_memory = WeightsInMemory(token)
+        self._leftovers = functools.partial(
+            self.params.remove_leftovers, lambda: self.reachable(self.state())
+        )
 
     def close(self) -> None:
         """Close the journal, and end every worker."""
+        if self.params.surplus.is_due and not self.closed:
+            with contextlib.suppress(Exception):  # Else the next session does it.
+                self.tidy()
         with self.lock.lock:
             self.closed = self.holder.closed = True
             self.journal.close()
@@ -179,6 +189,8 @@ class OpenRun:
         self,
         work: Callable[[Transaction], Result],
         new: Sequence[EncodedReport] = (),
+        *,
+        tidies: bool = False,
     ) -> Result:
         """Run `work` in a transaction, which records all that it does, or nothing.
 
@@ -187,6 +199,7 @@ class OpenRun:
         Args:
             work: The function to call with the transaction.
             new: The reports that it records.
+            tidies: Whether to look for saves to remove in any case.
         """
         with self.lock.lock:
             if self.closed:
@@ -208,9 +221,9 @@ class OpenRun:
                     result = work(tx)
                     if tx.live is not state.members.live:
                         self.deciding.settle(tx)
-                    if saved:
+                    if saved or tidies:
                         needed = functools.partial(self.reachable, state)
-                        tx.do(self.params.sweep(tx, saved, needed))
+                        tx.do(self.params.sweep(tx, saved, needed, now=tidies))
             except BaseException as error:  # It may be a Ctrl-C at any line.
                 transaction.__exit__(type(error), error, None)
                 self._transaction = None
@@ -221,7 +234,10 @@ class OpenRun:
                 raise
             self._transaction = None
             self._state = state
-            self._after(tx, new, saved)
+            if saved or tidies:
+                self.lock.pending += self.params.after(tx, saved)
+                self.lock.pending.append(self._leftovers)
+            self._after(tx, new)
         if self.lock.pending:
             self.lock.drain()
         return result
@@ -251,6 +267,13 @@ class OpenRun:
         has_tree = new.params is not None and type(new.params) is not str
         if has_tree and self.graph.generation(new.generation_id) is None:
             return new._replace(params=None)  # It will be dropped: save nothing.
+        try:
+            return self.params.save(new, plain=plain)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            with contextlib.suppress(JournalError):
+                self.tidy()
         return self.params.save(new, plain=plain)
 
     def submit(
@@ -288,20 +311,13 @@ class OpenRun:
         try:
             return self.transact(work, new)
         except BaseException:
-            self.undo(new)
+            self.params.undo(new)
             raise
 
-    def undo(self, new: Sequence[EncodedReport]) -> None:
-        """Remove the saves of these reports that were not recorded."""
-        saved = _saved(new)
-        if not saved:
-            return
-        try:
-            with self.lock.lock:
-                known = {save.params for save in self.journal.all(Save)}
-        except JournalError:
-            return  # Once this session is dead, another one removes them.
-        self.params.forget(r for r in saved if r.params_text not in known)
+    def tidy(self) -> None:
+        """Remove all saves that nothing needs now, and wait for that."""
+        self.transact(lambda tx: None, tidies=True)
+        self.params.wait()
 
     def check_progress(self) -> None:
         """Raise a NoProgressError if no member makes progress."""
@@ -337,7 +353,9 @@ class OpenRun:
 
     def reachable(self, state: RunState) -> dict[int, Checkpoint]:
         """Return the checkpoints whose params may still be needed, by row."""
-        return reachability.reachable(state, self.graph, self.decider)
+        found = reachability.reachable(state, self.graph, self.decider)
+        spare = self.params.keep.spare
+        return found | reachability.spares(state, self.graph, spare)
 
     def moment(self, state: RunState) -> Moment:
         """Return the time of a transaction that begins now."""
@@ -355,21 +373,11 @@ class OpenRun:
         self.leases.silence.see(state.leases.values())
         return state
 
-    def _after(
-        self,
-        tx: Transaction,
-        new: Sequence[EncodedReport],
-        saved: Sequence[EncodedReport],
-    ) -> None:
+    def _after(self, tx: Transaction, new: Sequence[EncodedReport]) -> None:
         """Start the effects of a committed transaction."""
         # First the effects that a Ctrl-C must not prevent.
         if tx.events:
             self.events.tell(tx.events)
-        if saved:
-            effects = self.params.after(tx, saved)
-            place = self.journal, self.lock.lock
-            leftovers = functools.partial(self.params.remove_leftovers, *place)
-            self.lock.pending += (*effects, leftovers)
         if self.in_memory.numbered:
             self.in_memory.note(tx, new)
         for note in tx.notes:

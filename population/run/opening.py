@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import re
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from population.base import codec, durable
 from population.base.errors import JournalError
 from population.base.run_paths import OWN_FOLDER
-from population.base.types import Start
+from population.base.types import Saved, Start
 from population.core import branching, loading, reachability
 from population.core.facts import read, texts_of
 from population.core.owners import owner_of
@@ -31,6 +32,7 @@ from population.run.transaction import Transaction, within
 
 _GENERATION = re.compile(r"[0-9A-Za-z_]+-[0-9]+-[0-9]+")
 _NEWEST = 200
+_SOME = 8
 _FOREIGN_S = 600.0  # Seconds of silence after which another host may be dead.
 
 
@@ -80,7 +82,7 @@ def _open_to_train(
     journal, params, options = run.journal, run.params, run.options
     first: list[EncodedReport] = []
     try:
-        if not texts_of(journal):
+        if is_new := not texts_of(journal):
             given = metas
             metas = [
                 run.decider.first(worker_id, start.step, given[worker_id])
@@ -95,8 +97,10 @@ def _open_to_train(
                 first.append(params.save(new))
         tx = within(journal, lambda: _opened(run, now, first, metas))
     except BaseException:
-        run.undo(first)
+        run.params.undo(first)
         raise
+    if is_new:
+        journal.sync()
     for effect in params.after(tx, first):
         effect()
     run.adopt(tx.state)
@@ -125,8 +129,15 @@ def _opened(
     _begin(run, tx)
     run.deciding.settle(tx)
     # Last: it claims the store for this run. A refusal must leave the store unchanged.
-    params.guard(texts_of(journal), run.holder.owner)
+    params.guard(texts_of(journal), run.holder.owner, _some_saves(run, state))
     return tx
+
+
+def _some_saves(run: OpenRun, state: RunState) -> list[str]:
+    """Return the paths of a few of the run's newest saves."""
+    points = (run.graph.resume_point(slot.newest).params for slot in state.slots)
+    paths = (params.path for params in points if type(params) is Saved)
+    return list(itertools.islice(paths, _SOME))
 
 
 def _resumed(
@@ -217,9 +228,7 @@ def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
     if log_dir is None:
         return SqliteJournal()
     try:
-        if durability == "power":
-            durable.make_folder(log_dir)
-        log_dir.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(log_dir)
         file = log_dir / JOURNAL_NAME
         left = _left_of_a_run(file)
     except OSError as error:
@@ -229,8 +238,6 @@ def _open_journal(log_dir: pathlib.Path | None, durability: str) -> Journal:
         ) from error
     sqlite_file.warn_of_network(log_dir)
     journal = SqliteJournal(file, durability=durability, left=left)
-    if durability == "power" and not journal.read_only:
-        durable.sync(log_dir)
     return journal
 
 

@@ -2,8 +2,9 @@
 
 Plain values go into the journal as they are. A tree with arrays goes into the params
 store, before any lock is taken, and the journal keeps its path. The transaction of a
-report records params as removed once no slot or decision can reach them; the store
-removes them after the commit.
+report records params as removed once no slot or decision can reach them. After the
+commit a thread syncs what replaces them, and the journal, and then removes them: so a
+power cut never costs a save and what has replaced it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ import functools
 import logging
 import pathlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from population.base import codec, run_paths
-from population.base.errors import ParamsError, PopulationError, mark_of_the_run
+from population.base.errors import (
+    JournalError,
+    LostParamsError,
+    ParamsError,
+    PopulationError,
+    mark_of_the_run,
+)
 from population.base.interfaces import ParamsStore
-from population.base.types import Checkpoint, InMemory, Saved
+from population.base.types import InMemory, Saved
 from population.core.facts import store_key
 from population.core.owners import Owner
 from population.core.retention import Keep, path_of, saved_text
@@ -29,18 +36,19 @@ from population.journal.records import UNREACHABLE, Removal, Save
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.run import leftovers, remover, sharing
 from population.run.remover import Remover
+from population.run.surplus import Reachable, Surplus
 from population.run.transaction import Transaction
 
 logger = logging.getLogger("population")
 PARAMS_FOLDER = "params"
-_FEW = 30
-Reachable = Callable[[], Mapping[int, Checkpoint]]
 
 
 class ParamsManager:
     """Saves, loads and removes the params of one run.
 
     Args:
+        journal: The journal of the run.
+        lock: Held while this reads the journal.
         log_dir: The run folder, or None.
         store: The caller's params store, or None for the default.
         in_memory: Whether the run ends with the process; arrays then stay in memory.
@@ -48,54 +56,91 @@ class ParamsManager:
 
     Attributes:
         store: The caller's params store, or None.
-        keep: The rules for params to keep although nothing can reach them any more.
+        surplus: Finds the saves to remove.
     """
 
     def __init__(
         self,
+        journal: Journal,
+        lock: AbstractContextManager[object],
         log_dir: pathlib.Path | None,
         store: ParamsStore | None,
         in_memory: bool,
         token: str,
     ) -> None:
+        self._journal, self._run_lock = journal, lock
         self._log_dir = log_dir
         self._own = run_paths.own_folder(log_dir)
         self.store = store
-        self.keep = Keep()
         self._store = store
         self._in_memory = in_memory
         self._token = token
         self._lock = threading.Lock()
-        self._before_first_save: Callable[[], object] | None = None
+        self._check_store: Callable[[], object] | None = None  # Once, before its use.
+        self._mark: str | None = None  # The run's name in its store.
         self._vanishes = in_memory and store is None
         self._remover = Remover()
-        self._most = self._most_bytes = 0  # `sweep` removes saves beyond these.
+        self.surplus = Surplus(is_paced=not self._vanishes)
+        self._needed: Collection[str] = ()  # As the last look has found them.
+        self._synced: Collection[str] = ()  # Used by the thread of the remover alone,
+        self._left: list[str] = []  # as are the paths that it has yet to remove.
         self._has_looked = False  # Whether it has looked for leftovers.
 
-    def guard(self, recorded: Mapping[str, str], holder: Owner) -> None:
+    @property
+    def keep(self) -> Keep:
+        """The rules for params to keep although nothing can reach them any more."""
+        return self.surplus.keep
+
+    @keep.setter
+    def keep(self, keep: Keep) -> None:
+        self.surplus.keep = keep
+
+    def guard(
+        self, recorded: Mapping[str, str], holder: Owner, newest: Collection[str]
+    ) -> None:
         """Refuse a store in which another copy of this run keeps its params.
 
-        For a bucket, which may be slow or offline, the first save makes the check.
+        A store in the run folder is checked before its first use, so that a run without
+        arrays needs none; so is a bucket, which may be slow or offline.
 
         Args:
             recorded: The run's facts.
             holder: This process.
+            newest: The paths of some of the run's saves; empty if it has none.
 
         Raises:
             JournalError: Another copy exists; see `sharing.check`.
         """
         run = store_key(recorded)
-        if self._log_dir is None or run is None or not hasattr(self.store, "claimed"):
+        if self._log_dir is None or run is None or self._vanishes:
             return
+        self._mark = run
         file = self._log_dir / JOURNAL_NAME
-        is_saved = "saved" in recorded
-        check = functools.partial(
-            sharing.check, self.store, run, file, holder, is_saved
-        )
-        if getattr(self.store, "in_bucket", False):
-            self._before_first_save = check
+        is_default = self.store is None
+
+        def check() -> None:
+            store = self._need_store()
+            if hasattr(store, "claimed"):
+                sharing.check(store, run, file, holder, newest, is_own=is_default)
+
+        if is_default or getattr(self.store, "in_bucket", False):
+            self._check_store = check
         else:
             check()
+
+    def is_proven(self) -> bool:
+        """Whether the store has this run's mark: then a missing save is a lost one.
+
+        Without it another store may be in its place, as an unmounted disk leaves one.
+        """
+        store = self._need_store()
+        if self._mark is None or not hasattr(store, "claimed"):
+            return False
+        try:
+            self._check_now()
+            return store.claimed(self._mark) is not None
+        except (OSError, PopulationError):
+            return False
 
     def save(self, report: EncodedReport, *, plain: bool = True) -> EncodedReport:
         """Encode the params of a report, and save those with arrays.
@@ -140,6 +185,9 @@ class ParamsManager:
         store = self._need_store()
         try:
             return store.load(params.path, like)
+        except LostParamsError as error:
+            error.params = params
+            raise
         except OSError as error:
             mark_of_the_run(error)
             raise
@@ -149,34 +197,24 @@ class ParamsManager:
         tx: Transaction,
         reports: Sequence[EncodedReport],
         reachable: Reachable,
+        *,
+        now: bool = False,
     ) -> Step:
         """Record the saves of a transaction, and return the removals to record.
-
-        It looks for removals only when the saves have grown by a sixth since the last
-        time, so that the cost of a report does not depend on the number of slots.
 
         Args:
             tx: The transaction, which has recorded its reports.
             reports: The reports.
             reachable: Returns the checkpoints whose params may still be needed.
+            now: Whether to look for removals in any case.
         """
-        saves = tx.state.saves
-        if not self.note(tx, reports) or self.keep.everything or not self._is_full(tx):
+        if not (self.note(tx, reports) or now):
             return Step()
-        alive = {
-            saved_text(checkpoint.params.path)
-            for checkpoint in reachable().values()
-            if type(checkpoint.params) is Saved
-        }
-        known = saves.read()
-        removed = self.keep.unneeded(known, alive)
-        kept = len(known) - len(removed)
-        self._most = 0 if kept < _FEW else kept + kept // 6 - 1
-        if self.keep.bytes is not None:
-            gone = sum(save.bytes for save in removed)
-            self._note_budget(self.keep.bytes, saves.bytes() - gone)
-        row = tx.state.row
-        return Step(tuple(Removal(row, s.params, UNREACHABLE) for s in removed))
+        found = self.surplus.look(tx.state.saves, reachable, now=now)
+        if found is None:
+            return Step()
+        self._needed, row = found.needed, tx.state.row
+        return Step(tuple(Removal(row, s.params, UNREACHABLE) for s in found.removed))
 
     def note(self, tx: Transaction, reports: Sequence[EncodedReport]) -> bool:
         """Record the saves of the recorded reports; return whether there are any."""
@@ -200,63 +238,75 @@ class ParamsManager:
         recorded = tx.params()
         unrecorded = [new for new in reports if new.params_text not in recorded]
         yield functools.partial(self.forget, unrecorded)
-        if self._most:
-            self._remove(removed)
-        else:  # Few: the caller's thread is quicker than a switch to another one.
-            yield functools.partial(self._remove, removed, here=True)
+        if removed and self._vanishes:
+            yield functools.partial(remover.remove, self._need_store(), removed)
+        elif removed:
+            self._remover.put(functools.partial(self._replace, removed, self._needed))
 
     def forget(self, reports: Iterable[EncodedReport]) -> None:
         """Remove the saves of reports that were not recorded, and wait for that."""
         paths = [new.params.path for new in reports if new.bytes is not None]
         if paths:
-            self._remove(paths)
+            self._remover.put(
+                functools.partial(remover.remove, self._need_store(), paths)
+            )
             self._remover.wait()
 
-    def remove_leftovers(
-        self, journal: Journal, lock: AbstractContextManager[object]
-    ) -> None:
+    def undo(self, reports: Iterable[EncodedReport]) -> None:
+        """Remove the saves of those reports that were not recorded."""
+        saved = [report for report in reports if report.bytes is not None]
+        if not saved:
+            return
+        try:
+            with self._run_lock:
+                known = {save.params for save in self._journal.all(Save)}
+        except JournalError:
+            return  # Once this session is dead, another one removes them.
+        self.forget(r for r in saved if r.params_text not in known)
+
+    def remove_leftovers(self, reachable: Reachable) -> None:
         """Remove, once a session, the saves that dead sessions have never recorded.
 
         It keeps the saves of live sessions, which may be about to report them.
 
         Args:
-            journal: The journal of the run.
-            lock: Held while this reads the journal.
+            reachable: Returns the checkpoints whose params may still be needed.
         """
         if self._has_looked:
             return
         self._has_looked = True
         try:
-            self._remove(leftovers.look(journal, lock, self._need_store()))
+            place = self._journal, self._run_lock
+            paths = leftovers.look(*place, self._need_store())
+            if paths:
+                with self._run_lock:
+                    found = [c.params for c in reachable().values()]
+                needed = [params.path for params in found if type(params) is Saved]
+                self._remover.put(functools.partial(self._replace, paths, needed))
         except (OSError, PopulationError) as error:
             logger.warning("what earlier sessions have left was not removed: %s", error)
+
+    def wait(self) -> None:
+        """Wait until all that was recorded as removed is removed."""
+        self._remover.wait()
 
     def close(self) -> None:
         """Make all removals that are left."""
         self._remover.close()
 
-    def _is_full(self, tx: Transaction) -> bool:
-        if self.keep.bytes is None:
-            return tx.state.saves.count() > self._most
-        most = max(self.keep.bytes, self._most_bytes)
-        return tx.state.saves.bytes() > most
+    def _replace(self, removed: Iterable[str], needed: Collection[str]) -> None:
+        """Remove saves after a sync of those that replace them, and of the journal.
 
-    def _note_budget(self, budget: int, size: int) -> None:
-        """Set the size for the next look; warn once if the budget is too small."""
-        if size > budget and not self._most_bytes:
-            logger.warning(
-                "Keep(bytes=%d) is less than what may still be needed: %d bytes. "
-                "Nothing reachable is removed; give it more room.",
-                budget,
-                size,
-            )
-        self._most_bytes = 0 if size <= budget else size + size // 5
-
-    def _remove(self, paths: Iterable[str], *, here: bool = False) -> None:
-        """Remove paths from the store that the journal does not name any more."""
-        remove = remover.remove if here or self._vanishes else self._remover.put
-        for path in paths:
-            remove(self._need_store(), path)
+        If a sync fails, nothing is removed; the next call, or session, tries again.
+        """
+        self._left += removed
+        store, new = self._need_store(), [p for p in needed if p not in self._synced]
+        if hasattr(store, "sync"):
+            store.sync(sorted(new))
+        self._journal.sync()
+        self._synced = needed
+        remover.remove(store, self._left)
+        self._left.clear()
 
     def _encoded(self, params: Any, plain: bool) -> str | None:
         """Return params as text; None if they go into the store."""
@@ -274,21 +324,27 @@ class ParamsManager:
         tree = report.params
         kept_as_it_is = plain and not self._in_memory
         params_module.check(tree, plain=kept_as_it_is, functions=not plain)
-        if self._before_first_save is not None:
-            self._before_first_save()
-            self._before_first_save = None
-        self._remover.wait()  # Else a disk could fill up faster than it removes.
+        self._check_now()
+        self._remover.wait_if_late()
         name = f"{report.generation_id}/{report.step}-{self._token}"
         size, store = _size(tree), self._need_store()
         try:
             path = store.save(name, tree)
+            if self._journal.durability == "power" and hasattr(store, "sync"):
+                store.sync([path])
         except OSError as error:
             mark_of_the_run(error)
             raise
         saved, text = Saved(path), saved_text(path)
         return report._replace(params=saved, params_text=text, bytes=size)
 
-    def _need_store(self) -> ParamsStore:
+    def _check_now(self) -> None:
+        """Make the check of the store that was left for its first use."""
+        if self._check_store is not None:
+            self._check_store()
+            self._check_store = None
+
+    def _need_store(self) -> Any:
         with self._lock:
             if self._store is None:
                 from population.params import FileParams, MemoryParams

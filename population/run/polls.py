@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from population.base import codec
-from population.base.errors import ParamsError
-from population.base.types import ActiveWorker, InMemory
+from population.base.errors import LostParamsError, ParamsError
+from population.base.types import ActiveWorker, InMemory, Ref
 from population.core import reports, statuses
 from population.core.known import check_id
 from population.core.owners import UNCLAIMED, Owner, owner_of
 from population.core.state import RunState
 from population.journal.base import MAX
+from population.run import rejecting
 from population.run.liveness import LeaseHolder
 from population.run.open_run import OpenRun
 from population.run.transaction import Transaction
@@ -216,15 +217,21 @@ def revive(run: OpenRun, worker_id: Any) -> None:
 def with_arrays(run: OpenRun, worker_id: int, found: ActiveWorker) -> ActiveWorker:
     """Load the arrays of work; if they were removed meanwhile, those of newer work.
 
+    If they are lost on the disk, the slot continues from its next resume point.
+
     Raises:
         ParamsError: The arrays cannot be read.
     """
     while type(found.params) is not InMemory:
         try:
             return found._replace(params=run.params.load(found.params))
-        except ParamsError:
+        except ParamsError as error:
             newer = resume(run, worker_id)
             if newer.params == found.params:
-                raise
+                if not isinstance(error, LostParamsError):
+                    raise
+                lost = run.graph.checkpoint(Ref(newer.generation_id, newer.step))
+                rejecting.replace(run, worker_id, lost, error)
+                newer = resume(run, worker_id)
             found = newer
     return found

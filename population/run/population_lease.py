@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from population.base import codec
-from population.base.errors import ClaimError
+from population.base.errors import ClaimError, LostParamsError
 from population.base.types import ActiveWorker, Checkpoint, InMemory
 from population.core import leases, reachability
 from population.core.decoding import decode
@@ -16,7 +16,7 @@ from population.core.known import check_id
 from population.core.state import RunState
 from population.core.step import EncodedReport, Step
 from population.journal.records import Fact
-from population.run import deadlock, loads, polls
+from population.run import deadlock, loads, polls, rejecting
 from population.run.leases import HeldSlots
 from population.run.liveness import LeaseHolder
 from population.run.open_run import OpenRun
@@ -194,7 +194,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
 
     def undo(self, new: Sequence[EncodedReport]) -> None:
         """Remove the saves of encoded reports that were not recorded."""
-        self._run.undo(new)
+        self._run.params.undo(new)
 
     def check_progress(self) -> None:
         """Raise a NoProgressError if no member makes progress; call after reports."""
@@ -213,6 +213,24 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
         """
         self._run.check_open()
         return loads.load_params(self._run, params, like)
+
+    def replace(self, error: LostParamsError) -> None:
+        """Reject lost params, and move the slots that continue from them to others.
+
+        Args:
+            error: What `load` has raised.
+
+        Raises:
+            ParamsError: They may not be lost, as the store is not known to be this
+                run's, or older ones of the same lineage are lost too.
+        """
+        self._check_held()
+        slots = enumerate(self.slots())
+        lost = {w: s.newest for w, s in slots if s.newest.params == error.params}
+        if error.params is None or not lost:
+            raise error
+        for worker_id, newest in lost.items():
+            rejecting.replace(self._run, worker_id, newest, error)
 
     def resume(self, worker_ids: Collection[int]) -> None:
         """Move slots back to saved weights: this process has none in memory."""

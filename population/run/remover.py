@@ -1,4 +1,4 @@
-"""Removes params from their store in a thread, as a removal can take long."""
+"""Removes params from their store in a thread, once what replaces them is synced."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import collections
 import logging
 import queue
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from population.base.interfaces import ParamsStore
 
 logger = logging.getLogger("population")
 THREAD = "population-remover"
+EVERY_S = 1.0  # The shortest time between two looks for saves to remove.
+LATE_S = 5.0  # A save waits for removals that are older: else the disk could fill up.
 _LOOK_S = 1.0
-Paths = collections.deque[tuple[ParamsStore, str]]
+Jobs = collections.deque[tuple[float, Callable[[], object]]]
 Wakes = queue.SimpleQueue[Callable[[], object] | None]
 
 
 class _Thread(NamedTuple):
-    """A thread that removes params, and the queue that wakes it.
+    """A thread that makes removals, and the queue that wakes it.
 
     Attributes:
         thread: The thread.
@@ -33,35 +36,42 @@ class _Thread(NamedTuple):
 
 
 class Remover:
-    """Removes one path after the other in a thread, which the first path starts.
+    """Makes one removal after the other in a thread, which the first one starts.
 
     At its end the program waits for the removals that are left. If it is killed, a
     later session makes them. An exception of a store is logged.
 
-    A Ctrl-C may come at any line of `put` and `wait`. So nothing is counted: a path
-    stays in one queue until it is removed, a single C call changes each queue, and a
+    A Ctrl-C may come at any line of `put` and `wait`. So nothing is counted: a removal
+    stays in one queue until it is made, a single C call changes each queue, and a
     second thread does no harm if it is not known whether the first has started.
     """
 
     def __init__(self) -> None:
-        self._paths: Paths = collections.deque()  # The first one is being removed.
+        self._jobs: Jobs = collections.deque()  # The first one is being made.
         self._turn = threading.Lock()  # Only the remover threads acquire it.
         self._threads: list[_Thread] = []
         self._stop = weakref.finalize(self, _end, self._threads)
 
-    def put(self, store: ParamsStore, path: str) -> None:
-        """Queue a path for removal by the thread."""
+    def put(self, removal: Callable[[], object]) -> None:
+        """Queue a removal for the thread."""
         thread = self._begun()
-        self._paths.append((store, path))
+        self._jobs.append((time.monotonic(), removal))
         thread.wakes.put(_nothing)
 
     def wait(self) -> None:
         """Wait until everything is removed."""
-        while self._paths:
+        while self._jobs:
             done = threading.Event()
             self._begun().wakes.put(done.set)
             if done.wait(_LOOK_S):
                 return
+
+    def wait_if_late(self) -> None:
+        """Wait until everything is removed if the thread is far behind."""
+        for since, _ in self._jobs.copy():
+            if time.monotonic() - since > LATE_S:
+                self.wait()
+            return
 
     def close(self) -> None:
         """Remove what is left, and end the thread."""
@@ -74,7 +84,7 @@ class Remover:
         wakes: Wakes = queue.SimpleQueue()
         thread = threading.Thread(
             target=_work,
-            args=(self._paths, self._turn, wakes),
+            args=(self._jobs, self._turn, wakes),
             name=THREAD,
             daemon=True,
         )
@@ -86,23 +96,27 @@ class Remover:
         return found
 
 
-def remove(store: ParamsStore, path: str) -> None:
-    """Remove a path in this thread."""
-    try:
-        store.remove(path)
-    except Exception:  # The store may be the user's; training must continue.
-        logger.exception("params could not be removed")
+def remove(store: ParamsStore, paths: Iterable[str]) -> None:
+    """Remove paths in this thread."""
+    for path in paths:
+        try:
+            store.remove(path)
+        except Exception:  # The store may be the user's; training must continue.
+            logger.exception("params could not be removed")
 
 
-def _work(paths: Paths, turn: threading.Lock, wakes: Wakes) -> None:
+def _work(jobs: Jobs, turn: threading.Lock, wakes: Wakes) -> None:
     while True:
         done = wakes.get()
         with turn:
-            while paths:
+            while jobs:
                 try:
-                    remove(*paths[0])
+                    _, removal = jobs[0]
+                    removal()
+                except Exception:
+                    logger.exception("params could not be removed")
                 finally:
-                    paths.popleft()
+                    jobs.popleft()
         if done is None:
             return
         done()

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 from population.base.errors import JournalError, ParamsError
@@ -20,7 +21,13 @@ logger = logging.getLogger("population")
 
 
 def check(
-    store: Any, run: str, file: pathlib.Path, holder: Owner, is_saved: bool
+    store: Any,
+    run: str,
+    file: pathlib.Path,
+    holder: Owner,
+    newest: Collection[str],
+    *,
+    is_own: bool,
 ) -> None:
     """Refuse a store that another copy of a run uses; else claim it for this one.
 
@@ -30,7 +37,9 @@ def check(
         run: The name of the run in the store.
         file: The run's journal.
         holder: This process.
-        is_saved: Whether the run has saved any params already.
+        newest: The paths of some of the run's saves; empty if it has none. A store that
+            neither knows the run nor has any of these is not claimed.
+        is_own: Whether the store is in the run folder, and is copied with it.
 
     Raises:
         JournalError: The other journal that uses the store still exists.
@@ -47,17 +56,31 @@ def check(
                 other,
                 before.host,
             )
-    if other is None and is_saved:
+    if other is None and newest and not (is_own and _has_any(store, newest)):
         logger.warning(
             "the params store of %s does not know this run, of which params were saved "
             "before. If they are in another one, stop, and pass that as params=.",
             real,
         )
+        if not _has_any(store, newest):
+            return
     if other != real:
         try:
             store.claim(run, json.dumps([real, holder.text]))
         except (OSError, ParamsError) as error:  # The first save will raise.
             logger.warning("the params store of %s cannot be written: %s", real, error)
+
+
+def _has_any(store: Any, paths: Collection[str]) -> bool:
+    """Whether a store has any of these saves, as far as it can tell."""
+    if not hasattr(store, "names"):
+        return True
+    folders = {path.rpartition("/")[0] for path in paths}
+    try:
+        found = [path for folder in folders for path in store.names(folder)]
+    except (OSError, ParamsError):
+        return False
+    return not set(paths).isdisjoint(found)
 
 
 def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from population.base.errors import PopulationError
+from population.base.errors import LostParamsError, PopulationError
 from population.base.types import Checkpoint, InMemory
 from population.engines.stacked import arguments, setup
 from population.engines.stacked.lease import EngineLease, Trained
@@ -109,19 +109,31 @@ class PopulationTrainer:
             placement.snapshot(needed)
             live = [w for w, slot in enumerate(slots) if not slot.retired]
             rows = self._parts.resized(live)
-            if rows is None:
+            if rows is not None:
+                self._resize(rows, slots)
+            elif self._bring(slots, active, waiting):
                 break
-            self._resize(rows, slots)
-        before, self._slots = self._slots, slots
-        if waiting or _ids(before) != _ids(slots) or self._moved(slots):
-            self._whole = False  # Should a copy fail.
-            placement.bring({w: slots[w] for w in active})
-            self._whole = True
         placement.drop_all_but(needed)
         for w in waiting:
             placement.holds[w] = None  # It is trained too, and its result is dropped.
         self._kept = pinned | placement.snapshots.keys()
         return active
+
+    def _bring(
+        self, slots: list[SlotWork], active: Sequence[int], waiting: Sequence[int]
+    ) -> bool:
+        """Fill the rows; return False if a save is lost, and slots have other work."""
+        before, self._slots = self._slots, slots
+        if waiting or _ids(before) != _ids(slots) or self._moved(slots):
+            self._whole = False  # Should a copy fail.
+            try:
+                self._parts.placement.bring({w: slots[w] for w in active})
+            except LostParamsError as error:
+                self._whole = True  # What was copied before it is noted.
+                self._population.replace(error)
+                return False
+            self._whole = True
+        return True
 
     def _resize(self, rows: RowMap, slots: Sequence[SlotWork]) -> None:
         """Give the stack other rows; states that leave it stay within reach.
