@@ -128,12 +128,13 @@ class Worker:
         place of `init(meta_params)`. Numbers that a schedule drives stay as saved.
 
         If the slot continues from the state that this worker reported last, the arrays
-        that the loop still holds are used, and nothing is read.
+        that the loop still holds are used. If a save is lost, as after a power cut, the
+        slot continues from the one before: `step`, `meta_params`, `params` and
+        `generation_id` are then of that start.
 
         Args:
             init: Makes a fresh state from meta_params; its result also defines the
-                structure and dtypes of a restored one. Each restore calls it: keep
-                expensive work, such as loading data, out of it.
+                structure and dtypes of a restored one. Keep expensive work out of it.
             keep: Injected numbers that the loop changes by itself: they stay as saved.
                 A name selects all numbers of that name, a place (see errors) only one.
             adapt: Called if a saved state has another structure than a fresh one, as
@@ -142,7 +143,7 @@ class Worker:
 
         Raises:
             ParamsError: Saved params cannot be read or do not fit; or they are lost,
-                and the store is not known to be this run's, or older ones are lost too.
+                and their store may not be this run's, or older ones are lost, too.
             ValueError: The loop has saved the params itself, or `keep` names no
                 injected number.
             TypeError: `keep` is not a name or names.
@@ -163,12 +164,7 @@ class Worker:
                 )
                 break
             except ParamsError as error:
-                # After a long silence another worker may have taken the slot.
-                if self._lease.is_held:
-                    if not isinstance(error, LostParamsError):
-                        raise
-                    self._lease.replace(self._checkpoint(), error)
-                if not self.poll():
+                if not self._has_other_work(error):
                     raise
         self._watch.restored(
             self.generation_id, self._name, self.meta_params, found, init, kept
@@ -335,6 +331,19 @@ class Worker:
             with contextlib.suppress(MisfitError):
                 return reported[2].fitted(like)
         return self._run.params.load(params, like)
+
+    def _has_other_work(self, error: ParamsError) -> bool:
+        """Whether the slot has other work, after params could not be loaded.
+
+        Raises:
+            ParamsError: They are lost, and the library cannot go on without them.
+        """
+        if self._lease.is_held:
+            if not isinstance(error, LostParamsError):
+                return False
+            self._lease.replace(self._checkpoint(), error)
+        # Else another worker has taken the slot, as after a long silence.
+        return self.poll()
 
     def _first_params(self) -> Any:
         """Return the params that the first poll will hand out."""

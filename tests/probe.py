@@ -509,6 +509,39 @@ def wait_for_lock_by(patch: pytest.MonkeyPatch, clock: Any) -> None:
 
 def merge_by(patch: pytest.MonkeyPatch, clock: Any) -> None:
     """Merge the log of a journal at intervals, by `clock.monotonic()`."""
-    from population.journal import sqlite_connection
+    from population.journal import sqlite_merging
 
-    patch.setattr(sqlite_connection, "time", clock)
+    patch.setattr(sqlite_merging, "time", clock)
+
+
+def merges(
+    patch: pytest.MonkeyPatch, act: Callable[[], object] = lambda: None
+) -> list[str]:
+    """Return a list to which each later attempt to merge a log is added.
+
+    Args:
+        patch: Undoes this.
+        act: Called in the thread that merges a log.
+    """
+    from population.journal.sqlite_merging import Merger
+
+    found: list[str] = []
+    connect = Merger._connection
+
+    def noting(merger: Merger) -> Any:
+        act()
+        link = connect(merger)
+        link.set_trace_callback(
+            lambda sql: found.append(sql) if "wal_checkpoint" in sql else None
+        )
+        return link
+
+    patch.setattr(Merger, "_connection", noting)
+    return found
+
+
+def wait_for_merge(controller: PopulationController) -> None:
+    """Wait until the log of a journal is not being merged any more."""
+    merger = journal(controller)._held.merger
+    assert merger is not None
+    merger.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -61,8 +62,22 @@ def test_a_log_that_nobody_reads_stays_short(tmp_path: pathlib.Path) -> None:
     """It is restarted once it has four megabytes."""
     controller = opened(tmp_path)
     report(controller)
+    probe.wait_for_merge(controller)
     assert length(tmp_path) < 8_000_000
     controller.close()
+
+
+def test_no_report_waits_for_a_merge(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread merges the log, as that waits for the disk; the end waits."""
+    controller, threads = opened(tmp_path), set[int]()
+    merges = probe.merges(monkeypatch, lambda: threads.add(threading.get_ident()))
+    report(controller)
+    controller.close()
+    assert merges
+    assert threading.get_ident() not in threads
+    assert not (tmp_path / "journal.sqlite-wal").exists()
 
 
 def test_merging_is_not_tried_at_each_turn_while_a_reader_is_in_the_way(
@@ -71,18 +86,17 @@ def test_merging_is_not_tried_at_each_turn_while_a_reader_is_in_the_way(
     """Each attempt syncs: one a second, and none waits with the write lock."""
     controller, time = opened(tmp_path), Time()
     probe.merge_by(monkeypatch, time)
-    tries: list[str] = []
-    probe.connection(controller).set_trace_callback(
-        lambda sql: tries.append(sql) if "wal_checkpoint" in sql else None
-    )
+    tries = probe.merges(monkeypatch)
     with reader(tmp_path):
         for second in range(1, 4):
             time.now = 2.0 * second
             report(controller)
+            probe.wait_for_merge(controller)
             assert tries == ["PRAGMA wal_checkpoint(PASSIVE)"] * second
         assert length(tmp_path) > 20_000_000
     time.now = 100.0
     report(controller)
+    probe.wait_for_merge(controller)
     assert length(tmp_path) < 8_000_000
     assert 2 <= len(tries[3:]) <= 6
     controller.close()
@@ -103,6 +117,7 @@ def test_a_replay_does_not_hold_up_the_log_of_a_run_that_goes_on(
 
     found = population.replay(tmp_path, Meanwhile({0: 1.0}))
     assert found.updates == 5
+    probe.wait_for_merge(controller)
     assert length(tmp_path) < 8_000_000
     assert controller.workers[0].step == 5 + MANY
     controller.close()

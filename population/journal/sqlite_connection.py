@@ -1,4 +1,4 @@
-"""The connection to a SQLite journal: it opens, waits for locks and merges the log."""
+"""The connection to a SQLite journal: it opens the file and waits for locks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pathlib
 import sqlite3
 import tempfile
 import threading
-import time
 import urllib.parse
 import weakref
 from collections.abc import Callable, Sequence
@@ -19,14 +18,12 @@ from population.base import codec
 from population.base.errors import JournalError, closed
 from population.journal import sqlite_file, sqlite_open, sqlite_schema, sqlite_waiting
 from population.journal.sqlite_handles import REFUSALS, Handles
+from population.journal.sqlite_merging import Merger
 from population.journal.sqlite_waiting import is_busy
 
 logger = logging.getLogger("population")
 Result = TypeVar("Result")
 _COMMITS_BEFORE_MERGE = _ASKED_BEFORE_LOOK = 64
-_BYTES_BEFORE_MERGE = 4_000_000
-_MERGE_TIMEOUT_MS = 50
-_MERGE_EVERY_S = 1.0  # While a reader blocks the merge, as each try costs a sync.
 
 
 class Connection:
@@ -73,7 +70,6 @@ class Connection:
         self._version: object = None
         self._closed = False
         self._frozen: object = None  # The traits of a file that must not change.
-        self._merge_after = 0.0
         self._held = Handles(self.path)
         # Closes the handles even if the object is deleted without `close`.
         self._closing = weakref.finalize(self, self._held.close)
@@ -172,7 +168,7 @@ class Connection:
             self.abandon()  # The commit has failed, or a Ctrl-C came before it.
             raise
         if self._commits % _COMMITS_BEFORE_MERGE == 0:
-            self._merge()
+            self._merge_if_long()
         return None
 
     def changed(self) -> bool:
@@ -251,43 +247,11 @@ class Connection:
             return closed(self.path)
         return sqlite_file.explained(self.path, error)
 
-    def _merge(self) -> None:
-        """Merge a long log into the file, and truncate it.
-
-        SQLite by itself merges at each commit from some length on, but does not restart
-        the log while others read or write: with several busy processes it only grows,
-        and each commit waits for the disk. While a program reads in one long
-        transaction the log cannot be truncated at all.
-        """
-        if self.path is None:
-            return
-        log = sqlite_file.log_of(self.path)
-        try:
-            size = log.stat().st_size
-        except FileNotFoundError:
-            raise JournalError(
-                f"{log} was removed while the run was open. What was reported "
-                "since may be lost: stop, and start the run again."
-            ) from None
-        if size < _BYTES_BEFORE_MERGE or time.monotonic() < self._merge_after:
-            return
-        if self._held.file is not None:
-            sqlite_file.check(self.path, self._held.file, to_write=False)
-        busy = True
-        try:
-            # PASSIVE never waits; TRUNCATE holds the write lock while it waits.
-            checkpoint = "PRAGMA wal_checkpoint"
-            _, frames, merged = self.raw.execute(f"{checkpoint}(PASSIVE)").fetchone()
-            if merged >= frames:
-                self.raw.execute(f"PRAGMA busy_timeout={_MERGE_TIMEOUT_MS}")
-                busy, *_ = self.raw.execute(f"{checkpoint}(TRUNCATE)").fetchone()
-        except sqlite3.Error as error:  # The commit itself is done.
-            if not is_busy(error):
-                logger.warning("the journal's log could not be merged: %s", error)
-        finally:
-            self.raw.execute("PRAGMA busy_timeout=0")
-        if busy:
-            self._merge_after = time.monotonic() + _MERGE_EVERY_S
+    def _merge_if_long(self) -> None:
+        """Start to merge a long log into the file."""
+        path, file, merger = self.path, self._held.file, self._held.merger
+        if path is not None and file is not None and merger is not None:
+            merger.merge_if_long(lambda: sqlite_file.check(path, file, to_write=False))
 
     def _waiting(self, call: Callable[[], Result]) -> Result:
         """Return the result of a call; wait for the lock that it needs."""
@@ -357,6 +321,7 @@ class Connection:
         """Connect to a writable file, and upgrade it to this format."""
         self._link(place)
         if self.path is not None:
+            self._held.merger = Merger(self.path, self.durability)
             if self._must_exist or self._left is not None:
                 self._check_tables()  # Before the first write.
             sqlite_schema.choose_settings(self.raw, self.durability)

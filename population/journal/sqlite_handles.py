@@ -12,6 +12,7 @@ import urllib.parse
 
 from population.base.errors import JournalError
 from population.journal import sqlite_file
+from population.journal.sqlite_merging import Merger
 from population.journal.sqlite_open import OpenFile
 
 # For a damaged file even SQLite's own message may not be valid text.
@@ -27,6 +28,7 @@ class Handles:
         raw: The connection of Python's `sqlite3`.
         file: The open file, which connections of this process share.
         copy: The folder of a private copy, or None.
+        merger: Merges the log; None: the file is only read.
         has_written: Whether the connection has committed anything.
         pid: The process that has opened the handles.
     """
@@ -35,6 +37,7 @@ class Handles:
     raw: sqlite3.Connection | None = None
     file: OpenFile | None = None
     copy: str | None = None
+    merger: Merger | None = None
     has_written: bool = False
     pid: int = dataclasses.field(default_factory=os.getpid)
 
@@ -43,6 +46,8 @@ class Handles:
         if os.getpid() != self.pid:
             return  # The handles belong to the parent process.
         try:
+            if self.merger is not None:
+                self.merger.wait()
             reader = None if self._may_merge() else self._reader()
             try:
                 if self.raw is not None:
