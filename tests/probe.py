@@ -19,7 +19,7 @@ from population import Checkpoint, PopulationController, Worker
 from population.base.types import InMemory
 from population.core import leases, reachability
 from population.core.facts import texts_of
-from population.journal.records import Opening, Save, Status, Tail
+from population.journal.records import Opening, Removal, Save, Status, Tail
 from population.journal.sqlite import SqliteJournal
 from population.run import polls
 from population.run.leases import HeldSlots, SlotLease
@@ -412,6 +412,11 @@ def settle() -> None:
             done = threading.Event()
             given[-1].put(done.set)
             assert done.wait(60)
+
+
+def removal_reasons(controller: PopulationController) -> list[str]:
+    """Why params were removed, in order."""
+    return [record.reason for record in journal(controller).all(Removal)]
 
 
 # Waiting, and what ends a run.

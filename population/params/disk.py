@@ -14,7 +14,7 @@ from typing import Any
 
 from flax import serialization
 
-from population.base.errors import ParamsError
+from population.base.errors import LostParamsError, ParamsError
 from population.base.refusals import shortly
 from population.params import trees
 
@@ -124,7 +124,7 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
     except ParamsError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ParamsError(f"The params {place} are missing.") from error
+        raise LostParamsError(f"The params {place} are missing.") from error
     # Flax, msgpack, Orbax and TensorStore document no errors: they raise any class, for
     # a file of another kind and for a full memory alike.
     except Exception as error:
@@ -139,7 +139,7 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
 
 def damaged(place: str) -> ParamsError:
     """Return the error for params that are not as they were written."""
-    return ParamsError(
+    return LostParamsError(
         f"The params {place} are damaged: their checksum does not fit. Go on from "
         "an older checkpoint."
     )
