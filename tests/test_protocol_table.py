@@ -5,16 +5,20 @@ from __future__ import annotations
 import gc
 import math
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from population import (
     Branch,
     Checkpoint,
     Event,
+    Keep,
     Mutator,
+    ParamsError,
     PopulationController,
     PopulationView,
     Report,
@@ -22,9 +26,9 @@ from population import (
     Stop,
     Worker,
 )
-from population.base import Failure, NoProgressError
+from population.base import Failure, LostParamsError, NoProgressError
 from tests import probe
-from tests.helpers import content, everything, generation, poll, work
+from tests.helpers import Clock, content, everything, generation, poll, work
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "concepts.md"
 HEADER = "| call | situation | what happens |"
@@ -767,6 +771,57 @@ def _(folder: pathlib.Path) -> None:
     assert (
         sum('INSERT INTO "removals"' in line for line in content(run.controller)) == 1
     )
+
+
+def trained(folder: pathlib.Path, *steps: int) -> tuple[Run, list[pathlib.Path]]:
+    """A run that has saved arrays, a minute and a half apart, and their files."""
+    clock = Clock()
+    run = Run(folder, keep=Keep(everything=True), clock=clock)
+    for step in steps:
+        clock.advance(90.0)
+        run.report(0, step, 1.0, {"w": np.full(2, float(step))})
+    found = [run.newest().generation_id, *steps]
+    files = [next((folder / "params" / found[0]).glob(f"{n}-*")) for n in steps]
+    return run, files
+
+
+@row("loading", "a save of the run's own store is lost")
+def _(folder: pathlib.Path) -> None:
+    run, files = trained(folder, 5, 8)
+    files[1].unlink()
+    with run.controller.worker(0) as worker:
+        assert worker.poll()
+        assert worker.restore(lambda _: {"w": np.zeros(2)})["w"].tolist() == [5.0, 5.0]
+        assert worker.step == 5
+    assert run.newest().reason.startswith("rejected: lost: ")
+    assert run.failures() == 0
+    assert run.kinds().count("damaged") == 1
+    run.controller.close()
+
+
+@row("loading", "the store may not be the run's")
+def _(folder: pathlib.Path) -> None:
+    run, _ = trained(folder, 5, 8)
+    shutil.move(folder / "params", folder / "away")
+    before = content(run.controller)
+    with pytest.raises(LostParamsError, match="missing"):
+        run.controller.maybe_get_worker_data(0, None, 0, None, None)
+    assert content(run.controller) == before
+    run.controller.close()
+
+
+@row("loading", "an older save of the same lineage is lost too")
+def _(folder: pathlib.Path) -> None:
+    run, files = trained(folder, 5, 8, 9)
+    files[1].unlink()
+    files[2].unlink()
+    with pytest.raises(ParamsError, match="A newer save"):
+        run.controller.maybe_get_worker_data(0, None, 0, None, None)
+    before = content(run.controller)
+    with pytest.raises(ParamsError, match="A newer save"):
+        run.controller.maybe_get_worker_data(0, None, 0, None, None)
+    assert content(run.controller) == before
+    run.controller.close()
 
 
 @row("opening", "the journal holds the run")
