@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
+
+if sys.platform == "darwin":
+    import fcntl
 
 
 def make_folder(folder: pathlib.Path) -> None:
@@ -18,6 +22,9 @@ def sync(place: pathlib.Path) -> None:
     """Sync the contents of a file, or the names in a folder, to the disk."""
     handle = os.open(place, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        if sys.platform == "darwin":  # There fsync may only reach the disk's cache.
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(handle)
     finally:
         os.close(handle)

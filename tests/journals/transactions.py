@@ -170,6 +170,28 @@ class Transactions(Opening):
         with pytest.raises(JournalError, match="closed"):
             transaction.__exit__(None, None, None)
 
+    def test_a_sync_changes_nothing_from_whatever_thread(
+        self, journal: Journal
+    ) -> None:
+        """Another thread syncs, also while this one has a transaction open."""
+        record(journal, Fact("a", "1"))
+        before = answers(journal)
+        threads = [threading.Thread(target=journal.sync) for _ in range(4)]
+        with journal.transaction():
+            for thread in threads[:2]:
+                thread.start()
+            journal.sync()
+            journal.write([Fact("b", "1")])
+            for thread in threads[2:]:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+        assert facts(journal) == ["a", "b"]
+        assert answers(journal) != before
+        assert journal.durability in ("process", "power")
+        journal.close()
+        journal.sync()
+
     def test_it_can_be_written(self, journal: Journal) -> None:
         """A new journal is not read-only, and accepts records."""
         assert not journal.read_only
