@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from population import PopulationController, Worker
-from population.journal import sqlite_connection
+from population.journal import sqlite_connection, sqlite_merging
 from population.mutators import WinnerTakeAllGenetic
 from population.run import remover
 
@@ -56,11 +56,9 @@ def command(
 def main(folder: str, durability: str, reports: int, recorder: str) -> None:
     """Train the members in turns; mark each report before and after it."""
     # Long logs, and seconds between removals, are only made short here.
-    names = vars(sqlite_connection)
-    names["_COMMITS_BEFORE_MERGE"] = _COMMITS_BEFORE_MERGE
-    names["_BYTES_BEFORE_MERGE"] = _BYTES_BEFORE_MERGE
-    if hasattr(remover, "EVERY_S"):
-        vars(remover)["EVERY_S"] = _REMOVE_EVERY_S
+    vars(sqlite_connection)["_COMMITS_BEFORE_MERGE"] = _COMMITS_BEFORE_MERGE
+    vars(sqlite_merging)["_BYTES_BEFORE_MERGE"] = _BYTES_BEFORE_MERGE
+    vars(remover)["EVERY_S"] = _REMOVE_EVERY_S
     mark = ctypes.CDLL(recorder).power_cut_mark
     rng = np.random.default_rng(0)
     done = 0
