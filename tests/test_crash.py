@@ -222,7 +222,8 @@ REMOVALS = [
 def saved_files(log_dir: pathlib.Path) -> set[str]:
     """The files of the params store, temporary ones included."""
     folder = log_dir / "params"
-    return {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
+    found = (f for f in folder.rglob("*") if f.is_file() and f.parent.name != ".runs")
+    return {str(file.relative_to(folder)) for file in found}
 
 
 def noted_saves(controller: PopulationController) -> set[str]:

@@ -70,7 +70,8 @@ def check_kills(folder: pathlib.Path, seed: int, kills: int) -> None:
     check_weights(controller)
     saved = {c.params for c in controller.history() if isinstance(c.params, Saved)}
     controller.close()
-    files = {f for f in (folder / "run" / "params").rglob("*") if f.is_file()}
+    there = (folder / "run" / "params").rglob("*-*")
+    files = {file for file in there if file.is_file()}
     named = {folder / "run" / "params" / params.path for params in saved}
     assert named <= files
     assert len(files - named) <= LEFT_OVER, (

@@ -12,9 +12,7 @@ import os
 import pathlib
 from contextlib import AbstractContextManager
 
-from population.base import durable
 from population.base.run_paths import run_folder
-from population.journal import sqlite_file
 from population.journal.sql import SqlJournal
 from population.journal.sqlite_connection import Connection
 from population.journal.sqlite_schema import SYNCHRONOUS
@@ -53,27 +51,7 @@ class SqliteJournal(Connection, SqlJournal):
             )
         folder = None if path is None else run_folder(os.path.dirname(path), "path")
         file = folder and folder / os.path.basename(path or "")
-        self._is_named = False  # Whether the name of the log is synced.
         super().__init__(file, durability, must_exist, left, look)
-
-    def sync(self) -> None:
-        """Wait until all that was committed would survive a power cut.
-
-        Any thread may call it, beside calls of another one: it syncs the log alone, as
-        SQLite syncs the file itself whenever it writes to it.
-        """
-        if self.path is None or self.read_only:
-            return
-        try:
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # Merged and synced at a close.
-                durable.sync(sqlite_file.log_of(self.path))
-            if not self._is_named:
-                durable.sync(self.path.parent)
-                self._is_named = True
-        except OSError as error:
-            raise sqlite_file.unusable(self.path, error) from error
 
     def reading(self) -> AbstractContextManager[object]:
         """Return a context in which all reads see the same snapshot."""

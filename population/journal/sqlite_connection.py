@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from population.base import codec
+from population.base import codec, durable
 from population.base.errors import JournalError, closed
 from population.journal import sqlite_file, sqlite_open, sqlite_schema, sqlite_waiting
 from population.journal.sqlite_handles import REFUSALS, Handles
@@ -68,7 +69,7 @@ class Connection:
         self.durability = durability
         self._commits = self._asked = 0
         self._version: object = None
-        self._closed = False
+        self._closed = self._is_named = False  # Whether the log's name is synced.
         self._frozen: object = None  # The traits of a file that must not change.
         self._held = Handles(self.path)
         # Closes the handles even if the object is deleted without `close`.
@@ -190,6 +191,23 @@ class Connection:
         finally:
             if self._held.file is not None:
                 self._held.file.writer = None
+
+    def sync(self) -> None:
+        """Wait until all that was committed would survive a power cut.
+
+        Any thread may call it, beside calls of another one: it syncs the log alone, as
+        SQLite syncs the file itself whenever it writes to it.
+        """
+        if self.path is None or self.read_only:
+            return
+        try:
+            with contextlib.suppress(FileNotFoundError):  # A close has merged it.
+                durable.sync(sqlite_file.log_of(self.path))
+            if not self._is_named:
+                durable.sync(self.path.parent)
+                self._is_named = True
+        except OSError as error:
+            raise sqlite_file.unusable(self.path, error) from error
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -361,5 +379,4 @@ class Connection:
             raise
         self.raw.execute("COMMIT")
         self._held.has_written = True
-        # Into the file: a power cut must not leave a file without tables.
-        self.raw.execute("PRAGMA wal_checkpoint").fetchall()
+        self.sync()  # A power cut must not leave a file without tables.

@@ -46,7 +46,7 @@ def facts_of(options: Options, size: int, own: pathlib.Path | None) -> Facts:
         "seed": options.seed,
         "mutator": name_of(type(mutator)),
         "settings": mutator_settings.settings(mutator),
-        "keep": dataclasses.asdict(options.keep or Keep()),
+        "keep": _recorded(options.keep or Keep()),
         "store": _FILES if store is None else name_of(type(store)),
         "given": store is not None and getattr(store, "folder", None) != own,
     }
@@ -148,6 +148,14 @@ def warn_of_domains(space: Any, mutator: Mutator[Any]) -> None:
             f"mutate_fn explores {', '.join(others)} in another domain than the space "
             "of the run has there. Pass both the same space."
         )
+
+
+def _recorded(keep: Keep) -> dict[str, Any]:
+    """Return rules as they are recorded: as older versions do, where these suffice."""
+    found = dataclasses.asdict(keep)
+    if not keep.spare:
+        del found["spare"]
+    return found
 
 
 def _warn(text: str) -> None:

@@ -111,8 +111,7 @@ def _work(jobs: Jobs, turn: threading.Lock, wakes: Wakes) -> None:
         with turn:
             while jobs:
                 try:
-                    _, removal = jobs[0]
-                    removal()
+                    jobs[0][1]()  # No variable may keep it, and what it refers to.
                 except Exception:
                     logger.exception("params could not be removed")
                 finally:

@@ -306,6 +306,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
         assert_is_a_forest(again.graph)
         if save_every == 1:
             regression.assert_alike(again, whole)
+            probe.settle()
             files = {p.name for p in (tmp_path / str(i) / "params").rglob("*.msgpack")}
             named = {
                 pathlib.PurePath(c.params.path).name
