@@ -11,7 +11,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from benchmarks.record import HERE, Figure, spread
@@ -28,7 +28,7 @@ class Footprint(NamedTuple):
 
     Attributes:
         save: The peak of a save beyond the memory before it, over the state's bytes.
-        load: The peak of a load beyond the memory before it and what is loaded.
+        load: The same of a load, without the bytes that are loaded.
     """
 
     save: float
@@ -63,36 +63,34 @@ def figures(
             yield Figure(section, name, "%", shares, at_most=goal)
 
 
-def measured(name: str, arrays: int, floats: int, folder: pathlib.Path) -> Footprint:
+def measured(saver: savers.Saver, tree: savers.Tree) -> Footprint:
     """The footprint of a saver in this process, which should do nothing else."""
-    saver = savers.make(name, folder)
-    small = savers.state(arrays, 8)
+    small = {name: leaf[:8] for name, leaf in tree.items()}
     saver.save(small)  # What is imported and started only once is no part of it.
     saver.load(small)
     saver.remove()
-    tree = savers.state(arrays, floats)
     size = sum(leaf.nbytes for leaf in tree.values())
-    before = _restarted()
-    saver.save(tree)
-    saved = _kilobytes("VmHWM") - before
-    before = _restarted()
-    found = saver.load(tree)
-    loaded = _kilobytes("VmHWM") - before
+    saved, _ = _peak(lambda: saver.save(tree))
+    loaded, found = _peak(lambda: saver.load(tree))
     del found
     saver.remove()
-    return Footprint(1024 * saved / size, 1024 * loaded / size - 1)
+    return Footprint(saved / size, loaded / size - 1)
 
 
-def _restarted() -> int:
-    """Let the peak begin at the memory in use, and return this in kB."""
-    _RESET.write_text("5")
-    return _kilobytes("VmRSS")
+def _peak(call: Callable[[], object]) -> tuple[int, object]:
+    """The most bytes in use during a call beyond those before and after it."""
+    _RESET.write_text("5")  # The peak begins at the memory in use.
+    before = _bytes("VmRSS")
+    found = call()
+    peak = _bytes("VmHWM")
+    # What was in use before may have been given back late, and is no part of it.
+    return peak - min(before, _bytes("VmRSS")), found
 
 
-def _kilobytes(field: str) -> int:
+def _bytes(field: str) -> int:
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
-            return int(line.split()[1])
+            return 1024 * int(line.split()[1])
     raise RuntimeError(f"/proc/self/status has no {field}: use another kernel.")
 
 
@@ -113,4 +111,5 @@ def _child(name: str, arrays: int, floats: int, folder: pathlib.Path) -> Footpri
 
 if __name__ == "__main__":
     name, arrays, floats, place = sys.argv[1:]
-    print(json.dumps(measured(name, int(arrays), int(floats), pathlib.Path(place))))
+    saver = savers.make(name, pathlib.Path(place))
+    print(json.dumps(measured(saver, savers.state(int(arrays), int(floats)))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import importlib
 import importlib.util
 import os
@@ -11,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from population.params import FileParams
@@ -159,7 +160,7 @@ class Orbax(Saver):
         return found
 
 
-SAVERS: dict[str, Callable[[pathlib.Path], Saver]] = {
+_SAVERS: dict[str, Callable[[pathlib.Path], Saver]] = {
     RAW: Raw,
     OURS: Ours,
     SAFETENSORS: Safetensors,
@@ -177,16 +178,17 @@ def make(name: str, folder: pathlib.Path) -> Saver:
     """A saver, in a new folder within this one."""
     own = folder / name
     own.mkdir(parents=True)
-    return SAVERS[name](own)
+    return _SAVERS[name](own)
 
 
 def state(arrays: int, floats: int) -> Tree:
     """Arrays of JAX with so many random numbers each."""
-    rng = np.random.default_rng(SEED)
-    return {
-        f"layer {number:02}": jnp.asarray(rng.standard_normal(floats, np.float32))
-        for number in range(arrays)
-    }
+    # Compiled: arrays of NumPy could still be copied, or in use, at the end of this.
+    draw = jax.jit(functools.partial(jax.random.normal, shape=(floats,)))
+    keys = jax.random.split(jax.random.key(SEED), arrays)
+    tree = {f"layer {number:02}": draw(key) for number, key in enumerate(keys)}
+    jax.block_until_ready(tree)
+    return tree
 
 
 def _sync(path: str | os.PathLike[str]) -> None:
