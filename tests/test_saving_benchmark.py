@@ -73,7 +73,9 @@ def test_a_quick_look_is_no_result() -> None:
         saving.main(["--quick"])
 
 
-@pytest.mark.parametrize("name", filter(savers.is_installed, savers.NAMES))
+@pytest.mark.parametrize(
+    "name", [name for name in savers.NAMES if savers.is_installed(name)]
+)
 def test_what_is_loaded_is_what_was_saved(name: str, tmp_path: pathlib.Path) -> None:
     """A load that read only a part of a state would seem fast."""
     saver = savers.make(name, tmp_path)
