@@ -124,7 +124,7 @@ class Begin:
     folder: pathlib.Path
     workers: int
 
-    def wait(self, patience_s: float = 120.0) -> None:
+    def wait(self, patience_s: float = 600.0) -> None:
         """Return once all workers have called this.
 
         Args:
