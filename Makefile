@@ -66,7 +66,6 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.speed.ticks
 	$(RUN) -m benchmarks.speed.decisions
 	$(RUN) -m benchmarks.speed.processes
-	$(RUN) -m benchmarks.speed.saves
 	$(RUN) -m benchmarks.speed.saving
 	$(RUN) -m benchmarks.speed.population
 	$(RUN) -m benchmarks.speed.cold

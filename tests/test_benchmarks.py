@@ -17,7 +17,7 @@ from benchmarks.speed import (
     filling,
     population,
     processes,
-    saves,
+    saving,
     subjects,
     ticks,
     tune,
@@ -185,19 +185,7 @@ def test_what_several_processes_did_is_added_up() -> None:
     assert fair.value == record.Spread(0.75, 0.5, 1.0)
 
 
-def test_saves_are_weighed_and_their_removal_is_timed(tmp_path: pathlib.Path) -> None:
-    """The peak on the disk and the share of removal are judged for each population."""
-    out = tmp_path / "saves.json"
-    saves.main(["--quick", "--out", str(out)])
-    rows = json.loads(out.read_text())["figures"]
-    peaks = [row for row in rows if row.get("at_most") == 1.2]
-    shares = [row for row in rows if row.get("at_most") == 2.0]
-    assert len(peaks) == len(shares) == 2 * len(saves.QUICK.slots)
-    assert all(row["value"]["low"] >= 1.0 for row in peaks)
-    assert all(row["value"]["low"] > 0 for row in shares)
-
-
-@pytest.mark.parametrize("benchmark", [cold, processes, saves])
+@pytest.mark.parametrize("benchmark", [cold, processes, saving])
 def test_a_quick_look_overwrites_no_results(benchmark: Any) -> None:
     """Tiny sizes are no result."""
     with pytest.raises(SystemExit):

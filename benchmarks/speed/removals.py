@@ -1,7 +1,7 @@
 """What the removal of saves costs, and how much a run holds on the disk.
 
-A population reports states of 100 kB, as in `saves.py`. The same run with
-`Keep(everything=True)` removes nothing: the difference is what removal costs.
+A population reports states of 100 kB. The same run with `Keep(everything=True)`
+removes nothing: the difference is what removal costs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.record import Figure, Spread, spread
-from benchmarks.speed.saves import SPACE, STEPS_PER_EXPLOIT, Stopwatch, Weighed
+from benchmarks.speed.weighing import Stopwatch, Weighed
 from population import Keep, PopulationController
 from population.mutators import PopulationBasedTraining
-from population.space import Perturb
+from population.space import LogUniform, Perturb
 
 MEMBERS = 16
+STEPS_PER_EXPLOIT = 10
+SPACE = {"learning_rate": LogUniform(1e-4, 1e-1)}
 SHARE = 2.0  # The goal, in per cent of the time between two reports.
 PEAK = 1.2  # The goal, over what is reachable and what a second has written.
 _SYNC = "sync"
