@@ -158,7 +158,7 @@ def kill_at(point: str, count: int) -> None:
     calls: dict[str, tuple[Any, str, bool]] = {
         "before the rename": (os, "replace", True),
         "after the rename": (os, "replace", False),
-        "during the write": (os, "fsync", True),
+        "during the write": (os, "write", True),
         "before the removal": (FileParams, "remove", True),
         "after the removal": (FileParams, "remove", False),
     }

@@ -39,7 +39,7 @@ _TAGS = [
     '{"!float":[]}',
     '{"!saved":5}',
     '{"!saved":"../../x"}',
-    '{"!saved":"/abs-0badcafe.msgpack"}',
+    '{"!saved":"/abs-0badcafe.safetensors"}',
     '{"!held":["x"]}',
     '{"!held":[5,"y"]}',
     '{"!held":["0badcafe",1]}',

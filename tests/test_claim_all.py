@@ -249,7 +249,7 @@ def test_a_released_lease_records_nothing(tmp_path: pathlib.Path) -> None:
         with pytest.raises(ClaimError, match=RELEASED):
             act()
     assert everything(controller) == before
-    assert not list(tmp_path.rglob("*.msgpack")), "the save was removed"
+    assert not list(tmp_path.rglob("*.safetensors")), "the save was removed"
     lease.release()  # To release it twice does nothing.
     controller.claim_all().report([])
 

@@ -184,7 +184,7 @@ def test_a_report_that_is_recorded_returns_though_its_donor_cannot_be_read(
     (tmp_path / "params").mkdir()
 
     def damage() -> None:
-        for file in tmp_path.rglob("*.msgpack"):
+        for file in tmp_path.rglob("*.safetensors"):
             file.write_bytes(b"damaged")
 
     probe.before_next_load(controller, damage)

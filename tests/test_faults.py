@@ -174,7 +174,7 @@ def test_a_save_that_fails_leaves_the_run_as_it_was(tmp_path: pathlib.Path) -> N
         with pytest.raises(OSError, match="No space left"):
             call(0, generation_id, 2, {"w": np.ones(2)}, 0.5)
     assert everything(controller) == before
-    assert len(list((tmp_path / "run" / "params").rglob("*.msgpack"))) == 1
+    assert len(list((tmp_path / "run" / "params").rglob("*.safetensors"))) == 1
     store.full = False
     controller.set_eval(0, generation_id, 2, {"w": np.full(2, 2.0)}, 0.5)
     again = PopulationController([1.0], Scripted(), tmp_path / "run", params=store)
@@ -437,12 +437,12 @@ def test_an_opening_that_fails_leaves_no_params_behind(tmp_path: pathlib.Path) -
     store.save = second  # type: ignore[method-assign]
     with pytest.raises(OSError, match="No space left"):
         PopulationController(starts, Scripted(), tmp_path / "run", params=store)
-    assert not list((tmp_path / "run").rglob("*.msgpack"))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
     refuses = Scripted()
     refuses.init = lambda view: object()  # type: ignore[method-assign, assignment]
     with pytest.raises(TypeError):
         PopulationController(starts, refuses, tmp_path / "run")
-    assert not list((tmp_path / "run").rglob("*.msgpack"))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
     controller = PopulationController(starts, Scripted(), tmp_path / "run")
     np.testing.assert_array_equal(work(controller, 1).params["w"], np.ones(2))
     controller.close()

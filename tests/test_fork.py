@@ -159,7 +159,7 @@ def test_neither_run_removes_what_the_other_needs(
         old.load(checkpoint)
     probe.settle()
     first = folders[1] / "params"
-    assert len(list(first.rglob("*.msgpack"))) <= 1.2 * len(new.reachable()) + 1
+    assert len(list(first.rglob("*.safetensors"))) <= 1.2 * len(new.reachable()) + 1
     old.close()
     new.close()
 
@@ -187,9 +187,9 @@ def test_params_of_the_users_own_store_are_shared_and_never_removed(
     store = FileParams(tmp_path / "store")
     old = trained(folders[0], params=store)
     new = population.fork(old, folders[1], mutator=winner(), params=store)
-    kept = set((tmp_path / "store").rglob("*.msgpack"))
+    kept = set((tmp_path / "store").rglob("*.safetensors"))
     train(new, 10)
-    assert kept <= set((tmp_path / "store").rglob("*.msgpack"))
+    assert kept <= set((tmp_path / "store").rglob("*.safetensors"))
     old.close()
     new.close()
 
@@ -323,7 +323,7 @@ def test_a_run_that_is_made_in_the_folder_of_a_fork_is_not_overwritten(
     again = PopulationController([1.0] * 3, winner(), folders[1])
     assert told(again) == before
     train(again, 1)
-    files = {p.parent.name for p in folders[1].rglob("*.msgpack")}
+    files = {p.parent.name for p in folders[1].rglob("*.safetensors")}
     assert files == {generation(again, worker_id) for worker_id in range(3)}
     assert not list(folders[1].glob(".journal*"))
     again.close()
@@ -397,10 +397,10 @@ def test_a_fork_whose_params_would_be_those_of_the_run_is_refused(
 ) -> None:
     """For example by a symbolic link: nothing of the run is removed."""
     old = trained(folders[0])
-    files = sorted(folders[0].rglob("*.msgpack"))
+    files = sorted(folders[0].rglob("*.safetensors"))
     folders[1].mkdir()
     (folders[1] / "params").symlink_to(folders[0] / "params")
     with pytest.raises(population.JournalError, match="in a folder of its own"):
         population.fork(old, folders[1], mutator=winner())
-    assert sorted(folders[0].rglob("*.msgpack")) == files
+    assert sorted(folders[0].rglob("*.safetensors")) == files
     old.close()

@@ -185,7 +185,7 @@ def test_what_a_run_keeps_is_remembered(tmp_path: pathlib.Path) -> None:
             at = generation(run), run.newest(0).step + 1
             run.set_eval(0, *at, {"w": np.ones(2)}, 1.0)
         run.close()
-    assert len(list((tmp_path / "params").rglob("*.msgpack"))) == 12
+    assert len(list((tmp_path / "params").rglob("*.safetensors"))) == 12
     with pytest.warns(UserWarning, match="goes on with Keep.*began with Keep"):
         PopulationController([1.0], Scripted(), tmp_path, keep=Keep()).close()
 

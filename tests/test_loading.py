@@ -196,7 +196,7 @@ def test_a_file_that_someone_removed_is_an_error_of_the_store(
     """The library did not remove it, and does not say so."""
     controller = opened(tmp_path)
     report(controller, 1)
-    for file in (tmp_path / "params").rglob("*.msgpack"):
+    for file in (tmp_path / "params").rglob("*.safetensors"):
         file.unlink()
     with pytest.raises(ParamsError) as error:
         controller.load(controller.newest(0))

@@ -532,12 +532,12 @@ def test_when_the_mutator_raises_everything_is_rolled_back(
     controller = PopulationController([{}, {}], mutator, log_dir)
     first = generation(controller)
     controller.set_eval(0, first, 5, {"w": np.ones(2)}, 1.0)
-    files = sorted(str(p) for p in tmp_path.rglob("*.msgpack"))
+    files = sorted(str(p) for p in tmp_path.rglob("*.safetensors"))
     before = everything(controller), controller.best()
     with pytest.raises(RuntimeError, match="mutator trouble"):
         controller.set_eval(0, first, 10, {"w": np.ones(2)}, 0.5)
     assert (everything(controller), controller.best()) == before
-    assert sorted(str(p) for p in tmp_path.rglob("*.msgpack")) == files
+    assert sorted(str(p) for p in tmp_path.rglob("*.safetensors")) == files
     fails[0] = False
     controller.set_eval(0, first, 10, {"w": np.ones(2)}, 0.5)
     assert controller.workers[0].step == 10

@@ -17,7 +17,7 @@ import pytest
 from population.base import codec
 from population.base.refusals import DEEPEST
 from population.base.types import InMemory, Ref, Saved
-from population.params import FileParams, MemoryParams, trees
+from population.params import FileParams, MemoryParams, checks
 
 MA: Any = np.ma  # Older releases of NumPy do not declare its types.
 
@@ -130,7 +130,7 @@ def test_params_that_are_too_deep_are_refused_before_jax_fails() -> None:
         with pytest.raises(TypeError, match=r"params.* nested too deeply"):
             store.save("g/1", tree)
         with pytest.raises(TypeError, match=r"params.* nested too deeply"):
-            trees.check(tree, plain=True)
+            checks.check(tree, plain=True)
 
 
 def test_an_older_text_that_is_deeper_is_read_as_far_as_python_can() -> None:

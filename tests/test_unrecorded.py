@@ -37,7 +37,7 @@ def opened(log_dir: pathlib.Path | None, **options: Any) -> PopulationController
 
 def files(folder: pathlib.Path) -> list[str]:
     """The names of all saved params."""
-    return sorted(path.name for path in folder.rglob("*.msgpack"))
+    return sorted(path.name for path in folder.rglob("*.safetensors"))
 
 
 def test_an_interrupt_after_the_commit_removes_nothing_that_was_recorded(

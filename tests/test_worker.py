@@ -775,7 +775,7 @@ def test_restoring_what_is_gone_or_damaged_is_an_error(
     with controller.worker() as worker:
         train(worker, 2)
     probe.settle()
-    for file in (tmp_path / "params").rglob("*.msgpack"):
+    for file in (tmp_path / "params").rglob("*.safetensors"):
         if damage == "remove":
             file.unlink()
         else:
@@ -1030,7 +1030,7 @@ def test_params_that_cannot_be_loaded_are_rejected(tmp_path: pathlib.Path) -> No
                 state = worker.restore(init)
             worker.step = step
             worker.report(1.0 / step, state)
-    (newest,) = (tmp_path / "params").rglob("3-*.msgpack")
+    (newest,) = (tmp_path / "params").rglob("3-*.safetensors")
     newest.write_bytes(b"damaged")
     with run.worker(0) as worker:
         assert worker.poll()

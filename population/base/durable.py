@@ -12,10 +12,17 @@ if sys.platform == "darwin":
 
 def make_folder(folder: pathlib.Path) -> None:
     """Create a folder and its parents, and sync their names to the disk."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync(folder.parent)
+    for made in new_folders(folder):
+        sync(made.parent)
+
+
+def new_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Create a folder and its parents, without a sync; return those that are new."""
+    if folder.is_dir():
+        return []
+    made = new_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    return [*made, folder]
 
 
 def sync(place: pathlib.Path) -> None:

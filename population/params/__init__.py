@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from population.params.checks import check as check
 from population.params.files import FileParams as FileParams
 from population.params.memory import MemoryParams as MemoryParams
-from population.params.trees import check as check
 
 if TYPE_CHECKING:
     from population.params.orbax import OrbaxParams as OrbaxParams

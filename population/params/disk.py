@@ -16,7 +16,7 @@ from flax import serialization
 
 from population.base.errors import LostParamsError, ParamsError
 from population.base.refusals import shortly
-from population.params import trees
+from population.params import kinds
 
 RUNS = ".runs"  # The folder of the marks of runs.
 _MAGIC = b"POPP"
@@ -45,7 +45,8 @@ def loadable(path: str) -> str:
     """Return the path itself, after a check that it may be that of a save.
 
     Raises:
-        ParamsError: The path leads out of the folder, or is that of a draft.
+        ParamsError: The path leads out of the folder.
+        LostParamsError: It is the path of a draft.
     """
     if escapes(path):
         raise ParamsError(
@@ -58,9 +59,9 @@ def loadable(path: str) -> str:
     return path
 
 
-def is_own(path: str, suffix: str) -> bool:
-    """Whether a path may be that of a save, or a draft, of a store with this suffix."""
-    saved = rf".*-[0-9a-f]{{8}}{re.escape(suffix)}"
+def is_own(path: str, *suffixes: str) -> bool:
+    """Whether a path may be that of a save, or a draft, with one of these suffixes."""
+    saved = rf".*-[0-9a-f]{{8}}(?:{'|'.join(map(re.escape, suffixes))})"
     name = pathlib.PurePosixPath(path).name
     return not escapes(path) and bool(
         re.fullmatch(rf"{saved}|\.{saved}\.tmp", name, re.DOTALL)
@@ -82,7 +83,7 @@ def unpacked(content: bytes, path: str, place: str) -> dict[str, Any]:
         place: The name of the save in error messages.
 
     Raises:
-        ParamsError: The content is damaged, or belongs to another save.
+        LostParamsError: The content is damaged, or belongs to another save.
     """
     start = len(_MAGIC) + 4
     intact = content.startswith(_MAGIC) and len(content) >= start
@@ -96,16 +97,29 @@ def unpacked(content: bytes, path: str, place: str) -> dict[str, Any]:
     if not (layout is None or type(layout) is str):
         raise TypeError(f"its layout is {shortly(layout)}")
     for leaf, array in leaves.items():
-        if type(leaf) is not str or not trees.is_storable(array):
+        if type(leaf) is not str or not kinds.is_storable(array):
             raise TypeError(f"its leaf {shortly(leaf)} is {shortly(array)}")
-    written = found.get("path", path)
-    # Only names count: a folder may be moved.
-    if pathlib.PurePosixPath(written).name != pathlib.PurePosixPath(path).name:
-        raise ParamsError(
-            f"The params {place} are not those that were saved there but those of "
-            f"{written!r}. Put the right ones back, or go on from an older checkpoint."
-        )
+    refuse_others(found.get("path", path), path, place)
     return found
+
+
+def refuse_others(written: str, path: str, place: str) -> None:
+    """Refuse the content of another save.
+
+    Args:
+        written: The path for which the content was written.
+        path: The path at which it was found.
+        place: The name of the save in error messages.
+
+    Raises:
+        LostParamsError: They differ in more than the folder, which may be moved.
+    """
+    if pathlib.PurePosixPath(written).name != pathlib.PurePosixPath(path).name:
+        raise LostParamsError(
+            f"The params {place} are not those that were saved there but those of "
+            f"{written!r:.200}. Put the right ones back, or go on from an older "
+            "checkpoint."
+        )
 
 
 @contextlib.contextmanager
@@ -117,7 +131,8 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
         again: Called after a failure; it may raise a better error.
 
     Raises:
-        ParamsError: The params cannot be read; its cause is the original error.
+        LostParamsError: The params are missing.
+        ParamsError: They cannot be read; its cause is the original error.
     """
     try:
         yield
@@ -125,8 +140,8 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LostParamsError(f"The params {place} are missing.") from error
-    # Flax, msgpack, Orbax and TensorStore document no errors: they raise any class, for
-    # a file of another kind and for a full memory alike.
+    # NumPy, Flax, msgpack, Orbax and TensorStore document no errors: they raise any
+    # class, for a file of another kind and for a full memory alike.
     except Exception as error:
         if again is not None:
             again()
@@ -137,28 +152,44 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
         ) from error
 
 
-def damaged(place: str) -> ParamsError:
+def damaged(place: str, why: str = "their checksum does not fit") -> LostParamsError:
     """Return the error for params that are not as they were written."""
     return LostParamsError(
-        f"The params {place} are damaged: their checksum does not fit. Go on from "
-        "an older checkpoint."
+        f"The params {place} are damaged: {why}. Go on from an older checkpoint."
     )
 
 
-def cut_off(place: str) -> ParamsError:
+def cut_off(place: str) -> LostParamsError:
     """Return the error for a save, or a removal, that was not finished."""
-    return ParamsError(
+    return LostParamsError(
         f"The params {place} are not whole: a save, or a removal, was cut off. Go on "
         "from an older checkpoint."
     )
 
 
 def write(file: pathlib.Path, *parts: bytes) -> None:
-    """Write a new file, and wait until it is on the disk."""
-    with file.open("xb") as stream:  # Never overwrites a file of another process.
-        stream.writelines(parts)
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Write a new file."""
+    with created(file) as handle:
+        for part in parts:
+            put(handle, part)
+
+
+@contextlib.contextmanager
+def created(file: pathlib.Path) -> Iterator[int]:
+    """Open a new file, never one of another process, and close it after the block."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    handle = os.open(file, flags, 0o666)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def put(handle: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of the data to an open file."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 def escapes(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""A params store with a file for each save, in Flax's msgpack format."""
+"""A params store with a file for each save, in the format of safetensors."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 import pathlib
 from typing import Any
 
-import jax
-
 from population.base import run_paths
-from population.params import disk, folders, trees
+from population.params import disk, folders, tensor_file, trees
 from population.params.folder_store import FolderStore
 
 
 class FileParams(FolderStore):
-    """Keeps each tree in a file in Flax's msgpack format.
+    """Keeps each tree in a file in the format of safetensors, with a checksum.
 
-    A file with the name of a save is complete, even after a kill during a save.
+    A file with the name of a save is complete, even after a kill during a save. Other
+    programs can read it; a tree of dicts, lists and tuples comes back by itself. Files
+    of earlier versions, in Flax's msgpack format, are read, too.
 
     Args:
         folder: The folder for the files; made by the first save.
@@ -29,7 +29,8 @@ class FileParams(FolderStore):
         ValueError: `folder` is a URL.
     """
 
-    _suffix = ".msgpack"
+    _suffix = ".safetensors"
+    _old_suffixes = (".msgpack",)
     _saves_are_files = True
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -50,21 +51,28 @@ class FileParams(FolderStore):
                 and tuples of arrays come back as they were.
 
         Raises:
-            ParamsError: The file cannot be read, is damaged or that of another save, or
-                does not fit `like`.
+            LostParamsError: The file is missing, damaged or that of another save.
+            ParamsError: It cannot be read.
+            MisfitError: It does not fit `like`.
         """
         file = self.folder / disk.loadable(path)
-        with disk.reading(str(file)):
-            content = disk.unpacked(folders.content(file), path, str(file))
+        place, is_old = str(file), path.endswith(self._old_suffixes)
+        with disk.reading(place):
+            if is_old:
+                found = disk.unpacked(folders.content(file), path, place)
+                leaves, layout = found["leaves"], found["layout"]
+            else:
+                leaves, layout = tensor_file.read(file, path)
             if like is None:
-                return trees.rebuilt(content["leaves"], content["layout"], str(file))
-        return trees.fitted(content["leaves"], like, str(file))
+                return trees.rebuilt(leaves, layout, place, owned=not is_old)
+        return trees.fitted(leaves, like, place, owned=not is_old)
 
     def _write(self, place: pathlib.Path, path: str, tree: Any) -> None:
-        """Write the leaves, each under its path within the tree."""
-        leaves = trees.by_path(jax.tree.map(trees.to_host, tree))
-        content = {"path": path, "layout": trees.layout(tree), "leaves": leaves}
-        disk.write(place, *disk.packed(content))
+        tensor_file.write(place, path, tree)
+
+    def _sync(self, place: pathlib.Path) -> None:
+        with folders.opened(place) as stream:
+            os.fsync(stream.fileno())
 
     def _erase(self, place: pathlib.Path) -> None:
         with contextlib.suppress(

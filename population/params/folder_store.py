@@ -8,16 +8,18 @@ names the one that uses the store.
 from __future__ import annotations
 
 import abc
+import contextlib
 import json
 import logging
 import os
 import pathlib
 import re
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from population.base import durable
-from population.params import disk, folders, trees
+from population.params import checks, disk, folders
 
 logger = logging.getLogger("population")
 _TOKEN = re.compile(r"[0-9A-Za-z_-]+")
@@ -26,9 +28,10 @@ _TOKEN = re.compile(r"[0-9A-Za-z_-]+")
 class FolderStore(abc.ABC):
     """Keeps each tree in a separate file, or folder, below one folder.
 
-    On a disk a save is written under another name in the same folder, synced and then
-    renamed: a file with the name of a save is complete, even after a kill during a
-    save. A bucket cannot rename: there a save has its name from the start.
+    On a disk a save is written under another name in the same folder and then renamed:
+    a file with the name of a save is complete, even after a kill during a save. After a
+    power cut it is complete if `sync` was called before; else it may be damaged, which
+    `load` finds. A bucket cannot rename: there a save has its name from the start.
 
     Args:
         root: The folder: a `pathlib` path, or an `epath` one.
@@ -39,11 +42,14 @@ class FolderStore(abc.ABC):
 
     in_bucket: bool = False
     _suffix: str  # The end of the names of saves.
+    _old_suffixes: tuple[str, ...] = ()  # Those of saves of earlier versions.
     _saves_are_files: bool  # Else each of them is a folder.
 
     def __init__(self, root: Any) -> None:
         self._root = root
         self._saved_in: Any = None  # The identity of the folder at the last save.
+        self._named: set[pathlib.Path] = set()  # Folders whose names are on the disk.
+        self._made: set[pathlib.Path] = set()  # New ones whose names may not be.
 
     @property
     def _folder(self) -> pathlib.Path:
@@ -51,20 +57,24 @@ class FolderStore(abc.ABC):
 
     @abc.abstractmethod
     def _write(self, place: Any, path: str, tree: Any) -> None:
-        """Write a tree, and wait until it is on the disk.
+        """Write a tree, without a sync.
 
         Args:
             place: The path to write: a `pathlib` path, or an `epath` one in a bucket.
             path: The path of the save, as it will be passed to `load`.
-            tree: Any pytree; `trees.check` has accepted it.
+            tree: Any pytree; `checks.check` has accepted it.
         """
+
+    @abc.abstractmethod
+    def _sync(self, place: pathlib.Path) -> None:
+        """Wait until a save is on the disk, but for its own name."""
 
     @abc.abstractmethod
     def _erase(self, place: Any) -> None:
         """Remove a save or a draft; do nothing if it does not exist."""
 
     def save(self, name: str, tree: Any) -> str:
-        """Write any pytree, and return when all of it is written.
+        """Write any pytree, and return when all of it is written, but not synced.
 
         Returns:
             The path of the save within the folder; each save has a different one.
@@ -75,12 +85,12 @@ class FolderStore(abc.ABC):
             ParamsError: The place of the save is behind a link out of the folder.
             OSError: The tree cannot be written; no partial save is left.
         """
-        trees.check(tree, plain=False)
+        checks.check(tree, plain=False)
         path = disk.new_path(name, self._suffix)
         place = draft = self._root / path
         if not self.in_bucket:
             folder = folders.to_write_in(self._folder, os.path.dirname(path))
-            durable.make_folder(folder)
+            self._make(folder)
             self._warn_if_replaced()
             place = folder / os.path.basename(path)
             draft = folder / disk.draft_name(place.name)
@@ -88,12 +98,34 @@ class FolderStore(abc.ABC):
             self._write(draft, path, tree)
             if not self.in_bucket:
                 os.replace(draft, place)
-                durable.sync(folder)
         except BaseException:
             self._erase(draft)
             self._erase(place)  # No other save has this name.
             raise
         return path
+
+    def sync(self, paths: Sequence[str]) -> None:
+        """Wait until saves are on the disk, so that they survive a power cut.
+
+        A save that does not exist any more is skipped. In a bucket this does nothing.
+
+        Args:
+            paths: The paths that `save` has returned, in this process or another one.
+
+        Raises:
+            OSError: A save cannot be synced.
+        """
+        if self.in_bucket:
+            return
+        within = set()
+        for path in paths:
+            parts = pathlib.PurePosixPath(path)
+            folder = self._within(str(parts.parent))
+            if folder is not None:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    self._sync(folder / parts.name)
+                    within.add(folder)
+        self._sync_names(within)
 
     def remove(self, path: str) -> None:
         """Remove a save of this store; do nothing if it does not exist.
@@ -101,7 +133,7 @@ class FolderStore(abc.ABC):
         If its path is a link, or has a link in it, this removes the link, not its
         target.
         """
-        if not disk.is_own(path, self._suffix):
+        if not self._is_own(path):
             return
         parts = pathlib.PurePosixPath(path)
         folder = self._within(str(parts.parent))
@@ -120,7 +152,7 @@ class FolderStore(abc.ABC):
         except (FileNotFoundError, NotADirectoryError):
             return []
         paths = (str(pathlib.PurePosixPath(folder, name)) for name in sorted(found))
-        return [path for path in paths if disk.is_own(path, self._suffix)]
+        return [path for path in paths if self._is_own(path)]
 
     def claim(self, run: str, text: str) -> None:
         """Note in which journal a run is recorded; this replaces an earlier note.
@@ -148,6 +180,7 @@ class FolderStore(abc.ABC):
         draft = place / f".{name}.{secrets.token_hex(4)}.tmp"
         try:
             disk.write(draft, content)
+            durable.sync(draft)
             os.replace(draft, place / name)
         except BaseException:
             draft.unlink(missing_ok=True)
@@ -177,6 +210,33 @@ class FolderStore(abc.ABC):
             return None
         return text if is_here and type(text) is str else None
 
+    def _is_own(self, path: str) -> bool:
+        return disk.is_own(path, self._suffix, *self._old_suffixes)
+
+    def _make(self, folder: pathlib.Path) -> None:
+        """Create a folder; its name is synced with the next save."""
+        made = durable.new_folders(folder)
+        self._named.difference_update(made)
+        self._made.update(made)
+
+    def _sync_names(self, within: set[pathlib.Path]) -> None:
+        """Sync the names in these folders, and those of the folders themselves.
+
+        The name of a folder is synced once; another process may have made it.
+        """
+        made = set(self._made)
+        top = pathlib.Path(os.path.realpath(self._root))
+        named: set[pathlib.Path] = set()
+        for folder in within:
+            while folder not in self._named | named and folder.is_relative_to(top):
+                named.add(folder)
+                folder = folder.parent
+        for place in within | {folder.parent for folder in made | named}:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                durable.sync(place)
+        self._named |= named | made
+        self._made -= made
+
     def _identity(self) -> Any:
         """Return an identity that the folder does not share with a copy of it."""
         if self.in_bucket:
@@ -205,6 +265,7 @@ class FolderStore(abc.ABC):
         """Log a warning if another folder is now where the last save was written."""
         present = self._identity()
         if self._saved_in not in (None, present):
+            self._named.clear()
             logger.warning(
                 "the params folder %s was removed, moved or replaced while a run was "
                 "saving there: what was saved before is not there any more. If it is "

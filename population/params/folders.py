@@ -7,10 +7,10 @@ reads files.
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
 import stat
-from typing import BinaryIO
 
 from population.base.errors import ParamsError
 
@@ -60,8 +60,8 @@ def _follow(
     return pathlib.Path(place), None
 
 
-def opened(file: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading.
+def opened(file: str | os.PathLike[str]) -> io.FileIO:
+    """Open a regular file for reading, without a buffer.
 
     Raises:
         OSError: It cannot be opened, or is a pipe or a device, which could block.
@@ -74,7 +74,7 @@ def opened(file: str | os.PathLike[str]) -> BinaryIO:
     except OSError:
         os.close(handle)
         raise
-    return os.fdopen(handle, "rb")
+    return open(handle, "rb", buffering=0)
 
 
 def content(file: str | os.PathLike[str]) -> bytes:

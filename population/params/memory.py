@@ -8,8 +8,8 @@ from typing import Any
 
 from jax.tree_util import keystr
 
-from population.base.errors import ParamsError
-from population.params import references, trees
+from population.base.errors import LostParamsError
+from population.params import checks, kinds, references, trees
 
 
 class MemoryParams:
@@ -24,30 +24,31 @@ class MemoryParams:
 
     def save(self, name: str, tree: Any) -> str:
         """Save a copy, and return its name; the caller may then change the original."""
-        trees.check(tree, plain=False)
+        checks.check(tree, plain=False)
         path = f"{name}-{next(self._count)}"
-        kinds = {place: trees.kind(leaf) for place, leaf in trees.by_path(tree).items()}
-        kept = references.mapped(lambda _, leaf: trees.to_host(leaf), tree)
-        self._trees[path] = (kept, kinds)
+        found = {place: kinds.kind(leaf) for place, leaf in trees.by_path(tree).items()}
+        kept = references.mapped(lambda _, leaf: kinds.to_host(leaf), tree)
+        self._trees[path] = (kept, found)
         return path
 
     def load(self, path: str, like: Any = None) -> Any:
         """Return a copy of a saved tree, with JAX arrays where it had JAX arrays.
 
         Raises:
-            ParamsError: The tree was removed, or does not fit `like`.
+            LostParamsError: The tree was removed.
+            MisfitError: It does not fit `like`.
         """
         try:
-            tree, kinds = self._trees[path]
+            tree, found = self._trees[path]
         except KeyError:
-            raise ParamsError(
+            raise LostParamsError(
                 f"The params {path!r} are not in memory: they were removed. Go on from "
                 "another checkpoint."
             ) from None
         if like is not None:
             return trees.fitted(trees.by_path(tree), like, path)
         return references.mapped(
-            lambda place, leaf: trees.as_kind(leaf, kinds.get(keystr(place), "plain")),
+            lambda place, leaf: kinds.as_kind(leaf, found.get(keystr(place), "plain")),
             tree,
         )
 

@@ -23,7 +23,7 @@ from etils import epath
 
 from population.base import durable, run_paths
 from population.base.refusals import shortly
-from population.params import disk, folders, trees
+from population.params import disk, folders, kinds, trees
 from population.params.folder_store import FolderStore
 
 _HEAD = "head.msgpack"
@@ -36,7 +36,7 @@ class OrbaxParams(FolderStore):
 
     Sharded arrays are never gathered on one device: each shard is written from its own
     device, and read to the device where `like` has it. On a disk a save is written
-    under another name, synced and then renamed; in a bucket, which cannot rename, its
+    under another name and then renamed; in a bucket, which cannot rename, its
     head is written last. So after a kill a save is complete, or `names` lists it and
     `load` refuses it.
 
@@ -111,21 +111,26 @@ class OrbaxParams(FolderStore):
                 "path": path,
                 "layout": trees.layout(tree),
                 "leaves": {
-                    leaf: trees.to_host(leaves[leaf])
+                    leaf: kinds.to_host(leaves[leaf])
                     for leaf in leaves.keys() - set(chosen)
                 },
                 "arrays": {
                     leaf: {"name": name, "shape": list(array.shape)}
                     for leaf, (name, array) in zip(chosen, arrays.items(), strict=True)
                 },
-                "files": self._sealed(place),
+                "files": self._traits_of_all(place),
             }
         )
         if self.in_bucket:
             (place / _HEAD).write_bytes(b"".join(parts))
         else:
             disk.write(pathlib.Path(place / _HEAD), *parts)
-            durable.sync(pathlib.Path(place))
+
+    def _sync(self, place: pathlib.Path) -> None:
+        """Sync all files and folders of a save; those removed meanwhile are skipped."""
+        for entry in (*_below(epath.Path(place)), place):
+            with contextlib.suppress(FileNotFoundError):
+                durable.sync(pathlib.Path(entry))
 
     def _erase(self, place: Any) -> None:
         """Remove a folder, its head first, so that a rest of it is not a save."""
@@ -141,13 +146,9 @@ class OrbaxParams(FolderStore):
             with contextlib.suppress(FileNotFoundError):
                 place.rmtree()
 
-    def _sealed(self, place: epath.Path) -> dict[str, list[int]]:
-        """Sync the files of a save; return the size and checksum of each."""
-        entries = list(_below(place))
-        if not self.in_bucket:
-            for entry in entries:
-                durable.sync(pathlib.Path(entry))
-        files = [entry for entry in entries if entry.is_file()]
+    def _traits_of_all(self, place: epath.Path) -> dict[str, list[int]]:
+        """Return the size and checksum of each file of a save."""
+        files = [entry for entry in _below(place) if entry.is_file()]
         return {str(file.relative_to(place)): self._traits(file) for file in files}
 
     def _head(self, place: epath.Path, path: str) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def _is_for_orbax(leaf: Any) -> bool:
     """Whether Orbax writes a leaf; NumPy's arrays go into the head."""
     if not isinstance(leaf, jax.Array):
         return False
-    return leaf.size > 0 and (trees.is_key(leaf) or _knows(leaf.dtype.name))
+    return leaf.size > 0 and (kinds.is_key(leaf) or _knows(leaf.dtype.name))
 
 
 @functools.cache
@@ -219,7 +220,7 @@ def _knows(dtype: str) -> bool:
 
 
 def _numbers(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if trees.is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if kinds.is_key(leaf) else leaf
 
 
 def _write_arrays(place: epath.Path, arrays: dict[str, jax.Array]) -> None:
@@ -250,8 +251,8 @@ def _read(
 
 
 def _wanted(shape: list[int], model: Any) -> ocp.RestoreArgs:
-    sharding = trees.sharding_of(model)
-    numbers = _numbers(model) if trees.is_key(model) else model
+    sharding = kinds.sharding_of(model)
+    numbers = _numbers(model) if kinds.is_key(model) else model
     if sharding is None or tuple(shape) != np.shape(numbers):
         return ocp.RestoreArgs(restore_type=np.ndarray)
     return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=tuple(shape))

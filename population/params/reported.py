@@ -17,7 +17,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from population.base.errors import MisfitError
-from population.params import references, trees
+from population.params import kinds, references, trees
 
 _UNCHANGING = (bool, int, float, str, bytes, np.generic)
 
@@ -68,7 +68,7 @@ class ReportedState:
                 return leaf
             if leaf is None or np.shape(leaf):
                 raise MisfitError(f"The reported leaf {place} must be loaded.")
-            return trees.fit_leaf(trees.to_host(leaf), model, place)
+            return kinds.fit_leaf(kinds.to_host(leaf), model, place)
 
         return references.mapped(own, like)
 
@@ -81,7 +81,7 @@ def _reference(leaf: Any) -> Callable[[], Any] | None:
     """
     if isinstance(leaf, jax.Array):
         return weakref.ref(leaf)
-    if trees.is_function(leaf):
+    if kinds.is_function(leaf):
         return None
     kept = leaf if isinstance(leaf, _UNCHANGING) else None
     return lambda: kept

@@ -49,7 +49,7 @@ _TABLES = {
     ),
     "state": ("state, decisions, checksum", "id"),
 }
-_SAVE = re.compile(r"(\d+)-([0-9a-f]{8}-[0-9a-f]{8})(?=\.msgpack)")
+_SAVE = re.compile(r"(\d+)-([0-9a-f]{8}-[0-9a-f]{8})(?=\.safetensors)")
 _OWN = re.compile(r"(?<=/)(\d+)-[0-9a-f]{16}\b")  # The name of a path of `save_to`.
 _HELD = re.compile(r'"([0-9a-f]{8})",(?=\d)')
 _ROOM = re.compile(r"\bpopulation(?:\.[a-z_]+)+\.(?=[A-Z])")

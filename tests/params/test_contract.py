@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from population import ParamsError, PopulationController, params
+from population import LostParamsError, ParamsError, PopulationController, params
 from population.mutators import FixedSchedule
 from tests.params.stores import STORES
 from tests.params.trees import (
@@ -31,7 +31,8 @@ from tests.params.trees import (
 
 def test_every_store_is_tested() -> None:
     """No module of the package holds a store that the registry does not know."""
-    helpers = {"disk", "folder_store", "folders", "references", "reported", "trees"}
+    helpers = {"checks", "checksums", "disk", "folder_store", "folders", "forms"}
+    helpers |= {"kinds", "references", "reported", "tensor_file", "trees"}
     modules = {module.name for module in pkgutil.iter_modules(params.__path__)}
     assert modules - helpers == set(STORES)
 
@@ -146,7 +147,7 @@ def test_a_removed_tree_is_missing(store: Any) -> None:
     first, second = store.save("a", {"a": 1}), store.save("a", {"a": 2})
     store.remove(first)
     store.remove(first)
-    with pytest.raises(ParamsError):
+    with pytest.raises(LostParamsError):
         store.load(first)
     assert store.load(second) == {"a": 2}
 

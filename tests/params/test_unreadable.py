@@ -10,25 +10,27 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import serialization
 
-from population import ParamsError
-from population.params import FileParams, OrbaxParams, disk, orbax
+from population import LostParamsError, ParamsError
+from population.params import FileParams, OrbaxParams, disk, folders, kinds, orbax, trees
 from tests.params.stores import ON_DISK, files_of
-from tests.params.trees import assert_alike
+from tests.params.trees import PLAIN, assert_alike
 
 TREE = {"w": jnp.arange(3.0), "n": np.ones(2), "s": "text"}
 
 
-def assert_refused(store: Any, saved: str, match: str, *, cause: bool = True) -> None:
-    """With and without a tree to fit, and with the original error as the cause."""
+def assert_refused(store: Any, saved: str, match: str, *, lost: bool = False) -> None:
+    """With and without a tree to fit; an error that may pass is the cause."""
     for like in (None, TREE):
         with pytest.raises(ParamsError, match=match) as raised:
             store.load(saved, like)
-        assert (raised.value.__cause__ is not None) == cause
+        assert (raised.value.__cause__ is None) == lost
+        assert isinstance(raised.value, LostParamsError) == lost
 
 
 def put_instead(file: pathlib.Path, what: str) -> None:
@@ -80,6 +82,7 @@ def test_an_error_of_the_system_is_chained(
         with pytest.raises(ParamsError, match=os.strerror(number)) as raised:
             on_disk.load(saved)
         assert raised.value.__cause__ is error
+        assert not isinstance(raised.value, LostParamsError)
     on_disk.load(saved)
 
 
@@ -161,6 +164,9 @@ def test_nonsense_with_a_right_checksum_is_a_params_error(
     """Another program or version wrote it: the error is not that of a reader."""
     store = ON_DISK[kind](tmp_path)
     saved = store.save("g/1", TREE)
+    if kind == "files":  # Of an earlier version.
+        saved = "g/1-0123abcd.msgpack"
+        (tmp_path / saved).write_bytes(b"")
     file = file_of(tmp_path, saved)
     for name, content in NONSENSE.items():
         file.write_bytes(content)
@@ -232,7 +238,7 @@ def test_an_interruption_is_none_of_these(
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(disk, "unpacked", interrupt)
+    monkeypatch.setattr(folders, "opened", interrupt)
     with pytest.raises(KeyboardInterrupt):
         on_disk.load(saved)
 
@@ -248,8 +254,8 @@ def test_the_content_of_another_save_is_refused(
     one.rename(tmp_path / "kept")
     other.rename(one)
     (tmp_path / "kept").rename(other)
-    assert_refused(store, first, f"not those .* but those of '{second}'", cause=False)
-    assert_refused(store, second, f"not those .* but those of '{first}'", cause=False)
+    assert_refused(store, first, f"not those .* but those of '{second}'", lost=True)
+    assert_refused(store, second, f"not those .* but those of '{first}'", lost=True)
 
 
 @pytest.mark.parametrize("kind", ON_DISK)
@@ -262,9 +268,8 @@ def test_saves_may_move_with_their_folder(kind: str, tmp_path: pathlib.Path) -> 
     assert_alike(ON_DISK[kind](tmp_path).load(f"best/{name}", TREE), TREE)
 
 
-@pytest.mark.parametrize("kind", ON_DISK)
 def test_a_save_of_an_earlier_version_is_read(
-    kind: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has no path, so no path is checked."""
     packed: Callable[[dict[str, Any]], Any] = disk.packed
@@ -273,12 +278,60 @@ def test_a_save_of_an_earlier_version_is_read(
         return packed({key: content[key] for key in content.keys() - {"path"}})
 
     monkeypatch.setattr(disk, "packed", as_before)
-    store = ON_DISK[kind](tmp_path)
+    store = OrbaxParams(tmp_path)
     saved = store.save("g/1", TREE)
     monkeypatch.undo()
     assert b"path" not in file_of(tmp_path, saved).read_bytes()[:40]
     assert_alike(store.load(saved), TREE)
     assert_alike(store.load(saved, TREE), TREE)
+
+
+def old_file(folder: pathlib.Path, tree: Any) -> str:
+    """A file as the versions before this format wrote it."""
+    path = "g/1-0123abcd.msgpack"
+    leaves = {name: kinds.to_host(x) for name, x in trees.by_path(tree).items()}
+    content = {"path": path, "layout": trees.layout(tree), "leaves": leaves}
+    (folder / "g").mkdir(exist_ok=True)
+    (folder / path).write_bytes(b"".join(disk.packed(content)))
+    return path
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_file_of_the_earlier_format_is_read_for_ever(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    """With every kind of leaf, and it may be changed like a new one."""
+    saved, store = old_file(tmp_path, PLAIN[name]), FileParams(tmp_path)
+    new = store.save("g/1", PLAIN[name])
+    for like in (None, PLAIN[name]):
+        assert_alike(store.load(saved, like), store.load(new, like))
+    for leaf in jax.tree.leaves(store.load(saved)):
+        assert not isinstance(leaf, np.ndarray) or leaf.flags.writeable
+
+
+def test_a_file_of_the_earlier_format_is_damaged_as_before(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Each flipped bit is found."""
+    saved, store = old_file(tmp_path, TREE), FileParams(tmp_path)
+    content = (tmp_path / saved).read_bytes()
+    for position in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        (tmp_path / saved).write_bytes(damaged)
+        with pytest.raises(LostParamsError, match="are damaged"):
+            store.load(saved)
+
+
+def test_a_file_of_the_earlier_format_is_listed_synced_and_removed(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A run that began with an earlier version does not fill up the disk."""
+    saved, store = old_file(tmp_path, TREE), FileParams(tmp_path)
+    assert store.names("g") == [saved]
+    store.sync([saved])
+    store.remove(saved)
+    assert store.names("g") == []
 
 
 def test_an_earlier_file_is_read_byte_by_byte(tmp_path: pathlib.Path) -> None:

@@ -27,7 +27,7 @@ EXPLORE = Perturb(SPACE)
 # Of the mutator's state, which may name generations.
 _CHECKSUM = re.compile(r'(INSERT INTO "state" .*),\d+\);')
 _NOT_COMPARED = 'INSERT INTO "sessions"', 'INSERT INTO "leases"'
-_SAVE = re.compile(r"-[0-9a-f]{8}-[0-9a-f]{8}\.msgpack")
+_SAVE = re.compile(r"-[0-9a-f]{8}-[0-9a-f]{8}\.safetensors")
 
 
 def one_way(meta_params: Any, direction: str, cycle: int) -> Any:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from population.base.errors import MisfitError
-from population.params import references, trees
+from population.params import kinds, references
 
 Flat = tuple[Any, ...]
 _LONGEST = 200
@@ -124,7 +124,7 @@ class Layout:
         if ours is _ARRAY:
             fits = is_array(leaf) or _is_number(leaf)
         else:
-            fits = leaf is None or not trees.is_storable(ours) or _is_same(leaf, ours)
+            fits = leaf is None or not kinds.is_storable(ours) or _is_same(leaf, ours)
         if not fits:
             what = "an array" if ours is _ARRAY else repr(ours)
             raise MisfitError(
@@ -201,14 +201,14 @@ def _alike(ours: Any, leaf: Any) -> bool:
         return is_array(leaf) or _is_number(leaf)
     if is_array(leaf):
         return False
-    if trees.is_function(ours):
+    if kinds.is_function(ours):
         return leaf is ours
     return bool(leaf == ours) if isinstance(leaf, (bool, str, bytes)) else True
 
 
 def _is_kept(rest: Any) -> bool:
     """Whether a params store keeps a constant, or restores it from `init`."""
-    return rest is not _ARRAY and (trees.is_storable(rest) or trees.is_function(rest))
+    return rest is not _ARRAY and (kinds.is_storable(rest) or kinds.is_function(rest))
 
 
 def _strong(leaf: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from population.base import codec
 from population.params import references
-from population.params.trees import is_key
+from population.params.kinds import is_key
 
 Path: TypeAlias = tuple[Any, ...]
 Host: TypeAlias = dict[str, Any]

@@ -530,7 +530,7 @@ def test_a_mutator_that_raises_ends_the_run(tmp_path: pathlib.Path) -> None:
     assert_free(found)
     reported = [c for c in found.history() if c.value is not None]
     assert {c.step for c in reported} == {2}
-    files = list((tmp_path / "params").rglob("*.msgpack"))
+    files = list((tmp_path / "params").rglob("*.safetensors"))
     assert len(files) == len(reported)
     broken[0] = False
     problems.run(found, PLAIN, save_every=1)

@@ -1,0 +1,296 @@
+"""A file of tensors in the format of safetensors, with a checksum of every byte.
+
+The file begins with the length of its header, then has the header, which is JSON, and
+the bytes of the tensors. The text `__metadata__` in the header is ours: see
+docs/on-disk-format.md.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import pathlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from population.base import codec
+from population.base.refusals import shortly
+from population.params import checksums, disk, folders, forms, kinds
+from population.params.checksums import Bytes
+
+_VERSION = "1"
+_BEGIN = b'{"__metadata__":{"checksum":"'  # The header's first bytes.
+_BLANK = b"0" * 16  # In place of the two checksums, when that of the header is made.
+_LENGTH = 8  # The bytes of the length of the header.
+_LONGEST = 100_000_000  # Longer headers are refused by the official readers.
+_ALIGNED = 64
+_NATIVE = {
+    native: np.dtype(getattr(ml_dtypes, dtype, dtype))
+    for dtype, native in forms.NATIVE.items()
+}
+
+
+class Content(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        leaves: The leaves by their path; arrays share no memory with each other.
+        layout: The layout of the tree, or None.
+    """
+
+    leaves: dict[str, Any]
+    layout: str | None
+
+
+def write(file: pathlib.Path, path: str, tree: Any) -> None:
+    """Write a new file.
+
+    Args:
+        file: The file.
+        path: The path of the save, which `read` must get, too.
+        tree: Any pytree that `checks.check` has accepted.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    form = forms.of(tree, leaves, structure)
+    head = _head(form, path, leaves)
+    tensors = (_bytes_of(leaves[index]) for index in form.order)
+    with disk.created(file) as handle:
+        checksum, rest = _write_tensors(handle, head, tensors)
+        _seal(head, checksum)
+        if rest is None:
+            _write_at_start(handle, head)
+        else:
+            disk.put(handle, head + rest)
+
+
+def read(file: pathlib.Path, path: str) -> Content:
+    """Read a file, and check that it is as it was written, and for this path.
+
+    Raises:
+        LostParamsError: It is damaged, or that of another save.
+        OSError: It cannot be read.
+        Exception: It has the right checksum, but is not of this form.
+    """
+    place = str(file)
+    with folders.opened(file) as stream:
+        head, checksum = _read_head(stream, place)
+        entries, metadata = _parsed(head)
+        disk.refuse_others(metadata["path"], path, place)
+        size = entries[-1].end if entries else 0
+        if os.fstat(stream.fileno()).st_size != _LENGTH + len(head) + size:
+            raise disk.damaged(place, "the file has another length than was written")
+        data = _room(size)
+        if b"%08x" % _read_tensors(stream, data, entries, place) != checksum:
+            raise disk.damaged(place)
+    return Content(_leaves(entries, data, metadata), metadata.get("layout"))
+
+
+class _Entry(NamedTuple):
+    """What the header says about a tensor."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def _head(form: forms.Form, path: str, leaves: Sequence[Any]) -> bytearray:
+    """Return the length and the header, still without the checksums."""
+    numbers = {name: leaves[index] for index, name in form.numbers}
+    own = f'","population":"{_VERSION}","path":{json.dumps(path)}'
+    if numbers:
+        own += f',"numbers":{json.dumps(codec.encode(numbers))}'
+    text = _BEGIN + _BLANK + (own + form.end).encode()
+    text += b" " * (-(_LENGTH + len(text)) % _ALIGNED)
+    if len(text) > _LONGEST:
+        raise OSError(
+            f"The params {path} cannot be written: their names and texts take "
+            f"{len(text)} bytes, of at most {_LONGEST}. Put them into fewer arrays."
+        )
+    return bytearray(len(text).to_bytes(_LENGTH, "little") + text)
+
+
+def _seal(head: bytearray, checksum: int) -> None:
+    """Put the checksums of the header and of the tensors into the header."""
+    start = _LENGTH + len(_BEGIN)
+    head[start : start + 16] = b"%08x%08x" % (zlib.crc32(head), checksum)
+
+
+def _bytes_of(leaf: Any) -> Bytes:
+    """Return the bytes of a leaf, without a copy if they lie in order on the host."""
+    if isinstance(leaf, (str, bytes)):
+        return np.frombuffer(forms.as_bytes(leaf), np.uint8)
+    array = np.asarray(jax.random.key_data(leaf) if kinds.is_key(leaf) else leaf)
+    array = np.asarray(array, array.dtype.newbyteorder("="), order="C")
+    return array.reshape(-1).view(np.uint8)
+
+
+def _write_tensors(
+    handle: int, head: bytes | bytearray, tensors: Iterable[Bytes]
+) -> tuple[int, bytes | None]:
+    """Write a header that will be replaced, and the tensors, each while it is read.
+
+    Returns:
+        The checksum of the tensors; and if they are few bytes, all of them: then
+        nothing was written.
+    """
+    checksum, size, begun = 0, 0, False
+    waiting: list[memoryview] = []  # Short pieces, to write in one call.
+
+    def flush() -> None:
+        nonlocal checksum, size, begun
+        if not begun:
+            disk.put(handle, head)
+            begun = True
+        together = b"".join(waiting)
+        checksum = zlib.crc32(together, checksum)
+        disk.put(handle, together)
+        waiting.clear()
+        size = 0
+
+    for tensor in tensors:
+        for piece in checksums.pieces(tensor):
+            if len(piece) < checksums.ROW:
+                waiting.append(piece.data)
+                size += len(piece)
+            if len(piece) >= checksums.ROW or size >= checksums.PIECE:
+                flush()
+            if len(piece) >= checksums.ROW:
+                checksum = checksums.continued(checksum, piece)
+                disk.put(handle, piece.data)
+    if begun:
+        flush()
+        return checksum, None
+    rest = b"".join(waiting)
+    return zlib.crc32(rest, checksum), rest
+
+
+def _write_at_start(handle: int, data: bytearray) -> None:
+    os.lseek(handle, 0, os.SEEK_SET)
+    disk.put(handle, data)
+
+
+def _read_head(stream: io.FileIO, place: str) -> tuple[bytes, bytes]:
+    """Return the header, once its checksum fits, and the checksum of the tensors."""
+    first = stream.read(_LENGTH)
+    length = int.from_bytes(first, "little")
+    most = min(_LONGEST, os.fstat(stream.fileno()).st_size - _LENGTH)
+    start = len(_BEGIN)
+    end = start + len(_BLANK)
+    if len(first) < _LENGTH or not end <= length <= most:
+        raise disk.damaged(place, "the file does not have the length of its header")
+    head = bytearray(length)
+    _fill(stream, memoryview(head), place)
+    told = head[start:end]
+    head[start:end] = _BLANK
+    seen = zlib.crc32(head, zlib.crc32(first))
+    if not head.startswith(_BEGIN) or told[:8] != b"%08x" % seen:
+        raise disk.damaged(place)
+    return bytes(head), bytes(told[8:])
+
+
+def _read_tensors(
+    stream: io.FileIO, data: Bytes, entries: Sequence[_Entry], place: str
+) -> int:
+    """Fill the memory from the file, and return the checksum of the tensors."""
+    checksum = done = ready = 0
+    for entry in entries:
+        for piece in checksums.pieces(data[entry.start : entry.end]):
+            if len(piece) < checksums.ROW:
+                ready += len(piece)
+            if len(piece) >= checksums.ROW or ready - done >= checksums.PIECE:
+                _fill(stream, data[done:ready].data, place)
+                checksum = zlib.crc32(data[done:ready].data, checksum)
+                done = ready
+            if len(piece) >= checksums.ROW:
+                _fill(stream, piece.data, place)
+                checksum = checksums.continued(checksum, piece)
+                done = ready = done + len(piece)
+    _fill(stream, data[done:].data, place)
+    return zlib.crc32(data[done:].data, checksum)
+
+
+def _fill(stream: io.FileIO, memory: memoryview, place: str) -> None:
+    """Read as many bytes as there is room for."""
+    while memory:
+        count = stream.readinto(memory)
+        if not count:
+            raise disk.damaged(place, "the file is cut off")
+        memory = memory[count:]
+
+
+def _room(size: int) -> Bytes:
+    """Return memory that JAX can use without a copy."""
+    room = np.empty(size + _ALIGNED, np.uint8)
+    start = -room.ctypes.data % _ALIGNED
+    return room[start : start + size]
+
+
+def _parsed(head: bytes) -> tuple[list[_Entry], dict[str, Any]]:
+    """Return the entries of a header in the order of their bytes, and its metadata."""
+    found = json.loads(head)
+    metadata = found.pop("__metadata__")
+    if not all(type(text) is str for text in metadata.values()):
+        raise TypeError("its metadata are not texts")
+    if metadata["population"] != _VERSION:
+        raise ValueError(
+            f"it has version {shortly(metadata['population'])} of the format, and this "
+            f"version of the library reads {_VERSION}"
+        )
+    entries: list[_Entry] = []
+    for name, told in found.items():
+        dtype = _NATIVE[told["dtype"]]
+        start, end = told["data_offsets"]
+        shape = told["shape"]
+        whole = type(shape) is list and all(type(n) is int and n >= 0 for n in shape)
+        if not whole or (type(start), type(end)) != (int, int):
+            raise TypeError(f"its tensor {shortly(name)} is {shortly(told)}")
+        before = entries[-1].end if entries else 0
+        if start != before or end - start != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"its tensor {shortly(name)} is not where it should be")
+        entries.append(_Entry(name, dtype, tuple(shape), start, end))
+    return entries, metadata
+
+
+def _leaves(
+    entries: Sequence[_Entry], data: Bytes, metadata: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the leaves by their path: views of the data, texts and numbers."""
+    special = json.loads(metadata.get("special", "{}"))
+    scalars = set(json.loads(metadata.get("scalars", "[]")))
+    numbers = codec.decode(metadata.get("numbers", "{}"))
+    leaves = dict(numbers)
+    for name, leaf in _arrays(entries, data):
+        if name in special:
+            leaf = _converted(leaf, *special[name])
+        leaves[name] = leaf[()] if name in scalars else leaf
+    for name, leaf in leaves.items():
+        if not kinds.is_storable(leaf):
+            raise TypeError(f"its leaf {shortly(name)} is {shortly(leaf)}")
+    return leaves
+
+
+def _arrays(entries: Sequence[_Entry], data: Bytes) -> Iterator[tuple[str, Any]]:
+    for entry in entries:
+        part = data[entry.start : entry.end].view(entry.dtype)
+        yield forms.name_in_tree(entry.name), part.reshape(entry.shape)
+
+
+def _converted(part: Any, what: str, shape: Sequence[int] = ()) -> Any:
+    """Return a leaf that was stored as bytes: a text, bytes or an array."""
+    if what == "str":
+        return part.tobytes().decode()
+    if what == "bytes":
+        return part.tobytes()
+    dtype = np.dtype(getattr(ml_dtypes, what, what))
+    if dtype.name != what or not kinds.is_numeric(dtype):
+        raise TypeError(f"it has the dtype {shortly(what)}")
+    return part.view(dtype).reshape(shape)
