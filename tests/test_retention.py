@@ -294,7 +294,13 @@ def test_the_files_of_others_stay(tmp_path: pathlib.Path) -> None:
     report(first, 0, 1)
     folder = tmp_path / "params" / generation(first)
     first.close()
-    names = ["notes.txt", "7.safetensors", "7-abc.safetensors", ".7-x.tmp", "7/8-1-2.safetensors"]
+    names = [
+        "notes.txt",
+        "7.safetensors",
+        "7-abc.safetensors",
+        ".7-x.tmp",
+        "7/8-1-2.safetensors",
+    ]
     names += ["7-deadbeef-0badcafe.safetensors"]  # No process of this run has saved it.
     others = [folder / name for name in names] + [tmp_path / "params" / "notes.txt"]
     for file in others:

@@ -27,14 +27,6 @@ class ParamsError(PopulationError):
     """Saved params are missing, damaged, or do not fit the structure to load into."""
 
 
-class LostParamsError(ParamsError):
-    """Saved params are gone for good: they are missing, or not as they were written.
-
-    Reading them once more gives the same; an error of the disk or a permission, which
-    may pass, is a plain `ParamsError`.
-    """
-
-
 class MisfitError(ParamsError):
     """Saved params are undamaged, but have another structure than the one expected."""
 

@@ -307,7 +307,9 @@ def test_a_run_that_is_killed_goes_on(tmp_path: pathlib.Path) -> None:
         if save_every == 1:
             regression.assert_alike(again, whole)
             probe.settle()
-            files = {p.name for p in (tmp_path / str(i) / "params").rglob("*.safetensors")}
+            files = {
+                p.name for p in (tmp_path / str(i) / "params").rglob("*.safetensors")
+            }
             named = {
                 pathlib.PurePath(c.params.path).name
                 for c in probe.reachable(again)

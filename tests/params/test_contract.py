@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from population import LostParamsError, ParamsError, PopulationController, params
+from population import ParamsError, PopulationController, params
+from population.base import LostParamsError
 from population.mutators import FixedSchedule
 from tests.params.stores import STORES
 from tests.params.trees import (

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from population import LostParamsError, ParamsError
+from population import ParamsError
+from population.base import LostParamsError
 from population.params import FileParams
 from tests.params.stores import ON_DISK, complete, files_of
 

@@ -16,8 +16,17 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from population import LostParamsError, ParamsError
-from population.params import FileParams, OrbaxParams, disk, folders, kinds, orbax, trees
+from population import ParamsError
+from population.base import LostParamsError
+from population.params import (
+    FileParams,
+    OrbaxParams,
+    disk,
+    folders,
+    kinds,
+    orbax,
+    trees,
+)
 from tests.params.stores import ON_DISK, files_of
 from tests.params.trees import PLAIN, assert_alike
 
