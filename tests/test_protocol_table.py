@@ -276,6 +276,22 @@ def _(folder: pathlib.Path) -> None:
         assert (worker.worker_id, worker.step) == (0, 4)
 
 
+@row("worker.poll", "its slot was branched or set back, and has failed")
+def _(folder: pathlib.Path) -> None:
+    run = Run()
+    with run.controller.worker(0) as worker:
+        assert worker.poll()
+        worker.step = 5
+        worker.report(1.0, "p")
+        run.controller.fail(1, "no memory")
+        run.controller.fail(0, "no memory")
+        assert worker.poll()  # The other one has fewer steps, but has failed as often.
+        assert (worker.worker_id, worker.step) == (0, 5)
+        run.controller.fail(0, "no memory")
+        assert worker.poll()
+        assert (worker.worker_id, worker.step) == (1, 0)
+
+
 @row("worker.poll", "another worker has taken its slot")
 def _(folder: pathlib.Path) -> None:
     run = Run()

@@ -576,9 +576,8 @@ class Machine(RuleBasedStateMachine):
             return True
         if not hand.adopted or model.generation(own) == hand.name[0]:
             return False
-        return bool(model.standings[own].failures) and (
-            self._free(hand.place, None) is not None
-        )
+        found, count = self._free(hand.place, None), model.standings
+        return found is not None and count[found].failures < count[own].failures
 
     def _bury(self, hand: Hand) -> None:
         """This worker will never poll or report again."""
