@@ -26,6 +26,7 @@ from population import (
     RunMismatchError,
     Start,
     Stop,
+    replay,
 )
 from population.mutators import (
     BranchingSingleMachine,
@@ -670,6 +671,40 @@ def test_a_batch_is_recorded_whole_before_anything_is_decided() -> None:
     assert seen == [(0, [4, 4, 4]), (1, [4, 4, 4]), (2, [4, 4, 4])]
     sql = "SELECT DISTINCT batch FROM checkpoints WHERE step = 4"
     assert len(probe.connection(controller).execute(sql).fetchall()) == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "batch", "params", "begins"),
+    [
+        (5, [("p", None), (None, math.nan)], "before", 3),
+        (0, [(None, 1.0), ("p", None)], "p", 0),
+    ],
+    ids=["diverged", "saved"],
+)
+def test_a_batch_branches_from_what_is_recorded_in_the_end(
+    tmp_path: pathlib.Path,
+    step: int,
+    batch: list[tuple[str | None, float | None]],
+    params: str,
+    begins: int,
+) -> None:
+    """The mutator decides on the first report; the second one completes it."""
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch]:
+        if report.checkpoint.step == 3 or view.newest(1).generation_id != other:
+            return {}
+        return {1: Branch(report.checkpoint, "copy")}
+
+    controller = PopulationController(["a", "b"], Scripted(decide), tmp_path)
+    name, other = (generation(controller, i) for i in (0, 1))
+    if begins:
+        controller.set_eval(0, name, begins, params, 2.0)
+    controller.set_evals([(0, name, step, *report) for report in batch])
+    found = controller.workers[1]
+    assert found[:2] == (params, "copy")
+    assert found.step == begins
+    assert replay(controller, Scripted(decide)).first_difference is None
+    controller.close()
 
 
 def test_slots_that_were_branched_in_a_batch_are_not_asked_about_again() -> None:

@@ -82,7 +82,6 @@ class Decider:
         self._seed = seed
         self._end = end
         self._let_go = -1  # At this number of decisions no slot waits for the next.
-        self._known_row = -1
         self._type: type | None = None
         self._view: tuple[Any, Any] = (None, None)
         self._decoded: tuple[Any, Any] = (None, None)  # A record, and its state.
@@ -236,6 +235,7 @@ class Decider:
     def _checked(
         self, state: RunState, decisions: Decisions
     ) -> Iterator[CheckedBranch | CheckedRetirement]:
+        points: dict[int, Checkpoint] = {}
         for slot, branch in sorted(decisions.items()):
             worker_id = check_id(len(state.slots), slot)
             if not isinstance(branch, Branch | Retire):
@@ -258,11 +258,41 @@ class Decider:
                 self.check(branch.meta_params, worker_id)
             point = None
             if branch.parent is not None:
-                self._check_parent(branch.parent)
-                point = self._graph.resume_point(branch.parent)
+                point = self.resume_point(branch.parent, points)
             if is_restart(reason):  # A reason that only the library gives.
                 reason = f"decision: {reason}"
             yield CheckedBranch(worker_id, point, meta_text, reason)
+
+    def resume_point(
+        self, parent: Checkpoint, known: dict[int, Checkpoint]
+    ) -> Checkpoint:
+        """Return the resume point of a branch's parent, as the journal has it now.
+
+        A later report of the batch may say that what the mutator was shown diverged.
+
+        Args:
+            parent: The parent that the mutator names.
+            known: The points found so far, by the parent's row: equal parents cost one
+                query. The new one is added.
+
+        Raises:
+            TypeError, ValueError: The parent is not recorded.
+        """
+        if not isinstance(parent, Checkpoint):
+            raise TypeError(
+                f"{type(self.mutator).__name__}.update must branch from a checkpoint, "
+                f"got {type(parent).__name__}. view.graph.checkpoint(ref) has the one "
+                "of a Ref."
+            )
+        if parent.row not in known:
+            found = self._graph.get_checkpoint(parent.ref)
+            if found is None or found.row != parent.row:
+                raise ValueError(
+                    f"{type(self.mutator).__name__}.update must branch from a "
+                    f"checkpoint of the graph, got {parent.ref}, which is not there."
+                )
+            known[parent.row] = self._graph.resume_point(found)
+        return known[parent.row]
 
     def named(self, state: RunState) -> list[Checkpoint]:
         """Return the checkpoints that the mutator's state names.
@@ -337,34 +367,14 @@ class Decider:
         view.begin(0, state.time)
         value = self.mutator.init(view)
         self._type = type(value)
-        self._known_row = -1
         return value
 
     def _view_of(self, state: RunState) -> View:
         """Return the view of a run's state; the same object for the same state."""
         if self._view[0] is not state:
             self._view = (state, View(state, self._graph, self._seed))
-            self._known_row = -1  # Row numbers are used again after a rollback.
         view: View = self._view[1]
         return view
-
-    def _check_parent(self, parent: Checkpoint) -> None:
-        """Refuse a parent that is not recorded; equal parents cost one query."""
-        if not isinstance(parent, Checkpoint):
-            raise TypeError(
-                f"{type(self.mutator).__name__}.update must branch from a checkpoint, "
-                f"got {type(parent).__name__}. view.graph.checkpoint(ref) has the one "
-                "of a Ref."
-            )
-        if parent.row == self._known_row:
-            return
-        found = self._graph.get_checkpoint(parent.ref)
-        if found is None or found.row != parent.row:
-            raise ValueError(
-                f"{type(self.mutator).__name__}.update must branch from a checkpoint "
-                f"of the graph, got {parent.ref}, which is not there."
-            )
-        self._known_row = parent.row
 
     def _named(self, ref: Ref) -> Checkpoint:
         found = None

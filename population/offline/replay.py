@@ -19,7 +19,7 @@ from population.base import codec
 from population.base.errors import damaged
 from population.base.interfaces import Mutator
 from population.base.refusals import shortly
-from population.base.types import Branch, Failure, InMemory, Report, Retire
+from population.base.types import Branch, Checkpoint, Failure, InMemory, Report, Retire
 from population.core import reports
 from population.core.branching import is_restart
 from population.core.decisions import Decider, Decisions
@@ -232,6 +232,7 @@ class _Replayer:
         if decisions or after is not self._value:
             self._value, self._count = after, self._count + 1
         found: dict[int, Branch | Retire] = {}
+        points: dict[int, Checkpoint] = {}
         for worker_id, decision in sorted(decisions.items()):
             if isinstance(decision, Retire):
                 if worker_id not in self._state.members.retired:
@@ -239,7 +240,7 @@ class _Replayer:
                 continue
             parent = decision.parent
             if parent is not None:
-                parent = self._graph.resume_point(parent)
+                parent = self._decider.resume_point(parent, points)
             meta = codec.normalized(decision.meta_params, "meta_params")
             found[worker_id] = Branch(parent, meta, decision.reason)
         return found
