@@ -70,21 +70,26 @@ def measured(saver: savers.Saver, tree: savers.Tree) -> Footprint:
     saver.load(small)
     saver.remove()
     size = sum(leaf.nbytes for leaf in tree.values())
-    saved, _ = _peak(lambda: saver.save(tree))
-    loaded, found = _peak(lambda: saver.load(tree))
-    del found
+    save = _extra(lambda: saver.save(tree), 0) / size
+    load = _extra(lambda: saver.load(tree), size) / size
     saver.remove()
-    return Footprint(saved / size, loaded / size - 1)
+    return Footprint(save, load)
 
 
-def _peak(call: Callable[[], object]) -> tuple[int, object]:
-    """The most bytes in use during a call beyond those before and after it."""
+def _extra(call: Callable[[], object], result: int) -> int:
+    """The most bytes in use during a call beyond those before it and its result.
+
+    Args:
+        call: What is called.
+        result: The bytes of what it returns.
+    """
     _RESET.write_text("5")  # The peak begins at the memory in use.
     before = _bytes("VmRSS")
     found = call()
-    peak = _bytes("VmHWM")
+    peak, after = _bytes("VmHWM"), _bytes("VmRSS")
+    del found
     # What was in use before may have been given back late, and is no part of it.
-    return peak - min(before, _bytes("VmRSS")), found
+    return peak - min(before + result, after)
 
 
 def _bytes(field: str) -> int:

@@ -81,6 +81,7 @@ class _Files:
         self._raw.mkdir()
         self._name = self._store.save("0/0", tree)
         (self._raw / "read").write_bytes(content)
+        self.loads(1)  # The first one compiles.
 
     def saves(self, count: int) -> tuple[float, int]:
         """Save under so many names; they are removed outside of the time."""
