@@ -75,15 +75,16 @@ bench: $(STAMP)
 	$(if $(ENDURO),$(RUN) -m benchmarks.quality.policies --enduro $(ENDURO))
 	$(RUN) -m benchmarks.render
 
-# The same as `python -m benchmarks.speed.population`, with Ray Tune in the table: Ray is
-# for this alone, and has a place of its own.
+# The benchmarks that have other libraries in their tables: Ray Tune and Optuna are for
+# these alone, and have a place of their own.
 bench-peers: .venv-peers/installed
 	.venv-peers/bin/python -m benchmarks.speed.population --peers
+	.venv-peers/bin/python -m benchmarks.durability.power_cuts --peers
 	.venv-peers/bin/python -m benchmarks.render
 
 .venv-peers/installed: setup.cfg
 	$(BASE) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --editable '.[examples]' 'ray[tune]'
+	.venv-peers/bin/python -m pip install --quiet --editable '.[examples]' 'ray[tune]' optuna
 	touch $@
 
 # Writes constraints/newest.txt anew, with what pip finds today.

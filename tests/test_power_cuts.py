@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from population.journal import sqlite_schema
 from tests.helpers import missing
 from tests.power_cut import child, disk, judging, record
 from tests.power_cut.record import Event
@@ -90,6 +91,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, recorder: pathlib.Path) -> Ru
 def no_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody cuts power while the test looks: its own syncs may be left out."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setitem(sqlite_schema.SYNCHRONOUS, "process", "OFF")
 
 
 def cut_off(

@@ -55,6 +55,15 @@ def told(events: Sequence[Event]) -> tuple[list[Told], int]:
     return begun, acknowledged
 
 
+def reports(controller: PopulationController) -> list[Told]:
+    """Return the reports with a value in a journal, in their order."""
+    return [
+        Told(checkpoint.generation_id, checkpoint.step, checkpoint.value)
+        for checkpoint in controller.history()
+        if checkpoint.value is not None
+    ]
+
+
 def go_on(
     log_dir: pathlib.Path, begun: Sequence[Told], *, may_lack: bool = False
 ) -> Found:
@@ -72,8 +81,7 @@ def go_on(
     """
     controller = child.opened(log_dir)
     try:
-        history = [c for c in controller.history() if c.value is not None]
-        found = [Told(c.generation_id, c.step, c.value or 0.0) for c in history]
+        found = reports(controller)
         assert found == list(begun[: len(found)])
         if not may_lack:
             check_weights(controller)
