@@ -45,7 +45,8 @@ ABOUT = [
     "not promise that the sync of a new file keeps its name without a sync of its",
     "folder; ext4 keeps it. `population`: three members that save with each report,",
     "branch and remove; the log is merged at 60 kB, not at 4 MB. Optuna: trials of",
-    "four intermediate values and an end.",
+    "four intermediate values and an end. A real system writes back by itself within",
+    "a minute, and this model never: what is lost without syncs is the worst case.",
 ]
 
 

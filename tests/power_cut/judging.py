@@ -106,7 +106,7 @@ def check_weights(controller: PopulationController, *, may_lack: bool = False) -
     """
     best = controller.best()
     reachable = controller.reachable()
-    assert best is None or best.ref in reachable
+    assert best is None or best.params is None or best.ref in reachable
     for ref in reachable:
         checkpoint = controller.graph.checkpoint(ref)
         if checkpoint.params is None:
