@@ -69,6 +69,7 @@ def drive(
             params = {"w": np.full(3, step)}
         value = work.meta_params**2
         controller.set_eval(worker_id, work.generation_id, step, params, value)
+        probe.settle()  # So that a kill at a removal comes while it trains.
         acknowledge(work.generation_id, step)
 
 

@@ -67,7 +67,9 @@ class Traced(FileParams):
 class Journal(SqliteJournal):
     """A journal that notes its syncs."""
 
-    noted: list[tuple[str, Any, int]]
+    def __init__(self, path: pathlib.Path, durability: str) -> None:
+        self.noted: list[tuple[str, Any, int]] = []
+        super().__init__(path, durability=durability)
 
     def sync(self) -> None:
         """Sync, and note it."""
@@ -83,7 +85,7 @@ def opened(
 ) -> tuple[PopulationController, Traced, Log]:
     """A run of one slot, its store, and what both note."""
     log: Log = []
-    journal = Journal(folder / "journal.sqlite", durability=durability)
+    journal = Journal(folder / "journal.sqlite", durability)
     journal.noted = log
     store = Traced(folder / "params", log)
     controller = PopulationController(

@@ -29,9 +29,14 @@ def sync(place: pathlib.Path) -> None:
     """Sync the contents of a file, or the names in a folder, to the disk."""
     handle = os.open(place, os.O_RDONLY)
     try:
-        if sys.platform == "darwin":  # There fsync may only reach the disk's cache.
-            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
-        else:
-            os.fsync(handle)
+        sync_open(handle)
     finally:
         os.close(handle)
+
+
+def sync_open(handle: int) -> None:
+    """Sync the contents of an open file to the disk."""
+    if sys.platform == "darwin":  # There fsync may only reach the disk's cache.
+        fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(handle)

@@ -7,7 +7,7 @@ import os
 import pathlib
 from typing import Any
 
-from population.base import run_paths
+from population.base import durable, run_paths
 from population.params import disk, folders, tensor_file, trees
 from population.params.folder_store import FolderStore
 
@@ -72,7 +72,7 @@ class FileParams(FolderStore):
 
     def _sync(self, place: pathlib.Path) -> None:
         with folders.opened(place) as stream:
-            os.fsync(stream.fileno())
+            durable.sync_open(stream.fileno())
 
     def _erase(self, place: pathlib.Path) -> None:
         with contextlib.suppress(

@@ -92,7 +92,7 @@ def read(file: pathlib.Path, path: str) -> Content:
     return Content(_leaves(entries, data, metadata), metadata.get("layout"))
 
 
-class _Entry(NamedTuple):
+class _Tensor(NamedTuple):
     """What the header says about a tensor."""
 
     name: str
@@ -198,7 +198,7 @@ def _read_head(stream: io.FileIO, place: str) -> tuple[bytes, bytes]:
 
 
 def _read_tensors(
-    stream: io.FileIO, data: Bytes, entries: Sequence[_Entry], place: str
+    stream: io.FileIO, data: Bytes, entries: Sequence[_Tensor], place: str
 ) -> int:
     """Fill the memory from the file, and return the checksum of the tensors."""
     checksum = done = ready = 0
@@ -234,7 +234,7 @@ def _room(size: int) -> Bytes:
     return room[start : start + size]
 
 
-def _parsed(head: bytes) -> tuple[list[_Entry], dict[str, Any]]:
+def _parsed(head: bytes) -> tuple[list[_Tensor], dict[str, Any]]:
     """Return the entries of a header in the order of their bytes, and its metadata."""
     found = json.loads(head)
     metadata = found.pop("__metadata__")
@@ -245,7 +245,7 @@ def _parsed(head: bytes) -> tuple[list[_Entry], dict[str, Any]]:
             f"it has version {shortly(metadata['population'])} of the format, and this "
             f"version of the library reads {_VERSION}"
         )
-    entries: list[_Entry] = []
+    entries: list[_Tensor] = []
     for name, told in found.items():
         dtype = _NATIVE[told["dtype"]]
         start, end = told["data_offsets"]
@@ -256,12 +256,12 @@ def _parsed(head: bytes) -> tuple[list[_Entry], dict[str, Any]]:
         before = entries[-1].end if entries else 0
         if start != before or end - start != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"its tensor {shortly(name)} is not where it should be")
-        entries.append(_Entry(name, dtype, tuple(shape), start, end))
+        entries.append(_Tensor(name, dtype, tuple(shape), start, end))
     return entries, metadata
 
 
 def _leaves(
-    entries: Sequence[_Entry], data: Bytes, metadata: Mapping[str, str]
+    entries: Sequence[_Tensor], data: Bytes, metadata: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the leaves by their path: views of the data, texts and numbers."""
     special = json.loads(metadata.get("special", "{}"))
@@ -278,7 +278,7 @@ def _leaves(
     return leaves
 
 
-def _arrays(entries: Sequence[_Entry], data: Bytes) -> Iterator[tuple[str, Any]]:
+def _arrays(entries: Sequence[_Tensor], data: Bytes) -> Iterator[tuple[str, Any]]:
     for entry in entries:
         part = data[entry.start : entry.end].view(entry.dtype)
         yield forms.name_in_tree(entry.name), part.reshape(entry.shape)
