@@ -152,14 +152,14 @@ def steal(controller: PopulationController, acknowledge: Acknowledge) -> None:
 
 def kill_at(point: str, count: int) -> None:
     """Arrange for this process to be killed at the `count`-th passage of a point."""
-    from population.params import FileParams
+    from population.params import FileParams, disk
     from population.run import remover
 
     vars(remover)["EVERY_S"] = 0.0
     calls: dict[str, tuple[Any, str, bool]] = {
         "before the rename": (os, "replace", True),
         "after the rename": (os, "replace", False),
-        "during the write": (os, "write", True),
+        "during the write": (disk, "put", True),
         "before the removal": (FileParams, "remove", True),
         "after the removal": (FileParams, "remove", False),
     }
