@@ -192,6 +192,6 @@ def test_a_report_that_is_recorded_returns_though_its_donor_cannot_be_read(
     assert controller.set_evals([report]) == {}
     assert "worker 0 has other work: The params" in caplog.text
     assert probe.newest(controller)[0].meta_params == 5.0
-    with pytest.raises(ParamsError, match="checksum"):
+    with pytest.raises(ParamsError, match="damaged"):
         work(controller)
     controller.close()

@@ -31,8 +31,8 @@ def opened(
     log_dir: pathlib.Path, size: int = 1, **options: Any
 ) -> PopulationController:
     """A run whose saves all stay."""
-    options = {"mutator": Scripted(), "keep": Keep(everything=True)} | options
-    mutator = options.pop("mutator")
+    mutator = options.pop("mutator", Scripted())
+    options.setdefault("keep", Keep(everything=True))
     return PopulationController([1.0] * size, mutator, log_dir, **options)
 
 
@@ -58,6 +58,7 @@ def file_of(controller: PopulationController, step: int) -> pathlib.Path:
     """The file of the newest save at a step of slot 0."""
     found = [c for c in controller.graph.history() if c.step == step and c.params]
     path = found[-1].params.path
+    assert controller.log_dir is not None
     (file,) = controller.log_dir.rglob(pathlib.PurePosixPath(path).name)
     return file
 

@@ -796,8 +796,8 @@ def trained(folder: pathlib.Path, *steps: int) -> tuple[Run, list[pathlib.Path]]
     for step in steps:
         clock.advance(90.0)
         run.report(0, step, 1.0, {"w": np.full(2, float(step))})
-    found = [run.newest().generation_id, *steps]
-    files = [next((folder / "params" / found[0]).glob(f"{n}-*")) for n in steps]
+    place = folder / "params" / run.newest().generation_id
+    files = [next(place.glob(f"{step}-*")) for step in steps]
     return run, files
 
 

@@ -88,7 +88,7 @@ class Watch:
             there = [number for number in self._put if number.path in here]
             self._there = [(at[number.path], number) for number in there]
             self._structure = structure
-        held = jax.device_get([leaves[place] for place, _ in self._there])
+        held = [np.asarray(leaves[place]) for place, _ in self._there]
         for (_, number), now in zip(self._there, held, strict=True):
             for notice in changed(who, meta_params, number, now):
                 self._notices.say(notice)

@@ -74,19 +74,23 @@ def check(tree: Any, *, plain: bool, functions: bool = True) -> None:
 
 def _refuse_deep(tree: Any) -> None:
     """Refuse a tree that is so deep that JAX would fail with an internal error."""
-    rest = [(tree, "params", 0)]
+    rest: list[tuple[Any, tuple[Any, ...]]] = [(tree, ())]
     while rest:
-        node, place, depth = rest.pop()
+        node, keys = rest.pop()
         if isinstance(node, dict):
             below: Iterable[tuple[Any, Any]] = node.items()
         elif isinstance(node, (list, tuple)):
             below = enumerate(node)
         else:
             continue
-        if depth >= DEEPEST:
-            raise TypeError(too_deep(place))
+        if len(keys) >= DEEPEST:
+            raise TypeError(too_deep("params" + "".join(map(_index, keys))))
         rest += [
-            (child, f"{place}[{shortly(key)}]", depth + 1)
+            (child, (*keys, key))
             for key, child in below
             if isinstance(child, (dict, list, tuple))
         ]
+
+
+def _index(key: Any) -> str:
+    return f"[{shortly(key)}]"

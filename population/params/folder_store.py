@@ -41,6 +41,7 @@ class FolderStore(abc.ABC):
     """
 
     in_bucket: bool = False
+    checks_trees: bool = True  # `save` makes the check of `checks.check`.
     _suffix: str  # The end of the names of saves.
     _old_suffixes: tuple[str, ...] = ()  # Those of saves of earlier versions.
     _saves_are_files: bool  # Else each of them is a folder.

@@ -53,6 +53,9 @@ def _follow(
     top = place = os.path.realpath(root)
     for part in pathlib.PurePosixPath(folder).parts:
         step = os.path.join(place, part)
+        if not os.path.islink(step):
+            place = step
+            continue
         place = os.path.realpath(step)
         # realpath resolves all links except those that lead to themselves.
         if os.path.commonpath([top, place]) != top or os.path.islink(place):

@@ -183,6 +183,7 @@ def _key(leaves: Sequence[Any], structure: Any) -> Any:
     if len(leaves) > _LARGEST:
         return None
     traits: list[Any] = [structure]
+    is_alone = jax.process_count() == 1
     for leaf in leaves:
         kind = type(leaf)
         if kind in _NUMBERS:
@@ -191,7 +192,7 @@ def _key(leaves: Sequence[Any], structure: Any) -> Any:
             traits.append(kind)
         elif kind is np.ndarray or isinstance(leaf, np.generic):
             traits.append((kind, leaf.dtype, leaf.shape))
-        elif isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
+        elif isinstance(leaf, jax.Array) and (is_alone or leaf.is_fully_addressable):
             traits.append((kind, leaf.dtype, leaf.shape))
         else:
             return None

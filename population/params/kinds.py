@@ -97,9 +97,10 @@ def is_numeric(dtype: Any) -> bool:
 
 def is_key(leaf: Any) -> bool:
     """Whether a leaf is an array of new-style PRNG keys."""
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(
-        leaf.dtype, jax.dtypes.prng_key
-    )
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or isinstance(dtype, np.dtype):
+        return False
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def is_function(leaf: Any) -> bool:
@@ -267,6 +268,8 @@ def _refuse_others(array: Any, model: Any) -> None:
             f"an array of shape {array.shape} was saved where the tree has "
             f"{np.shape(model)}; begin there with the shape that training makes of it"
         )
+    if array.dtype == getattr(model, "dtype", None):
+        return
     if jnp.issubdtype(array.dtype, np.inexact) and _is_whole(model):
         begin = f"jnp.zeros({np.shape(model)}, jnp.{array.dtype})"
         raise TypeError(

@@ -15,6 +15,8 @@ from population.params import checks, kinds, references, trees
 class MemoryParams:
     """Keeps copies of params in the memory of the host."""
 
+    checks_trees = True  # `save` makes the check of `checks.check`.
+
     def __init__(self) -> None:
         self._trees: dict[str, Any] = {}
         self._count = itertools.count()

@@ -7,6 +7,7 @@ docs/on-disk-format.md.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -31,6 +32,7 @@ _BLANK = b"0" * 16  # In place of the two checksums, when that of the header is 
 _LENGTH = 8  # The bytes of the length of the header.
 _LONGEST = 100_000_000  # Longer headers are refused by the official readers.
 _ALIGNED = 64
+_SHORT = 1 << 16  # Shorter pieces are copied, so that several are written in one call.
 _NATIVE = {
     native: np.dtype(getattr(ml_dtypes, dtype, dtype))
     for dtype, native in forms.NATIVE.items()
@@ -129,7 +131,8 @@ def _bytes_of(leaf: Any) -> Bytes:
     if isinstance(leaf, (str, bytes)):
         return np.frombuffer(forms.as_bytes(leaf), np.uint8)
     array = np.asarray(jax.random.key_data(leaf) if kinds.is_key(leaf) else leaf)
-    array = np.asarray(array, array.dtype.newbyteorder("="), order="C")
+    if not (array.flags.c_contiguous and array.dtype.isnative):
+        array = np.asarray(array, array.dtype.newbyteorder("="), order="C")
     return array.reshape(-1).view(np.uint8)
 
 
@@ -142,35 +145,28 @@ def _write_tensors(
         The checksum of the tensors; and if they are few bytes, all of them: then
         nothing was written.
     """
-    checksum, size, begun = 0, 0, False
+    checksum = size = 0
+    begun = False
     waiting: list[memoryview] = []  # Short pieces, to write in one call.
-
-    def flush() -> None:
-        nonlocal checksum, size, begun
-        if not begun:
-            disk.put(handle, head)
-            begun = True
-        together = b"".join(waiting)
-        checksum = zlib.crc32(together, checksum)
-        disk.put(handle, together)
-        waiting.clear()
-        size = 0
-
     for tensor in tensors:
         for piece in checksums.pieces(tensor):
-            if len(piece) < checksums.ROW:
+            checksum = checksums.continued(checksum, piece)
+            if len(piece) < _SHORT and size < checksums.PIECE:
                 waiting.append(piece.data)
                 size += len(piece)
-            if len(piece) >= checksums.ROW or size >= checksums.PIECE:
-                flush()
-            if len(piece) >= checksums.ROW:
-                checksum = checksums.continued(checksum, piece)
-                disk.put(handle, piece.data)
-    if begun:
-        flush()
-        return checksum, None
+                continue
+            if not begun:
+                disk.put(handle, head)
+                begun = True
+            disk.put(handle, b"".join(waiting))
+            disk.put(handle, piece.data)
+            waiting.clear()
+            size = 0
     rest = b"".join(waiting)
-    return zlib.crc32(rest, checksum), rest
+    if begun:
+        disk.put(handle, rest)
+        return checksum, None
+    return checksum, rest
 
 
 def _write_at_start(handle: int, data: bytearray) -> None:
@@ -202,20 +198,17 @@ def _read_tensors(
 ) -> int:
     """Fill the memory from the file, and return the checksum of the tensors."""
     checksum = done = ready = 0
+    waiting: list[Bytes] = []  # Read in one call, and checked while in the cache.
     for entry in entries:
         for piece in checksums.pieces(data[entry.start : entry.end]):
-            if len(piece) < checksums.ROW:
-                ready += len(piece)
-            if len(piece) >= checksums.ROW or ready - done >= checksums.PIECE:
+            waiting.append(piece)
+            ready += len(piece)
+            if ready - done >= checksums.PIECE or ready == len(data):
                 _fill(stream, data[done:ready].data, place)
-                checksum = zlib.crc32(data[done:ready].data, checksum)
+                checksum = functools.reduce(checksums.continued, waiting, checksum)
+                waiting.clear()
                 done = ready
-            if len(piece) >= checksums.ROW:
-                _fill(stream, piece.data, place)
-                checksum = checksums.continued(checksum, piece)
-                done = ready = done + len(piece)
-    _fill(stream, data[done:].data, place)
-    return zlib.crc32(data[done:].data, checksum)
+    return checksum
 
 
 def _fill(stream: io.FileIO, memory: memoryview, place: str) -> None:
@@ -267,14 +260,14 @@ def _leaves(
     special = json.loads(metadata.get("special", "{}"))
     scalars = set(json.loads(metadata.get("scalars", "[]")))
     numbers = codec.decode(metadata.get("numbers", "{}"))
+    for name, number in numbers.items():
+        if type(number) not in (bool, int, float) or not kinds.is_storable(number):
+            raise TypeError(f"its leaf {shortly(name)} is {shortly(number)}")
     leaves = dict(numbers)
     for name, leaf in _arrays(entries, data):
         if name in special:
             leaf = _converted(leaf, *special[name])
         leaves[name] = leaf[()] if name in scalars else leaf
-    for name, leaf in leaves.items():
-        if not kinds.is_storable(leaf):
-            raise TypeError(f"its leaf {shortly(name)} is {shortly(leaf)}")
     return leaves
 
 

@@ -209,7 +209,7 @@ class OpenRun:
                     "A mutator must not call the controller while it decides: use the "
                     "view that it is given."
                 )
-            saved = _saved(new)
+            saved = [report for report in new if report.bytes is not None]
             tx = state = None
             transaction = self.journal.transaction()
             try:
@@ -265,7 +265,7 @@ class OpenRun:
             held = self.in_memory.number(new.params)
             return new._replace(params=held, params_text=codec.encode_params(held))
         has_tree = new.params is not None and type(new.params) is not str
-        if has_tree and self.graph.generation(new.generation_id) is None:
+        if has_tree and not self._is_known(new):
             return new._replace(params=None)  # It will be dropped: save nothing.
         try:
             return self.params.save(new, plain=plain)
@@ -275,6 +275,13 @@ class OpenRun:
             with contextlib.suppress(JournalError):
                 self.tidy()
         return self.params.save(new, plain=plain)
+
+    def _is_known(self, new: EncodedReport) -> bool:
+        """Whether the generation of a report is recorded."""
+        name, state = new.generation_id, self._state
+        slots = () if state is None else state.slots[new.worker_id : new.worker_id + 1]
+        usual = any(slot.generation.generation_id == name for slot in slots)
+        return usual or self.graph.generation(name) is not None
 
     def submit(
         self,
@@ -391,8 +398,3 @@ class OpenRun:
         if self.leases.timeout is not None:
             self.leases.silence.see(r for r in tx.records if isinstance(r, Lease))
         self.lock.changed.notify_all()
-
-
-def _saved(new: Sequence[EncodedReport]) -> list[EncodedReport]:
-    """Return the reports for which the params store has saved something."""
-    return [report for report in new if report.bytes is not None]

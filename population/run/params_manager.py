@@ -321,13 +321,14 @@ class ParamsManager:
         """Save the params in the store, and return the report with their path."""
         from population import params as params_module
 
-        tree = report.params
-        kept_as_it_is = plain and not self._in_memory
-        params_module.check(tree, plain=kept_as_it_is, functions=not plain)
+        tree, store = report.params, self._need_store()
+        if plain or not getattr(store, "checks_trees", False):
+            kept_as_it_is = plain and not self._in_memory
+            params_module.check(tree, plain=kept_as_it_is, functions=not plain)
         self._check_now()
         self._remover.wait_if_late()
         name = f"{report.generation_id}/{report.step}-{self._token}"
-        size, store = _size(tree), self._need_store()
+        size = _size(tree)
         try:
             path = store.save(name, tree)
             if self._journal.durability == "power" and hasattr(store, "sync"):

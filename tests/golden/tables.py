@@ -49,7 +49,8 @@ _TABLES = {
     ),
     "state": ("state, decisions, checksum", "id"),
 }
-_SAVE = re.compile(r"(\d+)-([0-9a-f]{8}-[0-9a-f]{8})(?=\.safetensors)")
+_SAVE = re.compile(r"(\d+)-([0-9a-f]{8}-[0-9a-f]{8})\.safetensors")
+_ENDING = ".msgpack"  # That of the saves of the version that recorded the journals.
 _OWN = re.compile(r"(?<=/)(\d+)-[0-9a-f]{16}\b")  # The name of a path of `save_to`.
 _HELD = re.compile(r'"([0-9a-f]{8})",(?=\d)')
 _ROOM = re.compile(r"\bpopulation(?:\.[a-z_]+)+\.(?=[A-Z])")
@@ -93,7 +94,9 @@ class Names:
         """A string with names in place of what is random in it."""
         text = text.replace(self._folder, "DIR").replace(f"{self._run}-", "RUN-")
         text = _OWN.sub(r"\1", text)
-        text = _SAVE.sub(lambda m: f"{m[1]}-{self._saves.get(m[2], 'T?')}", text)
+        text = _SAVE.sub(
+            lambda m: f"{m[1]}-{self._saves.get(m[2], 'T?')}{_ENDING}", text
+        )
         return _HELD.sub(lambda m: f'"{self._owners.get(m[1], "owner?")}",', text)
 
     def cell(self, value: Any) -> Any:
