@@ -265,8 +265,8 @@ def _leaves(
             raise TypeError(f"its leaf {shortly(name)} is {shortly(number)}")
     leaves = dict(numbers)
     for name, leaf in _arrays(entries, data):
-        if name in special:
-            leaf = _converted(leaf, *special[name])
+        if (told := special.get(name)) is not None:
+            leaf = _converted(leaf, *told)
         leaves[name] = leaf[()] if name in scalars else leaf
     return leaves
 
