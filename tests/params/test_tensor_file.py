@@ -372,7 +372,7 @@ def test_a_tree_like_one_before_is_checked_again(tmp_path: pathlib.Path) -> None
     """Of equal structure, but with what a store cannot keep."""
     store = FileParams(tmp_path)
     store.save("g/1", {"a": 1, "b": np.ones(2)})
-    for bad in (2**64, "\ud800", object(), np.ma.masked_array([1.0, 2.0], [1, 0])):
+    for bad in (2**64, "\ud800", object(), np.ma.masked_array([1.0, 2.0], [True, False])):
         with pytest.raises(TypeError, match=r"params\['a'\] cannot be stored"):
             store.save("g/1", {"a": bad, "b": np.ones(2)})
 
@@ -383,7 +383,7 @@ def test_loaded_arrays_may_be_changed_and_donated(
 ) -> None:
     """They share one read of the file, but no memory with each other."""
     sizes = (16_000, 4096, 1000, 16, 3, 1)
-    tree = {f"n{n}": np.full(n, 1.0, np.float32) for n in sizes}
+    tree: dict[str, Any] = {f"n{n}": np.full(n, 1.0, np.float32) for n in sizes}
     tree |= {f"j{n}": jnp.full(n, 1.0, jnp.float32) for n in sizes}
     store, saved, _ = saved_in(tmp_path, tree)
     step = jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)
