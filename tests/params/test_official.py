@@ -34,7 +34,8 @@ def test_every_file_is_valid(name: str, tmp_path: pathlib.Path) -> None:
     tree = PLAIN[name] if name in PLAIN else TREES[name](2.0)
     saved = FileParams(tmp_path).save("g/1", tree)
     content = (tmp_path / saved).read_bytes()
-    found: dict[str, Any] = dict(safetensors.deserialize(content))
+    read: Any = safetensors.deserialize  # Not all versions have types.
+    found: dict[str, Any] = dict(read(content))
     leaves = trees.by_path(tree)
     for place, entry in found.items():
         host = kinds.to_host(leaves[place])
