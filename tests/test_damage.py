@@ -11,12 +11,14 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 
 import population
 from population import ParamsError, PopulationController, PopulationError
+from population.params import FileParams
 from tests import damaging, probe
 from tests.helpers import Scripted, branch_at, generation, work
 
@@ -179,19 +181,18 @@ def test_a_report_that_is_recorded_returns_though_its_donor_cannot_be_read(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The next poll of the branched slot raises, and says what is wrong."""
+
+    class Unmounted(FileParams):
+        def load(self, path: str, like: Any = None) -> Any:
+            raise ParamsError(f"The params {path} cannot be read: no disk.")
+
     mutator = Scripted(branch_at(1, 5.0))
-    controller = PopulationController([1.0], mutator, tmp_path)
-    (tmp_path / "params").mkdir()
-
-    def damage() -> None:
-        for file in tmp_path.rglob("*.safetensors"):
-            file.write_bytes(b"damaged")
-
-    probe.before_next_load(controller, damage)
+    store = Unmounted(tmp_path / "params")
+    controller = PopulationController([1.0], mutator, tmp_path, params=store)
     report = (0, generation(controller), 1, {"w": np.ones(2)}, 1.0)
     assert controller.set_evals([report]) == {}
     assert "worker 0 has other work: The params" in caplog.text
     assert probe.newest(controller)[0].meta_params == 5.0
-    with pytest.raises(ParamsError, match="damaged"):
+    with pytest.raises(ParamsError, match="no disk"):
         work(controller)
     controller.close()

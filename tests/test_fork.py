@@ -54,6 +54,7 @@ def trained(folder: pathlib.Path, **options: Any) -> PopulationController:
     """A run of ten steps with two rounds."""
     controller = PopulationController([1.0, 2.0, 3.0], winner(), folder, **options)
     train(controller, 10)
+    probe.settle()
     return controller
 
 

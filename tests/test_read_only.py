@@ -124,6 +124,7 @@ def content(folder: pathlib.Path) -> dict[str, bytes]:
 
 def look(folder: pathlib.Path, kind: str = "run") -> str:
     """The run as a user without write access sees it; nothing there has changed."""
+    probe.settle()
     protect(folder)
     before = content(folder)
     scratch = folder.parent / "theirs"

@@ -390,10 +390,13 @@ def test_what_a_kill_left_of_a_removal_is_removed_later(tmp_path: pathlib.Path) 
     store.remove = removed.append
     for step in range(1, 6):
         report(first, 0, step)
+    probe.settle()
     assert removed
     assert set(removed) <= set(files(tmp_path))
     first.close()
-    report(opened(tmp_path), 0, 6)
+    again = opened(tmp_path)
+    report(again, 0, 6)
+    again.close()
     assert not set(removed) & set(files(tmp_path))
 
 

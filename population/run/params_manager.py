@@ -36,6 +36,7 @@ from population.journal.records import UNREACHABLE, Removal, Save
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.run import leftovers, remover, sharing
 from population.run.remover import Remover
+from population.run.replacer import Replacer
 from population.run.surplus import Reachable, Surplus
 from population.run.transaction import Transaction
 
@@ -82,8 +83,7 @@ class ParamsManager:
         self._remover = Remover()
         self.surplus = Surplus(is_paced=not self._vanishes)
         self._needed: Collection[str] = ()  # As the last look has found them.
-        self._synced: Collection[str] = ()  # Used by the thread of the remover alone,
-        self._left: list[str] = []  # as are the paths that it has yet to remove.
+        self._replacer = Replacer(journal)
         self._has_looked = False  # Whether it has looked for leftovers.
 
     @property
@@ -241,7 +241,7 @@ class ParamsManager:
         if removed and self._vanishes:
             yield functools.partial(remover.remove, self._need_store(), removed)
         elif removed:
-            self._remover.put(functools.partial(self._replace, removed, self._needed))
+            self._remover.put(self._replacing(removed, self._needed))
 
     def forget(self, reports: Iterable[EncodedReport]) -> None:
         """Remove the saves of reports that were not recorded, and wait for that."""
@@ -282,7 +282,7 @@ class ParamsManager:
                 with self._run_lock:
                     found = [c.params for c in reachable().values()]
                 needed = [params.path for params in found if type(params) is Saved]
-                self._remover.put(functools.partial(self._replace, paths, needed))
+                self._remover.put(self._replacing(paths, needed))
         except (OSError, PopulationError) as error:
             logger.warning("what earlier sessions have left was not removed: %s", error)
 
@@ -294,19 +294,12 @@ class ParamsManager:
         """Make all removals that are left."""
         self._remover.close()
 
-    def _replace(self, removed: Iterable[str], needed: Collection[str]) -> None:
-        """Remove saves after a sync of those that replace them, and of the journal.
-
-        If a sync fails, nothing is removed; the next call, or session, tries again.
-        """
-        self._left += removed
-        store, new = self._need_store(), [p for p in needed if p not in self._synced]
-        if hasattr(store, "sync"):
-            store.sync(sorted(new))
-        self._journal.sync()
-        self._synced = needed
-        remover.remove(store, self._left)
-        self._left.clear()
+    def _replacing(
+        self, removed: Collection[str], needed: Collection[str]
+    ) -> Callable[[], object]:
+        """Return the removal of saves; it must not refer to this, nor to the thread."""
+        store = self._need_store()
+        return functools.partial(self._replacer.remove, store, removed, needed)
 
     def _encoded(self, params: Any, plain: bool) -> str | None:
         """Return params as text; None if they go into the store."""

@@ -125,7 +125,7 @@ def _end(threads: list[_Thread]) -> None:
     while threads:
         thread, wakes = threads[-1]
         wakes.put(None)
-        if thread.is_alive():
+        if thread.is_alive() and thread is not threading.current_thread():
             thread.join()
         threads.pop()
 
