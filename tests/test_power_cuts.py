@@ -7,6 +7,7 @@ run is opened there and trained further.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import random
@@ -24,6 +25,7 @@ from tests.power_cut.record import Event
 REPORTS = 60
 CUTS = {"power": 25, "process": 25}
 SOAK = 1000
+LOOKS = 20
 
 
 class Cut(NamedTuple):
@@ -171,6 +173,54 @@ def test_with_process_a_cut_leaves_a_prefix_from_which_the_run_goes_on(
 ) -> None:
     """The journal has the first reports in their order; lost saves are noticed."""
     check_process(runs.record("process"), CUTS["process"], 0, tmp_path)
+
+
+def synced_once(events: list[Event], folder: pathlib.Path) -> int:
+    """The moment from which a save of each slot is on the disk, whatever survives.
+
+    It is looked for on a disk that loses everything that was not synced.
+    """
+    model = disk.Disk()
+    looks = disk.positions(len(events), LOOKS, random.Random(0))
+    for before, moment in itertools.pairwise([0, *looks]):
+        for event in events[before:moment]:
+            model.apply(event)
+        begun, acknowledged = judging.told(events[:moment])
+        if acknowledged < child.SLOTS:
+            continue
+        place = folder / f"look-{moment}"
+        disk.write(model.after_cut(random.Random(0), disk.LOST, disk.LOST), place)
+        if not judging.go_on(place / child.RUN, begun, may_lack=True).fresh:
+            return moment
+    raise AssertionError("nothing was synced during the whole run")
+
+
+def check_older_saves(
+    events: list[Event], count: int, seed: int, folder: pathlib.Path
+) -> None:
+    """Check that no cut with durability="process" takes all saves of a slot."""
+    begin = synced_once(events, folder)
+    assert begin < len(events) / 2
+    for cut in cut_off(events, count, seed, folder):
+        if cut.moment >= begin:
+            found = judging.go_on(cut.log_dir, cut.begun, may_lack=True)
+            assert not found.fresh, f"{cut.what}: slots {set(found.fresh)} begin anew"
+
+
+def test_with_process_a_cut_never_takes_the_older_saves_too(
+    runs: Runs, tmp_path: pathlib.Path
+) -> None:
+    """Nothing is removed until what replaces it, and its row, are on the disk."""
+    check_older_saves(runs.record("process"), CUTS["process"], 5, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6, 10))
+def test_with_process_no_cut_of_very_many_takes_the_older_saves_too(
+    seed: int, runs: Runs, tmp_path: pathlib.Path
+) -> None:
+    """The same test with many more cuts."""
+    check_older_saves(runs.record("process"), SOAK // 4, seed, tmp_path)
 
 
 @pytest.mark.slow
