@@ -214,6 +214,34 @@ def test_with_process_a_cut_never_takes_the_older_saves_too(
     check_older_saves(runs.record("process"), CUTS["process"], 5, tmp_path)
 
 
+def test_with_process_the_journal_may_reach_the_disk_before_the_saves(
+    runs: Runs, tmp_path: pathlib.Path
+) -> None:
+    """Rows of removals count only once what replaces the removed saves is synced.
+
+    The system writes files back in any order: here all of the journal, of the saves
+    none that was not synced, and each removal.
+    """
+    events = runs.record("process")
+    begin = synced_once(events, tmp_path)
+    model, choose = disk.Disk(), random.Random(0)
+    lost = []
+    for number, event in enumerate(events):
+        model.apply(event)
+        if number < begin or event.data != b"acknowledged":
+            continue
+        tree = model.after_cut(choose, disk.LOST, disk.REMOVED)
+        kept = model.after_cut(choose, disk.KEPT, disk.KEPT)
+        tree |= {path: kept[path] for path in kept if "journal.sqlite" in path}
+        place = tmp_path / str(number)
+        disk.write(tree, place)
+        begun, _ = judging.told(events[: number + 1])
+        found = judging.go_on(place / child.RUN, begun, may_lack=True)
+        if found.fresh:
+            lost.append((number, sorted(found.fresh)))
+    assert not lost, f"after these events these slots begin anew: {lost}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6, 10))
 def test_with_process_no_cut_of_very_many_takes_the_older_saves_too(
