@@ -25,6 +25,21 @@ from population.journal.records import Best, CheckpointRecord, Fact, Generation,
 SAVED, HELD_FACT = Fact("saved", "true"), Fact("held", "true")
 
 
+def is_known(state: RunState | None, graph: JournalGraph, new: EncodedReport) -> bool:
+    """Whether the generation of a report is recorded; the present ones cost no query.
+
+    Args:
+        state: The state of the run; None: it must be loaded again.
+        graph: All checkpoints.
+        new: The report.
+    """
+    if state is not None:
+        present = state.slots[new.worker_id].generation
+        if present.generation_id == new.generation_id:
+            return True
+    return graph.generation(new.generation_id) is not None
+
+
 def check(
     size: int,
     own: str | None,

@@ -33,7 +33,7 @@ from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import Journal
 from population.journal.records import Lease, Status
-from population.run import liveness
+from population.run import liveness, tidying
 from population.run.arguments import Options
 from population.run.deciding import Deciding
 from population.run.events import Events
@@ -75,6 +75,7 @@ class OpenRun:
         reader: This session's token if slots may use weights in its memory, or None.
         open_time: Measures how long the run was open.
         closed: Whether the run was closed.
+        drop: Records saves as removed in a transaction; see `tidying.drop`.
         in_memory: The weights that an engine of this process reports as `InMemory()`.
     """
 
@@ -119,12 +120,13 @@ class OpenRun:
         self._leftovers = functools.partial(
             self.params.remove_leftovers, lambda: self.reachable(self.state())
         )
+        self.drop = functools.partial(tidying.drop, weakref.ref(self))
 
     def close(self) -> None:
         """Close the journal, and end every worker."""
-        if self.params.surplus.is_due and not self.closed:
+        if not self.closed and os.getpid() == self._pid:
             with contextlib.suppress(Exception):  # Else the next session does it.
-                self.tidy()
+                self.tidy(only_if_due=True)
         with self.lock.lock:
             self.closed = self.holder.closed = True
             self.journal.close()
@@ -191,6 +193,7 @@ class OpenRun:
         new: Sequence[EncodedReport] = (),
         *,
         tidies: bool = False,
+        drains: bool = True,
     ) -> Result:
         """Run `work` in a transaction, which records all that it does, or nothing.
 
@@ -200,6 +203,7 @@ class OpenRun:
             work: The function to call with the transaction.
             new: The reports that it records.
             tidies: Whether to look for saves to remove in any case.
+            drains: Whether to start the effects.
         """
         with self.lock.lock:
             if self.closed:
@@ -223,7 +227,7 @@ class OpenRun:
                         self.deciding.settle(tx)
                     if saved or tidies:
                         needed = functools.partial(self.reachable, state)
-                        tx.do(self.params.sweep(tx, saved, needed, now=tidies))
+                        self.params.sweep(tx, saved, needed, now=tidies)
             except BaseException as error:  # It may be a Ctrl-C at any line.
                 transaction.__exit__(type(error), error, None)
                 self._transaction = None
@@ -235,10 +239,10 @@ class OpenRun:
             self._transaction = None
             self._state = state
             if saved or tidies:
-                self.lock.pending += self.params.after(tx, saved)
+                self.lock.pending += self.params.after(tx, saved, self.drop)
                 self.lock.pending.append(self._leftovers)
             self._after(tx, new)
-        if self.lock.pending:
+        if self.lock.pending and drains:
             self.lock.drain()
         return result
 
@@ -265,7 +269,7 @@ class OpenRun:
             held = self.in_memory.number(new.params)
             return new._replace(params=held, params_text=codec.encode_params(held))
         has_tree = new.params is not None and type(new.params) is not str
-        if has_tree and not self._is_known(new):
+        if has_tree and not reports.is_known(self._state, self.graph, new):
             return new._replace(params=None)  # It will be dropped: save nothing.
         try:
             return self.params.save(new, plain=plain)
@@ -275,13 +279,6 @@ class OpenRun:
             with contextlib.suppress(JournalError):
                 self.tidy()
         return self.params.save(new, plain=plain)
-
-    def _is_known(self, new: EncodedReport) -> bool:
-        """Whether the generation of a report is recorded."""
-        name, state = new.generation_id, self._state
-        slots = () if state is None else state.slots[new.worker_id : new.worker_id + 1]
-        usual = any(slot.generation.generation_id == name for slot in slots)
-        return usual or self.graph.generation(name) is not None
 
     def submit(
         self,
@@ -321,9 +318,10 @@ class OpenRun:
             self.params.undo(new)
             raise
 
-    def tidy(self) -> None:
-        """Remove all saves that nothing needs now, and wait for that."""
-        self.transact(lambda tx: None, tidies=True)
+    def tidy(self, *, only_if_due: bool = False) -> None:
+        """Remove all saves that nothing needs now, and wait for all removals."""
+        if self.params.surplus.is_due or not only_if_due:
+            self.transact(lambda tx: None, tidies=True)
         self.params.wait()
 
     def check_progress(self) -> None:

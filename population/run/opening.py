@@ -101,7 +101,7 @@ def _open_to_train(
         raise
     if is_new:
         journal.sync()
-    for effect in params.after(tx, first):
+    for effect in params.after(tx, first, run.drop):
         effect()
     run.adopt(tx.state)
 

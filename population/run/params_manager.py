@@ -1,10 +1,10 @@
 """Saves, loads and removes the params of a run.
 
 Plain values go into the journal as they are. A tree with arrays goes into the params
-store, before any lock is taken, and the journal keeps its path. The transaction of a
-report records params as removed once no slot or decision can reach them. After the
-commit a thread syncs what replaces them, and the journal, and then removes them: so a
-power cut never costs a save and what has replaced it.
+store, before any lock is taken, and the journal keeps its path. After a report it looks
+for saves that no slot or decision can reach any more. A thread syncs what replaces
+them, and the journal, and then records and makes the removals: so a power cut never
+costs a save and what has replaced it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import pathlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from population.base import codec, run_paths
@@ -36,8 +35,8 @@ from population.journal.records import UNREACHABLE, Removal, Save
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.run import leftovers, remover, sharing
 from population.run.remover import Remover
-from population.run.replacer import Replacer
-from population.run.surplus import Reachable, Surplus
+from population.run.replacer import Record, Replacer
+from population.run.surplus import Found, Reachable, Surplus
 from population.run.transaction import Transaction
 
 logger = logging.getLogger("population")
@@ -49,7 +48,7 @@ class ParamsManager:
 
     Args:
         journal: The journal of the run.
-        lock: Held while this reads the journal.
+        lock: The lock of the run, held while this reads the journal.
         log_dir: The run folder, or None.
         store: The caller's params store, or None for the default.
         in_memory: Whether the run ends with the process; arrays then stay in memory.
@@ -63,7 +62,7 @@ class ParamsManager:
     def __init__(
         self,
         journal: Journal,
-        lock: AbstractContextManager[object],
+        lock: Any,
         log_dir: pathlib.Path | None,
         store: ParamsStore | None,
         in_memory: bool,
@@ -82,7 +81,7 @@ class ParamsManager:
         self._vanishes = in_memory and store is None
         self._remover = Remover()
         self.surplus = Surplus(is_paced=not self._vanishes)
-        self._needed: Collection[str] = ()  # As the last look has found them.
+        self._found: Found | None = None  # In the present transaction.
         self._replacer = Replacer(journal)
         self._has_looked = False  # Whether it has looked for leftovers.
 
@@ -199,22 +198,33 @@ class ParamsManager:
         reachable: Reachable,
         *,
         now: bool = False,
-    ) -> Step:
-        """Record the saves of a transaction, and return the removals to record.
+    ) -> None:
+        """Record the saves of a transaction, and look for saves that nothing needs.
 
         Args:
             tx: The transaction, which has recorded its reports.
             reports: The reports.
             reachable: Returns the checkpoints whose params may still be needed.
-            now: Whether to look for removals in any case.
+            now: Whether to look in any case.
         """
-        if not (self.note(tx, reports) or now):
-            return Step()
-        found = self.surplus.look(tx.state.saves, reachable, now=now)
-        if found is None:
-            return Step()
-        self._needed, row = found.needed, tx.state.row
-        return Step(tuple(Removal(row, s.params, UNREACHABLE) for s in found.removed))
+        self._found = None
+        if self.note(tx, reports) or now:
+            self._found = self.surplus.look(tx.state.saves, reachable, now=now)
+
+    def drop(
+        self, tx: Transaction, saves: Sequence[Save], reachable: Reachable
+    ) -> list[str]:
+        """Record those of some saves as removed that nothing needs; return their paths.
+
+        Args:
+            tx: The transaction.
+            saves: The saves.
+            reachable: Returns the checkpoints whose params may still be needed.
+        """
+        found = self.surplus.unneeded(saves, tx.state.saves, reachable)
+        row = tx.state.row
+        tx.do(Step(tuple(Removal(row, s.params, UNREACHABLE) for s in found)))
+        return [path_of(save.params) for save in found]
 
     def note(self, tx: Transaction, reports: Sequence[EncodedReport]) -> bool:
         """Record the saves of the recorded reports; return whether there are any."""
@@ -227,21 +237,28 @@ class ParamsManager:
         tx.do(Step(saves))
         return bool(saves)
 
-    def after(self, tx: Transaction, reports: Sequence[EncodedReport]) -> Iterator[Any]:
-        """Yield the calls to make after the commit, once the lock is free."""
-        removed = [
-            path_of(record.params)
-            for record in tx.records
-            if isinstance(record, Removal) and record.reason == UNREACHABLE
-            if not record.params.startswith(codec.HELD)
-        ]
+    def after(
+        self, tx: Transaction, reports: Sequence[EncodedReport], record: Record
+    ) -> Iterator[Any]:
+        """Yield the calls to make after the commit, once the lock is free.
+
+        Args:
+            tx: The transaction, in which `sweep` was called.
+            reports: The reports for which something was saved.
+            record: Calls `drop` in a transaction; it must not keep the run alive.
+        """
         recorded = tx.params()
         unrecorded = [new for new in reports if new.params_text not in recorded]
         yield functools.partial(self.forget, unrecorded)
-        if removed and self._vanishes:
-            yield functools.partial(remover.remove, self._need_store(), removed)
-        elif removed:
-            self._remover.put(self._replacing(removed, self._needed))
+        if self._found is not None and self._found.removed:
+            removed, needed = self._found
+            place = self._need_store(), removed, needed, record
+            # It must not refer to this object, which ends its thread when it goes.
+            removal = functools.partial(self._replacer.replace, *place)
+            if self._vanishes:
+                yield removal
+            else:
+                self._remover.put(removal)
 
     def forget(self, reports: Iterable[EncodedReport]) -> None:
         """Remove the saves of reports that were not recorded, and wait for that."""
@@ -282,24 +299,19 @@ class ParamsManager:
                 with self._run_lock:
                     found = [c.params for c in reachable().values()]
                 needed = [params.path for params in found if type(params) is Saved]
-                self._remover.put(self._replacing(paths, needed))
+                what = self._need_store(), paths, needed
+                self._remover.put(functools.partial(self._replacer.remove, *what))
         except (OSError, PopulationError) as error:
             logger.warning("what earlier sessions have left was not removed: %s", error)
 
     def wait(self) -> None:
-        """Wait until all that was recorded as removed is removed."""
-        self._remover.wait()
+        """Wait for all removals; not with the lock of the run, which they need."""
+        if not self._run_lock._is_owned():
+            self._remover.wait()
 
     def close(self) -> None:
         """Make all removals that are left."""
         self._remover.close()
-
-    def _replacing(
-        self, removed: Collection[str], needed: Collection[str]
-    ) -> Callable[[], object]:
-        """Return the removal of saves; it must not refer to this, nor to the thread."""
-        store = self._need_store()
-        return functools.partial(self._replacer.remove, store, removed, needed)
 
     def _encoded(self, params: Any, plain: bool) -> str | None:
         """Return params as text; None if they go into the store."""
@@ -319,7 +331,8 @@ class ParamsManager:
             kept_as_it_is = plain and not self._in_memory
             params_module.check(tree, plain=kept_as_it_is, functions=not plain)
         self._check_now()
-        self._remover.wait_if_late()
+        if not self._run_lock._is_owned():
+            self._remover.wait_if_late()
         name = f"{report.generation_id}/{report.step}-{self._token}"
         size = _size(tree)
         try:

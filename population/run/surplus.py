@@ -77,6 +77,22 @@ class Surplus:
             self._note_budget(self.keep.bytes, saves.bytes() - gone)
         return Found(removed, frozenset(paths))
 
+    def unneeded(
+        self, among: Sequence[Save], saves: Saves, reachable: Reachable
+    ) -> list[Save]:
+        """Return those of some saves that nothing needs now.
+
+        Args:
+            among: The saves.
+            saves: All saves of the run.
+            reachable: Returns the checkpoints whose params may still be needed.
+        """
+        found = (c.params for c in reachable().values())
+        texts = {saved_text(params.path) for params in found if type(params) is Saved}
+        wanted = {save.params for save in among}
+        removed = self.keep.unneeded(saves.read(), texts)
+        return [save for save in removed if save.params in wanted]
+
     def _is_full(self, saves: Saves) -> bool:
         if self.keep.bytes is None:
             return saves.count() > self._most

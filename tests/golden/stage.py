@@ -145,6 +145,7 @@ class Stage:
             noted = told(answer)
         except Exception as error:
             noted = f"raises {type(error).__name__}"
+        probe.settle()  # Another thread records removals.
         key = name.split(" ")[0]
         self.counts[key] = self.counts.get(key, 0) + 1
         seen = tables.digest(self.tables(with_calls=False)) if self.looks else ""
