@@ -268,3 +268,34 @@ def test_a_store_that_is_slow_to_remove_holds_no_report_up_for_a_while(
     probe.settle()
     assert len(store.files()) == 1
     controller.close()
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn"])
+def test_a_later_session_removes_no_save_behind_one_that_is_lost(
+    damage: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut one slot may report before another finds its save lost."""
+    with monkeypatch.context() as patch:
+        patch.setattr(remover, "EVERY_S", 3600.0)
+        first = PopulationController([1.0, 2.0], Scripted(), tmp_path)
+        for step in range(1, 6):
+            for slot in range(2):
+                tree = {"w": np.full(4, float(step))}
+                first.set_eval(slot, generation(first, slot), step, tree, 1.0 / step)
+        newest = first.newest(1).params
+        first.open_run.journal.close()  # As if the power had been cut.
+    file = tmp_path / "params" / newest.path
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-7])
+    again = PopulationController([1.0, 2.0], Scripted(), tmp_path)
+    for step in range(6, 9):
+        again.set_eval(0, work(again).generation_id, step, {"w": np.ones(4)}, 0.1)
+        probe.settle()
+    left = sorted((tmp_path / "params").glob("*-1-0/*-*"))
+    assert [file.name[0] for file in left] == ["4", "5"] if damage == "torn" else ["4"]
+    found = work(again, 1)
+    assert found.step == 4
+    assert np.all(found.params["w"] == 4.0)
+    again.close()

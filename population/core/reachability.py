@@ -51,6 +51,29 @@ def spares(state: RunState, graph: JournalGraph, count: int) -> dict[int, Checkp
     return found
 
 
+def behind(
+    graph: JournalGraph, needed: Iterable[Checkpoint], lost: Collection[str]
+) -> dict[int, Checkpoint]:
+    """Return, by row, the saved checkpoints that take the place of lost ones.
+
+    Args:
+        graph: All checkpoints.
+        needed: The checkpoints whose params may be needed.
+        lost: The paths of saves that are lost.
+    """
+    found: dict[int, Checkpoint] = {}
+    for start in needed if lost else ():
+        if type(start.params) is not Saved or start.params.path not in lost:
+            continue
+        for checkpoint in graph.walk(start):
+            if type(checkpoint.params) is Saved and not checkpoint.diverged:
+                found[checkpoint.row] = checkpoint
+                is_there = checkpoint.params.path not in lost
+                if is_there and _suffices(checkpoint):
+                    break
+    return found
+
+
 def needed_in_memory(
     state: RunState, graph: JournalGraph, decider: Decider, reader: str
 ) -> frozenset[InMemory]:

@@ -34,6 +34,17 @@ def pieces(data: Bytes) -> Iterator[Bytes]:
         yield data[start:]
 
 
+def lengths(size: int) -> Iterator[int]:
+    """Yield the lengths of the `pieces` of a tensor with so many bytes."""
+    while size >= ROW:
+        rows = min(_ROWS, size // ROW)
+        length = (rows - 1 + rows % 2) * ROW
+        yield length
+        size -= length
+    if size:
+        yield size
+
+
 def continued(checksum: int, piece: Bytes) -> int:
     """Return the checksum of what it was made of and a piece after that.
 

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 from population.base import durable, run_paths
+from population.base.errors import LostParamsError
 from population.params import disk, folders, tensor_file, trees
 from population.params.folder_store import FolderStore
 
@@ -66,6 +67,23 @@ class FileParams(FolderStore):
             if like is None:
                 return trees.rebuilt(leaves, layout, place, owned=not is_old)
         return trees.fitted(leaves, like, place, owned=not is_old)
+
+    def is_intact(self, path: str) -> bool:
+        """Whether a save is there as it was written; reads it in little memory.
+
+        Raises:
+            ParamsError: It cannot be read.
+        """
+        file = self.folder / disk.loadable(path)
+        try:
+            with disk.reading(str(file)):
+                if path.endswith(self._old_suffixes):
+                    disk.unpacked(folders.content(file), path, str(file))
+                else:
+                    tensor_file.verify(file, path)
+        except LostParamsError:
+            return False
+        return True
 
     def _write(self, place: pathlib.Path, path: str, tree: Any) -> None:
         tensor_file.write(place, path, tree)

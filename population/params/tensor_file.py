@@ -82,16 +82,25 @@ def read(file: pathlib.Path, path: str) -> Content:
     """
     place = str(file)
     with folders.opened(file) as stream:
-        head, checksum = _read_head(stream, place)
-        entries, metadata = _parsed(head)
-        disk.refuse_others(metadata["path"], path, place)
-        size = entries[-1].end if entries else 0
-        if os.fstat(stream.fileno()).st_size != _LENGTH + len(head) + size:
-            raise disk.damaged(place, "the file has another length than was written")
-        data = _room(size)
+        entries, metadata, checksum = _begin(stream, path, place)
+        data = _room(entries[-1].end if entries else 0)
         if b"%08x" % _read_tensors(stream, data, entries, place) != checksum:
             raise disk.damaged(place)
     return Content(_leaves(entries, data, metadata), metadata.get("layout"))
+
+
+def verify(file: pathlib.Path, path: str) -> None:
+    """Check a file like `read`, in little memory; raises the same errors."""
+    place = str(file)
+    with folders.opened(file) as stream:
+        entries, _, checksum = _begin(stream, path, place)
+        data, seen = np.empty(checksums.PIECE, np.uint8), 0
+        for entry in entries:
+            for length in checksums.lengths(entry.end - entry.start):
+                _fill(stream, data[:length].data, place)
+                seen = checksums.continued(seen, data[:length])
+        if b"%08x" % seen != checksum:
+            raise disk.damaged(place)
 
 
 class _Tensor(NamedTuple):
@@ -172,6 +181,19 @@ def _write_tensors(
 def _write_at_start(handle: int, data: bytearray) -> None:
     os.lseek(handle, 0, os.SEEK_SET)
     disk.put(handle, data)
+
+
+def _begin(
+    stream: io.FileIO, path: str, place: str
+) -> tuple[Sequence[_Tensor], Mapping[str, Any], bytes]:
+    """Return the tensors, the metadata and the checksum of the tensors."""
+    head, checksum = _read_head(stream, place)
+    entries, metadata = _parsed(head)
+    disk.refuse_others(metadata["path"], path, place)
+    size = entries[-1].end if entries else 0
+    if os.fstat(stream.fileno()).st_size != _LENGTH + len(head) + size:
+        raise disk.damaged(place, "the file has another length than was written")
+    return entries, metadata, checksum
 
 
 def _read_head(stream: io.FileIO, place: str) -> tuple[bytes, bytes]:

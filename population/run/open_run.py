@@ -42,6 +42,7 @@ from population.run.liveness import LeaseHolder
 from population.run.lock import RunLock
 from population.run.open_time import OpenTime
 from population.run.params_manager import ParamsManager
+from population.run.replacer import Record
 from population.run.transaction import Transaction
 from population.run.weights_in_memory import WeightsInMemory
 
@@ -75,7 +76,6 @@ class OpenRun:
         reader: This session's token if slots may use weights in its memory, or None.
         open_time: Measures how long the run was open.
         closed: Whether the run was closed.
-        drop: Records saves as removed in a transaction; see `tidying.drop`.
         in_memory: The weights that an engine of this process reports as `InMemory()`.
     """
 
@@ -117,10 +117,6 @@ class OpenRun:
         self._state: RunState | None = None
         self._transaction: weakref.ref[Transaction] | None = None
         self.in_memory = WeightsInMemory(token)
-        self._leftovers = functools.partial(
-            self.params.remove_leftovers, lambda: self.reachable(self.state())
-        )
-        self.drop = functools.partial(tidying.drop, weakref.ref(self))
 
     def close(self) -> None:
         """Close the journal, and end every worker."""
@@ -240,7 +236,8 @@ class OpenRun:
             self._state = state
             if saved or tidies:
                 self.lock.pending += self.params.after(tx, saved, self.drop)
-                self.lock.pending.append(self._leftovers)
+                look = functools.partial(self.params.remove_leftovers, self.reachable)
+                self.lock.pending.append(look)
             self._after(tx, new)
         if self.lock.pending and drains:
             self.lock.drain()
@@ -356,11 +353,16 @@ class OpenRun:
         self.lock.drain()
         return True
 
-    def reachable(self, state: RunState) -> dict[int, Checkpoint]:
+    @property
+    def drop(self) -> Record:
+        """A function that records removals; it does not keep this alive."""
+        return functools.partial(tidying.drop, weakref.ref(self))
+
+    def reachable(self, state: RunState | None = None) -> dict[int, Checkpoint]:
         """Return the checkpoints whose params may still be needed, by row."""
-        found = reachability.reachable(state, self.graph, self.decider)
-        spare = self.params.keep.spare
-        return found | reachability.spares(state, self.graph, spare)
+        place = state or self.state(), self.graph
+        found = reachability.reachable(*place, self.decider)
+        return found | reachability.spares(*place, self.params.keep.spare)
 
     def moment(self, state: RunState) -> Moment:
         """Return the time of a transaction that begins now."""

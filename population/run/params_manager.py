@@ -82,7 +82,7 @@ class ParamsManager:
         self._remover = Remover()
         self.surplus = Surplus(is_paced=not self._vanishes)
         self._found: Found | None = None  # In the present transaction.
-        self._replacer = Replacer(journal)
+        self._replacer = Replacer(journal, token)
         self._has_looked = False  # Whether it has looked for leftovers.
 
     @property

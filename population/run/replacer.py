@@ -9,7 +9,7 @@ from population.journal.base import Journal
 from population.journal.records import Save
 from population.run import remover
 
-Record = Callable[[Sequence[Save]], Sequence[str]]
+Record = Callable[[Sequence[Save], Collection[str]], Sequence[str]]
 
 
 class Replacer:
@@ -23,11 +23,15 @@ class Replacer:
 
     Args:
         journal: The journal of the run.
+        token: The token of this session, which is in the paths of its saves.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, token: str) -> None:
         self._journal = journal
+        self._token = token
         self._synced: Collection[str] = ()
+        self._lost: set[str] = set()
+        self._is_first = True
 
     def replace(
         self, store: Any, saves: Sequence[Save], needed: Collection[str], record: Record
@@ -38,24 +42,33 @@ class Replacer:
             store: The params store; one without a method `sync` cannot be synced.
             saves: The saves.
             needed: The paths of the saves that replace them.
-            record: Records those of the saves as removed that nothing needs even now,
-                and returns their paths.
+            record: Called with the saves and the paths of needed ones that are lost;
+                records those as removed that nothing needs even then, and returns
+                their paths.
 
         Raises:
-            OSError, JournalError: A sync has failed: nothing was removed.
+            OSError, JournalError, ParamsError: A save cannot be synced or read: nothing
+                was removed.
         """
         self._sync(store, needed)
-        remover.remove(store, record(saves))
+        remover.remove(store, record(saves, frozenset(self._lost)))
 
     def remove(
         self, store: Any, removed: Sequence[str], needed: Collection[str]
     ) -> None:
-        """Remove saves that the journal does not name any more; raises as `replace`."""
+        """Remove saves that no record names, and that were recorded as removed."""
         self._sync(store, needed)
         remover.remove(store, removed)
 
     def _sync(self, store: Any, needed: Collection[str]) -> None:
+        """Sync saves and the journal; note which saves of earlier sessions are lost."""
+        new = sorted(path for path in needed if path not in self._synced)
         if hasattr(store, "sync"):
-            store.sync(sorted(path for path in needed if path not in self._synced))
+            store.sync(new)
+        if self._is_first and hasattr(store, "is_intact"):
+            # A power cut before this session may have cost some of them.
+            others = (path for path in new if f"-{self._token}-" not in path)
+            self._lost.update(path for path in others if not store.is_intact(path))
+        self._is_first = False
         self._journal.sync()
         self._synced = needed
