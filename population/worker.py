@@ -339,7 +339,9 @@ class Worker:
             ParamsError: They are lost, and the library cannot go on without them.
         """
         if self._lease.is_held:
-            if not isinstance(error, LostParamsError):
+            if not isinstance(error, LostParamsError) or error.params is None:
+                return False
+            if error.params != self.params:  # `init` or `adapt` has raised it.
                 return False
             self._lease.replace(self._checkpoint(), error)
         # Else another worker has taken the slot, as after a long silence.

@@ -228,6 +228,35 @@ def test_a_folder_without_the_mark_of_the_run_is_left_to_people(
     controller.close()
 
 
+@pytest.mark.parametrize("saved_before", [False, True])
+def test_a_folder_that_was_moved_away_under_an_open_run_is_left_to_people(
+    saved_before: bool, tmp_path: pathlib.Path, clock: Clock
+) -> None:
+    """Another slot may have saved in a new folder of that name since."""
+    controller = opened(tmp_path / "run", 2, clock=clock)
+    for slot in (0, 1):
+        name = generation(controller, slot)
+        for step in (1, 2, 3):
+            controller.set_eval(slot, name, step, state_of(step), 1.0)
+    if not saved_before:
+        controller.close()
+        controller = opened(tmp_path / "run", 2, clock=clock)
+    away = shutil.move(tmp_path / "run" / "params", tmp_path / "away")
+    for step in (4, 5):
+        controller.set_eval(0, generation(controller, 0), step, state_of(step), 1.0)
+    controller.close()
+    controller = opened(tmp_path / "run", 2, clock=clock)
+    with pytest.raises(LostParamsError, match=r"missing\. Nothing was rejected, as"):
+        work(controller, 1)
+    assert not rejections(controller)
+    controller.close()
+    shutil.copytree(away, tmp_path / "run" / "params", dirs_exist_ok=True)
+    controller = opened(tmp_path / "run", 2, clock=clock)
+    assert work(controller, 1).step == 3
+    assert work(controller, 0).step == 5
+    controller.close()
+
+
 def test_a_wrong_store_is_left_to_people(tmp_path: pathlib.Path, clock: Clock) -> None:
     """Also if it is used for a while: it never becomes the store of this run."""
     controller = opened(tmp_path / "run", params=FileParams(tmp_path / "a"))
@@ -296,6 +325,54 @@ def test_an_error_of_the_disk_rejects_nothing(
     assert len(content(controller)) == len(before)
     store.error = None
     assert work(controller).step == 3
+    controller.close()
+
+
+@pytest.mark.parametrize("adapts", [False, True])
+def test_what_init_cannot_load_is_no_save_of_the_run(
+    adapts: bool, tmp_path: pathlib.Path, clock: Clock
+) -> None:
+    """Pretrained weights, for example, that are not there: nothing is rejected."""
+    controller = opened(tmp_path, clock=clock)
+    train(controller, 3, clock)
+    others = FileParams(tmp_path / "pretrained")
+
+    def load(*_: Any) -> Any:
+        return others.load("x-00000000.safetensors")
+
+    def other(meta_params: Any) -> Any:
+        return {"other": np.zeros(2)}
+
+    arguments = (other, load) if adapts else (load, None)
+    with controller.worker(0) as worker:
+        worker.poll()
+        with pytest.raises(LostParamsError, match="pretrained"):
+            worker.restore(arguments[0], adapt=arguments[1])
+        assert worker.step == 3
+    assert not rejections(controller)
+    controller.close()
+
+
+def test_a_disk_that_is_mounted_meanwhile_rejects_nothing(
+    tmp_path: pathlib.Path, clock: Clock
+) -> None:
+    """A save that can be read again is not lost."""
+
+    class Late(FileParams):
+        calls = 0
+
+        def load(self, path: str, like: Any = None) -> Any:
+            self.calls += 1
+            if self.calls == 1:
+                raise LostParamsError("missing")
+            return super().load(path, like)
+
+    controller = opened(tmp_path, params=Late(tmp_path / "params"), clock=clock)
+    train(controller, 3, clock)
+    with pytest.raises(LostParamsError, match="missing"):
+        work(controller)
+    assert work(controller).step == 3
+    assert not rejections(controller)
     controller.close()
 
 

@@ -222,7 +222,10 @@ class ParamsStore(Protocol):
     A save is atomic: after a kill, it is either complete or cannot be taken for
     complete. A store may have a method `names(folder)`, which returns the paths in a
     folder: then a later session removes saves that a killed one has never reported.
-    With `claim` and `claimed`, as in `FileParams`, it serves only one copy of a run.
+    With `claim` and `claimed`, as in `FileParams`, it serves only one copy of a run,
+    and lost saves are replaced. With `sync(paths)`, which waits until saves are on the
+    disk, a power cut costs none that `durability` promises; without it, `save` must
+    wait for the disk itself.
     """
 
     def save(self, name: str, tree: Any) -> str:

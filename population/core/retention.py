@@ -41,7 +41,7 @@ class Keep:
 
     def __post_init__(self) -> None:
         check_counts(self, "every", "last", "bytes")
-        others = (self.every, self.last, self.bytes)
+        others = (self.every, self.last, self.bytes, self.spare or None)
         if type(self.spare) is not int or self.spare < 0:
             raise ValueError(
                 f"Keep.spare must be an int of 0 or more, got {self.spare!r}."
@@ -53,7 +53,7 @@ class Keep:
         if self.everything and any(limit is not None for limit in others):
             raise ValueError(
                 "Keep(everything=True) must stand alone: it removes nothing. Leave out "
-                "every, last and bytes, or leave out everything."
+                "every, last, bytes and spare, or leave out everything."
             )
 
     def unneeded(self, saves: Sequence[Save], reachable: Collection[str]) -> list[Save]:

@@ -64,12 +64,18 @@ class Merger:
             return
         check()
         self._thread = threading.Thread(target=self._merge, name=THREAD, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # No further thread: the commit itself is done.
+            logger.warning("the journal's log could not be merged: %s", error)
+            self._thread, self._after = None, time.monotonic() + _EVERY_S
 
     def wait(self) -> None:
         """Wait for the merge that is going on."""
         thread = self._thread
-        if thread is not None and thread.is_alive():
+        if thread is None or thread is threading.current_thread():
+            return
+        if thread.is_alive():
             thread.join()
 
     def _merge(self) -> None:

@@ -139,6 +139,8 @@ def reading(place: str, again: Callable[[], object] | None = None) -> Iterator[N
     except ParamsError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.islink(place):  # To a disk that may not be mounted.
+            raise ParamsError(f"The params {place} are a link to nothing.") from error
         raise LostParamsError(f"The params {place} are missing.") from error
     # NumPy, Flax, msgpack, Orbax and TensorStore document no errors: they raise any
     # class, for a file of another kind and for a full memory alike.

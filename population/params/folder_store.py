@@ -183,6 +183,7 @@ class FolderStore(abc.ABC):
             disk.write(draft, content)
             durable.sync(draft)
             os.replace(draft, place / name)
+            durable.sync(place)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise

@@ -32,7 +32,7 @@ from population.run.transaction import Transaction, within
 
 _GENERATION = re.compile(r"[0-9A-Za-z_]+-[0-9]+-[0-9]+")
 _NEWEST = 200
-_SOME = 8
+_FEW = 8
 _FOREIGN_S = 600.0  # Seconds of silence after which another host may be dead.
 
 
@@ -129,15 +129,17 @@ def _opened(
     _begin(run, tx)
     run.deciding.settle(tx)
     # Last: it claims the store for this run. A refusal must leave the store unchanged.
-    params.guard(texts_of(journal), run.holder.owner, _some_saves(run, state))
+    params.guard(texts_of(journal), run.holder.owner, _newest_saves(run, state))
     return tx
 
 
-def _some_saves(run: OpenRun, state: RunState) -> list[str]:
-    """Return the paths of a few of the run's newest saves."""
-    points = (run.graph.resume_point(slot.newest).params for slot in state.slots)
-    paths = (params.path for params in points if type(params) is Saved)
-    return list(itertools.islice(paths, _SOME))
+def _newest_saves(run: OpenRun, state: RunState) -> list[str]:
+    """Return the paths of the slots' newest saves, as far as that is cheap."""
+    newest = [slot.newest.params for slot in state.slots]
+    if not any(type(params) is Saved for params in newest):
+        few = itertools.islice(state.slots, _FEW)
+        newest = [run.graph.resume_point(slot.newest).params for slot in few]
+    return [params.path for params in newest if type(params) is Saved]
 
 
 def _resumed(

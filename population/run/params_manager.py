@@ -105,7 +105,7 @@ class ParamsManager:
         Args:
             recorded: The run's facts.
             holder: This process.
-            newest: The paths of some of the run's saves; empty if it has none.
+            newest: The paths of the run's newest saves; empty if it has none.
 
         Raises:
             JournalError: Another copy exists; see `sharing.check`.
@@ -140,6 +140,12 @@ class ParamsManager:
             return store.claimed(self._mark) is not None
         except (OSError, PopulationError):
             return False
+
+    def is_there(self, params: Any) -> bool:
+        """Whether saved params can be read now, as far as their store can tell."""
+        store = self._need_store()
+        is_known = type(params) is Saved and hasattr(store, "is_intact")
+        return is_known and bool(store.is_intact(params.path))
 
     def save(self, report: EncodedReport, *, plain: bool = True) -> EncodedReport:
         """Encode the params of a report, and save those with arrays.

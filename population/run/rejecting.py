@@ -67,7 +67,9 @@ def replace(
         first = _first_lost(run, state, worker_id)
     saved = _origin(run, checkpoint)
     if is_new and not run.params.is_proven():
-        raise error
+        raise _unproven(error) from error
+    if is_new and run.params.is_there(checkpoint.params):
+        raise error  # Its disk was mounted since: nothing is lost.
     if is_new and first is not None and saved.time < first.time - _AT_ONCE_S:
         raise ParamsError(
             f"{error} A newer save of worker {worker_id} is lost, too, and a power "
@@ -83,6 +85,16 @@ def replace(
             saved.step,
             error,
         )
+
+
+def _unproven(error: LostParamsError) -> LostParamsError:
+    found = LostParamsError(
+        f"{error} Nothing was rejected, as the store does not have this run's mark: "
+        "mount its disk, put the folder back, or pass the right params=. If the files "
+        "are gone, call worker.reject(reason), or fork from an older checkpoint."
+    )
+    found.params = error.params
+    return found
 
 
 def _because(reason: str) -> str:

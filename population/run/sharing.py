@@ -37,8 +37,8 @@ def check(
         run: The name of the run in the store.
         file: The run's journal.
         holder: This process.
-        newest: The paths of some of the run's saves; empty if it has none. A store that
-            neither knows the run nor has any of these is not claimed.
+        newest: The paths of the run's newest saves; empty if it has none. A store that
+            neither knows the run nor has all of these is not claimed.
         is_own: Whether the store is in the run folder, and is copied with it.
 
     Raises:
@@ -56,13 +56,13 @@ def check(
                 other,
                 before.host,
             )
-    if other is None and newest and not (is_own and _has_any(store, newest)):
+    if other is None and newest and not (is_own and _has_all(store, newest)):
         logger.warning(
             "the params store of %s does not know this run, of which params were saved "
             "before. If they are in another one, stop, and pass that as params=.",
             real,
         )
-        if not _has_any(store, newest):
+        if not _has_all(store, newest):
             return
     if other != real:
         try:
@@ -71,8 +71,11 @@ def check(
             logger.warning("the params store of %s cannot be written: %s", real, error)
 
 
-def _has_any(store: Any, paths: Collection[str]) -> bool:
-    """Whether a store has any of these saves, as far as it can tell."""
+def _has_all(store: Any, paths: Collection[str]) -> bool:
+    """Whether a store has all of these saves, as far as it can tell.
+
+    A folder in place of one that was moved away has only those saved since.
+    """
     if not hasattr(store, "names"):
         return True
     folders = {path.rpartition("/")[0] for path in paths}
@@ -80,7 +83,7 @@ def _has_any(store: Any, paths: Collection[str]) -> bool:
         found = [path for folder in folders for path in store.names(folder)]
     except (OSError, ParamsError):
         return False
-    return not set(paths).isdisjoint(found)
+    return set(paths).issubset(found)
 
 
 def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
