@@ -41,7 +41,7 @@ NATIVE = {
 _NUMBERS = (bool, int, float)
 _ALIGNED = 64  # JAX uses memory without a copy if it begins at a multiple of this.
 _RECENT = 16  # As many structures are kept,
-_LARGEST = 2000  # but none with more leaves.
+_LEAVES = 200_000  # with as many leaves in all.
 _RESERVED = re.compile(r"__+metadata__")  # One more underscore makes it a name.
 
 
@@ -180,8 +180,6 @@ def _key(leaves: Sequence[Any], structure: Any) -> Any:
 
     Two trees with equal keys pass the same checks.
     """
-    if len(leaves) > _LARGEST:
-        return None
     traits: list[Any] = [structure]
     is_alone = jax.process_count() == 1
     for leaf in leaves:
@@ -222,10 +220,13 @@ class _Recent:
         try:
             with self._lock:
                 self._forms[key] = form
-                while len(self._forms) > _RECENT:
+                while len(self._forms) > _RECENT or self._leaves() > _LEAVES:
                     self._forms.popitem(last=False)
         except (TypeError, ValueError):
             return
+
+    def _leaves(self) -> int:
+        return sum(map(len, self._forms))
 
 
 _recent = _Recent()

@@ -32,7 +32,8 @@ _BLANK = b"0" * 16  # In place of the two checksums, when that of the header is 
 _LENGTH = 8  # The bytes of the length of the header.
 _LONGEST = 100_000_000  # Longer headers are refused by the official readers.
 _ALIGNED = 64
-_SHORT = 1 << 16  # Shorter pieces are copied, so that several are written in one call.
+_CHUNK = 1 << 20  # So many bytes are written, or read, in one call.
+_SHORT = 1 << 16  # Shorter parts are copied, so that several are written in one call.
 _NATIVE = {
     native: np.dtype(getattr(ml_dtypes, dtype, dtype))
     for dtype, native in forms.NATIVE.items()
@@ -156,26 +157,35 @@ def _write_tensors(
     """
     checksum = size = 0
     begun = False
-    waiting: list[memoryview] = []  # Short pieces, to write in one call.
+    waiting: list[memoryview] = []  # Short parts, to write in one call.
+
+    def put(part: memoryview) -> None:
+        nonlocal size, begun
+        if not begun:
+            disk.put(handle, head)
+            begun = True
+        disk.put(handle, b"".join(waiting))
+        waiting.clear()
+        size = 0
+        disk.put(handle, part)
+
     for tensor in tensors:
+        done = ready = 0
         for piece in checksums.pieces(tensor):
             checksum = checksums.continued(checksum, piece)
-            if len(piece) < _SHORT and size < checksums.PIECE:
-                waiting.append(piece.data)
-                size += len(piece)
-                continue
-            if not begun:
-                disk.put(handle, head)
-                begun = True
-            disk.put(handle, b"".join(waiting))
-            disk.put(handle, piece.data)
-            waiting.clear()
-            size = 0
-    rest = b"".join(waiting)
+            ready += len(piece)
+            if ready - done >= _CHUNK:  # It is still in the cache.
+                put(tensor[done:ready].data)
+                done = ready
+        if ready - done >= _SHORT or size + ready - done >= _CHUNK:
+            put(tensor[done:].data)
+        else:
+            waiting.append(tensor[done:].data)
+            size += ready - done
     if begun:
-        disk.put(handle, rest)
+        put(memoryview(b""))
         return checksum, None
-    return checksum, rest
+    return checksum, b"".join(waiting)
 
 
 def _write_at_start(handle: int, data: bytearray) -> None:
@@ -225,7 +235,7 @@ def _read_tensors(
         for piece in checksums.pieces(data[entry.start : entry.end]):
             waiting.append(piece)
             ready += len(piece)
-            if ready - done >= checksums.PIECE or ready == len(data):
+            if ready - done >= _CHUNK or ready == len(data):
                 _fill(stream, data[done:ready].data, place)
                 checksum = functools.reduce(checksums.continued, waiting, checksum)
                 waiting.clear()

@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import random
+import subprocess
+import sys
 import zlib
 from typing import Any
 
@@ -21,6 +23,7 @@ from population.params import FileParams, checksums, kinds, tensor_file
 from tests.params.test_disk import folders_and_files
 from tests.params.trees import PLAIN, TREES, assert_alike, weights
 
+ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 SMALL = {"w": np.arange(3.0), "n": 1, "s": "text"}
 
 
@@ -498,3 +501,59 @@ def test_threads_of_one_structure_do_not_mix_their_numbers(
     paths = [store.save("g/1", weights(float(n))) for n in range(20)]
     for number, path in enumerate(paths):
         assert_alike(store.load(path, weights(0.0)), weights(float(number)))
+
+
+CHILD = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from population.params import FileParams
+
+MB = 1 << 20
+
+
+def peak(function):
+    open("/proc/self/clear_refs", "w").write("5")
+    before = memory("VmRSS")
+    found = function()
+    return (memory("VmHWM") - before) / MB, found
+
+
+def memory(what):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(what))
+
+
+def tree(make):
+    return {str(n): make((15, MB // 4), np.float32) for n in range(20)}
+
+
+store = FileParams(sys.argv[1])
+kinds = {"jax": jnp.ones, "numpy": np.ones}
+state = tree(kinds[sys.argv[2]])
+small = {"w": kinds[sys.argv[2]](3)}
+store.load(store.save("small", small), small)
+saving, path = peak(lambda: store.save("g", state))
+loading, found = peak(lambda: store.load(path, state))
+assert all((np.asarray(found[name]) == 1).all() for name in state)
+print(saving, loading)
+"""
+
+
+@pytest.mark.parametrize("kind", ["jax", "numpy"])
+def test_a_large_state_needs_little_memory_beside_itself(
+    kind: str, tmp_path: pathlib.Path
+) -> None:
+    """Of 300 MB: a tenth at most for a save, and one copy and a tenth for a load."""
+    if not pathlib.Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak of the memory is not known here")
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path), kind],
+        env={**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    saving, loading = map(float, done.stdout.split())
+    assert saving <= 30
+    assert 290 <= loading <= 330
