@@ -137,6 +137,7 @@ def test_the_last_save_below_what_is_held_is_kept(tmp_path: pathlib.Path) -> Non
     for step in range(80):
         engine.report({0: 1.0 - step})
         engine.report({1: 200.0 - step}, {"w": np.full(2, step)})
+        probe.settle()
     assert 2 <= len(probe.saves(engine.controller)) < 45
     engine.controller.close()
     again = opened(folder=tmp_path, size=2)
