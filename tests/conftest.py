@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import jax
 import pytest
 
 from population.run import remover
+from population.run.params_manager import ParamsManager
 from tests.helpers import Clock
 
 hypothesis.settings.register_profile(
@@ -30,8 +31,15 @@ def clock() -> Clock:
 
 @pytest.fixture(autouse=True)
 def every_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves are looked through after each report, and not just once in a second."""
+    """Saves are looked through after each report, and the report waits for the rest."""
+
+    def at_once(manager: ParamsManager, removal: Callable[[], object]) -> None:
+        in_a_thread(manager, removal)
+        manager.wait()
+
+    in_a_thread = ParamsManager.queue
     monkeypatch.setattr(remover, "EVERY_S", 0.0)
+    monkeypatch.setattr(ParamsManager, "queue", at_once)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,6 +15,7 @@ from population import Keep, PopulationController
 from population.journal.sqlite import SqliteJournal
 from population.params import FileParams
 from population.run import remover
+from population.run.params_manager import ParamsManager
 from tests import probe
 from tests.helpers import Scripted, generation, work
 
@@ -246,6 +247,7 @@ def test_a_store_that_is_slow_to_remove_holds_no_report_up_for_a_while(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a store that falls behind for long: else the disk could fill up."""
+    monkeypatch.setattr(ParamsManager, "queue", lambda m, r: m._remover.put(r))
     controller, store, _ = opened(tmp_path)
     go_on = threading.Event()
 

@@ -261,10 +261,11 @@ class ParamsManager:
             place = self._need_store(), removed, needed, record
             # It must not refer to this object, which ends its thread when it goes.
             removal = functools.partial(self._replacer.replace, *place)
-            if self._vanishes:
-                yield removal
-            else:
-                self._remover.put(removal)
+            yield removal if self._vanishes else functools.partial(self.queue, removal)
+
+    def queue(self, removal: Callable[[], object]) -> None:
+        """Have a thread make a removal; called when the lock of the run is free."""
+        self._remover.put(removal)
 
     def forget(self, reports: Iterable[EncodedReport]) -> None:
         """Remove the saves of reports that were not recorded, and wait for that."""
