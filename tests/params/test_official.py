@@ -16,6 +16,8 @@ from safetensors.numpy import load_file
 from population.params import FileParams, kinds, trees
 from tests.params.trees import PLAIN, TREES
 
+_LIBRARY: Any = safetensors  # Not all versions have the same types.
+
 
 def test_other_programs_read_the_arrays(tmp_path: pathlib.Path) -> None:
     """By their paths within the tree."""
@@ -34,8 +36,7 @@ def test_every_file_is_valid(name: str, tmp_path: pathlib.Path) -> None:
     tree = PLAIN[name] if name in PLAIN else TREES[name](2.0)
     saved = FileParams(tmp_path).save("g/1", tree)
     content = (tmp_path / saved).read_bytes()
-    read: Any = safetensors.deserialize  # Not all versions have types.
-    found: dict[str, Any] = dict(read(content))
+    found: dict[str, Any] = dict(_LIBRARY.deserialize(content))
     leaves = trees.by_path(tree)
     for place, entry in found.items():
         host = kinds.to_host(leaves[place])
@@ -52,7 +53,7 @@ def test_the_metadata_are_texts_that_other_programs_read(
     """The layout and the other leaves, as docs/on-disk-format.md describes them."""
     tree = {"a": jnp.ones(3, jnp.int4), "n": 3, "s": "é", "k": jax.random.key(1)}
     saved = FileParams(tmp_path).save("g/1", {**tree, "f": np.float32(2)})
-    with safetensors.safe_open(tmp_path / saved, framework="numpy") as file:
+    with _LIBRARY.safe_open(tmp_path / saved, framework="numpy") as file:
         metadata = file.metadata()
     assert metadata["path"] == saved
     assert metadata["population"] == "1"

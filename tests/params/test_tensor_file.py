@@ -375,12 +375,8 @@ def test_a_tree_like_one_before_is_checked_again(tmp_path: pathlib.Path) -> None
     """Of equal structure, but with what a store cannot keep."""
     store = FileParams(tmp_path)
     store.save("g/1", {"a": 1, "b": np.ones(2)})
-    for bad in (
-        2**64,
-        "\ud800",
-        object(),
-        np.ma.masked_array([1.0, 2.0], [True, False]),
-    ):
+    ma: Any = np.ma
+    for bad in (2**64, "\ud800", object(), ma.masked_array([1.0, 2.0], [True, False])):
         with pytest.raises(TypeError, match=r"params\['a'\] cannot be stored"):
             store.save("g/1", {"a": bad, "b": np.ones(2)})
 
