@@ -17,6 +17,8 @@ from population.base.types import ActiveWorker, Stop
 from population.core.retention import Keep
 from population.core.step import EncodedReport
 from population.journal.base import Journal
+from population.reader.recorded_run import RecordedRun
+from population.reader.sources import OfController
 from population.run import arguments, opening, polls
 from population.run.events import OnEvent
 from population.run.population_lease import PopulationLease
@@ -141,6 +143,14 @@ class PopulationController(Queries):
         """
         first = arguments.first_population(space, size, initial, seed)
         return cls(first, mutator, log_dir, seed=seed, space=space, **options)
+
+    def history(self) -> RecordedRun:
+        """Return the run as `population.read` does: columns, the best, and so on.
+
+        Iterating over it yields all checkpoints in recorded order;
+        `pandas.DataFrame` accepts them.
+        """
+        return RecordedRun(OfController(self.open_run))
 
     def maybe_get_worker_data(
         self,

@@ -608,7 +608,7 @@ def test_metrics_and_reasons_are_kept(tmp_path: pathlib.Path) -> None:
     found = controller.graph.checkpoint(branched.parent)
     assert repr(found.metrics) == "{'loss': 0.5, 'by class': (1, 2), 3: [inf]}"
     assert (branched.reason, branched.metrics) == ("as planned", None)
-    assert next(controller.history()).reason == "start"
+    assert next(iter(controller.history())).reason == "start"
     controller.close()
 
 

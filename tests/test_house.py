@@ -32,7 +32,7 @@ FLOORS = (
     {"space", "params", "journal"},
     {"mutators", "in_force", "core"},
     {"run", "hyperparams"},
-    {"worker"},
+    {"worker", "reader"},
     {"controller"},
     {"offline", "report", "testing"},
     {"engines"},

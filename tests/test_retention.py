@@ -185,7 +185,7 @@ def test_only_what_is_unreachable_is_removed(
         for each in both:
             reachable = probe.reachable(each)
             assert saved(iter(reachable)) <= there
-    assert saved(both[0].history()) == there
+    assert saved(list(both[0].history())) == there
     recorded = sum(c.reason == "" and c.params is None for c in both[0].history())
     assert recorded > 15  # Some were removed.
 

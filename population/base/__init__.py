@@ -12,6 +12,7 @@ from population.base.interfaces import CheckpointGraph as CheckpointGraph
 from population.base.interfaces import Mutator as Mutator
 from population.base.interfaces import ParamsStore as ParamsStore
 from population.base.interfaces import PopulationView as PopulationView
+from population.base.schedule import Schedule as Schedule
 from population.base.types import ActiveWorker as ActiveWorker
 from population.base.types import Branch as Branch
 from population.base.types import Checkpoint as Checkpoint
@@ -23,6 +24,5 @@ from population.base.types import Report as Report
 from population.base.types import Retire as Retire
 from population.base.types import RunPath as RunPath
 from population.base.types import Saved as Saved
-from population.base.types import Schedule as Schedule
 from population.base.types import Start as Start
 from population.base.types import Stop as Stop

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 MODES = ("min", "max")
@@ -274,36 +273,3 @@ class Stop:
                 raise ValueError(f"Stop.{name} must be a number, got NaN.")
         if self.seconds is not None and self.seconds < 0:
             raise ValueError(f"Stop.seconds must be 0 or more, got {self.seconds!r}.")
-
-
-class Schedule(Mapping[int, Any]):
-    """Hyperparameters over training steps: `{step: meta_params}`, steps ascending."""
-
-    def __init__(self, entries: Mapping[int, Any]) -> None:
-        for step in entries:
-            if type(step) is not int or step < 0:
-                raise ValueError(
-                    f"A schedule maps steps, ints of 0 or more, to meta_params; got "
-                    f"the step {step!r}."
-                )
-        self._entries = dict(sorted(entries.items()))
-
-    def __getitem__(self, step: int) -> Any:
-        """Return the entry that begins at exactly this step."""
-        return self._entries[step]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __repr__(self) -> str:
-        return f"Schedule({self._entries!r})"
-
-    def at(self, step: int) -> Any:
-        """Return the newest entry at or before `step`; None before the first."""
-        return next(
-            (meta for start, meta in reversed(self._entries.items()) if start <= step),
-            None,
-        )

@@ -201,9 +201,8 @@ class JournalGraph(CheckpointGraph):
                 return
             size = min(8 * size, _PAGE)
 
-    def history(self) -> Iterator[Checkpoint]:
-        """Yield all checkpoints in the order in which they were recorded."""
-        after = 0
+    def history(self, after: int = 0) -> Iterator[Checkpoint]:
+        """Yield all checkpoints after a row in recorded order."""
         while True:
             rows = self._find(Find(after=after, limit=_PAGE))
             for row in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from population.base.errors import damaged
 from population.core import facts
 from population.core.decoding import decode
-from population.journal.records import Loss, Status
+from population.journal.records import STOPPED, Loss, Status
 
 FAILURES = ("failed", "diverged")  # Kinds of a `Status`.
 
@@ -22,6 +22,7 @@ class Membership:
         live: The worker ids of the others, ascending; another object after a change.
         statuses: The newest status of each slot that has one, by worker id.
         count: The number of statuses so far, of all slots.
+        stop: The newest request to stop the run, or None.
     """
 
     def __init__(self, size: int) -> None:
@@ -31,6 +32,7 @@ class Membership:
         self.live: tuple[int, ...] = tuple(range(size))
         self.statuses: dict[int, Status] = {}
         self.count = 0
+        self.stop: Status | None = None
 
     @property
     def all_retired(self) -> bool:
@@ -57,8 +59,11 @@ class Membership:
         """Apply the status of a slot."""
         if record.worker_id >= self._size:
             raise damaged(f"it holds a status of worker {record.worker_id}")
-        self.statuses[record.worker_id] = record
         self.count = max(self.count, record.number)
+        if record.kind == STOPPED:
+            self.stop = record
+            return
+        self.statuses[record.worker_id] = record
         own = frozenset((record.worker_id,))
         retired = self.retired | own if record.retired else self.retired - own
         if retired != self.retired:

@@ -1,4 +1,4 @@
-"""Checks whether `stop` has ended a run."""
+"""Checks what has ended a run: a limit of `stop`, or a person who has stopped it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,33 @@ from population.base.types import Stop
 from population.core.state import RunState
 
 
-def ended(stop: Stop, state: RunState, open_s: float) -> bool:
-    """Whether `stop` has ended a run that was open for `open_s` seconds."""
+def why_ended(stop: Stop, state: RunState, open_s: float, statuses: int) -> str:
+    """Return what has ended a run, in words; "" if nothing has.
+
+    Args:
+        stop: The limits.
+        state: The state of the run.
+        open_s: The seconds that it was open.
+        statuses: How many statuses the session found: who asks it to stop does so with
+            a later one.
+    """
     if state.members.all_retired:
-        return True
+        return "all members are retired"
     if stop.steps is not None and _reached(state) >= stop.steps:
-        return True
+        return f"all members have reached step {stop.steps}"
     if stop.reports is not None and state.reports >= stop.reports:
-        return True
+        return f"{state.reports} values were reported"
     if stop.value is not None and state.best.score <= state.sign * stop.value:
-        return True
+        return f"the best value is as good as {stop.value}"
     since_best = state.reports - state.best.reports
     if stop.patience is not None and since_best >= stop.patience:
-        return True
-    return stop.seconds is not None and open_s >= stop.seconds
+        return f"none of the last {since_best} values was the best"
+    if stop.seconds is not None and open_s >= stop.seconds:
+        return f"it was open for {open_s:.0f} s"
+    asked = state.members.stop
+    if asked is not None and asked.number > statuses:
+        return f"stopped {asked.reason}"
+    return ""
 
 
 def _reached(state: RunState) -> int:

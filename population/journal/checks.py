@@ -17,6 +17,7 @@ from population.base.errors import damaged
 from population.base.refusals import shortly
 from population.journal.base import MAX
 from population.journal.records import (
+    STOPPED,
     CheckpointRecord,
     CheckpointRow,
     Fact,
@@ -34,6 +35,7 @@ _FAILS = {  # By the kinds of a `Status`: whether it counts a failure, and `reti
     "recovered": (False, (0,)),
     "retired": (False, (1,)),
     "revived": (False, (0,)),
+    STOPPED: (False, (0,)),
 }
 _ID = re.compile(r"[0-9A-Za-z_]+-([0-9]+)-[0-9]+")
 

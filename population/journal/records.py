@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeVar
 
 UNREACHABLE = "unreachable"  # The reason of most removals.
+STOPPED = "stopped"  # The kind of a `Status` that concerns all slots.
 
 
 class Fact(NamedTuple):
@@ -178,7 +179,9 @@ class Status(NamedTuple):
         worker_id: The slot.
         kind: "failed": a trial has ended with an error or a kill; "diverged": the slot
             is set back from a value that is not finite; "recovered": a finite value
-            was reported since; "retired": by a decision; "revived".
+            was reported since; "retired": by a decision; "revived". "stopped": somebody
+            has asked the open sessions to end; this concerns all slots, and is not the
+            status of the slot, which is 0.
         reason: Why, for people.
         failures: The number of failures in a row.
         retired: Whether the slot is retired.

@@ -43,6 +43,7 @@ from population.journal.records import (
 )
 
 _PAGE = 1000
+_LONG_PAGE = 20_000
 _LARGEST = "1.7976931348623157e308"  # Infinity is larger; NULL is NaN.
 
 
@@ -187,6 +188,19 @@ class SqlJournal(Journal):
             if page == last:
                 return
             beside = page
+
+    def fields(
+        self, kind: type[R], names: Sequence[str], upto: int
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield some fields of all records of a kind with consecutive rows."""
+        sql = (
+            f"SELECT {', '.join(names)} FROM {TABLES[kind].name} WHERE row > "
+            f"{self.mark} AND row <= {self.mark} ORDER BY row LIMIT {_LONG_PAGE}"
+        )
+        after = 0
+        while page := self.run(sql, (after, upto)):
+            after = page[-1][0]
+            yield page
 
     def generations(
         self,

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import sqlite3
+import stat
 import warnings
 
 from population.base.errors import JournalError
@@ -32,6 +33,30 @@ _NETWORK = {
     "smb3",
     "smbfs",
 }
+
+
+def of_run(folder: pathlib.Path) -> pathlib.Path:
+    """Return the journal's file in a run folder.
+
+    Raises:
+        JournalError: There is none, or this user has no access to the folder.
+    """
+    file = folder / JOURNAL_NAME
+    try:
+        is_file = stat.S_ISREG(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        is_file = False
+    except OSError as error:
+        raise JournalError(
+            f"{file.parent} must be the log_dir of a run that this user may read, but "
+            f"its {file.name} cannot be reached: {error.strerror or error}. Ask for "
+            "access to the folder, or name another one."
+        ) from error
+    if not is_file:
+        raise JournalError(
+            f"{folder} must be the log_dir of a run; it holds no {JOURNAL_NAME}."
+        )
+    return file
 
 
 def log_of(path: pathlib.Path) -> pathlib.Path:

@@ -11,7 +11,8 @@ from typing import Any
 
 from population.base.codec import digest, normalized
 from population.base.interfaces import Mutator, PopulationView
-from population.base.types import Branch, Report, Schedule
+from population.base.schedule import Schedule
+from population.base.types import Branch, Report
 
 logger = logging.getLogger("population")
 

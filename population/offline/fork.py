@@ -57,6 +57,7 @@ from population.run.arguments import Options
 from population.run.facts import new_token
 from population.run.mutator_settings import name_of, settings
 from population.run.params_manager import PARAMS_FOLDER
+from population.run.session import is_of_session
 from population.space import to_data
 
 logger = logging.getLogger("population")
@@ -243,6 +244,7 @@ def _begin(
     for key in ("saved", "keep", "store", "given"):
         facts.pop(key, None)
     origin = facts.pop("forked", {})
+    facts = {k: v for k, v in facts.items() if not is_of_session(k)}
     if space is not None:
         facts = {k: v for k, v in facts.items() if not k.startswith("categories")}
         facts["space"] = to_data(space)

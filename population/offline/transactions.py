@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
@@ -13,8 +12,10 @@ from population.base.errors import JournalError
 from population.base.run_paths import run_folder
 from population.core.branching import is_restart
 from population.core.facts import texts_of
+from population.journal import sqlite_file
 from population.journal.base import Journal
 from population.journal.records import (
+    STOPPED,
     Best,
     CheckpointRecord,
     Generation,
@@ -24,7 +25,6 @@ from population.journal.records import (
     Status,
 )
 from population.journal.sqlite import SqliteJournal
-from population.journal.sqlite_file import JOURNAL_NAME
 
 if TYPE_CHECKING:
     from population.controller import PopulationController
@@ -97,11 +97,7 @@ def open_journal(folder: pathlib.Path) -> SqliteJournal:
     Raises:
         JournalError: The journal does not exist, cannot be read, or holds no run.
     """
-    file = folder / JOURNAL_NAME
-    if not _is_file(file):
-        raise JournalError(
-            f"{folder} must be the log_dir of a run; it holds no {JOURNAL_NAME}."
-        )
+    file = sqlite_file.of_run(folder)
     journal = SqliteJournal(file, must_exist=True)
     try:
         if not {"size", "run"} <= texts_of(journal).keys():
@@ -110,24 +106,6 @@ def open_journal(folder: pathlib.Path) -> SqliteJournal:
         journal.close()
         raise
     return journal
-
-
-def _is_file(file: pathlib.Path) -> bool:
-    """Whether a path is a regular file.
-
-    Raises:
-        JournalError: This user has no access to the folder.
-    """
-    try:
-        return stat.S_ISREG(file.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
-    except OSError as error:
-        raise JournalError(
-            f"{file.parent} must be the log_dir of a run that this user may read, but "
-            f"its {file.name} cannot be reached: {error.strerror or error}. Ask for "
-            "access to the folder, or name another one."
-        ) from error
 
 
 def happenings(journal: Journal, upto: int | None = None) -> Iterator[Happening]:
@@ -140,6 +118,8 @@ def happenings(journal: Journal, upto: int | None = None) -> Iterator[Happening]
     present, batch = Happening(1), 1
     generation: Generation | None = None
     for record in journal.log(upto=upto):
+        if isinstance(record, Status) and record.kind == STOPPED:
+            continue  # It concerns sessions, and no decision.
         if isinstance(record, Generation):
             generation = record  # Its first checkpoint comes next.
         elif isinstance(record, CheckpointRecord) and generation is not None:

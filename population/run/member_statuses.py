@@ -1,16 +1,15 @@
-"""The status of each member of an open run, and what it has trained."""
+"""The status of each member of a run, and what it has trained."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from population.core.branching import is_restart
 from population.core.membership import FAILURES
 from population.core.state import RunState
-from population.core.stopping import ended
-from population.journal.base import Find
+from population.journal.base import Find, Journal
 from population.journal.records import Opening, Status
-from population.run.open_run import OpenRun
 
 
 class MemberStatus(NamedTuple):
@@ -18,9 +17,10 @@ class MemberStatus(NamedTuple):
 
     Attributes:
         worker_id: The slot.
-        status: "training": it has more to train; "waiting": for a decision; "at its
-            end": it has reached `Stop.steps`, or the run has ended; "retired": it is
-            finished; "diverged": its newest value is not finite, or it was set back
+        status: "training": it has more to train; "waiting": for a decision; "idle": it
+            has more to train, but no process that is known to be alive holds it; "at
+            its end": it has reached `Stop.steps`, or the run has ended; "retired": it
+            is finished; "diverged": its newest value is not finite, or it was set back
             from one and has not recovered; "failed": it has not recovered from its last
             failure.
         failures: The number of its failures, with divergences, in the whole run.
@@ -45,26 +45,45 @@ class MemberStatus(NamedTuple):
     steps_trained: int
 
 
-def member_statuses(run: OpenRun) -> list[MemberStatus]:
-    """Return the status of each slot, by worker id. Called with the lock.
+class Progress(NamedTuple):
+    """How far a run is, for those who tell what its members do.
+
+    Attributes:
+        end: The step at which it ends, or None.
+        has_ended: Whether it has ended.
+        doing: Returns what a member does that has more to train.
+    """
+
+    end: int | None
+    has_ended: bool
+    doing: Callable[[int], str]
+
+
+def member_statuses(
+    journal: Journal, state: RunState, progress: Progress
+) -> list[MemberStatus]:
+    """Return the status of each slot, by worker id.
 
     It reads each generation and its newest checkpoint, and no others.
+
+    Args:
+        journal: The journal, within a snapshot.
+        state: The state of the run.
+        progress: How far the run is.
     """
-    state = run.state()
-    has_ended = ended(run.stop, state, run.open_time.look())
-    failures = [0] * run.size
-    reasons = [""] * run.size
-    for record in run.journal.all(Status):
+    size = len(state.slots)
+    failures, reasons = [0] * size, [""] * size
+    for record in journal.all(Status):
         if record.kind in FAILURES:
             failures[record.worker_id] += 1
             reasons[record.worker_id] = record.reason
     for worker_id in state.members.retired:
         reasons[worker_id] = state.members.statuses[worker_id].reason
-    branches, restarts, steps = [0] * run.size, [0] * run.size, [0] * run.size
-    wall_s = [0.0] * run.size
-    pauses = _pauses(run)
-    for generation in run.journal.generations():
-        worker_id, newest = generation.worker_id, run.graph.newest_of(generation)
+    branches, restarts, steps = [0] * size, [0] * size, [0] * size
+    wall_s = [0.0] * size
+    pauses = _pauses(journal)
+    for generation in journal.generations():
+        worker_id, newest = generation.worker_id, state.graph.newest_of(generation)
         closed_s = sum(s for row, s in pauses if generation.row <= row < newest.row)
         wall_s[worker_id] += newest.time - generation.time - closed_s
         steps[worker_id] += newest.step - generation.step
@@ -74,7 +93,7 @@ def member_statuses(run: OpenRun) -> list[MemberStatus]:
     return [
         MemberStatus(
             worker_id,
-            _status(run, state, worker_id, has_ended),
+            _status(state, worker_id, progress),
             failures[worker_id],
             reasons[worker_id],
             branches[worker_id],
@@ -82,26 +101,26 @@ def member_statuses(run: OpenRun) -> list[MemberStatus]:
             wall_s[worker_id],
             steps[worker_id],
         )
-        for worker_id in range(run.size)
+        for worker_id in range(size)
     ]
 
 
-def _pauses(run: OpenRun) -> list[tuple[int, float]]:
+def _pauses(journal: Journal) -> list[tuple[int, float]]:
     """Return the last row before each later opening, and the seconds until that.
 
     They are those since the newest checkpoint: when the run was closed is not recorded.
     """
     found = []
-    for opening in run.journal.all(Opening)[1:]:
+    for opening in journal.all(Opening)[1:]:
         find = Find(upto=opening.row, newest_first=True, limit=1)
-        for last in run.journal.checkpoints(find):
+        for last in journal.checkpoints(find):
             found.append((opening.row, max(0.0, opening.time - last.time)))
     return found
 
 
-def _status(run: OpenRun, state: RunState, worker_id: int, has_ended: bool) -> str:
+def _status(state: RunState, worker_id: int, progress: Progress) -> str:
     """Return the status of a slot in a word."""
-    members, end = state.members, run.stop.steps
+    members, end = state.members, progress.end
     kind = ""
     if members.failures(worker_id):
         kind = members.statuses[worker_id].kind
@@ -113,6 +132,4 @@ def _status(run: OpenRun, state: RunState, worker_id: int, has_ended: bool) -> s
         return "at its end"
     if kind:
         return "failed"
-    if has_ended:
-        return "at its end"
-    return "waiting" if run.waits(worker_id) else "training"
+    return "at its end" if progress.has_ended else progress.doing(worker_id)

@@ -29,7 +29,6 @@ from population.core.leases import LeaseRules, Silence
 from population.core.state import RunState
 from population.core.statuses import StatusRules
 from population.core.step import EncodedReport, Moment
-from population.core.stopping import ended
 from population.in_force.probe import Probes
 from population.journal.base import Journal
 from population.journal.records import Lease, Status
@@ -40,9 +39,9 @@ from population.run.events import Events
 from population.run.guards import Guards
 from population.run.liveness import LeaseHolder
 from population.run.lock import RunLock
-from population.run.open_time import OpenTime
 from population.run.params_manager import ParamsManager
 from population.run.replacer import Record
+from population.run.session import Session
 from population.run.transaction import Transaction
 from population.run.weights_in_memory import WeightsInMemory
 
@@ -74,7 +73,7 @@ class OpenRun:
         holder: This process, as one that has opened the run.
         all_holder: The holder of all slots in this process, or None.
         reader: This session's token if slots may use weights in its memory, or None.
-        open_time: Measures how long the run was open.
+        session: Tells whether the run has ended; measures how long it was open.
         closed: Whether the run was closed.
         in_memory: The weights that an engine of this process reports as `InMemory()`.
     """
@@ -113,7 +112,7 @@ class OpenRun:
         self.all_holder: LeaseHolder | None = None
         self.reader: str | None = None
         self.closed = False
-        self.open_time = OpenTime(options.clock)
+        self.session = Session(options.clock)
         self._state: RunState | None = None
         self._transaction: weakref.ref[Transaction] | None = None
         self.in_memory = WeightsInMemory(token)
@@ -347,7 +346,7 @@ class OpenRun:
             if self.closed:
                 return True
             state = self.state()
-            if not ended(self.stop, state, self.open_time.look()):
+            if not self.session.has_ended(self.stop, state):
                 return False
             self.events.finished()
         self.lock.drain()

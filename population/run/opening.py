@@ -22,7 +22,7 @@ from population.journal.base import Journal
 from population.journal.records import Fact, Lease, Opening
 from population.journal.sqlite import SqliteJournal
 from population.journal.sqlite_file import JOURNAL_NAME
-from population.run import facts, liveness, structures
+from population.run import facts, liveness, session, structures
 from population.run.arguments import Options
 from population.run.facts import Facts
 from population.run.liveness import is_foreign
@@ -120,6 +120,7 @@ def _opened(
     tx = run.begin(state)
     new = facts.unrecorded(recorded, now)
     tx.do(Step(tuple(Fact(key, codec.encode(value)) for key, value in new.items())))
+    tx.do(Step(tuple(session.news(recorded, run.stop))))
     if not recorded:
         for step in branching.start(state, first, metas, tx.at):
             tx.do(step)
@@ -181,7 +182,7 @@ def _begin(run: OpenRun, tx: Transaction) -> None:
     for lease in foreign:
         tx.do(run.leases.end(state, lease.worker_id, tx.at))
         tx.resume(lease.worker_id, "takeover")
-    run.open_time.begin(run.journal, openings)
+    run.session.begin(run.journal, openings, state.members.count)
     tx.do(Step((Opening(state.row, tx.at.now, run.holder.text),)))
 
 
@@ -217,7 +218,7 @@ def _open_to_look(run: OpenRun, now: Facts) -> None:
                 "there. Choose another log_dir."
             )
         state = _resumed(run, recorded, now, None)
-        run.open_time.begin(journal, journal.all(Opening))
+        run.session.begin(journal, journal.all(Opening), state.members.count)
     run.adopt(state)
 
 

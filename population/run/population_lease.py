@@ -190,7 +190,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
     @property
     def open_s(self) -> float:
         """The number of seconds that the run was open so far."""
-        return self._run.open_time.seconds
+        return self._run.session.seconds
 
     def undo(self, new: Sequence[EncodedReport]) -> None:
         """Remove the saves of encoded reports that were not recorded."""
@@ -212,7 +212,7 @@ class PopulationLease(HeldSlots, Mapping[int, ActiveWorker]):
                 are in the memory of a process.
         """
         self._run.check_open()
-        return loads.load_params(self._run, params, like)
+        return loads.of(self._run).params(params, like)
 
     def replace(self, error: LostParamsError) -> None:
         """Reject lost params, and move the slots that continue from them to others.

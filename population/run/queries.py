@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import collections
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
-from population.base import codec
 from population.base.errors import damaged
-from population.base.types import ActiveWorker, Checkpoint, Ref, Schedule, Stop
+from population.base.schedule import Schedule
+from population.base.types import ActiveWorker, Checkpoint, Ref, Stop
+from population.core import lineages
 from population.core.facts import read, texts_of
 from population.core.graph import JournalGraph
 from population.core.known import Slot, check_checkpoint, check_id
 from population.journal.base import Find
 from population.run import loads, structures
-from population.run.member_statuses import MemberStatus, member_statuses
+from population.run.member_statuses import MemberStatus, Progress, member_statuses
 from population.run.open_run import OpenRun
 
 
@@ -83,11 +83,7 @@ class Queries:
         Raises:
             TypeError: Not a `Checkpoint`; `best()` is None before a finite value.
         """
-        return _schedule(self.graph, check_checkpoint(checkpoint, "schedule"))
-
-    def history(self) -> Iterator[Checkpoint]:
-        """Yield all checkpoints in recorded order; `pandas.DataFrame` accepts them."""
-        return self.graph.history()
+        return lineages.schedule(self.graph, check_checkpoint(checkpoint, "schedule"))
 
     def newest(self, worker_id: int) -> Checkpoint:
         """Return the newest checkpoint that a slot itself has reported.
@@ -118,7 +114,13 @@ class Queries:
         run = self.open_run
         run.check_open()
         with run.lock.lock, run.journal.reading():
-            return member_statuses(run)
+            state = run.state()
+            has_ended = run.session.has_ended(run.stop, state)
+            progress = Progress(run.stop.steps, has_ended, self._doing)
+            return member_statuses(run.journal, state, progress)
+
+    def _doing(self, worker_id: int) -> str:
+        return "waiting" if self.open_run.waits(worker_id) else "training"
 
     def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
         """Return a checkpoint's params, read from the params store if it keeps them.
@@ -134,7 +136,8 @@ class Queries:
                 in the memory of a process.
         """
         self.open_run.check_open()
-        return loads.load(self.open_run, check_checkpoint(checkpoint, "load"), like)
+        found = check_checkpoint(checkpoint, "load")
+        return loads.of(self.open_run).load(found, like)
 
     def reachable(self) -> set[Ref]:
         """Return checkpoints whose params a decision, restart or worker may need."""
@@ -164,16 +167,3 @@ def _newest_reported(graph: JournalGraph, slot: Slot) -> Checkpoint:
             raise damaged(f"it does not hold generation {before} of {prefix}")
         generation, newest = found, graph.newest_of(found)
     return newest
-
-
-def _schedule(graph: JournalGraph, checkpoint: Checkpoint) -> Schedule:
-    """Return the hyperparameters over steps that led to a checkpoint."""
-    roots = [graph.root(segment[0]) for segment in graph.segments(checkpoint)]
-    changes: dict[int, object] = {}
-    before: str | None = None
-    for root in reversed(roots):
-        now = codec.digest(root.meta_params)
-        if now != before or root.step in changes:
-            changes[root.step] = root.meta_params
-        before = now
-    return Schedule(changes)

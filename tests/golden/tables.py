@@ -124,7 +124,9 @@ def read(file: pathlib.Path, names: Names) -> Tables:
     found: Tables = {}
     for table, rows in raw.items():
         if table == "facts":
-            found[table] = [names.fact(*row) for row in rows if row[0] != "held"]
+            # Versions of packages and limits are of a session, and decide nothing.
+            rows = [row for row in rows if not row[0].startswith(("held", "session "))]
+            found[table] = [names.fact(*row) for row in rows]
             continue
         if table in ("removals", "saves"):
             # Its process decides when weights in memory are gone; no policy sees it.

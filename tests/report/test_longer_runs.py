@@ -26,7 +26,11 @@ SPACE = {"lr": LogUniform(1e-3, 1.0)}
 EXPLORE = Perturb(SPACE)
 # Of the mutator's state, which may name generations.
 _CHECKSUM = re.compile(r'(INSERT INTO "state" .*),\d+\);')
-_NOT_COMPARED = 'INSERT INTO "sessions"', 'INSERT INTO "leases"'
+_NOT_COMPARED = (
+    'INSERT INTO "sessions"',
+    'INSERT INTO "leases"',
+    'INSERT INTO "facts" VALUES(\'session ',
+)
 _SAVE = re.compile(r"-[0-9a-f]{8}-[0-9a-f]{8}\.safetensors")
 
 

@@ -1,0 +1,1 @@
+"""Reads a recorded run: as columns, by lineage, and its params."""
