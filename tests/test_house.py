@@ -35,8 +35,8 @@ FLOORS = (
     {"worker", "reader"},
     {"controller"},
     {"offline", "report", "testing"},
-    {"engines"},
-    {"benchmarks"},
+    {"engines", "cli"},
+    {"benchmarks", "__main__"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

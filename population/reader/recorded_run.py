@@ -12,7 +12,7 @@ from population.base import codec
 from population.base.interfaces import ParamsStore
 from population.base.run_paths import run_folder
 from population.base.schedule import Schedule
-from population.base.types import Checkpoint
+from population.base.types import Checkpoint, Ref
 from population.core import lineages, loading
 from population.core.facts import read_all
 from population.core.known import check_checkpoint
@@ -159,6 +159,11 @@ class RecordedRun:
             columns = checkpoints(self._source, found.journal)
             place = best_window(columns, window, sign)
             return None if place is None else found.graph.at(int(columns["row"][place]))
+
+    def get(self, ref: Ref) -> Checkpoint | None:
+        """Return the checkpoint with that generation id and step, or None."""
+        with self._source.reading() as found:
+            return found.graph.get_checkpoint(ref)
 
     def lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
         """Return all checkpoints that led to this one, oldest first."""

@@ -86,7 +86,8 @@ def status(journal: Journal, recorded: Mapping[str, Any], state: RunState) -> Ru
     open_s = _open_s(journal, openings)
     reason = ""
     if stop is not None:
-        asked = [s for s in journal.all(Status) if s.time < openings[-1].time]
+        begun = max((o.time for o in openings if _is_own(o)), default=0.0)
+        asked = [s for s in journal.all(Status) if s.time < begun]
         reason = why_ended(stop, state, open_s, len(asked))
     best = state.sign * state.best.score
     return RunStatus(
@@ -108,7 +109,7 @@ def status(journal: Journal, recorded: Mapping[str, Any], state: RunState) -> Ru
         began=openings[0].time if openings else generations[0].time,
         newest=state.time,
         open_s=open_s,
-        openings=len(openings),
+        openings=sum(map(_is_own, openings)),
         is_open=bool(live),
         warnings=tuple(_warnings(state, bool(live), bool(reason))),
     )
@@ -133,6 +134,11 @@ def progress(found: RunStatus, state: RunState) -> Progress:
         return "training" if worker_id in held else "idle"
 
     return Progress(end, found.finished, doing)
+
+
+def _is_own(opening: Opening) -> bool:
+    """Whether an opening begins a session, and is not by a child process in one."""
+    return opening.owner is None or not liveness.is_child(owner_of(opening.owner))
 
 
 def _live(openings: Sequence[Opening], state: RunState) -> list[Owner]:

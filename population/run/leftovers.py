@@ -15,11 +15,15 @@ from population.journal.records import UNREACHABLE, Opening, Removal, Save
 from population.run import liveness
 
 _SESSIONS = 5  # How many dead sessions back a removal may have been cut off.
-_SAVED_BY = re.compile(r"\.?\d+-([0-9a-f]{8})\b")
+# The token of a child process of an engine is twice as long.
+_SAVED_BY = re.compile(r"\.?\d+-([0-9a-f]{8}(?:[0-9a-f]{8})?)-")
 
 
 def look(
-    journal: Journal, lock: AbstractContextManager[object], store: Any
+    journal: Journal,
+    lock: AbstractContextManager[object],
+    store: Any,
+    sessions: int | None = _SESSIONS,
 ) -> list[str]:
     """Return paths that dead sessions were to remove, or saved but never recorded.
 
@@ -27,6 +31,7 @@ def look(
         journal: The journal of the run.
         lock: Held while this reads the journal.
         store: The params store; only one with `names` can list unrecorded saves.
+        sessions: How many dead sessions back it looks; None: all.
     """
     with lock:
         # In this order: a dead session records nothing more, so that the records read
@@ -36,7 +41,7 @@ def look(
         dead = [(row, owner) for row, owner in found if liveness.is_gone(owner)]
         if not dead:
             return []
-        since = dead[-_SESSIONS:][0][0]
+        since = (dead if sessions is None else dead[-sessions:])[0][0]
         with journal.reading():
             known = {save.params for save in journal.all(Save)}
             removals = journal.all(Removal)

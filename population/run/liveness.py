@@ -16,6 +16,7 @@ import weakref
 from population.core.owners import Owner
 
 _PROC = pathlib.Path("/proc")
+_TOKEN = 8  # The length of a token; those of siblings begin with one more.
 _START_TIME = 19  # Field 22 of /proc/PID/stat, counted after the name.
 
 
@@ -36,7 +37,7 @@ class LeaseHolder:
 
     def __init__(self, within: LeaseHolder | None = None) -> None:
         pid = os.getpid()
-        token = f"{_Siblings.token}{secrets.token_hex(4)}"
+        token = f"{_Siblings.token}{secrets.token_hex(_TOKEN // 2)}"
         self.owner = Owner(_host(), _place(), pid, _own_start(pid), token)
         self.text = self.owner.text
         self.within = within
@@ -90,6 +91,11 @@ def join_siblings(token: str) -> None:
         token: A name for them all.
     """
     _Siblings.token, _Siblings.parent = token, os.getppid()
+
+
+def is_child(owner: Owner) -> bool:
+    """Whether an owner is in a process that a call of an engine has started."""
+    return len(owner.token) > _TOKEN
 
 
 def has_free_leases(owner: Owner) -> bool:

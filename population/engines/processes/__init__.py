@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from population.base.log_once import Notice
 from population.base.types import Event
@@ -119,7 +120,9 @@ class _WorkerProcesses:
         controller: PopulationController,
         on_error: str,
     ) -> None:
-        own = {"train": train, "on_error": on_error, "siblings": secrets.token_hex(4)}
+        own: dict[str, Any] = {"train": train, "on_error": on_error}
+        own["siblings"] = secrets.token_hex(4)
+        own["statuses"] = controller.open_run.session.statuses
         packed = pickling.pack(own | controller.arguments())
         self._payload = pickle.dumps((settings.sent(), packed))
         self._controller = controller

@@ -104,10 +104,13 @@ class _Child:
         received.put(lambda names: self.tell(pickling.NotInForce(tuple(names))))
         train, on_error = parts.pop("train"), parts.pop("on_error")
         liveness.join_siblings(parts.pop("siblings"))
+        statuses = parts.pop("statuses")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The parent has warned already.
             controller = PopulationController(**parts, on_event=on_event)
         with contextlib.closing(controller):
+            # Whoever stops the run stops this process, too, if it begins after that.
+            controller.open_run.session.statuses = statuses
             self._controller = controller
             self.tell(pickling.Joined(controller.open_run.holder.owner))
 

@@ -1,0 +1,42 @@
+"""`population stop`: the open sessions of a run end at their next poll."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import socket
+
+from population.cli import arguments
+from population.cli.output import Exit, say, say_json
+from population.offline.stopping import stop
+
+NAME = "stop"
+HELP = "ask all processes that train a run to end; a later start goes on"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    arguments.add_run(parser)
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why, for people")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Record the request."""
+    found = arguments.opened(options)
+    was_open = found.status.is_open
+    who = f"by {_user()}@{socket.gethostname()}"
+    stop(options.folder, f"{who}: {options.reason}" if options.reason else who)
+    if options.json:
+        say_json({"stopped": who, "is_open": was_open})
+    elif was_open:
+        say(f"asked to stop {who}; its processes end at their next poll")
+    else:
+        say(f"asked to stop {who}; no process has it open now")
+    return Exit.DONE
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A container's user without a name.
+        return "unknown"
