@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import pathlib
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -261,8 +260,6 @@ def test_a_store_that_is_slow_to_remove_holds_no_report_up_for_a_while(
     monkeypatch.setattr(remover, "LATE_S", 0.0)
     waits = threading.Thread(target=report, args=(controller,))
     waits.start()
-    while not waits.is_alive():
-        time.sleep(0)
     waits.join(0.2)
     assert waits.is_alive()
     go_on.set()

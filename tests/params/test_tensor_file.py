@@ -20,6 +20,7 @@ import pytest
 from population import ParamsError
 from population.base import LostParamsError
 from population.params import FileParams, checksums, kinds, tensor_file
+from tests.helpers import missing
 from tests.params.test_disk import folders_and_files
 from tests.params.trees import PLAIN, TREES, assert_alike, weights
 
@@ -541,7 +542,7 @@ def test_a_large_state_needs_little_memory_beside_itself(
 ) -> None:
     """Of 300 MB: a tenth at most for a save, and one copy and a tenth for a load."""
     if not pathlib.Path("/proc/self/clear_refs").exists():
-        pytest.skip("the peak of the memory is not known here")
+        missing("/proc/self/clear_refs, to know the peak of the memory,")
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path), kind],
         env={**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"},
