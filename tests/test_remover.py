@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import pathlib
 import sys
 import threading
@@ -189,3 +190,33 @@ def test_an_interrupted_training_can_be_closed(tmp_path: pathlib.Path) -> None:
     train(worker, 20)
     worker.release()
     assert in_time(controller.close)
+
+
+def test_without_a_further_thread_a_report_is_done(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The system may have no more threads: removals then wait for one."""
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == remover.THREAD:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    made: list[int] = []
+    removals = Remover()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with caplog.at_level(logging.WARNING, "population"):
+            removals.put(lambda: made.append(1))
+        assert "is removed later: can't start new thread" in caplog.text
+        assert made == []
+        removals.wait()
+        assert made == [1]
+        removals.put(lambda: made.append(2))
+    removals.put(lambda: made.append(3))
+    removals.wait()
+    assert made == [1, 2, 3]
+    removals.close()

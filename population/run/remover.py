@@ -48,23 +48,29 @@ class Remover:
 
     def __init__(self) -> None:
         self._jobs: Jobs = collections.deque()  # The first one is being made.
-        self._turn = threading.Lock()  # Only the remover threads acquire it.
+        self._turn = threading.Lock()  # Of the thread that makes removals.
         self._threads: list[_Thread] = []
         self._stop = weakref.finalize(self, _end, self._threads)
 
     def put(self, removal: Callable[[], object]) -> None:
         """Queue a removal for the thread."""
-        thread = self._begun()
         self._jobs.append((time.monotonic(), removal))
-        thread.wakes.put(_nothing)
+        try:
+            self._begun().wakes.put(_nothing)
+        except RuntimeError as error:  # No further thread: the report itself is done.
+            logger.warning("what nothing needs is removed later: %s", error)
 
     def wait(self) -> None:
         """Wait until everything is removed."""
         while self._jobs:
             done = threading.Event()
-            self._begun().wakes.put(done.set)
+            try:
+                self._begun().wakes.put(done.set)
+            except RuntimeError:  # No further thread: this one makes them.
+                return _make(self._jobs, self._turn)
             if done.wait(_LOOK_S):
-                return
+                return None
+        return None
 
     def wait_if_late(self) -> None:
         """Wait until everything is removed if the thread is far behind."""
@@ -105,17 +111,22 @@ def remove(store: ParamsStore, paths: Iterable[str]) -> None:
             logger.exception("params could not be removed")
 
 
+def _make(jobs: Jobs, turn: threading.Lock) -> None:
+    """Make all removals that wait."""
+    with turn:
+        while jobs:
+            try:
+                jobs[0][1]()  # No variable may keep it, and what it refers to.
+            except Exception:
+                logger.exception("params could not be removed")
+            finally:
+                jobs.popleft()
+
+
 def _work(jobs: Jobs, turn: threading.Lock, wakes: Wakes) -> None:
     while True:
         done = wakes.get()
-        with turn:
-            while jobs:
-                try:
-                    jobs[0][1]()  # No variable may keep it, and what it refers to.
-                except Exception:
-                    logger.exception("params could not be removed")
-                finally:
-                    jobs.popleft()
+        _make(jobs, turn)
         if done is None:
             return
         done()
