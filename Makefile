@@ -67,6 +67,7 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.speed.decisions
 	$(RUN) -m benchmarks.speed.processes
 	$(RUN) -m benchmarks.speed.saving
+	$(RUN) -m benchmarks.speed.reading
 	$(RUN) -m benchmarks.speed.population
 	$(RUN) -m benchmarks.speed.cold
 	$(RUN) -m benchmarks.quality.toy
