@@ -136,7 +136,7 @@ class Journal(abc.ABC):
         """
 
     def fields(
-        self, kind: type[R], names: Sequence[str], upto: int
+        self, kind: type[R], names: Sequence[str], upto: int, after: int = 0
     ) -> Iterator[list[tuple[Any, ...]]]:
         """Yield some fields of all records of a kind with consecutive rows.
 
@@ -146,12 +146,13 @@ class Journal(abc.ABC):
             kind: `Generation`, `CheckpointRecord` or `Late`.
             names: The names of fields; the first is `row`, and there is another.
             upto: The last row to read.
+            after: Only rows after this one.
 
         Returns:
             Pages of tuples, in the order of their rows.
         """
         wanted = operator.attrgetter(*names)
-        records = (r for r in self.log(upto=upto) if isinstance(r, kind))
+        records = (r for r in self.log(after, upto) if isinstance(r, kind))
         while page := [wanted(r) for r in itertools.islice(records, _PAGE)]:
             yield page
 

@@ -190,14 +190,13 @@ class SqlJournal(Journal):
             beside = page
 
     def fields(
-        self, kind: type[R], names: Sequence[str], upto: int
+        self, kind: type[R], names: Sequence[str], upto: int, after: int = 0
     ) -> Iterator[list[tuple[Any, ...]]]:
         """Yield some fields of all records of a kind with consecutive rows."""
         sql = (
             f"SELECT {', '.join(names)} FROM {TABLES[kind].name} WHERE row > "
             f"{self.mark} AND row <= {self.mark} ORDER BY row LIMIT {_LONG_PAGE}"
         )
-        after = 0
         while page := self.run(sql, (after, upto)):
             after = page[-1][0]
             yield page

@@ -14,7 +14,8 @@ import numpy as np
 from population.base.codec import HELD
 from population.base.errors import damaged
 from population.core.decoding import decode
-from population.journal.base import Journal
+from population.core.facts import texts_of
+from population.journal.base import Find, Journal
 from population.journal.records import CheckpointRecord, Generation, Late, Removal
 from population.reader.columns import Arrays, RunColumns, flat, objects
 from population.reader.sources import RunSource
@@ -31,18 +32,57 @@ _NUMBERS = {
 _LATE = {"row": "i8", "checkpoint": "i8", "has_value": "?", "value": "f8"}
 
 
-def checkpoints(source: RunSource, journal: Journal) -> RunColumns:
-    """Return all checkpoints of a run, in recorded order.
+class Checkpoints:
+    """The checkpoints of a run, of which it reads each only once.
 
     Args:
         source: The run, to be read again when texts are asked for.
-        journal: Its journal, within a snapshot.
-
-    Raises:
-        JournalError: The journal is damaged.
     """
-    last = journal.tail().row
-    found = _numbers(journal, CheckpointRecord, _NUMBERS, last)
+
+    def __init__(self, source: RunSource) -> None:
+        self._source = source
+        self._run = ""
+        self._known = _empty(_NUMBERS)
+
+    def columns(self, journal: Journal) -> RunColumns:
+        """Return all of them in recorded order.
+
+        Args:
+            journal: The run's journal, within a snapshot.
+
+        Raises:
+            JournalError: The journal is damaged.
+        """
+        last = journal.tail().row
+        known = self._known
+        if not self._is_of(journal, known, last):
+            known = _empty(_NUMBERS)
+        after = int(known["row"][-1]) if len(known["row"]) else 0
+        new = _numbers(journal, CheckpointRecord, _NUMBERS, last, after)
+        if len(new["row"]):
+            known = {name: np.concatenate([known[name], new[name]]) for name in new}
+        self._known = known
+        found = {name: values.copy() for name, values in known.items()}
+        return _columns(self._source, journal, found, last)
+
+    def _is_of(
+        self, journal: Journal, known: Mapping[str, np.ndarray], last: int
+    ) -> bool:
+        """Whether what is known is of this journal: another may be in its place."""
+        run, before = texts_of(journal).get("run", ""), self._run
+        self._run = run
+        if run != before or not len(known["row"]):
+            return False
+        row = int(known["row"][-1])
+        found = journal.checkpoints(Find(after=row - 1, upto=row))
+        own = known["step"][-1], known["time"][-1]
+        return row <= last and [(c.step, c.time) for c in found] == [own]
+
+
+def _columns(
+    source: RunSource, journal: Journal, found: dict[str, np.ndarray], last: int
+) -> RunColumns:
+    """Return columns of the numbers of all checkpoints."""
     rows = found["row"]
     _add_late_values(journal, found, last)
     generations = journal.generations()
@@ -162,7 +202,7 @@ class _Texts:
 
 
 def _numbers(
-    journal: Journal, kind: Any, names: Mapping[str, str], last: int
+    journal: Journal, kind: Any, names: Mapping[str, str], last: int, after: int = 0
 ) -> dict[str, np.ndarray]:
     """Return fields of all records of a kind: arrays of shape [records].
 
@@ -171,13 +211,20 @@ def _numbers(
         kind: The kind of record.
         names: The dtype of each field, by name; a missing float is NaN.
         last: The last row to read.
+        after: Only rows after this one.
     """
-    rows = itertools.chain.from_iterable(journal.fields(kind, tuple(names), last))
+    rows = itertools.chain.from_iterable(
+        journal.fields(kind, tuple(names), last, after)
+    )
     try:
         found = np.fromiter(rows, np.dtype(list(names.items())))
     except (TypeError, ValueError, OverflowError) as error:
         raise damaged(f"a {kind.__name__} has what is no number: {error}") from error
     return {name: found[name].copy() for name in names}
+
+
+def _empty(names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    return {name: np.zeros(0, dtype) for name, dtype in names.items()}
 
 
 def _add_late_values(journal: Journal, found: dict[str, np.ndarray], last: int) -> None:

@@ -19,7 +19,7 @@ from population.core.known import check_checkpoint
 from population.core.state import RunState
 from population.journal.base import MAX
 from population.reader import run_status
-from population.reader.checkpoint_columns import checkpoints
+from population.reader.checkpoint_columns import Checkpoints
 from population.reader.columns import RunColumns
 from population.reader.generation_columns import branches
 from population.reader.member_columns import saves, workers
@@ -64,6 +64,7 @@ class RecordedRun:
 
     def __init__(self, source: RunSource) -> None:
         self._source = source
+        self._checkpoints = Checkpoints(source)
         with source.reading():
             pass  # Raises if there is no run.
 
@@ -100,7 +101,7 @@ class RecordedRun:
         The first checkpoint of a branch is a copy of its parent, without a value.
         """
         with self._source.reading() as found:
-            return checkpoints(self._source, found.journal)
+            return self._checkpoints.columns(found.journal)
 
     def branches(self) -> RunColumns:
         """Return all generations, in the order in which they were opened.
@@ -113,7 +114,7 @@ class RecordedRun:
         `parent_generation_id`; `parent_step`; `reason`; `time`; and `meta_params.x`.
         """
         with self._source.reading() as found:
-            return branches(checkpoints(self._source, found.journal), found.journal)
+            return branches(self._checkpoints.columns(found.journal), found.journal)
 
     def workers(self) -> RunColumns:
         """Return the members, by worker id.
@@ -129,7 +130,7 @@ class RecordedRun:
             state = _state(found, recorded)
             now = run_status.status(found.journal, recorded, state)
             progress = run_status.progress(now, state)
-            all_of_them = checkpoints(self._source, found.journal)
+            all_of_them = self._checkpoints.columns(found.journal)
             return workers(all_of_them, found.journal, state, progress)
 
     def saves(self) -> RunColumns:
@@ -156,7 +157,7 @@ class RecordedRun:
             if window == 1:
                 return found.graph.best()
             sign = -1.0 if read_all(found.journal)["mode"] == "max" else 1.0
-            columns = checkpoints(self._source, found.journal)
+            columns = self._checkpoints.columns(found.journal)
             place = best_window(columns, window, sign)
             return None if place is None else found.graph.at(int(columns["row"][place]))
 

@@ -16,6 +16,8 @@ import pytest
 import population
 from population import Checkpoint, JournalError, PopulationController, Ref
 from population.base.types import InMemory
+from population.journal.records import CheckpointRecord
+from population.journal.sqlite import SqliteJournal
 from population.reader.columns import RunColumns, flat
 from population.reader.recorded_run import RecordedRun
 from tests.helpers import Clock, Scripted
@@ -206,3 +208,45 @@ def test_damage_is_named(tmp_path: pathlib.Path) -> None:
             db.commit()
         with pytest.raises(JournalError, match="damaged"):
             population.read(tmp_path / "run").checkpoints()
+
+
+def test_what_was_read_is_not_read_again(tmp_path: pathlib.Path) -> None:
+    """Only new checkpoints are; but all, if another run is in its place."""
+    run = PopulationController([{"x": 1.0}], Scripted(), tmp_path / "run")
+    read = population.read(tmp_path / "run")
+    asked: list[int] = []
+    real = SqliteJournal.fields
+
+    def fields(journal: Any, kind: Any, names: Any, upto: int, after: int = 0) -> Any:
+        if kind is CheckpointRecord:
+            asked.append(after)
+        return real(journal, kind, names, upto, after)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SqliteJournal, "fields", fields)
+        for step in range(1, 4):
+            slot = run.workers[0]
+            run.set_eval(0, slot.generation_id, step, None, None)
+            check(read)
+            run.set_eval(0, slot.generation_id, step, None, float(step))
+            check(read)
+    assert asked[:4] == sorted(asked[:4])
+    assert asked[-1] == 8  # The last checkpoint: its value came late.
+    before = read.checkpoints()
+    run.close()
+    shutil.copytree(tmp_path / "run", tmp_path / "backup")
+    with contextlib.closing(
+        PopulationController([{}], Scripted(), tmp_path / "run")
+    ) as r:
+        r.set_eval(0, r.workers[0].generation_id, 9, None, 9.0)
+        assert read.checkpoints().rows == before.rows + 1
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "backup").rename(tmp_path / "run")
+    check(read)  # A backup was put in its place.
+    assert read.checkpoints()["value"].tolist()[1:] == [1.0, 2.0, 3.0]
+    shutil.rmtree(tmp_path / "run")
+    other = PopulationController([{"x": 2.0}] * 5, Scripted(), tmp_path / "run")
+    for worker_id, slot in enumerate(other.workers):
+        other.set_eval(worker_id, slot.generation_id, 1, None, 5.0)
+    check(read)
+    other.close()
