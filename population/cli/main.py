@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-import population
 from population.base.errors import PopulationError
 from population.cli import (
     collecting,
@@ -53,7 +53,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=_CODES,
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=population.__version__)
+    top.add_argument(
+        "--version",
+        action="version",
+        version=importlib.metadata.version("population-jax"),
+    )
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     parsers: dict[str, argparse.ArgumentParser] = {}
     for command in COMMANDS:
