@@ -308,3 +308,17 @@ def fault_tolerant(train: Callable[[population.Worker], None]) -> None:
     report = check_loop(lambda meta: 1.0, lambda state: state, {"learning_rate": 0.1})
     messages: list[str] = [finding.message for finding in report]
     del died, counts, other, messages
+
+
+def read_a_run() -> Callable[[Any], Any]:
+    """Columns, the best, its schedule for optax, and the status."""
+    run = population.read("runs/typed")
+    steps: npt.NDArray[np.int64] = run.checkpoints()["step"]
+    print(steps.max(), run.workers().rows, [*run.branches()], run.saves()["bytes"])
+    best: Checkpoint | None = run.best(window=5)
+    if best is None or run.status.finished:
+        raise ValueError(run.status.reason)
+    weights: Any = run.load(best, {"w": np.zeros(3)})
+    found: Schedule = Schedule.from_json(run.schedule(best).to_json())
+    print(weights, [checkpoint.step for checkpoint in run])
+    return found.to_optax("learning_rate")
