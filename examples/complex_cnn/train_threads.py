@@ -118,6 +118,7 @@ def train(
         ),
         controller,
         options.threads,
+        progress=not options.quiet,
     )
     print(f"{summary.wall_s:.1f} s with {summary.num_workers} threads")
     return controller

@@ -26,6 +26,7 @@ def parser(
     found.add_argument("--every", type=int, help="steps between two reports")
     found.add_argument("--width", type=int, default=32, help="channels")
     found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--quiet", action="store_true", help="show no progress")
     return found
 
 

@@ -14,6 +14,7 @@ import math
 from examples.simple_cnn import arguments, model
 from population import Keep, PopulationController, Stop
 from population.mutators import BranchingSingleMachine
+from population.report import progress
 
 SIGN = {"neg": -1, "pos": 1}
 
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> PopulationController:
         stop=Stop(steps=options.steps),
         keep=Keep(last=1),  # For the test accuracy of what each member has trained.
     )
-    with controller.worker() as worker:
+    bars = progress.bars(controller, quiet=options.quiet)
+    with bars, controller.worker() as worker:
         model.train_worker(
             worker, functions, dataset, options.batch_size, options.every
         )

@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
         controller,
         options.processes,
         gpus_per_worker=options.gpus_per_worker,
+        progress=not options.quiet,
     )
     # Only now, as JAX takes the memory of a GPU when it begins.
     functions = model.make(dataset, options.width, options.seed)

@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
         ),
         controller,
         options.threads,
+        progress=not options.quiet,
     )
     arguments.show(controller, functions, dataset)
     print(

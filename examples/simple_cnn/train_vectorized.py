@@ -151,6 +151,7 @@ def main(argv: list[str] | None = None) -> PopulationController:
         data=dataset.train,
         evaluation=dataset.validation,
         batching=options.batching,
+        progress=not options.quiet,
     )
     print_test_table(controller, functions, dataset)
     how = f"batched by {summary.batching}; " if summary.rounds else ""

@@ -1,0 +1,184 @@
+"""Files for TensorBoard: one of its runs for each member."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Collection, Mapping
+from numbers import Real
+from typing import Any
+
+from population.base import codec
+from population.base.types import Checkpoint, Event
+from population.report.hyperparameters import one_line
+from population.report.loggers.base import EventLogger, named, why
+
+_LARGEST = 2**127  # Of a number of 32 bits.
+
+
+def tensorboard(
+    folder: str | os.PathLike[str],
+    *,
+    workers: Collection[int] | None = None,
+    flush_s: float = 10.0,
+) -> EventLogger:
+    """Return a logger that writes files for TensorBoard: a run `worker_3` a member.
+
+    A report writes the scalars `value`, `step` (training steps), `metrics/a/b` and
+    `meta_params/x`, where numbers and bools are scalars, NaN and infinities included,
+    and other values texts, written when they change. A branch writes the new
+    `meta_params`. Branches, failures, divergences, retirements, takeovers and damaged
+    params are texts `events/...`.
+
+    TensorBoard's axis `step` is the checkpoint's `row` in the journal: it never goes
+    back, while training steps do if a member is branched to an earlier checkpoint, and
+    TensorBoard would then hide points. An event of an older row (a value that comes
+    late) is at the next free place.
+
+    A run that is resumed adds further files, and TensorBoard joins them. It reads one
+    file of a run at a time: give each program that trains the same population a folder
+    of its own. The engines write from one process.
+
+    Args:
+        folder: For `tensorboard --logdir`; made if it does not exist.
+        workers: The worker ids to log; None: all. Each has an open file and a thread.
+        flush_s: Seconds after which what was logged is on the disk, at the latest.
+
+    Raises:
+        ImportError: tensorboardX is not installed.
+    """
+    try:
+        importlib.import_module("tensorboardX")
+    except ImportError as error:
+        raise ImportError(
+            "tensorboard() needs the package tensorboardX, which cannot be imported: "
+            f"{error}. Install it: pip install population-jax[report]"
+        ) from error
+    return TensorBoardLogger(pathlib.Path(folder), workers, flush_s)
+
+
+class TensorBoardLogger(EventLogger):
+    """Writes the events of each member to a run of TensorBoard.
+
+    Args:
+        folder: The folder of all runs.
+        workers: The worker ids to log; None: all.
+        flush_s: Seconds between two flushes.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, workers: Collection[int] | None, flush_s: float
+    ) -> None:
+        self._folder, self._flush_s = folder, flush_s
+        self._workers = None if workers is None else frozenset(workers)
+        self._lock = threading.Lock()
+        self._members: dict[int, MemberFile] = {}
+        self._is_closed = False
+        atexit.register(self.close)
+
+    def __call__(self, event: Event) -> None:
+        """Write an event, unless it is of no member, or of one that is not logged."""
+        worker_id, found = event.worker_id, event.checkpoint
+        if found is None or event.kind == "claim":
+            return
+        if self._workers is not None and worker_id not in self._workers:
+            return
+        with self._lock:
+            if self._is_closed:
+                return
+            if worker_id not in self._members:
+                place = self._folder / f"worker_{worker_id}"
+                self._members[worker_id] = MemberFile(place, self._flush_s)
+            self._members[worker_id].write(event, found)
+
+    def close(self) -> None:
+        """Write all to the disk and close the files."""
+        with self._lock:
+            self._is_closed = True
+            while self._members:
+                self._members.popitem()[1].close()
+        atexit.unregister(self.close)
+
+
+class MemberFile:
+    """Writes the events of one member to a file of its own.
+
+    Args:
+        folder: The member's run of TensorBoard.
+        flush_s: Seconds between two flushes.
+    """
+
+    def __init__(self, folder: pathlib.Path, flush_s: float) -> None:
+        # TensorBoard reads the files of a run in the order of their names.
+        suffix = f".{time.time_ns()}.{os.getpid()}"
+        self._writer = importlib.import_module("tensorboardX").FileWriter(
+            str(folder), flush_secs=flush_s, filename_suffix=suffix
+        )
+        self._newest = 0
+        self._steps: dict[str, int] = {}
+        self._texts: dict[str, str] = {}
+
+    def write(self, event: Event, found: Checkpoint) -> None:
+        """Write an event and its checkpoint."""
+        leaves: dict[str, Any] = {}
+        if event.kind in ("report", "branch"):
+            leaves["step"] = found.step
+            leaves |= named("meta_params", found.meta_params)
+        if event.kind == "report":
+            leaves |= named("value", found.value) | named("metrics", found.metrics)
+        scalars = {name: leaf for name, leaf in leaves.items() if _is_number(leaf)}
+        texts = {name: str(leaves[name]) for name in leaves.keys() - scalars.keys()}
+        texts = {n: text for n, text in texts.items() if self._texts.get(n) != text}
+        self._texts |= texts
+        if event.kind != "report":
+            texts[f"events/{event.kind}"] = _told(event, found)
+        self._add(scalars, texts, found)
+
+    def close(self) -> None:
+        """Write all to the disk and close the file."""
+        self._writer.close()
+
+    def _add(
+        self, scalars: Mapping[str, float], texts: Mapping[str, str], found: Checkpoint
+    ) -> None:
+        """Write scalars and texts at the row of a checkpoint, or at the next free one.
+
+        TensorBoard drops earlier points of a tag that are not before a later one.
+        """
+        tags = [*scalars, *texts]
+        free = (self._steps.get(tag, -1) + 1 for tag in tags)
+        self._newest = max(found.row, self._newest, *free)
+        self._steps |= dict.fromkeys(tags, self._newest)
+        summary = importlib.import_module("tensorboardX.proto.summary_pb2").Summary()
+        for tag, number in scalars.items():
+            summary.value.add(tag=codec.readable(tag), simple_value=float(number))
+        text_of = importlib.import_module("tensorboardX.summary").text
+        for tag, text in texts.items():
+            # Indented, as TensorBoard would read it as Markdown.
+            shown = "\n".join(
+                f"    {line}" for line in codec.readable(text).split("\n")
+            )
+            summary.MergeFrom(text_of(codec.readable(tag), shown))
+        self._writer.add_summary(summary, self._newest, found.time)
+
+
+def _is_number(leaf: Any) -> bool:
+    """Whether TensorBoard can draw a leaf: also a bool, but no int that is too large."""
+    return isinstance(leaf, Real) and (
+        not isinstance(leaf, int) or abs(leaf) < _LARGEST
+    )
+
+
+def _told(event: Event, found: Checkpoint) -> str:
+    """Return what an event says."""
+    parts = [f"step {found.step}", why(event)]
+    if event.kind == "branch":
+        if found.parent is not None:
+            generation_id, step = found.parent
+            parts.append(f"from step {step} of {generation_id}")
+        parts.append(one_line(found.meta_params))
+    return "; ".join(part for part in parts if part)
