@@ -33,7 +33,7 @@ class Display(abc.ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: object) -> None:  # noqa: B027
         """Leave what was shown last."""
 
 

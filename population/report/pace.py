@@ -30,7 +30,7 @@ class Pace:
             changes.popleft()
 
     def left_s(self, now: float, remaining: float) -> float | None:
-        """Return the seconds until the count has grown by so much, from its last change.
+        """Return the seconds until the count has grown by so much.
 
         Args:
             now: The time in seconds.

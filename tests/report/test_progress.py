@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import io
 import pathlib
+import sys
 import threading
+import time
 import types
 from typing import Any
 
@@ -311,7 +314,7 @@ def test_the_display_sleeps_most_of_the_time(monkeypatch: pytest.MonkeyPatch) ->
             pauses.append(timeout or 0)
             return len(pauses) == 3
 
-    monkeypatch.setattr(progress.time, "thread_time", lambda: next(times))
+    monkeypatch.setattr(time, "thread_time", lambda: next(times))
     console = Console(file=io.StringIO(), force_terminal=True)
     display, watch = displays.TerminalDisplay(console), RunWatch(population(1), Clock())
     progress._keep_on(display, watch, Watched())
@@ -335,10 +338,11 @@ def test_a_notebook_has_one_output_that_changes(
         sent.append(("display", content["text/plain"], raw and display_id))
         return Output()
 
-    ipython = types.ModuleType("IPython.display")
-    monkeypatch.setattr(ipython, "display", display, raising=False)
-    monkeypatch.setattr(displays.importlib, "import_module", lambda name: ipython)
-    monkeypatch.setattr(displays.importlib.util, "find_spec", lambda name: ipython)
+    for name in ("IPython", "IPython.display"):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        monkeypatch.setattr(module, "display", display, raising=False)
+        monkeypatch.setitem(sys.modules, name, module)
     console = Console(file=io.StringIO(), force_jupyter=True)
     shown, run = displays.display_on(console, 30.0), population(50)
     watch = RunWatch(run, Clock())
@@ -358,6 +362,6 @@ def test_a_notebook_without_ipython_gets_plain_lines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """So nothing is written again and again."""
-    monkeypatch.setattr(displays.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "IPython", None)
     console = Console(file=io.StringIO(), force_jupyter=True)
     assert isinstance(displays.display_on(console, 30.0), displays.PlainDisplay)

@@ -5,6 +5,7 @@ lines: `docs/logging.md` has recipes.
 """
 
 from population.report.loggers.base import EventLogger as EventLogger
+from population.report.loggers.base import named as named
 from population.report.loggers.combining import combined as combined
 from population.report.loggers.to_csv import csv as csv
 from population.report.loggers.to_tensorboard import tensorboard as tensorboard

@@ -38,7 +38,7 @@ def named(prefix: str, tree: Any) -> dict[str, Any]:
         prefix: The beginning of each name.
         tree: meta_params or metrics; None has no leaves.
     """
-    if isinstance(tree, (Mapping, list, tuple)):
+    if isinstance(tree, Mapping) or type(tree) in (list, tuple):
         return {f"{prefix}/{name}": leaf for name, leaf in leaves(tree)}
     return {} if tree is None else {prefix: tree}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import os
 import pathlib
@@ -37,7 +36,7 @@ def tensorboard(
     TensorBoard's axis `step` is the checkpoint's `row` in the journal: it never goes
     back, while training steps do if a member is branched to an earlier checkpoint, and
     TensorBoard would then hide points. An event of an older row (a value that comes
-    late) is at the next free place.
+    late) is at the next free place. TensorBoard keeps numbers of 32 bits.
 
     A run that is resumed adds further files, and TensorBoard joins them. It reads one
     file of a run at a time: give each program that trains the same population a folder
@@ -78,7 +77,6 @@ class TensorBoardLogger(EventLogger):
         self._lock = threading.Lock()
         self._members: dict[int, MemberFile] = {}
         self._is_closed = False
-        atexit.register(self.close)
 
     def __call__(self, event: Event) -> None:
         """Write an event, unless it is of no member, or of one that is not logged."""
@@ -101,7 +99,6 @@ class TensorBoardLogger(EventLogger):
             self._is_closed = True
             while self._members:
                 self._members.popitem()[1].close()
-        atexit.unregister(self.close)
 
 
 class MemberFile:
@@ -167,7 +164,7 @@ class MemberFile:
 
 
 def _is_number(leaf: Any) -> bool:
-    """Whether TensorBoard can draw a leaf: also a bool, but no int that is too large."""
+    """Whether TensorBoard can draw a leaf: a bool too, but no int that is too large."""
     return isinstance(leaf, Real) and (
         not isinstance(leaf, int) or abs(leaf) < _LARGEST
     )
@@ -176,6 +173,8 @@ def _is_number(leaf: Any) -> bool:
 def _told(event: Event, found: Checkpoint) -> str:
     """Return what an event says."""
     parts = [f"step {found.step}", why(event)]
+    if event.kind == "diverged":
+        parts.append(f"value {found.value}")
     if event.kind == "branch":
         if found.parent is not None:
             generation_id, step = found.parent
