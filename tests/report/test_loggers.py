@@ -20,7 +20,7 @@ import pytest
 
 from population import Checkpoint, Event, PopulationController, Ref, Stop
 from population.report import loggers
-from population.report.loggers import to_csv
+from population.report.loggers import line_file
 from tests.helpers import Clock, Scripted, branch_at, missing, reporter
 
 META = {"lr": 0.1, "deep": {"on": True, "how": 'a, "b"'}}
@@ -145,7 +145,7 @@ def test_a_row_that_a_crash_cut_off_is_removed(
     left: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole rows stay, and the file stays one that can be read."""
-    monkeypatch.setattr(to_csv, "_BLOCK", 16)
+    monkeypatch.setattr(line_file, "_BLOCK", 16)
     path = tmp_path / "events.csv"
     with loggers.csv(path) as log:
         log(report(1))
@@ -176,9 +176,9 @@ def test_a_full_disk_leaves_no_part_of_a_row(
 
     path = tmp_path / "events.csv"
     loggers.csv(path).close()
-    monkeypatch.setattr(to_csv.io, "FileIO", Full)
+    monkeypatch.setattr(io, "FileIO", Full)
     with loggers.csv(path) as log:
-        with pytest.raises(OSError, match="A row was not written") as caught:
+        with pytest.raises(OSError, match="A line was not written") as caught:
             log(report(1))
         log(report(2))
     assert caught.value.errno == errno.ENOSPC
@@ -298,7 +298,7 @@ def test_tensorboard_reads_what_a_run_has_logged(tmp_path: pathlib.Path) -> None
 
 def test_tensorboard_gets_leaves_of_every_kind(tmp_path: pathlib.Path) -> None:
     """Numbers are scalars, other leaves texts; a text is repeated once it changes."""
-    metrics = {"a": {"b": [0.5, "x"]}, "huge": 10**400, "none": None, "\udc80": 1}
+    metrics: Any = {"a": {"b": [0.5, "x"]}, "huge": 10**400, "none": None, "\udc80": 1}
     with to_tensorboard(tmp_path) as log:
         log(report(1, math.inf, metrics=metrics))
         log(report(2, -1e300, metrics=metrics, meta_params=2))

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv as csv_module
-import errno
 import io
 import json
 import os
 import pathlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from population.base.types import Event
 from population.report.loggers.base import EventLogger, named, why
+from population.report.loggers.line_file import LineFile
 
 _FIRST = ("time", "event", "worker_id", "row", "generation_id", "step", "value")
 _FIXED = (*_FIRST, "reason", "meta_params", "metrics")
-_BLOCK = 1 << 16
 _ONE_LINE = str.maketrans({"\n": " ", "\r": " ", "\0": " "})
 
 
@@ -78,28 +75,15 @@ class CsvLogger(EventLogger):
         self, path: pathlib.Path, columns: Sequence[str], clock: Callable[[], float]
     ) -> None:
         self._columns, self._clock = columns, clock
-        self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = io.FileIO(path, "a+")
-        try:
-            with _locked(self._file):
-                _begin(self._file, _line((*_FIXED, *columns)))
-        except BaseException:
-            self._file.close()
-            raise
+        self._file = LineFile(path, _line((*_FIXED, *columns)))
 
     def __call__(self, event: Event) -> None:
         """Append a row."""
-        row = _line(_cells(event, self._clock(), self._columns))
-        with self._lock:
-            if not self._file.closed:
-                with _locked(self._file):
-                    _append(self._file, row)
+        self._file.append(_line(_cells(event, self._clock(), self._columns)))
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._file.close()
+        self._file.close()
 
 
 def _cells(event: Event, now: float, columns: Sequence[str]) -> list[Any]:
@@ -128,53 +112,3 @@ def _line(cells: Sequence[Any]) -> bytes:
     plain = (c.translate(_ONE_LINE) if isinstance(c, str) else c for c in cells)
     csv_module.writer(text, lineterminator="\n").writerow(plain)
     return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _begin(file: io.FileIO, header: bytes) -> None:
-    """Write the header of a new file; check that of an old one, and cut its end."""
-    file.seek(0)
-    first = file.readline(len(header) + 1)
-    if not header.startswith(first):
-        raise ValueError(
-            f"{file.name!s} must be a new file, or have the columns "
-            f"{header.decode().strip()}; it begins with {first[:200]!r}. Name another "
-            "file, or pass the columns that it has."
-        )
-    end = file.seek(0, os.SEEK_END)
-    while first == header:
-        begin = max(0, end - _BLOCK)
-        file.seek(begin)
-        if (found := file.read(end - begin).rfind(b"\n")) >= 0:
-            file.truncate(begin + found + 1)
-            return
-        end = begin
-    file.truncate(0)
-    _append(file, header)
-
-
-def _append(file: io.FileIO, row: bytes) -> None:
-    """Append a row, or nothing."""
-    end = file.seek(0, os.SEEK_END)
-    try:
-        if file.write(row) != len(row):
-            raise OSError(errno.ENOSPC, "A row was not written", str(file.name))
-    except OSError:
-        file.truncate(end)
-        raise
-
-
-@contextlib.contextmanager
-def _locked(file: io.FileIO) -> Iterator[None]:
-    """Keep other processes from writing, where the system can lock files."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with contextlib.suppress(OSError):  # Some network file systems have no locks.
-        fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)
