@@ -1,7 +1,7 @@
 """Write the events of a run where people look at them: `on_event=` takes a logger.
 
 Each is a function that returns an `EventLogger`. Loggers of other services are a few
-lines: `docs/logging.md` has recipes.
+lines: `docs/loggers-and-progress.md` has recipes.
 """
 
 from population.report.loggers.base import EventLogger as EventLogger
