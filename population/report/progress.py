@@ -55,6 +55,8 @@ def bars(
         return
     display = display_on(console or rich.get_console(), every_s)
     watch, stopped = RunWatch(controller, clock), threading.Event()
+    with contextlib.suppress(JournalError):
+        watch.look()  # What was before is read now, not while others train.
     thread = threading.Thread(
         target=_keep_on,
         args=(display, watch, stopped),

@@ -107,8 +107,9 @@ class RunWatch:
                 open_s = run.open_time.look()
             self._sign = state.sign
             self._count(state)
-            if self._best is None or self._best.row != state.best.row:
-                self._best = run.graph.best()
+            row = state.best.row
+            if row is not None and (self._best is None or self._best.row != row):
+                self._best = run.graph.at(row)
         return PopulationProgress(
             size=run.size,
             end=run.stop.steps,
@@ -149,11 +150,15 @@ class RunWatch:
             for new in journal.generations(after=self._row):
                 self._row = new.row
                 self._branches += new.number > 0 and not is_restart(new.reason)
+        statuses = members.statuses
         if members.count != self._statuses:
+            new = [s for s in statuses.values() if s.number > self._statuses]
+            if len(new) != members.count - self._statuses:  # Others have replaced some.
+                new = journal.all(Status)
+                self._failures = 0
             self._statuses = members.count
-            kinds = [status.kind for status in journal.all(Status)]
-            self._failures = sum(kind in FAILURES for kind in kinds)
-            self._failing = {w: s.failures for w, s in members.statuses.items()}
+            self._failures += sum(status.kind in FAILURES for status in new)
+            self._failing = {w: status.failures for w, status in statuses.items()}
         self._retired = members.retired
 
     def _reported(self, worker_id: int) -> Checkpoint:

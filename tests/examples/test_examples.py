@@ -57,13 +57,16 @@ def test_one_worker_improves_and_goes_on(
     first = train.main([*flags, "--steps", "20"])
     before = first.best()
     first.close()
-    second = train.main([*flags, "--steps", "60"])
+    assert "1 worker  20/20 steps" in capsys.readouterr().out
+    second = train.main([*flags, "--steps", "60", "--quiet"])
     after = second.best()
     assert before is not None
     assert after is not None
     assert (after.value or 9) < (before.value or 0)
     assert second.workers[0].step >= 60
-    assert "test accuracy" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "test accuracy" in shown
+    assert "60 steps" not in shown
     assert (tmp_path / "plots" / "learning_rate.png").exists()
 
 
@@ -84,6 +87,7 @@ def test_threads_improve_and_say_what_the_controller_took(
     shown = capsys.readouterr().out
     assert "the controller took" in shown
     assert "cpu" in shown.lower()
+    assert "3 workers  45/45 steps" in shown
     assert (tmp_path / "plots" / "learning_curves.png").exists()
 
 

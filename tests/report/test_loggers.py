@@ -400,6 +400,8 @@ def test_without_tensorboardx_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ImportError, match=r"pip install population-jax\[report\]"):
         loggers.tensorboard(tmp_path)
+    with pytest.raises(ValueError, match="flush_s must be a positive number, got 0"):
+        loggers.tensorboard(tmp_path, flush_s=0)
 
 
 # Several

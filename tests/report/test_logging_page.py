@@ -111,7 +111,7 @@ def test_a_recipe_logs_each_report(package: str, tmp_path: pathlib.Path) -> None
     if importlib.util.find_spec(package) is None:
         if os.environ.get("POPULATION_RECIPES") == "1":
             pytest.fail(f"{package} is needed here and is missing")
-        pytest.skip(f"{package} is missing, for a recipe of docs/loggers-and-progress.md")
+        pytest.skip(f"{package} is missing, for a recipe of {PAGE.name}")
     (recipe,) = blocks(f"python {package}")
     common = blocks("python")[0]
     printed(common + recipe, tmp_path)

@@ -83,6 +83,20 @@ def test_restarts_are_no_branches(tmp_path: pathlib.Path) -> None:
     run.close()
 
 
+def test_every_failure_counts() -> None:
+    """Also those that others have followed before the next look."""
+    run = population(2, max_failures=None)
+    watch = RunWatch(run, Clock())
+    for worker_id in (0, 1, 1, 1, 0):
+        run.fail(worker_id, "a pity")
+        if worker_id == 0:
+            watch.look()
+    reporter(run, 0)(1.0)
+    assert watch.look().failures == 5
+    assert watch.member(0).failures == 0
+    assert watch.member(1).failures == 3
+
+
 def test_a_retired_slot_is_said_to_be_and_counts_as_done() -> None:
     """So that the bar of the population is full at the end of the run."""
     run = population(2, max_failures=1)

@@ -43,7 +43,10 @@ def tensorboard(
 
     Raises:
         ImportError: tensorboardX is not installed.
+        ValueError: `flush_s` is not positive.
     """
+    if not flush_s > 0:
+        raise ValueError(f"flush_s must be a positive number, got {flush_s!r}.")
     try:
         importlib.import_module("tensorboardX")
     except ImportError as error:
