@@ -115,7 +115,7 @@ def _parts(progress: PopulationProgress) -> dict[str, str]:
     if progress.retired:
         parts["retired"] = f"{progress.retired} retired"
     parts["elapsed"] = f"{duration(progress.elapsed_s)} elapsed"
-    if progress.left_s is not None:
+    if progress.left_s:
         parts["left"] = f"{duration(progress.left_s)} left"
     return parts
 

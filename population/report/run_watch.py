@@ -147,9 +147,9 @@ class RunWatch:
         """Count branches and failures, from what is new in the journal."""
         journal, members = self._controller.open_run.journal, state.members
         if any(generation.row > self._row for generation, _ in self._slots):
-            for new in journal.generations(after=self._row):
-                self._row = new.row
-                self._branches += new.number > 0 and not is_restart(new.reason)
+            for opened in journal.generations(after=self._row):
+                self._row = opened.row
+                self._branches += opened.number > 0 and not is_restart(opened.reason)
         statuses = members.statuses
         if members.count != self._statuses:
             new = [s for s in statuses.values() if s.number > self._statuses]
