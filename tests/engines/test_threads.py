@@ -202,7 +202,7 @@ def test_bars_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 workers  40/40 steps" in shown
 
 
-def test_a_large_population_has_one_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    """Beyond sixteen slots the bars are summed up."""
+def test_a_large_population_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the same one, where there is no terminal."""
     threads.run(train, controller(17, steps=10), 2, progress=True)
     assert "17 workers" in capsys.readouterr().out
