@@ -20,7 +20,7 @@ BASE := $(or $(firstword $(FOUND)),$(PYTHON))
 VERSION := $(lastword $(FOUND))
 VENV ?= .venv/$(if $(LANE),$(LANE)-)$(or $(VERSION),none)
 RUN := $(VENV)/bin/python
-EXTRAS := examples,cifar,test,dev
+EXTRAS := examples,cifar,report,test,dev
 PINS := $(if $(LANE),constraints/$(LANE).txt)
 STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml $(PINS) | cksum | cut -d' ' -f1)
 SOURCES := population mutators examples benchmarks tests
@@ -39,7 +39,7 @@ WHOLE := $(if $(filter oldest,$(LANE)),--cov --cov-report=term:skip-covered --co
 PART := tests/engines tests/journals tests/params tests/report tests/space tests/testing \
   tests/test_codec.py tests/test_controller.py tests/test_crash.py tests/test_faults.py \
   tests/test_hyperparams.py tests/test_sqlite_journal.py tests/test_worker.py
-PREPARE := $(if $(filter true,$(CI)),$(if $(filter newest,$(LANE)),,.venv-prepare/installed))
+PREPARE := $(if $(filter true,$(CI)),$(if $(filter newest,$(LANE)),,.venv-prepare/installed .venv-recipes/installed))
 
 .PHONY: demo test check format soak bench bench-peers pins clean
 .DEFAULT_GOAL := test
@@ -97,7 +97,7 @@ pins:
 	cp .venv/pins/newest.txt constraints/newest.txt
 
 clean:
-	rm -rf .venv .venv-prepare .venv-peers runs
+	rm -rf .venv .venv-prepare .venv-recipes .venv-peers runs
 
 $(STAMP):
 	@$(BASE) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -110,6 +110,12 @@ $(STAMP):
 	$(BASE) -m venv $(VENV)
 	$(if $(filter oldest,$(LANE)),$(FLOORS) > $(VENV)/floors.txt)
 	$(RUN) -m pip install --quiet $(CONSTRAIN) --editable '.[$(EXTRAS)]'
+	touch $@
+
+# Loggers of other projects want other versions than the tests.
+.venv-recipes/installed: $(STAMP)
+	$(BASE) -m venv .venv-recipes
+	.venv-recipes/bin/python -m pip install --quiet '.[loggers]'
 	touch $@
 
 # Preparing CIFAR-10 needs TensorFlow, which nothing else may need: it has its own place.

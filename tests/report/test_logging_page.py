@@ -1,22 +1,27 @@
 """The recipes of the page on logging: what they write can be read back.
 
-Their packages are large, and the extra `test` does not install them. With
-`POPULATION_RECIPES=1` in the environment each of them must be there.
+Their packages are large, and want other versions of what the tests use: they are in an
+environment of their own, which CI makes. `make .venv-recipes/installed` makes it
+elsewhere, and `POPULATION_RECIPES_PYTHON` names another one.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pathlib
 import re
 import subprocess
-import sys
 
 import pytest
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "loggers-and-progress.md"
+from tests.helpers import missing
+
+ROOT = pathlib.Path(__file__).parents[2]
+PYTHON = os.environ.get(
+    "POPULATION_RECIPES_PYTHON", str(ROOT / ".venv-recipes/bin/python")
+)
+PAGE = ROOT / "docs" / "loggers-and-progress.md"
 READ_WANDB = """
 import glob, json
 from wandb.proto import wandb_internal_pb2
@@ -91,9 +96,9 @@ def blocks(kind: str) -> list[str]:
 def printed(code: str, folder: pathlib.Path) -> list[list[object]]:
     """What a program finds, sorted."""
     environment = {**os.environ, "TRACKIO_DIR": str(folder / "trackio")}
-    environment["PYTHONPATH"] = str(PAGE.parents[1])
+    environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [PYTHON, "-c", code],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -108,10 +113,8 @@ def printed(code: str, folder: pathlib.Path) -> list[list[object]]:
 @pytest.mark.parametrize("package", READ)
 def test_a_recipe_logs_each_report(package: str, tmp_path: pathlib.Path) -> None:
     """Also after the run was continued: each report is there once."""
-    if importlib.util.find_spec(package) is None:
-        if os.environ.get("POPULATION_RECIPES") == "1":
-            pytest.fail(f"{package} is needed here and is missing")
-        pytest.skip(f"{package} is missing, for a recipe of {PAGE.name}")
+    if not pathlib.Path(PYTHON).exists():
+        missing(f"{PYTHON}, for the recipes of {PAGE.name},")
     (recipe,) = blocks(f"python {package}")
     common = blocks("python")[0]
     printed(common + recipe, tmp_path)
