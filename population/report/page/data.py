@@ -1,0 +1,368 @@
+"""The data of the page: plain dicts and lists, all that `page.js` draws."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from population.report.page import lines, tree
+from population.report.page.values import (
+    Texts,
+    column,
+    guessed_scale,
+    number,
+    numbers,
+    scales,
+    text,
+    when,
+)
+
+if TYPE_CHECKING:
+    from population.reader.recorded_run import RecordedRun
+    from population.reader.run_status import RunStatus
+
+POINTS = 12_000  # Checkpoints that the lines of the workers may have.
+LINES = 1_500  # Workers whose lines are drawn.
+BEST_POINTS = 1_500  # Of the best's lineage.
+LINEAGES = 200  # That can be chosen, beside the best's.
+LINEAGE_POINTS = 6_000  # Of all of these.
+LISTED = 3_000  # Generations in the tree and in the table.
+MEMBERS = 3_000
+METRICS = 8
+_LEAST = 8  # Points of a line.
+_PACKAGES = ("population-jax", "jax", "numpy")
+
+Columns = Mapping[str, NDArray[Any]]
+Indices = NDArray[np.int64]
+
+
+def of(run: RecordedRun) -> dict[str, Any]:
+    """Return all that the page shows of a run, as JSON holds it.
+
+    Numbers have seven digits; NaN, infinities and what is missing are None. Checkpoints
+    and generations are thinned out to the limits of this module; "notes" counts them.
+    """
+    checkpoints, branches, workers = run.checkpoints(), run.branches(), run.workers()
+    status = run.status
+    best = _best(run, checkpoints)
+    drawn = _worker_lines(checkpoints, workers, status.mode)
+    lineages = _lineages(checkpoints, workers, best, status.mode)
+    points = _union([*drawn, *lineages])
+    parents = _parent_generations(checkpoints, branches)
+    listed = _listed(checkpoints, parents, [line["points"] for line in lineages])
+    used = np.unique(checkpoints["generation"][points])
+    order = np.concatenate([listed, np.setdiff1d(used, listed)]).astype(np.int64)
+    texts, scale = Texts(), scales(run.space)
+    return {
+        "overview": _overview(run),
+        "warnings": [text(warning) for warning in status.warnings],
+        "environment": _environment(status.environment),
+        "mode": status.mode,
+        "best": None if best is None else int(np.searchsorted(points, best)),
+        "points": _points(checkpoints, points, order),
+        "metrics": _metrics(checkpoints, points),
+        "value_scale": guessed_scale(checkpoints["value"]),
+        "lines": [_renumbered(line, points) for line in drawn],
+        "lineages": [_renumbered(line, points) for line in lineages],
+        "generations": _generations(checkpoints, branches, parents, order, texts)
+        | {"row": _rows(checkpoints, branches, parents, listed, lineages)},
+        "hyperparameters": _prefixed(branches, order, scale),
+        "members": _members(workers, scale),
+        "texts": texts.listed,
+        "notes": {
+            "checkpoints": len(checkpoints["row"]),
+            "points": len(points),
+            "workers": len(workers["worker_id"]),
+            "lines": len(drawn),
+            "generations": len(parents),
+            "listed": len(listed),
+            "lineages": len(lineages),
+            "members": min(MEMBERS, len(workers["worker_id"])),
+        },
+    }
+
+
+def _best(run: RecordedRun, checkpoints: Columns) -> int | None:
+    """Return the index of the best checkpoint."""
+    best = run.best()
+    if best is None:
+        return None
+    return int(np.searchsorted(checkpoints["row"], best.row))
+
+
+def _ranked(workers: Columns, mode: str) -> Indices:
+    """Return the indices of the slots, that with the best value first."""
+    values = workers["best"].astype(float)
+    worst = np.where(np.isfinite(values), values if mode == "min" else -values, np.inf)
+    return np.argsort(worst, kind="stable")
+
+
+def _worker_lines(
+    checkpoints: Columns, workers: Columns, mode: str
+) -> list[dict[str, Any]]:
+    """Return the line of each worker, as indices of checkpoints with gaps."""
+    shown = np.flatnonzero(~lines.copies(checkpoints))
+    by_worker = shown[np.argsort(checkpoints["worker_id"][shown], kind="stable")]
+    ids, begins = np.unique(checkpoints["worker_id"][by_worker], return_index=True)
+    parts = dict(
+        zip(ids.tolist(), np.split(by_worker, begins[1:].tolist()), strict=True)
+    )
+    ranked = workers["worker_id"][_ranked(workers, mode)].tolist()
+    drawn = [worker_id for worker_id in ranked if worker_id in parts][:LINES]
+    most = max(_LEAST, POINTS // max(1, len(drawn)))
+    sources = lines.originals(checkpoints)
+    forks = len(np.unique(checkpoints["generation"])) <= POINTS // 4
+    found = []
+    for worker_id in sorted(drawn):
+        part = parts[worker_id]
+        values = checkpoints["value"][part]
+        diverged = checkpoints["diverged"][part].astype(bool)
+        kept = part[lines.thinned(values, most, diverged)]
+        line = lines.of_worker(kept, checkpoints, sources, forks)
+        found.append({"worker": worker_id, "points": line})
+    return found
+
+
+def _lineages(
+    checkpoints: Columns, workers: Columns, best: int | None, mode: str
+) -> list[dict[str, Any]]:
+    """Return the lineage of the best checkpoint, and of the newest of each slot."""
+    repeats = lines.copies(checkpoints).tolist()
+    parents = checkpoints["parent"].tolist()
+    ends = [] if best is None else [("the best", best, BEST_POINTS)]
+    slots = checkpoints["worker_id"]
+    newest = np.full(int(slots.max(initial=-1)) + 1, -1)
+    newest[slots] = np.arange(len(slots))  # The last write stays.
+    ranked = workers["worker_id"][_ranked(workers, mode)].tolist()
+    chosen = [slot for slot in ranked if slot < len(newest) and newest[slot] >= 0]
+    chosen = sorted(chosen[:LINEAGES])
+    most = max(_LEAST, LINEAGE_POINTS // max(1, len(chosen)))
+    ends += [(f"worker {slot}, now", int(newest[slot]), most) for slot in chosen]
+    found = []
+    for label, end, limit in ends:
+        whole = lines.lineage(end, parents, repeats)
+        generation = checkpoints["generation"][whole]
+        turns = np.append(generation[1:] != generation[:-1], True)
+        kept = lines.thinned(checkpoints["value"][whole], limit, turns)
+        found.append({"label": label, "points": whole[kept].tolist()})
+    return found
+
+
+def _union(drawn: Sequence[dict[str, Any]]) -> Indices:
+    """Return all checkpoints of some lines, ascending."""
+    found = [np.array(line["points"], np.int64) for line in drawn]
+    every = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+    return every[every != lines.GAP]
+
+
+def _renumbered(line: dict[str, Any], points: Indices) -> dict[str, Any]:
+    """Return a line whose numbers count the points of the page."""
+    indices = np.array(line["points"], np.int64)
+    places = np.where(indices == lines.GAP, -1, np.searchsorted(points, indices))
+    return line | {"points": places.tolist()}
+
+
+def _parent_generations(checkpoints: Columns, branches: Columns) -> Indices:
+    """Return the generation that each generation branched off from, -1 for none."""
+    parent = branches["parent"]
+    if len(checkpoints["row"]) == 0:
+        return np.full(len(parent), -1)
+    return np.where(parent >= 0, checkpoints["generation"][np.maximum(parent, 0)], -1)
+
+
+def _listed(
+    checkpoints: Columns, parents: Indices, lineages: Sequence[Sequence[int]]
+) -> Indices:
+    """Return the generations of the tree and the table; with all their ancestors."""
+    ends = [int(checkpoints["generation"][line[-1]]) for line in lineages if line]
+    return np.array(tree.chosen(parents.tolist(), ends, LISTED), np.int64)
+
+
+def _rows(
+    checkpoints: Columns,
+    branches: Columns,
+    parents: Indices,
+    listed: Indices,
+    lineages: Sequence[dict[str, Any]],
+) -> list[int]:
+    """Return the row of each listed generation in the tree."""
+    above = _within(parents[listed], listed)
+    best = [line["points"] for line in lineages if line["label"] == "the best"]
+    winner = checkpoints["generation"][[index for line in best for index in line]]
+    first = np.flatnonzero(np.isin(listed, winner)).tolist()
+    begins, ends = branches["step"][listed], branches["last_step"][listed]
+    return tree.rows(above.tolist(), begins, np.maximum(begins, ends), first)
+
+
+def _within(indices: Indices, order: Indices) -> Indices:
+    """Return the places of indices in an order; -1 for those that it has not."""
+    places = np.full(int(max(order.max(initial=0), indices.max(initial=0))) + 1, -1)
+    places[order] = np.arange(len(order))
+    return np.where(indices >= 0, places[np.maximum(indices, 0)], -1)
+
+
+def _points(checkpoints: Columns, points: Indices, order: Indices) -> dict[str, Any]:
+    """Return the drawn checkpoints, a column for each thing known of them."""
+    diverged = checkpoints["diverged"][points].astype(bool)
+    return {
+        "worker": checkpoints["worker_id"][points].tolist(),
+        "generation": _within(checkpoints["generation"][points], order).tolist(),
+        "step": checkpoints["step"][points].tolist(),
+        "value": numbers(checkpoints["value"][points]),
+        "diverged": np.flatnonzero(diverged).tolist(),
+    }
+
+
+def _generations(
+    checkpoints: Columns,
+    branches: Columns,
+    parents: Indices,
+    order: Indices,
+    texts: Texts,
+) -> dict[str, Any]:
+    """Return the generations; those of the tree and the table are the first ones."""
+    value = np.full(len(parents), np.nan)
+    finite = np.flatnonzero(np.isfinite(checkpoints["value"]))
+    value[checkpoints["generation"][finite]] = checkpoints["value"][finite]
+    return {
+        "id": [text(one) for one in branches["generation_id"][order].tolist()],
+        "worker": branches["worker_id"][order].tolist(),
+        "step": branches["step"][order].tolist(),
+        "last_step": branches["last_step"][order].tolist(),
+        "checkpoints": branches["checkpoints"][order].tolist(),
+        "parent": _within(parents[order], order).tolist(),
+        "parent_step": branches["parent_step"][order].tolist(),
+        "kind": texts.indices(branches["kind"][order].tolist()),
+        "reason": texts.indices(branches["reason"][order].tolist()),
+        "time": [when(one) for one in branches["time"][order].tolist()],
+        "value": numbers(value[order]),
+    }
+
+
+def _prefixed(
+    columns: Columns, rows: Any, scale: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return the columns of hyperparameters of some rows."""
+    prefix = "meta_params."
+    return [
+        column(name[len(prefix) :], columns[name][rows], scale.get(name[len(prefix) :]))
+        for name in columns
+        if name.startswith(prefix)
+    ]
+
+
+def _metrics(checkpoints: Columns, points: Indices) -> list[dict[str, Any]]:
+    """Return the first numeric metrics of the drawn checkpoints."""
+    names = [
+        name
+        for name in checkpoints
+        if name.startswith("metrics.") and checkpoints[name].dtype != object
+    ]
+    return [
+        column(name.removeprefix("metrics."), checkpoints[name][points])
+        for name in names[:METRICS]
+    ]
+
+
+def _members(workers: Columns, scale: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the columns of the table of members."""
+    shown = slice(0, MEMBERS)
+    named = {
+        "worker": "worker_id",
+        "status": "status",
+        "step": "step",
+        "newest value": "value",
+        "best value": "best",
+        "branches": "branches",
+        "restarts": "restarts",
+        "failures": "failures",
+        "trained for (s)": "wall_s",
+    }
+    reason = column("reason", workers["reason"][shown])
+    return [
+        *(column(name, workers[key][shown]) for name, key in named.items()),
+        *_prefixed(workers, shown, scale),
+        *([reason] if any(reason["levels"]) else []),
+    ]
+
+
+def _overview(run: RecordedRun) -> list[list[str]]:
+    """Return what the page says first: pairs of a name and a text."""
+    status = run.status
+    ended = f"ended: {status.reason}" if status.reason else "ended"
+    state = ended if status.finished else "not finished"
+    if status.is_open:
+        state += "; a process has it open"
+    better = "smaller" if status.mode == "min" else "greater"
+    pairs: list[tuple[str, Any]] = [
+        ("Run", status.run if run.log_dir is None else run.log_dir.name),
+        ("Folder", run.log_dir or "in memory"),
+        ("Status", state),
+        ("Best value", "none yet" if status.best is None else number(status.best)),
+        ("Mode", f"{status.mode}: {better} is better"),
+        ("Members", status.size),
+        ("Step", status.step),
+        ("Recorded", _recorded(status)),
+        ("Mutator", status.mutator),
+        ("Its settings", _settings(status.settings)),
+        ("Stop", _stop(status.stop)),
+        ("Seed", status.seed),
+        ("Began", when(status.began)),
+        ("Newest record", when(status.newest)),
+        ("Was open", _opened(status)),
+        ("Token", status.run),
+    ]
+    return [[name, text(value)] for name, value in pairs if value not in ("", None)]
+
+
+def _recorded(status: RunStatus) -> str:
+    return (
+        f"{status.checkpoints} checkpoints, {status.generations} generations, "
+        f"{status.reports} reports"
+    )
+
+
+def _opened(status: RunStatus) -> str:
+    times = "once" if status.openings == 1 else f"{status.openings} times"
+    minutes, seconds = divmod(round(status.open_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{times}, {hours} h {minutes:02} min {seconds:02} s together"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _stop(stop: Any) -> str:
+    """Return the limits of a run that are set."""
+    if stop is None:
+        return "not recorded"
+    limits = dataclasses.asdict(stop)
+    given = [f"{name}={value}" for name, value in limits.items() if value is not None]
+    return ", ".join(given) or "no limit"
+
+
+def _environment(recorded: Mapping[str, str]) -> dict[str, Any]:
+    """Return the versions of the run's newest session, else of this process.
+
+    Returns:
+        "recorded", whether the run has recorded them, and "pairs" of name and text.
+    """
+    found = [[text(name), text(value)] for name, value in recorded.items()]
+    if found:
+        return {"recorded": True, "pairs": found}
+    return {"recorded": False, "pairs": [list(pair) for pair in _own_versions()]}
+
+
+def _own_versions() -> Iterator[tuple[str, str]]:
+    yield "python", platform.python_version()
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield package, importlib.metadata.version(package)
