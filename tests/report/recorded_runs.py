@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 import random
 from collections.abc import Sequence
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from population.reader.run_status import RunStatus
 
 from population import Checkpoint, Stop
-from population.reader.run_status import RunStatus
 
 NAMES = ("learning_rate", "momentum", "optimizer/name")
 _STEP = 10
@@ -128,9 +129,12 @@ class MadeUp:
         before = self._newest[slot]
         last = self._checkpoints[before]
         rate = last[f"meta_params.{self._names[0]}"]
-        self._distance[slot] *= 1 - min(0.2, 0.1 * rate / (0.003 + rate))
-        noise = 1 + 0.05 * self._choose.gauss(0, 1)
-        found = self._distance[slot] * noise if value is None else value
+        off = math.log10(rate * (100 + last["step"]) / 3)  # Smaller rates later.
+        self._distance[slot] *= 1 - 0.06 * math.exp(-off * off) + 0.002 * off * off
+        noise = 1 + 0.04 * self._choose.gauss(0, 1)
+        found = (
+            (0.02 + min(self._distance[slot], 9)) * noise if value is None else value
+        )
         self._add(slot, last["generation"], before, last["step"] + _STEP, found)
 
     def _decide(self) -> None:
@@ -139,7 +143,9 @@ class MadeUp:
             donor = self._newest[ranked[place]]
             old = self._checkpoints[donor]
             rate, near, kind = (old[f"meta_params.{name}"] for name in self._names)
-            metas = [rate * self._choose.choice([0.8, 1.25]), near, kind]
+            rate *= self._choose.choice([0.6, 0.8, 1.25])
+            near = 1 - (1 - near) * self._choose.choice([0.7, 1.4])
+            metas = [max(1e-6, rate), min(max(0.5, near), 0.9999), kind]
             self._distance[slot] = self._distance[ranked[place]]
             reason = self._reasons[len(self._branches) % len(self._reasons)]
             self._open(slot, donor, metas, reason)

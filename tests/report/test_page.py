@@ -118,7 +118,7 @@ def test_thinning_keeps_what_it_is_told_to_keep() -> None:
 
 
 def columns(rows: list[tuple[int, int, int, int, bool]]) -> dict[str, Any]:
-    """Checkpoints of generation, worker, step, parent, and whether they have a value."""
+    """Checkpoints: generation, worker, step, parent, and whether there is a value."""
     names = ("generation", "worker_id", "step", "parent")
     found: dict[str, Any] = {
         name: np.array([row[i] for row in rows]) for i, name in enumerate(names)
@@ -201,13 +201,13 @@ def test_the_winner_s_line_is_straight() -> None:
 
 @pytest.mark.parametrize("most", [1, 7, 30, 200])
 def test_chosen_generations_have_their_ancestors(most: int) -> None:
-    """The lineages that were asked for come first; then the newest ones."""
+    """The lineages that were asked for come first; then some of all times."""
     parents, _, _ = a_tree(3, 100)
     found = tree.chosen(parents, [50], most)
     assert len(found) <= most
     assert found == sorted(set(found))
     assert all(parents[one] in {-1, *found} for one in found)
-    assert most < 30 or {50, 99} <= set(found)
+    assert most < 30 or 50 in found
 
 
 def test_numbers_are_short_and_never_nan() -> None:
@@ -383,12 +383,15 @@ def test_nothing_is_imported_before_it_is_needed() -> None:
 @pytest.mark.parametrize("members", [36, 1000])
 def test_100_000_checkpoints_are_a_file_of_under_10_mb(members: int) -> None:
     """It is made in under 10 s, and says how many of how many it shows."""
-    run = made_up(members, 100_000)
+    run = made_up(members, 107_000)
     began = time.process_time()
     found = page.render(run)
     assert time.process_time() - began < 10
     assert len(found.encode()) < 10e6
     notes = json.loads(parsed(found).content)["notes"]
     assert notes["checkpoints"] >= 100_000
-    assert notes["points"] <= data.POINTS + data.BEST_POINTS * 2 + data.LINEAGE_POINTS * 2
-    assert notes["listed"] <= data.LISTED
+    assert (
+        notes["points"] <= data.POINTS + data.BEST_POINTS * 2 + data.LINEAGE_POINTS * 2
+    )
+    assert notes["listed"] <= data.LISTED + data.TREE
+    assert notes["tree"] <= data.TREE

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import re
 import shutil
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,20 +18,31 @@ from tests.report.recorded_runs import NAMES, made_up
 HOSTILE = "<script>alert(1)</script>"
 REASON = '<img src=x onerror=alert(1)><a href="javascript:alert(1)">copied</a>'
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+BUTTONS = {
+    *("Download plot as a PNG", "Zoom", "Pan"),
+    *("Zoom in", "Zoom out", "Reset axes"),
+}
 # Where the pointer has to be for a checkpoint of a trace.
-PLACE = """([id, trace, at]) => {
+PLACE = """async ([id, trace, at]) => {
   const chart = document.getElementById(id);
   chart.scrollIntoView({block: "center"});
-  const {xaxis, yaxis} = chart._fullData[trace];
-  const layout = chart._fullLayout;
-  const axes = [xaxis, yaxis].map((name) => layout[name.replace(/^./, (c) => `${c}axis`)]);
-  const box = chart.getBoundingClientRect();
+  for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);  // Scrolled.
   const found = chart._fullData[trace];
+  const named = (name) => chart._fullLayout[`${name[0]}axis${name.slice(1)}`];
+  const axes = [named(found.xaxis), named(found.yaxis)];
+  const box = chart.getBoundingClientRect();
   return [
     box.left + axes[0]._offset + axes[0].d2p(found.x[at]),
     box.top + axes[1]._offset + axes[1].d2p(found.y[at]),
   ];
 }"""
+
+# Remembers the next time that the curves are drawn.
+DRAWN = """() => {
+  const chart = document.getElementById("curves");
+  window.drawn = new Promise((done) => chart.once("plotly_afterplot", done));
+}"""
+CHART = "document.getElementById('curves')"
 
 
 class Opened:
@@ -69,8 +80,7 @@ class Opened:
 
     def choose(self, name: str, label: str) -> None:
         """Choose an option, and wait until it is drawn."""
-        self.tab.evaluate("""() => { const chart = document.getElementById("curves");
-          window.drawn = new Promise((done) => chart.once("plotly_afterplot", done)); }""")
+        self.tab.evaluate(DRAWN)
         self.tab.select_option(f"#{name}", label=label)
         self.tab.evaluate("() => window.drawn")
 
@@ -78,6 +88,23 @@ class Opened:
         """The number of points of each trace."""
         code = "(id) => document.getElementById(id).data.map((trace) => trace.x.length)"
         return list(self.tab.evaluate(code, chart))
+
+
+class BusyTime:
+    """Processor time of the page's thread since now, whatever else the machine does."""
+
+    def __init__(self, tab: Any) -> None:
+        self._session = tab.context.new_cdp_session(tab)
+        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        self._began = self._spent()
+
+    def _spent(self) -> float:
+        metrics = self._session.send("Performance.getMetrics")["metrics"]
+        return float(next(m["value"] for m in metrics if m["name"] == "TaskDuration"))
+
+    def seconds(self) -> float:
+        """How much it was."""
+        return self._spent() - self._began
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +130,16 @@ def opened(
     """The page of a run, drawn; at its end it has said nothing and asked nobody."""
     place = report.write(run, folder / "report.html")
     context = browser.new_context(**options)
+    context.set_default_timeout(120_000)
     found = Opened(context.new_page())
     found.listen()
     found.tab.goto(place.as_uri())
     found.tab.wait_for_selector("body[data-ready=yes]")
     yield found
+    titles = found.tab.locator(".modebar-btn").evaluate_all(
+        "(buttons) => buttons.map((button) => button.dataset.title)"
+    )
+    assert set(titles) <= BUTTONS  # None of them sends the data elsewhere.
     assert found.said == []
     beyond = [url for url in found.asked if not url.startswith(("data:", "blob:"))]
     assert beyond == [place.as_uri()]
@@ -118,14 +150,18 @@ def test_hovering_shows_the_checkpoint(browser: Any, tmp_path: pathlib.Path) -> 
     """Its worker, generation, step, value, hyperparameters, and why it was branched."""
     run = made_up(4, 120)
     with opened(browser, run, tmp_path) as page:
+        page.choose("lineage", "none")
+        page.choose("worker", "worker 0")
         last = page.lines()[0] - 1
         card = page.hover("curves", 0, last - 1)
         for word in ("worker", "1f2e3d4c-0-", "step", "value", *NAMES, "opened by"):
             assert word in card, card
-        trace = page.tab.evaluate("() => document.getElementById('curves').data[0].y")
+        trace = page.tab.evaluate(f"() => {CHART}.data[0].y")
         assert f"{trace[last - 1]:.5g}"[:4] in card
-        assert "best" not in page.hover("winner", 0, 3)
-        assert "generation" in page.hover("tree", 1, 0)
+        assert "learning_rate" in page.hover("winner", 0, 3)
+        code = "() => document.getElementById('tree').data.map((one) => one.customdata)"
+        hovered = [i for i, ids in enumerate(page.tab.evaluate(code)) if ids]
+        assert "steps" in page.hover("tree", hovered[0], 0)
 
 
 def test_curves_are_filtered(browser: Any, tmp_path: pathlib.Path) -> None:
@@ -140,11 +176,9 @@ def test_curves_are_filtered(browser: Any, tmp_path: pathlib.Path) -> None:
         assert len(page.lines()) == 2 * 4 + 1
         page.choose("lineage", "worker 3, now")
         page.tab.check("#only-lineage")
-        page.tab.wait_for_function(
-            "() => document.getElementById('curves').data.length === 3"
-        )
+        page.tab.wait_for_function(f"() => {CHART}.data.length === 3")
         page.choose("shown-hyperparameter", "optimizer/name")
-        ticks = "() => document.getElementById('curves').layout.yaxis2.ticktext"
+        ticks = f"() => {CHART}.layout.yaxis2.ticktext"
         assert set(page.tab.evaluate(ticks)) == {"adam", "sgd"}
 
 
@@ -152,16 +186,16 @@ def test_zooming_keeps_its_part_when_the_filter_changes(
     browser: Any, tmp_path: pathlib.Path
 ) -> None:
     """Dragging over a part enlarges it."""
-    part = "() => document.getElementById('curves')._fullLayout.xaxis.range"
+    part = f"() => {CHART}._fullLayout.xaxis.range"
     with opened(browser, made_up(4, 120), tmp_path) as page:
         before = page.tab.evaluate(part)
-        x, y = page.tab.evaluate(PLACE, ["curves", 0, 4])
+        x, y = page.tab.evaluate(PLACE, ["curves", 0, 2])
         page.tab.mouse.move(x, y)
         page.tab.mouse.down()
         page.tab.mouse.move(x + 200, y + 4, steps=4)
         page.tab.mouse.up()
         page.tab.wait_for_function(
-            "(end) => document.getElementById('curves')._fullLayout.xaxis.range[1] < end",
+            f"(end) => {CHART}._fullLayout.xaxis.range[1] < end",
             arg=before[1],
         )
         after = page.tab.evaluate(part)
@@ -214,7 +248,7 @@ def test_scripts_that_are_not_of_the_page_do_not_run(
       window.blocked = [];
       document.addEventListener("securitypolicyviolation",
         (event) => window.blocked.push(event.effectiveDirective));
-      document.body.insertAdjacentHTML("beforeend", '<img src="x.png" onerror="ran()">');
+      document.body.insertAdjacentHTML("beforeend", '<img src="x.png">');
       const script = document.createElement("script");
       script.textContent = "window.ran = true";
       document.body.append(script);
@@ -255,12 +289,14 @@ def test_the_page_fits_a_phone(
 def test_100_000_checkpoints_stay_responsive(
     browser: Any, tmp_path: pathlib.Path
 ) -> None:
-    """The page says that it is thinned out; a filter and a hover answer at once."""
-    with opened(browser, made_up(36, 100_000), tmp_path) as page:
-        assert "of 100," in page.tab.inner_text("#curves-note")
+    """The page says that it is thinned out; two filters and a hover answer soon."""
+    with opened(browser, made_up(36, 107_000), tmp_path) as page:
+        assert re.search(
+            r"of 10\d,\d{3} checkpoints", page.tab.inner_text("#curves-note")
+        )
         assert max(page.lines()) < 20_000
-        began = time.monotonic()
+        busy = BusyTime(page.tab)
         page.choose("worker", "worker 7")
         page.choose("worker", "all")
         page.hover("curves", 0, 50)
-        assert time.monotonic() - began < 10  # An idle core needs about 1 s.
+        assert busy.seconds() < 5  # About 1 s here.

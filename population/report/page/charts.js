@@ -18,7 +18,9 @@ function draw(chart, traces, layout, height) {
     displaylogo: false,
     displayModeBar: touch.matches ? true : "hover",
     responsive: true,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    // Only these: by default plotly has a button, too, that sends the data to its cloud.
+    modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    plotlyServerURL: "",
   };
   return Plotly.react(chart, traces, { ...base, ...layout }, config);
 }
@@ -29,36 +31,69 @@ function axis(title, more) {
     gridcolor: css("--line"),
     zeroline: false,
     linecolor: css("--line"),
-    automargin: true,
     exponentformat: "power",
-    hoverformat: "",
+    minexponent: 6,
     ...more,
   };
 }
 
 const spread = (value) => -Math.log10(Math.max(1 - value, 1e-12));
 
-// How a hyperparameter is drawn: the height of a value, and its axis.
-function scaled(column, title) {
-  if (column.scale === "near one") {
-    const ticks = { tickvals: NEAR_ONE.map(spread), ticktext: NEAR_ONE.map(String) };
-    return { height: spread, axis: axis(title, ticks) };
-  }
+// How a hyperparameter is drawn: the height of a value, and the axis for such values.
+function scaled(column, title, values = column.values) {
+  const known = [...new Set(values)].filter((value) => value !== null).sort((a, b) => a - b);
+  const height = column.scale === "near one" ? spread : (value) => value;
   if (column.scale === "text") {
     const ticks = { tickvals: column.levels.map((_, i) => i), ticktext: column.levels.map(escaped) };
-    return { height: (value) => value, axis: axis(title, ticks) };
+    return { height, axis: axis(title, { ...ticks, automargin: true, range: [-0.5, column.levels.length - 0.5] }) };
   }
-  const log = column.scale === "log" ? { type: "log", dtick: logTick(column.values) } : {};
-  return { height: (value) => value, axis: axis(title, { ...log, nticks: 5 }) };
+  if (known.length === 1) return { height, axis: axis(title, alone(known[0], height(known[0]))) };
+  const more = column.scale === "near one" ? nearOne(known)
+    : column.scale === "log" ? logarithmic(known) : { nticks: 5 };
+  return { height, axis: axis(title, more) };
 }
 
-// Over less than two decades the digits 2 and 5 have ticks, too.
-function logTick(values) {
+// An axis with a single value, which is its tick.
+function alone(value, at) {
+  const room = Math.abs(at) / 2 || 1;
+  return { range: [at - room, at + room], tickvals: [at], ticktext: [shown(value)] };
+}
+
+const few = (list, most) => list.filter((_, i) => i % Math.ceil(list.length / most) === 0);
+
+function nearOne(ascending) {
+  const [low, high] = [ascending[0], ascending[ascending.length - 1]];
+  let ticks = NEAR_ONE.filter((tick) => tick >= low && tick <= high);
+  if (ticks.length < 3) {
+    ticks = evenly(spread(high), spread(low)).map((height) => 1 - digits(10 ** -height, 2));
+  }
+  ticks = few(ticks, 6).map((tick) => digits(tick, 8));
+  return { tickvals: ticks.map(spread), ticktext: ticks.map(String) };
+}
+
+// A logarithmic axis: ticks at powers of ten, or at as many more as needed for three.
+function logarithmic(values) {
   const positive = values.filter((value) => value > 0);
   const low = positive.reduce((a, b) => Math.min(a, b), Infinity);
   const high = positive.reduce((a, b) => Math.max(a, b), 0);
-  return high / low < 100 ? "D2" : undefined;
+  if (high <= low) return { type: "log", nticks: 5 };
+  const decades = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) decades.push(power);
+  let ticks = [];
+  for (const parts of [[1], [1, 3], [1, 2, 5]]) {
+    ticks = decades.flatMap((power) => parts.map((part) => Number(`${part}e${power}`)))
+      .filter((tick) => tick >= low && tick <= high);
+    if (ticks.length >= 3) break;
+  }
+  if (ticks.length < 3) {
+    ticks = evenly(Math.log10(low), Math.log10(high)).map((height) => digits(10 ** height, 2));
+  }
+  const tickvals = few(ticks, 7);
+  return { type: "log", tickvals, ticktext: tickvals.map(String) };
 }
+
+const digits = (value, count) => Number(value.toPrecision(count));
+const evenly = (low, high) => [0, 1, 2, 3].map((i) => low + ((high - low) * i) / 3);
 
 function trace(ids, heightOf, style) {
   const found = { x: [], y: [], customdata: [] };
@@ -91,12 +126,12 @@ function crosses(ids, heightOf) {
     marker: { symbol: "x", size: 8, color: css("--alert") } };
 }
 
-const few = lines.length <= COLOURS.length;
+const coloured = lines.length <= COLOURS.length;
 const joined = (list) => list.flatMap((line) => [...line.points, GAP]);
 
 function bases(chosen) {
   if (chosen !== null) return [[chosen.points, css("--accent"), 1.6]];
-  if (few) return lines.map((line, i) => [line.points, COLOURS[i], 1.4]);
+  if (coloured) return lines.map((line, i) => [line.points, COLOURS[i], 1.4]);
   return [[joined(lines), css("--crowd"), 1]];
 }
 
@@ -123,7 +158,7 @@ function drawCurves() {
     const stairs = { line: { color, width, shape: "vh" }, opacity, xaxis: "x", yaxis: "y2" };
     if (column) traces.push(trace(ids, setting, stairs));
   };
-  const faded = lineage === null ? 0.9 : few ? 0.6 : 0.4;
+  const faded = lineage === null ? 0.9 : 0.65;
   if (!only) bases(chosen).forEach(([ids, color, width]) => add(ids, color, width, faded));
   if (lineage !== null) add(lineage.points, css("--ink"), 2.4, 1);
   const all = only ? lineage.points : chosen === null ? joined(lines) : chosen.points;
@@ -131,8 +166,7 @@ function drawCurves() {
   const layout = {
     uirevision: "kept",
     xaxis: axis("step", { anchor: column ? "y2" : "y", rangemode: "tozero" }),
-    yaxis: axis(measured.name, { type: log ? "log" : "linear",
-      dtick: log ? logTick(measured.values) : undefined,
+    yaxis: axis(measured.name, { ...(log ? logarithmic(measured.values) : {}),
       domain: [column ? 0.4 : 0, 1], uirevision: `${choice} ${log}` }),
   };
   if (column) layout.yaxis2 = { ...scale.axis, domain: [0, 0.34], uirevision: column.name };
@@ -147,7 +181,7 @@ function drawLegend() {
     make("i", undefined, span, mark).style.background = colour;
     make("span", text, span);
   };
-  if (few) lines.forEach((line, i) => entry(COLOURS[i], `worker ${line.worker}`));
+  if (coloured) lines.forEach((line, i) => entry(COLOURS[i], `worker ${line.worker}`));
   else entry(css("--crowd"), "workers");
   entry(css("--ink"), "the chosen lineage");
   if (points.diverged.length) entry(css("--alert"), "diverged", "mark");
@@ -170,10 +204,11 @@ function drawWinner() {
     traces.push(trace(best.points, heightOf, { yaxis: `y${name}`, xaxis: "x", ...style }));
   };
   const total = (columns.length + 1) * 120 + 50;
-  const log = byId("log-value").checked ? { type: "log", dtick: logTick(points.value) } : { nticks: 5 };
+  const log = byId("log-value").checked ? logarithmic(points.value) : { nticks: 5 };
   add("value", axis("value", log), (id) => points.value[id], 0, { line: { color: css("--ink"), width: 2 } });
   columns.forEach((column, i) => {
-    const scale = scaled(column, column.name);
+    const used = best.points.map((id) => column.values[points.generation[id]]);
+    const scale = scaled(column, column.name, used);
     const heightOf = (id) => {
       const value = column.values[points.generation[id]];
       return value === null ? null : scale.height(value);
@@ -193,12 +228,15 @@ function ranks(values) {
 }
 
 function drawTree() {
-  const count = notes.listed;
+  const count = notes.tree;
   const scale = dark.matches ? VIRIDIS.slice(2) : VIRIDIS.slice(0, 9).reverse();
   const rank = ranks(generations.value.slice(0, count));
   const span = Math.max(1, ...generations.last_step.slice(0, count)) / 60;
   const groups = [...scale, css("--crowd")].map(() => ({ x: [], y: [], customdata: [] }));
   const joints = { x: [], y: [] };
+  const winner = { x: [], y: [] };
+  const winners = new Set(data.best === null ? []
+    : lineages[0].points.map((id) => points.generation[id]));
   const push = (group, x, y, id) => { group.x.push(x); group.y.push(y); group.customdata.push(id); };
   for (let i = 0; i < count; i++) {
     const [begin, end, row] = [generations.step[i], generations.last_step[i], generations.row[i]];
@@ -208,6 +246,10 @@ function drawTree() {
     for (let k = 0; k <= pieces; k++) push(group, begin + ((end - begin) * k) / pieces, row, i);
     push(group, null, null, null);
     const parent = generations.parent[i];
+    if (winners.has(i)) {
+      winner.x.push(begin, end, null);
+      winner.y.push(row, row, null);
+    }
     if (parent < 0 || parent >= count || generations.row[parent] === row) continue;
     joints.x.push(begin, begin, null);
     joints.y.push(generations.row[parent], row, null);
@@ -215,7 +257,8 @@ function drawTree() {
   const rows = Math.max(1, ...generations.row);
   const width = rows > 200 ? 1.2 : rows > 60 ? 2 : 3;
   const line = (color, thick) => ({ type: "scatter", hoverinfo: "none", mode: "lines", line: { color, width: thick } });
-  const traces = [{ ...joints, ...line(css("--crowd"), Math.min(1, width / 2)), hoverinfo: "skip" },
+  const traces = [{ ...joints, ...line(css("--crowd"), Math.min(1, width / 2)), opacity: rows > 200 ? 0.5 : 1, hoverinfo: "skip" },
+    { ...winner, ...line(css("--ink"), width + 4), opacity: 0.3, hoverinfo: "skip" },
     ...groups.map((group, i) => ({ ...group, ...line(scale[i] || css("--crowd"), width) }))];
   const layout = {
     margin: { l: 12, r: 12, t: 10, b: 42 },
@@ -227,5 +270,13 @@ function drawTree() {
   const entry = make("span", "worst last value", legend);
   make("i", undefined, entry, "scale").style.background = `linear-gradient(90deg, ${scale.join(",")})`;
   make("span", "best (by rank)", entry);
+  if (winners.size > 0) {
+    const shade = make("span", undefined, legend);
+    make("i", undefined, shade, "shade");
+    make("span", "lineage of the best", shade);
+  }
+  const kept = ": the lineages of the best and of the members, and others spread over the run";
+  byId("tree-note").textContent = `Drawn: ${of(count, notes.generations, "generations")}` +
+    `${count < notes.generations ? kept : ""}.`;
   return draw(byId("tree"), traces, layout, Math.min(900, Math.max(220, rows * 14 + 90)));
 }

@@ -33,7 +33,8 @@ LINES = 1_500  # Workers whose lines are drawn.
 BEST_POINTS = 1_500  # Of the best's lineage.
 LINEAGES = 200  # That can be chosen, beside the best's.
 LINEAGE_POINTS = 6_000  # Of all of these.
-LISTED = 3_000  # Generations in the tree and in the table.
+TREE = 1_000  # Generations in the tree.
+LISTED = 3_000  # Generations in the table; those of the tree may be some more.
 MEMBERS = 3_000
 METRICS = 8
 _LEAST = 8  # Points of a line.
@@ -56,9 +57,11 @@ def of(run: RecordedRun) -> dict[str, Any]:
     lineages = _lineages(checkpoints, workers, best, status.mode)
     points = _union([*drawn, *lineages])
     parents = _parent_generations(checkpoints, branches)
-    listed = _listed(checkpoints, parents, [line["points"] for line in lineages])
-    used = np.unique(checkpoints["generation"][points])
-    order = np.concatenate([listed, np.setdiff1d(used, listed)]).astype(np.int64)
+    ends = [int(checkpoints["generation"][line["points"][-1]]) for line in lineages]
+    in_tree = tree.chosen(parents.tolist(), ends, TREE)
+    listed = in_tree + _without(tree.chosen(parents.tolist(), ends, LISTED), in_tree)
+    used = np.unique(checkpoints["generation"][points]).tolist()
+    order = np.array(listed + _without(used, listed), np.int64)
     texts, scale = Texts(), scales(run.space)
     return {
         "overview": _overview(run),
@@ -72,17 +75,22 @@ def of(run: RecordedRun) -> dict[str, Any]:
         "lines": [_renumbered(line, points) for line in drawn],
         "lineages": [_renumbered(line, points) for line in lineages],
         "generations": _generations(checkpoints, branches, parents, order, texts)
-        | {"row": _rows(checkpoints, branches, parents, listed, lineages)},
+        | {
+            "row": _rows(
+                checkpoints, branches, parents, order[: len(in_tree)], lineages
+            )
+        },
         "hyperparameters": _prefixed(branches, order, scale),
         "members": _members(workers, scale),
         "texts": texts.listed,
         "notes": {
-            "checkpoints": len(checkpoints["row"]),
+            "checkpoints": int((~lines.copies(checkpoints)).sum()),
             "points": len(points),
             "workers": len(workers["worker_id"]),
             "lines": len(drawn),
             "generations": len(parents),
             "listed": len(listed),
+            "tree": len(in_tree),
             "lineages": len(lineages),
             "members": min(MEMBERS, len(workers["worker_id"])),
         },
@@ -177,27 +185,23 @@ def _parent_generations(checkpoints: Columns, branches: Columns) -> Indices:
     return np.where(parent >= 0, checkpoints["generation"][np.maximum(parent, 0)], -1)
 
 
-def _listed(
-    checkpoints: Columns, parents: Indices, lineages: Sequence[Sequence[int]]
-) -> Indices:
-    """Return the generations of the tree and the table; with all their ancestors."""
-    ends = [int(checkpoints["generation"][line[-1]]) for line in lineages if line]
-    return np.array(tree.chosen(parents.tolist(), ends, LISTED), np.int64)
+def _without(indices: Sequence[int], others: Sequence[int]) -> list[int]:
+    return np.setdiff1d(indices, others).astype(np.int64).tolist()
 
 
 def _rows(
     checkpoints: Columns,
     branches: Columns,
     parents: Indices,
-    listed: Indices,
+    shown: Indices,
     lineages: Sequence[dict[str, Any]],
 ) -> list[int]:
-    """Return the row of each listed generation in the tree."""
-    above = _within(parents[listed], listed)
+    """Return the row of each generation of the tree."""
+    above = _within(parents[shown], shown)
     best = [line["points"] for line in lineages if line["label"] == "the best"]
     winner = checkpoints["generation"][[index for line in best for index in line]]
-    first = np.flatnonzero(np.isin(listed, winner)).tolist()
-    begins, ends = branches["step"][listed], branches["last_step"][listed]
+    first = np.flatnonzero(np.isin(shown, winner)).tolist()
+    begins, ends = branches["step"][shown], branches["last_step"][shown]
     return tree.rows(above.tolist(), begins, np.maximum(begins, ends), first)
 
 
@@ -227,7 +231,7 @@ def _generations(
     order: Indices,
     texts: Texts,
 ) -> dict[str, Any]:
-    """Return the generations; those of the tree and the table are the first ones."""
+    """Return the generations: those of the tree, more for the table, all others."""
     value = np.full(len(parents), np.nan)
     finite = np.flatnonzero(np.isfinite(checkpoints["value"]))
     value[checkpoints["generation"][finite]] = checkpoints["value"][finite]

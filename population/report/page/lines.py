@@ -66,7 +66,9 @@ def originals(checkpoints: Columns) -> Indices:
         found = further
 
 
-def lineage(checkpoint: int, parents: Sequence[int], repeats: Sequence[bool]) -> Indices:
+def lineage(
+    checkpoint: int, parents: Sequence[int], repeats: Sequence[bool]
+) -> Indices:
     """Return the checkpoints that led to one, oldest first, each only once.
 
     Args:

@@ -24,8 +24,13 @@ const diverged = new Set(points.diverged);
 const escaped = (text) => short(text).replace(/&/g, "&amp;").replace(/</g, "&lt;")
   .replace(/>/g, "&gt;");
 const short = (text, most = 40) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
-const shown = (value) => typeof value !== "number" ? value ?? "–"
-  : Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)));
+const shown = (value) => {
+  if (typeof value !== "number") return value ?? "–";
+  if (Number.isInteger(value)) return String(value);
+  const size = Math.abs(value);
+  const rounded = Number(value.toPrecision(6));
+  return size < 1e-4 || size >= 1e9 ? rounded.toExponential() : String(rounded);
+};
 const css = (name) =>
   getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const many = (count) => count.toLocaleString("en");
@@ -108,8 +113,10 @@ function showCard(event, rows) {
 }
 
 function listen(chart, cardOf) {
-  chart.on("plotly_hover", ({ event, points: [point] }) => {
-    if (point.customdata !== undefined) showCard(event, cardOf(point.customdata));
-  });
+  const show = ({ event, points: [point] }) => {
+    if (point && point.customdata !== undefined) showCard(event, cardOf(point.customdata));
+  };
+  chart.on("plotly_hover", show);
+  chart.on("plotly_click", show); // A tap does not hover.
   chart.on("plotly_unhover", () => { byId("card").hidden = true; });
 }

@@ -1,7 +1,7 @@
 "use strict";
 // The tables; and the start of the page, once everything is defined.
 
-function table(id, columns, note) {
+function table(id, columns, note, sorted = null) {
   const top = make("div", undefined, byId(id), "filter");
   const search = make("input", undefined, top);
   search.type = "search";
@@ -14,7 +14,7 @@ function table(id, columns, note) {
   const body = make("tbody", undefined, grid);
   const all = columns[0].values.map((_, row) => row);
   const words = all.map((row) => columns.map((c) => String(shown(cell(c, row)))).join("\u0000").toLowerCase());
-  const state = { column: null, down: false };
+  const state = { column: sorted, down: false };
   const compare = (a, b) => {
     const [x, y] = [cell(columns[state.column], a), cell(columns[state.column], b)];
     if (x === null || y === null) return (x === null) - (y === null) || a - b;
@@ -27,7 +27,7 @@ function table(id, columns, note) {
     if (state.column !== null) rows.sort(compare);
     body.replaceChildren(...rows.slice(0, ROWS).map((row) => {
       const made = document.createElement("tr");
-      for (const column of columns) make("td", String(shown(cell(column, row))), made, column.levels ? "text" : "number");
+      for (const column of columns) make("td", String(shown(cell(column, row))), made, column.levels ? column.className : "number");
       return made;
     }));
     count.textContent = `${of(Math.min(ROWS, rows.length), rows.length, "rows")} shown${note}`;
@@ -47,6 +47,8 @@ function table(id, columns, note) {
   render();
 }
 
+const FIRST_STEP = 2; // Its place among the columns of the branches.
+
 function branchColumns() {
   const cut = (name) => generations[name].slice(0, notes.listed);
   const texts = (values) => ({ values: values.map((_, i) => i), levels: values });
@@ -59,7 +61,7 @@ function branchColumns() {
     { name: "last step", values: cut("last_step") },
     { name: "last value", values: cut("value") },
     { name: "kind", values: cut("kind"), levels: data.texts },
-    { name: "reason", values: cut("reason"), levels: data.texts },
+    { name: "reason", values: cut("reason"), levels: data.texts, className: "wide" },
     { name: "from", ...texts(parent) },
     ...hyperparameters.map((column) => ({ ...column, values: column.values.slice(0, notes.listed) })),
     { name: "time", ...texts(cut("time")) },
@@ -91,14 +93,18 @@ function begin() {
     `Drawn: ${of(notes.points, notes.checkpoints, "checkpoints")} and ` +
     `${of(notes.lines, notes.workers, "workers")}.${thinned} Hover or tap for a ` +
     "checkpoint; drag over a part to see it larger, double-click to see all.";
-  const left = `; this page holds ${of(notes.listed, notes.generations, "generations")}: ` +
-    "the lineages of the best and of the members, then the newest";
-  const cutMembers = `; this page holds ${of(notes.members, notes.workers, "members")}`;
-  table("members", data.members, notes.members < notes.workers ? cutMembers : "");
-  table("branches", branchColumns(), notes.listed < notes.generations ? left : "");
   if (points.step.length === 0) byId("curves-section").hidden = true;
   if (data.best === null) byId("winner-section").hidden = true;
-  if (notes.listed === 0) byId("tree-section").hidden = true;
+  if (notes.tree === 0) byId("tree-section").hidden = true;
+}
+
+function fillTables() {
+  const left = `; this page holds ${of(notes.listed, notes.generations, "generations")}: ` +
+    "the lineages of the best and of the members, and others spread over the run";
+  const cutMembers = `; this page holds ${of(notes.members, notes.workers, "members")}`;
+  for (const column of data.members) if (column.name === "reason") column.className = "wide";
+  table("members", data.members, notes.members < notes.workers ? cutMembers : "");
+  table("branches", branchColumns(), notes.listed < notes.generations ? left : "", FIRST_STEP);
 }
 
 function drawAll() {
@@ -108,7 +114,7 @@ function drawAll() {
     charts.push(drawCurves());
   }
   if (data.best !== null) charts.push(drawWinner());
-  if (notes.listed > 0) charts.push(drawTree());
+  if (notes.tree > 0) charts.push(drawTree());
   return Promise.all(charts);
 }
 
@@ -116,7 +122,8 @@ begin();
 drawAll().then(() => {
   if (points.step.length > 0) listen(byId("curves"), checkpointCard);
   if (data.best !== null) listen(byId("winner"), checkpointCard);
-  if (notes.listed > 0) listen(byId("tree"), generationCard);
+  if (notes.tree > 0) listen(byId("tree"), generationCard);
+  fillTables();
   document.body.dataset.ready = "yes";
 });
 for (const id of ["shown-value", "shown-hyperparameter", "worker", "lineage", "only-lineage"]) {
@@ -124,4 +131,6 @@ for (const id of ["shown-value", "shown-hyperparameter", "worker", "lineage", "o
 }
 byId("log-value").addEventListener("change", drawAll);
 dark.addEventListener("change", drawAll);
-window.addEventListener("scroll", () => { byId("card").hidden = true; }, { passive: true });
+for (const event of ["scroll", "pointerdown"]) {
+  window.addEventListener(event, () => { byId("card").hidden = true; }, { passive: true });
+}

@@ -16,13 +16,16 @@ def chosen(parents: Sequence[int], ends: Iterable[int], most: int) -> list[int]:
     Args:
         parents: The parent of each generation, -1 for none; always an earlier one.
         ends: The generations whose lineages come first, if not all fit.
-        most: The number of generations that fit.
+        most: The number of generations that fit. After the lineages come others, spread
+            over the run.
     """
     count = len(parents)
     if count <= most:
         return list(range(count))
     found: set[int] = set()
-    for end in [*ends, *range(count - 1, -1, -1)]:
+    # Multiples of the golden ratio: any first part of them is spread evenly.
+    spread = sorted(range(count), key=lambda one: one * 0.6180339887498949 % 1)
+    for end in [*ends, *spread]:
         path = []
         while end >= 0 and end not in found:
             path.append(end)

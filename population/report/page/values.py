@@ -82,11 +82,14 @@ def column(name: str, values: NDArray[Any], scale: str = "") -> dict[str, Any]:
 
 
 def guessed_scale(values: NDArray[Any]) -> str:
-    """Return "log" for positive values over more than a decade, else "linear"."""
-    finite = values[np.isfinite(values.astype(float))]
+    """Return the scale that shows all values: "linear", "log" or "near one"."""
+    finite = values[np.isfinite(values.astype(float))].astype(float)
     if len(finite) == 0 or finite.min() <= 0:
         return "linear"
-    return "log" if finite.max() / finite.min() >= _LOG_FROM else "linear"
+    low, high = finite.min(), finite.max()
+    if high < 1 and high > 0.9 and (1 - low) / (1 - high) >= _LOG_FROM:
+        return "near one"
+    return "log" if high / low >= _LOG_FROM else "linear"
 
 
 def scales(space: Any) -> Mapping[str, str]:
