@@ -8,6 +8,7 @@ import html.parser
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import random
 import subprocess
@@ -340,7 +341,7 @@ def test_the_file_is_written_as_a_whole(
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(writing.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="no space"):
         page.write(run, place, title="third")
     assert list(place.parent.iterdir()) == [place]
@@ -358,7 +359,7 @@ def test_a_missing_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch) 
     """With the command that installs it."""
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        writing.importlib.util,
+        importlib.util,
         "find_spec",
         lambda asked, *rest: None if asked == name else find(asked, *rest),
     )

@@ -186,7 +186,7 @@ def _parent_generations(checkpoints: Columns, branches: Columns) -> Indices:
 
 
 def _without(indices: Sequence[int], others: Sequence[int]) -> list[int]:
-    return np.setdiff1d(indices, others).astype(np.int64).tolist()
+    return sorted(set(indices) - set(others))
 
 
 def _rows(
@@ -256,9 +256,8 @@ def _prefixed(
     """Return the columns of hyperparameters of some rows."""
     prefix = "meta_params."
     return [
-        column(name[len(prefix) :], columns[name][rows], scale.get(name[len(prefix) :]))
-        for name in columns
-        if name.startswith(prefix)
+        column(name, columns[f"{prefix}{name}"][rows], scale.get(name, ""))
+        for name in (one[len(prefix) :] for one in columns if one.startswith(prefix))
     ]
 
 
