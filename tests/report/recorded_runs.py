@@ -92,7 +92,10 @@ class MadeUp:
                 "kind": "branch" if before else "start",
                 "reason": reason,
                 "time": _BEGAN + step,
-                **{f"meta_params.{n}": v for n, v in zip(self._names, metas, strict=True)},
+                **{
+                    f"meta_params.{n}": v
+                    for n, v in zip(self._names, metas, strict=True)
+                },
             }
         )
         self._add(slot, len(self._branches) - 1, parent, step, None)

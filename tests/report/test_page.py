@@ -19,9 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import population
+from population import PopulationController, Stop
+from population.mutators import PopulationBasedTraining
 from population.report import page
 from population.report.page import data, lines, tree, values, writing
-from tests.helpers import missing
+from population.space import LogUniform, OneMinusLogUniform, Perturb
+from tests.helpers import missing, reporter
 from tests.report.recorded_runs import made_up
 
 HOSTILE = "<script>alert(1)</script>"
@@ -258,6 +262,68 @@ def test_the_data_are_those_of_the_run() -> None:
     assert "share=0.2" in pairs["Its settings"]
     assert pairs["Stop"] == "steps=1000"
     assert found["notes"]["points"] == len(whole)
+
+
+def trained(folder: pathlib.Path) -> PopulationController:
+    """A run of four slots that has trained to step 24, the third of them failing."""
+    space = {
+        "lr": LogUniform(1e-4, 1.0),
+        "net": {"decay": OneMinusLogUniform(1e-4, 0.1)},
+    }
+    controller = PopulationController.from_space(
+        space,
+        4,
+        PopulationBasedTraining(Perturb(space), 4, synchronous=True),
+        log_dir=folder,
+        mode="max",
+        max_failures=1,
+        stop=Stop(steps=24),
+    )
+    controller.fail(2, "out of memory")
+    for step in range(1, 25):
+        for slot in (0, 1, 3):
+            lr = controller.workers[slot].meta_params["lr"]
+            reporter(controller, slot)(step * lr)
+    return controller
+
+
+def test_the_schedule_of_the_winner_is_the_run_s(tmp_path: pathlib.Path) -> None:
+    """Each checkpoint has the hyperparameters that trained it; scales are recorded."""
+    with trained(tmp_path) as controller:
+        best = controller.best()
+        assert best is not None
+        schedule = controller.schedule(best)
+    run = population.read(tmp_path)
+    found = data.of(run)
+    assert [column["scale"] for column in found["hyperparameters"]] == [
+        "log",
+        "near one",
+    ]
+    names = [column["name"] for column in found["hyperparameters"]]
+    assert names == ["lr", "net/decay"]
+    points = found["points"]
+    winner = [one for one in found["lineages"][0]["points"] if points["step"][one] > 0]
+    assert points["value"][winner[-1]] == values.number(best.value)
+    assert [points["step"][one] for one in winner] == list(range(1, best.step + 1))
+    for one in winner:
+        used = schedule.at(points["step"][one] - 1)
+        place = points["generation"][one]
+        shown = [column["values"][place] for column in found["hyperparameters"]]
+        assert shown == values.numbers([used["lr"], used["net"]["decay"]])
+    pairs = dict(found["overview"])
+    assert pairs["Mode"] == "max: greater is better"
+    assert pairs["Status"].startswith("ended")
+    assert "out of memory" in json.dumps([found["members"], found["warnings"]])
+
+
+def test_a_run_may_grow_while_it_is_read() -> None:
+    """Newer generations, whose checkpoints were not read, are left out."""
+    run: Any = made_up(4, 60)
+    branches = {name: np.append(v, v[-1:]) for name, v in run.branches().items()}
+    branches["parent"][-1] = 10**6
+    expected = data.of(run)
+    run.branches = lambda: branches
+    assert data.of(run) == expected
 
 
 def test_a_run_without_values_has_a_page_too() -> None:

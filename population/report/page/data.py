@@ -50,9 +50,13 @@ def of(run: RecordedRun) -> dict[str, Any]:
     Numbers have seven digits; NaN, infinities and what is missing are None. Checkpoints
     and generations are thinned out to the limits of this module; "notes" counts them.
     """
-    checkpoints, branches, workers = run.checkpoints(), run.branches(), run.workers()
-    status = run.status
-    best = _best(run, checkpoints)
+    found = run.best()  # Read before the checkpoints, which then have it.
+    checkpoints = run.checkpoints()
+    best = None if found is None else _index(checkpoints, found.row)
+    # A run that trains may have opened more by now, after newer checkpoints.
+    opened = slice(0, int(checkpoints["generation"].max(initial=-1)) + 1)
+    branches = {name: column[opened] for name, column in run.branches().items()}
+    workers, status = run.workers(), run.status
     drawn = _worker_lines(checkpoints, workers, status.mode)
     lineages = _lineages(checkpoints, workers, best, status.mode)
     points = _union([*drawn, *lineages])
@@ -97,12 +101,9 @@ def of(run: RecordedRun) -> dict[str, Any]:
     }
 
 
-def _best(run: RecordedRun, checkpoints: Columns) -> int | None:
-    """Return the index of the best checkpoint."""
-    best = run.best()
-    if best is None:
-        return None
-    return int(np.searchsorted(checkpoints["row"], best.row))
+def _index(checkpoints: Columns, row: int) -> int:
+    """Return the index of the checkpoint that has a row of the journal."""
+    return int(np.searchsorted(checkpoints["row"], row))
 
 
 def _ranked(workers: Columns, mode: str) -> Indices:
