@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import html.parser
 import importlib.util
@@ -289,7 +290,7 @@ def trained(folder: pathlib.Path) -> PopulationController:
 
 def test_the_schedule_of_the_winner_is_the_run_s(tmp_path: pathlib.Path) -> None:
     """Each checkpoint has the hyperparameters that trained it; scales are recorded."""
-    with trained(tmp_path) as controller:
+    with contextlib.closing(trained(tmp_path)) as controller:
         best = controller.best()
         assert best is not None
         schedule = controller.schedule(best)

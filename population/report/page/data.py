@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from population.report.page import lines, tree
+from population.report.page.lines import Columns, Indices
 from population.report.page.values import (
     Texts,
     column,
@@ -39,9 +40,6 @@ MEMBERS = 3_000
 METRICS = 8
 _LEAST = 8  # Points of a line.
 _PACKAGES = ("population-jax", "jax", "numpy")
-
-Columns = Mapping[str, NDArray[Any]]
-Indices = NDArray[np.int64]
 
 
 def of(run: RecordedRun) -> dict[str, Any]:
@@ -168,7 +166,7 @@ def _union(drawn: Sequence[dict[str, Any]]) -> Indices:
     """Return all checkpoints of some lines, ascending."""
     found = [np.array(line["points"], np.int64) for line in drawn]
     every = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
-    return every[every != lines.GAP]
+    return np.asarray(every[every != lines.GAP], np.int64)
 
 
 def _renumbered(line: dict[str, Any], points: Indices) -> dict[str, Any]:
