@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from population.reader.run_status import RunStatus
 
 from population import Checkpoint, Stop
+from population.reader.run_status import RunStatus
 
 NAMES = ("learning_rate", "momentum", "optimizer/name")
 _STEP = 10
