@@ -313,6 +313,8 @@ def test_the_schedule_of_the_winner_is_the_run_s(tmp_path: pathlib.Path) -> None
         assert shown == values.numbers([used["lr"], used["net"]["decay"]])
     pairs = dict(found["overview"])
     assert pairs["Mode"] == "max: greater is better"
+    assert pairs["Mutator"] == "PopulationBasedTraining"
+    assert "space={'lr': LogUniform(low=0.0001" in pairs["Its settings"]
     assert pairs["Status"].startswith("ended")
     assert "out of memory" in json.dumps([found["members"], found["warnings"]])
 

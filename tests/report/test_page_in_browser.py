@@ -232,7 +232,9 @@ def test_texts_of_the_run_stay_texts(browser: Any, tmp_path: pathlib.Path) -> No
         assert "<b>bold</b>" in shown
         titles = page.tab.locator("#curves .y2title, #winner .annotation-text")
         assert HOSTILE in " ".join(titles.all_text_contents())
-        assert page.tab.locator("main [href], main img, main b, #card [href]").count() == 0
+        assert (
+            page.tab.locator("main [href], main img, main b, #card [href]").count() == 0
+        )
         page.choose("shown-hyperparameter", "<b>bold</b>")
         assert "<b>bold</b>" in page.tab.locator("#curves .y2title").text_content()
 

@@ -56,7 +56,7 @@ function scaled(column, title, values = column.values) {
 // An axis with a single value, which is its tick.
 function alone(value, at) {
   const room = Math.abs(at) / 2 || 1;
-  return { range: [at - room, at + room], tickvals: [at], ticktext: [shown(value)] };
+  return { range: [at - room, at + room], tickvals: [at], ticktext: [shown(digits(value, 4))] };
 }
 
 const few = (list, most) => list.filter((_, i) => i % Math.ceil(list.length / most) === 0);

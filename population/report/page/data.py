@@ -311,8 +311,8 @@ def _overview(run: RecordedRun) -> list[list[str]]:
         ("Members", status.size),
         ("Step", status.step),
         ("Recorded", _recorded(status)),
-        ("Mutator", status.mutator),
-        ("Its settings", _settings(status.settings)),
+        ("Mutator", status.mutator.rpartition(".")[2]),
+        ("Its settings", _named(status.settings)),
         ("Stop", _stop(status.stop)),
         ("Seed", status.seed),
         ("Began", when(status.began)),
@@ -337,8 +337,21 @@ def _opened(status: RunStatus) -> str:
     return f"{times}, {hours} h {minutes:02} min {seconds:02} s together"
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in settings.items())
+def _named(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_readable(value)}" for name, value in settings.items())
+
+
+def _readable(value: Any) -> str:
+    """Return a setting as one would write it; recorded objects have a "class"."""
+    if isinstance(value, Mapping) and isinstance(value.get("class"), str):
+        rest = {name: one for name, one in value.items() if name != "class"}
+        return f"{value['class'].rpartition('.')[2]}({_named(rest)})"
+    if isinstance(value, Mapping):
+        pairs = (f"{name!r}: {_readable(one)}" for name, one in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_readable, value))}]"
+    return repr(value)
 
 
 def _stop(stop: Any) -> str:

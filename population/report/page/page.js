@@ -50,8 +50,9 @@ function make(tag, text, parent, className) {
 }
 
 function pairs(id, list) {
-  for (const [name, text] of list) {
-    const pair = make("div", undefined, byId(id), text.length > 60 ? "wide" : "");
+  const isWide = ([, text]) => text.length > 60;
+  for (const [name, text] of [...list.filter((pair) => !isWide(pair)), ...list.filter(isWide)]) {
+    const pair = make("div", undefined, byId(id), isWide([name, text]) ? "wide" : "");
     make("dt", name, pair);
     make("dd", text, pair);
   }
