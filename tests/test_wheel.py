@@ -68,7 +68,8 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: pathlib.Path) -> No
         names = set(archive.namelist())
     described = f"population_jax-{population.__version__}.dist-info/"
     inside = {name for name in names if not name.startswith(described)}
-    files = [*(ROOT / "population").rglob("*.py"), ROOT / "population" / "py.typed"]
+    kinds = {".py", ".typed", ".css", ".html", ".js"}
+    files = [f for f in (ROOT / "population").rglob("*.*") if f.suffix in kinds]
     assert inside == {file.relative_to(ROOT).as_posix() for file in files}
     assert f"{described}licenses/LICENSE" in names
 
