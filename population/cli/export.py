@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 import io
 
 from population.cli import arguments
@@ -66,12 +67,10 @@ def _is_missing(cell: object) -> bool:
 
 def _write_parquet(columns: RunColumns, path: str) -> None:
     frame = columns.to_pandas()
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
+    if importlib.util.find_spec("pyarrow") is None:
         raise ImportError(
             "--parquet needs pyarrow: pip install pyarrow. --csv needs nothing more."
-        ) from error
+        )
     for name, values in frame.items():
         if values.dtype == object:  # Of mixed kinds, perhaps, which Parquet has not.
             frame[name] = values.map(lambda cell: None if cell is None else str(cell))

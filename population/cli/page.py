@@ -21,15 +21,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the file."""
     found = arguments.opened(options)
-    try:
-        from population.report import page
-    except ImportError as error:
-        raise ImportError(
-            "report needs jinja2 and plotly: pip install 'population-jax[report]'"
-        ) from error
+    from population.report.page.writing import write
+
     file = pathlib.Path(options.out or pathlib.Path(options.folder, "report.html"))
     try:
-        page.write(found, file)
+        write(found, file)
     except OSError as error:
         raise not_written(str(file), error) from error
     if options.json:

@@ -104,7 +104,7 @@ class RunWatch:
             reached: list[int] = state.scores.reached.tolist()
             reports, open_s = state.reports, 0.0
             if run.stop.seconds is not None:
-                open_s = run.open_time.look()
+                open_s = run.session.look()
             self._sign = state.sign
             self._count(state)
             row = state.best.row
