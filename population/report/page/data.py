@@ -85,7 +85,8 @@ def of(run: RecordedRun) -> dict[str, Any]:
             "generations": len(parents),
             "listed": len(listed),
             "tree": len(in_tree),
-            "lineages": len(lineages),
+            "lineages": len(lineages) - (best is not None),
+            "metrics": len(_numeric_metrics(checkpoints)),
             "members": min(MEMBERS, len(workers["worker_id"])),
         },
     }
@@ -254,14 +255,17 @@ def _prefixed(
 
 def _metrics(checkpoints: Columns, points: Indices) -> list[dict[str, Any]]:
     """Return the first numeric metrics of the drawn checkpoints."""
-    names = [
+    return [
+        column(name.removeprefix("metrics."), checkpoints[name][points])
+        for name in _numeric_metrics(checkpoints)[:METRICS]
+    ]
+
+
+def _numeric_metrics(checkpoints: Columns) -> list[str]:
+    return [
         name
         for name in checkpoints
         if name.startswith("metrics.") and checkpoints[name].dtype != object
-    ]
-    return [
-        column(name.removeprefix("metrics."), checkpoints[name][points])
-        for name in names[:METRICS]
     ]
 
 

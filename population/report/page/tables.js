@@ -89,10 +89,20 @@ function begin() {
   byId("log-value").checked = data.value_scale === "log";
   const thinned = notes.points < notes.checkpoints
     ? " The first, last, least and greatest value of each part of a line are kept." : "";
+  const choices = [
+    notes.lineages < notes.workers
+      ? ` To choose: the lineages of ${of(notes.lineages, notes.workers, "workers")}.` : "",
+    metrics.length < notes.metrics
+      ? ` To show: ${of(metrics.length, notes.metrics, "metrics")}.` : "",
+  ].join("");
   byId("curves-note").textContent =
     `Drawn: ${of(notes.points, notes.checkpoints, "checkpoints")} and ` +
-    `${of(notes.lines, notes.workers, "workers")}.${thinned} Hover or tap for a ` +
+    `${of(notes.lines, notes.workers, "workers")}.${thinned}${choices} Hover or tap for a ` +
     "checkpoint; drag over a part to see it larger, double-click to see all.";
+  if (hyperparameters.length > WINNER) {
+    byId("winner-note").textContent =
+      `Drawn: ${of(WINNER, hyperparameters.length, "hyperparameters")}.`;
+  }
   if (points.step.length === 0) byId("curves-section").hidden = true;
   if (data.best === null) byId("winner-section").hidden = true;
   if (notes.tree === 0) byId("tree-section").hidden = true;
