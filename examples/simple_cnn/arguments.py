@@ -11,7 +11,7 @@ import jax
 from examples import datasets
 from examples.simple_cnn import model
 from population import PopulationController
-from population.report import plots, table
+from population.report import pictures, table
 
 
 def parser(
@@ -72,8 +72,8 @@ def show_results(
     )
     if controller.log_dir is None:
         return
-    files = plots.save(
-        controller,
+    files = pictures.save(
+        controller.history(),
         controller.log_dir / "plots",
         value="validation loss",
         log_value=True,

@@ -1,1 +1,1 @@
-"""Shows a run to people: progress bars, a table, plots."""
+"""Shows a run to people: progress bars, a table, pictures."""
