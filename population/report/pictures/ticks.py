@@ -104,17 +104,17 @@ def _linear(low: float, high: float, most: int, whole: bool) -> list[float]:
             step = multiple * 10.0**exponent
             if whole and step < 1:
                 break
-            found = _multiples(low, high, step)
+            found = _multiples(low, high, step, -exponent)
             if len(found) > LEAST:  # Preferably more than three.
                 return found if len(found) <= most + 1 or not few else few
             few = found if len(found) == LEAST else few
     return few or (_linear(low, high, most, False) if whole else [low, high])
 
 
-def _multiples(low: float, high: float, step: float) -> list[float]:
+def _multiples(low: float, high: float, step: float, decimals: int) -> list[float]:
     """Return the multiples of a step within a range, and on its ends up to rounding."""
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    found = [_clean(place * step, 12) for place in range(first, last + 1)]
+    found = [round(place * step, decimals) for place in range(first, last + 1)]
     return list(dict.fromkeys(found))  # Some are equal if floats are too coarse.
 
 

@@ -1,0 +1,1 @@
+"""Tests of the pictures: by what is drawn, not by pixels."""
