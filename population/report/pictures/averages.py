@@ -72,10 +72,11 @@ def smoothed(values: Floats, before: Ints, window: int) -> tuple[Floats, Bools]:
 
 def grid(steps: Ints, most: int) -> Ints:
     """Return the steps in order, each once; evenly spaced ones if they are too many."""
-    found = np.unique(steps)
-    if len(found) <= most:
-        return found
-    return np.unique(np.linspace(found[0], found[-1], most).round().astype(np.int64))
+    found: Ints = np.unique(steps)
+    if len(found) > most:
+        spaced = np.linspace(found[0], found[-1], most)
+        found = np.unique(spaced.round().astype(np.int64))
+    return found
 
 
 def by_member(members: Ints, steps: Ints, values: Floats, at: Ints) -> Floats:
@@ -162,7 +163,8 @@ def best_so_far(places: Floats, values: Floats, at: Floats, mode: str) -> Floats
     better = np.minimum if mode == "min" else np.maximum
     best = np.append(better.accumulate(values[known][order]), np.nan)
     found = np.searchsorted(places[known][order], at, side="right") - 1
-    return best[found]  # The NaN at the end is what -1 finds.
+    values_at: Floats = best[found]  # The NaN at the end is what -1 finds.
+    return values_at
 
 
 def robust_range(values: Floats, always: Sequence[float] = ()) -> tuple[float, float]:

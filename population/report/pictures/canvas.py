@@ -27,8 +27,8 @@ from population.report.pictures.scales import Scale
 # Okabe and Ito (2008): colours that the colour-blind can tell apart.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 PURPLE, ORANGE, SKY, BLACK = "#CC79A7", "#E69F00", "#56B4E9", "#000000"
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, "#777777")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#8C8C8C"
 FEW = 8  # Up to so many members have a colour and a label each.
 SMALL = "small"
@@ -274,7 +274,7 @@ def add_colour_bar(
     bar.ax.yaxis.set_major_locator(EnoughTicks(kind, 6, whole))
     bar.ax.yaxis.set_major_formatter(TickTexts())
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.outline.set_visible(False)
+    bar.ax.spines["outline"].set_visible(False)
 
 
 def plain(text: str, most: int = 60) -> str:

@@ -89,7 +89,8 @@ def _curves(source: Snapshot, metric: str, smooth: int) -> tuple[Floats, int]:
 def _known_path(source: Snapshot, values: Floats, best: int) -> Ints:
     """Return the checkpoints with a value on the lineage of the best."""
     path = lineages.lineage(source.parent, best)
-    return path[np.isfinite(values[path])]
+    known: Ints = path[np.isfinite(values[path])]
+    return known
 
 
 def _draw_members(

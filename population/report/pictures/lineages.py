@@ -134,7 +134,9 @@ def newest(checkpoints: Table, generations: Ints) -> Ints:
     names = ("row", "step", "generation")
     order = np.lexsort([checkpoints[name] for name in names])
     sorted_generations = checkpoints["generation"][order]
-    return order[np.searchsorted(sorted_generations, generations, side="right") - 1]
+    places = np.searchsorted(sorted_generations, generations, side="right") - 1
+    found: Ints = order[places]
+    return found
 
 
 def tips(checkpoints: Table, found: Spans) -> Ints:

@@ -95,21 +95,21 @@ def on_scale(numbers: Floats, kind: str) -> npt.NDArray[np.bool_]:
 
 def forward(numbers: Any, kind: str) -> Floats:
     """Return places that are evenly spaced on the axis; all numbers must be on it."""
-    given = np.asarray(numbers, np.float64)
+    given: Floats = np.asarray(numbers, np.float64)
     if kind == LOG:
-        return np.log10(np.maximum(given, np.finfo(np.float64).tiny))
-    if kind == NEAR_ONE:
-        return -np.log10(np.maximum(1 - given, _LEAST_DISTANCE))
+        given = np.log10(np.maximum(given, np.finfo(np.float64).tiny))
+    elif kind == NEAR_ONE:
+        given = -np.log10(np.maximum(1 - given, _LEAST_DISTANCE))
     return given
 
 
 def backward(places: Any, kind: str) -> Floats:
     """Return the numbers at places; the inverse of `forward`."""
-    given = np.asarray(places, np.float64)
+    given: Floats = np.asarray(places, np.float64)
     if kind == LOG:
-        return np.power(10.0, np.clip(given, -307, 307))
-    if kind == NEAR_ONE:
-        return 1 - np.power(10.0, np.clip(-given, -307, 307))
+        given = 10.0 ** np.clip(given, -307, 307)
+    elif kind == NEAR_ONE:
+        given = 1 - 10.0 ** np.clip(-given, -307, 307)
     return given
 
 

@@ -19,7 +19,7 @@ from population.report.pictures.snapshot import VALUE, Drawable, Snapshot, snaps
 
 _JUMPS = 64  # For more members the jumps of a slot would only hide its values.
 _CATEGORY = 0.7  # Of the distance of two categories: how far lines are spread.
-_ROWS = 12  # Of hyperparameters in a column of the winner's figure.
+_ROWS = 6  # Of hyperparameters in a column of the winner's figure.
 
 
 def hyperparameter(

@@ -98,13 +98,12 @@ def explored_pairs(
         axes.label_outer()
     for row, column in itertools.product(range(count), range(count)):
         grid[row, column].set_visible(column <= row)
-    figure.align_ylabels(list(grid[:, 0]))
+    figure.align_labels([*grid[:, 0], *grid[-1]])
     _add_steps(source, list(grid.flat), shown)
     left = len(varying) - _MOST if names is None else 0
     text = "Explored settings" + (f" (without {left} more that vary)" * (left > 0))
-    figure.suptitle(f"{text}\n", x=0.01, ha="left", fontsize="medium")
-    figure.text(0.01, 0.995 - 0.3 / _height(figure), _marks(source), fontsize="x-small",
-                color="#555555", va="top")  # fmt: skip
+    marks = f"{text}\n{_marks(source)}"
+    figure.suptitle(marks, x=0.01, ha="left", fontsize=canvas.SMALL)
     return figure
 
 
@@ -191,7 +190,3 @@ def _marks(source: Snapshot) -> str:
     if source.best < 0:
         return "dot: a generation"
     return "dot: a generation, black line and star: the lineage of the best"
-
-
-def _height(figure: Figure | SubFigure) -> float:
-    return float(figure.bbox.height / figure.dpi)

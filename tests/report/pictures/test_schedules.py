@@ -231,5 +231,5 @@ def test_many_hyperparameters_have_several_columns() -> None:
     figure = winner(of_values([[1.0]], [meta]), part)
     assert figure is part
     axes = all_axes(figure)
-    assert sum(a.get_ylabel() == "value" for a in axes) == 2
-    assert {a.get_title(loc="left") for a in axes[2:]} == set(meta)
+    assert sum(a.get_ylabel() == "value" for a in axes) == 3
+    assert {a.get_title(loc="left") for a in axes[3:]} == set(meta)
