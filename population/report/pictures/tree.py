@@ -209,7 +209,8 @@ def _draw_ends(axes: Axes, source: Snapshot, rows: Ints, height: int) -> None:
     spans = source.spans
     last = {int(worker): place for place, worker in enumerate(spans.worker_id)}
     trains = [place for place in last.values() if not spans.retired[place]]
-    ends = np.setdiff1d(np.arange(len(rows)), [*trains, *spans.parent.tolist()])
+    at_end = (spans.parent >= 0) & (spans.begin >= spans.end[spans.parent])
+    ends = np.setdiff1d(np.arange(len(rows)), [*trains, *spans.parent[at_end]])
     if height <= 2 * _LABELLED and ends.size:
         cross: Style = {"color": canvas.GREY, "markersize": 4, "zorder": 2.5}
         axes.plot(spans.end[ends], rows[ends], "x", **cross)
