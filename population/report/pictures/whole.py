@@ -69,7 +69,8 @@ def progress(
     labels = _draw(axes, at, band)
     canvas.label_ends(axes, labels)
     members = "1 member" if source.size == 1 else f"{source.size:,} members"
-    mark = "band: one standard deviation between members"
+    of = "of the logarithms" if kind == ticks.LOG else "between members"
+    mark = f"band: one standard deviation {of}"
     canvas.set_title(axes, f"Progress of {members}", mark)
     return axes
 
