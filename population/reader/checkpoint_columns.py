@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from population.base.codec import HELD
 from population.base.errors import damaged
@@ -66,7 +67,7 @@ class Checkpoints:
         return _columns(self._source, journal, found, last)
 
     def _is_of(
-        self, journal: Journal, known: Mapping[str, np.ndarray], last: int
+        self, journal: Journal, known: Mapping[str, NDArray[Any]], last: int
     ) -> bool:
         """Whether what is known is of this journal: another may be in its place."""
         run, before = texts_of(journal).get("run", ""), self._run
@@ -80,7 +81,7 @@ class Checkpoints:
 
 
 def _columns(
-    source: RunSource, journal: Journal, found: dict[str, np.ndarray], last: int
+    source: RunSource, journal: Journal, found: dict[str, NDArray[Any]], last: int
 ) -> RunColumns:
     """Return columns of the numbers of all checkpoints."""
     rows = found["row"]
@@ -138,7 +139,7 @@ def meta_params(generations: Sequence[Generation]) -> list[Any]:
     return [known[generation.meta_params] for generation in generations]
 
 
-def _of_generations(generations: Sequence[Generation], at: np.ndarray) -> Arrays:
+def _of_generations(generations: Sequence[Generation], at: NDArray[Any]) -> Arrays:
     found = flat("meta_params", meta_params(generations))
     return {name: values[at] for name, values in found.items()}
 
@@ -155,7 +156,7 @@ class _Texts:
 
     source: RunSource
     last: int
-    rows: np.ndarray
+    rows: NDArray[Any]
 
     def batch(self) -> Arrays:
         """Return the first row of the transaction that has recorded each checkpoint."""
@@ -197,13 +198,13 @@ class _Texts:
                         trees[place] = decode(text)
         return flat("metrics", trees)
 
-    def _at(self, rows: Sequence[int]) -> np.ndarray:
+    def _at(self, rows: Sequence[int]) -> NDArray[Any]:
         return _places(self.rows, np.array(rows, np.int64), "checkpoint")
 
 
 def _numbers(
     journal: Journal, kind: Any, names: Mapping[str, str], last: int, after: int = 0
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[Any]]:
     """Return fields of all records of a kind: arrays of shape [records].
 
     Args:
@@ -223,11 +224,13 @@ def _numbers(
     return {name: found[name].copy() for name in names}
 
 
-def _empty(names: Mapping[str, str]) -> dict[str, np.ndarray]:
+def _empty(names: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     return {name: np.zeros(0, dtype) for name, dtype in names.items()}
 
 
-def _add_late_values(journal: Journal, found: dict[str, np.ndarray], last: int) -> None:
+def _add_late_values(
+    journal: Journal, found: dict[str, NDArray[Any]], last: int
+) -> None:
     """Add values that were reported after their checkpoints."""
     late = _numbers(journal, Late, _LATE, last)
     has = late["has_value"]
@@ -238,7 +241,7 @@ def _add_late_values(journal: Journal, found: dict[str, np.ndarray], last: int) 
     found["value"][~found["has_value"]] = math.nan
 
 
-def _places(rows: np.ndarray, wanted: np.ndarray, what: str) -> np.ndarray:
+def _places(rows: NDArray[Any], wanted: NDArray[Any], what: str) -> NDArray[Any]:
     """Return where rows are among ascending ones; shape of `wanted`."""
     if not len(wanted):
         return wanted.astype(np.int64)

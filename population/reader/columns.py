@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from population.space.trees import leaves
 
 if TYPE_CHECKING:
     import pandas
 
-Arrays: TypeAlias = Mapping[str, np.ndarray]
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
-class RunColumns(Mapping[str, np.ndarray]):
+class RunColumns(Mapping[str, NDArray[Any]]):
     """A table as NumPy arrays: `columns["step"]`; `dict(columns)` has all.
 
     Those whose texts must be decoded (`meta_params.x`, `metrics.y`, `has_params`) are
@@ -42,7 +43,7 @@ class RunColumns(Mapping[str, np.ndarray]):
         self._arrays = dict(arrays)
         self._later = dict(later or {})
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> NDArray[Any]:
         """Return a column, of shape [rows].
 
         Raises:
@@ -89,7 +90,7 @@ class RunColumns(Mapping[str, np.ndarray]):
         del self._later[start]
 
 
-def flat(prefix: str, trees: Sequence[Any]) -> dict[str, np.ndarray]:
+def flat(prefix: str, trees: Sequence[Any]) -> dict[str, NDArray[Any]]:
     """Return a column for each leaf of some trees, such as `meta_params.x`.
 
     Args:
@@ -111,7 +112,7 @@ def flat(prefix: str, trees: Sequence[Any]) -> dict[str, np.ndarray]:
     return {name: column(len(trees), cells) for name, cells in found.items()}
 
 
-def column(rows: int, cells: Mapping[int, Any]) -> np.ndarray:
+def column(rows: int, cells: Mapping[int, Any]) -> NDArray[Any]:
     """Return an array of shape [rows] with these cells; see `flat`."""
     if all(type(cell) in (int, float) for cell in cells.values()):
         numbers = np.full(rows, math.nan)
@@ -120,7 +121,7 @@ def column(rows: int, cells: Mapping[int, Any]) -> np.ndarray:
     return objects([cells.get(row) for row in range(rows)])
 
 
-def objects(values: Sequence[Any]) -> np.ndarray:
+def objects(values: Sequence[Any]) -> NDArray[Any]:
     """Return an array of objects, also where all of them are sequences."""
     found = np.empty(len(values), object)
     found[:] = values

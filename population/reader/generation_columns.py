@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from population.core.branching import is_restart
 from population.journal.base import Journal
@@ -53,7 +55,7 @@ def branches(checkpoints: RunColumns, journal: Journal) -> RunColumns:
     return RunColumns(count, arrays)
 
 
-def _ints(values: Iterable[int]) -> np.ndarray:
+def _ints(values: Iterable[int]) -> NDArray[Any]:
     return np.fromiter(values, np.int64)
 
 

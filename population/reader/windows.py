@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from population.reader.columns import RunColumns
 
@@ -36,7 +39,7 @@ def best_window(checkpoints: RunColumns, window: int, sign: float) -> int | None
     return int(ends[finite][np.argmin(sign * total[finite])])
 
 
-def _previous(parent: np.ndarray, has: np.ndarray) -> np.ndarray:
+def _previous(parent: NDArray[Any], has: NDArray[Any]) -> NDArray[Any]:
     """Return the place of the nearest ancestor with a value; -1 for none.
 
     A parent comes before its child: one pass finds all.
