@@ -25,14 +25,14 @@ def run(options: argparse.Namespace) -> int:
     """Write the pictures."""
     found = arguments.opened(options)
     try:
-        from population.report import pictures
+        from population.report.pictures.files import save
     except ImportError as error:
         raise ImportError(
             "plot needs matplotlib: pip install 'population-jax[report]'"
         ) from error
     folder = pathlib.Path(options.out or pathlib.Path(options.folder, "plots"))
     try:
-        files = pictures.save(found, folder, metric=options.metric)
+        files = save(found, folder, metric=options.metric)
     except OSError as error:
         raise not_written(str(folder), error) from error
     if options.json:
