@@ -42,7 +42,8 @@ def thinned(
         found.append(np.array(extremes, np.int64))
     if keep is not None and keep.sum() <= most:
         found.append(np.flatnonzero(keep))
-    return np.unique(np.concatenate(found))
+    kept: Indices = np.unique(np.concatenate(found))
+    return kept
 
 
 def copies(checkpoints: Columns) -> NDArray[np.bool_]:
