@@ -97,7 +97,7 @@ def _place(height: NDArray[np.int64], added: NDArray[np.int64]) -> int:
     """
     used = np.flatnonzero(added >= 0)
     within = slice(used[0], used[-1] + 1)
-    offset = int(max(0, height[within].max())) + 1
+    offset = max(0, int(height[within].max())) + 1
     moved = np.where(added[within] >= 0, added[within] + offset, -1)
     height[within] = np.maximum(height[within], moved)
     return offset
