@@ -52,7 +52,7 @@ def leftover_saves(
 
             store = FileParams(folder / PARAMS_FOLDER)
         lock = threading.RLock()
-        found = sorted({*leftovers.look(journal, lock, store, sessions=None)})
+        found = sorted({*leftovers.look(journal, lock, store, since=0).paths})
         found = [path for path in found if _is_there(store, path)]
         for path in found if remove else ():
             store.remove(path)

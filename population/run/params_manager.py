@@ -34,6 +34,7 @@ from population.journal.base import Journal
 from population.journal.records import UNREACHABLE, Removal, Save
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.run import leftovers, remover, sharing
+from population.run.leftovers import Left
 from population.run.remover import Remover
 from population.run.replacer import Record, Replacer
 from population.run.surplus import Found, Reachable, Surplus
@@ -78,6 +79,7 @@ class ParamsManager:
         self._lock = threading.Lock()
         self._check_store: Callable[[], object] | None = None  # Once, before its use.
         self._mark: str | None = None  # The run's name in its store.
+        self._marker: sharing.Marker | None = None
         self._vanishes = in_memory and store is None
         self._remover = Remover()
         self.surplus = Surplus(is_paced=not self._vanishes)
@@ -115,6 +117,7 @@ class ParamsManager:
             return
         self._mark = run
         file = self._log_dir / JOURNAL_NAME
+        self._marker = sharing.Marker(run, str(file.resolve()), holder.text)
         is_default = self.store is None
 
         def check() -> None:
@@ -300,14 +303,15 @@ class ParamsManager:
             return
         self._has_looked = True
         try:
-            place = self._journal, self._run_lock
-            paths = leftovers.look(*place, self._need_store())
-            if paths:
+            store, marker = self._need_store(), self._marker
+            since = None if marker is None else marker.tidy(store)
+            left = leftovers.look(self._journal, self._run_lock, store, since)
+            if left.paths or (marker and left.tidy > (since or 0)):
                 with self._run_lock:
                     found = [c.params for c in reachable().values()]
                 needed = [params.path for params in found if type(params) is Saved]
-                what = self._need_store(), paths, needed
-                self._remover.put(functools.partial(self._replacer.remove, *what))
+                what = self._replacer, store, left, needed, marker
+                self._remover.put(functools.partial(_clear, *what))
         except (OSError, PopulationError) as error:
             logger.warning("what earlier sessions have left was not removed: %s", error)
 
@@ -374,6 +378,19 @@ class ParamsManager:
                         "params=FileParams(folder)."
                     )
             return self._store
+
+
+def _clear(
+    replacer: Replacer,
+    store: Any,
+    left: Left,
+    needed: Sequence[str],
+    marker: sharing.Marker | None,
+) -> None:
+    """Remove what dead sessions have left, and note that in the store."""
+    is_done = not left.paths or replacer.remove(store, left.paths, needed)
+    if is_done and marker is not None:
+        marker.note(store, left.tidy)
 
 
 def _size(tree: Any) -> int:

@@ -102,13 +102,16 @@ class Remover:
         return found
 
 
-def remove(store: ParamsStore, paths: Iterable[str]) -> None:
-    """Remove paths in this thread."""
+def remove(store: ParamsStore, paths: Iterable[str]) -> bool:
+    """Remove paths in this thread; return whether the store has raised nothing."""
+    is_done = True
     for path in paths:
         try:
             store.remove(path)
         except Exception:  # The store may be the user's; training must continue.
             logger.exception("params could not be removed")
+            is_done = False
+    return is_done
 
 
 def _make(jobs: Jobs, turn: threading.Lock) -> None:

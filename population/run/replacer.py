@@ -55,10 +55,14 @@ class Replacer:
 
     def remove(
         self, store: Any, removed: Sequence[str], needed: Collection[str]
-    ) -> None:
-        """Remove saves that no record names, and that were recorded as removed."""
+    ) -> bool:
+        """Remove saves that no record names, and that were recorded as removed.
+
+        Returns:
+            Whether the store has raised nothing.
+        """
         self._sync(store, needed)
-        remover.remove(store, removed)
+        return remover.remove(store, removed)
 
     def _sync(self, store: Any, needed: Collection[str]) -> None:
         """Sync saves and the journal; note which saves of earlier sessions are lost."""

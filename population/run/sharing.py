@@ -8,7 +8,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from population.base.errors import JournalError, ParamsError
 from population.core.facts import store_key, texts_of
@@ -45,7 +45,7 @@ def check(
         JournalError: The other journal that uses the store still exists.
     """
     real = str(file.resolve())
-    other, before = _claimed(store, run)
+    other, before, tidy = _claimed(store, run)
     if other is not None and other != real and identity(other) != identity(real):
         _check_is_gone(other, run, real)
         if before is not None and is_foreign(before):
@@ -66,9 +66,37 @@ def check(
             return
     if other != real:
         try:
-            store.claim(run, json.dumps([real, holder.text]))
+            store.claim(run, json.dumps([real, holder.text, *tidy]))
         except (OSError, ParamsError) as error:  # The first save will raise.
             logger.warning("the params store of %s cannot be written: %s", real, error)
+
+
+class Marker(NamedTuple):
+    """Notes in a params store from which row of the journal leftovers are to be found.
+
+    Attributes:
+        run: The name of the run in the store.
+        file: The path of its journal.
+        holder: The process, as text.
+    """
+
+    run: str
+    file: str
+    holder: str
+
+    def tidy(self, store: Any) -> int | None:
+        """Return that row, 0 at first; None if the store keeps no notes."""
+        if not hasattr(store, "claimed"):
+            return None
+        file, _, tidy = _claimed(store, self.run)
+        return tidy[0] if tidy and file == self.file else 0
+
+    def note(self, store: Any, row: int) -> None:
+        """Note that no session that was opened before this row has left anything."""
+        if not hasattr(store, "claimed"):
+            return
+        if _claimed(store, self.run)[0] == self.file:
+            store.claim(self.run, json.dumps([self.file, self.holder, row]))
 
 
 def _has_all(store: Any, paths: Collection[str]) -> bool:
@@ -86,8 +114,10 @@ def _has_all(store: Any, paths: Collection[str]) -> bool:
     return set(paths).issubset(found)
 
 
-def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
+def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None, list[int]]:
     """Return the journal that uses a store, and the process that recorded it.
+
+    The list has the row up to which it is tidy, if that is known.
 
     Raises:
         JournalError: The store cannot be read.
@@ -100,12 +130,13 @@ def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None]:
             "it."
         ) from error
     if text is None:
-        return None, None
+        return None, None, []
     try:
-        other, owner = json.loads(text)
-        return str(other), owner_of(owner)
+        other, owner, *rest = json.loads(text)
+        tidy = [row for row in rest[:1] if type(row) is int and row >= 0]
+        return str(other), owner_of(owner), tidy
     except (ValueError, TypeError, JournalError):  # Not written by this library.
-        return None, None
+        return None, None, []
 
 
 def _check_is_gone(other: str, run: str, real: str) -> None:
