@@ -1,4 +1,10 @@
-"""The mutators are in `population/mutators/`; this package exports the same objects."""
+"""The mutators are in `population/mutators/`; this package exports the same objects.
+
+Each policy's module is here too: `from mutators import winner_take_all_genetic`, and
+`from mutators.winner_take_all_genetic import WinnerTakeAllGenetic`.
+"""
+
+import sys as _sys
 
 from population.mutators import REGISTRY as REGISTRY
 from population.mutators import BranchingSingleMachine as BranchingSingleMachine
@@ -8,3 +14,24 @@ from population.mutators import PopulationBasedTraining as PopulationBasedTraini
 from population.mutators import SuccessiveHalving as SuccessiveHalving
 from population.mutators import TwoSpeedPBT as TwoSpeedPBT
 from population.mutators import WinnerTakeAllGenetic as WinnerTakeAllGenetic
+from population.mutators import exploit as exploit
+from population.mutators import fixed_schedule as fixed_schedule
+from population.mutators import multi_frequency as multi_frequency
+from population.mutators import population_based_training as population_based_training
+from population.mutators import single_worker_explore as single_worker_explore
+from population.mutators import successive_halving as successive_halving
+from population.mutators import two_speed as two_speed
+from population.mutators import winner_take_all_genetic as winner_take_all_genetic
+
+for _module in (
+    exploit,
+    fixed_schedule,
+    multi_frequency,
+    population_based_training,
+    single_worker_explore,
+    successive_halving,
+    two_speed,
+    winner_take_all_genetic,
+):
+    # An import of this name finds the same module, and so the same classes.
+    _sys.modules[_module.__name__.removeprefix("population.")] = _module

@@ -123,6 +123,7 @@ class PopulationController(Queries):
         log_dir: str | os.PathLike[str] | None = None,
         *,
         initial: str = "stratified",
+        points: int | None = None,
         seed: int = 0,
         **options: Any,
     ) -> PopulationController:
@@ -134,14 +135,18 @@ class PopulationController(Queries):
             mutator: The policy; it explores, for example, by `Perturb(space)`.
             log_dir: The run folder, or None.
             initial: "stratified", random but evenly spread over the range of each
-                domain (a Latin hypercube); "random"; or "grid" for evenly spaced ones.
+                domain (a Latin hypercube); "random"; or "grid" for `size` evenly spaced
+                combinations of a few values of each domain.
+            points: With "grid", the number of values of each domain, both ends included
+                (a domain that lists its values may have fewer). By default as few as
+                give `size` combinations.
             seed: The seed of the run; the first meta_params depend on it.
             **options: Further arguments of the constructor.
 
         Raises:
             ValueError: The space has no domain, or an argument does not fit.
         """
-        first = arguments.first_population(space, size, initial, seed)
+        first = arguments.first_population(space, size, initial, seed, points)
         return cls(first, mutator, log_dir, seed=seed, space=space, **options)
 
     def history(self) -> RecordedRun:

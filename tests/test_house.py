@@ -34,7 +34,7 @@ FLOORS = (
     {"run", "hyperparams"},
     {"worker", "reader"},
     {"controller"},
-    {"offline", "report", "testing"},
+    {"offline", "population", "report", "testing"},
     {"engines", "cli"},
     {"benchmarks", "__main__"},
 )

@@ -111,16 +111,32 @@ def starts_of(population: object) -> list[Start]:
     return starts
 
 
-def first_population(space: Any, size: Any, initial: str, seed: Any) -> list[Any]:
+def first_population(
+    space: Any, size: Any, initial: str, seed: Any, points: Any = None
+) -> list[Any]:
     """Draw the first meta_params of each slot from a space.
+
+    Args:
+        space: The space.
+        size: The number of slots.
+        initial: "stratified", "random" or "grid".
+        seed: The seed of the run.
+        points: With "grid", the number of values of each domain, or None.
 
     Raises:
         TypeError, ValueError: An argument is invalid; the message names it.
     """
     size = codec.integer(size, "size", low=1)
     check_space(space)
+    if points is not None:
+        if initial != "grid":
+            raise ValueError(
+                f'points= is for initial="grid", got initial={initial!r}. It is the '
+                "number of values of each domain of the grid."
+            )
+        points = codec.integer(points, "points", low=1)
     if initial == "grid":
-        return grid(space, size)
+        return grid(space, size, points)
     if initial not in ("random", "stratified"):
         raise ValueError(
             f"initial must be 'random', 'stratified' or 'grid', got {initial!r}."

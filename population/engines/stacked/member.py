@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from population.engines.stacked import captures, effects, step_cost
+from population.engines.stacked import captures, effects, plain_numbers, step_cost
 from population.engines.stacked.columns import Columns
 from population.engines.stacked.layout import Flat, Layout, Moved, is_array, shown
 from population.in_force import injected, restoring
@@ -213,12 +213,10 @@ class MemberFunctions:
                     )
                 except (TypeError, LookupError, ValueError, AttributeError):
                     continue  # The function needs another number, or more than that.
-                raise ValueError(
-                    f"{name} must not need {names} as a plain number: all members are "
-                    "one program, so that no shape, range or Python `if` may depend on "
-                    "meta_params. Use a mask, or lax.switch; where shapes must differ, "
-                    "train with population.engines.threads."
-                ) from error
+                raise ValueError(plain_numbers.refusal(name, names, error)) from error
+            advice = plain_numbers.hint(error)
+            if advice is not None:
+                error.add_note(advice)
             if self.columns.codes:
                 error.add_note(
                     f"{list(self.columns.codes)} arrive as codes, from 0 on: choose "

@@ -1,0 +1,79 @@
+"""What to do where a function needs a hyperparameter as a plain number of Python."""
+
+from __future__ import annotations
+
+import traceback
+
+import jax
+
+_DROP = (
+    "Drop by hand, in one line: jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape),"
+    " x / (1 - rate), 0)"
+)
+_COUNT = (
+    "Have all batches of the largest size, and count the first ones of each: counts = "
+    "vectorized.mask(n, size), and jnp.mean(losses, where=counts)"
+)
+_THREADS = "train with population.engines.threads"
+
+
+def refusal(function: str, names: str, error: BaseException) -> str:
+    """Return the message of the error that tells the user.
+
+    Args:
+        function: "init", "step" or "evaluate".
+        names: The hyperparameters that it needs as plain numbers.
+        error: What JAX has raised, with its traceback.
+    """
+    start = f"{function} must not need {names} as a plain number"
+    if isinstance(error, jax.errors.TracerBoolConversionError):
+        place = _place(error)
+        if "dropout" in place.lower() or "drop" in names.lower():
+            return (
+                f"{start}, as {place} does: all members are one program, and each has "
+                f"a rate of its own, which is an array in it. {_DROP}; or {_THREADS}."
+            )
+    if _is_slice(error) or "batch" in names.lower():
+        return (
+            f"{start}: all members are one program, and as the size of a slice or of "
+            f"an array it would give each its own shape. {_COUNT}, with {names} as n. "
+            f"Where shapes must differ, {_THREADS}."
+        )
+    return (
+        f"{start}: all members are one program, so that no shape, range or Python `if` "
+        "may depend on meta_params. Use a mask, or lax.switch; where shapes must "
+        f"differ, {_THREADS}."
+    )
+
+
+def hint(error: BaseException) -> str | None:
+    """Return advice on an error for which no single hyperparameter is to blame.
+
+    For example, a rate is in the state, or a size was computed from meta_params.
+    """
+    if isinstance(error, jax.errors.TracerBoolConversionError):
+        place = _place(error)
+        if "dropout" in place.lower():
+            return (
+                f"{place} needs its rate as a Python number, and here it is an array. "
+                f"{_DROP}."
+            )
+    if _is_slice(error):
+        return f"If the size of the slice is a batch size of meta_params: {_COUNT}."
+    return None
+
+
+def _is_slice(error: BaseException) -> bool:
+    """Whether a traced number was used as the end of a slice of an array."""
+    is_index = isinstance(error, IndexError) and "slice" in str(error)
+    return is_index and not isinstance(error, jax.errors.NonConcreteBooleanIndexError)
+
+
+def _place(error: BaseException) -> str:
+    """Return the innermost function outside of JAX in which an error was raised."""
+    found = "it"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in ("jax", "jaxlib"):
+            found = f"{frame.f_code.co_qualname} of {module}"
+    return found
