@@ -126,6 +126,23 @@ def test_the_first_population_may_be_a_grid() -> None:
     assert rates == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1], rel=1e-12)
 
 
+def test_the_points_of_a_grid_can_be_chosen() -> None:
+    """The workers get evenly spaced ones of all combinations of so many values."""
+    space = {**RATE, "width": Ordinal([16, 32, 64])}
+    found = metas(begun(space, 4, initial="grid", points=3))
+    assert found == grid(space, 4, 3) != metas(begun(space, 4, initial="grid"))
+    assert metas(begun(space, 9, initial="grid", points=3)) == grid(space, points=3)
+
+
+@pytest.mark.parametrize("initial", ["stratified", "random"])
+def test_points_are_refused_where_there_is_no_grid(initial: str) -> None:
+    """They would have no effect, and the message says where they have one."""
+    with pytest.raises(ValueError, match=r'for initial="grid", got .*initial='):
+        begun(RATE, 2, initial=initial, points=3)
+    with pytest.raises(ValueError, match='for initial="grid"'):
+        begun(RATE, 2, points=3)
+
+
 def test_a_domain_alone_is_a_space() -> None:
     """Then the meta_params are the number itself."""
     controller = begun(Uniform(0, 1), 3)
@@ -148,6 +165,8 @@ def test_a_domain_alone_is_a_space() -> None:
             "'stratified' or 'grid', got 'sob",
         ),
         ((SPACE, 2), {"initial": None}, ValueError, "'stratified' or 'grid', got None"),
+        ((SPACE, 2), {"points": 0}, ValueError, "points"),
+        ((SPACE, 2), {"points": 2.5}, (TypeError, ValueError), "points"),
         ((SPACE, 2), {"seed": -1}, ValueError, "seed must be 0 or more, got -1"),
         ((SPACE, 2), {"seed": 1.5}, TypeError, "seed must be an int"),
         (({"rate": 0.1}, 2), {}, ValueError, "at least one domain.*0.1"),

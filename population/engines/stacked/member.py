@@ -214,6 +214,9 @@ class MemberFunctions:
                 except (TypeError, LookupError, ValueError, AttributeError):
                     continue  # The function needs another number, or more than that.
                 raise ValueError(plain_numbers.refusal(name, names, error)) from error
+            layer = plain_numbers.of_a_layer(name, error)
+            if layer is not None:
+                raise ValueError(layer) from error
             advice = plain_numbers.hint(error)
             if advice is not None:
                 error.add_note(advice)

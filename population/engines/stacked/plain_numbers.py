@@ -46,18 +46,21 @@ def refusal(function: str, names: str, error: BaseException) -> str:
     )
 
 
-def hint(error: BaseException) -> str | None:
-    """Return advice on an error for which no single hyperparameter is to blame.
+def of_a_layer(function: str, error: BaseException) -> str | None:
+    """Return the message for a dropout layer whose rate is an array of the state."""
+    place = _place(error)
+    is_if = isinstance(error, jax.errors.TracerBoolConversionError)
+    if not is_if or "dropout" not in place.lower():
+        return None
+    return (
+        f"{function} must not give {place} an array as its rate: it needs a Python "
+        "number, and in one program for all members what init makes of meta_params is "
+        f"an array. {_DROP}, with the rate from meta_params; or {_THREADS}."
+    )
 
-    For example, a rate is in the state, or a size was computed from meta_params.
-    """
-    if isinstance(error, jax.errors.TracerBoolConversionError):
-        place = _place(error)
-        if "dropout" in place.lower():
-            return (
-                f"{place} needs its rate as a Python number, and here it is an array. "
-                f"{_DROP}."
-            )
+
+def hint(error: BaseException) -> str | None:
+    """Return advice on a slice, in case its size was computed from meta_params."""
     if _is_slice(error):
         return f"If the size of the slice is a batch size of meta_params: {_COUNT}."
     return None
@@ -65,7 +68,7 @@ def hint(error: BaseException) -> str | None:
 
 def _is_slice(error: BaseException) -> bool:
     """Whether a traced number was used as the end of a slice of an array."""
-    is_index = isinstance(error, IndexError) and "slice" in str(error)
+    is_index = isinstance(error, IndexError) and "slice" in str(error).lower()
     return is_index and not isinstance(error, jax.errors.NonConcreteBooleanIndexError)
 
 

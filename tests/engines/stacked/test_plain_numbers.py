@@ -1,0 +1,156 @@
+"""What the stacked engine says where a layer or a slice needs a plain number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from population import PopulationController, Stop
+from population.engines import vectorized
+from tests.engines.stacked import problems
+
+X = jnp.arange(24.0).reshape(8, 3)
+Y = np.ones((8, 3))
+Step = Callable[[Any, Any], Any]
+
+
+def run(step: Step, init: Callable[[Any], Any] | None = None) -> PopulationController:
+    """A run of two members, with `step(meta, key)` added to a sum."""
+    metas = [{"dropout": 0.1, "batch_size": 4}, {"dropout": 0.5, "batch_size": 8}]
+    found = PopulationController(metas, problems.still(), stop=Stop(steps=2))
+    vectorized.run(
+        found,
+        lambda key, meta: jnp.zeros(()) if init is None else init(meta),
+        lambda state, meta, batch, key: (
+            state + step(meta, key) if init is None else step(state, meta)
+        ),
+        lambda state, meta, batch: state if init is None else 0.0,
+        2,
+        max_batch=8,
+        progress=False,
+    )
+    return found
+
+
+def _linen(meta: Any, key: Any) -> Any:
+    layer = linen.Dropout(meta["dropout"], deterministic=False)
+    return jnp.sum(layer.apply({}, X, rngs={"dropout": key}))
+
+
+def _nnx(meta: Any, key: Any) -> Any:
+    return jnp.sum(nnx.Dropout(meta["dropout"])(X, rngs=nnx.Rngs(dropout=key)))
+
+
+def _attention(meta: Any, key: Any) -> Any:
+    layer: Any = linen.MultiHeadDotProductAttention(
+        num_heads=1, dropout_rate=meta["dropout"], deterministic=False
+    )
+    outputs, _ = layer.init_with_output({"params": key, "dropout": key}, X)
+    return jnp.sum(outputs)
+
+
+@pytest.mark.parametrize("step", [_linen, _nnx, _attention])
+def test_who_gives_a_layer_a_traced_rate_is_shown_how_to_drop(step: Step) -> None:
+    """The message names the layer and the rate, and does not speak of shapes."""
+    with pytest.raises(ValueError, match="plain number") as raised:
+        run(step)
+    message = str(raised.value)
+    assert "step must not need dropout as a plain number" in message
+    assert "flax." in message
+    assert "jax.random.bernoulli(key, 1 - rate, x.shape)" in message
+    for other in ("no shape", "range", "batch"):
+        assert other not in message
+
+
+def test_a_rate_in_the_state_is_told_as_well() -> None:
+    """There no hyperparameter is to blame for the error that JAX raises."""
+
+    def init(meta: Any) -> Any:
+        return nnx.Dropout(meta["dropout"], rngs=nnx.Rngs(dropout=0))
+
+    def step(state: Any, meta: Any) -> Any:
+        state(X)
+        return state
+
+    with pytest.raises(ValueError, match="an array as its rate") as raised:
+        run(step, init)
+    message = str(raised.value)
+    assert message.startswith("step must not give Dropout.__call__ of flax.nnx")
+    assert "jax.random.bernoulli" in message
+    assert "rate from meta_params" in message
+
+
+def _by_hand(meta: Any, key: Any) -> Any:
+    rate = meta["dropout"]
+    keep = jax.random.bernoulli(key, 1 - rate, X.shape)
+    return jnp.sum(jnp.where(keep, X / (1 - rate), 0))
+
+
+def _equinox(meta: Any, key: Any) -> Any:
+    return jnp.sum(eqx.nn.Dropout(meta["dropout"])(X, key=key))
+
+
+@pytest.mark.parametrize("step", [_by_hand, _equinox])
+def test_what_the_message_advises_trains(step: Step) -> None:
+    """Each member drops with its own rate; Equinox's layer takes an array."""
+    found = run(step)
+    values = [found.newest(worker_id).value for worker_id in range(2)]
+    assert None not in values
+    assert values[0] != values[1]
+
+
+def _slice(meta: Any, key: Any) -> Any:
+    return jnp.sum(X[: meta["batch_size"]])
+
+
+def _numpy_slice(meta: Any, key: Any) -> Any:
+    return np.sum(Y[: meta["batch_size"]])
+
+
+def _dynamic_slice(meta: Any, key: Any) -> Any:
+    return jnp.sum(jax.lax.dynamic_slice_in_dim(X, 0, meta["batch_size"]))
+
+
+def _choice(meta: Any, key: Any) -> Any:
+    return jnp.sum(jax.random.choice(key, X, (meta["batch_size"],)))
+
+
+@pytest.mark.parametrize("step", [_slice, _numpy_slice, _dynamic_slice, _choice])
+def test_who_slices_by_a_batch_size_is_shown_the_mask(step: Step) -> None:
+    """The message is code with the name of the hyperparameter."""
+    with pytest.raises(ValueError, match="plain number") as raised:
+        run(step)
+    message = str(raised.value)
+    assert "step must not need batch_size as a plain number" in message
+    assert "vectorized.mask(n, size)" in message
+    assert "jnp.mean(losses, where=counts), with batch_size as n" in message
+
+
+def test_a_computed_size_is_hinted_at() -> None:
+    """What JAX raises stays, as the size may come from elsewhere; a note is added."""
+
+    def step(meta: Any, key: Any) -> Any:
+        return jnp.sum(X[: jnp.minimum(meta["batch_size"], 4)])
+
+    with pytest.raises(IndexError) as raised:
+        run(step)
+    assert any("vectorized.mask" in note for note in raised.value.__notes__)
+
+
+def test_an_index_is_no_slice() -> None:
+    """A mask as an index depends on a value, not on a size: the general advice fits."""
+
+    def step(meta: Any, key: Any) -> Any:
+        return jnp.sum(X[X > meta["dropout"]])
+
+    with pytest.raises(IndexError) as raised:
+        run(step)
+    notes = getattr(raised.value, "__notes__", [])
+    assert not any("vectorized.mask" in note for note in notes)
