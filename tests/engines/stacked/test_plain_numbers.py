@@ -41,7 +41,8 @@ def run(step: Step, init: Callable[[Any], Any] | None = None) -> PopulationContr
 
 def _linen(meta: Any, key: Any) -> Any:
     layer = linen.Dropout(meta["dropout"], deterministic=False)
-    return jnp.sum(layer.apply({}, X, rngs={"dropout": key}))
+    outputs: Any = layer.apply({}, X, rngs={"dropout": key})
+    return jnp.sum(outputs)
 
 
 def _nnx(meta: Any, key: Any) -> Any:
