@@ -25,13 +25,13 @@ def refusal(function: str, names: str, error: BaseException) -> str:
         names: The hyperparameters that it needs as plain numbers.
         error: What JAX has raised, with its traceback.
     """
-    start = f"{function} must not need {names} as a plain number"
+    place = _place(error)
+    start = f"{function} must not need {names} as a plain number, as {place} does"
     if isinstance(error, jax.errors.TracerBoolConversionError):
-        place = _place(error)
         if "dropout" in place.lower() or "drop" in names.lower():
             return (
-                f"{start}, as {place} does: all members are one program, and each has "
-                f"a rate of its own, which is an array in it. {_DROP}; or {_THREADS}."
+                f"{start}: all members are one program, and each has a rate of its "
+                f"own, which is an array in it. {_DROP}; or {_THREADS}."
             )
     if _is_slice(error) or "batch" in names.lower():
         return (
