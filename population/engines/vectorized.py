@@ -88,8 +88,8 @@ def run(
         progress: Whether to show bars.
 
     Raises:
-        ValueError: An argument or a value of meta_params is invalid, or a shape depends
-            on meta_params.
+        ValueError: An argument or a value of meta_params is invalid, or a function
+            needs one as a plain number: for a shape, a slice, or the rate of a layer.
         TypeError: An argument has the wrong type.
         ClaimError: Another process or loop trains a slot.
         NoProgressError: All members wait for a decision, or are retired because they
