@@ -3,6 +3,7 @@
 # As CI does it, with fixed versions: LANE=oldest make test, LANE=newest make test
 
 LANE ?=
+COMMA := ,
 PYTHON_oldest := python3.11
 PYTHON_newest := python3.13
 PYTHON ?= $(or $(PYTHON_$(LANE)),python3)
@@ -20,10 +21,10 @@ BASE := $(or $(firstword $(FOUND)),$(PYTHON))
 VERSION := $(lastword $(FOUND))
 VENV ?= .venv/$(if $(LANE),$(LANE)-)$(or $(VERSION),none)
 RUN := $(VENV)/bin/python
-EXTRAS := examples,cifar,report,test,dev
+EXTRAS := examples,cifar,report,test,dev$(if $(filter oldest,$(LANE)),,$(COMMA)docs)
 PINS := $(if $(LANE),constraints/$(LANE).txt)
 STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml $(PINS) | cksum | cut -d' ' -f1)
-SOURCES := population mutators examples benchmarks tests
+SOURCES := population mutators examples benchmarks tests docs/site_hooks.py
 # The floors of setup.cfg as the only versions: the oldest lane installs these.
 FLOORS := sed -n 's/^    \([A-Za-z0-9_-]*\)>=\([0-9.]*\)$$/\1==\2/p' setup.cfg
 CONSTRAIN := $(PINS:%=--constraint %) $(if $(filter oldest,$(LANE)),--constraint $(VENV)/floors.txt)
@@ -41,7 +42,7 @@ PART := tests/engines tests/journals tests/params tests/report tests/space tests
   tests/test_hyperparams.py tests/test_sqlite_journal.py tests/test_worker.py
 PREPARE := $(if $(filter true,$(CI)),$(if $(filter newest,$(LANE)),,.venv-prepare/installed .venv-recipes/installed))
 
-.PHONY: demo test check format soak bench bench-peers pins clean
+.PHONY: demo test check docs format soak bench bench-peers pins clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMP)
@@ -54,6 +55,10 @@ check: $(STAMP)
 	$(RUN) -m ruff format --check $(SOURCES)
 	$(RUN) -m ruff check $(SOURCES)
 	$(RUN) -m mypy
+
+# A warning is an error. The page to begin with is site/index.html.
+docs: $(STAMP)
+	$(RUN) -m mkdocs build
 
 format: $(STAMP)
 	$(RUN) -m ruff format $(SOURCES)
@@ -97,7 +102,7 @@ pins:
 	cp .venv/pins/newest.txt constraints/newest.txt
 
 clean:
-	rm -rf .venv .venv-prepare .venv-recipes .venv-peers runs
+	rm -rf .venv .venv-prepare .venv-recipes .venv-peers runs site
 
 $(STAMP):
 	@$(BASE) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

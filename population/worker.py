@@ -182,7 +182,7 @@ class Worker:
             metrics: Further figures, as plain data.
 
         Raises:
-            As `PopulationController.set_eval`.
+            Exception: As `PopulationController.set_eval` raises.
         """
         if self._lease.slot is None or self._run.closed:
             self._save_name = None
