@@ -20,7 +20,8 @@ THREAD = "population-merger"
 _BYTES_BEFORE_MERGE = 4_000_000
 _PASSES = 8
 _BUSY_MS = 50
-_EVERY_S = 1.0  # While a reader blocks the merge, as each try costs a sync.
+# While a reader blocks the merge: a short look soon ends, but each try costs a sync.
+_SOON_S, _EVERY_S = 0.05, 1.0
 
 
 class Merger:
@@ -39,7 +40,7 @@ class Merger:
     def __init__(self, path: pathlib.Path, durability: str) -> None:
         self._path = path
         self._durability = durability
-        self._after = 0.0
+        self._after, self._pause_s = 0.0, _SOON_S
         self._thread: threading.Thread | None = None
 
     def merge_if_long(self, check: Callable[[], object]) -> None:
@@ -87,8 +88,11 @@ class Merger:
         except sqlite3.Error as error:  # The commits themselves are done.
             if not is_busy(error):
                 logger.warning("the journal's log could not be merged: %s", error)
-        if not is_merged:
-            self._after = time.monotonic() + _EVERY_S
+        if is_merged:
+            self._pause_s = _SOON_S
+        else:
+            self._after = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _EVERY_S)
 
     def _connection(self) -> sqlite3.Connection:
         place = f"file:{urllib.parse.quote(str(self._path))}?mode=rw"
