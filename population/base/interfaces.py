@@ -78,7 +78,7 @@ class PopulationView(Protocol):
 
     @property
     def graph(self) -> CheckpointGraph:
-        """All checkpoints."""
+        """All checkpoints; the type is `population.CheckpointGraph`."""
 
     @property
     def live(self) -> Sequence[int]:
@@ -137,6 +137,22 @@ class PopulationView(Protocol):
 
         Raises:
             ValueError: `k` is not a positive int, or `until` has another shape.
+        """
+
+    def metric(self, name: str) -> npt.NDArray[np.float64]:
+        """Return `[N]`: one of the metrics of the reports whose scores are in `scores`.
+
+        NaN where the report has no such number, and where there is no report. A copy
+        has its donor's metrics until it reports itself. The array belongs to the
+        caller. As cheap as `scores`: only slots that have reported since the last call
+        are looked at.
+
+        Args:
+            name: The key in the metrics; `a/b` is the entry b of an entry a. A name
+                that nobody reports is NaN throughout.
+
+        Raises:
+            TypeError: `name` is not a str.
         """
 
     def score(self, checkpoint: Checkpoint) -> float:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from population.base.types import ActiveWorker, Checkpoint, Report
+
 DEEPEST = 100  # Decoding takes up to four frames a container, and Python allows 1,000.
 _brief = reprlib.Repr()  # Limits the depth, and survives a failing `__repr__`.
 _brief.maxstring = _brief.maxother = _brief.maxlong = 60
@@ -69,7 +71,23 @@ def refusal(tree: Any, place: str) -> str:
         refuse_lossy(tree, place)
         return (
             f"{place} is an array of shape {tuple(tree.shape)}; arrays are allowed in "
-            "params only. Write it as a list of numbers."
+            "params only. Write it as a list of numbers: array.tolist()."
+        )
+    if isinstance(tree, (Checkpoint, ActiveWorker, Report)):
+        return (
+            f"{place} is a {type(tree).__name__}, which cannot be stored. Store the "
+            "name of its checkpoint: checkpoint.ref. view.graph.checkpoint(ref) finds "
+            "it again, and its params are kept as long as a mutator's state names it."
+        )
+    if isinstance(tree, (set, frozenset)):
+        return (
+            f"{place} cannot be stored: got {type(tree).__name__} {shortly(tree)}. "
+            "Write it as a list: sorted(...)."
+        )
+    if isinstance(tree, np.random.Generator):
+        return (
+            f"{place} cannot be stored: got a random generator. Take the random "
+            "numbers of each decision from view.rng."
         )
     kinds = (dict, list, tuple, str, int, float)
     base = next((kind for kind in kinds if isinstance(tree, kind)), None)

@@ -5,53 +5,28 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from population.base import codec
 from population.base.errors import damaged, mark_of_the_run, of_the_run
 from population.base.interfaces import Mutator
-from population.base.refusals import shortly
-from population.base.types import Branch, Checkpoint, Failure, Ref, Report, Retire
+from population.base.types import Checkpoint, Failure, Ref, Report, Retire
+from population.core import mistakes
 from population.core.branching import is_restart
+from population.core.checked import (
+    CheckedBranch,
+    CheckedRetirement,
+    Decisions,
+    by_worker,
+    checked_wait,
+)
 from population.core.decoding import decode
 from population.core.graph import JournalGraph
-from population.core.known import check_id
 from population.core.state import RunState
 from population.core.view import View
 from population.journal.base import MAX
 from population.journal.checks import checksum
 from population.journal.records import MutatorRecord
-
-
-class CheckedBranch(NamedTuple):
-    """A branch that can be applied.
-
-    Attributes:
-        worker_id: The slot.
-        parent: The resume point of the branch's parent; None: fresh params.
-        meta_text: The hyperparameters, encoded.
-        reason: The reason to record.
-    """
-
-    worker_id: int
-    parent: Checkpoint | None
-    meta_text: str
-    reason: str
-
-
-class CheckedRetirement(NamedTuple):
-    """A retirement that can be applied.
-
-    Attributes:
-        worker_id: The slot.
-        reason: The reason to record.
-    """
-
-    worker_id: int
-    reason: str
-
-
-Decisions = Mapping[int, Branch | Retire]
 
 
 class Decider:
@@ -145,8 +120,7 @@ class Decider:
                 return found
         call = "failed" if type(shown) is Failure else "update"
         wrong = TypeError(
-            f"{type(mutator).__name__}.{call} must return its next state and a mapping "
-            f"of worker ids to a Branch or a Retire each, got {shortly(found)}."
+            mistakes.wrong_answer(f"{type(mutator).__name__}.{call}", found)
         )
         mark_of_the_run(wrong)
         raise wrong
@@ -236,13 +210,8 @@ class Decider:
         self, state: RunState, decisions: Decisions
     ) -> Iterator[CheckedBranch | CheckedRetirement]:
         points: dict[int, Checkpoint] = {}
-        for slot, branch in sorted(decisions.items()):
-            worker_id = check_id(len(state.slots), slot)
-            if not isinstance(branch, Branch | Retire):
-                raise TypeError(
-                    f"{type(self.mutator).__name__} must decide a Branch or a Retire "
-                    f"for worker {worker_id}, got {type(branch).__name__}."
-                )
+        name = type(self.mutator).__name__
+        for worker_id, branch in by_worker(name, len(state.slots), decisions):
             if not isinstance(branch.reason, str):
                 raise TypeError(
                     f"{type(branch).__name__}.reason must be a str, got "
@@ -252,6 +221,9 @@ class Decider:
             if isinstance(branch, Retire):
                 yield CheckedRetirement(worker_id, reason)
                 continue
+            had = state.slots[worker_id].meta_params
+            if branch.meta_params is None and had is not None:
+                raise TypeError(mistakes.lost_hyperparameters(name, worker_id))
             what = f"meta_params for worker {worker_id}"
             meta_text = codec.encode(branch.meta_params, what)
             if self.check is not None:
@@ -279,18 +251,12 @@ class Decider:
             TypeError, ValueError: The parent is not recorded.
         """
         if not isinstance(parent, Checkpoint):
-            raise TypeError(
-                f"{type(self.mutator).__name__}.update must branch from a checkpoint, "
-                f"got {type(parent).__name__}. view.graph.checkpoint(ref) has the one "
-                "of a Ref."
-            )
+            raise TypeError(mistakes.wrong_parent(type(self.mutator).__name__, parent))
         if parent.row not in known:
             found = self._graph.get_checkpoint(parent.ref)
             if found is None or found.row != parent.row:
-                raise ValueError(
-                    f"{type(self.mutator).__name__}.update must branch from a "
-                    f"checkpoint of the graph, got {parent.ref}, which is not there."
-                )
+                name, own = type(self.mutator).__name__, next(iter(self._graph))
+                raise ValueError(mistakes.missing_parent(name, parent, own))
             known[parent.row] = self._graph.resume_point(found)
         return known[parent.row]
 
@@ -306,7 +272,10 @@ class Decider:
         """Return the step at which a slot must wait for a decision, or None."""
         view, value = self._view_of(state), self.value(state)
         try:
-            return self.mutator.wait_at(value, worker_id, view)
+            found = self.mutator.wait_at(value, worker_id, view)
+            if found is None or type(found) is int:
+                return found
+            return checked_wait(type(self.mutator).__name__, worker_id, found)
         except BaseException as error:
             mark_of_the_run(error)
             raise

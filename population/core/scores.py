@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from population.base.types import Checkpoint
 from population.core.graph import JournalGraph
+from population.core.newest_metrics import NewestMetrics
 from population.core.recent import Entry, Floats, Ints, Recent
 
 
@@ -26,6 +28,7 @@ class Scores:
         reached: `[N]` step of the newest checkpoint of any kind.
         unsure: The newest checkpoint of each slot whose `ready` must be looked up.
         needs_params: Whether a barrier needs params: if any were ever recorded.
+        metrics: The metrics of the reports whose scores are in `scores`.
     """
 
     def __init__(self, size: int, graph: JournalGraph, sign: float) -> None:
@@ -39,6 +42,7 @@ class Scores:
         self._ready: Ints = np.full(size, -1, np.int64)
         self.unsure: dict[int, Checkpoint] = {}
         self.needs_params = False
+        self.metrics = NewestMetrics(size)
         self._recent: Recent | None = None
 
     def score(self, checkpoint: Checkpoint) -> float:
@@ -69,10 +73,13 @@ class Scores:
         for worker_id, newest in unsure.items():
             self._find_ready(worker_id, self._graph.newest_value(newest))
 
-    def advance(self, worker_id: int, step: int, score: float, decides: bool) -> None:
+    def advance(
+        self, worker_id: int, step: int, score: float, metrics: Any, decides: bool
+    ) -> None:
         """Note a slot's value at a new step; `decides`: it can close a barrier."""
         self.steps[worker_id] = step
         self.scores[worker_id] = score
+        self.metrics.put(worker_id, metrics)
         if decides:
             self._ready[worker_id] = step
             if self.unsure:
@@ -108,6 +115,7 @@ class Scores:
         valued = None if newest is None else self._graph.newest_value(newest)
         entry = self._entry(valued)
         self.steps[worker_id], self.scores[worker_id] = entry
+        self.metrics.put(worker_id, None if valued is None else valued.metrics)
         if self._recent is not None:
             if valued is None or donor is None or _may_share_step(valued):
                 self._recent.reset(worker_id, *entry)

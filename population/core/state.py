@@ -184,7 +184,7 @@ class RunState:
             self._note_newest(worker_id, found, text)
         if record.has_value:
             decides = text is not None or not self.has_params or diverged
-            self.scores.advance(worker_id, step, score, decides)
+            self.scores.advance(worker_id, step, score, found.metrics, decides)
         return None
 
     def _read(self, record: CheckpointRecord) -> Checkpoint:

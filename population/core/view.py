@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from population.base.refusals import shortly
 from population.base.types import ActiveWorker, Checkpoint
 from population.core.graph import JournalGraph
 from population.core.recent import Entry, Floats, Ints
@@ -95,6 +96,19 @@ class View:
         if steps.dtype.kind not in "iu" or steps.shape not in [(), (size,)]:
             raise ValueError(f"until must be a step, or {size} steps, got {until!r}.")
         return self._state.scores.recent.last(k, until, self._reports)
+
+    def metric(self, name: str) -> Floats:
+        """Return `[N]`: one of the metrics of each slot, NaN where it is missing.
+
+        Raises:
+            TypeError: `name` is not a str.
+        """
+        if not isinstance(name, str):
+            raise TypeError(
+                "view.metric needs the name of one of the metrics, such as 'loss' or "
+                f"'loss/train', got {type(name).__name__} {shortly(name)}."
+            )
+        return self._state.scores.metrics.column(name).copy()
 
     def newest(self, worker_id: int) -> Checkpoint:
         """Return the slot's newest checkpoint, with or without a value."""

@@ -72,7 +72,8 @@ class MultiFrequencyPBT(Mutator[Rounds]):
     whether or not its sub-population evolves.
 
     Args:
-        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`.
+        mutate_fn: `mutate_fn(meta_params)`; with further parameters `rng` and `context`
+            it gets the random generator and a `MutationContext`.
         steps_per_exploit: Training steps of a round.
         frequencies: Rounds between two decisions of each sub-population, ascending.
 
@@ -161,10 +162,9 @@ class MultiFrequencyPBT(Mutator[Rounds]):
         branches: dict[int, Branch] = {}
         for k, loser in enumerate(losers if donors else ()):
             winner = donors[k % len(donors)]
-            branches[loser.worker_id] = Branch(
-                view.graph.resume_point(winner.checkpoint),
-                self._explore(view, winner.checkpoint.meta_params),
-                f"lost to worker {winner.worker_id}",
+            reason = f"lost to worker {winner.worker_id}"
+            branches[loser.worker_id] = self._explore.copy(
+                view, loser.worker_id, winner.checkpoint, reason
             )
         for member in open_members:
             if fit and fit[0].score < member.score:

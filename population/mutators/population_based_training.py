@@ -8,14 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Checkpoint, Report
 from population.mutators.exploit import Exploit, Truncation, check_rule, choose
-from population.mutators.explore import Explore, MutateFn
+from population.mutators.explore import Explore, MutateFn, unchanged
 from population.mutators.rounds import Latecomer, check_steps, step_after
 from population.mutators.standings import Standings, at_equal_step, samples, sign
 
@@ -46,8 +45,9 @@ class PopulationBasedTraining(Mutator[Intervals]):
     search.
 
     Args:
-        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`, such as a
-            `population.space.Perturb`; None: copies keep the donor's meta_params.
+        mutate_fn: `mutate_fn(meta_params)`, such as a `population.space.Perturb`; with
+            further parameters `rng` and `context` it gets the random generator and a
+            `MutationContext`. None: copies keep the donor's meta_params.
         steps_per_exploit: Training steps between two decisions of a member.
         exploit: The rule that decides which member copies which, by default
             `Truncation(0.2)`; None: no member copies.
@@ -89,7 +89,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
             raise ValueError(f"burn_in must be an int of 0 or more, got {burn_in!r}.")
         if exploit is not None:
             check_rule(exploit)
-        self._explore = None if mutate_fn is None else Explore(mutate_fn)
+        self._explore = Explore(unchanged if mutate_fn is None else mutate_fn)
         self._latecomer = Latecomer()
 
     def init(self, view: PopulationView) -> Intervals:
@@ -101,7 +101,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
         self, state: Intervals, report: Report, view: PopulationView
     ) -> tuple[Intervals, Mapping[int, Branch]]:
         """Decide for the member that reports, or for all at once if synchronous."""
-        if self._explore is None and self.exploit is None:
+        if self.mutate_fn is None and self.exploit is None:
             return state, {}
         if self.synchronous:
             return self._decide_together(state, view)
@@ -115,7 +115,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
     ) -> int | None:
         """Return the end of the slot's interval, if workers wait for each other."""
         del view
-        if not self.synchronous or (self._explore is None and self.exploit is None):
+        if not self.synchronous or (self.mutate_fn is None and self.exploit is None):
             return None
         return self._end(state, worker_id)
 
@@ -199,7 +199,9 @@ class PopulationBasedTraining(Mutator[Intervals]):
             )
             own_way = not (self.copy_meta_params or diverged)
             origin = checkpoint_of(me) if own_way else donor
-            return Branch(point, self._explored(origin.meta_params, view), reason)
+            worker_id = checkpoint_of(me).worker_id
+            changed = self._explore(view, worker_id, point, origin.meta_params)
+            return Branch(point, changed, reason)
         explores = self.exploit is None or (is_best and not self.keep_best)
         if not (diverged or explores):
             return None
@@ -209,9 +211,5 @@ class PopulationBasedTraining(Mutator[Intervals]):
         point = view.graph.resume_point(own)
         meta_params = point.meta_params if diverged else own.meta_params
         reason = "went back, having diverged" if diverged else "explored"
-        return Branch(point, self._explored(meta_params, view), reason)
-
-    def _explored(self, meta_params: Any, view: PopulationView) -> Any:
-        if self._explore is None:
-            return meta_params
-        return self._explore(view, meta_params)
+        changed = self._explore(view, own.worker_id, point, meta_params)
+        return Branch(point, changed, reason)

@@ -1,8 +1,16 @@
-"""Rounds that end when every live slot has arrived; O(1) for each report."""
+"""Rounds that end when every live slot has arrived; O(1) for each report.
+
+The parts of a policy whose workers wait for each other. Its `wait_at` returns the end
+of the round, and `Latecomer.reached` where each live slot stands once all have come
+there. `ranked` orders those with a finite score. The next round ends `end_after` the
+furthest of them, or, with an end for each slot, `steps` after `starts_after`. The page
+on writing a mutator shows a whole policy.
+"""
 
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from population.base.interfaces import PopulationView
@@ -12,9 +20,10 @@ from population.base.types import Branch, Checkpoint
 class Latecomer:
     """Checks whether a live slot has not arrived yet, in O(1) for most reports.
 
-    It remembers one missing slot, and checks the others only once that has arrived.
-    This is a cache, which follows from the state and the view, and so is not part of
-    the state. After a restart it checks each slot once.
+    Make one in the constructor of a mutator, and call `reached` or `is_late`. It
+    remembers one missing slot, and checks the others only once that has arrived. This
+    is a cache, which follows from the state and the view, and so is not part of the
+    state. After a restart it checks each slot once.
     """
 
     def __init__(self) -> None:
@@ -49,11 +58,13 @@ class Latecomer:
         Args:
             state: The mutator's state; another object resets the cache.
             view: The view.
-            end: Returns the step at which a worker id's round ends.
+            end: Returns the step at which a worker id's round ends; the same one as
+                long as the state is the same.
 
         Returns:
-            The first checkpoints from there on that can close a barrier; empty as long
-            as a slot has not arrived, or if none is live.
+            The first checkpoints from there on that can close a barrier, in the order
+            of worker ids, those that diverged among them; empty as long as a slot has
+            not arrived, or if none is live.
         """
 
         def barrier(worker_id: int) -> Checkpoint | None:
@@ -62,6 +73,37 @@ class Latecomer:
         if self.is_late(state, view.live, lambda w: barrier(w) is not None):
             return {}
         return {w: c for w in view.live if (c := barrier(w)) is not None}
+
+
+def ranked(reached: Mapping[int, Checkpoint], view: PopulationView) -> list[int]:
+    """Return the worker ids of slots with a finite score there, the best first.
+
+    A slot that diverged is left out: it is no donor, and has to go back. Of equal ones
+    the one with the lower id is first.
+
+    Args:
+        reached: Where the slots stand, as `Latecomer.reached` returns it.
+        view: The view.
+    """
+    scores = {worker_id: view.score(found) for worker_id, found in reached.items()}
+    fit = [
+        worker_id for worker_id in sorted(scores) if math.isfinite(scores[worker_id])
+    ]
+    return sorted(fit, key=scores.__getitem__)
+
+
+def end_after(reached: Mapping[int, Checkpoint], steps: int) -> int:
+    """Return the step at which the next round of all slots ends.
+
+    It is `steps` beyond the furthest of them. Loops may report beyond the end of a
+    round: after an earlier end, a slot that copies the furthest one would be there
+    before it is trained.
+
+    Args:
+        reached: Where the slots stand, as `Latecomer.reached` returns it; not empty.
+        steps: Training steps of a round.
+    """
+    return max(checkpoint.step for checkpoint in reached.values()) + steps
 
 
 def starts_after(

@@ -44,8 +44,8 @@ class BranchingSingleMachine(Mutator[Phase]):
     from its last checkpoint for `exploit_steps`; there the next cycle begins.
 
     Args:
-        mutate_fn: `mutate_fn(meta_params, direction, cycle)`, or with `rng` as a fourth
-            parameter; direction is "neg" or "pos".
+        mutate_fn: `mutate_fn(meta_params, direction, cycle)`; direction is "neg" or
+            "pos". With further parameters `rng` and `context` it gets these, too.
         exploit_steps: Training steps of an exploit phase.
         explore_steps: Training steps of each trial.
 
@@ -58,7 +58,7 @@ class BranchingSingleMachine(Mutator[Phase]):
     def __init__(
         self, mutate_fn: MutateFn, exploit_steps: int, explore_steps: int
     ) -> None:
-        self._explore = Explore(mutate_fn)
+        self._explore = Explore(mutate_fn, ("direction", "cycle"))
         self.mutate_fn = mutate_fn
         self.exploit_steps = check_steps(exploit_steps, "exploit_steps")
         self.explore_steps = check_steps(explore_steps, "explore_steps")
@@ -88,7 +88,8 @@ class BranchingSingleMachine(Mutator[Phase]):
         if len(ends) == len(_TRIALS):
             return self._choose(state, ends, view)
         start, direction = view.graph.checkpoint(state.branch), _TRIALS[len(ends)]
-        changed = self._explore(view, start.meta_params, direction, state.cycle)
+        arguments = start.meta_params, direction, state.cycle
+        changed = self._explore(view, 0, start, *arguments)
         reason = f"explore {direction} (cycle {state.cycle})"
         following = Phase(direction, state.cycle, start.ref, start.step, ends)
         return following, {0: Branch(start, changed, reason)}

@@ -62,8 +62,9 @@ class SuccessiveHalving(Mutator[Ladder]):
     explored. If none is left it goes on; if it has diverged, it goes back and explores.
 
     Args:
-        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`; None:
-            members that lose are retired.
+        mutate_fn: `mutate_fn(meta_params)`; with further parameters `rng` and `context`
+            it gets the random generator and a `MutationContext`. None: members that
+            lose are retired.
         first_rung: The training steps of the first rung.
         factor: The ratio of the steps of two rungs, and of members to those that go on.
 
@@ -169,10 +170,8 @@ class SuccessiveHalving(Mutator[Ladder]):
             donor = rung.workers[position]
             is_fit = math.isfinite(view.scores[donor]) and is_live(view, donor)
             if is_fit and donor != worker_id:
-                newest = view.newest(donor)
-                point = view.graph.resume_point(newest)
-                changed = self._explore(view, newest.meta_params)
-                return Branch(point, changed, f"{reason}; continues worker {donor}")
+                what = f"{reason}; continues worker {donor}"
+                return self._explore.copy(view, worker_id, view.newest(donor), what)
         if math.isfinite(view.scores[worker_id]):
             return None
         return self._explore.back(view, view.newest(worker_id))

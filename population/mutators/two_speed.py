@@ -57,8 +57,9 @@ class TwoSpeedPBT(Mutator[Speeds]):
     With `slow=1` each round is a council, without a core.
 
     Args:
-        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`; best is
-            one that changes some of them: `population.space.Perturb(space, share=0.5)`.
+        mutate_fn: `mutate_fn(meta_params)`; best is one that changes some of them:
+            `population.space.Perturb(space, share=0.5)`. With further parameters `rng`
+            and `context` it gets the random generator and a `MutationContext`.
         steps_per_exploit: Training steps of a round.
         horizon: Training steps of the whole run, at least those of a round; `slow` is a
             sixth of its rounds, rounded down, and at least 1.
@@ -218,10 +219,11 @@ class TwoSpeedPBT(Mutator[Speeds]):
     ) -> Move:
         """Return the move of a member that copies, or else adopts."""
         best, own = curves.reached[donor], curves.reached[worker_id]
-        changed, verb = best.meta_params, "adopted the hyperparameters of"
         if copies:
-            changed, verb = self._explore(curves.view, changed), "copied"
-        elif digest(changed) == digest(own.meta_params):
+            reason = f"copied worker {donor}"
+            return donor, self._explore.copy(curves.view, worker_id, best, reason)
+        if digest(best.meta_params) == digest(own.meta_params):
             return donor, None
-        point = curves.view.graph.resume_point(best if copies else own)
-        return donor, Branch(point, changed, f"{verb} worker {donor}")
+        point = curves.view.graph.resume_point(own)
+        reason = f"adopted the hyperparameters of worker {donor}"
+        return donor, Branch(point, best.meta_params, reason)

@@ -34,7 +34,8 @@ class WinnerTakeAllGenetic(Mutator[Round]):
     """Copies the best worker to all slots once every live slot has trained enough.
 
     Args:
-        mutate_fn: `mutate_fn(meta_params)` or `mutate_fn(meta_params, rng)`.
+        mutate_fn: `mutate_fn(meta_params)`; with further parameters `rng` and `context`
+            it gets the random generator and a `MutationContext`.
         steps_per_exploit: Training steps of a round; exactly one of this and the next.
         seconds_per_exploit: Seconds of a round, by the times of the reports.
         average_over_samples: Whether a worker's score is the mean of its reports at or
@@ -90,11 +91,10 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         if not math.isfinite(scores[winner]):
             return self._recover(state, view)
         donor = view.graph.resume_point(self._donor(state, winner, view))
+        reason = f"worker {winner} won with {scores[winner]:.6g} (as a score)"
         branches = {
             worker_id: Branch(
-                donor,
-                self._explore(view, donor.meta_params),
-                f"worker {winner} won with {scores[winner]:.6g} (as a score)",
+                donor, self._explore(view, worker_id, donor, donor.meta_params), reason
             )
             for worker_id in view.live
             if not (self.keep_winner and worker_id == winner)
@@ -154,7 +154,7 @@ class WinnerTakeAllGenetic(Mutator[Round]):
             last = self._donor(state, worker_id, view)
             # A checkpoint without a value may come after one that diverged.
             point = view.graph.resume_point(view.graph.newest_value(last) or last)
-            changed = self._explore(view, point.meta_params)
+            changed = self._explore(view, worker_id, point, point.meta_params)
             branches[worker_id] = Branch(point, changed, "every worker diverged")
             starts[worker_id] = point.ref
         return _next_round(state, starts, view), branches

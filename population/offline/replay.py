@@ -22,7 +22,8 @@ from population.base.refusals import shortly
 from population.base.types import Branch, Checkpoint, Failure, InMemory, Report, Retire
 from population.core import reports
 from population.core.branching import is_restart
-from population.core.decisions import Decider, Decisions
+from population.core.checked import Decisions, by_worker
+from population.core.decisions import Decider
 from population.core.decoding import decode
 from population.core.facts import read_all
 from population.core.graph import JournalGraph
@@ -233,7 +234,8 @@ class _Replayer:
             self._value, self._count = after, self._count + 1
         found: dict[int, Branch | Retire] = {}
         points: dict[int, Checkpoint] = {}
-        for worker_id, decision in sorted(decisions.items()):
+        name, size = type(self._decider.mutator).__name__, len(self._state.slots)
+        for worker_id, decision in by_worker(name, size, decisions):
             if isinstance(decision, Retire):
                 if worker_id not in self._state.members.retired:
                     found[worker_id] = decision

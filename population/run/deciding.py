@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 from population.base import codec
 from population.base.types import Event, Failure, Report
 from population.core import branching, reports, statuses
-from population.core.decisions import CheckedRetirement, Decider, Decisions
+from population.core.checked import CheckedRetirement, Decisions
+from population.core.decisions import Decider
 from population.core.leases import LeaseRules
 from population.core.statuses import StatusRules
 from population.core.step import EncodedReport, Step

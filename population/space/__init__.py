@@ -8,10 +8,13 @@ with a domain in place of each hyperparameter, and constants everywhere else.
     mutate_fn = Perturb(space)
 
 `PopulationController.from_space(space, size, ...)` draws the first population.
+`to_unit(space, meta_params)` is their vector of numbers from 0 to 1, for policies that
+fit a model or measure distances, and `from_unit(space, vector)` turns one back.
 """
 
 from population.space.choices import Categorical as Categorical
 from population.space.choices import Ordinal as Ordinal
+from population.space.domain import Domain as Domain
 from population.space.explore import Gaussian as Gaussian
 from population.space.explore import Perturb as Perturb
 from population.space.numbers import Integer as Integer
@@ -21,8 +24,10 @@ from population.space.numbers import Uniform as Uniform
 from population.space.trees import contains as contains
 from population.space.trees import domains as domains
 from population.space.trees import from_data as from_data
+from population.space.trees import from_unit as from_unit
 from population.space.trees import grid as grid
 from population.space.trees import misfit as misfit
 from population.space.trees import sample as sample
 from population.space.trees import stratified as stratified
 from population.space.trees import to_data as to_data
+from population.space.trees import to_unit as to_unit

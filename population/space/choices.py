@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from population.base import codec
-from population.space.domain import Domain, spread
+from population.space.domain import Domain, check_inside, checked_fraction, spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +44,23 @@ class _Choice(Domain):
         return copy.deepcopy(values[int(rng.integers(len(values)))])
 
     def from_unit(self, fraction: float, *, first: bool = False) -> Any:
-        """Return the value at a fraction of the list."""
+        """Return the value at a fraction of the list; each has an equal share.
+
+        Raises:
+            ValueError, TypeError: The fraction is not a number from 0 to 1.
+        """
         values = self._first if first else self.values
-        index = min(int(fraction * len(values)), len(values) - 1)
+        index = min(int(checked_fraction(fraction) * len(values)), len(values) - 1)
         return copy.deepcopy(values[index])
+
+    def to_unit(self, value: Any) -> float:
+        """Return the middle of a value's share of the list: (place + 1/2) / length.
+
+        Raises:
+            ValueError: The value is not one of them.
+        """
+        check_inside(self, value)
+        return ((self._index(value) or 0) + 0.5) / len(self.values)
 
     def points(self, count: int) -> list[Any]:
         """Return `count` evenly spaced values, or all if there are fewer."""

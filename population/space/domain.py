@@ -2,7 +2,8 @@
 
 A number moves on its domain's own scale: linear, logarithmic, or the logarithm of its
 distance from one. Up and down are equally far there, so that no value drifts or sticks
-at zero. A move that would leave the range stops at its bound.
+at zero. A move that would leave the range stops at its bound. `to_unit` gives the place
+of a value on that scale as a number from 0 to 1, and `from_unit` the value of a place.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import math
 from typing import Any
 
 import numpy as np
+
+from population.base import codec
+from population.base.refusals import shortly
 
 
 class Domain(abc.ABC):
@@ -40,11 +44,31 @@ class Domain(abc.ABC):
     def from_unit(self, fraction: float, *, first: bool = False) -> Any:
         """Return the value at a fraction of the range, on the domain's scale.
 
-        A uniform fraction is a random value, distributed as those of `sample`.
+        A uniform fraction is a random value, distributed as those of `sample`. An
+        integer, or a place in a list of values, has an equal share of the range (of the
+        scale, if that is logarithmic); a fraction between two shares belongs to the
+        higher one. 0 and 1 are exactly the first and the last value.
 
         Args:
-            fraction: From 0 to 1.
+            fraction: From 0 to 1, both included.
             first: Whether of `start`, the range of a first population; else of all.
+
+        Raises:
+            ValueError: The fraction is not from 0 to 1.
+            TypeError: It is not a number.
+        """
+
+    @abc.abstractmethod
+    def to_unit(self, value: Any) -> float:
+        """Return the place of a value in the whole range, as a fraction from 0 to 1.
+
+        The inverse of `from_unit`. A float comes back but for rounding, its bounds are
+        exactly 0 and 1. An integer (if the bounds are below 2**40) and a listed value
+        come back exactly: their fraction is the middle of their share. For `Integer` it
+        is therefore never 0 or 1, and for `Categorical` the order means nothing.
+
+        Raises:
+            ValueError: The value is not in this domain.
         """
 
     @abc.abstractmethod
@@ -67,6 +91,34 @@ class Domain(abc.ABC):
         """Whether `times` and `shifted` take a value; it may lie outside the range."""
         del value
         return True
+
+
+def checked_fraction(fraction: Any) -> float:
+    """Return a fraction of a range as a float, after a check.
+
+    Raises:
+        ValueError: It is not from 0 to 1.
+        TypeError: It is not a number.
+    """
+    found = codec.number(fraction, "a fraction of a range")
+    if found is None or not 0 <= found <= 1:
+        raise ValueError(
+            f"A fraction of a range must be from 0 to 1, got {shortly(fraction)}."
+        )
+    return found
+
+
+def check_inside(domain: Domain, value: Any) -> None:
+    """Refuse a value that has no place in a domain's range.
+
+    Raises:
+        ValueError: The value is not in the domain.
+    """
+    if not domain.contains(value):
+        raise ValueError(
+            f"to_unit needs a value in {domain}, got {shortly(value)}. For the nearest "
+            "one, or a random one of a list: domain.times(value, 1.0, rng)."
+        )
 
 
 def spread(size: int, count: int) -> list[int]:

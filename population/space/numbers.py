@@ -13,7 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from population.space.domain import Domain, is_finite, is_number
+from population.space.domain import (
+    Domain,
+    check_inside,
+    checked_fraction,
+    is_finite,
+    is_number,
+)
 
 _MOST_EXACT = 2**53  # Beyond, two integers may be the same float.
 
@@ -55,13 +61,29 @@ class _Number(Domain):
         return self.from_unit(rng.random(), first=first)
 
     def from_unit(self, fraction: float, *, first: bool = False) -> Any:
-        """Return the value at a fraction of the range, on the scale."""
+        """Return the value at a fraction of the range, on the scale.
+
+        Raises:
+            ValueError, TypeError: The fraction is not a number from 0 to 1.
+        """
+        fraction = checked_fraction(fraction)
         low, high = self._first if first else (self.low, self.high)
         if fraction in (0, 1):  # Exactly the bound, without a rounding error.
             return self._typed(high if fraction else low)
         bottom, top = self._scaled(low), self._scaled(high)
         at = bottom + (top - bottom) * fraction
         return self._typed(min(max(self._unscaled(at), low), high))
+
+    def to_unit(self, value: Any) -> float:
+        """Return the place of a value on the scale: `low` is at 0, `high` at 1.
+
+        Raises:
+            ValueError: The value is not a number within the range.
+        """
+        check_inside(self, value)
+        if value in (self.low, self.high):  # Exactly, without a rounding error.
+            return float(value == self.high)
+        return _share(self._scaled(value), self._scaled(self.low), self._width)
 
     def points(self, count: int) -> list[Any]:
         """Values evenly spaced on the scale, ends included; one value is the middle."""
@@ -272,13 +294,30 @@ class Integer(_Number):
         return self.from_unit(rng.random(), first=first)
 
     def from_unit(self, fraction: float, *, first: bool = False) -> int:
-        """Return the value at a fraction; each has its share of the scale."""
+        """Return the value at a fraction; each has its share of the scale.
+
+        Raises:
+            ValueError, TypeError: The fraction is not a number from 0 to 1.
+        """
+        fraction = checked_fraction(fraction)
         low, high = self._first if first else (self.low, self.high)
         if not self.logarithmic or fraction in (0, 1):
             return min(low + int(fraction * (high - low + 1)), high)
         bottom, top = math.log(low - 0.5), math.log(high + 0.5)
         at = math.exp(bottom + (top - bottom) * fraction)
         return min(max(self._typed(at), low), high)
+
+    def to_unit(self, value: Any) -> float:
+        """Return the middle of a value's share of the scale.
+
+        Raises:
+            ValueError: The value is not an int within the range.
+        """
+        check_inside(self, value)
+        if not self.logarithmic:
+            return (value - self.low + 0.5) / (self.high - self.low + 1)
+        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        return _share(math.log(value), bottom, top - bottom)
 
     def points(self, count: int) -> list[int]:
         """Different values, evenly spaced on the scale; one value is the middle."""
@@ -321,3 +360,8 @@ class Integer(_Number):
                 "Integer's bounds must be 1 or more on a logarithmic scale, got "
                 f"{value!r}."
             )
+
+
+def _share(at: float, bottom: float, width: float) -> float:
+    """Return a place on a scale as a fraction, which rounding keeps from 0 to 1."""
+    return min(max((at - bottom) / width, 0.0), 1.0)

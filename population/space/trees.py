@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from population.base import codec
 from population.space.choices import Categorical, Ordinal
@@ -119,6 +120,65 @@ def misfit(space: Any, meta_params: Any) -> str | None:
     except (ValueError, TypeError) as error:
         return str(error)
     return None
+
+
+def to_unit(space: Any, meta_params: Any) -> npt.NDArray[np.float64]:
+    """Return meta_params as a vector: the fraction of each domain's range.
+
+    Args:
+        space: The space, with D domains.
+        meta_params: Values within it; entries that it does not name are left out.
+
+    Returns:
+        `[D]`: `to_unit` of each domain, from 0 to 1, in the order of `domains(space)`.
+
+    Raises:
+        ValueError: A value is not in its domain, which the message names, or the
+            meta_params do not have the structure of the space.
+    """
+    found: list[float] = []
+
+    def note(place: str, leaf: Any, value: Any) -> None:
+        if isinstance(leaf, Domain):
+            try:
+                found.append(leaf.to_unit(value))
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from None
+
+    map_leaves(space, meta_params, note)
+    return np.array(found, np.float64)
+
+
+def from_unit(space: Any, fractions: Any, like: Any = None) -> Any:
+    """Return the meta_params of a vector; the inverse of `to_unit`.
+
+    Args:
+        space: The space, with D domains.
+        fractions: `[D]`: a number from 0 to 1 for each, in the order of
+            `domains(space)`.
+        like: Meta_params whose constants and further entries are kept; None: the
+            constants are those of the space.
+
+    Raises:
+        ValueError: There are not D fractions, one is not from 0 to 1, or `like` does
+            not have the structure of the space.
+        TypeError: A fraction is not a number.
+    """
+    given, known = list(fractions), _domains(space)
+    if len(given) != len(known):
+        names = ", ".join(name for name, _ in known)
+        raise ValueError(
+            f"from_unit needs {len(known)} fractions, one for each of {names}, got "
+            f"{len(given)}."
+        )
+    left = iter(given)
+    if like is None:
+        return _filled(space, lambda domain: domain.from_unit(next(left)))
+
+    def value(place: str, leaf: Any, kept: Any) -> Any:
+        return leaf.from_unit(next(left)) if isinstance(leaf, Domain) else kept
+
+    return map_leaves(space, codec.normalized(like, "meta_params"), value)
 
 
 def domains(space: Any) -> dict[str, Domain]:
