@@ -11,9 +11,9 @@ To train: `PopulationController`, `Worker`, `Start`, `Stop`, `Keep`; the policie
 To look at a run: `read`, `replay`, `fork`, `Checkpoint`, `Event`, `Schedule`.
 
 To write a policy: `Mutator`, `PopulationView`, `CheckpointGraph` (the type of
-`view.graph`), `Report`, `Failure`, `Branch`, `Retire`, `Ref`, `ActiveWorker`; the parts
-of those that are there are in `population.mutators.rounds` and `.explore`, and
-`population.testing` checks yours.
+`view.graph`), `Report`, `Failure`, `Branch`, `Retire`, `Ref`, `ActiveWorker`. The
+modules `rounds` and `explore` of `population.mutators` have parts for yours, and
+`population.testing` checks it.
 
 To catch: `PopulationError`, or one of its kinds, `JournalError`, `MisfitError`,
 `ParamsError` and `RunMismatchError`; the rarer ones are in `population.base`.

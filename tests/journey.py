@@ -22,6 +22,7 @@ from population import (
     fork,
 )
 from population.base import NoProgressError
+from population.space.trees import leaves
 from tests import probe
 
 SIZE = 3
@@ -63,6 +64,20 @@ def check_last(view: Any, size: int, count: int, until: Any = None) -> None:
     found = view.last(count, until)
     assert (found.dtype, found.shape) == (np.float64, (size, count))
     np.testing.assert_array_equal(found, expected, f"last {count} until {until}")
+    found.fill(7)  # It belongs to the caller.
+
+
+def check_metric(view: Any, size: int, name: str) -> None:
+    """`metric` agrees with the definition: a walk to the newest report with a value."""
+    expected = np.full(size, math.nan)
+    for worker_id in range(size):
+        walk = view.graph.walk(view.newest(worker_id))
+        newest = next((c for c in walk if c.value is not None), None)
+        if newest is not None and newest.metrics is not None:
+            expected[worker_id] = dict(leaves(newest.metrics)).get(name, math.nan)
+    found = view.metric(name)
+    assert (found.dtype, found.shape) == (np.float64, (size,))
+    np.testing.assert_array_equal(found, expected, name)
     found.fill(7)  # It belongs to the caller.
 
 
@@ -140,6 +155,8 @@ class Journey:
         """Compare some of what the view can tell, or nothing, with the definition."""
         choose = self._choose
         until = max(view.newest(worker_id).step for worker_id in range(SIZE)) + 3
+        if choose.randrange(3) == 0:
+            check_metric(view, SIZE, choose.choice(["loss", "net/norm", "never"]))
         kind = choose.randrange(6)
         if kind == 0:
             check_as_of(view, SIZE, range(-1, until))
@@ -193,6 +210,12 @@ class Journey:
             return None
         return math.nan if kind < 0.25 else self._choose.random()
 
+    def _metrics(self) -> Any:
+        """Mostly something, and sometimes both numbers that are asked for."""
+        number = self._choose.random()
+        some = [None, {"loss": number}, {"loss": 1, "net": {"norm": number}}]
+        return self._choose.choice([*some, {"net": {"norm": number}}, {"other": "x"}])
+
     def _next(self, worker_id: int) -> tuple[Any, ...]:
         present = self.controller.workers[worker_id]
         step = present.step + self._choose.randint(1, 3)
@@ -201,7 +224,8 @@ class Journey:
             params = f"at {step}"
         elif self._folder is not None and self._choose.random() < 0.3:
             params = np.full(2, step)  # Saved in a file, which is removed one day.
-        return worker_id, present.generation_id, step, params, self._value()
+        place = worker_id, present.generation_id, step
+        return *place, params, self._value(), self._metrics()
 
     def _late(self) -> tuple[Any, ...]:
         """A value for a checkpoint without one, or for a step not reported yet."""
@@ -211,4 +235,7 @@ class Journey:
         if lacking and self._choose.random() < 0.6:
             found = self._choose.choice(lacking)
         step = found.step + self._choose.choice([0, 0, 0, 1])
-        return found.worker_id, found.generation_id, step, None, self._value()
+        place = found.worker_id, found.generation_id, step
+        if self._choose.random() < 0.3:  # Metrics that come later than the value.
+            return *place, None, None, self._metrics()
+        return *place, None, self._value(), self._metrics()
