@@ -39,7 +39,7 @@ def wrong_worker(mutator: str, key: Any) -> str:
     """Return the error message for a key of the decisions that is no worker id."""
     hint = "Write the ids as in view.live: ints from 0 on."
     if isinstance(key, (float, np.floating, str)) or is_array(key):
-        hint = f"Write {_DECISIONS} with int(...) around the id."
+        hint = "Write int(...) around it."
     elif isinstance(key, (Ref, Checkpoint, ActiveWorker, Report)):
         hint = "Write the checkpoint's worker_id."
     return (
@@ -164,6 +164,8 @@ def _shown(value: Any) -> str:
     kind = type(value).__name__
     if value is None or isinstance(value, type):
         return "None" if value is None else f"the class {value.__name__}"
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, (str, int, float)) or type(value) in (tuple, list, set):
         return f"{kind} {shortly(value)}"
     return kind

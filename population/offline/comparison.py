@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from population.base import codec
 from population.base.types import Branch, Ref, Retire
-from population.core.decisions import Decisions
+from population.core.checked import Decisions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -315,7 +315,7 @@ class Integer(_Number):
         """
         check_inside(self, value)
         if not self.logarithmic:
-            return (value - self.low + 0.5) / (self.high - self.low + 1)
+            return float((value - self.low + 0.5) / (self.high - self.low + 1))
         bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
         return _share(math.log(value), bottom, top - bottom)
 
