@@ -215,13 +215,40 @@ def test_ids_of_numpy_are_ids() -> None:
         ({"h": {1, 2}}, "meta_params for worker 1['h'] cannot be", "sorted(...)"),
     ],
 )
-def test_hyperparameters_that_cannot_be_stored(
+def test_hyperparameters_that_are_none_or_cannot_be_stored(
     meta_params: Any, given: str, instead: str
 ) -> None:
     """The error names the worker and the entry."""
     found = fails(lambda s, r, v: (s, {1: Branch(r.checkpoint, meta_params)}))
     assert given in found
     assert instead in found
+
+
+def test_a_checkpoint_is_not_its_hyperparameters() -> None:
+    """Nor is the work of a slot."""
+    found = fails(lambda s, r, v: (s, {1: Branch(r.checkpoint, r.checkpoint)}))
+    assert "with which worker 1 goes on, got Checkpoint. Write its" in found
+    found = fails(lambda s, r, v: (s, {1: Branch(r.checkpoint, v.workers[0])}))
+    assert "with which worker 1 goes on, got ActiveWorker. Write its" in found
+
+
+def test_hyperparameters_may_be_none_if_they_are_so_from_the_start() -> None:
+    """A run without hyperparameters is a run."""
+    answer = Mistaken(lambda s, r, v: (s, {0: Branch(r.checkpoint, None)}))
+    controller = PopulationController([None, None], answer)
+    controller.set_eval(1, controller.workers[1].generation_id, 1, "p", 1.0)
+    assert controller.workers[0].step == 1
+
+
+def test_a_first_that_returns_nothing_is_named() -> None:
+    """Before the run begins."""
+
+    class Forgetful(Scripted):
+        def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+            meta_params["h"] = step
+
+    with pytest.raises(TypeError, match=r"Forgetful\.first must return .*got None\."):
+        PopulationController([{"h": 0}], Forgetful())
 
 
 @dataclasses.dataclass(frozen=True)

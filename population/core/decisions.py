@@ -187,6 +187,9 @@ class Decider:
         present, meta_params = codec.digest(decode(meta_text)), decode(meta_text)
         with of_the_run():
             found = mutator.first(worker_id, step, meta_params)
+            if found is None and meta_text != "null":
+                name = type(mutator).__name__
+                raise TypeError(mistakes.lost_first(name, worker_id))
             text = codec.encode(found, f"first meta_params for worker {worker_id}")
             if codec.digest(codec.decode(text)) == present:
                 return meta_text
@@ -222,8 +225,11 @@ class Decider:
                 yield CheckedRetirement(worker_id, reason)
                 continue
             had = state.slots[worker_id].meta_params
-            if branch.meta_params is None and had is not None:
-                raise TypeError(mistakes.lost_hyperparameters(name, worker_id))
+            wrong = mistakes.wrong_hyperparameters(
+                name, worker_id, branch.meta_params, had
+            )
+            if wrong:
+                raise TypeError(wrong)
             what = f"meta_params for worker {worker_id}"
             meta_text = codec.encode(branch.meta_params, what)
             if self.check is not None:

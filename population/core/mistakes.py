@@ -117,12 +117,36 @@ def missing_parent(mutator: str, parent: Checkpoint, own: str) -> str:
     )
 
 
-def lost_hyperparameters(mutator: str, worker_id: int) -> str:
-    """Return the error message for a branch whose meta_params are None."""
+def wrong_hyperparameters(mutator: str, worker_id: int, found: Any, had: Any) -> str:
+    """Return the error message for meta_params that are None or a checkpoint, or "".
+
+    Args:
+        mutator: The name of the class.
+        worker_id: The slot that would get them.
+        found: What it would get.
+        had: What it has; if that is None, so may be what it gets.
+    """
+    if isinstance(found, (Checkpoint, ActiveWorker)):
+        hint = "Write its hyperparameters: checkpoint.meta_params."
+    elif found is None and had is not None:
+        hint = (
+            "Does mutate_fn change its argument and return nothing? For the same ones "
+            "as before write Branch(parent, parent.meta_params)."
+        )
+    else:
+        return ""
     return (
         f"{mutator} must decide the meta_params with which worker {worker_id} goes on, "
-        "got None. Does mutate_fn change its argument and return nothing? For the same "
-        "ones as before write Branch(parent, parent.meta_params)."
+        f"got {_shown(found)}. {hint}"
+    )
+
+
+def lost_first(mutator: str, worker_id: int) -> str:
+    """Return the error message for a `first` that returns None."""
+    return (
+        f"{mutator}.first must return the meta_params with which worker {worker_id} "
+        "begins, got None. Does a way through it end without a return? Write return "
+        "meta_params."
     )
 
 
