@@ -26,6 +26,8 @@ State = TypeVar("State")
 class CheckpointGraph(Mapping[str, Mapping[int, Checkpoint]], abc.ABC):
     """All checkpoints of a run, `graph[generation_id][step]`, as a mutator sees them.
 
+    The type of `view.graph`; import it as `population.CheckpointGraph`.
+
     A forest: every parent exists, its step is not greater than its child's, and it
     never changes. A lineage is a checkpoint with all its ancestors.
     """

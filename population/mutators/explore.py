@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from population.base.interfaces import PopulationView
@@ -48,8 +48,9 @@ class Explore:
 
     Args:
         mutate_fn: `mutate_fn(meta_params, ...)`. A parameter named `rng` gets the
-            decision's random generator, and one named `context` a `MutationContext`,
-            both by keyword; a function without such a parameter does not get it.
+            decision's random generator, and one named `context`, or the one after
+            `rng`, a `MutationContext`, both by keyword; a function without such a
+            parameter does not get it.
         others: The names of the arguments after meta_params that the policy passes.
 
     Raises:
@@ -92,11 +93,10 @@ class Explore:
             TypeError: `mutate_fn` returned None.
         """
         given = copy.deepcopy((meta_params, *others))
-        keywords: dict[str, Any] = {}
-        if "rng" in self._takes:
-            keywords["rng"] = view.rng
-        if "context" in self._takes:
-            keywords["context"] = _context(view, worker_id, donor)
+        keywords = {
+            name: view.rng if what == "rng" else _context(view, worker_id, donor)
+            for name, what in self._takes.items()
+        }
         changed = self._mutate_fn(*given, **keywords)
         if changed is None and meta_params is not None:
             raise TypeError(
@@ -142,15 +142,24 @@ def _context(
     return MutationContext(worker_id, donor, donor.step, score, view)
 
 
-def _taken(mutate_fn: MutateFn, others: Collection[str]) -> Collection[str]:
-    """Return which of the arguments that are passed by name a function takes."""
+def _taken(mutate_fn: MutateFn, others: Collection[str]) -> Mapping[str, str]:
+    """Return the parameters of a function that get rng and context, by their names.
+
+    Raises:
+        TypeError: It needs another one.
+    """
     try:
         parameters = inspect.signature(mutate_fn).parameters.values()
     except (TypeError, ValueError):  # A built-in function may have no signature.
-        return ()
-    first = [p for p in parameters if p.name not in _BY_NAME]
-    needed = [p.name for p in first if p.default is p.empty and p.kind in _NAMED]
+        return {}
+    found = {p.name: p.name for p in parameters if p.name in _BY_NAME}
+    unnamed = [p for p in parameters if p.name not in found]
+    needed = [p.name for p in unnamed if p.default is p.empty and p.kind in _NAMED]
     surplus = needed[1 + len(others) :]
+    names = [p.name for p in parameters]
+    if len(surplus) == 1 and "context" not in found:
+        if names[names.index(surplus[0]) - 1] == "rng":  # (meta_params, rng, ctx)
+            return {**found, surplus[0]: "context"}
     if surplus:
         passed = ", ".join(("meta_params", *others))
         raise TypeError(
@@ -158,7 +167,7 @@ def _taken(mutate_fn: MutateFn, others: Collection[str]) -> Collection[str]:
             f"{', '.join(surplus)}. Name the random generator rng and the record of "
             "the decision context, or give the others a default."
         )
-    return {p.name for p in parameters if p.name in _BY_NAME}
+    return found
 
 
 _NAMED = (

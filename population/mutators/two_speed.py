@@ -219,11 +219,10 @@ class TwoSpeedPBT(Mutator[Speeds]):
     ) -> Move:
         """Return the move of a member that copies, or else adopts."""
         best, own = curves.reached[donor], curves.reached[worker_id]
+        view, what = curves.view, f"copied worker {donor}"
         if copies:
-            reason = f"copied worker {donor}"
-            return donor, self._explore.copy(curves.view, worker_id, best, reason)
+            return donor, self._explore.copy(view, worker_id, best, what)
         if digest(best.meta_params) == digest(own.meta_params):
             return donor, None
-        point = curves.view.graph.resume_point(own)
-        reason = f"adopted the hyperparameters of worker {donor}"
-        return donor, Branch(point, best.meta_params, reason)
+        what = f"adopted the hyperparameters of worker {donor}"
+        return donor, Branch(view.graph.resume_point(own), best.meta_params, what)

@@ -135,6 +135,7 @@ def test_the_line_search_passes_it_after_its_own_arguments() -> None:
         lambda meta_params, context: meta_params,
         lambda meta_params, context, rng: meta_params,
         lambda meta_params, *, rng, context: meta_params,
+        lambda meta_params, rng, ctx: {"h": ctx.step},
         lambda meta_params, scale=2, **others: meta_params,
         lambda *arguments: arguments[0],
     ],
@@ -148,7 +149,9 @@ def test_a_function_gets_what_it_names(mutate: Any) -> None:
     ("mutate", "surplus"),
     [
         (lambda meta_params, generator: meta_params, "generator"),
-        (lambda meta_params, rng, ctx: meta_params, "ctx"),
+        (lambda meta_params, ctx: meta_params, "ctx"),
+        (lambda meta_params, ctx, rng: meta_params, "ctx"),
+        (lambda meta_params, rng, context, more: meta_params, "more"),
         (lambda meta_params, *, key: meta_params, "key"),
     ],
 )
