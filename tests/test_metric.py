@@ -171,13 +171,13 @@ def test_a_repeated_question_looks_only_at_what_is_new() -> None:
             return super().items()
 
     looked: list[Any] = []
-    metrics = NewestMetrics(3)
-    for worker_id in range(3):
-        metrics.put(worker_id, Counted(loss=worker_id))
+    trees = [Counted(loss=worker_id) for worker_id in range(3)]
+    metrics = NewestMetrics(trees)
     assert metrics.column("loss").tolist() == [0, 1, 2]
     assert sorted(looked) == [0, 1, 2]
     looked.clear()
-    metrics.put(1, Counted(loss=5))
+    trees[1] = Counted(loss=5)
+    metrics.note(1)
     assert metrics.column("loss").tolist() == [0, 5, 2]
     assert metrics.column("loss").tolist() == [0, 5, 2]
     assert looked == [5]

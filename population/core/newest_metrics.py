@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,18 @@ class NewestMetrics:
     that have reported since are looked at.
 
     Args:
-        size: The number of slots.
+        trees: The metrics of each slot's report, or None, by worker id; kept up to date
+            by the caller.
     """
 
-    def __init__(self, size: int) -> None:
-        self._trees: list[Any] = [None] * size
+    def __init__(self, trees: Sequence[Any]) -> None:
+        self._trees = trees
         self._arrays: dict[str, Floats] = {}
         self._changed: set[int] = set()
 
-    def put(self, worker_id: int, metrics: Any) -> None:
-        """Set the metrics of a slot's newest report with a value; None: it has none."""
-        self._trees[worker_id] = metrics
-        if self._arrays:
-            self._changed.add(worker_id)
+    def note(self, worker_id: int) -> None:
+        """Note that a slot has other metrics."""
+        self._changed.add(worker_id)
 
     def column(self, name: str) -> Floats:
         """Return `[N]`: one of the metrics of each slot; NaN where it is missing."""

@@ -28,7 +28,6 @@ class Scores:
         reached: `[N]` step of the newest checkpoint of any kind.
         unsure: The newest checkpoint of each slot whose `ready` must be looked up.
         needs_params: Whether a barrier needs params: if any were ever recorded.
-        metrics: The metrics of the reports whose scores are in `scores`.
     """
 
     def __init__(self, size: int, graph: JournalGraph, sign: float) -> None:
@@ -42,7 +41,8 @@ class Scores:
         self._ready: Ints = np.full(size, -1, np.int64)
         self.unsure: dict[int, Checkpoint] = {}
         self.needs_params = False
-        self.metrics = NewestMetrics(size)
+        self._reported: list[Any] = [None] * size  # The metrics, by worker id.
+        self._metrics: NewestMetrics | None = None
         self._recent: Recent | None = None
 
     def score(self, checkpoint: Checkpoint) -> float:
@@ -58,6 +58,13 @@ class Scores:
         if self._recent is None:
             self._recent = Recent(self.steps, self.scores)
         return self._recent
+
+    @property
+    def metrics(self) -> NewestMetrics:
+        """The metrics of the reports whose scores are in `scores`, as arrays."""
+        if self._metrics is None:
+            self._metrics = NewestMetrics(self._reported)
+        return self._metrics
 
     @property
     def ready(self) -> Ints:
@@ -79,7 +86,9 @@ class Scores:
         """Note a slot's value at a new step; `decides`: it can close a barrier."""
         self.steps[worker_id] = step
         self.scores[worker_id] = score
-        self.metrics.put(worker_id, metrics)
+        self._reported[worker_id] = metrics
+        if self._metrics is not None:
+            self._metrics.note(worker_id)
         if decides:
             self._ready[worker_id] = step
             if self.unsure:
@@ -115,7 +124,9 @@ class Scores:
         valued = None if newest is None else self._graph.newest_value(newest)
         entry = self._entry(valued)
         self.steps[worker_id], self.scores[worker_id] = entry
-        self.metrics.put(worker_id, None if valued is None else valued.metrics)
+        self._reported[worker_id] = None if valued is None else valued.metrics
+        if self._metrics is not None:
+            self._metrics.note(worker_id)
         if self._recent is not None:
             if valued is None or donor is None or _may_share_step(valued):
                 self._recent.reset(worker_id, *entry)
