@@ -322,3 +322,22 @@ def read_a_run() -> Callable[[Any], Any]:
     found: Schedule = Schedule.from_json(run.schedule(best).to_json())
     print(weights, [checkpoint.step for checkpoint in run])
     return found.to_optax("learning_rate")
+
+
+def explored_beyond(
+    meta_params: dict[str, float],
+    rng: np.random.Generator,
+    context: population.mutators.MutationContext,
+) -> dict[str, float]:
+    """A mutation that asks for the donor, the view, and numbers from 0 to 1."""
+    graph: population.CheckpointGraph = context.view.graph
+    losses: npt.NDArray[np.float64] = context.view.metric("loss")
+    if context.donor is not None and np.isnan(losses).any():
+        print(graph.resume_point(context.donor).step, context.step, context.score)
+    domain = population.space.LogUniform(1e-3, 1.0)
+    unit: float = domain.to_unit(meta_params["lr"])
+    rate: float = domain.from_unit(min(1.0, unit + 0.1 * rng.random()))
+    return {"lr": rate}
+
+
+EXPLORES = PopulationBasedTraining(explored_beyond, 20)
