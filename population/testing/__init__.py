@@ -12,5 +12,8 @@ from population.testing.clock import Clock as Clock
 from population.testing.loop.check import check_loop as check_loop
 from population.testing.loop.finding import Finding as Finding
 from population.testing.loop.finding import LoopReport as LoopReport
+from population.testing.report import LikelyMistake as LikelyMistake
+from population.testing.report import MutatorReport as MutatorReport
+from population.testing.report import MutatorWarning as MutatorWarning
 from population.testing.simulation import Problem as Problem
 from population.testing.simulation import simulate as simulate

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from population.testing.report import LikelyMistake, numbered
 from population.testing.runner import ScriptEvent
 
 _SHOWN = 8
@@ -23,6 +24,7 @@ class BrokenPromise(AssertionError):
         script: The smallest script that shows it.
         population: The first meta_params of each worker.
         seed: The run's seed.
+        mistakes: The likely mistakes that were seen as well.
 
     Attributes:
         promise: The promise, without its subject.
@@ -30,6 +32,7 @@ class BrokenPromise(AssertionError):
         script: The smallest script that shows it.
         population: The first meta_params of each worker.
         seed: The run's seed.
+        mistakes: The likely mistakes that were seen as well.
     """
 
     def __init__(
@@ -40,13 +43,15 @@ class BrokenPromise(AssertionError):
         script: Sequence[ScriptEvent],
         population: Sequence[Any],
         seed: int,
+        mistakes: Sequence[LikelyMistake] = (),
     ) -> None:
         self.promise = promise
         self.seen = seen
         self.script = tuple(script)
         self.population = list(population)
         self.seed = seed
-        events = [f"  {i}. {event}" for i, event in enumerate(self.script, 1)]
+        self.mistakes = tuple(mistakes)
+        events = numbered(self.script)
         metas = [f"  worker {i}: {meta!r}" for i, meta in enumerate(self.population)]
         if len(metas) > _SHOWN:
             metas[_SHOWN:] = ["  ..."]
@@ -59,4 +64,7 @@ class BrokenPromise(AssertionError):
             "First meta_params:",
             *metas,
         ]
+        if self.mistakes:
+            lines.append("A likely mistake, which may be the reason:")
+            lines += [f"  {mistake.kind}: {mistake.message}" for mistake in mistakes]
         super().__init__("\n".join(lines))

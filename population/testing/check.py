@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from population.base.interfaces import Mutator
-from population.testing.broken import BrokenPromise
+from population.testing.examination import Check
+from population.testing.mistakes import KINDS
 from population.testing.perturb import perturb
-from population.testing.promises import PROMISES, Breach, Promise
-from population.testing.runner import Case, Make, ScriptEvent, quiet
-from population.testing.scripts import long_script, one_round, scripts, scripts_with_gap
-from population.testing.shrink import shrink
-
-BRANCHES = "branches now and then"
-_NO_BRANCH = (
-    "It never branched nor retired a slot, so little was tested. Let it decide every 3 "
-    "steps or so, or pass branches=False if it never does."
-)
+from population.testing.report import MutatorReport, MutatorWarning
+from population.testing.runner import METRICS, Case, Make, ScriptEvent, quiet
 
 
 def check_mutator(
@@ -32,7 +25,10 @@ def check_mutator(
     seed: int = 0,
     branches: bool = True,
     script: Sequence[ScriptEvent] | None = None,
-) -> None:
+    allow: str | Collection[str] = (),
+    bounded: int = 0,
+    metrics: Collection[str] = METRICS,
+) -> MutatorReport:
     """Send reports of every kind to a mutator, and check all of its promises.
 
     Let it decide often, such as every 3 steps or 5 seconds: workers train only about 24
@@ -48,13 +44,23 @@ def check_mutator(
         branches: Whether the mutator ever branches or retires slots; False, for
             example, for a grid.
         script: The only script to play, such as that of a `BrokenPromise`.
+        allow: Kinds of decisions that are likely mistakes, but meant by this policy:
+            "worse donors", "best replaced", "older checkpoints", "slots not live",
+            "lost hyperparameters", "same draw" or "places for ids".
+        bounded: The most items that a window or a hall of fame in the state will hold,
+            if it fills so slowly that it seems to grow.
+        metrics: The names of the metrics of each report.
+
+    Returns:
+        The likely mistakes, each with a `MutatorWarning`; empty, and so false, if there
+        are none.
 
     Raises:
         TypeError: `make_mutator` is not a function, or does not make a mutator.
         BrokenPromise: The mutator breaks a promise; the error names it and has the
             smallest script that shows it.
-        ValueError: The mutator refuses a population of this size, or `make_mutator`
-            returns the same mutator twice.
+        ValueError: The mutator refuses a population of this size, `make_mutator`
+            returns the same mutator twice, or an argument is out of its range.
     """
     make = _maker(make_mutator)
     if not isinstance(make(), Mutator):
@@ -64,21 +70,39 @@ def check_mutator(
             "make_mutator must make a new mutator at each call, got the same one "
             "twice: a restart begins with a new one."
         )
+    allowed = _allowed(allow)
+    _check_bounded(bounded)
     metas = _nested(size) if population is None else list(population)
-    kind = type(make()).__name__
+    first = Case(make, metas, (), seed, tuple(metrics), bounded)
     with quiet():
-        opened = Case(make, metas, (), seed).plain
-        if opened.refused and opened.error is not None:
-            raise opened.error
-        cases = _cases(make, metas, seed, script)
-        for case_kind, some in cases.items():
-            for case in some:
-                for promise in PROMISES:
-                    if promise.kind == case_kind:
-                        _check(promise, case, kind)
-        if branches and script is None:
-            if not any(case.plain.decisions for case in cases["usual"]):
-                raise BrokenPromise(kind, BRANCHES, _NO_BRANCH, (), metas, seed)
+        if first.plain.refused and first.plain.error is not None:
+            raise first.plain.error
+        report = Check(first, script, allowed).run(branches=branches)
+    for mistake in report:
+        warnings.warn(
+            f"{type(make()).__name__}: {mistake}", MutatorWarning, stacklevel=2
+        )
+    return report
+
+
+def _allowed(allow: str | Collection[str]) -> frozenset[str]:
+    """Return the kinds of mistakes that are allowed."""
+    found = frozenset([allow] if isinstance(allow, str) else allow)
+    unknown = sorted(found - set(KINDS))
+    if unknown:
+        raise ValueError(
+            f"allow must name kinds of mistakes, got {', '.join(map(repr, unknown))}. "
+            f"There are {', '.join(map(repr, KINDS))}."
+        )
+    return found
+
+
+def _check_bounded(bounded: object) -> None:
+    if type(bounded) is not int or bounded < 0:
+        raise ValueError(
+            f"bounded must be an int of 0 or more, got {bounded!r}. It is the most "
+            "items that a window in the state will hold."
+        )
 
 
 def _maker(make_mutator: Callable[..., Mutator[Any]]) -> Make:
@@ -108,56 +132,3 @@ def _nested(size: int) -> list[Any]:
         }
         for i in range(size)
     ]
-
-
-def _cases(
-    make: Make, metas: Sequence[Any], seed: int, script: Sequence[ScriptEvent] | None
-) -> dict[str, list[Case]]:
-    """Return the cases of each kind of script."""
-    if script is not None:
-        only = [Case(make, metas, tuple(script), seed)]
-        return {promise.kind: only for promise in PROMISES}
-    size = len(metas)
-    played = {
-        "usual": scripts(size, seed),
-        "gap": [s for w in {0, size - 1} for s in scripts_with_gap(size, w, seed)],
-        "long": [long_script(size, seed)],
-        "idle": [one_round(1)],
-        "round": [one_round(10)],
-    }
-    cases = {
-        kind: [Case(make, metas, events, seed) for events in some]
-        for kind, some in played.items()
-    }
-    if size > 1 and not Case(make, metas[:1], (), seed).plain.refused:
-        alone = scripts(1, seed)[::4]
-        cases["usual"] += [Case(make, metas[:1], events, seed) for events in alone]
-    return cases
-
-
-def _check(promise: Promise, case: Case, kind: str) -> None:
-    found = promise.find(case)
-    if found is not None:
-        script, found = _shortest(promise, case, found)
-        raise BrokenPromise(
-            kind, promise.sentence, found.seen, script, case.population, case.seed
-        ) from found.error
-
-
-def _shortest(
-    promise: Promise, case: Case, found: Breach
-) -> tuple[tuple[ScriptEvent, ...], Breach]:
-    """Return the smallest script that still breaks the promise, and what it shows."""
-    findings = {case.script: found}
-
-    def breaks(script: tuple[ScriptEvent, ...]) -> bool:
-        again = promise.find(dataclasses.replace(case, script=script))
-        if again is not None:
-            findings[script] = again
-        return again is not None
-
-    script = case.script[: found.position + 1]
-    if script not in findings and not breaks(script):
-        script = case.script
-    shortest = shrink(script, breaks, lambda one, two: one.joined(two))
-    return shortest, findings[shortest]

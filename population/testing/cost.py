@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
+from population.base import codec
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Failure, Report, Retire
-from population.testing import inside
+from population.testing import inside, touched
 from population.testing.perturb import perturb
 from population.testing.runner import Case, Played, ScriptRunner, Work
 
@@ -23,11 +25,19 @@ class Count(NamedTuple):
     Attributes:
         opcodes: Python instructions within `update`.
         statements: SQL statements of the whole report.
+        written: Bytes of the mutator's state that are written, if it has changed.
+        touched: Bytes that `update` allocates, or goes through in C.
+        held: Bytes of the containers in the mutator's attributes.
+        branched: Whether anything was branched or retired.
         decided: Whether anything was branched, or the state changed.
     """
 
     opcodes: int
     statements: int
+    written: int
+    touched: int
+    held: int
+    branched: bool
     decided: bool
 
 
@@ -42,66 +52,91 @@ class Cost(NamedTuple):
     played: Played
     counts: list[Count]
 
-    def idle(self) -> tuple[float, float]:
-        """Return the median counts of reports without a decision; 0 without any."""
-        return _typical(statistics.median, [c for c in self.counts if not c.decided])
+    @property
+    def idle(self) -> list[Count]:
+        """The counts of reports without a decision."""
+        return [count for count in self.counts if not count.decided]
 
-    def mean(self) -> tuple[float, float]:
-        """Return the mean counts of all reports; 0 if there are none."""
-        return _typical(statistics.fmean, self.counts)
-
-
-def cost_of(case: Case) -> Cost:
-    """Return the cost of each report when a case is played."""
-    runner = _CountingRunner(case)
-    return Cost(runner.run(), runner.counts)
+    @property
+    def undecided(self) -> list[Count]:
+        """The counts of reports without a branch, which may have changed the state."""
+        return [count for count in self.counts if not count.branched]
 
 
-def _typical(
-    average: Callable[[Sequence[int]], float], counts: Sequence[Count]
-) -> tuple[float, float]:
-    """Return the average instructions and statements; 0 if there are no counts."""
-    return (
-        average([count.opcodes for count in counts] or [0]),
-        average([count.statements for count in counts] or [0]),
-    )
+def median(counts: Sequence[Count], field: str) -> float:
+    """Return the median of a field; there must be a count."""
+    return float(statistics.median([getattr(count, field) for count in counts]))
+
+
+def mean(counts: Sequence[Count], field: str) -> float:
+    """Return the mean of a field; there must be a count."""
+    return statistics.fmean([getattr(count, field) for count in counts])
+
+
+def cost_of(case: Case, when: Callable[[int], bool] = lambda position: True) -> Cost:
+    """Return the cost of reports when a case is played.
+
+    Args:
+        case: The case.
+        when: Whether the reports of the event at a position are counted.
+    """
+    runner = _CountingRunner(case, when)
+    with runner.counting:
+        return Cost(runner.run(), runner.counts)
 
 
 class _CountingRunner(ScriptRunner):
     """Counts the instructions and statements of each delivery of reports."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, when: Callable[[int], bool]) -> None:
         self.counts: list[Count] = []
+        self.counting = contextlib.ExitStack()
+        self._when = when
         self._meter = _Meter(case.make())
         super().__init__(case, make=lambda: self._meter)
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
         """Report, and count what that takes."""
-        meter = self._meter
-        statements: list[str] = []
-        counting = meter.budget > 0
-        meter.opcodes, meter.decided = 0, False
+        meter, statements = self._meter, list[str]()
+        meter.reset(self._when(self.position), self.counting)
+        if not meter.counts:
+            super().deliver(reports, last=last)
+            return
         with inside.each_statement(self.journal, statements.append):
             super().deliver(reports, last=last)
-        if counting:
-            self.counts.append(Count(meter.opcodes, len(statements), meter.decided))
+        self.counts.append(meter.count._replace(statements=len(statements)))
+
+
+_NOTHING = Count(0, 0, 0, 0, 0, False, False)
 
 
 class _Meter(Mutator[Any]):
-    """Calls another mutator, and counts its instructions.
+    """Calls another mutator, and counts its instructions and bytes.
 
     Attributes:
         budget: The number of instructions that may still be counted.
-        opcodes: The number of counted instructions.
-        decided: Whether anything was branched, or the state changed.
+        counts: Whether calls are counted now.
+        count: The counts since `reset`.
     """
 
     def __init__(self, mutator: Mutator[Any]) -> None:
         self._mutator = mutator
         self.divergence_fails = mutator.divergence_fails
         self.budget = _MOST
-        self.opcodes = 0
-        self.decided = False
+        self.counts = False
+        self.count = _NOTHING
+        self._bytes: touched.ByteCounter | None = None
+        self._opcodes = 0
+
+    def reset(self, counts: bool, counting: contextlib.ExitStack) -> None:
+        """Begin a report, which is counted or not."""
+        self.counts = counts and self.budget > 0
+        self.count, self._opcodes = _NOTHING, 0
+        if not self.counts:
+            counting.close()
+            self._bytes = None
+        elif self._bytes is None:
+            self._bytes = counting.enter_context(touched.counting())
 
     def init(self, view: PopulationView) -> Any:
         return self._mutator.init(view)
@@ -109,14 +144,26 @@ class _Meter(Mutator[Any]):
     def update(
         self, state: Any, report: Report, view: PopulationView
     ) -> tuple[Any, Mapping[int, Branch | Retire]]:
-        before = sys.gettrace()
-        sys.settrace(self._trace)
-        try:
-            following, branches = self._mutator.update(state, report, view)
-        finally:
-            sys.settrace(before)
-        self.decided = self.decided or bool(branches) or following is not state
-        return following, branches
+        if self._bytes is None:
+            return self._mutator.update(state, report, view)
+        found = self._bytes.call(lambda: self._traced(state, report, view))
+        following, branches = found
+        written = 0
+        if following is not state:
+            written = len(codec.encode(following, "the state", records=True))
+        before = self.count
+        self.count = Count(
+            self._opcodes,
+            0,
+            before.written + written,
+            before.touched + self._bytes.bytes,
+            touched.held(vars(self._mutator))
+            if hasattr(self._mutator, "__dict__")
+            else 0,
+            before.branched or bool(branches),
+            before.decided or bool(branches) or following is not state,
+        )
+        return found
 
     def failed(
         self, state: Any, failure: Failure, view: PopulationView
@@ -129,6 +176,16 @@ class _Meter(Mutator[Any]):
     def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
         return self._mutator.wait_at(state, worker_id, view)
 
+    def _traced(
+        self, state: Any, report: Report, view: PopulationView
+    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
+        before = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            return self._mutator.update(state, report, view)
+        finally:
+            sys.settrace(before)
+
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         del argument
         if frame.f_code.co_filename == perturb.__code__.co_filename:
@@ -136,6 +193,6 @@ class _Meter(Mutator[Any]):
         frame.f_trace_opcodes = self.budget > 0
         frame.f_trace_lines = False
         if event == "opcode":
-            self.opcodes += 1
+            self._opcodes += 1
             self.budget -= 1
         return self._trace if self.budget > 0 else None

@@ -9,7 +9,7 @@ from population.base.types import Checkpoint
 from population.controller import PopulationController
 from population.journal.records import MutatorRecord, Status
 from population.journal.sqlite import SqliteJournal
-from population.run import deadlock, polls
+from population.run import deadlock, facts, polls
 
 
 def end_nothing(controller: PopulationController) -> None:
@@ -66,6 +66,18 @@ def mutator_state(journal: SqliteJournal) -> str:
     """Return the mutator's state as the journal keeps it; "" before the first."""
     recorded = journal.all(MutatorRecord)
     return recorded[0].state if recorded else ""
+
+
+@contextlib.contextmanager
+def run_token(token: str) -> Iterator[None]:
+    """Let generation ids of runs that are opened in the block begin with a token."""
+    place = vars(facts)
+    before = place["new_token"]
+    place["new_token"] = lambda: token
+    try:
+        yield
+    finally:
+        place["new_token"] = before
 
 
 @contextlib.contextmanager

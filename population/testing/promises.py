@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from population.testing import noise, watched
-from population.testing.cost import Cost, cost_of
+from population.testing import changes, noise, prices, watched
+from population.testing.breach import Breach
+from population.testing.growth import growth
+from population.testing.observed import Observations, ObservedMutator
 from population.testing.runner import Case, Played, ScriptRunner
 from population.testing.script import (
-    AllReport,
     Fails,
     GivenUp,
     ScriptedReport,
@@ -21,22 +21,16 @@ from population.testing.script import (
 )
 
 _SHORT = 12  # Events: scripts as short are played more often, where chance matters.
-_FEW = 16
-_NUMBERS = re.compile(r"[\d.]+(e[+-]?\d+)?")
-
-
-class Breach(NamedTuple):
-    """How a promise was broken.
-
-    Attributes:
-        seen: The observed behaviour, as text for people.
-        position: The index of the event that showed it.
-        error: The exception that was raised, or None.
-    """
-
-    seen: str
-    position: int
-    error: Exception | None = None
+_TOKENS = (
+    "0ddba1",
+    "bada55",
+    "c0ffee",
+    "decade",
+    "facade",
+    "fee1ed",
+    "5eed42",
+    "ba5e17",
+)
 
 
 class Promise(NamedTuple):
@@ -54,24 +48,39 @@ class Promise(NamedTuple):
     find: Callable[[Case], Breach | None]
 
 
+class Watched(NamedTuple):
+    """What is seen when each call of a mutator is watched.
+
+    Attributes:
+        breaches: The promises that are broken.
+        decisions: The decisions.
+    """
+
+    breaches: watched.Breaches
+    decisions: Observations
+
+
 def guarded(promise: str) -> Callable[[Case], Breach | None]:
     """Return the check of a promise that `WatchedMutator` watches at each call."""
 
     def find(case: Case) -> Breach | None:
-        found = case.once(watch).get(promise)
+        found = case.once(watch).breaches.get(promise)
         return None if found is None else Breach(found[1], found[0])
 
     return find
 
 
-def watch(case: Case) -> watched.Breaches:
-    """Return all promises that are broken when each call of the mutator is watched."""
-    breaches = watched.Breaches()
-    breaches.run = ScriptRunner(
-        case, make=lambda: watched.WatchedMutator(case.make(), breaches)
+def watch(case: Case) -> Watched:
+    """Return what is seen when each call of the mutator is watched."""
+    breaches, found = watched.Breaches(), Observations()
+    found.run = breaches.run = ScriptRunner(
+        case,
+        make=lambda: ObservedMutator(
+            watched.WatchedMutator(case.make(), breaches), found, changes.are_alike
+        ),
     )
     breaches.run.run()
-    return breaches
+    return Watched(breaches, found)
 
 
 def unaffected(how: str, **variation: Any) -> Callable[[Case], Breach | None]:
@@ -108,6 +117,26 @@ def random_numbers(case: Case) -> Breach | None:
         found = _difference(first, _leapt(case, 2 + number), "when run a second time")
         if found is not None:
             return found
+    return None
+
+
+def order_of_sets(case: Case) -> Breach | None:
+    """Check that a run does not depend on the hashes of its generation ids."""
+    if not case.once(varies):
+        return None
+    again = ScriptRunner(case).run()
+    if _difference(case.plain, again, "") is not None:
+        return None  # Something else differs from run to run.
+    for token in _TOKENS[: 2 if len(case.script) > _SHORT else None]:
+        other = ScriptRunner(case, token=token).run()
+        found = _difference(case.plain, other, "with other generation ids")
+        if found is not None:
+            why = (
+                "The order of strings, or of Refs, in a set or in dict keys made of "
+                "one differs in each process. Sort them by worker id and step before "
+                "choosing or drawing."
+            )
+            return found._replace(seen=f"{found.seen} {why}")
     return None
 
 
@@ -169,34 +198,6 @@ def gaps(case: Case) -> Breach | None:
     return Breach(seen, len(case.script) - 1)
 
 
-def growth(case: Case) -> Breach | None:
-    """Check that the state does not keep growing; a number counts as one character."""
-    sizes = [len(_NUMBERS.sub("0", text)) for text in case.plain.states]
-    if len(sizes) < 9:
-        return None
-    third = len(sizes) // 3
-    early, middle, late = (
-        max(sizes[start : start + third]) for start in (0, third, len(sizes) - third)
-    )
-    if late - middle <= max(0, (middle - early) // 2):
-        return None
-    seen = (
-        f"In the three thirds of this run the state had up to {early}, {middle} and "
-        f"{late} characters, each number counted as one."
-    )
-    return Breach(seen, len(case.script) - 1)
-
-
-def idle_cost(case: Case) -> Breach | None:
-    """Check that a report without a decision costs no more in a larger population."""
-    return _dearer(case, 256, "a report that decides nothing", Cost.idle, 1.5)
-
-
-def mean_cost(case: Case) -> Breach | None:
-    """Check that the mean report of a round costs no more in a larger population."""
-    return _dearer(case, 64, "a report in the mean", Cost.mean, 2.5)
-
-
 def _leapt(case: Case, noise_seed: int) -> Played:
     """Return the run while all other clocks leap, in the same way every time."""
     mutator = case.make()
@@ -212,7 +213,9 @@ def varies(case: Case) -> bool:
     if len(case.script) <= _SHORT:
         return True
     with noise.leaping_clocks(case.make()):
-        other = ScriptRunner(case, restarts=True, times=3, noise_seed=2).run()
+        other = ScriptRunner(
+            case, restarts=True, times=3, noise_seed=2, token=_TOKENS[0]
+        ).run()
     return _difference(case.plain, other, "") is not None
 
 
@@ -236,41 +239,11 @@ def _others(played: Played, away: set[int]) -> bool:
     return any(found.worker_id not in away for found in played.decisions)
 
 
-def _dearer(
-    case: Case,
-    many: int,
-    what: str,
-    price: Callable[[Cost], tuple[float, float]],
-    factor: float,
-) -> Breach | None:
-    """Check that with many workers a report costs at most `factor` times as much."""
-    if not any(isinstance(event, AllReport) for event in case.script):
-        return None
-    small, large = _cost(case, _FEW), _cost(case, many)
-    if small.played.refused or large.played.refused:
-        return None  # `init` refuses a population of this size.
-    names = ("Python instructions in update", "SQL statements")
-    prices = zip(names, (60, 2), price(small), price(large), strict=True)
-    for name, slack, low, high in prices:
-        if high > factor * low + slack:
-            seen = (
-                f"With {_FEW} workers {what} costs {low:.0f} {name}, with {many} "
-                f"workers {high:.0f}."
-            )
-            return Breach(seen, len(case.script) - 1)
-    return None
-
-
-def _cost(case: Case, size: int) -> Cost:
-    some = case.population
-    metas = [some[i % len(some)] for i in range(size)]
-    return cost_of(dataclasses.replace(case, population=metas))
-
-
 PROMISES: Sequence[Promise] = (
     Promise(watched.STORABLE, "usual", guarded(watched.STORABLE)),
     Promise("takes any reports without an exception", "usual", raises),
     Promise(watched.ARGUMENTS, "usual", guarded(watched.ARGUMENTS)),
+    Promise("does not depend on the order of strings in a set", "usual", order_of_sets),
     Promise("takes random numbers only from view.rng", "usual", random_numbers),
     Promise("takes the time only from view.now", "usual", own_clock),
     Promise(watched.PURE, "usual", guarded(watched.PURE)),
@@ -293,6 +266,16 @@ PROMISES: Sequence[Promise] = (
         "closes its rounds without workers that were given up or retired", "gap", gaps
     ),
     Promise("keeps a state that does not grow with the history", "long", growth),
-    Promise("does not look at every worker at every report", "idle", idle_cost),
-    Promise("decides at a cost per report that is bounded", "round", mean_cost),
+    Promise("does not look at every worker at every report", "idle", prices.idle_cost),
+    Promise("decides at a cost per report that is bounded", "round", prices.mean_cost),
+    Promise(
+        "writes and computes little at a report that branches nothing",
+        "idle",
+        prices.state_cost,
+    ),
+    Promise(
+        "does no work, and holds nothing, that grows with the history",
+        "history",
+        prices.history_cost,
+    ),
 )

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,7 +23,8 @@ from population.testing.clock import Clock
 
 Make = Callable[[], Mutator[Any]]
 Result = TypeVar("Result")
-Work = tuple[int, str, int, Any, Any]  # A report, in the argument order of `set_eval`.
+Work = tuple[int, str, int, Any, Any, Any]  # A report, as `set_eval` takes it.
+METRICS = ("loss", "accuracy")  # The names of the metrics of reports by default.
 MAX_FAILURES = 3  # As in a run by default: then a slot is retired.
 
 
@@ -160,12 +162,16 @@ class Case:
         population: The first meta_params of each worker.
         script: The events.
         seed: The run's seed.
+        metrics: The names of the metrics of each report.
+        bounded: The number of entries that the state may grow to.
     """
 
     make: Make
     population: Sequence[Any]
     script: tuple[ScriptEvent, ...]
     seed: int
+    metrics: tuple[str, ...] = METRICS
+    bounded: int = 0
 
     @functools.cached_property
     def plain(self) -> Played:
@@ -196,6 +202,7 @@ class ScriptRunner:
         mode: "min" or "max".
         patient: Whether workers wait at the steps that `wait_at` returns.
         noise_seed: Seed of the global random numbers of NumPy and Python.
+        token: What all generation ids of the run begin with.
         position: The index of the event that is played.
         clock: The clock of the run; every event takes a second.
         given_up: The workers whose slots are given up.
@@ -203,6 +210,7 @@ class ScriptRunner:
         newest: Each worker's newest checkpoint after the event before, by worker id.
         previous: The last checkpoint of each worker's previous generation.
         before: The slots that were retired before the event.
+        qualities: How good each generation is, in scripts with ranks.
         journal: The journal of the run.
         controller: The run.
     """
@@ -215,6 +223,7 @@ class ScriptRunner:
     mode: str = "min"
     patient: bool = False
     noise_seed: int = 1
+    token: str = "a11ce5"
     position: int = -1
     clock: Clock = dataclasses.field(default_factory=Clock)
     given_up: set[int] = dataclasses.field(default_factory=set)
@@ -222,6 +231,7 @@ class ScriptRunner:
     newest: list[Ref] = dataclasses.field(default_factory=list)
     previous: dict[int, Ref] = dataclasses.field(default_factory=dict)
     before: Collection[int] = ()
+    qualities: dict[str, float] = dataclasses.field(default_factory=dict)
     journal: SqliteJournal = dataclasses.field(default_factory=SqliteJournal)
     controller: PopulationController = dataclasses.field(init=False)
 
@@ -233,7 +243,8 @@ class ScriptRunner:
     def run(self) -> Played:
         """Play the script to its end, or to the first error."""
         played = Played()
-        with noise.global_random_numbers(self.noise_seed):
+        same = noise.global_random_numbers(self.noise_seed)
+        with same, inside.run_token(self.token):
             try:
                 self._play(played)
             except Exception as error:
@@ -265,7 +276,16 @@ class ScriptRunner:
         newest = inside.newest(self.controller, worker_id)
         step = newest.step + steps
         params = f"params at step {step}" if saved else None
-        return worker_id, newest.generation_id, step, params, value
+        return self.work(worker_id, newest.generation_id, step, params, value)
+
+    def work(
+        self, worker_id: int, generation_id: str, step: int, params: Any, value: Any
+    ) -> Work:
+        """Return a report; it has metrics if it has a value."""
+        metrics = None
+        if value is not None:
+            metrics = {m: _metric(m, worker_id, step) for m in self.case.metrics}
+        return worker_id, generation_id, step, params, value, metrics
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
         """Report, once or several times; a worker that reports is waited for again."""
@@ -361,6 +381,11 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
+
+
+def _metric(name: str, worker_id: int, step: int) -> float:
+    """Return a number between 0 and 1 that is the same in every run."""
+    return zlib.crc32(f"{name} {worker_id} {step}".encode()) % 10_007 / 10_007
 
 
 def _place(ref: Ref) -> str:

@@ -120,8 +120,8 @@ class Earlier(ScriptEvent):
         root = run.controller.graph.root(newest.generation_id)
         if newest.step - 1 > root.step:
             step = newest.step - 1
-            work = (self.worker_id, newest.generation_id, step, None, self.value)
-            run.deliver([work])
+            name = newest.generation_id
+            run.deliver([run.work(self.worker_id, name, step, None, self.value)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +168,8 @@ class LateValue(ScriptEvent):
         if last is None or self.worker_id in run.retired:
             return
         if last[4] is None:
-            worker_id, generation_id, step, _, _ = last
-            run.deliver([(worker_id, generation_id, step, None, self.value)])
+            worker_id, generation_id, step, *_ = last
+            run.deliver([run.work(worker_id, generation_id, step, None, self.value)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +198,8 @@ class OldReport(ScriptEvent):
         if old is not None and self.worker_id not in run.retired:
             step = old.step + self.steps
             run.previous[self.worker_id] = old._replace(step=step)
-            work = (self.worker_id, old.generation_id, step, "of old", self.value)
+            name = old.generation_id
+            work = run.work(self.worker_id, name, step, "of old", self.value)
             run.deliver([work], last=False)
 
 

@@ -79,7 +79,14 @@ def scripts_with_gap(
 
 def one_round(steps: int) -> tuple[ScriptEvent, ...]:
     """Return a script in which all report once."""
-    return (AllReport(steps, (3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0, 3.5, 8.0)),)
+    values = (3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0, 3.5, 8.0)
+    return (AllReport(steps, tuple(value + 1 / 7 for value in values)),)
+
+
+def many_rounds(seed: int) -> tuple[ScriptEvent, ...]:
+    """Return a script in which late reports can be compared with early ones."""
+    rng = np.random.default_rng([seed, 600])
+    return tuple(AllReport(1, _values(10, rng), saved=True) for _ in range(48))
 
 
 def _in_step(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:

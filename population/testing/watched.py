@@ -17,7 +17,7 @@ STORABLE = "keeps its state as plain data that can be stored and read back"
 ARGUMENTS = "leaves its arguments as they were"
 SAME_OBJECT = "returns the same state object when nothing has changed"
 PURE = "decides the same when it is asked again with the same arguments"
-DIVERGED = "copies no checkpoint that has diverged"
+DIVERGED = "copies no checkpoint that has diverged over one that has not"
 DEAD = "branches only from checkpoints whose params are kept"
 Decided = tuple[Any, Mapping[int, Branch | Retire]]
 
@@ -105,7 +105,7 @@ class WatchedMutator(Mutator[Any]):
             if following is not state and not branches and text == before[0]:
                 what = f"{call} returned an equal copy of {_shortly(state)}."
                 self._breaches.note(SAME_OBJECT, what)
-            same = cast(PopulationView, _SameNumbers(view, spare))
+            same = cast(PopulationView, SameNumbers(view, spare))
             again, others = decide(state, shown, same)
             self._compare(
                 PURE,
@@ -156,23 +156,27 @@ class WatchedMutator(Mutator[Any]):
     def _check_parent(
         self, worker_id: int, branch: Branch | Retire, view: PopulationView
     ) -> None:
-        """A parent must be kept, and finite unless it is the slot's own newest one."""
+        """A parent must be kept; a finite slot may not copy one that diverged."""
         if isinstance(branch, Retire) or branch.parent is None:
             return
         parent = branch.parent
         own = parent.row == view.newest(worker_id).row
-        if parent.diverged and not own:
+        if parent.diverged and not own and np.isfinite(view.scores[worker_id]):
             what = (
                 f"worker {worker_id} was to go on from worker {parent.worker_id} at "
-                f"step {parent.step}, whose value is {parent.value}."
+                f"step {parent.step}, whose value is {parent.value}. Its own is finite."
+                " Choose only donors for which np.isfinite(view.scores) is true."
             )
             self._breaches.note(DIVERGED, what)
         point = view.graph.resume_point(parent)
         if point.params is not None and not self._breaches.keeps(point.ref):
+            usable = view.graph.resume_point(view.newest(point.worker_id))
             what = (
                 f"worker {worker_id} was to go on from worker {point.worker_id} at "
                 f"step {point.step}, whose params may be removed by now. Keep a Ref to "
-                "it in the state to keep them."
+                "it in the state to keep them, or take the newest that can be used: "
+                f"view.graph.resume_point(view.newest({point.worker_id})), here at "
+                f"step {usable.step}."
             )
             self._breaches.note(DEAD, what)
 
@@ -195,7 +199,7 @@ class Breaches(dict[str, tuple[int, str]]):
         return ref in self.run.controller.reachable()
 
 
-class _SameNumbers:
+class SameNumbers:
     """A view with another random generator."""
 
     def __init__(self, view: PopulationView, rng: np.random.Generator) -> None:

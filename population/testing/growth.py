@@ -1,0 +1,83 @@
+"""Finds a state that keeps growing with the history."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from population.testing.breach import Breach
+from population.testing.runner import Case, ScriptEvent, ScriptRunner
+from population.testing.script import AllReport, ScriptedReport
+
+_TIMES = 5  # How many times longer a run is played whose state seems to grow.
+_MOST = 600  # Events of a run in which a window of the promised size fills.
+_TOLERANCE = 0.04  # So much growth is none: numbers have signs and digits.
+_NUMBERS = re.compile(r"\d+")
+
+
+def growth(case: Case) -> Breach | None:
+    """Check that the state does not keep growing with the length of a run."""
+    sizes = entries(case.plain.states)
+    if len(sizes) < 9:
+        return None
+    third = len(sizes) // 3
+    early, middle, late = (
+        max(sizes[start : start + third]) for start in (0, third, len(sizes) - third)
+    )
+    if late - middle <= max(_TOLERANCE * middle, (middle - early) / 2):
+        return None
+    longer = dataclasses.replace(case, script=_longer(case.script, case.bounded))
+    sizes = entries(ScriptRunner(longer).run().states)
+    count = len(sizes)
+    if not count or count < 2 * case.bounded:
+        return None  # It is not full before that.
+    quarter, half, end = (max(sizes[: count // part]) for part in (4, 2, 1))
+    # Rungs at ever larger steps, or a window, add no more in the second half.
+    if end - half <= max(_TOLERANCE * half, 1.4 * (half - quarter)):
+        return None
+    seen = (
+        f"When this run was played on to {count} events, the state had {quarter} "
+        f"entries after a quarter of it, {half} after half and {end} at the end. Keep "
+        "only what later decisions need: the view has the rest. If it is a window or a "
+        "hall of fame that stops growing later, pass bounded=N, the most items that it "
+        "will hold."
+    )
+    return Breach(seen, len(case.script) - 1)
+
+
+def entries(states: Sequence[str]) -> list[int]:
+    """Return the number of entries in each state; a long text has one a word."""
+    known: dict[str, int] = {}
+    for text in states:
+        if text not in known:
+            known[text] = _entries(json.loads(text)) if text else 0
+    return [known[text] for text in states]
+
+
+def _entries(tree: Any) -> int:
+    if isinstance(tree, dict):
+        return sum(map(_entries, tree.values())) + sum(
+            not k.startswith("!") for k in tree
+        )
+    if isinstance(tree, list):
+        return sum(map(_entries, tree))
+    return 1 + len(_NUMBERS.sub("0", tree)) // 16 if isinstance(tree, str) else 1
+
+
+def _longer(script: Sequence[ScriptEvent], bounded: int) -> tuple[ScriptEvent, ...]:
+    """Return a script several times as long, with values that have not been there."""
+    needed = -(-2 * min(bounded, _MOST // 2) // len(script))
+    times = range(max(_TIMES, needed))
+    return tuple(_moved(event, k) for k in times for event in script)
+
+
+def _moved(event: ScriptEvent, k: int) -> ScriptEvent:
+    if isinstance(event, AllReport):
+        values = tuple(None if v is None else v + k / 7 for v in event.values)
+        return dataclasses.replace(event, values=values)
+    if isinstance(event, ScriptedReport) and event.value is not None:
+        return dataclasses.replace(event, value=event.value + k / 7)
+    return event

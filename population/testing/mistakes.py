@@ -1,0 +1,280 @@
+"""Mistakes of judgement: decisions that no exception stops, but hardly anybody means.
+
+Each can be meant, by a policy that goes back on purpose or that keeps what is worse for
+its diversity: then `allow` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from population.base.types import Branch, Retire
+from population.testing import changes
+from population.testing.breach import Breach
+from population.testing.observed import Move, Observation, Observations, observe
+from population.testing.promises import watch
+from population.testing.ranked import CLEAR, is_ranked
+from population.testing.runner import Case
+
+PLACES = "places for ids"
+NOT_LIVE = "slots not live"
+WORSE = "worse donors"
+BEST = "best replaced"
+OLDER = "older checkpoints"
+LOST = "lost hyperparameters"
+SAME = "same draw"
+Sightings = Iterator[tuple[int, str]]
+
+
+class Mistake(NamedTuple):
+    """A mistake of judgement.
+
+    Attributes:
+        kind: Its name, for `allow`.
+        sentence: The promise that it breaks, without its subject.
+        scripts: The kinds of scripts in which it is looked for.
+        see: Yields the position and a description of each instance in a run.
+        meant_by: Which policy means it; "": none.
+    """
+
+    kind: str
+    sentence: str
+    scripts: Sequence[str]
+    see: Callable[[Observations], Sightings]
+    meant_by: str = ""
+
+    def find(self, case: Case) -> Breach | None:
+        """Return the first instance in a case, or None."""
+        if set(self.scripts) <= {"ranked", "away"} and not is_ranked(case.script):
+            return None
+        for position, seen in self.see(case.once(decisions)):
+            meant = f", as by {self.meant_by}" if self.meant_by else ""
+            excuse = f"If that is meant{meant}, pass allow={self.kind!r}."
+            return Breach(f"{seen} {excuse}", position)
+        return None
+
+
+def decisions(case: Case) -> Observations:
+    """Return the decisions of a run; workers wait as they should if they have ranks."""
+    if is_ranked(case.script):
+        return observe(case, changes.are_alike)
+    return case.once(watch).decisions
+
+
+def moves_of(case: Case) -> list[Move]:
+    """Return the branches and retirements of a run."""
+    return [move for seen in case.once(decisions) for move in seen.moves]
+
+
+def places(found: Observations) -> Sightings:
+    """A place in `view.live` was taken for a worker id, in all decisions of a run."""
+    away = [seen for seen in found if len(seen.live) < len(seen.scores)]
+    wrong = [
+        (seen, move)
+        for seen in away
+        for move in _branches(seen)
+        if _is_nonsense(seen, move.worker_id, move.donor)
+    ]
+    if not any(_is_worse(s, m.worker_id, s.scores[m.donor]) for s, m in wrong):
+        return
+    for target, donor in ((True, True), (True, False), (False, True)):
+        pairs = [
+            (seen, _as_places(seen, move, target, donor))
+            for seen in away
+            for move in _branches(seen)
+        ]
+        if any(pair is None or _is_nonsense(seen, *pair) for seen, pair in pairs):
+            continue
+        for seen, move in wrong:
+            workers = _as_places(seen, move, target, donor)
+            yield (
+                seen.position,
+                f"{_copied(move)}, {_scores(seen, move)}, while view.live was "
+                f"{list(seen.live)}. With places in view.live for worker ids it makes "
+                f"sense: then these are the workers {workers}. view.steps and "
+                "view.scores are indexed by worker id. With live = "
+                "np.array(view.live) and order = np.argsort(view.scores[live]), the "
+                "worker ids are live[order], not order.",
+            )
+        return
+
+
+def not_live(found: Observations) -> Sightings:
+    """A slot was branched that is retired, or was given up."""
+    for seen in found:
+        for move in seen.moves:
+            if isinstance(move.decision, Branch) and move.worker_id not in seen.live:
+                yield (
+                    seen.position,
+                    f"worker {move.worker_id} was branched at step {move.own.step}, "
+                    f"but view.live is {list(seen.live)}: its slot is retired, and "
+                    "trains again by this, or it was given up, and is trained by "
+                    "nobody. Decide only for workers in view.live, also for that of "
+                    "the report or of the failure.",
+                )
+
+
+def worse(found: Observations) -> Sightings:
+    """A member was replaced by a copy of one that is among the worse half."""
+    for seen in found:
+        for move in seen.moves:
+            if not _is_worse(seen, move.worker_id, move.score) or not move.is_copy:
+                continue
+            known = [w for w in seen.live if seen.scores[w] < float("inf")]
+            if 2 * seen.rank(move.score, CLEAR) >= len(known):
+                yield (
+                    seen.position,
+                    f"{_copied(move)}, which is worse: {_scores(seen, move)}. Lower is "
+                    "better in view.scores in every mode: take the donor from the "
+                    "front of np.argsort(view.scores), the member to replace from the "
+                    "end, and only if its score is higher than the donor's.",
+                )
+
+
+def best_replaced(found: Observations) -> Sightings:
+    """The best live member was overwritten or retired, and no slot continues it."""
+    for seen in found:
+        best = seen.best(CLEAR)
+        kept = {m.donor for m in seen.moves if m.is_copy}
+        for move in seen.moves:
+            if best is None or move.worker_id != best or best in kept:
+                continue
+            what = f"step {move.own.step}, with score {seen.scores[best]:.4g}, the best"
+            if isinstance(move.decision, Retire):
+                after = _trained_after(found, seen, best)
+                if after is not None:
+                    yield (
+                        seen.position,
+                        f"worker {best} was retired at {what} of all, and worker "
+                        f"{after} trained on, whose score was {seen.scores[after]:.4g}."
+                        " Lower is better in view.scores in every mode: retire from "
+                        "the end of np.argsort(view.scores).",
+                    )
+            elif move.replaces:
+                by = "fresh params" if move.donor < 0 else f"worker {move.donor}"
+                yield (
+                    seen.position,
+                    f"worker {best} was replaced by {by} at {what} of all, and no slot "
+                    "continues it. Leave the best one out, say by order[1:] of order = "
+                    "np.argsort(view.scores), or give one slot a copy of it.",
+                )
+
+
+def older(found: Observations) -> Sightings:
+    """A slot continues behind the newest checkpoint that its donor has."""
+    for seen in found:
+        for move in seen.moves:
+            point, usable = move.point, move.usable
+            if point is None or usable is None or not point.step < usable.step:
+                continue
+            if move.is_own and move.is_named:
+                continue  # It goes back, to a checkpoint that it has kept.
+            whose = move.worker_id if move.is_own else move.donor
+            yield (
+                seen.position,
+                f"worker {move.worker_id} continues from worker {point.worker_id} at "
+                f"step {point.step}, but worker {whose} has params at step "
+                f"{usable.step} by now: {usable.step - point.step} steps of training "
+                "are lost. Branch to "
+                f"view.graph.resume_point(view.newest({whose})).",
+            )
+
+
+def _branches(seen: Observation) -> list[Move]:
+    return [m for m in seen.moves if isinstance(m.decision, Branch) and m.donor >= 0]
+
+
+def _is_worse(seen: Observation, worker_id: int, score: float) -> bool:
+    return score > seen.scores[worker_id] + CLEAR
+
+
+def _is_nonsense(seen: Observation, worker_id: int, donor: int) -> bool:
+    """Whether a slot that is not live, or a better one, would copy a donor."""
+    if worker_id not in seen.live:
+        return True
+    return donor >= 0 and _is_worse(seen, worker_id, seen.scores[donor])
+
+
+def _as_places(
+    seen: Observation, move: Move, target: bool, donor: bool
+) -> tuple[int, int] | None:
+    """Return the slot and the donor if some are places; None: there is no such one."""
+    size = len(seen.live)
+    if (target and move.worker_id >= size) or (donor and move.donor >= size):
+        return None
+    return (
+        seen.live[move.worker_id] if target else move.worker_id,
+        seen.live[move.donor] if donor else move.donor,
+    )
+
+
+def _trained_after(found: Observations, seen: Observation, best: int) -> int | None:
+    """Return a clearly worse member that trains beyond a retired one, or None."""
+    for w in found.live:
+        is_worse = seen.scores[w] > seen.scores[best] + CLEAR
+        if is_worse and w in seen.live and found.steps[w] > seen.steps[best]:
+            return w
+    return None
+
+
+def _copied(move: Move) -> str:
+    step = "" if move.point is None else f" at step {move.point.step}"
+    donor = "fresh params" if move.donor < 0 else f"a copy of worker {move.donor}"
+    return f"worker {move.worker_id} at step {move.own.step} became {donor}{step}"
+
+
+def _scores(seen: Observation, move: Move) -> str:
+    return f"their scores were {seen.scores[move.worker_id]:.4g} and {move.score:.4g}"
+
+
+_WORSE = Mistake(
+    WORSE,
+    "copies no donor that is worse than the member that it replaces",
+    ("ranked",),
+    worse,
+    "an evolution in which the worse may survive",
+)
+_BEST = Mistake(
+    BEST,
+    "does not overwrite or retire the best member",
+    ("ranked",),
+    best_replaced,
+    "an evolution that replaces whole generations",
+)
+MISTAKES: Sequence[Mistake] = (
+    _WORSE,
+    _BEST,
+    Mistake(PLACES, "takes no place in view.live for a worker id", ("away",), places),
+    Mistake(
+        NOT_LIVE,
+        "branches no slot that is lost or retired",
+        ("away", "usual"),
+        not_live,
+        "a policy that brings retired slots back",
+    ),
+    _WORSE._replace(scripts=("away",)),
+    _BEST._replace(scripts=("away",)),
+    Mistake(
+        OLDER,
+        "branches to nothing behind the newest usable checkpoint of the donor",
+        ("ranked", "away"),
+        older,
+        "a policy that goes back, or has a hall of fame",
+    ),
+    Mistake(
+        LOST,
+        "loses no hyperparameters",
+        ("ranked", "usual"),
+        changes.lost,
+        "a policy whose hyperparameters are optional",
+    ),
+    Mistake(
+        SAME,
+        "draws anew for each member that it changes",
+        ("ranked", "usual"),
+        changes.same_draws,
+        "a policy that changes all members alike",
+    ),
+)
+KINDS = tuple(dict.fromkeys(mistake.kind for mistake in MISTAKES))

@@ -1,0 +1,253 @@
+"""Wraps a mutator to record its decisions, each with what was known at that time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from population.base import codec
+from population.base.interfaces import Mutator, PopulationView
+from population.base.types import Branch, Checkpoint, Failure, Ref, Report, Retire
+from population.testing.runner import Case, ScriptRunner
+from population.testing.watched import Decided, SameNumbers
+
+_REDRAWS = 12  # So often a decision is repeated with other random numbers.
+
+
+class Move(NamedTuple):
+    """A branch or a retirement of a slot.
+
+    Attributes:
+        worker_id: The slot.
+        decision: The decision.
+        own: The slot's newest checkpoint before.
+        point: The checkpoint from which it continues; None: fresh params, or retired.
+        usable: The newest checkpoint that the donor could continue from, or None.
+        score: The score of the donor there; inf for none.
+        is_own: Whether the slot continues on its own lineage.
+        is_named: Whether the mutator's state names the checkpoint.
+    """
+
+    worker_id: int
+    decision: Branch | Retire
+    own: Checkpoint
+    point: Checkpoint | None
+    usable: Checkpoint | None
+    score: float
+    is_own: bool
+    is_named: bool
+
+    @property
+    def donor(self) -> int:
+        """The worker id of the donor; -1: none."""
+        return -1 if self.point is None else self.point.worker_id
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the slot continues from another member."""
+        return self.point is not None and not self.is_own
+
+    @property
+    def replaces(self) -> bool:
+        """Whether what the slot had trained is given up for something else."""
+        return isinstance(self.decision, Branch) and not self.is_own
+
+
+class Observation(NamedTuple):
+    """What one call of the mutator decided.
+
+    Attributes:
+        position: The index of the event.
+        live: `view.live`.
+        scores: `view.scores`.
+        steps: `view.steps`.
+        present: The hyperparameters of all slots before, encoded.
+        moves: The decisions, in the order of worker ids.
+        redrawn: The same decisions with other random numbers.
+    """
+
+    position: int
+    live: tuple[int, ...]
+    scores: tuple[float, ...]
+    steps: tuple[int, ...]
+    present: frozenset[str]
+    moves: tuple[Move, ...]
+    redrawn: Sequence[tuple[Move, ...]] = ()
+
+    def rank(self, score: float, margin: float) -> int:
+        """Count the live members that are clearly better than a score."""
+        return sum(self.scores[w] < score - margin for w in self.live)
+
+    def best(self, margin: float) -> int | None:
+        """Return the live member that is clearly better than all others, or None."""
+        known = sorted((self.scores[w], w) for w in self.live)
+        if len(known) < 2 or not math.isfinite(known[1][0]):
+            return None
+        return known[0][1] if known[0][0] < known[1][0] - margin else None
+
+
+class Observations(list[Observation]):
+    """The decisions of a run, in order.
+
+    Attributes:
+        run: The run.
+        live: The slots that were live at the last call of the mutator.
+        steps: The newest step of each slot then.
+    """
+
+    run: ScriptRunner
+    live: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+
+
+class ObservedMutator(Mutator[Any]):
+    """Calls another mutator, and records what it decides.
+
+    Args:
+        mutator: The other mutator.
+        found: Where the decisions are recorded.
+        similar: Whether a call that gives several slots the same change is repeated
+            with other random numbers.
+    """
+
+    def __init__(
+        self,
+        mutator: Mutator[Any],
+        found: Observations,
+        similar: Callable[[Observation], bool],
+    ) -> None:
+        self._mutator = mutator
+        self._found = found
+        self._similar = similar
+        self.divergence_fails = mutator.divergence_fails
+
+    def init(self, view: PopulationView) -> Any:
+        """Return the other mutator's first state."""
+        return self._mutator.init(view)
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Decided:
+        """Return the other mutator's decision."""
+        return self._decided(self._mutator.update, state, report, view)
+
+    def failed(self, state: Any, failure: Failure, view: PopulationView) -> Decided:
+        """Return the other mutator's decision."""
+        return self._decided(self._mutator.failed, state, failure, view)
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        """Return the other mutator's `first`."""
+        return self._mutator.first(worker_id, step, meta_params)
+
+    def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
+        """Return the other mutator's `wait_at`."""
+        return self._mutator.wait_at(state, worker_id, view)
+
+    def _decided(
+        self,
+        decide: Callable[[Any, Any, PopulationView], Decided],
+        state: Any,
+        shown: Report | Failure,
+        view: PopulationView,
+    ) -> Decided:
+        following, branches = decide(state, shown, view)
+        found = self._found
+        found.live, found.steps = tuple(view.live), tuple(view.steps.tolist())
+        if branches and all(0 <= w < len(view.steps) for w in branches):
+            seen = _observation(found.run.position, state, branches, view)
+            if self._similar(seen):
+                seen = seen._replace(redrawn=self._redrawn(decide, state, shown, view))
+            found.append(seen)
+        return following, branches
+
+    def _redrawn(
+        self,
+        decide: Callable[[Any, Any, PopulationView], Decided],
+        state: Any,
+        shown: Report | Failure,
+        view: PopulationView,
+    ) -> list[tuple[Move, ...]]:
+        """Return what would be decided with other random numbers."""
+        redrawn = []
+        for seed in range(_REDRAWS):
+            other = cast(
+                PopulationView, SameNumbers(view, np.random.default_rng([seed, 500]))
+            )
+            _, branches = decide(state, shown, other)
+            redrawn.append(_moves(state, branches, view))
+        return redrawn
+
+
+def observe(case: Case, similar: Callable[[Observation], bool]) -> Observations:
+    """Play a case in which workers wait as they should, and return the decisions."""
+    found = Observations()
+    found.run = ScriptRunner(
+        case, make=lambda: ObservedMutator(case.make(), found, similar), patient=True
+    )
+    found.run.run()
+    return found
+
+
+def _observation(
+    position: int,
+    state: Any,
+    branches: Mapping[int, Branch | Retire],
+    view: PopulationView,
+) -> Observation:
+    slots = range(len(view.steps))
+    return Observation(
+        position,
+        tuple(view.live),
+        tuple(view.scores.tolist()),
+        tuple(view.steps.tolist()),
+        frozenset(codec.digest(view.newest(w).meta_params) for w in slots),
+        _moves(state, branches, view),
+    )
+
+
+def _moves(
+    state: Any, branches: Mapping[int, Branch | Retire], view: PopulationView
+) -> tuple[Move, ...]:
+    named = set(refs_of(state))
+    return tuple(_move(int(w), branches[w], named, view) for w in sorted(branches))
+
+
+def _move(
+    worker_id: int, decision: Branch | Retire, named: set[Ref], view: PopulationView
+) -> Move:
+    own = view.newest(worker_id)
+    if isinstance(decision, Retire) or decision.parent is None:
+        return Move(worker_id, decision, own, None, None, math.inf, False, False)
+    graph, point = view.graph, view.graph.resume_point(decision.parent)
+    valued, is_own = graph.newest_value(point), _is_on_lineage(point, own, view)
+    return Move(
+        worker_id,
+        decision,
+        own,
+        point,
+        graph.resume_point(own if is_own else view.newest(point.worker_id)),
+        math.inf if valued is None else view.score(valued),
+        is_own,
+        bool(named & {point.ref, decision.parent.ref}),
+    )
+
+
+def _is_on_lineage(point: Checkpoint, newest: Checkpoint, view: PopulationView) -> bool:
+    """Whether a checkpoint is another one's ancestor, or that one itself."""
+    if point.worker_id == newest.worker_id:
+        return True  # Of its own earlier generation: it goes back.
+    return any(c.row == point.row for c in view.graph.walk(newest))
+
+
+def refs_of(tree: Any) -> list[Ref]:
+    """Return all checkpoints that a state names."""
+    if isinstance(tree, Ref):
+        return [tree]
+    if isinstance(tree, Mapping):
+        inner = [*tree.keys(), *tree.values()]
+    elif isinstance(tree, (list, tuple)):
+        inner = list(tree)
+    else:
+        inner = list(vars(tree).values()) if hasattr(tree, "__dict__") else []
+    return [ref for value in inner for ref in refs_of(value)]

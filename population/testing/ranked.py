@@ -1,0 +1,108 @@
+"""Scripts in which it is clear who is good: each member keeps its rank.
+
+In the other scripts values are random, so that a policy meets every order of them. Here
+a copy is as good as its donor, and all improve a little. So whichever of the scores a
+policy compares, a donor that is worse than the member it replaces is a mistake.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from population.testing import inside
+from population.testing.runner import MAX_FAILURES, ScriptEvent, ScriptRunner, Work
+from population.testing.script import Fails, GivenUp
+
+CLEAR = 0.5  # Members whose scores differ by more than this have different ranks.
+_BETTER = 0.005  # How much better than its donor a copy is.
+_PER_STEP = 0.001
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedReport(ScriptEvent):
+    """Every worker trains on, and reports a value by which it keeps its rank.
+
+    Attributes:
+        steps: The number of steps that each has trained since its newest checkpoint.
+        ranks: The first value of each worker; they differ by 1 or more.
+        at_once: Whether they report in one batch, as an engine does; else in turn.
+    """
+
+    steps: int
+    ranks: tuple[float, ...]
+    at_once: bool = False
+
+    def __str__(self) -> str:
+        how = "in one batch" if self.at_once else "in turn"
+        ranks = ", ".join(f"{rank:g}" for rank in self.ranks)
+        return (
+            f"all report step +{self.steps} {how}, values about {ranks}, a copy that "
+            "of its donor, params saved"
+        )
+
+    def play(self, run: ScriptRunner) -> None:
+        """Report for every worker that is neither given up, nor retired, nor waits."""
+        due = [w for w in run.live if not run.held(w)]
+        if self.at_once and due:
+            run.deliver([self._work(w, run) for w in due])
+            return
+        for worker_id in due:
+            if not run.held(worker_id):
+                run.deliver([self._work(worker_id, run)])
+
+    def joined(self, later: ScriptEvent) -> ScriptEvent | None:
+        """Return the later reports, with the steps of both."""
+        if not isinstance(later, RankedReport) or later.at_once != self.at_once:
+            return None
+        return dataclasses.replace(later, steps=self.steps + later.steps)
+
+    def _work(self, worker_id: int, run: ScriptRunner) -> Work:
+        newest = inside.newest(run.controller, worker_id)
+        quality = self._quality(newest.generation_id, run)
+        value = quality - _PER_STEP * (newest.step + self.steps)
+        return run.ahead(worker_id, self.steps, round(value, 6), saved=True)
+
+    def _quality(self, generation_id: str, run: ScriptRunner) -> float:
+        """Return how good a generation is without its training: lower is better."""
+        if generation_id not in run.qualities:
+            root = run.controller.graph.root(generation_id)
+            if root.parent is None:
+                found = self.ranks[root.worker_id % len(self.ranks)]
+            else:
+                better = _BETTER * (1 + root.worker_id / 100)
+                found = self._quality(root.parent.generation_id, run) - better
+            run.qualities[generation_id] = found
+        return run.qualities[generation_id]
+
+
+def ranked_scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
+    """Return scripts in which all slots stay live."""
+    rng = np.random.default_rng([seed, 300])
+    up = tuple(float(1 + w) for w in range(size))
+    drawn = tuple(float(1 + r) for r in rng.permutation(size))
+    return [
+        (RankedReport(1, up[::-1]),) * 13,
+        (RankedReport(3, drawn),) * 7,
+        (RankedReport(2, up, at_once=True),) * 8,
+    ]
+
+
+def ranked_scripts_with_gap(size: int, seed: int) -> Iterator[tuple[ScriptEvent, ...]]:
+    """Yield scripts in which a slot is soon lost or retired: the best, or another."""
+    rng = np.random.default_rng([seed, 400])
+    for best in (True, False):
+        others = [float(2 + r) for r in rng.permutation(size - 1)]
+        ranks = (1.0 if best else size + 2.0, *others)
+        for away in ((GivenUp(0),), (Fails(0),) * MAX_FAILURES):
+            begin, train = RankedReport(2, ranks), RankedReport(1, ranks)
+            yield (begin, *away, *[train] * 10)
+
+
+def is_ranked(script: Sequence[ScriptEvent]) -> bool:
+    """Whether all reports of a script have ranks."""
+    return all(isinstance(e, (RankedReport, GivenUp, Fails)) for e in script) and any(
+        isinstance(e, RankedReport) for e in script
+    )
