@@ -47,9 +47,9 @@ def same_draws(found: Observations) -> Iterator[tuple[int, str]]:
         yield (
             seen.position,
             f"workers {workers} got the same change of their hyperparameters around "
-            f"step {step}, and so they do with any other random numbers: one draw was "
-            "used for all. Draw for each: call mutate_fn(..., rng=view.rng), or "
-            "view.rng.uniform(), within the loop over the members.",
+            f"step {step}, and so they do with other random numbers: one draw, "
+            "or one seed, was used for all. Draw for each: call mutate_fn(..., "
+            "rng=view.rng), or view.rng.uniform(), within the loop over the members.",
         )
 
 
@@ -70,7 +70,8 @@ def _are_of_one_draw(seen: Observation) -> bool:
                 return False
             pair = [_measure(m, kind) for m in (changed[0], others[0])]
             differs |= not _are_equal(pair)
-    return differs
+    before, after = ([_new(m) for m in moves] for moves in (seen.moves, seen.reseeded))
+    return differs or codec.digest(before) != codec.digest(after)
 
 
 def _changed(seen: Observation, moves: Sequence[Move]) -> list[Move]:

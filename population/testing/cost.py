@@ -73,14 +73,20 @@ def mean(counts: Sequence[Count], field: str) -> float:
     return statistics.fmean([getattr(count, field) for count in counts])
 
 
-def cost_of(case: Case, when: Callable[[int], bool] = lambda position: True) -> Cost:
+def cost_of(
+    case: Case,
+    when: Callable[[int], bool] = lambda position: True,
+    *,
+    of_bytes: bool = True,
+) -> Cost:
     """Return the cost of reports when a case is played.
 
     Args:
         case: The case.
         when: Whether the reports of the event at a position are counted.
+        of_bytes: Whether bytes are counted, too, which takes longer.
     """
-    runner = _CountingRunner(case, when)
+    runner = _CountingRunner(case, when, of_bytes)
     with runner.counting:
         return Cost(runner.run(), runner.counts)
 
@@ -88,17 +94,20 @@ def cost_of(case: Case, when: Callable[[int], bool] = lambda position: True) -> 
 class _CountingRunner(ScriptRunner):
     """Counts the instructions and statements of each delivery of reports."""
 
-    def __init__(self, case: Case, when: Callable[[int], bool]) -> None:
+    def __init__(self, case: Case, when: Callable[[int], bool], of_bytes: bool) -> None:
         self.counts: list[Count] = []
         self.counting = contextlib.ExitStack()
-        self._when = when
+        self._when, self._of_bytes = when, of_bytes
         self._meter = _Meter(case.make())
         super().__init__(case, make=lambda: self._meter)
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
         """Report, and count what that takes."""
         meter, statements = self._meter, list[str]()
-        meter.reset(self._when(self.position), self.counting)
+        meter.counts = self._when(self.position) and meter.budget > 0
+        if self._of_bytes:
+            meter.count_bytes(self.counting)
+        meter.reset()
         if not meter.counts:
             super().deliver(reports, last=last)
             return
@@ -128,10 +137,12 @@ class _Meter(Mutator[Any]):
         self._bytes: touched.ByteCounter | None = None
         self._opcodes = 0
 
-    def reset(self, counts: bool, counting: contextlib.ExitStack) -> None:
-        """Begin a report, which is counted or not."""
-        self.counts = counts and self.budget > 0
+    def reset(self) -> None:
+        """Begin a report."""
         self.count, self._opcodes = _NOTHING, 0
+
+    def count_bytes(self, counting: contextlib.ExitStack) -> None:
+        """Count bytes as well, or stop that, while `counts` is true."""
         if not self.counts:
             counting.close()
             self._bytes = None
@@ -144,11 +155,15 @@ class _Meter(Mutator[Any]):
     def update(
         self, state: Any, report: Report, view: PopulationView
     ) -> tuple[Any, Mapping[int, Branch | Retire]]:
-        if self._bytes is None:
+        if not self.counts:
             return self._mutator.update(state, report, view)
-        found = self._bytes.call(lambda: self._traced(state, report, view))
+        counter, passed, written = self._bytes, 0, 0
+        if counter is None:
+            found = self._traced(state, report, view)
+        else:
+            found = counter.call(lambda: self._traced(state, report, view))
+            passed = counter.bytes
         following, branches = found
-        written = 0
         if following is not state:
             written = len(codec.encode(following, "the state", records=True))
         before = self.count
@@ -156,7 +171,7 @@ class _Meter(Mutator[Any]):
             self._opcodes,
             0,
             before.written + written,
-            before.touched + self._bytes.bytes,
+            before.touched + passed,
             touched.held(vars(self._mutator))
             if hasattr(self._mutator, "__dict__")
             else 0,

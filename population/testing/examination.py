@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 
 from population.base.types import Branch
 from population.testing.breach import Breach
 from population.testing.broken import BrokenPromise
-from population.testing.mistakes import MISTAKES, moves_of
+from population.testing.mistakes import MISTAKES, Mistake, moves_of
 from population.testing.promises import PROMISES
 from population.testing.ranked import ranked_scripts, ranked_scripts_with_gap
 from population.testing.report import LikelyMistake, MutatorReport, Tried
@@ -66,7 +66,7 @@ class Check:
         if branches and self.script is None:
             if not any(case.plain.decisions for case in usual):
                 raise self._broken(BRANCHES, Breach(_NO_BRANCH, 0), self.first)
-        mistakes = list(self._mistakes(shortest=True))
+        mistakes = list(self.mistakes(shortest=True))
         return MutatorReport(
             [mistake for mistake in mistakes if mistake.kind not in self.allowed],
             self._tried(),
@@ -83,7 +83,7 @@ class Check:
             "usual": scripts(size, seed),
             "gap": [s for w in {0, size - 1} for s in scripts_with_gap(size, w, seed)],
             "ranked": ranked_scripts(size, seed) if several else [],
-            "away": list(ranked_scripts_with_gap(size, seed)) if away else [],
+            "away": list(ranked_scripts_with_gap(size)) if away else [],
             "long": [long_script(size, seed)],
             "idle": [one_round(1)],
             "round": [one_round(10)],
@@ -104,7 +104,7 @@ class Check:
     def _case(self, script: Sequence[ScriptEvent]) -> Case:
         return dataclasses.replace(self.first, script=tuple(script))
 
-    def _mistakes(self, *, shortest: bool) -> Iterator[LikelyMistake]:
+    def mistakes(self, *, shortest: bool = True) -> Iterator[LikelyMistake]:
         """Yield the first mistake of each kind.
 
         Args:
@@ -112,15 +112,23 @@ class Check:
         """
         known = set[str]()
         for mistake in MISTAKES:
-            for case in (c for kind in mistake.scripts for c in self.cases[kind]):
-                found = mistake.find(case) if mistake.kind not in known else None
-                if found is None:
-                    continue
-                known.add(mistake.kind)
-                script, metas = case.script, tuple(case.population)
-                if shortest and mistake.kind not in self.allowed:
-                    script, found = _shortest(mistake.find, case, found)
-                yield LikelyMistake(mistake.kind, found.seen, script, metas, case.seed)
+            for case in self._cases_of(mistake, known):
+                found = mistake.find(case)
+                if found is not None:
+                    known.add(mistake.kind)
+                    script, metas = case.script, tuple(case.population)
+                    if shortest and mistake.kind not in self.allowed:
+                        script, found = _shortest(mistake.find, case, found)
+                    yield LikelyMistake(
+                        mistake.kind, found.seen, script, metas, case.seed
+                    )
+
+    def _cases_of(self, mistake: Mistake, known: Set[str]) -> Iterator[Case]:
+        """Yield the cases in which a mistake is looked for, until it is known."""
+        for kind in mistake.scripts:
+            for case in self.cases[kind]:
+                if mistake.kind not in known and not mistake.follows(known, kind):
+                    yield case
 
     def _tried(self) -> Tried:
         ranked = [*self.cases["ranked"], *self.cases["away"]]
@@ -149,7 +157,7 @@ class Check:
     def _broken(self, sentence: str, found: Breach, case: Case) -> BrokenPromise:
         mistakes = [
             mistake
-            for mistake in self._mistakes(shortest=False)
+            for mistake in self.mistakes(shortest=False)
             if mistake.kind not in self.allowed
         ]
         return BrokenPromise(

@@ -13,6 +13,7 @@ from population.testing.runner import Case, ScriptEvent, ScriptRunner
 from population.testing.script import AllReport, ScriptedReport
 
 _TIMES = 5  # How many times longer a run is played whose state seems to grow.
+_REPORTS = 400  # That run has at least so many.
 _MOST = 600  # Events of a run in which a window of the promised size fills.
 _TOLERANCE = 0.04  # So much growth is none: numbers have signs and digits.
 _NUMBERS = re.compile(r"\d+")
@@ -29,7 +30,7 @@ def growth(case: Case) -> Breach | None:
     )
     if late - middle <= max(_TOLERANCE * middle, (middle - early) / 2):
         return None
-    longer = dataclasses.replace(case, script=_longer(case.script, case.bounded))
+    longer = dataclasses.replace(case, script=_longer(case))
     sizes = entries(ScriptRunner(longer).run().states)
     count = len(sizes)
     if not count or count < 2 * case.bounded:
@@ -67,11 +68,13 @@ def _entries(tree: Any) -> int:
     return 1 + len(_NUMBERS.sub("0", tree)) // 16 if isinstance(tree, str) else 1
 
 
-def _longer(script: Sequence[ScriptEvent], bounded: int) -> tuple[ScriptEvent, ...]:
+def _longer(case: Case) -> tuple[ScriptEvent, ...]:
     """Return a script several times as long, with values that have not been there."""
-    needed = -(-2 * min(bounded, _MOST // 2) // len(script))
-    times = range(max(_TIMES, needed))
-    return tuple(_moved(event, k) for k in times for event in script)
+    reports = len(case.script) * len(case.population)
+    times = max(_TIMES, -(-_REPORTS // reports))
+    if case.bounded:
+        times = max(times, -(-2 * min(case.bounded, _MOST // 2) // len(case.script)))
+    return tuple(_moved(event, k) for k in range(times) for event in case.script)
 
 
 def _moved(event: ScriptEvent, k: int) -> ScriptEvent:

@@ -6,7 +6,8 @@ its diversity: then `allow` names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 from population.base.types import Branch, Retire
@@ -43,6 +44,14 @@ class Mistake(NamedTuple):
     scripts: Sequence[str]
     see: Callable[[Observations], Sightings]
     meant_by: str = ""
+
+    def follows(self, known: Set[str], scripts: str) -> bool:
+        """Whether it would only follow from mistakes that are known already."""
+        if scripts != "away":
+            return False
+        if self.kind == PLACES:
+            return not known.isdisjoint({WORSE, BEST})
+        return PLACES in known
 
     def find(self, case: Case) -> Breach | None:
         """Return the first instance in a case, or None."""
@@ -84,7 +93,10 @@ def places(found: Observations) -> Sightings:
             for seen in away
             for move in _branches(seen)
         ]
-        if any(pair is None or _is_nonsense(seen, *pair) for seen, pair in pairs):
+        if any(
+            pair is None or pair[0] == pair[1] or _is_nonsense(seen, *pair)
+            for seen, pair in pairs
+        ):
             continue
         for seen, move in wrong:
             workers = _as_places(seen, move, target, donor)
@@ -119,10 +131,14 @@ def worse(found: Observations) -> Sightings:
     """A member was replaced by a copy of one that is among the worse half."""
     for seen in found:
         for move in seen.moves:
-            if not _is_worse(seen, move.worker_id, move.score) or not move.is_copy:
+            if not math.isfinite(move.score) or not move.is_copy:
+                continue  # Nobody knows how good it is.
+            if seen.failing == move.worker_id:
+                continue  # It cannot go on as it is.
+            if not _is_worse(seen, move.worker_id, _score_of(seen, move)):
                 continue
-            known = [w for w in seen.live if seen.scores[w] < float("inf")]
-            if 2 * seen.rank(move.score, CLEAR) >= len(known):
+            known = [w for w in seen.live if seen.scores[w] < math.inf]
+            if 2 * seen.rank(_score_of(seen, move), CLEAR) >= len(known):
                 yield (
                     seen.position,
                     f"{_copied(move)}, which is worse: {_scores(seen, move)}. Lower is "
@@ -140,6 +156,8 @@ def best_replaced(found: Observations) -> Sightings:
         for move in seen.moves:
             if best is None or move.worker_id != best or best in kept:
                 continue
+            if seen.failing == best:
+                continue  # It cannot go on as it is.
             what = f"step {move.own.step}, with score {seen.scores[best]:.4g}, the best"
             if isinstance(move.decision, Retire):
                 after = _trained_after(found, seen, best)
@@ -183,6 +201,13 @@ def older(found: Observations) -> Sightings:
 
 def _branches(seen: Observation) -> list[Move]:
     return [m for m in seen.moves if isinstance(m.decision, Branch) and m.donor >= 0]
+
+
+def _score_of(seen: Observation, move: Move) -> float:
+    """Return the donor's score; that of now if an older checkpoint is the mistake."""
+    point, usable = move.point, move.usable
+    is_old = point is not None and usable is not None and point.step < usable.step
+    return seen.scores[move.donor] if is_old else move.score
 
 
 def _is_worse(seen: Observation, worker_id: int, score: float) -> bool:

@@ -71,6 +71,32 @@ def leaping_clocks(*mutators: object) -> Iterator[None]:
             place[name] = value
 
 
+@contextlib.contextmanager
+def other_seeds(*mutators: object) -> Iterator[None]:
+    """Let each new generator of NumPy have another seed than the one it is given.
+
+    Args:
+        mutators: As in `leaping_clocks`.
+    """
+    seeds, original = itertools.count(), np.random.default_rng
+    places = [vars(np.random), *_namespaces(mutators)]
+    changed = []
+
+    def reseeded(seed: Any = None) -> np.random.Generator:
+        return original([next(seeds), 700])
+
+    try:
+        for place in places:
+            for name, value in list(place.items()):
+                if value is original:
+                    changed.append((place, name))
+                    place[name] = reseeded
+        yield
+    finally:
+        for place, name in changed:
+            place[name] = original
+
+
 def _namespaces(mutators: tuple[object, ...]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for kind in (kind for mutator in mutators for kind in type(mutator).__mro__):

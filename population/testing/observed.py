@@ -11,6 +11,7 @@ import numpy as np
 from population.base import codec
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Checkpoint, Failure, Ref, Report, Retire
+from population.testing import noise
 from population.testing.runner import Case, ScriptRunner
 from population.testing.watched import Decided, SameNumbers
 
@@ -66,7 +67,9 @@ class Observation(NamedTuple):
         steps: `view.steps`.
         present: The hyperparameters of all slots before, encoded.
         moves: The decisions, in the order of worker ids.
+        failing: The slot that has failed, if this was a call of `failed`; else -1.
         redrawn: The same decisions with other random numbers.
+        reseeded: The same with other seeds of generators that the mutator makes.
     """
 
     position: int
@@ -75,7 +78,9 @@ class Observation(NamedTuple):
     steps: tuple[int, ...]
     present: frozenset[str]
     moves: tuple[Move, ...]
+    failing: int = -1
     redrawn: Sequence[tuple[Move, ...]] = ()
+    reseeded: tuple[Move, ...] = ()
 
     def rank(self, score: float, margin: float) -> int:
         """Count the live members that are clearly better than a score."""
@@ -156,8 +161,15 @@ class ObservedMutator(Mutator[Any]):
         found.live, found.steps = tuple(view.live), tuple(view.steps.tolist())
         if branches and all(0 <= w < len(view.steps) for w in branches):
             seen = _observation(found.run.position, state, branches, view)
+            if isinstance(shown, Failure):
+                seen = seen._replace(failing=shown.worker_id)
             if self._similar(seen):
-                seen = seen._replace(redrawn=self._redrawn(decide, state, shown, view))
+                with noise.other_seeds(self._mutator):
+                    _, reseeded = decide(state, shown, view)
+                seen = seen._replace(
+                    redrawn=self._redrawn(decide, state, shown, view),
+                    reseeded=_moves(state, reseeded, view),
+                )
             found.append(seen)
         return following, branches
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from population.testing.breach import Breach
@@ -13,7 +13,9 @@ from population.testing.script import AllReport
 
 _FEW, _SOME, _MANY = 16, 64, 256
 _LATE = 24  # Workers of the runs in which early and late reports are compared.
-_EARLY = range(4, 8)  # The rounds of the early ones.
+_EARLY = range(3, 6)  # The rounds of the early ones.
+# Bytes of a state that a report may write, and as many for each worker.
+_WRITTEN, _WRITTEN_EACH = 4_096, 256
 _ARRAYS = 4 * 2**20  # Bytes that no report should need.
 
 
@@ -46,7 +48,6 @@ _ROUND = (
     Price("statements", "SQL statements", 2.5, 2),
 )
 _UNDECIDED = (
-    Price("written", "bytes of the state that are written", 1.5, 3_000),
     # An array with an entry for each worker may have 16 times as many here.
     Price("touched", "bytes allocated, or gone through by C code", 24, 60_000),
 )
@@ -59,30 +60,30 @@ _HISTORY = (
 
 def idle_cost(case: Case) -> Breach | None:
     """Check that a report without a decision costs no more in a larger population."""
-    small, large = _costs(case, _FEW, _MANY)
+    small, large = _costs(case, _few_idle, _many_idle)
     what = "a report that decides nothing"
     return _dearer(case, _IDLE, _MANY, what, small.idle, large.idle)
 
 
 def mean_cost(case: Case) -> Breach | None:
     """Check that the mean report of a round costs no more in a larger population."""
-    small, large = _costs(case, _FEW, _SOME)
+    small, large = _costs(case, _small_round, _large_round)
     what = "a report in the mean"
     return _dearer(case, _ROUND, _SOME, what, small.counts, large.counts)
 
 
 def state_cost(case: Case) -> Breach | None:
     """Check what a report without a branch writes, and does in C."""
-    small, large = _costs(case, _FEW, _MANY)
+    if any(isinstance(event, AllReport) for event in case.script):
+        found = _huge(case, case.once(_few_idle), _FEW)
+        if found is not None:
+            return found
+    small, large = _costs(case, _few_idle, _many_idle)
     what = "a report that branches nothing"
-    why = (
-        "Keep in the state only what decisions need, and return the same object while "
-        "no decision is due: a state that has changed is written with the report. "
-        "Compare no pairs of workers."
-    )
+    why = "Compare no pairs of workers, and do such work only when a decision is due."
     return _dearer(
         case, _UNDECIDED, _MANY, what, small.undecided, large.undecided, why
-    ) or _huge(case, large)
+    ) or _huge(case, large, _MANY)
 
 
 def history_cost(case: Case) -> Breach | None:
@@ -114,20 +115,31 @@ def history_cost(case: Case) -> Breach | None:
                 "will hold."
             )
             return Breach(seen, rounds - 1)
-    return _huge(case, cost)
+    return _huge(case, Cost(cost.played, after), _LATE)
 
 
-def _huge(case: Case, cost: Cost) -> Breach | None:
-    """Check that most reports that branch nothing use no huge arrays."""
+def _huge(case: Case, cost: Cost, size: int) -> Breach | None:
+    """Check that reports that branch nothing write and use no huge amounts."""
     counts = cost.undecided
-    if not counts or median(counts, "touched") <= _ARRAYS:
+    if not counts or cost.played.refused:
         return None
-    seen = (
-        f"A report that branches nothing allocates, or C code goes through, "
-        f"{median(counts, 'touched'):.0f} bytes. Do such work only for a decision, "
-        "when the slot's interval is over."
-    )
-    return Breach(seen, len(case.script) - 1)
+    seen, written = "", mean(counts, "written")
+    if written > _WRITTEN + _WRITTEN_EACH * size + 64 * case.bounded:
+        seen = (
+            f"With {size} workers a report that branches nothing writes {written:.0f} "
+            "bytes of the state in the mean: a state that has changed is written with "
+            "the report. Return the same object while no decision is due. What never "
+            "changes belongs into the constructor; view.last(k) has the last scores of "
+            "each worker. If it is a window or a hall of fame, pass bounded=N, the "
+            "most items that it will hold."
+        )
+    elif median(counts, "touched") > _ARRAYS:
+        seen = (
+            f"With {size} workers a report that branches nothing allocates, or C code "
+            f"goes through, {median(counts, 'touched'):.0f} bytes. Do such work only "
+            "for a decision, when the slot's interval is over."
+        )
+    return Breach(seen, len(case.script) - 1) if seen else None
 
 
 def _dearer(
@@ -142,7 +154,7 @@ def _dearer(
     """Check that with many workers reports cost not much more, if there are any."""
     if not small or not large:
         return None
-    average = median if prices is _IDLE else mean
+    average = mean if prices is _ROUND else median
     for price in prices:
         low, high = average(small, price.field), average(large, price.field)
         if price.is_dearer(low, high):
@@ -154,12 +166,14 @@ def _dearer(
     return None
 
 
-def _costs(case: Case, few: int, many: int) -> tuple[Cost, Cost]:
+def _costs(
+    case: Case, few: Callable[[Case], Cost], many: Callable[[Case], Cost]
+) -> tuple[Cost, Cost]:
     """Return the costs in a small and in a large population; none if one is refused."""
     nothing = Cost(case.plain, [])
     if not any(isinstance(event, AllReport) for event in case.script):
         return nothing, nothing
-    small, large = (case.once(_BY_SIZE[size]) for size in (few, many))
+    small, large = case.once(few), case.once(many)
     if small.played.refused or large.played.refused:
         return nothing, nothing  # `init` refuses a population of this size.
     return small, large
@@ -171,16 +185,17 @@ def _resized(case: Case, size: int) -> Case:
     return dataclasses.replace(case, population=metas)
 
 
-def _small(case: Case) -> Cost:
+def _few_idle(case: Case) -> Cost:
     return cost_of(_resized(case, _FEW))
 
 
-def _medium(case: Case) -> Cost:
-    return cost_of(_resized(case, _SOME))
-
-
-def _large(case: Case) -> Cost:
+def _many_idle(case: Case) -> Cost:
     return cost_of(_resized(case, _MANY))
 
 
-_BY_SIZE = {_FEW: _small, _SOME: _medium, _MANY: _large}
+def _small_round(case: Case) -> Cost:
+    return cost_of(_resized(case, _FEW), of_bytes=False)
+
+
+def _large_round(case: Case) -> Cost:
+    return cost_of(_resized(case, _SOME), of_bytes=False)

@@ -86,7 +86,7 @@ def one_round(steps: int) -> tuple[ScriptEvent, ...]:
 def many_rounds(seed: int) -> tuple[ScriptEvent, ...]:
     """Return a script in which late reports can be compared with early ones."""
     rng = np.random.default_rng([seed, 600])
-    return tuple(AllReport(1, _values(10, rng), saved=True) for _ in range(48))
+    return tuple(AllReport(1, _values(10, rng), saved=True) for _ in range(32))
 
 
 def _in_step(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:

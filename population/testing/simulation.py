@@ -26,6 +26,12 @@ def _descend(params: Any, meta_params: Any, steps: int) -> Any:
     return params
 
 
+def _loss(params: Any) -> tuple[float, Mapping[str, float]]:
+    """Return the expected loss, and the distance from the minimum as a metric."""
+    loss = float(params)
+    return loss, {"distance": math.sqrt(loss) if loss >= 0 else math.nan}
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """Something to train, as three pure functions.
@@ -38,12 +44,13 @@ class Problem:
         init: `init(meta_params)` returns the first params.
         train: `train(params, meta_params, steps)` returns the params that many steps
             later.
-        evaluate: `evaluate(params)` returns their value.
+        evaluate: `evaluate(params)` returns their value, or `(value, metrics)`, with
+            metrics as a dict; by default {"distance": ...} from the minimum.
     """
 
     init: Callable[[Any], Any] = lambda meta_params: 100.0
     train: Callable[[Any, Any, int], Any] = _descend
-    evaluate: Callable[[Any], float] = float
+    evaluate: Callable[[Any], float | tuple[float, Any]] = _loss
 
 
 def simulate(
@@ -210,10 +217,11 @@ class _Simulation:
         loop.step += count
         loop.left -= count
         loop.last = self.clock.now
-        value = self.problem.evaluate(loop.params)
+        found = self.problem.evaluate(loop.params)
+        value, metrics = found if isinstance(found, tuple) else (found, None)
         generation_id = loop.work.generation_id
         self.controller.set_eval(
-            worker_id, generation_id, loop.step, loop.params, value
+            worker_id, generation_id, loop.step, loop.params, value, metrics
         )
         self.waiting.add(worker_id)
 

@@ -20,9 +20,9 @@ _ITEM = 8  # Bytes of a reference in a list.
 # Methods of arrays, lists, sets, dicts and strings that go through all of it.
 _HEAVY = frozenset(
     "all any argmax argmin argpartition argsort astype clip copy count cumsum "
-    "difference dot extend fill flatten index insert intersection join max mean min "
-    "nonzero partition prod remove repeat replace reverse round searchsorted sort split "
-    "std sum take tobytes tolist union update var".split()
+    "difference dot extend fill flatten index insert intersection join max mean "
+    "min nonzero partition prod remove repeat replace reverse round searchsorted "
+    "sort split std sum take tobytes tolist union update var".split()
 )
 _DEEPEST = 4
 

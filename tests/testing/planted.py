@@ -1,0 +1,395 @@
+"""Mutators with one likely mistake each, and the right ones from which they derive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from population import Branch, Checkpoint, Mutator, PopulationView, Ref, Report, Retire
+from population.testing.perturb import perturb
+
+STEPS = 3
+Decisions = Mapping[int, Branch | Retire]
+
+
+def reversed_finite(order: list[int], view: PopulationView) -> list[int]:
+    """The worst first, except those without a finite score."""
+    finite = [w for w in order if math.isfinite(view.scores[w])]
+    return finite[::-1] + order[len(finite) :]
+
+
+class Halves(Mutator[Any]):
+    """Once all live slots have trained three steps, the worse half copies the better.
+
+    Each part that can be wrong is a separate method.
+    """
+
+    def init(self, view: PopulationView) -> Any:
+        """The step at which the round began."""
+        return 0
+
+    def update(
+        self, state: Any, report: Report, view: PopulationView
+    ) -> tuple[Any, Decisions]:
+        """Decide once the last one has arrived."""
+        live = np.array(view.live, dtype=int)
+        if not len(live) or view.ready[live].min() < state + STEPS:
+            return state, {}
+        return int(view.ready[live].max()), self.decide(view)
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """The branches of a round."""
+        order = self.order(view)
+        half = len(order) // 2
+        return {
+            bad: self.branch(good, bad, view)
+            for good, bad in zip(order[:half], order[::-1][:half], strict=True)
+            if math.isfinite(view.scores[good])
+        }
+
+    def order(self, view: PopulationView) -> list[int]:
+        """The live slots, the best first."""
+        live = np.array(view.live, dtype=int)
+        found: list[int] = live[np.argsort(view.scores[live], kind="stable")].tolist()
+        return found
+
+    def branch(self, good: int, bad: int, view: PopulationView) -> Branch:
+        """A copy of the good one."""
+        point = self.point(good, view)
+        return Branch(point, self.explored(point.meta_params, view), "copy")
+
+    def point(self, good: int, view: PopulationView) -> Checkpoint:
+        """Where the copy continues."""
+        return view.graph.resume_point(view.newest(good))
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """New hyperparameters."""
+        return perturb(meta_params, rng=view.rng)
+
+
+class WinnerTakesAll(Halves):
+    """All others copy the best one."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """The best stays as it is."""
+        best, *others = self.order(view)
+        if not math.isfinite(view.scores[best]):
+            return {}
+        return {w: self.branch(best, w, view) for w in others}
+
+
+class WrongSign(Halves):
+    """The better half copies the worse."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """The worst of the finite ones first."""
+        return reversed_finite(super().order(view), view)
+
+
+class WorstWins(WinnerTakesAll):
+    """All copy the worst one, as if a greater score were better."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """The worst of the finite ones first."""
+        return reversed_finite(super().order(view), view)
+
+
+class AnyDonor(Halves):
+    """The donor is drawn from all members."""
+
+    def branch(self, good: int, bad: int, view: PopulationView) -> Branch:
+        """A copy of a random one."""
+        finite = [w for w in view.live if math.isfinite(view.scores[w])]
+        return super().branch(int(view.rng.choice(finite)), bad, view)
+
+
+class AllReplaced(WinnerTakesAll):
+    """The best one copies the second, like all others."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """No one is left out."""
+        order = self.order(view)
+        if len(order) < 2 or not math.isfinite(view.scores[order[1]]):
+            return {}
+        return {w: self.branch(order[1], w, view) for w in order}
+
+
+class BestBeginsAnew(Halves):
+    """The best one begins with fresh params."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """It was meant to be the worst."""
+        order = self.order(view)
+        if not math.isfinite(view.scores[order[0]]):
+            return {}
+        best = order[0]
+        fresh = self.explored(view.newest(best).meta_params, view)
+        return {best: Branch(None, fresh, "fresh")}
+
+
+class RetiresFromTheFront(Halves):
+    """The best one is retired."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """It was meant to be the worst."""
+        order = self.order(view)
+        if len(order) < 2 or not math.isfinite(view.scores[order[0]]):
+            return {}
+        return {order[0]: Retire("the worst")}
+
+
+class FromTheRoundsStart(Mutator[list[Ref]]):
+    """The worst copies the best one as it was when the round began."""
+
+    def init(self, view: PopulationView) -> list[Ref]:
+        """Where each slot's round began."""
+        return [view.newest(w).ref for w in range(len(view.steps))]
+
+    def update(
+        self, state: list[Ref], report: Report, view: PopulationView
+    ) -> tuple[list[Ref], Decisions]:
+        """Decide once the last live one has arrived."""
+        live = list(view.live)
+        if not live or any(view.ready[w] < state[w].step + STEPS for w in live):
+            return state, {}
+        best = min(live, key=lambda w: (view.scores[w], w))
+        worst = max(live, key=lambda w: (view.scores[w], w))
+        following = self.init(view)
+        if worst == best or not math.isfinite(view.scores[best]):
+            return following, {}
+        point = view.graph.resume_point(view.graph.checkpoint(state[best]))
+        meta_params = perturb(point.meta_params, rng=view.rng)
+        return following, {worst: Branch(point, meta_params, "copy")}
+
+
+class FromTheRoot(Halves):
+    """A copy begins where the donor's generation began."""
+
+    def point(self, good: int, view: PopulationView) -> Checkpoint:
+        """Its first checkpoint, not its newest."""
+        return view.graph.root(view.newest(good).generation_id)
+
+
+class GoesBackByItself(Halves):
+    """Members explore from the beginning of their own generation."""
+
+    def branch(self, good: int, bad: int, view: PopulationView) -> Branch:
+        """What it has trained since is lost."""
+        own = view.graph.root(view.newest(bad).generation_id)
+        return Branch(own, self.explored(own.meta_params, view), "explored")
+
+
+class AllSlots(Halves):
+    """Compares all slots, also those that are not live."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """By the scores of all."""
+        found: list[int] = np.argsort(view.scores, kind="stable").tolist()
+        return found
+
+
+class AllSlotsCopy(WinnerTakesAll):
+    """All slots copy the best live one, also those that are not live."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """It takes the range of all."""
+        best = self.order(view)[0]
+        if not math.isfinite(view.scores[best]):
+            return {}
+        others = (w for w in range(len(view.scores)) if w != best)
+        return {w: self.branch(best, w, view) for w in others}
+
+
+class Places(Halves):
+    """Takes places in `view.live` for worker ids, of donors and of copies."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """Places, not ids."""
+        found: list[int] = np.argsort(view.scores[list(view.live)]).tolist()
+        return found
+
+
+class PlaceOfTheCopy(Halves):
+    """Only the slot that is replaced is named by its place."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """The worst copies the best."""
+        live = list(view.live)
+        scores = view.scores[live]
+        best, worst = live[int(scores.argmin())], int(scores.argmax())
+        if worst == best or not math.isfinite(view.scores[best]):
+            return {}
+        return {worst: self.branch(best, worst, view)}
+
+
+class PlaceOfTheDonor(Halves):
+    """Only the donor is named by its place."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """The worst copies the best."""
+        live = list(view.live)
+        scores = view.scores[live]
+        best, worst = int(scores.argmin()), live[int(scores.argmax())]
+        if worst == best or not math.isfinite(scores.min()):
+            return {}
+        return {worst: self.branch(best, worst, view)}
+
+
+class LosesText(Halves):
+    """Keeps only what is not text."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """Without the name of the optimizer."""
+        changed = super().explored(meta_params, view)
+        return {k: v for k, v in changed.items() if not isinstance(v, str)}
+
+
+class LosesNested(Halves):
+    """Writes a part anew, with one of its two entries."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """Without the betas."""
+        rate = super().explored(meta_params, view)["optimizer"]["learning_rate"]
+        return {**meta_params, "optimizer": {"learning_rate": rate}}
+
+
+class LosesAll(Halves):
+    """Changes the floats at the top, of which there are none."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """An empty dict."""
+        moved = 1 + 0.1 * float(view.rng.normal())
+        return {k: v * moved for k, v in meta_params.items() if isinstance(v, float)}
+
+
+class ReturnsNothing(Halves):
+    """Its explore function returns None."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """It was meant to change a copy in place."""
+        perturb(meta_params, rng=view.rng)
+
+
+class OneDraw(WinnerTakesAll):
+    """All losers get the same hyperparameters."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """They are drawn before the loop."""
+        branches = super().decide(view)
+        first = next(iter(branches.values()), None)
+        return {w: b for w in branches if isinstance(b := first, Branch)}
+
+
+class OneFactor(Halves):
+    """Different donors' learning rates are all changed by the same factor."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """It is drawn before the loop."""
+        factor = float(view.rng.uniform(0.8, 1.2))
+        branches = {}
+        for worker_id, branch in super().decide(view).items():
+            if isinstance(branch, Branch) and branch.parent is not None:
+                old = branch.parent.meta_params
+                rate = old["optimizer"]["learning_rate"] * factor
+                new = {**old, "optimizer": {**old["optimizer"], "learning_rate": rate}}
+                branches[worker_id] = Branch(branch.parent, new)
+        return branches
+
+
+class OneSeed(WinnerTakesAll):
+    """Each draw comes from a new generator with the same seed."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """It does not use the view's."""
+        return perturb(meta_params, rng=np.random.default_rng(0))
+
+
+class WritesScores(Halves):
+    """Keeps the last thirty scores of each worker, and so writes all at a report."""
+
+    def init(self, view: PopulationView) -> Any:
+        """The step, and the scores."""
+        return [0, [[] for _ in view.scores]]
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """With one more."""
+        start, branches = super().update(state[0], report, view)
+        scores = list(state[1])
+        mine = [*scores[report.worker_id], view.score(report.checkpoint) / 3]
+        scores[report.worker_id] = mine[-30:]
+        return [start, scores], branches
+
+
+class WritesTable(Halves):
+    """Keeps a large table in its state, and changes one entry at a time."""
+
+    def init(self, view: PopulationView) -> Any:
+        """The step, and the table."""
+        return [0, [0] * 5_000]
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """With one more step."""
+        start, branches = super().update(state[0], report, view)
+        return [start, [*state[1][1:], report.checkpoint.step]], branches
+
+
+class SortsHistory(Halves):
+    """Collects all scores in an array, and sorts it at every report."""
+
+    def __init__(self) -> None:
+        self._scores = np.zeros(0)
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """A restart would lose it, too."""
+        self._scores = np.append(self._scores, view.score(report.checkpoint))
+        np.sort(self._scores)
+        return super().update(state, report, view)
+
+
+class CopiesTable(Halves):
+    """Copies a large array at every report."""
+
+    def __init__(self) -> None:
+        self._table = np.zeros(10**6)
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """And sorts it in place."""
+        self._table.copy().sort()
+        return super().update(state, report, view)
+
+
+class ComparesPairs(Halves):
+    """Compares all pairs of workers in an array at every report."""
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """With as many entries as there are pairs."""
+        np.abs(view.scores[:, None] - view.scores[None, :]).sum()
+        return super().update(state, report, view)
+
+
+class SortsInPlace(Halves):
+    """Sorts an array that it has at every report, without a copy."""
+
+    def __init__(self) -> None:
+        self._table = np.zeros(600_000)
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """No memory is allocated."""
+        self._table.sort()
+        return super().update(state, report, view)
+
+
+class FirstOfASet(Halves):
+    """Takes what comes first in a set of generation ids."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """One of the best two is the donor."""
+        order = super().order(view)
+        ids = {view.newest(w).generation_id: w for w in order[:2]}
+        first = (
+            ids[next(iter(set(ids)))] if math.isfinite(view.scores[order[0]]) else -1
+        )
+        return sorted(order, key=lambda w: w != first) if len(order) > 3 else order
