@@ -35,22 +35,38 @@ def lost(found: Observations) -> Iterator[tuple[int, str]]:
 
 
 def same_draws(found: Observations) -> Iterator[tuple[int, str]]:
-    """All members that a decision changes are changed alike, whatever the numbers."""
+    """All members that a run changes together are changed alike, whatever the numbers.
+
+    Or each is, alone, by a generator that always begins with the same seed.
+    """
     together = [seen for seen in found if len(_changed(seen, seen.moves)) > 1]
-    for seen in together:
-        if not seen.redrawn or not _are_of_one_draw(seen):
-            return
-    for seen in together:
-        changed = _changed(seen, seen.moves)
-        workers = [move.worker_id for move in changed]
-        step = changed[0].own.step
-        yield (
-            seen.position,
-            f"workers {workers} got the same change of their hyperparameters around "
-            f"step {step}, and so they do with other random numbers: one draw, "
-            "or one seed, was used for all. Draw for each: call mutate_fn(..., "
-            "rng=view.rng), or view.rng.uniform(), within the loop over the members.",
-        )
+    if together and all(seen.redrawn and _are_of_one_draw(seen) for seen in together):
+        yield from map(_described, together)
+        return
+    alone = [s for s in found if s.reseeded and _changed(s, s.moves)]
+    changed = [move for seen in alone for move in _changed(seen, seen.moves)]
+    if together or len(changed) < 2 or _kind_of_likeness(changed) is None:
+        return
+    if all(_depends_on_seeds(seen) for seen in alone):
+        yield from map(_described, alone[1:])
+
+
+def _described(seen: Observation) -> tuple[int, str]:
+    workers = [move.worker_id for move in _changed(seen, seen.moves)]
+    who = f"workers {workers}" if len(workers) > 1 else f"worker {workers[0]}"
+    return (
+        seen.position,
+        f"{who} at step {seen.moves[0].own.step} got the same change of "
+        "hyperparameters as all others, and so they do with other random numbers: one "
+        "draw, or one seed, was used for all. Draw for each: call mutate_fn(..., "
+        "rng=view.rng), or view.rng.uniform(), within the loop over the members.",
+    )
+
+
+def _depends_on_seeds(seen: Observation) -> bool:
+    """Whether the mutator's own generators determine a decision."""
+    old, new = ([_new(m) for m in moves] for moves in (seen.moves, seen.reseeded))
+    return codec.digest(old) != codec.digest(new)
 
 
 def are_alike(seen: Observation) -> bool:
@@ -70,8 +86,7 @@ def _are_of_one_draw(seen: Observation) -> bool:
                 return False
             pair = [_measure(m, kind) for m in (changed[0], others[0])]
             differs |= not _are_equal(pair)
-    before, after = ([_new(m) for m in moves] for moves in (seen.moves, seen.reseeded))
-    return differs or codec.digest(before) != codec.digest(after)
+    return differs or _depends_on_seeds(seen)
 
 
 def _changed(seen: Observation, moves: Sequence[Move]) -> list[Move]:

@@ -27,7 +27,7 @@ def check_mutator(
     script: Sequence[ScriptEvent] | None = None,
     allow: str | Collection[str] = (),
     bounded: int = 0,
-    metrics: Collection[str] = METRICS,
+    metrics: str | Collection[str] = METRICS,
 ) -> MutatorReport:
     """Send reports of every kind to a mutator, and check all of its promises.
 
@@ -63,6 +63,24 @@ def check_mutator(
             returns the same mutator twice, or an argument is out of its range.
     """
     make = _maker(make_mutator)
+    _check_made(make)
+    _check_bounded(bounded)
+    allowed = _allowed(allow)
+    metas = _nested(size) if population is None else list(population)
+    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    first = Case(make, metas, (), seed, names, bounded)
+    with quiet():
+        if first.plain.refused and first.plain.error is not None:
+            raise first.plain.error
+        report = Check(first, script, allowed).run(branches=branches)
+    for mistake in report:
+        text = f"{type(make()).__name__}: {mistake}"
+        warnings.warn(text, MutatorWarning, stacklevel=2)
+    return report
+
+
+def _check_made(make: Make) -> None:
+    """Refuse a function that does not make a new mutator at each call."""
     if not isinstance(make(), Mutator):
         raise TypeError(f"make_mutator must make a population.Mutator, got {make()!r}.")
     if make() is make():
@@ -70,19 +88,6 @@ def check_mutator(
             "make_mutator must make a new mutator at each call, got the same one "
             "twice: a restart begins with a new one."
         )
-    allowed = _allowed(allow)
-    _check_bounded(bounded)
-    metas = _nested(size) if population is None else list(population)
-    first = Case(make, metas, (), seed, tuple(metrics), bounded)
-    with quiet():
-        if first.plain.refused and first.plain.error is not None:
-            raise first.plain.error
-        report = Check(first, script, allowed).run(branches=branches)
-    for mistake in report:
-        warnings.warn(
-            f"{type(make()).__name__}: {mistake}", MutatorWarning, stacklevel=2
-        )
-    return report
 
 
 def _allowed(allow: str | Collection[str]) -> frozenset[str]:

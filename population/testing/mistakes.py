@@ -6,6 +6,7 @@ its diversity: then `allow` names it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import NamedTuple
@@ -79,33 +80,22 @@ def moves_of(case: Case) -> list[Move]:
 def places(found: Observations) -> Sightings:
     """A place in `view.live` was taken for a worker id, in all decisions of a run."""
     away = [seen for seen in found if len(seen.live) < len(seen.scores)]
-    wrong = [
-        (seen, move)
-        for seen in away
-        for move in _branches(seen)
-        if _is_nonsense(seen, move.worker_id, move.donor)
-    ]
+    moves = [(seen, move) for seen in away for move in _branches(seen)]
+    wrong = [(s, m) for s, m in moves if _is_nonsense(s, m.worker_id, m.donor)]
     if not any(_is_worse(s, m.worker_id, s.scores[m.donor]) for s, m in wrong):
         return
-    for target, donor in ((True, True), (True, False), (False, True)):
-        pairs = [
-            (seen, _as_places(seen, move, target, donor))
-            for seen in away
-            for move in _branches(seen)
-        ]
-        if any(
-            pair is None or pair[0] == pair[1] or _is_nonsense(seen, *pair)
-            for seen, pair in pairs
-        ):
+    for target, donor in itertools.product((_id_at, _same, _place_of), repeat=2):
+        pairs = [(s, target(s, m.worker_id), donor(s, m.donor)) for s, m in moves]
+        if any(t is None or d is None or _misses(s, t, d) for s, t, d in pairs):
             continue
         for seen, move in wrong:
-            workers = _as_places(seen, move, target, donor)
             yield (
                 seen.position,
                 f"{_copied(move)}, {_scores(seen, move)}, while view.live was "
-                f"{list(seen.live)}. With places in view.live for worker ids it makes "
-                f"sense: then these are the workers {workers}. view.steps and "
-                "view.scores are indexed by worker id. With live = "
+                f"{list(seen.live)}. If places in view.live are worker ids it makes "
+                f"sense: with ({target(seen, move.worker_id)}, "
+                f"{donor(seen, move.donor)}) for ({move.worker_id}, {move.donor}). "
+                "view.steps and view.scores are indexed by worker id. With live = "
                 "np.array(view.live) and order = np.argsort(view.scores[live]), the "
                 "worker ids are live[order], not order.",
             )
@@ -221,17 +211,23 @@ def _is_nonsense(seen: Observation, worker_id: int, donor: int) -> bool:
     return donor >= 0 and _is_worse(seen, worker_id, seen.scores[donor])
 
 
-def _as_places(
-    seen: Observation, move: Move, target: bool, donor: bool
-) -> tuple[int, int] | None:
-    """Return the slot and the donor if some are places; None: there is no such one."""
-    size = len(seen.live)
-    if (target and move.worker_id >= size) or (donor and move.donor >= size):
-        return None
-    return (
-        seen.live[move.worker_id] if target else move.worker_id,
-        seen.live[move.donor] if donor else move.donor,
-    )
+def _id_at(seen: Observation, place: int) -> int | None:
+    """Return the worker id at a place in `view.live`, or None."""
+    return seen.live[place] if place < len(seen.live) else None
+
+
+def _same(seen: Observation, worker_id: int) -> int | None:
+    return worker_id
+
+
+def _place_of(seen: Observation, worker_id: int) -> int | None:
+    """Return the place of a worker id in `view.live`, or None."""
+    return seen.live.index(worker_id) if worker_id in seen.live else None
+
+
+def _misses(seen: Observation, target: int, donor: int) -> bool:
+    """Whether it would make no sense that one slot copies the other, live or not."""
+    return target == donor or _is_worse(seen, target, seen.scores[donor])
 
 
 def _trained_after(found: Observations, seen: Observation, best: int) -> int | None:

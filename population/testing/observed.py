@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from population.testing import noise
 from population.testing.runner import Case, ScriptRunner
 from population.testing.watched import Decided, SameNumbers
 
+_RESEEDED = 3  # So many decisions are repeated with other seeds, at least.
 _REDRAWS = 12  # So often a decision is repeated with other random numbers.
 
 
@@ -156,20 +158,21 @@ class ObservedMutator(Mutator[Any]):
         shown: Report | Failure,
         view: PopulationView,
     ) -> Decided:
+        before, found = copy.deepcopy(view.rng), self._found
         following, branches = decide(state, shown, view)
-        found = self._found
         found.live, found.steps = tuple(view.live), tuple(view.steps.tolist())
         if branches and all(0 <= w < len(view.steps) for w in branches):
             seen = _observation(found.run.position, state, branches, view)
             if isinstance(shown, Failure):
                 seen = seen._replace(failing=shown.worker_id)
-            if self._similar(seen):
+            is_similar = self._similar(seen)
+            if is_similar or len(found) < _RESEEDED:
                 with noise.other_seeds(self._mutator):
-                    _, reseeded = decide(state, shown, view)
-                seen = seen._replace(
-                    redrawn=self._redrawn(decide, state, shown, view),
-                    reseeded=_moves(state, reseeded, view),
-                )
+                    _, reseeded = decide(state, shown, SameNumbers.of(view, before))
+                seen = seen._replace(reseeded=_moves(state, reseeded, view))
+            if is_similar:
+                redrawn = self._redrawn(decide, state, shown, view)
+                seen = seen._replace(redrawn=redrawn)
             found.append(seen)
         return following, branches
 
@@ -183,9 +186,7 @@ class ObservedMutator(Mutator[Any]):
         """Return what would be decided with other random numbers."""
         redrawn = []
         for seed in range(_REDRAWS):
-            other = cast(
-                PopulationView, SameNumbers(view, np.random.default_rng([seed, 500]))
-            )
+            other = SameNumbers.of(view, np.random.default_rng([seed, 500]))
             _, branches = decide(state, shown, other)
             redrawn.append(_moves(state, branches, view))
         return redrawn

@@ -105,7 +105,7 @@ class WatchedMutator(Mutator[Any]):
             if following is not state and not branches and text == before[0]:
                 what = f"{call} returned an equal copy of {_shortly(state)}."
                 self._breaches.note(SAME_OBJECT, what)
-            same = cast(PopulationView, SameNumbers(view, spare))
+            same = SameNumbers.of(view, spare)
             again, others = decide(state, shown, same)
             self._compare(
                 PURE,
@@ -201,6 +201,11 @@ class Breaches(dict[str, tuple[int, str]]):
 
 class SameNumbers:
     """A view with another random generator."""
+
+    @classmethod
+    def of(cls, view: PopulationView, rng: np.random.Generator) -> PopulationView:
+        """Return it as a view."""
+        return cast(PopulationView, cls(view, rng))
 
     def __init__(self, view: PopulationView, rng: np.random.Generator) -> None:
         self._view = view

@@ -307,6 +307,38 @@ class OneSeed(WinnerTakesAll):
         return perturb(meta_params, rng=np.random.default_rng(0))
 
 
+class OneSeedInTurn(Mutator[int]):
+    """A member that reports copies the best one; each draw has the same seed."""
+
+    def init(self, view: PopulationView) -> int:
+        """It has no state to speak of."""
+        return 0
+
+    def update(
+        self, state: int, report: Report, view: PopulationView
+    ) -> tuple[int, Decisions]:
+        """Decide every three steps, for one at a time."""
+        me, live = report.worker_id, list(view.live)
+        best = min(live, key=lambda w: (view.scores[w], w), default=me)
+        if me not in live or me == best or not math.isfinite(view.scores[best]):
+            return state, {}
+        if view.ready[me] < view.begins[me] + STEPS:
+            return state, {}
+        point = view.graph.resume_point(view.newest(best))
+        meta_params = perturb(point.meta_params, rng=np.random.default_rng(7))
+        return state, {me: Branch(point, meta_params)}
+
+
+class IdsForPlaces(Halves):
+    """Reads the scores at the places of the live slots, as if all were live."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """The first scores, which are not theirs."""
+        live = np.array(view.live, dtype=int)
+        found: list[int] = live[np.argsort(view.scores[: len(live)])].tolist()
+        return found
+
+
 class WritesScores(Halves):
     """Keeps the last thirty scores of each worker, and so writes all at a report."""
 

@@ -46,15 +46,17 @@ PLANTED: list[tuple[type[Mutator[Any]], str, str]] = [
     (planted.AllSlots, "slots not live", r"worker 0 .* view.live is \[1, 2, 3\]"),
     (planted.AllSlotsCopy, "slots not live", "Decide only for workers in view.live"),
     (planted.Places, "places for ids", r"live\[order\], not order"),
-    (planted.PlaceOfTheCopy, "places for ids", r"these are the workers \(1, "),
+    (planted.PlaceOfTheCopy, "places for ids", r"with \(1, \d\) for \(0, \d\)"),
     (planted.PlaceOfTheDonor, "places for ids", "a copy of worker 0"),
+    (planted.IdsForPlaces, "places for ids", "view.live was"),
     (planted.LosesText, "lost hyperparameters", "without 'name'"),
     (planted.LosesNested, "lost hyperparameters", "without 'optimizer/betas'"),
     (planted.LosesAll, "lost hyperparameters", r"gets \{\} only"),
     (planted.ReturnsNothing, "lost hyperparameters", "gets None only"),
-    (planted.OneDraw, "same draw", r"workers \[\d, \d, \d\] got the same change"),
+    (planted.OneDraw, "same draw", r"workers \[\d, \d, \d\] at step \d"),
     (planted.OneFactor, "same draw", "within the loop over the members"),
     (planted.OneSeed, "same draw", "one seed, was used for all"),
+    (planted.OneSeedInTurn, "same draw", "worker . at step .* as all others"),
 ]
 
 
