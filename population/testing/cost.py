@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
-from population.base import codec
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Failure, Report, Retire
 from population.testing import inside, touched
@@ -87,8 +85,7 @@ def cost_of(
         of_bytes: Whether bytes are counted, too, which takes longer.
     """
     runner = _CountingRunner(case, when, of_bytes)
-    with runner.counting:
-        return Cost(runner.run(), runner.counts)
+    return Cost(runner.run(), runner.counts)
 
 
 class _CountingRunner(ScriptRunner):
@@ -96,24 +93,23 @@ class _CountingRunner(ScriptRunner):
 
     def __init__(self, case: Case, when: Callable[[int], bool], of_bytes: bool) -> None:
         self.counts: list[Count] = []
-        self.counting = contextlib.ExitStack()
-        self._when, self._of_bytes = when, of_bytes
-        self._meter = _Meter(case.make())
+        self._when = when
+        self._meter = _Meter(case.make(), of_bytes)
         super().__init__(case, make=lambda: self._meter)
 
     def deliver(self, reports: Sequence[Work], *, last: bool = True) -> None:
         """Report, and count what that takes."""
         meter, statements = self._meter, list[str]()
-        meter.counts = self._when(self.position) and meter.budget > 0
-        if self._of_bytes:
-            meter.count_bytes(self.counting)
-        meter.reset()
-        if not meter.counts:
+        if not meter.begin(self._when(self.position)):
             super().deliver(reports, last=last)
             return
         with inside.each_statement(self.journal, statements.append):
             super().deliver(reports, last=last)
-        self.counts.append(meter.count._replace(statements=len(statements)))
+        written = 0
+        if meter.has_changed:
+            written = len(inside.mutator_state(self.journal))
+        count = meter.count._replace(statements=len(statements), written=written)
+        self.counts.append(count)
 
 
 _NOTHING = Count(0, 0, 0, 0, 0, False, False)
@@ -122,32 +118,34 @@ _NOTHING = Count(0, 0, 0, 0, 0, False, False)
 class _Meter(Mutator[Any]):
     """Calls another mutator, and counts its instructions and bytes.
 
+    Args:
+        mutator: The other mutator.
+        of_bytes: Whether bytes are counted, too.
+
     Attributes:
-        budget: The number of instructions that may still be counted.
-        counts: Whether calls are counted now.
-        count: The counts since `reset`.
+        count: The counts of the report that `begin` began.
+        has_changed: Whether it has changed the state.
     """
 
-    def __init__(self, mutator: Mutator[Any]) -> None:
+    def __init__(self, mutator: Mutator[Any], of_bytes: bool) -> None:
         self._mutator = mutator
         self.divergence_fails = mutator.divergence_fails
-        self.budget = _MOST
-        self.counts = False
         self.count = _NOTHING
-        self._bytes: touched.ByteCounter | None = None
+        self.has_changed = False
+        self._bytes = touched.ByteCounter() if of_bytes else None
+        self._counts = False
+        self._budget = _MOST  # Instructions that may still be counted.
         self._opcodes = 0
 
-    def reset(self) -> None:
-        """Begin a report."""
-        self.count, self._opcodes = _NOTHING, 0
+    def begin(self, counts: bool) -> bool:
+        """Begin a report, and return whether it is counted, as it should be.
 
-    def count_bytes(self, counting: contextlib.ExitStack) -> None:
-        """Count bytes as well, or stop that, while `counts` is true."""
-        if not self.counts:
-            counting.close()
-            self._bytes = None
-        elif self._bytes is None:
-            self._bytes = counting.enter_context(touched.counting())
+        Args:
+            counts: Whether it should.
+        """
+        self._counts = counts and self._budget > 0
+        self.count, self._opcodes, self.has_changed = _NOTHING, 0, False
+        return self._counts
 
     def init(self, view: PopulationView) -> Any:
         return self._mutator.init(view)
@@ -155,22 +153,20 @@ class _Meter(Mutator[Any]):
     def update(
         self, state: Any, report: Report, view: PopulationView
     ) -> tuple[Any, Mapping[int, Branch | Retire]]:
-        if not self.counts:
+        if not self._counts:
             return self._mutator.update(state, report, view)
-        counter, passed, written = self._bytes, 0, 0
+        counter, passed = self._bytes, 0
         if counter is None:
             found = self._traced(state, report, view)
         else:
             found = counter.call(lambda: self._traced(state, report, view))
             passed = counter.bytes
         following, branches = found
-        if following is not state:
-            written = len(codec.encode(following, "the state", records=True))
         before = self.count
         self.count = Count(
             self._opcodes,
             0,
-            before.written + written,
+            0,
             before.touched + passed,
             touched.held(vars(self._mutator))
             if hasattr(self._mutator, "__dict__")
@@ -178,6 +174,7 @@ class _Meter(Mutator[Any]):
             before.branched or bool(branches),
             before.decided or bool(branches) or following is not state,
         )
+        self.has_changed |= following is not state
         return found
 
     def failed(
@@ -205,9 +202,9 @@ class _Meter(Mutator[Any]):
         del argument
         if frame.f_code.co_filename == perturb.__code__.co_filename:
             return None  # This function is part of the test kit.
-        frame.f_trace_opcodes = self.budget > 0
+        frame.f_trace_opcodes = self._budget > 0
         frame.f_trace_lines = False
         if event == "opcode":
             self._opcodes += 1
-            self.budget -= 1
-        return self._trace if self.budget > 0 else None
+            self._budget -= 1
+        return self._trace if self._budget > 0 else None

@@ -6,10 +6,9 @@ lists and copies. It does not see a loop of `sum` or `in` over a list that exist
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -42,7 +41,9 @@ class ByteCounter:
     def call(self, function: Callable[[], Result]) -> Result:
         """Call a function, and count."""
         self.passed = 0
-        profile = sys.getprofile()
+        profile, was_tracing = sys.getprofile(), tracemalloc.is_tracing()
+        if not was_tracing:
+            tracemalloc.start()  # Only here: it makes every allocation slow.
         tracemalloc.reset_peak()
         start, _ = tracemalloc.get_traced_memory()
         sys.setprofile(self._profile)
@@ -51,25 +52,14 @@ class ByteCounter:
         finally:
             sys.setprofile(profile)
             _, peak = tracemalloc.get_traced_memory()
+            if not was_tracing:
+                tracemalloc.stop()
             self.bytes = max(peak - start, 0) + self.passed
 
     def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
         del frame
         if event == "c_call" and getattr(argument, "__name__", "") in _HEAVY:
             self.passed += _size(getattr(argument, "__self__", None))
-
-
-@contextlib.contextmanager
-def counting() -> Iterator[ByteCounter]:
-    """Count allocations within the block."""
-    was_tracing = tracemalloc.is_tracing()
-    if not was_tracing:
-        tracemalloc.start()
-    try:
-        yield ByteCounter()
-    finally:
-        if not was_tracing:
-            tracemalloc.stop()
 
 
 def held(thing: Any, depth: int = 0) -> int:

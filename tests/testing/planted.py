@@ -398,7 +398,7 @@ class ComparesPairs(Halves):
 
     def update(self, state: Any, report: Report, view: PopulationView) -> Any:
         """With as many entries as there are pairs."""
-        np.abs(view.scores[:, None] - view.scores[None, :]).sum()
+        (view.scores[:, None] < view.scores[None, :]).astype(float).sum()
         return super().update(state, report, view)
 
 
