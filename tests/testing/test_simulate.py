@@ -278,7 +278,7 @@ def by_hand(journal: SqliteJournal) -> None:
         name, step, params, meta = work[worker_id]
         params = Problem().train(params, meta, 1)
         work[worker_id] = [name, step + 1, params, meta]
-        run.set_eval(worker_id, name, step + 1, params, params)
+        run.set_eval(worker_id, name, step + 1, params, *Problem().evaluate(params))
 
     for worker_id in range(3):
         poll(worker_id)
@@ -379,6 +379,25 @@ def test_a_problem_of_ones_own() -> None:
     best = found.best()
     assert best is not None
     assert best.params == [30.0, 3.0]
+
+
+def test_a_problem_may_have_metrics() -> None:
+    """They are recorded with the value, and a mutator sees them."""
+    found = simulate(PopulationBasedTraining(perturb, 20), size=2, steps=40)
+    for checkpoint in reports(found, 0):
+        assert checkpoint.value is not None
+        assert checkpoint.metrics == {"distance": math.sqrt(checkpoint.value)}
+    seen: list[Any] = []
+
+    class Looks(Scripted):
+        def update(self, state: None, report: Report, view: PopulationView) -> Any:
+            seen.append(report.checkpoint.metrics)
+            return state, {}
+
+    own = Problem(evaluate=lambda params: (params, {"latency": 2.0}))
+    simulate(Looks(), size=1, steps=20, problem=own)
+    simulate(Looks(), size=1, steps=10, problem=Problem(evaluate=float))
+    assert seen == [{"latency": 2.0}] * 2 + [None]
 
 
 def test_a_policy_that_goes_back_ends_too() -> None:
