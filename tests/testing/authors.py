@@ -254,11 +254,11 @@ class Brackets(Mutator[dict[str, Any]]):
     Its state is bounded by the number of workers times that of rungs.
 
     Args:
-        first: The step of the first rung; each is at twice the step of the last.
+        rung: The step of the first rung; each is at twice the step of the last.
     """
 
-    def __init__(self, first: int) -> None:
-        self.first = first
+    def __init__(self, rung: int) -> None:
+        self.rung = rung
 
     def init(self, view: PopulationView) -> dict[str, Any]:
         """No rung has been reached."""
@@ -269,9 +269,9 @@ class Brackets(Mutator[dict[str, Any]]):
     ) -> tuple[dict[str, Any], Decisions]:
         """Compare the slot at a rung that it has not been compared at."""
         me, step = report.worker_id, int(view.ready[report.worker_id])
-        if me not in view.live or step < self.first:
+        if me not in view.live or step < self.rung:
             return state, {}
-        rung = str(int(math.log2(step / self.first)))
+        rung = str(int(math.log2(step / self.rung)))
         scores = state.get(rung, {})
         if str(me) in scores:
             return state, {}

@@ -278,7 +278,9 @@ def by_hand(journal: SqliteJournal) -> None:
         name, step, params, meta = work[worker_id]
         params = Problem().train(params, meta, 1)
         work[worker_id] = [name, step + 1, params, meta]
-        run.set_eval(worker_id, name, step + 1, params, *Problem().evaluate(params))
+        found = Problem().evaluate(params)
+        assert isinstance(found, tuple)
+        run.set_eval(worker_id, name, step + 1, params, *found)
 
     for worker_id in range(3):
         poll(worker_id)
