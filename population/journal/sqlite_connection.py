@@ -303,7 +303,7 @@ class Connection:
         way = sqlite_file.way_to_look(path)
         if way is None:
             return False
-        place = f"file:{urllib.parse.quote(str(path))}?{way}"
+        place = f"file:{urllib.parse.quote(os.fsencode(path))}?{way}"
         try:
             self._waiting(lambda: self._link(place))
             (version,) = self.raw.execute("PRAGMA user_version").fetchone()

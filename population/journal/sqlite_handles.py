@@ -78,7 +78,7 @@ class Handles:
             return None
         with contextlib.suppress(OSError, *REFUSALS):
             if sqlite_file.log_of(self.path).stat().st_size:
-                place = f"file:{urllib.parse.quote(str(self.path))}?mode=ro"
+                place = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode=ro"
                 with contextlib.ExitStack() as stack:
                     reader = sqlite3.connect(place, uri=True, timeout=0.0)
                     stack.callback(reader.close)

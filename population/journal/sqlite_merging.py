@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pathlib
 import sqlite3
 import threading
@@ -95,7 +96,7 @@ class Merger:
             self._pause_s = min(2 * self._pause_s, _EVERY_S)
 
     def _connection(self) -> sqlite3.Connection:
-        place = f"file:{urllib.parse.quote(str(self._path))}?mode=rw"
+        place = f"file:{urllib.parse.quote(os.fsencode(self._path))}?mode=rw"
         link = sqlite3.connect(place, uri=True, timeout=0.0, isolation_level=None)
         try:
             sqlite_schema.choose_settings(link, self._durability)

@@ -42,11 +42,11 @@ def best_window(checkpoints: RunColumns, window: int, sign: float) -> int | None
 def _previous(parent: NDArray[Any], has: NDArray[Any]) -> NDArray[Any]:
     """Return the place of the nearest ancestor with a value; -1 for none.
 
-    A parent comes before its child: one pass finds all.
+    Each pass doubles how far back those look that have found none yet.
     """
     found = np.asarray(parent).copy()
     while True:
         lacks = (found >= 0) & ~has[found]
         if not lacks.any():
             return found
-        found[lacks] = parent[found[lacks]]
+        found[lacks] = found[found[lacks]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from population import (
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.mutators import PopulationBasedTraining
 from population.params import FileParams
+from population.reader.columns import RunColumns
+from population.reader.windows import best_window
 from population.space import LogUniform, Perturb
 from tests.helpers import Clock, Scripted
 from tests.test_read_only import protect, public  # noqa: F401
@@ -233,6 +236,45 @@ def test_the_best_of_several_values_in_a_row() -> None:
     for wrong in (0, True, 2.5):
         with pytest.raises((TypeError, ValueError), match="window must be"):
             history.best(wrong)  # type: ignore[arg-type]
+
+
+def test_the_name_of_a_folder_may_be_no_text(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a folder from a machine with another encoding."""
+    folder = tmp_path / os.fsdecode(b"gr\xf6sse")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with contextlib.closing(PopulationController([{}], Scripted(), folder)) as run:
+        for step in range(1, 2000):
+            run.set_eval(0, run.workers[0].generation_id, step, None, 1.0)
+        assert population.read(folder).status.reports == 1999
+    assert population.read(folder).status.reports == 1999
+    assert not caplog.records
+
+
+def test_a_window_skips_checkpoints_without_a_value() -> None:
+    """However many there are in a row, in any tree of checkpoints."""
+    rng = np.random.default_rng(0)
+    for rows in (1, 5, 40):
+        for _ in range(30):
+            parent = np.array([int(rng.integers(-1, row)) for row in range(rows)])
+            parent = np.where(rng.random(rows) < 0.7, np.arange(rows) - 1, parent)
+            has, value = rng.random(rows) < 0.3, rng.normal(size=rows)
+            arrays = {"has_value": has, "value": value, "parent": parent}
+            means: dict[int, float] = {}
+            for end in np.flatnonzero(has).tolist():
+                found: list[float] = []
+                place = end
+                while place >= 0 and len(found) < 3:
+                    found += [float(value[place])] if has[place] else []
+                    place = int(parent[place])
+                if len(found) == 3:
+                    means[end] = sum(found)
+            best = min(means, key=lambda end: means[end]) if means else None
+            assert best_window(RunColumns(rows, arrays), 3, 1.0) == best
 
 
 def test_a_larger_value_is_better_in_its_mode() -> None:
