@@ -155,6 +155,17 @@ def test_all_open_sessions_end_and_a_later_one_goes_on(tmp_path: pathlib.Path) -
     assert not population.read(tmp_path).status.finished
 
 
+def test_hosts_whose_clocks_differ_agree_on_whether_a_run_was_stopped(
+    tmp_path: pathlib.Path,
+) -> None:
+    """What was recorded between an opening and a request says which came first."""
+    with contextlib.closing(opened(tmp_path, clock=lambda: 2000.0)) as run:
+        run.set_eval(0, run.workers[0].generation_id, 1, None, 0.5)
+        stop(tmp_path, "by ann@there: too hot", clock=lambda: 1000.0)
+        assert run.finished
+        assert population.read(tmp_path).status.finished
+
+
 def test_decisions_are_those_of_a_run_that_was_never_stopped(
     tmp_path: pathlib.Path,
 ) -> None:
