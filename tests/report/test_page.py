@@ -25,8 +25,8 @@ from population import PopulationController, Stop
 from population.mutators import PopulationBasedTraining
 from population.report import page
 from population.report.page import data, lines, tree, values, writing
-from population.space import LogUniform, OneMinusLogUniform, Perturb
-from tests.helpers import missing, reporter
+from population.space import Categorical, LogUniform, OneMinusLogUniform, Perturb
+from tests.helpers import Scripted, missing, reporter
 from tests.report.recorded_runs import made_up
 
 HOSTILE = "<script>alert(1)</script>"
@@ -233,6 +233,18 @@ def test_texts_of_a_hyperparameter_are_levels() -> None:
     assert (found["levels"], found["values"]) == (["b", "a"], [0, None, 1, 0])
     many = values.column("name", np.array([f"{i}" for i in range(999)], object))
     assert len(many["levels"]) <= 61
+
+
+def test_a_choice_of_none_is_shown() -> None:
+    """Where the space has no None, it is a value that is missing."""
+    space = {"act": Categorical(["relu", None]), "lr": LogUniform(1e-3, 1.0)}
+    start = [{"act": None, "lr": 0.1}, {"act": "relu", "lr": 0.1}]
+    cases: list[tuple[Any, Any]] = [(space, [0, 1]), (None, [None, 0])]
+    for given, shown in cases:
+        run = PopulationController(start, Scripted(), space=given)
+        act = data.of(run.history())["hyperparameters"][0]
+        assert (act["name"], act["values"]) == ("act", shown)
+        run.close()
 
 
 def test_a_log_scale_needs_positive_values_over_a_decade() -> None:

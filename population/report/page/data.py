@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from population.report.page.values import (
     scales,
     text,
     when,
+    with_none,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def of(run: RecordedRun) -> dict[str, Any]:
     listed = in_tree + _without(tree.chosen(parents.tolist(), ends, LISTED), in_tree)
     used = np.unique(checkpoints["generation"][points]).tolist()
     order = np.array(listed + _without(used, listed), np.int64)
-    texts, scale = Texts(), scales(run.space)
+    texts, space = Texts(), run.space
     return {
         "overview": facts.overview(run),
         "warnings": [text(warning) for warning in status.warnings],
@@ -74,8 +75,8 @@ def of(run: RecordedRun) -> dict[str, Any]:
                 checkpoints, branches, parents, order[: len(in_tree)], lineages
             )
         },
-        "hyperparameters": _prefixed(branches, order, scale),
-        "members": _members(workers, scale),
+        "hyperparameters": _prefixed(branches, order, space),
+        "members": _members(workers, space),
         "texts": texts.listed,
         "notes": {
             "checkpoints": int((~lines.copies(checkpoints)).sum()),
@@ -242,13 +243,16 @@ def _generations(
     }
 
 
-def _prefixed(
-    columns: Columns, rows: Any, scale: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def _prefixed(columns: Columns, rows: Any, space: Any) -> list[dict[str, Any]]:
     """Return the columns of hyperparameters of some rows."""
-    prefix = "meta_params."
+    prefix, scale, may_be_none = "meta_params.", scales(space), with_none(space)
     return [
-        column(name, columns[f"{prefix}{name}"][rows], scale.get(name, ""))
+        column(
+            name,
+            columns[f"{prefix}{name}"][rows],
+            scale.get(name, ""),
+            has_none=name in may_be_none,
+        )
         for name in (one[len(prefix) :] for one in columns if one.startswith(prefix))
     ]
 
@@ -269,7 +273,7 @@ def _numeric_metrics(checkpoints: Columns) -> list[str]:
     ]
 
 
-def _members(workers: Columns, scale: Mapping[str, str]) -> list[dict[str, Any]]:
+def _members(workers: Columns, space: Any) -> list[dict[str, Any]]:
     """Return the columns of the table of members."""
     shown = slice(0, MEMBERS)
     named = {
@@ -286,6 +290,6 @@ def _members(workers: Columns, scale: Mapping[str, str]) -> list[dict[str, Any]]
     reason = column("reason", workers["reason"][shown])
     return [
         *(column(name, workers[key][shown]) for name, key in named.items()),
-        *_prefixed(workers, shown, scale),
+        *_prefixed(workers, shown, space),
         *([reason] if any(reason["levels"]) else []),
     ]

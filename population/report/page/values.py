@@ -47,7 +47,9 @@ def when(seconds: float | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def column(name: str, values: NDArray[Any], scale: str = "") -> dict[str, Any]:
+def column(
+    name: str, values: NDArray[Any], scale: str = "", *, has_none: bool = False
+) -> dict[str, Any]:
     """Return a column of hyperparameters or metrics for the page.
 
     Args:
@@ -55,6 +57,7 @@ def column(name: str, values: NDArray[Any], scale: str = "") -> dict[str, Any]:
         values: Its values; an array of objects is shown as texts.
         scale: The scale of its axis: "linear", "log" or "near one"; empty: as its
             values suggest.
+        has_none: Whether None is a value, as of a choice; else it is a missing one.
 
     Returns:
         "name", "scale" and "values"; if they are texts, "scale" is "text", "levels"
@@ -66,7 +69,7 @@ def column(name: str, values: NDArray[Any], scale: str = "") -> dict[str, Any]:
     levels: dict[str, int] = {}
     indices: list[int | None] = []
     for value in values.tolist():
-        if value is None:
+        if value is None and not has_none:
             indices.append(None)
             continue
         level = text(value)
@@ -101,6 +104,12 @@ def scales(space: Any) -> Mapping[str, str]:
         else ("near one" if isinstance(domain, OneMinusLogUniform) else "linear")
         for name, domain in known.items()
     }
+
+
+def with_none(space: Any) -> frozenset[str]:
+    """Return the names of the hyperparameters of a space that may be None."""
+    known = {} if space is None else domains(space)
+    return frozenset(name for name, domain in known.items() if domain.contains(None))
 
 
 class Texts:
