@@ -25,7 +25,7 @@ class RunColumns(Mapping[str, NDArray[Any]]):
 
     Args:
         rows: The number of rows.
-        arrays: RunColumns by name, each of shape [rows].
+        arrays: Columns by name, each of shape [rows].
         later: Functions that return further columns, by the name or the prefix that
             they have in common.
 
