@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -12,6 +13,8 @@ from population.base.interfaces import Mutator
 from population.base.types import Checkpoint, Ref
 from population.cli.output import Exit, Refused
 from population.reader.recorded_run import RecordedRun, read
+
+_STEP = re.compile("[0-9]{1,18}")  # A journal's integers have 64 bits.
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +66,7 @@ def chosen(run: RecordedRun, options: argparse.Namespace) -> Checkpoint:
             )
         return best
     generation_id, _, step = options.checkpoint.rpartition(":")
-    if not generation_id or not step.isdecimal():
+    if not generation_id or not _STEP.fullmatch(step):
         raise Refused(
             Exit.USAGE,
             f"--checkpoint must be GENERATION:STEP, got {options.checkpoint!r}",
@@ -97,9 +100,10 @@ def mutator_of(name: str) -> Mutator[Any]:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise Refused(Exit.USAGE, f"--mutator {name}: {error}") from error
-    made = found() if callable(found) and not isinstance(found, Mutator) else found
+        made = found() if callable(found) and not isinstance(found, Mutator) else found
+    except Exception as error:  # Of the user's module.
+        told = f"--mutator {name}: {type(error).__name__}: {error}"
+        raise Refused(Exit.USAGE, told) from error
     if not isinstance(made, Mutator):
         raise Refused(
             Exit.USAGE,

@@ -6,7 +6,6 @@ import datetime
 import enum
 import json
 import math
-import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from population.base import codec
 from population.base.types import Checkpoint
+from population.base.whole_files import write_whole
 from population.reader.columns import RunColumns
 
 
@@ -109,8 +108,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def printable(text: str) -> str:
     """Return a text in one line, with escapes for what a terminal would act on."""
-    line = " ".join(codec.readable(str(text)).split(" "))
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def number(value: Any) -> str:
@@ -143,13 +141,9 @@ def write(path: str, text: str) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
-    target = pathlib.Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(text)
-        draft.replace(target)
+        write_whole(pathlib.Path(path), text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise not_written(path, error) from error
 
 
@@ -157,8 +151,7 @@ def not_written(path: str, error: OSError) -> Refused:
     """Return the error for a file that cannot be written."""
     return Refused(
         Exit.UNUSABLE,
-        f"{path} cannot be written: {error.strerror or error}. Name another place "
-        "with --out.",
+        f"{path} cannot be written: {error.strerror or error}. Name another place.",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import csv
 import io
 import json
@@ -351,6 +353,79 @@ def test_a_reader_that_has_enough_is_no_error(run: pathlib.Path) -> None:
     )
     assert done.stdout.startswith("row,")
     assert done.stderr == ""
+
+
+def test_texts_that_the_terminal_cannot_show_are_escaped(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A locale without Unicode changes neither the exit code nor the files."""
+    with contextlib.closing(
+        PopulationController([{"größe": 1.0}], Scripted(), tmp_path)
+    ):
+        pass
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for command in ("show", "export --csv table.csv", "report -o page.html"):
+        done = subprocess.run(
+            [sys.executable, "-m", "population", *command.split(), str(tmp_path)],
+            capture_output=True,
+            cwd=tmp_path,
+            timeout=60,
+            env={**os.environ, **ascii_only, "PYTHONPATH": os.getcwd()},
+        )
+        assert (done.returncode, done.stderr) == (0, b""), command
+        if command == "show":
+            assert b"gr\\xf6\\xdfe" in done.stdout
+    table = (tmp_path / "table.csv").read_text(encoding="utf-8")
+    assert "meta_params.größe" in table.splitlines()[0]
+
+
+@pytest.mark.parametrize("command", ["schedule", "report"])
+def test_a_pipe_stays_a_pipe_and_a_link_a_link(
+    command: str, run: pathlib.Path, tmp_path: pathlib.Path, call: Run
+) -> None:
+    """A file in the place of `/dev/null` would break the machine."""
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        received = pool.submit(pipe.read_bytes)
+        if call(command, run, "-o", pipe)[0] or not pipe.is_fifo():
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))  # Ends the reader.
+        assert pipe.is_fifo()
+        assert received.result(20)
+    link.symlink_to(file)
+    file.write_text("old")
+    assert call(command, run, "-o", link)[0] == 0
+    assert link.is_symlink()
+    assert file.read_bytes() == received.result()
+
+
+def test_a_closed_standard_output_is_no_error(run: pathlib.Path) -> None:
+    """As a daemon has it."""
+    done = subprocess.run(
+        f"{sys.executable} -m population show '{run}' --finished >&-",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_in_the_module_of_a_mutator_is_a_line(
+    run: pathlib.Path,
+    tmp_path: pathlib.Path,
+    call: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit code 1 would say that something is wrong in the run."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_on_import.py").write_text("raise RuntimeError('no data')")
+    (tmp_path / "broken_on_call.py").write_text("def make():\n    {}[0] + 1")
+    for name in ("broken_on_import:make", "broken_on_call:make"):
+        code, out, err = call("verify", run, "--mutator", name)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"population: --mutator {name}: ")
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

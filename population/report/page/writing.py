@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from population.base.whole_files import write_whole
 from population.report.page import data
 
 if TYPE_CHECKING:
@@ -49,12 +50,7 @@ def write(
         )
     page = render(run, title=title).encode("utf-8", "replace")
     place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f".{place.name}.{os.getpid()}.draft")
-    try:
-        draft.write_bytes(page)
-        os.replace(draft, place)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(place, page)
     return place
 
 
@@ -72,16 +68,16 @@ def render(run: RecordedRun, *, title: str | None = None) -> str:
         ImportError: jinja2 or plotly is not installed.
     """
     jinja2 = _jinja2()
-    scripts = [_plotly(), *((_HERE / name).read_text() for name in _SCRIPTS)]
+    scripts = [_plotly(), *(_text(name) for name in _SCRIPTS)]
     name = "population" if run.log_dir is None else run.log_dir.name
     template = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined
-    ).from_string((_HERE / "page.html").read_text())
+    ).from_string(_text("page.html"))
     return str(
         template.render(
             title=title or f"Run {name}",
             policy=_policy(scripts),
-            style=(_HERE / "page.css").read_text(),
+            style=_text("page.css"),
             data=embedded(data.of(run)),
             scripts=scripts,
         )
@@ -96,6 +92,11 @@ def embedded(content: Any) -> str:
     """
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.translate(_HARMLESS)
+
+
+def _text(name: str) -> str:
+    """Return a file of this folder."""
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _policy(scripts: Iterable[str]) -> str:
