@@ -63,9 +63,9 @@ def say_json(value: Any) -> None:
     print(json_text(value))
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, indent: int | None = 1) -> str:
     """Return a value as strict JSON: NaN and infinities are null."""
-    return json.dumps(plain(value), indent=1, allow_nan=False)
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
 def plain(value: Any) -> Any:

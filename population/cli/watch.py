@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import collections
+import math
 import sys
+import threading
 import time
 from collections.abc import Callable
 
 from population.cli import arguments, show
-from population.cli.output import Exit, number, printable, say, say_json
+from population.cli.output import Exit, json_text, number, printable, say
 from population.reader.recorded_run import RecordedRun
 
 NAME = "watch"
@@ -21,12 +23,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     arguments.add_run(parser)
     parser.add_argument(
-        "--every", type=float, default=2.0, metavar="SECONDS", help="default: 2"
+        "--every", type=_pause, default=2.0, metavar="SECONDS", help="default: 2"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the run again and again: a screen in a terminal, else a line a change."""
+    """Print the run again and again: a screen in a terminal, else a line a change.
+
+    With `--json` a change is one line of JSON.
+    """
     found = arguments.opened(options)
     if options.json:
         return follow(found, options.every, _json)
@@ -60,6 +65,21 @@ def follow(
         wait(max(every_s, 0.05))
 
 
+def _pause(text: str) -> float:
+    """Return the seconds between two looks.
+
+    Raises:
+        ArgumentTypeError: It is no time that a process can wait for.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return found
+
+
 def line(found: RecordedRun) -> None:
     """Print the run in a line."""
     status = found.status
@@ -74,12 +94,15 @@ def line(found: RecordedRun) -> None:
     ]
     if status.finished:
         parts.append(f"finished: {status.reason}")
+    elif not status.is_open:
+        parts.append("not open")
     say("; ".join(parts))
 
 
 def _json(found: RecordedRun) -> None:
-    members = found.workers()
-    say_json(show.as_json(found, found.status, found.best(), members))
+    """Print the run as JSON in a line."""
+    status, best, members = found.status, found.best(), found.workers()
+    print(json_text(show.as_json(found, status, best, members), indent=None))
 
 
 def _screen(found: RecordedRun) -> None:

@@ -305,6 +305,20 @@ def test_watch_ends_when_the_run_has(tmp_path: pathlib.Path, call: Run) -> None:
     assert call("watch", folder)[1].endswith(
         "finished: all members have reached step 3\n"
     )
+    lines = call("watch", folder, "--json")[1].splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3]
+
+
+def test_watch_says_that_no_process_has_the_run_open(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a killed run seems to go on for ever."""
+    run = opened(tmp_path)
+    watch.line(population.read(tmp_path))
+    assert "not open" not in capsys.readouterr().out
+    run.close()
+    watch.line(population.read(tmp_path))
+    assert capsys.readouterr().out.endswith("; not open\n")
 
 
 @pytest.mark.parametrize("command", ["show", "export", "schedule", "verify", "watch"])
@@ -332,6 +346,11 @@ def test_wrong_arguments_are_told(run: pathlib.Path, call: Run) -> None:
         ("verify", run, "--mutator", "no.such:policy"),
         ("verify", run, "--mutator", "json:dumps"),
         ("schedule", run, "--window", "0"),
+        ("schedule", run, "--checkpoint", f"x:{10**30}"),
+        ("watch", run, "--every", "nan"),
+        ("watch", run, "--every", "inf"),
+        ("watch", run, "--every", "-1"),
+        ("watch", run, "--every", "soon"),
     ):
         code, out, err = call(*arguments)
         assert (code, out) == (2, ""), arguments
