@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from population.base.errors import ParamsError
+from population.base.errors import JournalError, ParamsError
 from population.base.interfaces import ParamsStore
 from population.base.types import InMemory, Saved
-from population.core.facts import read_all
+from population.core.facts import read_all, texts_of
 from population.core.graph import JournalGraph
 from population.journal import sqlite_file
 from population.journal.base import Journal
@@ -73,6 +73,11 @@ class InFolder(RunSource):
         file = sqlite_file.of_run(self._folder)
         journal = SqliteJournal(file, must_exist=True, look=True)
         with contextlib.closing(journal), journal.reading():
+            if not texts_of(journal):  # A controller has made its tables just now.
+                raise JournalError(
+                    f"{file} holds no run yet. Name the log_dir of a run that was "
+                    "begun."
+                )
             recorded = read_all(journal)
             lock = threading.RLock()
             graph = JournalGraph(journal, lock, self._folder)

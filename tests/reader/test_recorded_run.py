@@ -22,6 +22,7 @@ from population import (
     PopulationController,
     Stop,
 )
+from population.journal.sqlite import SqliteJournal
 from population.journal.sqlite_file import JOURNAL_NAME
 from population.mutators import PopulationBasedTraining
 from population.params import FileParams
@@ -236,6 +237,13 @@ def test_the_best_of_several_values_in_a_row() -> None:
     for wrong in (0, True, 2.5):
         with pytest.raises((TypeError, ValueError), match="window must be"):
             history.best(wrong)  # type: ignore[arg-type]
+
+
+def test_a_run_that_is_being_created_is_not_damaged(tmp_path: pathlib.Path) -> None:
+    """Its journal has tables before it has the run."""
+    SqliteJournal(tmp_path / JOURNAL_NAME).close()
+    with pytest.raises(JournalError, match="holds no run yet"):
+        population.read(tmp_path)
 
 
 def test_the_name_of_a_folder_may_be_no_text(
