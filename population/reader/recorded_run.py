@@ -60,6 +60,8 @@ class RecordedRun:
 
     Raises:
         JournalError: From any method: the run cannot be read, or is damaged.
+        ValueError: From methods that take a checkpoint, except `load`: the run does not
+            have it.
     """
 
     def __init__(self, source: RunSource) -> None:
@@ -170,18 +172,21 @@ class RecordedRun:
         """Return all checkpoints that led to this one, oldest first."""
         check_checkpoint(checkpoint, "lineage")
         with self._source.reading() as found:
+            _check_is_of(found, checkpoint, "lineage")
             return found.graph.lineage(checkpoint)
 
     def schedule(self, checkpoint: Checkpoint) -> Schedule:
         """Return the hyperparameters over steps that led to a checkpoint."""
         check_checkpoint(checkpoint, "schedule")
         with self._source.reading() as found:
+            _check_is_of(found, checkpoint, "schedule")
             return lineages.schedule(found.graph, checkpoint)
 
     def resume_point(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return the nearest checkpoint with params, itself or an ancestor."""
         check_checkpoint(checkpoint, "resume_point")
         with self._source.reading() as found:
+            _check_is_of(found, checkpoint, "resume_point")
             return found.graph.resume_point(checkpoint)
 
     def load(self, checkpoint: Checkpoint, like: Any = None) -> Any:
@@ -217,3 +222,13 @@ class RecordedRun:
 
 def _state(found: Reading, recorded: Any) -> RunState:
     return loading.load(found.journal, found.graph, recorded["mode"])
+
+
+def _check_is_of(found: Reading, checkpoint: Checkpoint, call: str) -> None:
+    """Refuse a checkpoint of another run."""
+    if found.graph.get_checkpoint(checkpoint.ref) is None:
+        raise ValueError(
+            f"{call} needs a checkpoint of this run, got step {checkpoint.step} of "
+            f"{checkpoint.generation_id}, which it does not have. Pass one that this "
+            "run has returned, for example its best()."
+        )

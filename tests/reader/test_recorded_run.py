@@ -239,6 +239,21 @@ def test_the_best_of_several_values_in_a_row() -> None:
             history.best(wrong)  # type: ignore[arg-type]
 
 
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: pathlib.Path) -> None:
+    """The journal is not damaged: who compares runs has mixed them up."""
+    for name in ("one", "other"):
+        with contextlib.closing(
+            PopulationController([{}], Scripted(), tmp_path / name)
+        ) as run:
+            run.set_eval(0, run.workers[0].generation_id, 1, None, 1.0)
+    best = population.read(tmp_path / "other").best()
+    assert best is not None
+    read = population.read(tmp_path / "one")
+    for call in (read.lineage, read.schedule, read.resume_point):
+        with pytest.raises(ValueError, match="needs a checkpoint of this run"):
+            call(best)
+
+
 def test_a_run_that_is_being_created_is_not_damaged(tmp_path: pathlib.Path) -> None:
     """Its journal has tables before it has the run."""
     SqliteJournal(tmp_path / JOURNAL_NAME).close()
