@@ -40,7 +40,9 @@ def leftover_saves(
         OSError: A save cannot be removed.
     """
     folder = run_folder(log_dir)
-    with contextlib.closing(transactions.open_journal(folder)) as journal:
+    # A look may be at a copy, in which saves that were recorded just now are missing.
+    journal = transactions.open_journal(folder, look=not remove)
+    with contextlib.closing(journal):
         store: Any = params
         if store is None and read_all(journal).get("given"):
             raise JournalError(

@@ -91,14 +91,18 @@ def folder_of(run: PopulationController | str | os.PathLike[str]) -> pathlib.Pat
     return run.log_dir
 
 
-def open_journal(folder: pathlib.Path) -> SqliteJournal:
+def open_journal(folder: pathlib.Path, *, look: bool = False) -> SqliteJournal:
     """Open the journal of a run folder.
+
+    Args:
+        folder: The run folder.
+        look: Whether to open it read-only, which upgrades no older format.
 
     Raises:
         JournalError: The journal does not exist, cannot be read, or holds no run.
     """
     file = sqlite_file.of_run(folder)
-    journal = SqliteJournal(file, must_exist=True)
+    journal = SqliteJournal(file, must_exist=True, look=look)
     try:
         if not {"size", "run"} <= texts_of(journal).keys():
             raise JournalError(f"{file} holds no run yet.")

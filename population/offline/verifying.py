@@ -12,11 +12,11 @@ from population.base.errors import JournalError, PopulationError
 from population.base.interfaces import Mutator, ParamsStore
 from population.base.run_paths import run_folder
 from population.core.facts import read_all
-from population.core.retention import path_of
 from population.journal import sqlite_file
 from population.journal.records import Opening, Save, Status
 from population.journal.sqlite import SqliteJournal
 from population.offline.replay import replay
+from population.reader.member_columns import saves
 from population.reader.recorded_run import RecordedRun, read
 from population.run.params_manager import PARAMS_FOLDER
 
@@ -131,7 +131,7 @@ def _saves(folder: pathlib.Path, store: Any) -> tuple[int, list[str]]:
 def _known(folder: pathlib.Path) -> dict[str, None]:
     """Return the paths of the saves that a run has now."""
     with contextlib.closing(_opened(folder)) as journal:
-        return dict.fromkeys(path_of(save.params) for save in journal.all(Save))
+        return dict.fromkeys(saves(journal)["path"].tolist())
 
 
 def _decisions(

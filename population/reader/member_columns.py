@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from population.base.codec import HELD
 from population.core.retention import path_of
 from population.core.state import RunState
 from population.journal.base import Journal
@@ -53,7 +54,8 @@ def workers(
 
 def saves(journal: Journal) -> RunColumns:
     """Return the saves that the params store keeps, oldest first."""
-    found = journal.all(Save)
+    # Earlier versions have listed here what a process held in memory, too.
+    found = [s for s in journal.all(Save) if not s.params.startswith(HELD)]
     arrays = {
         "path": objects([path_of(save.params) for save in found]),
         "generation_id": objects([save.generation for save in found]),

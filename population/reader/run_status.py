@@ -84,12 +84,10 @@ def status(journal: Journal, recorded: Mapping[str, Any], state: RunState) -> Ru
     count = state.row - len(generations) - late
     steps = [slot.newest.step for slot in state.slots]
     open_s = _open_s(journal, openings)
-    reason = ""
-    if stop is not None:
-        # Hosts' clocks may differ: time decides only where no row was between.
-        begun = max(((o.row, o.time) for o in openings if _is_own(o)), default=(0, 0.0))
-        asked = [s for s in journal.all(Status) if (s.row, s.time) < begun]
-        reason = why_ended(stop, state, open_s, len(asked))
+    # Hosts' clocks may differ: time decides only where no row was between.
+    begun = max(((o.row, o.time) for o in openings if _is_own(o)), default=(0, 0.0))
+    asked = [s for s in journal.all(Status) if (s.row, s.time) < begun]
+    reason = why_ended(stop or Stop(), state, open_s, len(asked))
     best = state.sign * state.best.score
     return RunStatus(
         run=recorded["run"],

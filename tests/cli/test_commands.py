@@ -188,6 +188,8 @@ def test_a_schedule_is_written_for_the_best_or_another(
     assert code == 0
     text = (run / "s.json").read_text()
     assert dict(Schedule.from_json(text)) == dict(read.schedule(other))
+    told = json.loads(call("schedule", run, "--json", "-o", run / "s.json")[1])
+    assert (told["file"], told["step"]) == (str(run / "s.json"), best.step)
     assert call("schedule", run, "--window", 1000)[0] == 1
     for wrong in ("x", "x:1", ":", f"{other.generation_id}:999"):
         code, _, err = call("schedule", run, "--checkpoint", wrong)
@@ -247,6 +249,23 @@ def test_gc_removes_what_killed_processes_have_left(
     assert {*(run / "params").rglob("*.safetensors")} == kept
     assert call("gc", run)[1] == "0 saves removed\n"
     assert call("verify", run)[0] == 0
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_run_of_an_older_version_is_read_and_left_as_it_is(
+    number: int, tmp_path: pathlib.Path, call: Run
+) -> None:
+    """Only a command that writes to the journal upgrades it."""
+    folder = tmp_path / "run"
+    shutil.copytree(pathlib.Path(__file__).parents[1] / f"data/format-{number}", folder)
+    before = (folder / "journal.sqlite").read_bytes()
+    for command in ("show", "verify", "schedule", "gc --dry-run", "list"):
+        assert call(*command.split(), folder)[0] == 0, command
+    for table in ("checkpoints", "branches", "workers", "saves"):
+        assert call("export", folder, "--table", table)[0] == 0, table
+    assert (folder / "journal.sqlite").read_bytes() == before
+    assert call("stop", folder)[0] == 0
+    assert call("show", folder, "--finished")[1].startswith("finished: stopped by ")
 
 
 def _session(run: pathlib.Path, is_child: bool) -> str:
