@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import math
+import shutil
 import sys
 import threading
 import time
@@ -106,8 +107,10 @@ def _json(found: RecordedRun) -> None:
 
 
 def _screen(found: RecordedRun) -> None:
-    """Clear the terminal and print the run."""
-    status = found.status
+    """Clear the terminal and print what fits of the run: else the terminal scrolls."""
+    status, size = found.status, shutil.get_terminal_size()
     told = [*show.lines(found, status, found.best()), ""]
-    told += show.member_lines(found.workers(), status.mode, 30)
-    sys.stdout.write(_CLEAR + "\n".join(map(printable, told)) + "\n")
+    room = size.lines - len(told) - 3  # The table's head, its end, the cursor.
+    told += show.member_lines(found.workers(), status.mode, max(1, room))
+    shown = [printable(line)[: size.columns] for line in told[: size.lines - 1]]
+    sys.stdout.write(_CLEAR + "\n".join(shown) + "\n")

@@ -328,6 +328,26 @@ def test_watch_ends_when_the_run_has(tmp_path: pathlib.Path, call: Run) -> None:
     assert [json.loads(line)["step"] for line in lines] == [3]
 
 
+@pytest.mark.parametrize("height", [5, 10, 24, 60])
+def test_watch_fits_on_the_screen(
+    height: int,
+    run: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Else the terminal scrolls, and what matters most is above its edge."""
+    monkeypatch.setenv("LINES", str(height))
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert command_line.main(["watch", str(run)]) == 0
+    out = capsys.readouterr().out.removeprefix("\x1b[H\x1b[J")
+    lines = out.split("\n")
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= 50
+    assert lines[0].startswith(str(run)[:50])
+    assert out.count("at its end") == {5: 0, 10: 1, 24: 8, 60: 8}[height]
+
+
 def test_watch_says_that_no_process_has_the_run_open(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
