@@ -27,7 +27,7 @@ from population.reader.run_status import RunStatus
 
 NAME = "show"
 HELP = "how far a run is, its best value, its members, and warnings"
-_MOST = 40
+_MOST, _WARNINGS = 40, 10  # Members and warnings.
 _META = "meta_params."
 
 
@@ -115,8 +115,10 @@ def lines(
     if best is not None:
         yield f"best {number(best.value)} at {place(best)} ({best.generation_id})"
         yield f"     {plain(best.meta_params)}"
-    for warning in status.warnings:
+    for warning in status.warnings[:_WARNINGS]:
         yield f"warning: {warning}"
+    if left := len(status.warnings[_WARNINGS:]):
+        yield f"... and {left} more warnings; --json shows them"
 
 
 def member_lines(members: RunColumns, mode: str, most: int | None) -> Iterator[str]:

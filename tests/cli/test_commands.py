@@ -23,7 +23,7 @@ import pytest
 import population
 from population import PopulationController, Schedule, Stop
 from population.cli import main as command_line
-from population.cli import watch
+from population.cli import show, watch
 from population.mutators import PopulationBasedTraining
 from population.space import LogUniform, Perturb
 from tests.helpers import Clock, Scripted
@@ -151,6 +151,15 @@ def test_many_members_are_the_best_forty(tmp_path: pathlib.Path, call: Run) -> N
     assert "\n    99" in out
     assert "\n     3" not in out
     assert "\n     3" in call("show", tmp_path / "run", "--all")[1]
+
+
+def test_many_warnings_are_counted(run: pathlib.Path) -> None:
+    """A thousand members that fail do not hide the run."""
+    read = population.read(run)
+    status = read.status._replace(warnings=("it failed",) * 1000)
+    assert [*show.lines(read, status, None)][-11:] == ["warning: it failed"] * 10 + [
+        "... and 990 more warnings; --json shows them"
+    ]
 
 
 def test_export_has_every_checkpoint(run: pathlib.Path, call: Run) -> None:
