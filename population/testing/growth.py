@@ -13,6 +13,7 @@ from population.testing.runner import Case, ScriptEvent, ScriptRunner
 from population.testing.script import AllReport, ScriptedReport
 
 _TIMES = 5  # How many times longer a run is played whose state seems to grow.
+_SHORTENED = 20  # A script with so few events was made shorter.
 _REPORTS = 400  # That run has at least so many.
 _MOST = 600  # Events of a run in which a window of the promised size fills.
 _TOLERANCE = 0.04  # So much growth is none: numbers have signs and digits.
@@ -71,7 +72,9 @@ def _entries(tree: Any) -> int:
 def _longer(case: Case) -> tuple[ScriptEvent, ...]:
     """Return a script several times as long, with values that have not been there."""
     reports = len(case.script) * len(case.population)
-    times = max(_TIMES, -(-_REPORTS // reports))
+    times = _TIMES
+    if len(case.script) > _SHORTENED:
+        times = max(times, -(-_REPORTS // reports))
     if case.bounded:
         times = max(times, -(-2 * min(case.bounded, _MOST // 2) // len(case.script)))
     return tuple(_moved(event, k) for k in range(times) for event in case.script)
