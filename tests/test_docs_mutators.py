@@ -14,12 +14,14 @@ import pytest
 
 from population import Mutator
 from population.mutators import PopulationBasedTraining
-from population.testing import BrokenPromise, check_mutator
+from population.testing import BrokenPromise, MutatorWarning, check_mutator
 from tests.test_docs import PAGES, blocks
 
 SHOWS = re.compile(r"^class \w+\(Mutator\b|^    def donor\(", re.MULTILINE)
 # Shown as a mistake: the page says which promise it breaks.
 WRONG = {"CopyTheBest"}
+# Shown as a likely mistake: the page says which, and the kit warns of it.
+LIKELY_WRONG = {"WrongHalf"}
 
 
 @functools.cache
@@ -61,6 +63,9 @@ def test_a_policy_on_a_page_passes_the_kit(page: pathlib.Path, name: str) -> Non
     kind = names_of(page)[name]
     if hasattr(kind, "donor"):
         check_mutator(lambda fn: PopulationBasedTraining(fn, 3, exploit=kind()))
+    elif name in LIKELY_WRONG:
+        with pytest.warns(MutatorWarning, match=name):
+            assert check_mutator(kind)
     elif issubclass(kind, Mutator) and name not in WRONG:
         check_mutator(lambda fn: kind(fn, 3))
     elif name in WRONG:
