@@ -14,6 +14,7 @@ import random
 import signal
 import sqlite3
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -225,6 +226,8 @@ def _forked(child: Callable[[], object]) -> int:
     try:
         child()
         code = 0
+    except BaseException:
+        traceback.print_exc()  # Else nobody would learn why.
     finally:
         os._exit(code)
 
