@@ -127,8 +127,10 @@ def test_what_is_no_schedule_of_a_number_is_refused() -> None:
     schedule = Schedule({0: {"lr": 0.1, "name": "adam", "nan": math.nan, "on": True}})
     with pytest.raises(KeyError, match="there is no 'rate'; there are lr, name, nan"):
         schedule.to_optax("rate")
-    with pytest.raises(KeyError, match="there is no 'deep'; there are none"):
+    with pytest.raises(KeyError, match="there is no 'lr/deep'; there are lr, name"):
         schedule.to_optax("lr/deep")
+    odd = Schedule({0: {"opt": {"im/a b": 2.0}}}).to_optax("opt/im/a b")
+    assert float(odd(0)) == 2.0
     for name in ("name", "nan", "on"):
         with pytest.raises(TypeError, match="must be a number"):
             schedule.to_optax(name)

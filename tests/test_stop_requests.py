@@ -201,6 +201,24 @@ def test_decisions_are_those_of_a_run_that_was_never_stopped(
     assert population.replay(tmp_path / "fork", policy()).first_difference is None
 
 
+def test_there_is_nothing_to_stop_where_nobody_trains(tmp_path: pathlib.Path) -> None:
+    """Of a run that was closed or killed: it is not finished, and it can go on."""
+    opened(tmp_path).close()
+    before = (tmp_path / "journal.sqlite").read_bytes()
+    assert not stop(tmp_path, "by ann@here: too hot")
+    assert (tmp_path / "journal.sqlite").read_bytes() == before
+    assert not population.read(tmp_path).status.finished
+
+
+def test_who_stopped_it_first_is_told(tmp_path: pathlib.Path) -> None:
+    """A second request does not hide the first."""
+    with contextlib.closing(opened(tmp_path)) as run:
+        assert stop(tmp_path, "by ann@here: too hot")
+        assert stop(tmp_path, "by bob@there")
+        assert run.finished
+    check_stopped(tmp_path)
+
+
 def test_a_wrong_request_changes_nothing(tmp_path: pathlib.Path) -> None:
     """No run, no text."""
     with pytest.raises(JournalError, match="must be the log_dir of a run"):

@@ -116,17 +116,22 @@ class Schedule(Mapping[int, Any]):
         return schedule
 
 
+def _leaves(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a tree with their names, such as `a/b`."""
+    if isinstance(tree, (dict, list, tuple)):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        for key, inner in items:
+            yield from _leaves(inner, f"{place}/{key}" if place else str(key))
+    else:
+        yield place, tree
+
+
 def _number(meta_params: Any, name: str) -> float:
     """Return the hyperparameter with a name, which must be a number."""
-    found = meta_params
-    for key in name.split("/"):
-        inner = found if isinstance(found, dict) else {}
-        if isinstance(found, (list, tuple)):
-            inner = {str(place): value for place, value in enumerate(found)}
-        if key not in inner:
-            known = ", ".join(map(str, inner)) or "none"
-            raise KeyError(f"{name!r}: there is no {key!r}; there are {known}")
-        found = inner[key]
+    known = dict(_leaves(meta_params, ""))
+    if name not in known:
+        raise KeyError(f"there is no {name!r}; there are {', '.join(known) or 'none'}")
+    found = known[name]
     is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
     if not is_number or math.isnan(found):
         raise TypeError(f"{name!r} must be a number, got {shortly(found)}.")

@@ -22,16 +22,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Record the request."""
-    found = arguments.opened(options)
-    was_open = found.status.is_open
     who = f"by {_user()}@{socket.gethostname()}"
-    stop(options.folder, f"{who}: {options.reason}" if options.reason else who)
+    reason = f"{who}: {options.reason}" if options.reason else who
+    was_open = stop(options.folder, reason)
     if options.json:
-        say_json({"stopped": who, "is_open": was_open})
+        say_json({"stopped": was_open, "reason": reason})
     elif was_open:
         say(f"asked to stop {who}; its processes end at their next poll")
     else:
-        say(f"asked to stop {who}; no process has it open now")
+        say("no process has the run open: there is nothing to stop")
     return Exit.DONE
 
 

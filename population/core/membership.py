@@ -22,7 +22,7 @@ class Membership:
         live: The worker ids of the others, ascending; another object after a change.
         statuses: The newest status of each slot that has one, by worker id.
         count: The number of statuses so far, of all slots.
-        stop: The newest request to stop the run, or None.
+        stops: The requests to stop the run, oldest first.
     """
 
     def __init__(self, size: int) -> None:
@@ -32,7 +32,7 @@ class Membership:
         self.live: tuple[int, ...] = tuple(range(size))
         self.statuses: dict[int, Status] = {}
         self.count = 0
-        self.stop: Status | None = None
+        self.stops: tuple[Status, ...] = ()
 
     @property
     def all_retired(self) -> bool:
@@ -59,10 +59,12 @@ class Membership:
         """Apply the status of a slot."""
         if record.worker_id >= self._size:
             raise damaged(f"it holds a status of worker {record.worker_id}")
-        self.count = max(self.count, record.number)
         if record.kind == STOPPED:
-            self.stop = record
+            if record.number > self.count:  # Applied again, it changes nothing.
+                self.stops += (record,)
+                self.count = record.number
             return
+        self.count = max(self.count, record.number)
         self.statuses[record.worker_id] = record
         own = frozenset((record.worker_id,))
         retired = self.retired | own if record.retired else self.retired - own

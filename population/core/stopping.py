@@ -29,10 +29,9 @@ def why_ended(stop: Stop, state: RunState, open_s: float, statuses: int) -> str:
         return f"none of the last {since_best} values was the best"
     if stop.seconds is not None and open_s >= stop.seconds:
         return f"it was open for {open_s:.0f} s"
-    asked = state.members.stop
-    if asked is not None and asked.number > statuses:
-        return f"stopped {asked.reason}"
-    return ""
+    asked = (s.reason for s in state.members.stops if s.number > statuses)
+    reason = next(asked, None)
+    return "" if reason is None else f"stopped {reason}"
 
 
 def _reached(state: RunState) -> int:

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from population.base import codec
 from population.base.errors import JournalError
 from population.base.run_paths import run_folder
-from population.journal.records import STOPPED, Status
+from population.core.owners import owner_of
+from population.journal.records import STOPPED, Opening, Status
 from population.offline import transactions
+from population.reader.run_status import is_live
 
 
 def stop(
@@ -20,16 +22,20 @@ def stop(
     reason: str,
     *,
     clock: Callable[[], float] = time.time,
-) -> None:
+) -> bool:
     """Ask all sessions that have a run open to end at their next poll or report.
 
     For them the run is then finished, as if a limit of `Stop` were reached: loops of
-    `Worker` and engines end and save as at any end. A later opening goes on.
+    `Worker` and engines end and save as at any end. A later opening goes on. If no
+    process that may be alive has the run open, nothing is recorded.
 
     Args:
         log_dir: The run folder.
         reason: Who stops it, and why, for people; the journal keeps it.
         clock: Returns seconds since the epoch.
+
+    Returns:
+        Whether it was open.
 
     Raises:
         TypeError: `reason` is not a text.
@@ -45,7 +51,12 @@ def stop(
                 "it. Ask its owner to stop the run."
             )
         with journal.transaction():
-            row = journal.tail().row
+            row, newest = journal.tail().row, journal.tail().time
+            openings = [o for o in journal.all(Opening) if o.owner is not None]
+            if not any(
+                is_live(owner_of(str(o.owner)), o.time, newest) for o in openings
+            ):
+                return False
             number = max((s.number for s in journal.all(Status)), default=0) + 1
             asked = Status(
                 number=number,
@@ -60,3 +71,4 @@ def stop(
                 batch=row + 1,
             )
             journal.write([asked])
+    return True

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from population.base import codec
 from population.base.errors import JournalError, PopulationError
 from population.base.interfaces import Mutator, ParamsStore
 from population.base.run_paths import run_folder
@@ -18,6 +19,7 @@ from population.journal.sqlite import SqliteJournal
 from population.offline.replay import replay
 from population.reader.member_columns import saves
 from population.reader.recorded_run import RecordedRun, read
+from population.run import mutator_settings
 from population.run.params_manager import PARAMS_FOLDER
 
 
@@ -77,6 +79,7 @@ def verify(
     if mutator is not None and not problems:
         decisions, bad = _decisions(run, folder, mutator)
         problems += bad
+        notes += _other_arguments(run, mutator)
     return Verified(checkpoints, saves, decisions, tuple(problems), tuple(notes))
 
 
@@ -146,6 +149,13 @@ def _decisions(
     first = found.first_difference
     problems = [] if first is None else [f"a decision differs: {first}"]
     return len(found.decisions), problems
+
+
+def _other_arguments(run: RecordedRun, mutator: Mutator[Any]) -> list[str]:
+    """Return a note if a mutator has other arguments than were recorded."""
+    given = codec.normalized(mutator_settings.settings(mutator), "settings")
+    changed = mutator_settings.changed(run.status.settings, given)
+    return [f"the mutator given has other arguments: {changed}"] if changed else []
 
 
 def _opened(folder: pathlib.Path) -> SqliteJournal:

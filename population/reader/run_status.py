@@ -120,7 +120,7 @@ def holders(state: RunState) -> frozenset[int]:
     return frozenset(
         lease.worker_id
         for lease in held
-        if _is_live(owner_of(str(lease.owner)), lease.renewed, state.time)
+        if is_live(owner_of(str(lease.owner)), lease.renewed, state.time)
     )
 
 
@@ -143,10 +143,10 @@ def _is_own(opening: Opening) -> bool:
 def _live(openings: Sequence[Opening], state: RunState) -> list[Owner]:
     """Return the sessions that are open, as far as can be told."""
     known = [(owner_of(o.owner), o.time) for o in openings if o.owner is not None]
-    return [o for o, began in known if _is_live(o, began, state.time)]
+    return [o for o, began in known if is_live(o, began, state.time)]
 
 
-def _is_live(owner: Owner, seen: float, newest: float) -> bool:
+def is_live(owner: Owner, seen: float, newest: float) -> bool:
     """Whether a process lives; of another host's, whether it was seen just now."""
     if is_foreign(owner):
         return time.time() - max(seen, newest) < _FOREIGN_S

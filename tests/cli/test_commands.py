@@ -226,6 +226,9 @@ def test_verify_finds_what_is_wrong(run: pathlib.Path, call: Run) -> None:
     code, out, _ = call("verify", run, "--mutator", "tests.cli.test_commands:other")
     assert code == 1
     assert "a decision differs" in out
+    assert (
+        "note: the mutator given has other arguments: steps_per_exploit: 5 -> 3" in out
+    )
     with sqlite3.connect(run / "journal.sqlite") as db:
         db.execute("UPDATE checkpoints SET value = 'x' WHERE row = 20")
     db.close()
@@ -273,8 +276,8 @@ def test_a_run_of_an_older_version_is_read_and_left_as_it_is(
     for table in ("checkpoints", "branches", "workers", "saves"):
         assert call("export", folder, "--table", table)[0] == 0, table
     assert (folder / "journal.sqlite").read_bytes() == before
-    assert call("stop", folder)[0] == 0
-    assert call("show", folder, "--finished")[1].startswith("finished: stopped by ")
+    assert call("stop", folder)[1].startswith("no process has the run open")
+    assert call("show", folder, "--finished")[:2] == (1, "not finished\n")
 
 
 def _session(run: pathlib.Path, is_child: bool) -> str:
