@@ -29,7 +29,7 @@ from population.params import FileParams
 from population.reader.columns import RunColumns
 from population.reader.windows import best_window
 from population.space import LogUniform, Perturb
-from tests.helpers import Clock, Scripted
+from tests.helpers import Clock, Scripted, missing
 from tests.test_read_only import protect, public  # noqa: F401
 
 SPACE = {"lr": LogUniform(1e-3, 1.0), "layers": 3}
@@ -269,7 +269,7 @@ def test_the_name_of_a_folder_may_be_no_text(
     try:
         folder.mkdir()
     except OSError:
-        pytest.skip("this file system has no such names")
+        missing("a file system whose names may be any bytes")
     with contextlib.closing(PopulationController([{}], Scripted(), folder)) as run:
         for step in range(1, 2000):
             run.set_eval(0, run.workers[0].generation_id, step, None, 1.0)
