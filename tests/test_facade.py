@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import pathlib
 import pydoc
 import re
 from typing import Any
@@ -74,6 +76,46 @@ def test_the_help_says_what_each_name_is_for() -> None:
     for name in population.__all__:
         kind = "class " if inspect.isclass(getattr(population, name)) else ""
         assert re.search(rf"^    {kind}{name}\(", rest, re.MULTILINE)
+
+
+PACKAGES = (
+    "base",
+    "mutators",
+    "params",
+    "report.loggers",
+    "report.page",
+    "report.pictures",
+    "space",
+    "testing",
+)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_help_of_each_public_package_shows_its_names(package: str) -> None:
+    """`help` shows what `__all__` lists, and nothing else that is imported."""
+    module = importlib.import_module(f"population.{package}")
+    tree = ast.parse(pathlib.Path(str(module.__file__)).read_text())
+    names = [
+        alias.asname
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname
+    ]
+    assert set(module.__all__) == {*names, *({"REGISTRY"} & set(vars(module)))}
+    text = pydoc.plain(pydoc.render_doc(module))
+    for name in names:
+        assert re.search(rf"^    (class )?{name}\(", text, re.MULTILINE), name
+
+
+def test_every_package_that_gives_names_has_a_list_of_them() -> None:
+    """So that none is forgotten above; that of processes gives names to itself."""
+    found = {
+        ".".join(path.parent.relative_to(ROOT / "population").parts)
+        for path in (ROOT / "population").rglob("__init__.py")
+        if re.search(r"^from population.* as ", path.read_text(), re.MULTILINE)
+    }
+    assert found - {"", "engines.processes"} == set(PACKAGES)
 
 
 def test_the_type_of_the_graph_has_a_public_name() -> None:

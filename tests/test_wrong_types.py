@@ -120,6 +120,75 @@ def branch(view: PopulationView) -> Branch:
     return Branch(view.newest(0), {"h": 1})
 
 
+QUESTIONS: dict[str, tuple[Callable[[Report, PopulationView], Any], str]] = {
+    "newest of a text": (lambda r, v: v.newest("1"), "must be an int, got str '1'"),  # type: ignore[arg-type]
+    "newest of a float": (lambda r, v: v.newest(1.0), "must be an int, got float 1.0"),  # type: ignore[arg-type]
+    "barrier of a text": (
+        lambda r, v: v.barrier("1", 1),  # type: ignore[arg-type]
+        "must be an int, got str '1'",
+    ),
+    "checkpoint of an id": (
+        lambda r, v: v.graph.checkpoint(r.checkpoint.generation_id),  # type: ignore[arg-type]
+        "needs a Ref, got str. Write Ref(generation_id, step).",
+    ),
+    "checkpoint of itself": (
+        lambda r, v: v.graph.checkpoint(r.checkpoint),  # type: ignore[arg-type]
+        "needs a Ref, got Checkpoint. That is the checkpoint itself.",
+    ),
+    "score of a ref": (
+        lambda r, v: v.score(r.checkpoint.ref),  # type: ignore[arg-type]
+        "needs a checkpoint, got Ref. graph.checkpoint(ref) has the one of a Ref.",
+    ),
+    "score of none": (
+        lambda r, v: v.score(None),  # type: ignore[arg-type]
+        "got NoneType. There is no best one before the first finite value.",
+    ),
+    "lineage of an id": (
+        lambda r, v: v.graph.lineage(r.checkpoint.generation_id),  # type: ignore[arg-type]
+        "graph.walk needs a checkpoint, got str",
+    ),
+    "resume point of a slot": (
+        lambda r, v: v.graph.resume_point(np.argmin(v.scores)),  # type: ignore[arg-type]
+        "got int64. newest(worker_id) has the newest one of a slot.",
+    ),
+    "resume point of a ref": (
+        lambda r, v: v.graph.resume_point(r.checkpoint.ref),  # type: ignore[arg-type]
+        "graph.resume_point needs a checkpoint, got Ref.",
+    ),
+    "newest value of a ref": (
+        lambda r, v: v.graph.newest_value(r.checkpoint.ref),  # type: ignore[arg-type]
+        "graph.newest_value needs a checkpoint, got Ref.",
+    ),
+    "reports since a step": (
+        lambda r, v: v.graph.reports_since(1, 1),  # type: ignore[arg-type]
+        "graph.reports_since needs a checkpoint, got int.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question_about_something_else(name: str) -> None:
+    """The view says what it needs, and what was given."""
+    ask, said = QUESTIONS[name]
+    assert said in fails(lambda s, r, v: (ask(r, v), {}))
+
+
+@pytest.mark.parametrize("worker_id", [-1, 3])
+def test_a_question_about_no_slot(worker_id: int) -> None:
+    """A negative id is not counted from the end: -1 was the last slot."""
+    for ask in (
+        lambda v: v.newest(worker_id),
+        lambda v: v.barrier(worker_id, 0),
+    ):
+        controller = PopulationController(
+            [{"h": 0}] * 3,
+            Mistaken(lambda s, r, v, ask=ask: (ask(v), {})),  # type: ignore[misc]
+        )
+        own = controller.workers[0].generation_id
+        with pytest.raises(ValueError, match=f"worker_id must be .* got {worker_id}"):
+            controller.set_eval(0, own, 1, "p", 1.0)
+
+
 ANSWERS: dict[str, tuple[Answer, str, str]] = {
     "nothing": (lambda s, r, v: None, "got None", "end without a return?"),
     "the state": (lambda s, r, v: s, "got None", "return state, {}"),

@@ -26,3 +26,32 @@ from population.base.types import RunPath as RunPath
 from population.base.types import Saved as Saved
 from population.base.types import Start as Start
 from population.base.types import Stop as Stop
+
+__all__ = [
+    "ActiveWorker",
+    "Branch",
+    "Checkpoint",
+    "CheckpointGraph",
+    "ClaimError",
+    "Event",
+    "Failure",
+    "InMemory",
+    "JournalError",
+    "LostParamsError",
+    "MisfitError",
+    "Mutator",
+    "NoProgressError",
+    "ParamsError",
+    "ParamsStore",
+    "PopulationError",
+    "PopulationView",
+    "Ref",
+    "Report",
+    "Retire",
+    "RunMismatchError",
+    "RunPath",
+    "Saved",
+    "Schedule",
+    "Start",
+    "Stop",
+]

@@ -34,7 +34,12 @@ class CheckpointGraph(Mapping[str, Mapping[int, Checkpoint]], abc.ABC):
 
     @abc.abstractmethod
     def checkpoint(self, ref: Ref) -> Checkpoint:
-        """Return the checkpoint that `ref` names; raise a KeyError if it is missing."""
+        """Return the checkpoint that `ref` names.
+
+        Raises:
+            KeyError: There is no such checkpoint.
+            TypeError: `ref` is not a `Ref`.
+        """
 
     @abc.abstractmethod
     def root(self, generation_id: str) -> Checkpoint:
@@ -158,10 +163,19 @@ class PopulationView(Protocol):
         """
 
     def score(self, checkpoint: Checkpoint) -> float:
-        """Return a checkpoint's score: lower is better; inf for no finite value."""
+        """Return a checkpoint's score: lower is better; inf for no finite value.
+
+        Raises:
+            TypeError: Not a `Checkpoint`.
+        """
 
     def newest(self, worker_id: int) -> Checkpoint:
-        """Return the slot's newest checkpoint, with or without a value."""
+        """Return the slot's newest checkpoint, with or without a value.
+
+        Raises:
+            TypeError: `worker_id` is not an int.
+            ValueError: There is no such slot.
+        """
 
     def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
         """Return the slot's first checkpoint from `step` on that can close a barrier.
@@ -169,6 +183,10 @@ class PopulationView(Protocol):
         It is on the slot's present lineage and has a value, and params if this run
         saves any; one that diverged needs no params. None, in O(1), while no such
         checkpoint exists.
+
+        Raises:
+            TypeError: `worker_id` is not an int.
+            ValueError: There is no such slot.
         """
 
 

@@ -17,6 +17,7 @@ from population.base.errors import damaged
 from population.base.interfaces import CheckpointGraph
 from population.base.types import Checkpoint, Ref
 from population.core.decoding import checkpoint_of, unknown
+from population.core.known import check_checkpoint, check_ref, closes
 from population.journal.base import Find, Journal
 from population.journal.records import CheckpointRow, Fact, Generation
 
@@ -135,7 +136,9 @@ class JournalGraph(CheckpointGraph):
 
         Raises:
             KeyError: There is no such checkpoint.
+            TypeError: `ref` is not a `Ref`.
         """
+        check_ref(ref, "graph.checkpoint")
         return self[ref.generation_id][ref.step]
 
     def parent(self, child: Checkpoint) -> Checkpoint | None:
@@ -245,7 +248,7 @@ class JournalGraph(CheckpointGraph):
 
     def walk(self, checkpoint: Checkpoint) -> Iterator[Checkpoint]:
         """Yield all checkpoints of a lineage, newest first, `checkpoint` included."""
-        yield checkpoint
+        yield check_checkpoint(checkpoint, "graph.walk")
         below = checkpoint.step - 1
         for segment in self.segments(checkpoint):
             last = min(segment.last, below)
@@ -263,6 +266,7 @@ class JournalGraph(CheckpointGraph):
         nearest with a finite value, as one without a value may be as bad. A root always
         qualifies, with None for fresh params. If loops save the weights, none need any.
         """
+        check_checkpoint(checkpoint, "graph.resume_point")
         value, params = checkpoint.diverged, self.keeps_weights
         lacks = value or (params and checkpoint.params is None)
         if checkpoint.parent is None or not lacks:
@@ -288,7 +292,8 @@ class JournalGraph(CheckpointGraph):
             until: The last step to look at.
             params: Whether it must have params too, unless the value is not finite.
         """
-        if checkpoint.step <= until and _closes(checkpoint, params):
+        check_checkpoint(checkpoint, "graph.newest_value")
+        if checkpoint.step <= until and closes(checkpoint, params):
             return checkpoint
         return next(self.reports_until(checkpoint, until, decides=params), None)
 
@@ -302,6 +307,7 @@ class JournalGraph(CheckpointGraph):
 
     def reports_since(self, checkpoint: Checkpoint, step: int) -> list[Checkpoint]:
         """Return the lineage's checkpoints from `step` on with a value, ascending."""
+        check_checkpoint(checkpoint, "graph.reports_since")
         since = self._since(checkpoint, step)
         return [c for c in since if c.value is not None]
 
@@ -318,10 +324,10 @@ class JournalGraph(CheckpointGraph):
         """
         before = checkpoint.parent
         if before is not None and before.step < step == checkpoint.step:
-            if _closes(checkpoint, needs_params):
+            if closes(checkpoint, needs_params):
                 return checkpoint  # The usual case, without a query.
         since = self._since(checkpoint, step)
-        return next((c for c in since if _closes(c, needs_params)), None)
+        return next((c for c in since if closes(c, needs_params)), None)
 
     def params_text(self, checkpoint: Checkpoint) -> str:
         """Return a checkpoint's params as the journal keeps them."""
@@ -390,10 +396,3 @@ class JournalGraph(CheckpointGraph):
             found = root.row, root.step, root.parent
             self._origins[generation_id] = found
         return found
-
-
-def _closes(checkpoint: Checkpoint, needs_params: bool) -> bool:
-    """Whether it has a value, and, if that is finite, the params that are needed."""
-    if checkpoint.value is None:
-        return False
-    return not needs_params or checkpoint.params is not None or checkpoint.diverged

@@ -6,8 +6,10 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from population.base import codec
-from population.base.types import Checkpoint
+from population.base.types import ActiveWorker, Checkpoint, Ref
 from population.journal.records import Generation
 
 
@@ -82,7 +84,32 @@ def check_checkpoint(checkpoint: Any, call: str) -> Checkpoint:
     """
     if isinstance(checkpoint, Checkpoint):
         return checkpoint
-    raise TypeError(
-        f"{call} needs a checkpoint, got {type(checkpoint).__name__}. There is no best "
-        "one before the first finite value."
-    )
+    kind, hint = type(checkpoint).__name__, ""
+    if checkpoint is None:
+        hint = " There is no best one before the first finite value."
+    elif isinstance(checkpoint, Ref):
+        hint = " graph.checkpoint(ref) has the one of a Ref."
+    elif isinstance(checkpoint, (int, np.integer, ActiveWorker)):
+        hint = " newest(worker_id) has the newest one of a slot."
+    raise TypeError(f"{call} needs a checkpoint, got {kind}.{hint}")
+
+
+def check_ref(ref: Any, call: str) -> Ref:
+    """Return the name of a checkpoint that was passed to `call`, after a check.
+
+    Raises:
+        TypeError: `ref` is not a `Ref`.
+    """
+    if isinstance(ref, Ref):
+        return ref
+    hint = "Write Ref(generation_id, step)."
+    if isinstance(ref, Checkpoint):
+        hint = "That is the checkpoint itself."
+    raise TypeError(f"{call} needs a Ref, got {type(ref).__name__}. {hint}")
+
+
+def closes(checkpoint: Checkpoint, needs_params: bool) -> bool:
+    """Whether it has a value, and, if that is finite, the params that are needed."""
+    if checkpoint.value is None:
+        return False
+    return not needs_params or checkpoint.params is not None or checkpoint.diverged

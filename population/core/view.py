@@ -11,6 +11,7 @@ import numpy.typing as npt
 from population.base.refusals import shortly
 from population.base.types import ActiveWorker, Checkpoint
 from population.core.graph import JournalGraph
+from population.core.known import check_checkpoint, check_id
 from population.core.recent import Entry, Floats, Ints
 from population.core.state import RunState
 
@@ -37,8 +38,6 @@ class View:
         self.now = 0.0
         self._rng: np.random.Generator | None = None
         self.graph = graph
-        self.score = state.score
-        self.barrier = state.barrier
         self.steps = _read_only(state.scores.steps)
         self.scores = _read_only(state.scores.scores)
         self.begins = _read_only(state.scores.begins)
@@ -110,14 +109,38 @@ class View:
             )
         return self._state.scores.metrics.column(name).copy()
 
+    def score(self, checkpoint: Checkpoint) -> float:
+        """Return a checkpoint's score: lower is better; inf for no finite value.
+
+        Raises:
+            TypeError: Not a `Checkpoint`.
+        """
+        return self._state.score(check_checkpoint(checkpoint, "view.score"))
+
     def newest(self, worker_id: int) -> Checkpoint:
-        """Return the slot's newest checkpoint, with or without a value."""
-        return self._state.slots[worker_id].newest
+        """Return the slot's newest checkpoint, with or without a value.
+
+        Raises:
+            TypeError: `worker_id` is not an int.
+            ValueError: There is no such slot.
+        """
+        slots = self._state.slots
+        return slots[check_id(len(slots), worker_id)].newest
+
+    def barrier(self, worker_id: int, step: int) -> Checkpoint | None:
+        """Return the lineage's first checkpoint from `step` on that closes a barrier.
+
+        Raises:
+            TypeError: `worker_id` is not an int.
+            ValueError: There is no such slot.
+        """
+        state = self._state
+        return state.barrier(check_id(len(state.slots), worker_id), step)
 
     def _reports(self, worker_id: int, until: int) -> Iterator[Entry]:
         """Yield step and score of a slot's reports up to a step, newest first."""
         for checkpoint in self.graph.reports_until(self.newest(worker_id), until):
-            yield checkpoint.step, self.score(checkpoint)
+            yield checkpoint.step, self._state.score(checkpoint)
 
 
 def _read_only(array: Array) -> Array:

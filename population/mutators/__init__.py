@@ -25,6 +25,18 @@ from population.mutators.winner_take_all_genetic import (
     WinnerTakeAllGenetic as WinnerTakeAllGenetic,
 )
 
+__all__ = [
+    "REGISTRY",
+    "BranchingSingleMachine",
+    "FixedSchedule",
+    "MultiFrequencyPBT",
+    "MutationContext",
+    "PopulationBasedTraining",
+    "SuccessiveHalving",
+    "TwoSpeedPBT",
+    "WinnerTakeAllGenetic",
+]
+
 REGISTRY: dict[str, type[Mutator]] = {  # type: ignore[type-arg]
     "winner": WinnerTakeAllGenetic,
     "fixed": FixedSchedule,

@@ -14,6 +14,12 @@ from population.params.checks import check as check
 from population.params.files import FileParams as FileParams
 from population.params.memory import MemoryParams as MemoryParams
 
+__all__ = [
+    "FileParams",
+    "MemoryParams",
+    "check",
+]
+
 if TYPE_CHECKING:
     from population.params.orbax import OrbaxParams as OrbaxParams
 

@@ -31,3 +31,25 @@ from population.space.trees import sample as sample
 from population.space.trees import stratified as stratified
 from population.space.trees import to_data as to_data
 from population.space.trees import to_unit as to_unit
+
+__all__ = [
+    "Categorical",
+    "Domain",
+    "Gaussian",
+    "Integer",
+    "LogUniform",
+    "OneMinusLogUniform",
+    "Ordinal",
+    "Perturb",
+    "Uniform",
+    "contains",
+    "domains",
+    "from_data",
+    "from_unit",
+    "grid",
+    "misfit",
+    "sample",
+    "stratified",
+    "to_data",
+    "to_unit",
+]

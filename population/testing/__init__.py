@@ -17,3 +17,17 @@ from population.testing.report import MutatorReport as MutatorReport
 from population.testing.report import MutatorWarning as MutatorWarning
 from population.testing.simulation import Problem as Problem
 from population.testing.simulation import simulate as simulate
+
+__all__ = [
+    "BrokenPromise",
+    "Clock",
+    "Finding",
+    "LikelyMistake",
+    "LoopReport",
+    "MutatorReport",
+    "MutatorWarning",
+    "Problem",
+    "check_loop",
+    "check_mutator",
+    "simulate",
+]

@@ -9,3 +9,11 @@ from population.report.loggers.base import named as named
 from population.report.loggers.combining import combined as combined
 from population.report.loggers.to_csv import csv as csv
 from population.report.loggers.to_tensorboard import tensorboard as tensorboard
+
+__all__ = [
+    "EventLogger",
+    "combined",
+    "csv",
+    "named",
+    "tensorboard",
+]

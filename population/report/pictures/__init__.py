@@ -18,3 +18,17 @@ from population.report.pictures.settings import explored_pairs as explored_pairs
 from population.report.pictures.snapshot import Snapshot as Snapshot
 from population.report.pictures.tree import lineage_tree as lineage_tree
 from population.report.pictures.whole import progress as progress
+
+__all__ = [
+    "Snapshot",
+    "compare",
+    "compare_sizes",
+    "explored",
+    "explored_pairs",
+    "hyperparameter",
+    "learning_curves",
+    "lineage_tree",
+    "progress",
+    "save",
+    "winner",
+]
