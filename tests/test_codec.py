@@ -195,8 +195,16 @@ def test_text_of_another_codec_is_refused(text: str) -> None:
 
 def test_a_dataclass_of_another_type_is_refused() -> None:
     """A record is not read as a class with other fields."""
-    with pytest.raises(ValueError, match=r"\['ref', 'weights'\]"):
+    with pytest.raises(ValueError, match=r"\['ref', 'weights'\].*Correct the annot"):
         codec.decode(codec.encode(Inner(Ref("g", 1)), records=True), Outer)
+
+
+@pytest.mark.parametrize("like", [None, list, list[Any], list[object]])
+def test_a_dataclass_in_a_bare_list_is_told_where_its_type_belongs(like: Any) -> None:
+    """There is no field to annotate, so the message does not speak of one."""
+    text = codec.encode([Inner(Ref("g", 1))], records=True)
+    with pytest.raises(ValueError, match=r"with a field such as members: list\[Member"):
+        codec.decode(text, like)
 
 
 @pytest.mark.parametrize(

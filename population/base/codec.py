@@ -380,7 +380,13 @@ def _unpack_dataclass(body: Mapping[str, Any], like: object) -> Any:
             if names == set(body):
                 types = typing.get_type_hints(kind)
                 return kind(**{k: _unpack(v, types[k]) for k, v in body.items()})
+    seen = f"A dataclass with the fields {sorted(body)} is stored here, but its type is"
+    if like in (None, Any, object):  # It is in a container of unknown items.
+        raise ValueError(
+            f"{seen} not known. Types are read from the annotations of fields: make the "
+            "whole a dataclass, with a field such as members: list[Member]."
+        )
     raise ValueError(
-        f"A dataclass with the fields {sorted(body)} is stored here, but its type is "
-        f"not known: {like!r} was expected. Annotate the field that holds it."
+        f"{seen} not the one expected: {like!r}. Correct the annotation of the field "
+        "that holds it."
     )
