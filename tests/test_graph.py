@@ -330,8 +330,9 @@ def test_an_unknown_generation_is_a_key_error(key: str) -> None:
 def test_an_unknown_step_is_a_key_error() -> None:
     """This is as in any mapping."""
     controller = branched()
-    with pytest.raises(KeyError):
-        controller.graph[generation(controller)][99]
+    for step in (99, -1, 2**63, 2**70):
+        with pytest.raises(KeyError):
+            controller.graph[generation(controller)][step]
 
 
 def test_steps_ascend_also_when_they_came_out_of_order() -> None:

@@ -102,6 +102,10 @@ def test_json_gives_the_same_schedule_back() -> None:
         '{"format": 1, "schedule": [{"step": "0", "meta_params": 1}]}',
         '{"format": 1, "schedule": [{"step": [], "meta_params": 1}]}',
         '{"format": 1, "schedule": [{"step": 0, "meta_params": {"!no": 1}}]}',
+        '{"format": 1, "schedule": [{"step": 0, "meta_params": '
+        + "[" * 50_000
+        + "]" * 50_000
+        + "}]}",
         None,
     ],
 )
@@ -120,6 +124,8 @@ def test_an_optax_schedule_is_a_function_of_the_updates() -> None:
     assert jax.jit(schedule)(jnp.arange(6)).tolist() == expected
     assert schedule(np.int64(3)).dtype == jnp.float32
     assert [float(Schedule(entries).to_optax("b/1")(i)) for i in (0, 9)] == [6.0, 8.0]
+    late = Schedule({0: {"lr": 1.0}, 9: {"lr": 2.0}, 2**40: {"lr": 3.0}})
+    assert float(late.to_optax("lr")(10)) == 2.0
 
 
 def test_what_is_no_schedule_of_a_number_is_refused() -> None:

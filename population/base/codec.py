@@ -383,8 +383,8 @@ def _unpack_dataclass(body: Mapping[str, Any], like: object) -> Any:
     seen = f"A dataclass with the fields {sorted(body)} is stored here, but its type is"
     if like in (None, Any, object):  # It is in a container of unknown items.
         raise ValueError(
-            f"{seen} not known. Types are read from the annotations of fields: make the "
-            "whole a dataclass, with a field such as members: list[Member]."
+            f"{seen} not known. Types are read from the annotations of fields: make "
+            "the whole a dataclass, with a field such as members: list[Member]."
         )
     raise ValueError(
         f"{seen} not the one expected: {like!r}. Correct the annotation of the field "

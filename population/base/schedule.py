@@ -76,7 +76,13 @@ class Schedule(Mapping[int, Any]):
                 entry["step"]: codec.decode(json.dumps(entry["meta_params"]))
                 for entry in found["schedule"]
             }
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise ValueError(
                 "Schedule.from_json needs a text that to_json has written, got "
                 f"{shortly(text)}: {error}"
@@ -104,7 +110,8 @@ class Schedule(Mapping[int, Any]):
         if not self._entries:
             raise ValueError("to_optax needs a schedule with an entry, got none.")
         numbers = [_number(meta, name) for meta in self._entries.values()]
-        starts = [*self._entries][1:]
+        # Counts of updates are int32: none comes to an entry beyond that.
+        starts = [min(step, 2**31 - 1) for step in [*self._entries][1:]]
         import jax.numpy as jnp  # The decision core works without JAX.
 
         values = jnp.asarray(numbers, jnp.float32)

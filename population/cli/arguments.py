@@ -65,6 +65,12 @@ def chosen(run: RecordedRun, options: argparse.Namespace) -> Checkpoint:
                 "name a checkpoint with --checkpoint GENERATION:STEP",
             )
         return best
+    if options.window != 1:
+        raise Refused(
+            Exit.USAGE,
+            "--window chooses the best checkpoint, --checkpoint names one: give one of "
+            "the two",
+        )
     generation_id, _, step = options.checkpoint.rpartition(":")
     if not generation_id or not _STEP.fullmatch(step):
         raise Refused(

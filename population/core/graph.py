@@ -129,7 +129,8 @@ class JournalGraph(CheckpointGraph):
 
     def get_checkpoint(self, ref: Ref) -> Checkpoint | None:
         """Return the checkpoint with that generation id and step, or None."""
-        return next(self.span(ref.generation_id, ref.step, ref.step), None)
+        found = self.span(ref.generation_id, ref.step, min(ref.step, _END))
+        return next(found, None)
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
         """Return the checkpoint with that generation id and step.

@@ -107,13 +107,15 @@ def not_live(found: Observations) -> Sightings:
     for seen in found:
         for move in seen.moves:
             if isinstance(move.decision, Branch) and move.worker_id not in seen.live:
+                why = "its slot is retired, and trains again by this"
+                if move.worker_id in seen.given_up:
+                    why = "its slot was given up, and is trained by nobody"
                 yield (
                     seen.position,
                     f"worker {move.worker_id} was branched at step {move.own.step}, "
-                    f"but view.live is {list(seen.live)}: its slot is retired, and "
-                    "trains again by this, or it was given up, and is trained by "
-                    "nobody. Decide only for workers in view.live, also for that of "
-                    "the report or of the failure.",
+                    f"but view.live is {list(seen.live)}: {why}. Decide only for "
+                    "workers in view.live, also for that of the report or of the "
+                    "failure.",
                 )
 
 

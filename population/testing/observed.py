@@ -70,6 +70,7 @@ class Observation(NamedTuple):
         present: The hyperparameters of all slots before, encoded.
         moves: The decisions, in the order of worker ids.
         failing: The slot that has failed, if this was a call of `failed`; else -1.
+        given_up: The slots that are given up; others that are not live are retired.
         redrawn: The same decisions with other random numbers.
         reseeded: The same with other seeds of generators that the mutator makes.
     """
@@ -81,6 +82,7 @@ class Observation(NamedTuple):
     present: frozenset[str]
     moves: tuple[Move, ...]
     failing: int = -1
+    given_up: frozenset[int] = frozenset()
     redrawn: Sequence[tuple[Move, ...]] = ()
     reseeded: tuple[Move, ...] = ()
 
@@ -163,6 +165,7 @@ class ObservedMutator(Mutator[Any]):
         found.live, found.steps = tuple(view.live), tuple(view.steps.tolist())
         if branches and all(0 <= w < len(view.steps) for w in branches):
             seen = _observation(found.run.position, state, branches, view)
+            seen = seen._replace(given_up=frozenset(found.run.given_up))
             if isinstance(shown, Failure):
                 seen = seen._replace(failing=shown.worker_id)
             is_similar = self._similar(seen)

@@ -397,6 +397,7 @@ def test_wrong_arguments_are_told(run: pathlib.Path, call: Run) -> None:
         ("verify", run, "--mutator", "no.such:policy"),
         ("verify", run, "--mutator", "json:dumps"),
         ("schedule", run, "--window", "0"),
+        ("schedule", run, "--window", "3", "--checkpoint", "x:1"),
         ("schedule", run, "--checkpoint", f"x:{10**30}"),
         ("watch", run, "--every", "nan"),
         ("watch", run, "--every", "inf"),

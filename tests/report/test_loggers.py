@@ -93,7 +93,7 @@ def test_a_row_of_csv_is_an_event(tmp_path: pathlib.Path, clock: Clock) -> None:
         "value": "0.5",
         "reason": "",
         "meta_params": '{"lr": 0.1, "deep/on": true, "deep/how": "a, \\"b\\""}',
-        "metrics": '{"loss/0": 1, "loss/1": Infinity, "text": "\\u00fc\\n\\u0000"}',
+        "metrics": '{"loss/0": 1, "loss/1": null, "text": "\\u00fc\\n\\u0000"}',
         "meta_params/lr": "0.1",
         "metrics/no": "",
     }

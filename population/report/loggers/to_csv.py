@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv as csv_module
 import io
 import json
+import math
 import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 from population.base.types import Event
@@ -32,7 +34,8 @@ def csv(
     `event` (its kind), `worker_id`, `row` (of the checkpoint in the journal),
     `generation_id`, `step` (training steps), `value` (also `nan` and `inf`; empty if
     not evaluated), `reason`, `meta_params` and `metrics`. The last two are JSON objects
-    by name (nested ones `a/b`), so that a name that appears late changes no column.
+    by name (nested ones `a/b`; NaN and infinities are null), so that a name that
+    appears late changes no column.
     Line breaks in other texts become spaces: each event is one line.
 
     An existing file is continued, without a second header. Each row is written at once;
@@ -101,9 +104,15 @@ def _cells(event: Event, now: float, columns: Sequence[str]) -> list[Any]:
 def _json(tree: Any) -> str:
     """Return meta_params or metrics as a JSON object by name, or as one value."""
     leaves = named("", tree)
-    bare = leaves.get("")
-    plain = {name[1:]: leaf for name, leaf in leaves.items()} if bare is None else bare
-    return json.dumps(plain, default=str) if leaves else ""
+    plain = {name: _strict(leaf) for name, leaf in leaves.items()}
+    found = plain[""] if "" in plain else {n[1:]: leaf for n, leaf in plain.items()}
+    return json.dumps(found, default=str, allow_nan=False) if leaves else ""
+
+
+def _strict(leaf: Any) -> Any:
+    """Return a leaf, or None for a number that JSON does not have."""
+    is_odd = isinstance(leaf, Real) and not math.isfinite(leaf)
+    return None if is_odd else leaf
 
 
 def _line(cells: Sequence[Any]) -> bytes:
