@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from population.reader.ancestors import known_ancestors
 from population.reader.columns import RunColumns
 
 
@@ -24,7 +22,7 @@ def best_window(checkpoints: RunColumns, window: int, sign: float) -> int | None
         values, all of them finite.
     """
     has, values = checkpoints["has_value"], checkpoints["value"]
-    before = _previous(checkpoints["parent"], has)
+    before = known_ancestors(checkpoints["parent"], has)
     ends = np.flatnonzero(has)
     total, at = np.zeros(len(ends)), ends.copy()
     for number in range(window):
@@ -37,16 +35,3 @@ def best_window(checkpoints: RunColumns, window: int, sign: float) -> int | None
     if not finite.any():
         return None
     return int(ends[finite][np.argmin(sign * total[finite])])
-
-
-def _previous(parent: NDArray[Any], has: NDArray[Any]) -> NDArray[Any]:
-    """Return the place of the nearest ancestor with a value; -1 for none.
-
-    Each pass doubles how far back those look that have found none yet.
-    """
-    found = np.asarray(parent).copy()
-    while True:
-        lacks = (found >= 0) & ~has[found]
-        if not lacks.any():
-            return found
-        found[lacks] = found[found[lacks]]

@@ -172,8 +172,8 @@ def stuck(case: Case) -> Breach | None:
     position = patient.stuck[0]
     waits = patient.outcomes[position].waits
     seen = (
-        f"Then all workers wait, at the steps {list(waits)}, and none is left to report "
-        "a later one. The next end of a round lies beyond the furthest slot, as "
+        f"Then all workers wait, at the steps {list(waits)}, and none is left to "
+        "report a later one. The next end of a round lies beyond the furthest slot, as "
         "end_after(reached, steps) of population.mutators.rounds returns it, and "
         "view.ready, not view.steps, says who is at the end."
     )

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from population.reader.ancestors import known_ancestors
+
 GAP = -1  # Between two parts of a line.
 Indices = NDArray[np.int64]
 Columns = Mapping[str, NDArray[Any]]
@@ -60,12 +62,8 @@ def copies(checkpoints: Columns) -> NDArray[np.bool_]:
 def originals(checkpoints: Columns) -> Indices:
     """Return of each checkpoint the index of the one that it repeats, else its own."""
     repeated = copies(checkpoints)
-    found = np.where(repeated, checkpoints["parent"], np.arange(len(repeated)))
-    while True:
-        further = found[found]
-        if np.array_equal(further, found):
-            return np.asarray(found, np.int64)
-        found = further
+    before = known_ancestors(checkpoints["parent"], ~repeated)
+    return np.where(repeated, before, np.arange(len(repeated)))
 
 
 def lineage(

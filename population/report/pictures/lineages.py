@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from population.reader.ancestors import known_ancestors
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -38,23 +40,6 @@ class Spans(NamedTuple):
     parent: Ints
     branched: Bools
     retired: Bools
-
-
-def known_ancestors(parent: Ints, known: Bools) -> Ints:
-    """Return the nearest ancestor of each checkpoint that is known, or -1.
-
-    Args:
-        parent: `[N]` the index of each checkpoint's parent; -1 for a root.
-        known: `[N]` which checkpoints count.
-    """
-    size = len(parent)
-    # The entry at the end stands for "none", and is what an index of -1 finds.
-    at = np.append(np.where(known, np.arange(size), parent), -1)
-    while True:
-        further = at[at]
-        if np.array_equal(further, at):
-            return at[parent]
-        at = further
 
 
 def lines(checkpoints: Table, known: Bools, before: Ints) -> list[Ints]:

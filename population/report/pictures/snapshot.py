@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from population.reader.ancestors import known_ancestors
 from population.report.pictures import averages, lineages
 from population.report.pictures.lineages import Bools, Floats, Ints, Spans, Table
 from population.report.pictures.scales import Scale, scale_of
@@ -137,7 +138,7 @@ class Snapshot:
 
     def known_ancestors(self, values: Floats) -> Ints:
         """Return the nearest ancestor of each checkpoint that has a value, or -1."""
-        return lineages.known_ancestors(self.parent, np.isfinite(values))
+        return known_ancestors(self.parent, np.isfinite(values))
 
     def scale(self, name: str) -> Scale:
         """Return the scale of a hyperparameter.

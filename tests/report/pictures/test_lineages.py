@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from population import PopulationController
+from population.reader.ancestors import known_ancestors
 from population.report.pictures import lineages
 from population.report.pictures.snapshot import Snapshot
 from tests.helpers import Scripted, branch_at, reporter
@@ -23,7 +24,7 @@ def test_the_nearest_known_ancestor_is_the_first_on_the_way(
 ) -> None:
     """It is that which following the parents finds first, and never itself."""
     known = np.random.default_rng(seed).random(len(parent)) < 0.4
-    found = lineages.known_ancestors(parent, known)
+    found = known_ancestors(parent, known)
     for index, expected in enumerate(found):
         at = parent[index]
         while at >= 0 and not known[at]:
