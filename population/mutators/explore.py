@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 from population.base.interfaces import PopulationView
@@ -48,9 +48,8 @@ class Explore:
 
     Args:
         mutate_fn: `mutate_fn(meta_params, ...)`. A parameter named `rng` gets the
-            decision's random generator, and one named `context`, or the one after
-            `rng`, a `MutationContext`, both by keyword; a function without such a
-            parameter does not get it.
+            decision's random generator, and one named `context` a `MutationContext`,
+            both by keyword; a function without such a parameter does not get it.
         others: The names of the arguments after meta_params that the policy passes.
 
     Raises:
@@ -94,8 +93,8 @@ class Explore:
         """
         given = copy.deepcopy((meta_params, *others))
         keywords = {
-            name: view.rng if what == "rng" else _context(view, worker_id, donor)
-            for name, what in self._takes.items()
+            name: view.rng if name == "rng" else _context(view, worker_id, donor)
+            for name in self._takes
         }
         changed = self._mutate_fn(*given, **keywords)
         if changed is None and meta_params is not None:
@@ -106,32 +105,48 @@ class Explore:
         return changed
 
     def copy(
-        self, view: PopulationView, worker_id: int, donor: Checkpoint, reason: str
+        self,
+        view: PopulationView,
+        worker_id: int,
+        donor: Checkpoint,
+        reason: str,
+        meta_params: Any = None,
     ) -> Branch:
-        """Return a branch to a donor, with the donor's hyperparameters, explored.
+        """Return a branch to a donor, with explored hyperparameters.
 
         Args:
             view: The view.
-            worker_id: The slot that copies.
+            worker_id: The slot that copies; or one that explores by itself, and is its
+                own donor.
             donor: The checkpoint to copy. The branch begins at its resume point: there
                 the weights are that it was trained from, if it has none itself.
             reason: A text for people who read the history.
+            meta_params: The hyperparameters to explore from; None: the donor's.
         """
         point = view.graph.resume_point(donor)
-        return Branch(point, self(view, worker_id, point, donor.meta_params), reason)
+        origin = donor.meta_params if meta_params is None else meta_params
+        return Branch(point, self(view, worker_id, point, origin), reason)
 
-    def back(self, view: PopulationView, checkpoint: Checkpoint) -> Branch:
+    def back(
+        self,
+        view: PopulationView,
+        worker_id: int,
+        checkpoint: Checkpoint,
+        reason: str = "went back, having diverged",
+    ) -> Branch:
         """Return a branch to the last checkpoint that did not diverge, explored.
 
         Args:
             view: The view.
+            worker_id: The slot that goes back.
             checkpoint: Where the slot stands; it may have diverged.
+            reason: A text for people who read the history.
         """
         # A checkpoint without a value may come after one that diverged.
         valued = view.graph.newest_value(checkpoint) or checkpoint
         point = view.graph.resume_point(valued)
-        changed = self(view, checkpoint.worker_id, point, point.meta_params)
-        return Branch(point, changed, "went back, having diverged")
+        changed = self(view, worker_id, point, point.meta_params)
+        return Branch(point, changed, reason)
 
 
 def _context(
@@ -142,36 +157,42 @@ def _context(
     return MutationContext(worker_id, donor, donor.step, score, view)
 
 
-def _taken(mutate_fn: MutateFn, others: Collection[str]) -> Mapping[str, str]:
-    """Return the parameters of a function that get rng and context, by their names.
+def _taken(mutate_fn: MutateFn, others: Collection[str]) -> Collection[str]:
+    """Return which of rng and context a function gets, which it does by name.
 
     Raises:
-        TypeError: It needs another one.
+        TypeError: It needs another argument, or takes one of these without its name.
     """
     try:
         parameters = inspect.signature(mutate_fn).parameters.values()
     except (TypeError, ValueError):  # A built-in function may have no signature.
-        return {}
-    found = {p.name: p.name for p in parameters if p.name in _BY_NAME}
-    unnamed = [p for p in parameters if p.name not in found]
-    needed = [p.name for p in unnamed if p.default is p.empty and p.kind in _NAMED]
+        return ()
+    found = [p.name for p in parameters if p.name in _BY_NAME and p.kind in _NAMED]
+    needed = [
+        p.name
+        for p in parameters
+        if p.name not in found and p.default is p.empty and p.kind not in _SEVERAL
+    ]
     surplus = needed[1 + len(others) :]
-    names = [p.name for p in parameters]
-    if len(surplus) == 1 and "context" not in found:
-        if names[names.index(surplus[0]) - 1] == "rng":  # (meta_params, rng, ctx)
-            return {**found, surplus[0]: "context"}
     if surplus:
         passed = ", ".join(("meta_params", *others))
         raise TypeError(
-            f"mutate_fn gets {passed}, and what it names rng or context; it also needs "
-            f"{', '.join(surplus)}. Name the random generator rng and the record of "
-            "the decision context, or give the others a default."
+            f"mutate_fn gets {passed}, and by name rng and context, if it has them; it "
+            f"also needs {', '.join(surplus)}. Name the random generator rng and the "
+            "record of the decision context, or give the others a default."
+        )
+    by_position = [p.name for p in parameters if p.kind in _BY_POSITION]
+    misplaced = [name for name in by_position[: 1 + len(others)] if name in found]
+    if misplaced:
+        first = ", ".join(("meta_params", *others))
+        raise TypeError(
+            f"mutate_fn gets {first} first, got {misplaced[0]} in the place of one of "
+            f"them. Write mutate_fn({first}, {misplaced[0]})."
         )
     return found
 
 
-_NAMED = (
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    inspect.Parameter.KEYWORD_ONLY,
-)
+_KINDS = inspect.Parameter
+_BY_POSITION = (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
+_NAMED = (_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY)
+_SEVERAL = (_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD)

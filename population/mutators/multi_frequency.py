@@ -114,7 +114,7 @@ class MultiFrequencyPBT(Mutator[Rounds]):
                 f"{groups} sub-populations in quarters need a multiple of {4 * groups} "
                 f"workers, got {size}. Pass other frequencies, or more workers."
             )
-        return Rounds(0, [view.newest(worker_id).step for worker_id in range(size)])
+        return Rounds(0, view.begins.tolist())
 
     def update(
         self, state: Rounds, report: Report, view: PopulationView
@@ -134,9 +134,9 @@ class MultiFrequencyPBT(Mutator[Rounds]):
                 branches |= self._evolved(group, members, view)
         for member in members:
             if not member.is_finite and member.worker_id not in branches:
-                back = self._explore.back(view, member.checkpoint)
+                back = self._explore.back(view, member.worker_id, member.checkpoint)
                 branches[member.worker_id] = back
-        since = starts_after(state.since, reached, branches)
+        since = starts_after(state.since, reached, branches, view)
         return Rounds(state.number + 1, since), branches
 
     def wait_at(

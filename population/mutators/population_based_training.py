@@ -15,7 +15,12 @@ from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Checkpoint, Report
 from population.mutators.exploit import Exploit, Truncation, check_rule, choose
 from population.mutators.explore import Explore, MutateFn, unchanged
-from population.mutators.rounds import Latecomer, check_steps, step_after
+from population.mutators.rounds import (
+    Latecomer,
+    check_steps,
+    starts_after,
+    step_after,
+)
 from population.mutators.standings import Standings, at_equal_step, samples, sign
 
 _TRUNCATION = Truncation(0.2)
@@ -94,8 +99,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
 
     def init(self, view: PopulationView) -> Intervals:
         """Begin the first interval at each slot's newest checkpoint."""
-        size = len(view.steps)
-        return Intervals([view.newest(worker_id).step for worker_id in range(size)])
+        return Intervals(view.begins.tolist())
 
     def update(
         self, state: Intervals, report: Report, view: PopulationView
@@ -142,21 +146,17 @@ class PopulationBasedTraining(Mutator[Intervals]):
             is_best=worker_id == best_now or standings.rank(me) == 0,
         )
         since = state.since.copy()
-        since[worker_id] = step if branch is None else step_after(branch)
+        since[worker_id] = step if branch is None else step_after(branch, view)
         return Intervals(since), {} if branch is None else {worker_id: branch}
 
     def _decide_together(
         self, state: Intervals, view: PopulationView
     ) -> tuple[Intervals, Mapping[int, Branch]]:
         """Compare all live members at their barriers, once the last has arrived."""
-
-        def has_arrived(worker_id: int) -> bool:
-            return view.barrier(worker_id, self._end(state, worker_id)) is not None
-
-        if self._latecomer.is_late(state, view.live, has_arrived):
+        reached = self._latecomer.reached(state, view, lambda w: self._end(state, w))
+        if not reached:
             return state, {}
-        reached = [view.barrier(w, self._end(state, w)) for w in view.live]
-        points = [checkpoint for checkpoint in reached if checkpoint is not None]
+        points = list(reached.values())
         scores = np.array([view.score(checkpoint) for checkpoint in points])
         scores.flags.writeable = False
         standings = Standings(
@@ -164,15 +164,15 @@ class PopulationBasedTraining(Mutator[Intervals]):
             lambda i, window: samples(points[i], points[i].step, window, view),
             for_all=True,
         )
-        since, branches = state.since.copy(), {}
-        for me, worker_id in enumerate(view.live):
+        branches = {}
+        for me, worker_id in enumerate(reached):
             is_best = standings.rank(me) == 0
             branch = self._decide(
                 me, standings, points.__getitem__, view, is_best=is_best
             )
-            since[worker_id] = points[me].step if branch is None else step_after(branch)
             if branch is not None:
                 branches[worker_id] = branch
+        since = starts_after(state.since, reached, branches, view)
         return Intervals(since), branches
 
     def _decide(
@@ -185,31 +185,22 @@ class PopulationBasedTraining(Mutator[Intervals]):
         is_best: bool,
     ) -> Branch | None:
         """Return a member's branch, to a donor or to explore by itself, or None."""
-        chosen = None
+        chosen, own = None, checkpoint_of(me)
         if self.exploit is not None and not is_best:
             chosen = choose(self.exploit, me, standings, view.rng)
         diverged = not math.isfinite(standings.scores[me])
         if chosen is not None:
             donor = checkpoint_of(chosen)
-            point = view.graph.resume_point(donor)
-            values = sign(checkpoint_of(me), view) * standings.scores[[chosen, me]]
+            values = sign(own, view) * standings.scores[[chosen, me]]
             reason = (
                 f"copied worker {donor.worker_id}, whose value was {values[0]:.6g}, "
                 f"not {values[1]:.6g}"
             )
             own_way = not (self.copy_meta_params or diverged)
-            origin = checkpoint_of(me) if own_way else donor
-            worker_id = checkpoint_of(me).worker_id
-            changed = self._explore(view, worker_id, point, origin.meta_params)
-            return Branch(point, changed, reason)
-        explores = self.exploit is None or (is_best and not self.keep_best)
-        if not (diverged or explores):
-            return None
-        own = checkpoint_of(me)
-        if diverged:  # A checkpoint without a value may come after one that diverged.
-            own = view.graph.newest_value(own) or own
-        point = view.graph.resume_point(own)
-        meta_params = point.meta_params if diverged else own.meta_params
-        reason = "went back, having diverged" if diverged else "explored"
-        changed = self._explore(view, own.worker_id, point, meta_params)
-        return Branch(point, changed, reason)
+            origin = own.meta_params if own_way else None
+            return self._explore.copy(view, own.worker_id, donor, reason, origin)
+        if diverged:
+            return self._explore.back(view, own.worker_id, own)
+        if self.exploit is None or (is_best and not self.keep_best):
+            return self._explore.copy(view, own.worker_id, own, "explored")
+        return None

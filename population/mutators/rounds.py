@@ -110,6 +110,7 @@ def starts_after(
     since: Sequence[int],
     reached: Mapping[int, Checkpoint],
     branches: Mapping[int, Branch],
+    view: PopulationView,
 ) -> list[int]:
     """Return the step at which each slot's next round begins, by worker id.
 
@@ -117,11 +118,14 @@ def starts_after(
         since: Where the last one began.
         reached: Where the slots that are compared stand.
         branches: What was decided about them.
+        view: The view.
     """
     found = list(since)
     for worker_id, checkpoint in reached.items():
         branch = branches.get(worker_id)
-        found[worker_id] = checkpoint.step if branch is None else step_after(branch)
+        found[worker_id] = (
+            checkpoint.step if branch is None else step_after(branch, view)
+        )
     return found
 
 
@@ -132,9 +136,13 @@ def is_live(view: PopulationView, worker_id: int) -> bool:
     return place < len(live) and live[place] == worker_id
 
 
-def step_after(branch: Branch) -> int:
-    """Return the step at which a slot begins after a branch."""
-    return 0 if branch.parent is None else branch.parent.step
+def step_after(branch: Branch, view: PopulationView) -> int:
+    """Return the step at which a slot begins after a branch.
+
+    That of the parent's resume point: earlier than the parent, if that has no params.
+    """
+    parent = branch.parent
+    return 0 if parent is None else view.graph.resume_point(parent).step
 
 
 def check_steps(steps: object, name: str = "steps_per_exploit") -> int:

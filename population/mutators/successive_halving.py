@@ -112,7 +112,7 @@ class SuccessiveHalving(Mutator[Ladder]):
         if number == first:
             return state, {}
         if isinstance(decision, Branch):
-            number = self._rung_after(step_after(decision))
+            number = self._rung_after(step_after(decision, view))
         ahead = state.ahead.copy()
         ahead[worker_id] = number
         following = _without_passed(Ladder(ahead, rungs), first, view.live)
@@ -174,7 +174,7 @@ class SuccessiveHalving(Mutator[Ladder]):
                 return self._explore.copy(view, worker_id, view.newest(donor), what)
         if math.isfinite(view.scores[worker_id]):
             return None
-        return self._explore.back(view, view.newest(worker_id))
+        return self._explore.back(view, worker_id, view.newest(worker_id))
 
 
 def _standing(rung: Rung, score: float) -> str:

@@ -117,7 +117,7 @@ class TwoSpeedPBT(Mutator[Speeds]):
         """Begin the first round at each slot's newest checkpoint."""
         size = len(view.steps)
         count = round(self.fast * size)
-        since = [view.newest(worker_id).step for worker_id in range(size)]
+        since = view.begins.tolist()
         fast = [w < count and not self._in_core(w, size) for w in range(size)]
         return Speeds(0, since, fast)
 
@@ -140,7 +140,7 @@ class TwoSpeedPBT(Mutator[Speeds]):
             fast[worker_id] = now[donor] and not is_core(worker_id)
         moves |= self._rescue(curves.diverged - moves.keys(), now, curves)
         branches = {w: branch for w, (_, branch) in moves.items() if branch}
-        since = starts_after(state.since, reached, branches)
+        since = starts_after(state.since, reached, branches, view)
         return Speeds(number, since, fast), branches
 
     def wait_at(self, state: Speeds, worker_id: int, view: PopulationView) -> int:
@@ -183,7 +183,7 @@ class TwoSpeedPBT(Mutator[Speeds]):
             left = diverged - moves.keys()
             moves |= self._evolved((members, left, 1), curves)
         for w in sorted(diverged - moves.keys()):
-            moves[w] = w, self._explore.back(curves.view, curves.reached[w])
+            moves[w] = w, self._explore.back(curves.view, w, curves.reached[w])
         return moves
 
     def _evolved(self, group: Group, curves: Curves) -> dict[int, Move]:

@@ -149,14 +149,12 @@ class WinnerTakeAllGenetic(Mutator[Round]):
         self, state: Round, view: PopulationView
     ) -> tuple[Round, Mapping[int, Branch]]:
         """Move each slot back to its last finite checkpoint, as no score is finite."""
-        branches, starts = {}, {}
+        branches = {}
         for worker_id in view.live:
             last = self._donor(state, worker_id, view)
-            # A checkpoint without a value may come after one that diverged.
-            point = view.graph.resume_point(view.graph.newest_value(last) or last)
-            changed = self._explore(view, worker_id, point, point.meta_params)
-            branches[worker_id] = Branch(point, changed, "every worker diverged")
-            starts[worker_id] = point.ref
+            reason = "every worker diverged"
+            branches[worker_id] = self._explore.back(view, worker_id, last, reason)
+        starts = {w: b.parent.ref for w, b in branches.items() if b.parent is not None}
         return _next_round(state, starts, view), branches
 
 

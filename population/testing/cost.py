@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
 from population.base.interfaces import Mutator, PopulationView
-from population.base.types import Branch, Failure, Report, Retire
+from population.base.types import Report
 from population.testing import inside, touched
 from population.testing.perturb import perturb
 from population.testing.runner import Case, Played, ScriptRunner, Work
+from population.testing.wrapped import Decided, WrappedMutator
 
 _MOST = 1_000_000  # Instructions counted in a run at most; takes a third of a second.
 
@@ -115,7 +116,7 @@ class _CountingRunner(ScriptRunner):
 _NOTHING = Count(0, 0, 0, 0, 0, False, False)
 
 
-class _Meter(Mutator[Any]):
+class _Meter(WrappedMutator):
     """Calls another mutator, and counts its instructions and bytes.
 
     Args:
@@ -128,8 +129,7 @@ class _Meter(Mutator[Any]):
     """
 
     def __init__(self, mutator: Mutator[Any], of_bytes: bool) -> None:
-        self._mutator = mutator
-        self.divergence_fails = mutator.divergence_fails
+        super().__init__(mutator)
         self.count = _NOTHING
         self.has_changed = False
         self._bytes = touched.ByteCounter() if of_bytes else None
@@ -147,12 +147,8 @@ class _Meter(Mutator[Any]):
         self.count, self._opcodes, self.has_changed = _NOTHING, 0, False
         return self._counts
 
-    def init(self, view: PopulationView) -> Any:
-        return self._mutator.init(view)
-
-    def update(
-        self, state: Any, report: Report, view: PopulationView
-    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
+    def update(self, state: Any, report: Report, view: PopulationView) -> Decided:
+        """Return the other mutator's decision, and count what it takes."""
         if not self._counts:
             return self._mutator.update(state, report, view)
         counter, passed = self._bytes, 0
@@ -177,20 +173,7 @@ class _Meter(Mutator[Any]):
         self.has_changed |= following is not state
         return found
 
-    def failed(
-        self, state: Any, failure: Failure, view: PopulationView
-    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
-        return self._mutator.failed(state, failure, view)
-
-    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
-        return self._mutator.first(worker_id, step, meta_params)
-
-    def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
-        return self._mutator.wait_at(state, worker_id, view)
-
-    def _traced(
-        self, state: Any, report: Report, view: PopulationView
-    ) -> tuple[Any, Mapping[int, Branch | Retire]]:
+    def _traced(self, state: Any, report: Report, view: PopulationView) -> Decided:
         before = sys.gettrace()
         sys.settrace(self._trace)
         try:

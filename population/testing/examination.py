@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from population.base.types import Branch
 from population.testing.breach import Breach
 from population.testing.broken import BrokenPromise
+from population.testing.growth import untested
 from population.testing.mistakes import MISTAKES, Mistake, moves_of
 from population.testing.promises import PROMISES
 from population.testing.ranked import ranked_scripts, ranked_scripts_with_gap
@@ -71,6 +72,7 @@ class Check:
             [mistake for mistake in mistakes if mistake.kind not in self.allowed],
             self._tried(),
             [mistake for mistake in mistakes if mistake.kind in self.allowed],
+            filter(None, [untested(self.first)]),
         )
 
     @functools.cached_property

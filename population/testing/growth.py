@@ -50,6 +50,17 @@ def growth(case: Case) -> Breach | None:
     return Breach(seen, len(case.script) - 1)
 
 
+def untested(case: Case) -> str:
+    """Return what cannot be seen of the growth of the state, a sentence; or ""."""
+    if 2 * case.bounded <= _MOST:
+        return ""
+    return (
+        f"Whether the state stops growing was not tested: bounded={case.bounded} is "
+        f"more than the {_MOST // 2} items that are awaited here. Pass a make_mutator "
+        "with a smaller window, and its size as bounded."
+    )
+
+
 def entries(states: Sequence[str]) -> list[int]:
     """Return the number of entries in each state; a long text has one a word."""
     known: dict[str, int] = {}

@@ -14,7 +14,8 @@ from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Checkpoint, Failure, Ref, Report, Retire
 from population.testing import noise
 from population.testing.runner import Case, ScriptRunner
-from population.testing.watched import Decided, SameNumbers
+from population.testing.watched import SameNumbers
+from population.testing.wrapped import Decided, WrappedMutator
 
 _RESEEDED = 3  # So many decisions are repeated with other seeds, at least.
 _REDRAWS = 12  # So often a decision is repeated with other random numbers.
@@ -112,14 +113,17 @@ class Observations(list[Observation]):
     steps: tuple[int, ...] = ()
 
 
-class ObservedMutator(Mutator[Any]):
+class ObservedMutator(WrappedMutator):
     """Calls another mutator, and records what it decides.
 
     Args:
-        mutator: The other mutator.
+        mutator: The other mutator. It is asked again with other random numbers; so it
+            must not be one that watches what it is asked.
         found: Where the decisions are recorded.
         similar: Whether a call that gives several slots the same change is repeated
             with other random numbers.
+        watcher: A mutator that returns what the other one returns, and is shown each
+            report and failure in its place; None: there is none.
     """
 
     def __init__(
@@ -127,72 +131,57 @@ class ObservedMutator(Mutator[Any]):
         mutator: Mutator[Any],
         found: Observations,
         similar: Callable[[Observation], bool],
+        watcher: Mutator[Any] | None = None,
     ) -> None:
-        self._mutator = mutator
+        super().__init__(mutator if watcher is None else watcher)
+        self._bare = mutator
         self._found = found
         self._similar = similar
-        self.divergence_fails = mutator.divergence_fails
-
-    def init(self, view: PopulationView) -> Any:
-        """Return the other mutator's first state."""
-        return self._mutator.init(view)
 
     def update(self, state: Any, report: Report, view: PopulationView) -> Decided:
         """Return the other mutator's decision."""
-        return self._decided(self._mutator.update, state, report, view)
+        spare = copy.deepcopy(view.rng)
+        decided = self._mutator.update(state, report, view)
+        self._observe(self._bare.update, state, report, view, spare, decided[1])
+        return decided
 
     def failed(self, state: Any, failure: Failure, view: PopulationView) -> Decided:
         """Return the other mutator's decision."""
-        return self._decided(self._mutator.failed, state, failure, view)
+        spare = copy.deepcopy(view.rng)
+        decided = self._mutator.failed(state, failure, view)
+        self._observe(self._bare.failed, state, failure, view, spare, decided[1])
+        return decided
 
-    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
-        """Return the other mutator's `first`."""
-        return self._mutator.first(worker_id, step, meta_params)
-
-    def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
-        """Return the other mutator's `wait_at`."""
-        return self._mutator.wait_at(state, worker_id, view)
-
-    def _decided(
+    def _observe(
         self,
         decide: Callable[[Any, Any, PopulationView], Decided],
         state: Any,
         shown: Report | Failure,
         view: PopulationView,
-    ) -> Decided:
-        before, found = copy.deepcopy(view.rng), self._found
-        following, branches = decide(state, shown, view)
+        spare: np.random.Generator,
+        branches: Mapping[int, Branch | Retire],
+    ) -> None:
+        """Record what was decided, and what would be with other random numbers."""
+        found = self._found
         found.live, found.steps = tuple(view.live), tuple(view.steps.tolist())
-        if branches and all(0 <= w < len(view.steps) for w in branches):
-            seen = _observation(found.run.position, state, branches, view)
-            seen = seen._replace(given_up=frozenset(found.run.given_up))
-            if isinstance(shown, Failure):
-                seen = seen._replace(failing=shown.worker_id)
-            is_similar = self._similar(seen)
-            if is_similar or len(found) < _RESEEDED:
-                with noise.other_seeds(self._mutator):
-                    _, reseeded = decide(state, shown, SameNumbers.of(view, before))
-                seen = seen._replace(reseeded=_moves(state, reseeded, view))
-            if is_similar:
-                redrawn = self._redrawn(decide, state, shown, view)
-                seen = seen._replace(redrawn=redrawn)
-            found.append(seen)
-        return following, branches
-
-    def _redrawn(
-        self,
-        decide: Callable[[Any, Any, PopulationView], Decided],
-        state: Any,
-        shown: Report | Failure,
-        view: PopulationView,
-    ) -> list[tuple[Move, ...]]:
-        """Return what would be decided with other random numbers."""
-        redrawn = []
-        for seed in range(_REDRAWS):
-            other = SameNumbers.of(view, np.random.default_rng([seed, 500]))
-            _, branches = decide(state, shown, other)
-            redrawn.append(_moves(state, branches, view))
-        return redrawn
+        if not branches or not all(0 <= w < len(view.steps) for w in branches):
+            return
+        seen = _observation(found.run.position, state, branches, view)
+        seen = seen._replace(given_up=frozenset(found.run.given_up))
+        if isinstance(shown, Failure):
+            seen = seen._replace(failing=shown.worker_id)
+        is_similar = self._similar(seen)
+        if is_similar or len(found) < _RESEEDED:
+            with noise.other_seeds(self._bare):
+                _, reseeded = decide(state, shown, SameNumbers.of(view, spare))
+            seen = seen._replace(reseeded=_moves(state, reseeded, view))
+        if is_similar:
+            redrawn = []
+            for seed in range(_REDRAWS):
+                other = SameNumbers.of(view, np.random.default_rng([seed, 500]))
+                redrawn.append(_moves(state, decide(state, shown, other)[1], view))
+            seen = seen._replace(redrawn=redrawn)
+        found.append(seen)
 
 
 def observe(case: Case, similar: Callable[[Observation], bool]) -> Observations:

@@ -13,7 +13,8 @@ from population.testing.script import AllReport
 
 _FEW, _SOME, _MANY = 16, 64, 256
 _LATE = 24  # Workers of the runs in which early and late reports are compared.
-_EARLY = range(3, 6)  # The rounds of the early ones.
+_EARLY = range(3, 8)  # The rounds of the early ones; the last so many are late.
+_MIDDLE = range(14, 19)
 # Bytes of a state that a report may write, and as many for each worker.
 _WRITTEN, _WRITTEN_EACH = 4_096, 256
 _ARRAYS = 4 * 2**20  # Bytes that no report should need.
@@ -89,33 +90,41 @@ def state_cost(case: Case) -> Breach | None:
 def history_cost(case: Case) -> Breach | None:
     """Check that late reports that branch nothing cost no more than early ones."""
     rounds = len(case.script)
-    if not all(isinstance(event, AllReport) for event in case.script) or rounds < 16:
+    if not all(isinstance(event, AllReport) for event in case.script) or rounds < 24:
         return None
-    late = range(rounds - len(_EARLY), rounds)
     case = _resized(case, _LATE)
-    cost = cost_of(case, lambda position: position in _EARLY or position in late)
-    half = len(cost.counts) // 2
-    early, after = (
-        [count for count in part if not count.branched]
-        for part in (cost.counts[:half], cost.counts[half:])
-    )
-    if cost.played.refused or not early or not after:
+    early = _during(case, _EARLY)
+    late = _during(case, range(rounds - len(_EARLY), rounds))
+    if late.played.refused or not early.undecided or not late.undecided:
         return None
     # A window that is not full yet may hold more.
     prices = [p._replace(slack=p.slack + 128 * case.bounded) for p in _HISTORY]
     for price in prices:
-        low, high = median(early, price.field), median(after, price.field)
-        if price.is_dearer(low, high):
+        low, high = (mean(cost.undecided, price.field) for cost in (early, late))
+        # What depends on how far the slots are apart may cost more at times.
+        if price.is_dearer(low, high) and _grows(case, price, high):
             seen = (
                 f"With {_LATE} workers a report in the first rounds that branches "
-                f"nothing costs {low:.0f} {price.words}, one of round {rounds} "
-                f"{high:.0f}. Do not go through the history, nor collect it in the "
-                "object: view.last(k) has the last reports of each worker. If it is "
-                "a window that is full later, pass bounded=N, the most items that it "
-                "will hold."
+                f"nothing costs {low:.0f} {price.words}, one of the last of {rounds} "
+                f"rounds {high:.0f}. Do not go through the history, nor collect it in "
+                "the object: view.last(k) has the last reports of each worker. If it "
+                "is a window that is full later, pass bounded=N, the most items that "
+                "it will hold."
             )
             return Breach(seen, rounds - 1)
-    return _huge(case, Cost(cost.played, after), _LATE)
+    return _huge(case, late, _LATE)
+
+
+def _during(case: Case, rounds: range) -> Cost:
+    """Return the cost of the reports of some rounds."""
+    script = case.script[: rounds.stop]
+    return cost_of(dataclasses.replace(case, script=script), rounds.__contains__)
+
+
+def _grows(case: Case, price: Price, high: float) -> bool:
+    """Whether late reports cost more than those in the middle of the run, too."""
+    middle = _during(case, _MIDDLE).undecided
+    return bool(middle) and high > 1.2 * mean(middle, price.field)
 
 
 def _huge(case: Case, cost: Cost, size: int) -> Breach | None:

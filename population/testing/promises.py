@@ -74,12 +74,13 @@ def guarded(promise: str) -> Callable[[Case], Breach | None]:
 def watch(case: Case) -> Watched:
     """Return what is seen when each call of the mutator is watched."""
     breaches, found = watched.Breaches(), Observations()
-    found.run = breaches.run = ScriptRunner(
-        case,
-        make=lambda: ObservedMutator(
-            watched.WatchedMutator(case.make(), breaches), found, changes.are_alike
-        ),
-    )
+
+    def make() -> ObservedMutator:
+        mutator = case.make()
+        watcher = watched.WatchedMutator(mutator, breaches)
+        return ObservedMutator(mutator, found, changes.are_alike, watcher)
+
+    found.run = breaches.run = ScriptRunner(case, make=make)
     breaches.run.run()
     return Watched(breaches, found)
 

@@ -91,13 +91,14 @@ class MutatorReport(tuple[LikelyMistake, ...]):
         mistakes: Iterable[LikelyMistake],
         tried: Tried,
         allowed: Iterable[LikelyMistake] = (),
+        notes: Iterable[str] = (),
     ) -> MutatorReport:
         """Return a report of these mistakes, in order."""
         report = super().__new__(cls, mistakes)
         report.tried, report.allowed = tried, tuple(allowed)
-        report.notes = ()
+        report.notes = tuple(notes)
         if not tried.compared:
-            report.notes = (
+            report.notes += (
                 "No member was copied where it is clear who is better: whether it "
                 "copies good ones was not tested.",
             )

@@ -12,6 +12,7 @@ from population.base import codec
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Failure, Ref, Report, Retire
 from population.testing.runner import ScriptRunner
+from population.testing.wrapped import Decided, WrappedMutator
 
 STORABLE = "keeps its state as plain data that can be stored and read back"
 ARGUMENTS = "leaves its arguments as they were"
@@ -19,10 +20,9 @@ SAME_OBJECT = "returns the same state object when nothing has changed"
 PURE = "decides the same when it is asked again with the same arguments"
 DIVERGED = "copies no checkpoint that has diverged over one that has not"
 DEAD = "branches only from checkpoints whose params are kept"
-Decided = tuple[Any, Mapping[int, Branch | Retire]]
 
 
-class WatchedMutator(Mutator[Any]):
+class WatchedMutator(WrappedMutator):
     """Calls another mutator, and notes the promises that it breaks.
 
     Args:
@@ -31,10 +31,9 @@ class WatchedMutator(Mutator[Any]):
     """
 
     def __init__(self, mutator: Mutator[Any], breaches: Breaches) -> None:
-        self._mutator = mutator
+        super().__init__(mutator)
         self._breaches = breaches
         self._kind: type = type(None)
-        self.divergence_fails = mutator.divergence_fails
 
     def init(self, view: PopulationView) -> Any:
         """Return the other mutator's first state; this calls `init` twice."""

@@ -135,7 +135,6 @@ def test_the_line_search_passes_it_after_its_own_arguments() -> None:
         lambda meta_params, context: meta_params,
         lambda meta_params, context, rng: meta_params,
         lambda meta_params, *, rng, context: meta_params,
-        lambda meta_params, rng, ctx: {"h": ctx.step},
         lambda meta_params, scale=2, **others: meta_params,
         lambda *arguments: arguments[0],
     ],
@@ -150,6 +149,8 @@ def test_a_function_gets_what_it_names(mutate: Any) -> None:
     [
         (lambda meta_params, generator: meta_params, "generator"),
         (lambda meta_params, ctx: meta_params, "ctx"),
+        (lambda meta_params, rng, scale: meta_params, "scale"),
+        (lambda meta_params, rng, /: meta_params, "rng"),
         (lambda meta_params, ctx, rng: meta_params, "ctx"),
         (lambda meta_params, rng, context, more: meta_params, "more"),
         (lambda meta_params, *, key: meta_params, "key"),
@@ -160,6 +161,20 @@ def test_a_parameter_for_which_there_is_nothing_is_named(
 ) -> None:
     """Before the run begins, and not at its first decision."""
     with pytest.raises(TypeError, match=rf"also needs {surplus}\. Name the random"):
+        WinnerTakeAllGenetic(mutate, 3)
+
+
+@pytest.mark.parametrize(
+    ("mutate", "misplaced"),
+    [
+        (lambda rng, meta_params: meta_params, "rng"),
+        (lambda context: context, "context"),
+        (lambda rng=None: rng, "rng"),
+    ],
+)
+def test_the_hyperparameters_come_first(mutate: Any, misplaced: str) -> None:
+    """They are passed by position; else a parameter would be passed twice."""
+    with pytest.raises(TypeError, match=f"first, got {misplaced} in the place of one"):
         WinnerTakeAllGenetic(mutate, 3)
 
 

@@ -105,8 +105,21 @@ def test_the_next_start_of_each_slot_is_where_it_goes_on() -> None:
     probe.give_up(controller, {3})
     reached = Latecomer().reached(object(), view(controller), lambda w: 5)
     branches = {0: Branch(reached[1], {}), 2: Branch(None, {})}
-    assert [step_after(branch) for branch in branches.values()] == [9, 0]
-    assert starts_after([1, 2, 3, 4], reached, branches) == [9, 9, 0, 4]
+    seen = view(controller)
+    assert [step_after(branch, seen) for branch in branches.values()] == [9, 0]
+    assert starts_after([1, 2, 3, 4], reached, branches, seen) == [9, 9, 0, 4]
+
+
+def test_a_copy_of_what_was_not_saved_begins_where_the_params_are() -> None:
+    """A loop may report more often than it saves."""
+    controller = run(2)
+    report(controller, 0, 4, 1.0)
+    present = controller.workers[0].generation_id
+    controller.set_eval(0, present, 7, None, 0.5)
+    seen = view(controller)
+    branch = Branch(seen.newest(0), {})
+    assert step_after(branch, seen) == 4
+    assert starts_after([0, 0], {1: seen.newest(1)}, {1: branch}, seen) == [0, 4]
 
 
 def test_whether_a_slot_is_live() -> None:
