@@ -11,9 +11,9 @@ from population.base.types import Branch
 from population.testing.breach import Breach
 from population.testing.broken import BrokenPromise
 from population.testing.growth import untested
-from population.testing.mistakes import MISTAKES, Mistake, moves_of
+from population.testing.mistakes import MISTAKES, Mistake, decisions, moves_of
 from population.testing.promises import PROMISES
-from population.testing.ranked import ranked_scripts, ranked_scripts_with_gap
+from population.testing.ranked import CLEAR, ranked_scripts, ranked_scripts_with_gap
 from population.testing.report import LikelyMistake, MutatorReport, Tried
 from population.testing.runner import Case, ScriptEvent
 from population.testing.scripts import (
@@ -134,7 +134,13 @@ class Check:
 
     def _tried(self) -> Tried:
         ranked = [*self.cases["ranked"], *self.cases["away"]]
-        copied = [m for case in ranked for m in moves_of(case) if m.is_copy]
+        judged = [s for case in ranked for s in case.once(decisions)]
+        copied = [
+            move
+            for seen in judged
+            for move in seen.moves
+            if move.is_copy and seen.is_clear(CLEAR)
+        ]
         moves = [m for case in self.cases["usual"] + ranked for m in moves_of(case)]
         branches = [m for m in moves if isinstance(m.decision, Branch)]
         runs = [case.plain.states for case in self.cases["usual"]]

@@ -129,6 +129,10 @@ def worse(found: Observations) -> Sightings:
                 continue  # It cannot go on as it is.
             if not _is_worse(seen, move.worker_id, _score_of(seen, move)):
                 continue
+            if not _is_old(move) and not seen.is_better(
+                move.worker_id, move.donor, CLEAR
+            ):
+                continue  # By a mean, or at another step, it may be better.
             known = [w for w in seen.live if seen.scores[w] < math.inf]
             if 2 * seen.rank(_score_of(seen, move), CLEAR) >= len(known):
                 yield (
@@ -176,7 +180,7 @@ def older(found: Observations) -> Sightings:
     for seen in found:
         for move in seen.moves:
             point, usable = move.point, move.usable
-            if point is None or usable is None or not point.step < usable.step:
+            if point is None or usable is None or not _is_old(move):
                 continue
             if move.is_own and move.is_named:
                 continue  # It goes back, to a checkpoint that it has kept.
@@ -197,9 +201,13 @@ def _branches(seen: Observation) -> list[Move]:
 
 def _score_of(seen: Observation, move: Move) -> float:
     """Return the donor's score; that of now if an older checkpoint is the mistake."""
+    return seen.scores[move.donor] if _is_old(move) else move.score
+
+
+def _is_old(move: Move) -> bool:
+    """Whether a slot continues behind the newest checkpoint that its donor has."""
     point, usable = move.point, move.usable
-    is_old = point is not None and usable is not None and point.step < usable.step
-    return seen.scores[move.donor] if is_old else move.score
+    return point is not None and usable is not None and point.step < usable.step
 
 
 def _is_worse(seen: Observation, worker_id: int, score: float) -> bool:

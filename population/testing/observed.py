@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from population.testing.watched import SameNumbers
 from population.testing.wrapped import Decided, WrappedMutator
 
 _RESEEDED = 3  # So many decisions are repeated with other seeds, at least.
+_TIE = 0.02  # A smaller difference of means is none.
+_LONGEST = 10  # Reports whose mean a policy may compare.
 _REDRAWS = 12  # So often a decision is repeated with other random numbers.
 
 
@@ -72,6 +75,9 @@ class Observation(NamedTuple):
         moves: The decisions, in the order of worker ids.
         failing: The slot that has failed, if this was a call of `failed`; else -1.
         given_up: The slots that are given up; others that are not live are retired.
+        others: Further scores of all slots by which a policy may compare them: means of
+            the last reports, the best of them, and those at a step that all have
+            reached.
         redrawn: The same decisions with other random numbers.
         reseeded: The same with other seeds of generators that the mutator makes.
     """
@@ -84,6 +90,7 @@ class Observation(NamedTuple):
     moves: tuple[Move, ...]
     failing: int = -1
     given_up: frozenset[int] = frozenset()
+    others: Sequence[Sequence[float]] = ()
     redrawn: Sequence[tuple[Move, ...]] = ()
     reseeded: tuple[Move, ...] = ()
 
@@ -91,12 +98,27 @@ class Observation(NamedTuple):
         """Count the live members that are clearly better than a score."""
         return sum(self.scores[w] < score - margin for w in self.live)
 
+    def is_better(self, one: int, two: int, margin: float) -> bool:
+        """Whether a slot is clearly better than another one, however one compares."""
+        if not self.scores[one] < self.scores[two] - margin:
+            return False
+        return all(scores[one] < scores[two] - _TIE for scores in self.others)
+
     def best(self, margin: float) -> int | None:
         """Return the live member that is clearly better than all others, or None."""
-        known = sorted((self.scores[w], w) for w in self.live)
-        if len(known) < 2 or not math.isfinite(known[1][0]):
+        if len(self.live) < 2:
             return None
-        return known[0][1] if known[0][0] < known[1][0] - margin else None
+        best = min(self.live, key=lambda w: (self.scores[w], w))
+        others = [w for w in self.live if w != best]
+        if not math.isfinite(min(self.scores[w] for w in others)):
+            return None
+        clear = all(self.is_better(best, w, margin) for w in others)
+        return best if clear else None
+
+    def is_clear(self, margin: float) -> bool:
+        """Whether a live slot is clearly better than another one."""
+        pairs = itertools.permutations(self.live, 2)
+        return any(self.is_better(one, two, margin) for one, two in pairs)
 
 
 class Observations(list[Observation]):
@@ -208,7 +230,17 @@ def _observation(
         tuple(view.steps.tolist()),
         frozenset(codec.digest(view.newest(w).meta_params) for w in slots),
         _moves(state, branches, view),
+        others=_other_scores(view),
     )
+
+
+def _other_scores(view: PopulationView) -> list[list[float]]:
+    last = view.last(_LONGEST)
+    last = np.where(np.isnan(last), view.scores[:, None], last)
+    found = [last[:, -k:].mean(axis=1) for k in range(2, _LONGEST + 1)]
+    live = list(view.live)
+    common = view.as_of(int(view.steps[live].min()))[1] if live else view.scores
+    return [scores.tolist() for scores in (*found, last.min(axis=1), common)]
 
 
 def _moves(

@@ -1,14 +1,15 @@
 """Scripts in which it is clear who is good: each member keeps its rank.
 
 In the other scripts values are random, so that a policy meets every order of them. Here
-a copy is as good as its donor, and all improve a little. So whichever of the scores a
-policy compares, a donor that is worse than the member it replaces is a mistake.
+all improve a little, and a copy begins as good as its donor; then it stays so, or it
+soon becomes better or worse, so that ranks differ again at the next decision.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,26 @@ from population.testing.script import Fails, GivenUp
 CLEAR = 0.5  # Members whose scores differ by more than this have different ranks.
 _BETTER = 0.005  # How much better than its donor a copy is.
 _PER_STEP = 0.001
+_PARTING = 2  # Steps in which a copy moves away from its donor's rank.
+
+
+class Quality(NamedTuple):
+    """How good a generation is without the little by which all improve.
+
+    Attributes:
+        first: Its quality where it began; lower is better.
+        since: The step from which it moves away from its donor.
+        way: How far it moves.
+    """
+
+    first: float
+    since: int = 0
+    way: float = 0.0
+
+    def at(self, step: int) -> float:
+        """Return the quality at a step."""
+        trained = min(max(step - self.since, 0), _PARTING)
+        return self.first + self.way * trained / _PARTING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +50,20 @@ class RankedReport(ScriptEvent):
         steps: The number of steps that each has trained since its newest checkpoint.
         ranks: The first value of each worker; they differ by 1 or more.
         at_once: Whether they report in one batch, as an engine does; else in turn.
+        parting: Whether a copy moves away from its donor's rank, to one of its own.
     """
 
     steps: int
     ranks: tuple[float, ...]
     at_once: bool = False
+    parting: bool = False
 
     def __str__(self) -> str:
         how = "in one batch" if self.at_once else "in turn"
         ranks = ", ".join(f"{rank:g}" for rank in self.ranks)
         return (
-            f"all report step +{self.steps} {how}, values about {ranks}, a copy that "
-            "of its donor, params saved"
+            f"all report step +{self.steps} {how}, values about {ranks}, a copy at "
+            f"first that of its donor{', then another' * self.parting}, params saved"
         )
 
     def play(self, run: ScriptRunner) -> None:
@@ -61,21 +84,32 @@ class RankedReport(ScriptEvent):
 
     def _work(self, worker_id: int, run: ScriptRunner) -> Work:
         newest = inside.newest(run.controller, worker_id)
-        quality = self._quality(newest.generation_id, run)
-        value = quality - _PER_STEP * (newest.step + self.steps)
+        step = newest.step + self.steps
+        value = self._quality(newest.generation_id, run).at(step) - _PER_STEP * step
         return run.ahead(worker_id, self.steps, round(value, 6), saved=True)
 
-    def _quality(self, generation_id: str, run: ScriptRunner) -> float:
-        """Return how good a generation is without its training: lower is better."""
+    def _quality(self, generation_id: str, run: ScriptRunner) -> Quality:
+        """Return how good a generation is."""
         if generation_id not in run.qualities:
-            root = run.controller.graph.root(generation_id)
-            if root.parent is None:
-                found = self.ranks[root.worker_id % len(self.ranks)]
-            else:
-                better = _BETTER * (1 + root.worker_id / 100)
-                found = self._quality(root.parent.generation_id, run) - better
-            run.qualities[generation_id] = found
-        return run.qualities[generation_id]
+            run.qualities[generation_id] = self._new_quality(generation_id, run)
+        found: Quality = run.qualities[generation_id]
+        return found
+
+    def _new_quality(self, generation_id: str, run: ScriptRunner) -> Quality:
+        graph = run.controller.graph
+        root = graph.root(generation_id)
+        worker_id, size = root.worker_id, len(self.ranks)
+        if root.parent is None:
+            return Quality(self.ranks[worker_id % size])
+        better = _BETTER * (1 + worker_id / 100)
+        donor = self._quality(root.parent.generation_id, run)
+        if graph.checkpoint(root.parent).worker_id == worker_id:
+            return donor._replace(first=donor.first - better)
+        first = donor.at(root.step) - better
+        number = worker_id + int(generation_id.rpartition("-")[2])
+        # An odd number: no two copies of a donor move as far, and none stays.
+        way = 2 * (number % size) - size + 1 + size % 2
+        return Quality(first, root.step, float(way) if self.parting else 0.0)
 
 
 def ranked_scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
@@ -84,8 +118,8 @@ def ranked_scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
     up = tuple(float(1 + w) for w in range(size))
     drawn = tuple(float(1 + r) for r in rng.permutation(size))
     return [
-        (RankedReport(1, up[::-1]),) * 13,
-        (RankedReport(3, drawn),) * 7,
+        (RankedReport(1, up[::-1], parting=True),) * 16,
+        (RankedReport(3, drawn, parting=True),) * 8,
         (RankedReport(2, up, at_once=True),) * 8,
     ]
 

@@ -231,7 +231,7 @@ class ScriptRunner:
     newest: list[Ref] = dataclasses.field(default_factory=list)
     previous: dict[int, Ref] = dataclasses.field(default_factory=dict)
     before: Collection[int] = ()
-    qualities: dict[str, float] = dataclasses.field(default_factory=dict)
+    qualities: dict[str, Any] = dataclasses.field(default_factory=dict)
     journal: SqliteJournal = dataclasses.field(default_factory=SqliteJournal)
     controller: PopulationController = dataclasses.field(init=False)
 
