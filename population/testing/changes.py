@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from population.base import codec
@@ -12,6 +13,7 @@ from population.base.types import Branch
 from population.testing.observed import Move, Observation, Observations
 
 Path = tuple[str | int, ...]
+Measure = Callable[[Move, Path], float | None]
 _CLOSE = 1e-9
 _LIST = "a list"  # Its items are not compared.
 
@@ -35,31 +37,39 @@ def lost(found: Observations) -> Iterator[tuple[int, str]]:
 
 
 def same_draws(found: Observations) -> Iterator[tuple[int, str]]:
-    """All members that a run changes together are changed alike, whatever the numbers.
+    """A hyperparameter of all members that a decision changes is changed alike.
 
-    Or each is, alone, by a generator that always begins with the same seed.
+    Whatever the random numbers are, in half of the decisions at least: in the others a
+    limit may have kept one member's apart. Or each member is changed alone, by a
+    generator that always begins with the same seed.
     """
     together = [seen for seen in found if len(_changed(seen, seen.moves)) > 1]
-    if together and all(seen.redrawn and _are_of_one_draw(seen) for seen in together):
-        yield from map(_described, together)
+    of_one = [(seen, _of_one_draw(seen)) for seen in together]
+    if together:
+        counts = collections.Counter(path for _, paths in of_one for path in paths)
+        often = {path for path, n in counts.items() if 2 * n >= len(together)}
+        for seen, paths in of_one:
+            if often & set(paths):
+                yield _described(seen, sorted(often & set(paths), key=str))
         return
     alone = [s for s in found if s.reseeded and _changed(s, s.moves)]
     changed = [move for seen in alone for move in _changed(seen, seen.moves)]
-    if together or len(changed) < 2 or _kind_of_likeness(changed) is None:
-        return
-    if all(_depends_on_seeds(seen) for seen in alone):
-        yield from map(_described, alone[1:])
+    if len(changed) > 1 and all(_depends_on_seeds(seen) for seen in alone):
+        alike = sorted(_alike(changed), key=str)
+        if alike:
+            yield from (_described(seen, alike) for seen in alone[1:])
 
 
-def _described(seen: Observation) -> tuple[int, str]:
+def _described(seen: Observation, paths: Sequence[Path]) -> tuple[int, str]:
     workers = [move.worker_id for move in _changed(seen, seen.moves)]
     who = f"workers {workers}" if len(workers) > 1 else f"worker {workers[0]}"
+    names = ", ".join(repr("/".join(map(str, path))) for path in paths[:3])
     return (
         seen.position,
-        f"{who} at step {seen.moves[0].own.step} got the same change of "
-        "hyperparameters as all others, and so they do with other random numbers: one "
-        "draw, or one seed, was used for all. Draw for each: call mutate_fn(..., "
-        "rng=view.rng), or view.rng.uniform(), within the loop over the members.",
+        f"{who} at step {seen.moves[0].own.step} got the same change of {names} as all "
+        "others, and so they do with other random numbers: one draw, or one seed, was "
+        "used for all. Draw for each: call mutate_fn(..., rng=view.rng), or "
+        "view.rng.uniform(), within the loop over the members.",
     )
 
 
@@ -70,23 +80,30 @@ def _depends_on_seeds(seen: Observation) -> bool:
 
 
 def are_alike(seen: Observation) -> bool:
-    """Whether a decision changes several members, and all of them alike."""
+    """Whether a decision changes a hyperparameter of several members, and alike."""
     changed = _changed(seen, seen.moves)
-    return len(changed) > 1 and _kind_of_likeness(changed) is not None
+    return len(changed) > 1 and bool(_alike(changed))
 
 
-def _are_of_one_draw(seen: Observation) -> bool:
-    """Whether other numbers change all alike as well, and differently from these."""
+def _of_one_draw(seen: Observation) -> list[Path]:
+    """Return what other numbers change alike as well, and differently from these."""
     changed = _changed(seen, seen.moves)
-    kind, differs = _kind_of_likeness(changed), False
-    for moves in seen.redrawn:
-        others = _changed(seen, moves)
-        if len(others) > 1:
-            if kind is None or not _are_equal([_measure(m, kind) for m in others]):
-                return False
-            pair = [_measure(m, kind) for m in (changed[0], others[0])]
-            differs |= not _are_equal(pair)
-    return differs or _depends_on_seeds(seen)
+    redrawn = [_changed(seen, moves) for moves in seen.redrawn]
+    redrawn = [moves for moves in redrawn if len(moves) > 1]
+    if not redrawn:
+        return []
+    return [
+        path
+        for path, measure in _alike(changed).items()
+        if all(_are_equal([measure(m, path) for m in moves]) for moves in redrawn)
+        and (
+            _depends_on_seeds(seen)
+            or any(
+                not _are_equal([measure(m[0], path) for m in (changed, moves)])
+                for moves in redrawn
+            )
+        )
+    ]
 
 
 def _changed(seen: Observation, moves: Sequence[Move]) -> list[Move]:
@@ -100,42 +117,68 @@ def _changed(seen: Observation, moves: Sequence[Move]) -> list[Move]:
     ]
 
 
-def _kind_of_likeness(changed: Sequence[Move]) -> int | None:
-    """Return by which measure the changes are equal, or None."""
-    for kind in range(5):
-        if _are_equal([_measure(move, kind) for move in changed]):
-            return kind
-    return None
+def _alike(changed: Sequence[Move]) -> dict[Path, Measure]:
+    """Return the hyperparameters that are changed alike, and by which measure."""
+    return {
+        path: measure
+        for path in _numbers(_new(changed[0]))
+        for measure in reversed(_MEASURES)
+        if _are_equal([measure(move, path) for move in changed])
+        and not _are_equal([_value(changed[0], path), _donors(changed[0]).get(path)])
+    }
 
 
-def _measure(move: Move, kind: int) -> list[float] | None:
-    """Return the new numbers, or their ratios or distances to the old ones.
-
-    Args:
-        move: A branch.
-        kind: 0: the numbers; 1, 2: relative to the donor's; 3, 4: to the slot's.
-    """
-    new = _numbers(_new(move))
-    if not kind:
-        return list(new.values())
-    base = move.own if move.point is None or kind > 2 else move.point
-    old = _numbers(base.meta_params)
-    if old.keys() != new.keys():
-        return None
-    pairs = zip(new.values(), old.values(), strict=True)
-    return [n / o if kind % 2 and o else n - o for n, o in pairs]
+def _value(move: Move, path: Path) -> float | None:
+    """Return a new number."""
+    return _numbers(_new(move)).get(path)
 
 
-def _are_equal(measures: Sequence[list[float] | None]) -> bool:
-    """Whether all are equal, up to rounding."""
+def _ratio(move: Move, path: Path) -> float | None:
+    """Return a new number relative to the donor's."""
+    return _relative(_value(move, path), _donors(move).get(path))
+
+
+def _distance(move: Move, path: Path) -> float | None:
+    """Return how far a new number is from the donor's."""
+    return _minus(_value(move, path), _donors(move).get(path))
+
+
+def _own_ratio(move: Move, path: Path) -> float | None:
+    """Return a new number relative to the slot's old one."""
+    return _relative(_value(move, path), _numbers(move.own.meta_params).get(path))
+
+
+def _own_distance(move: Move, path: Path) -> float | None:
+    """Return how far a new number is from the slot's old one."""
+    return _minus(_value(move, path), _numbers(move.own.meta_params).get(path))
+
+
+_MEASURES: Sequence[Measure] = (_value, _ratio, _distance, _own_ratio, _own_distance)
+
+
+def _donors(move: Move) -> dict[Path, float]:
+    """Return the numbers of the checkpoint from which a slot continues."""
+    base = move.own if move.point is None else move.point
+    return _numbers(base.meta_params)
+
+
+def _relative(new: float | None, old: float | None) -> float | None:
+    return None if new is None or not old else new / old
+
+
+def _minus(new: float | None, old: float | None) -> float | None:
+    return None if new is None or old is None else new - old
+
+
+def _are_equal(measures: Sequence[float | None]) -> bool:
+    """Whether all are known and equal, up to rounding."""
     first = measures[0]
-    for other in measures:
-        if first is None or other is None or len(first) != len(other):
-            return False
-        for a, b in zip(first, other, strict=True):
-            if not math.isclose(a, b, rel_tol=_CLOSE, abs_tol=_CLOSE):
-                return False
-    return True
+    return all(
+        first is not None
+        and other is not None
+        and math.isclose(first, other, rel_tol=_CLOSE, abs_tol=_CLOSE)
+        for other in measures
+    )
 
 
 def _missing(move: Move) -> list[str]:

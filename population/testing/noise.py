@@ -8,7 +8,7 @@ import itertools
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,43 +58,61 @@ def leaping_clocks(*mutators: object) -> Iterator[None]:
     )
     leaping[id(datetime.datetime)] = _leaping_datetime(seconds)
     places = [vars(time), vars(datetime), *_namespaces(mutators)]
-    changed = []
-    try:
-        for place in places:
-            for name, value in list(place.items()):
-                if id(value) in leaping:
-                    changed.append((place, name, value))
-                    place[name] = leaping[id(value)]
+    with _in_place(places, leaping):
         yield
-    finally:
-        for place, name, value in changed:
-            place[name] = value
 
 
 @contextlib.contextmanager
 def other_seeds(*mutators: object) -> Iterator[None]:
-    """Let each new generator of NumPy have another seed than the one it is given.
+    """Let each new generator or key have another seed than the one it is given.
+
+    Those of NumPy, Python and, if it is loaded, JAX.
 
     Args:
         mutators: As in `leaping_clocks`.
     """
-    seeds, original = itertools.count(), np.random.default_rng
-    places = [vars(np.random), *_namespaces(mutators)]
+    seeds = itertools.count(700)
+    originals: list[Callable[..., Any]] = [np.random.default_rng]
+    places = [vars(np.random), vars(random), *_namespaces(mutators)]
+    if "jax" in sys.modules:
+        jax_random = sys.modules["jax"].random
+        originals += [jax_random.key, jax_random.PRNGKey]
+        places.append(vars(jax_random))
+
+    def reseeded(original: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda seed=None, **others: original(next(seeds), **others)
+
+    class OtherState(np.random.RandomState):
+        def __init__(self, seed: Any = None) -> None:
+            super().__init__(next(seeds))
+
+    class OtherRandom(random.Random):
+        def __init__(self, seed: Any = None) -> None:
+            super().__init__(next(seeds))
+
+    others: dict[int, Any] = {id(kind): reseeded(kind) for kind in originals}
+    others[id(np.random.RandomState)] = OtherState
+    others[id(random.Random)] = OtherRandom
+    with _in_place(places, others):
+        yield
+
+
+@contextlib.contextmanager
+def _in_place(
+    places: Sequence[dict[str, Any]], others: Mapping[int, Any]
+) -> Iterator[None]:
+    """Put other objects, by the ids of those that are there, into namespaces."""
     changed = []
-
-    def reseeded(seed: Any = None) -> np.random.Generator:
-        return original([next(seeds), 700])
-
     try:
         for place in places:
             for name, value in list(place.items()):
-                if value is original:
-                    changed.append((place, name))
-                    place[name] = reseeded
+                if id(value) in others:
+                    changed.append((place, name, value))
+                    place[name] = others[id(value)]
         yield
     finally:
-        for place, name in changed:
-            place[name] = original
+        for place, name, value in changed:
+            place[name] = value
 
 
 def _namespaces(mutators: tuple[object, ...]) -> list[dict[str, Any]]:
