@@ -85,7 +85,7 @@ def test_a_parent_that_is_no_checkpoint(name: str) -> None:
     """A name, an id or a number is not the checkpoint."""
     parent, given, instead = PARENTS[name]
     found = fails(lambda s, r, v: (s, {0: Branch(parent(r, v), {"h": 1})}))
-    assert found.startswith("Mistaken.update must branch from a checkpoint, got ")
+    assert found.startswith("Mistaken must branch from a checkpoint, got ")
     assert given in found
     assert instead in found
 
@@ -411,3 +411,104 @@ def test_a_replay_names_the_same_mistakes(tmp_path: pathlib.Path) -> None:
         decisions = {0: Retire(), key: ()}
         with pytest.raises(TypeError, match=message):
             replay(tmp_path, Mistaken(functools.partial(_decides, decisions)))
+
+
+def asked(ask: Callable[[PopulationView, Any], Any], step: Any) -> Any:
+    """What a mutator is told about a slot with reports at the steps 2, 4 and 6."""
+    told: list[Any] = []
+
+    def answer(state: Any, report: Report, view: PopulationView) -> Any:
+        told.append(ask(view, step))
+        return state, {}
+
+    controller = PopulationController([{"h": 0}], Mistaken(answer))
+    for at in (2, 4, 6):
+        own = controller.workers[0].generation_id
+        controller.set_eval(0, own, at, "p", 1.0)
+    return told[-1]
+
+
+def steps_of(found: Any) -> Any:
+    """The steps of checkpoints: the ids of generations differ from run to run."""
+    return [*map(steps_of, found)] if type(found) is list else found and found.step
+
+
+STEPS: dict[str, Callable[[PopulationView, Any], Any]] = {
+    "barrier": lambda v, step: steps_of(v.barrier(0, step)),
+    "as of": lambda v, step: repr(v.as_of(step)),
+    "last": lambda v, step: repr(v.last(2, until=step)),
+    "reports since": lambda v, step: steps_of(v.graph.reports_since(v.newest(0), step)),
+    "newest value": lambda v, step: steps_of(
+        v.graph.newest_value(v.newest(0), until=step)
+    ),
+    "get": lambda v, step: steps_of(v.graph[v.newest(0).generation_id].get(step)),
+    "checkpoint": lambda v, step: steps_of(
+        v.graph.checkpoint(Ref(v.newest(0).generation_id, step * 0 + 2))
+    ),
+}
+
+
+@pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_of_an_array_is_a_step(name: str, step: int) -> None:
+    """`view.begins` and its like hold int64, which SQLite takes for no number."""
+    expected = asked(STEPS[name], step)
+    for kind in (np.int64, np.int32, np.array):
+        assert asked(STEPS[name], kind(step)) == expected
+
+
+@pytest.mark.parametrize("name", ["barrier", "as of", "reports since", "newest value"])
+@pytest.mark.parametrize("step", [1.5, "1", None, True])
+def test_what_is_no_step_is_named(name: str, step: Any) -> None:
+    """It was compared with steps by NumPy or SQLite, or called damage."""
+    with pytest.raises(TypeError, match=r"must be an int, got (float|str|None|bool)"):
+        asked(STEPS[name], step)
+
+
+@pytest.mark.parametrize("key", [None, 3, Ref("a", 1)])
+def test_what_is_no_generation_is_not_in_the_graph(key: Any) -> None:
+    """It was called a damaged journal."""
+    controller = PopulationController([{"h": 0}], Scripted())
+    with pytest.raises(KeyError, match=r"an id, a str, got (NoneType|int|Ref)"):
+        controller.graph[key]
+    with pytest.raises(KeyError, match=r"an id, a str, got (NoneType|int|Ref)"):
+        controller.graph.root(key)
+    assert key not in controller.graph
+
+
+@pytest.mark.parametrize(
+    "first", [np.int64(5), np.array(5), np.bool_(True), np.str_("a"), np.float32(0.5)]
+)
+def test_a_scalar_of_numpy_is_a_state(first: Any, tmp_path: pathlib.Path) -> None:
+    """It comes back as one of Python: a run with it could not be opened again."""
+    seen: list[Any] = []
+
+    def answer(state: Any, report: Report, view: PopulationView) -> Any:
+        seen.append(state)
+        return (first if len(seen) % 2 else state), {}
+
+    for begin in (0, 2):
+        controller = PopulationController(
+            [{"h": 0}], Mistaken(answer, first), tmp_path / "run"
+        )
+        for step in (begin + 1, begin + 2):
+            own = controller.workers[0].generation_id
+            controller.set_eval(0, own, step, "p", 1.0)
+        controller.close()
+    assert {type(state) for state in seen} == {type(first.item())}
+    assert {*seen} == {first.item()}
+
+
+def test_a_ref_in_the_state_that_names_nothing_is_refused() -> None:
+    """Before it is recorded; it was called damage, and the run was lost."""
+    answers = {1: Ref("a-0-0", 3), 2: None}
+    controller = PopulationController(
+        [{"h": 0}],
+        Mistaken(lambda s, r, v: ([answers[r.checkpoint.step]], {}), [None]),
+    )
+    own = controller.workers[0].generation_id
+    said = r"Mistaken must return a state whose Refs .* got Ref\(generation_id='a-0-0'"
+    with pytest.raises(ValueError, match=said):
+        controller.set_eval(0, own, 1, "p", 1.0)
+    controller.set_eval(0, own, 2, "p", 1.0)
+    assert controller.newest(0).step == 2

@@ -127,6 +127,9 @@ class PopulationView(Protocol):
 
         For slots beyond the step they are those of the newest report up to it. As cheap
         as array arithmetic, except for slots that are over 16 reports ahead.
+
+        Raises:
+            TypeError: `step` is not an int.
         """
 
     def last(
@@ -185,7 +188,7 @@ class PopulationView(Protocol):
         checkpoint exists.
 
         Raises:
-            TypeError: `worker_id` is not an int.
+            TypeError: `worker_id` or `step` is not an int.
             ValueError: There is no such slot.
         """
 

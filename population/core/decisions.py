@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from population.base import codec
 from population.base.errors import damaged, mark_of_the_run, of_the_run
 from population.base.interfaces import Mutator
+from population.base.refusals import is_array
 from population.base.types import Checkpoint, Failure, Ref, Report, Retire
 from population.core import mistakes
 from population.core.branching import is_restart
@@ -22,6 +22,7 @@ from population.core.checked import (
 )
 from population.core.decoding import decode
 from population.core.graph import JournalGraph
+from population.core.named_refs import refs_of
 from population.core.state import RunState
 from population.core.view import View
 from population.journal.base import MAX
@@ -131,15 +132,17 @@ class Decider:
         Raises:
             TypeError: The state has another type than that of `init`, or cannot be
                 stored.
+            ValueError: It names a checkpoint that there is not.
         """
+        value = _plain(value)
         with of_the_run():
             if self._type is not None and type(value) is not self._type:
                 raise TypeError(
-                    f"{type(self.mutator).__name__}.update must return a state of the "
-                    f"type of init's, {self._type.__name__}, got "
-                    f"{type(value).__name__}."
+                    f"{type(self.mutator).__name__} must return a state of the type "
+                    f"of init's, {self._type.__name__}, got {type(value).__name__}."
                 )
             text = codec.encode(value, "the mutator's state", records=True)
+            self._check_refs(value)
         record = MutatorRecord(0, text, decisions, checksum(text, decisions))
         self._decoded = (record, value)
         return record
@@ -272,7 +275,7 @@ class Decider:
         Raises:
             JournalError: A checkpoint is missing.
         """
-        return [self._named(ref) for ref in _refs(self.value(state))]
+        return [self._named(ref) for ref in refs_of(self.value(state))]
 
     def decision_at(self, state: RunState, worker_id: int) -> int | None:
         """Return the step at which a slot must wait for a decision, or None."""
@@ -341,7 +344,7 @@ class Decider:
         view = self._view_of(state)
         view.begin(0, state.time)
         value = self.mutator.init(view)
-        self._type = type(value)
+        self._type = type(_plain(value))
         return value
 
     def _view_of(self, state: RunState) -> View:
@@ -350,6 +353,13 @@ class Decider:
             self._view = (state, View(state, self._graph, self._seed))
         view: View = self._view[1]
         return view
+
+    def _check_refs(self, value: Any) -> None:
+        known = {*refs_of(self._decoded[1])}
+        for ref in {*refs_of(value)} - known:
+            if self._graph.get_checkpoint(ref) is None:
+                name = type(self.mutator).__name__
+                raise ValueError(mistakes.missing_ref(name, ref))
 
     def _named(self, ref: Ref) -> Checkpoint:
         found = None
@@ -360,16 +370,6 @@ class Decider:
         return found
 
 
-def _refs(state: Any) -> Iterator[Ref]:
-    """Yield all checkpoints that a mutator's state names."""
-    inner: Iterable[Any] = ()
-    if isinstance(state, Ref):
-        yield state
-    elif isinstance(state, Mapping):
-        inner = (*state.keys(), *state.values())
-    elif isinstance(state, (list, tuple)):
-        inner = state
-    elif dataclasses.is_dataclass(state):
-        inner = [getattr(state, field.name) for field in dataclasses.fields(state)]
-    for value in inner:
-        yield from _refs(value)
+def _plain(state: Any) -> Any:
+    """Return a state as it comes back: a scalar of NumPy or JAX as one of Python."""
+    return codec.normalized(state, "the state") if is_array(state) else state

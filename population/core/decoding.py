@@ -74,12 +74,15 @@ def checkpoint_of(row: CheckpointRow, own: str | None = None) -> Checkpoint:
     )
 
 
-def unknown(journal: Journal, generation_id: str) -> KeyError:
+def unknown(journal: Journal, generation_id: object) -> KeyError:
     """Return the error for a generation that a journal does not find.
 
     Raises:
         JournalError: The journal is damaged, as the slot has later generations.
     """
+    if not isinstance(generation_id, str):
+        kind = type(generation_id).__name__
+        return KeyError(f"a generation has an id, a str, got {kind}")
     found = _NAME.fullmatch(generation_id)
     if found is not None:
         run, worker_id, number = found[1], int(found[2]), int(found[3])

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from population.base import codec, run_paths
 from population.base.errors import damaged
 from population.base.interfaces import CheckpointGraph
 from population.base.types import Checkpoint, Ref
+from population.core.checkpoints_by_step import CheckpointsByStep
 from population.core.decoding import checkpoint_of, unknown
-from population.core.known import check_checkpoint, check_ref, closes
+from population.core.known import check_checkpoint, check_ref, check_step, closes
 from population.journal.base import Find, Journal
 from population.journal.records import CheckpointRow, Fact, Generation
 
@@ -40,29 +41,6 @@ class Segment(NamedTuple):
     first: int
     last: int
     parent: Ref | None
-
-
-class CheckpointsByStep(Mapping[int, Checkpoint]):
-    """One generation's checkpoints by step, ascending; each is loaded on access."""
-
-    def __init__(self, graph: JournalGraph, generation_id: str) -> None:
-        self._graph = graph
-        self._id = generation_id
-
-    def __getitem__(self, step: int) -> Checkpoint:
-        found = self._graph.get_checkpoint(Ref(self._id, step))
-        if found is None:
-            raise KeyError(step)
-        return found
-
-    def __iter__(self) -> Iterator[int]:
-        return (checkpoint.step for checkpoint in self._graph.span(self._id))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __repr__(self) -> str:
-        return f"CheckpointsByStep({self._id!r}, {len(self)} checkpoints)"
 
 
 class JournalGraph(CheckpointGraph):
@@ -92,7 +70,11 @@ class JournalGraph(CheckpointGraph):
     def __getitem__(self, generation_id: str) -> CheckpointsByStep:
         if self.generation(generation_id) is None:
             raise self._unknown(generation_id)
-        return CheckpointsByStep(self, generation_id)
+        return CheckpointsByStep(
+            generation_id,
+            lambda step: self.get_checkpoint(Ref(generation_id, step)),
+            lambda: self.span(generation_id),
+        )
 
     def __iter__(self) -> Iterator[str]:
         with self._lock:
@@ -124,13 +106,15 @@ class JournalGraph(CheckpointGraph):
 
     def generation(self, generation_id: str) -> Generation | None:
         """Return the generation with that id, or None."""
+        if not isinstance(generation_id, str):
+            return None
         with self._lock:
             return next(iter(self._journal.generations(id=generation_id)), None)
 
     def get_checkpoint(self, ref: Ref) -> Checkpoint | None:
         """Return the checkpoint with that generation id and step, or None."""
-        found = self.span(ref.generation_id, ref.step, min(ref.step, _END))
-        return next(found, None)
+        step = check_step(ref.step, "the step of a Ref")
+        return next(self.span(ref.generation_id, step, min(step, _END)), None)
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
         """Return the checkpoint with that generation id and step.
@@ -229,9 +213,10 @@ class JournalGraph(CheckpointGraph):
         Raises:
             KeyError: There is no such generation.
         """
-        if (found := next(self.span(generation_id), None)) is None:
-            raise self._unknown(generation_id)
-        return found
+        if isinstance(generation_id, str):
+            if (found := next(self.span(generation_id), None)) is not None:
+                return found
+        raise self._unknown(generation_id)
 
     def segments(self, checkpoint: Checkpoint) -> Iterator[Segment]:
         """Yield the segments of a lineage, newest first; JournalError on a cycle."""
@@ -294,6 +279,7 @@ class JournalGraph(CheckpointGraph):
             params: Whether it must have params too, unless the value is not finite.
         """
         check_checkpoint(checkpoint, "graph.newest_value")
+        until = check_step(until, "until")
         if checkpoint.step <= until and closes(checkpoint, params):
             return checkpoint
         return next(self.reports_until(checkpoint, until, decides=params), None)
@@ -309,7 +295,7 @@ class JournalGraph(CheckpointGraph):
     def reports_since(self, checkpoint: Checkpoint, step: int) -> list[Checkpoint]:
         """Return the lineage's checkpoints from `step` on with a value, ascending."""
         check_checkpoint(checkpoint, "graph.reports_since")
-        since = self._since(checkpoint, step)
+        since = self._since(checkpoint, check_step(step))
         return [c for c in since if c.value is not None]
 
     def first_since(

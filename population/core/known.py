@@ -94,6 +94,17 @@ def check_checkpoint(checkpoint: Any, call: str) -> Checkpoint:
     raise TypeError(f"{call} needs a checkpoint, got {kind}.{hint}")
 
 
+def check_step(step: Any, what: str = "step") -> int:
+    """Return a step as an int, after a check; a negative one is before all others.
+
+    The arrays of a view hold int64, which SQLite does not compare with steps.
+
+    Raises:
+        TypeError: `step` is not an integer.
+    """
+    return step if type(step) is int else codec.integer(step, what, low=-(2**63))
+
+
 def check_ref(ref: Any, call: str) -> Ref:
     """Return the name of a checkpoint that was passed to `call`, after a check.
 

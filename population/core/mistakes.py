@@ -92,9 +92,7 @@ def wrong_parent(mutator: str, found: Any) -> str:
         )
     else:
         hint = "view.newest(worker_id) has one, and None stands for fresh weights."
-    return (
-        f"{mutator}.update must branch from a checkpoint, got {_shown(found)}. {hint}"
-    )
+    return f"{mutator} must branch from a checkpoint, got {_shown(found)}. {hint}"
 
 
 def missing_parent(mutator: str, parent: Checkpoint, own: str) -> str:
@@ -112,8 +110,16 @@ def missing_parent(mutator: str, parent: Checkpoint, own: str) -> str:
             "Start(meta_params, params, step), or population.fork the other one."
         )
     return (
-        f"{mutator}.update must branch from a checkpoint of the graph, got "
+        f"{mutator} must branch from a checkpoint of the graph, got "
         f"{parent.ref}, which is not there. {hint}"
+    )
+
+
+def missing_ref(mutator: str, ref: Ref) -> str:
+    """Return the error message for a Ref in the state that names no checkpoint."""
+    return (
+        f"{mutator} must return a state whose Refs name checkpoints of this run, got "
+        f"{ref}, which is not there. Take it from a checkpoint: checkpoint.ref."
     )
 
 

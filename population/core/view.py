@@ -11,7 +11,7 @@ import numpy.typing as npt
 from population.base.refusals import shortly
 from population.base.types import ActiveWorker, Checkpoint
 from population.core.graph import JournalGraph
-from population.core.known import check_checkpoint, check_id
+from population.core.known import check_checkpoint, check_id, check_step
 from population.core.recent import Entry, Floats, Ints
 from population.core.state import RunState
 
@@ -78,8 +78,12 @@ class View:
         return self._ready
 
     def as_of(self, step: int) -> tuple[Ints, Floats]:
-        """Return `steps` and `scores` as they were at a step of each slot's lineage."""
-        return self._state.scores.recent.as_of(step, self._reports)
+        """Return `steps` and `scores` as they were at a step of each slot's lineage.
+
+        Raises:
+            TypeError: `step` is not an int.
+        """
+        return self._state.scores.recent.as_of(check_step(step), self._reports)
 
     def last(self, k: int, until: int | Ints | None = None) -> Floats:
         """Return `[N, k]`: `score` of the last `k` reports of each lineage, or NaN.
@@ -131,11 +135,12 @@ class View:
         """Return the lineage's first checkpoint from `step` on that closes a barrier.
 
         Raises:
-            TypeError: `worker_id` is not an int.
+            TypeError: `worker_id` or `step` is not an int.
             ValueError: There is no such slot.
         """
         state = self._state
-        return state.barrier(check_id(len(state.slots), worker_id), step)
+        worker_id = check_id(len(state.slots), worker_id)
+        return state.barrier(worker_id, check_step(step))
 
     def _reports(self, worker_id: int, until: int) -> Iterator[Entry]:
         """Yield step and score of a slot's reports up to a step, newest first."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Checkpoint, Report
 from population.mutators.explore import Explore, MutateFn
-from population.mutators.rounds import Latecomer, check_steps, starts_after
+from population.mutators.rounds import Latecomer, check_steps, starts, starts_after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ class MultiFrequencyPBT(Mutator[Rounds]):
                 f"{groups} sub-populations in quarters need a multiple of {4 * groups} "
                 f"workers, got {size}. Pass other frequencies, or more workers."
             )
-        return Rounds(0, view.begins.tolist())
+        return Rounds(0, starts(view))
 
     def update(
         self, state: Rounds, report: Report, view: PopulationView

@@ -18,6 +18,7 @@ from population.mutators.explore import Explore, MutateFn, unchanged
 from population.mutators.rounds import (
     Latecomer,
     check_steps,
+    starts,
     starts_after,
     step_after,
 )
@@ -99,7 +100,7 @@ class PopulationBasedTraining(Mutator[Intervals]):
 
     def init(self, view: PopulationView) -> Intervals:
         """Begin the first interval at each slot's newest checkpoint."""
-        return Intervals(view.begins.tolist())
+        return Intervals(starts(view))
 
     def update(
         self, state: Intervals, report: Report, view: PopulationView

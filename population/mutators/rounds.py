@@ -106,6 +106,14 @@ def end_after(reached: Mapping[int, Checkpoint], steps: int) -> int:
     return max(checkpoint.step for checkpoint in reached.values()) + steps
 
 
+def starts(view: PopulationView) -> list[int]:
+    """Return the step at which each slot's first round begins, by worker id.
+
+    For `init`: that of its newest checkpoint, which in a fork has been trained.
+    """
+    return [view.newest(worker_id).step for worker_id in range(len(view.steps))]
+
+
 def starts_after(
     since: Sequence[int],
     reached: Mapping[int, Checkpoint],

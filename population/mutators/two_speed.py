@@ -15,7 +15,7 @@ from population.base.codec import digest
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Report
 from population.mutators.explore import Explore, MutateFn
-from population.mutators.rounds import Latecomer, check_steps, starts_after
+from population.mutators.rounds import Latecomer, check_steps, starts, starts_after
 from population.mutators.standings import Curves, check_number, check_share, portion
 
 # The donor whose hyperparameters a member gets, and its branch, if it has others.
@@ -117,7 +117,7 @@ class TwoSpeedPBT(Mutator[Speeds]):
         """Begin the first round at each slot's newest checkpoint."""
         size = len(view.steps)
         count = round(self.fast * size)
-        since = view.begins.tolist()
+        since = starts(view)
         fast = [w < count and not self._in_core(w, size) for w in range(size)]
         return Speeds(0, since, fast)
 

@@ -13,6 +13,7 @@ import numpy as np
 from population.base import codec
 from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Branch, Checkpoint, Failure, Ref, Report, Retire
+from population.core.named_refs import refs_of
 from population.testing import noise
 from population.testing.runner import Case, ScriptRunner
 from population.testing.watched import SameNumbers
@@ -275,16 +276,3 @@ def _is_on_lineage(point: Checkpoint, newest: Checkpoint, view: PopulationView) 
     if point.worker_id == newest.worker_id:
         return True  # Of its own earlier generation: it goes back.
     return any(c.row == point.row for c in view.graph.walk(newest))
-
-
-def refs_of(tree: Any) -> list[Ref]:
-    """Return all checkpoints that a state names."""
-    if isinstance(tree, Ref):
-        return [tree]
-    if isinstance(tree, Mapping):
-        inner = [*tree.keys(), *tree.values()]
-    elif isinstance(tree, (list, tuple)):
-        inner = list(tree)
-    else:
-        inner = list(vars(tree).values()) if hasattr(tree, "__dict__") else []
-    return [ref for value in inner for ref in refs_of(value)]
