@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from population.base.types import Branch, Checkpoint, Retire
-from population.core import mistakes
+from population.core import wrong_types
 from population.core.known import check_id
 
 
@@ -64,9 +64,9 @@ def by_worker(
         try:
             worker_id = check_id(size, key)
         except TypeError:
-            raise TypeError(mistakes.wrong_worker(mutator, key)) from None
+            raise TypeError(wrong_types.wrong_worker(mutator, key)) from None
         if not isinstance(decision, Branch | Retire):
-            raise TypeError(mistakes.wrong_decision(mutator, worker_id, decision))
+            raise TypeError(wrong_types.wrong_decision(mutator, worker_id, decision))
         found.append((worker_id, decision))
     return sorted(found, key=operator.itemgetter(0))
 
@@ -78,5 +78,5 @@ def checked_wait(mutator: str, worker_id: int, found: Any) -> int:
         TypeError: It is not an integer.
     """
     if not isinstance(found, np.integer):
-        raise TypeError(mistakes.wrong_wait(mutator, worker_id, found))
+        raise TypeError(wrong_types.wrong_wait(mutator, worker_id, found))
     return int(found)

@@ -11,7 +11,7 @@ from population.base.errors import damaged, mark_of_the_run, of_the_run
 from population.base.interfaces import Mutator
 from population.base.refusals import is_array
 from population.base.types import Checkpoint, Failure, Ref, Report, Retire
-from population.core import mistakes
+from population.core import wrong_types
 from population.core.branching import is_restart
 from population.core.checked import (
     CheckedBranch,
@@ -121,7 +121,7 @@ class Decider:
                 return found
         call = "failed" if type(shown) is Failure else "update"
         wrong = TypeError(
-            mistakes.wrong_answer(f"{type(mutator).__name__}.{call}", found)
+            wrong_types.wrong_answer(f"{type(mutator).__name__}.{call}", found)
         )
         mark_of_the_run(wrong)
         raise wrong
@@ -192,7 +192,7 @@ class Decider:
             found = mutator.first(worker_id, step, meta_params)
             if found is None and meta_text != "null":
                 name = type(mutator).__name__
-                raise TypeError(mistakes.lost_first(name, worker_id))
+                raise TypeError(wrong_types.lost_first(name, worker_id))
             text = codec.encode(found, f"first meta_params for worker {worker_id}")
             if codec.digest(codec.decode(text)) == present:
                 return meta_text
@@ -228,7 +228,7 @@ class Decider:
                 yield CheckedRetirement(worker_id, reason)
                 continue
             had = state.slots[worker_id].meta_params
-            wrong = mistakes.wrong_hyperparameters(
+            wrong = wrong_types.wrong_hyperparameters(
                 name, worker_id, branch.meta_params, had
             )
             if wrong:
@@ -260,12 +260,14 @@ class Decider:
             TypeError, ValueError: The parent is not recorded.
         """
         if not isinstance(parent, Checkpoint):
-            raise TypeError(mistakes.wrong_parent(type(self.mutator).__name__, parent))
+            raise TypeError(
+                wrong_types.wrong_parent(type(self.mutator).__name__, parent)
+            )
         if parent.row not in known:
             found = self._graph.get_checkpoint(parent.ref)
             if found is None or found.row != parent.row:
                 name, own = type(self.mutator).__name__, next(iter(self._graph))
-                raise ValueError(mistakes.missing_parent(name, parent, own))
+                raise ValueError(wrong_types.missing_parent(name, parent, own))
             known[parent.row] = self._graph.resume_point(found)
         return known[parent.row]
 
@@ -359,7 +361,7 @@ class Decider:
         for ref in {*refs_of(value)} - known:
             if self._graph.get_checkpoint(ref) is None:
                 name = type(self.mutator).__name__
-                raise ValueError(mistakes.missing_ref(name, ref))
+                raise ValueError(wrong_types.missing_ref(name, ref))
 
     def _named(self, ref: Ref) -> Checkpoint:
         found = None

@@ -1,4 +1,4 @@
-"""Mistakes of judgement: decisions that no exception stops, but hardly anybody means.
+"""Likely mistakes: decisions that raise nothing, and are hardly ever meant.
 
 Each can be meant, by a policy that goes back on purpose or that keeps what is worse for
 its diversity: then `allow` names it.
@@ -30,18 +30,16 @@ Sightings = Iterator[tuple[int, str]]
 
 
 class Mistake(NamedTuple):
-    """A mistake of judgement.
+    """A likely mistake.
 
     Attributes:
         kind: Its name, for `allow`.
-        sentence: The promise that it breaks, without its subject.
         scripts: The kinds of scripts in which it is looked for.
         see: Yields the position and a description of each instance in a run.
         meant_by: Which policy means it; "": none.
     """
 
     kind: str
-    sentence: str
     scripts: Sequence[str]
     see: Callable[[Observations], Sightings]
     meant_by: str = ""
@@ -261,14 +259,12 @@ def _scores(seen: Observation, move: Move) -> str:
 
 _WORSE = Mistake(
     WORSE,
-    "copies no donor that is worse than the member that it replaces",
     ("ranked",),
     worse,
     "an evolution in which the worse may survive",
 )
 _BEST = Mistake(
     BEST,
-    "does not overwrite or retire the best member",
     ("ranked",),
     best_replaced,
     "an evolution that replaces whole generations",
@@ -276,10 +272,9 @@ _BEST = Mistake(
 MISTAKES: Sequence[Mistake] = (
     _WORSE,
     _BEST,
-    Mistake(PLACES, "takes no place in view.live for a worker id", ("away",), places),
+    Mistake(PLACES, ("away",), places),
     Mistake(
         NOT_LIVE,
-        "branches no slot that is lost or retired",
         ("away", "usual"),
         not_live,
         "a policy that brings retired slots back",
@@ -288,21 +283,18 @@ MISTAKES: Sequence[Mistake] = (
     _BEST._replace(scripts=("away",)),
     Mistake(
         OLDER,
-        "branches to nothing behind the newest usable checkpoint of the donor",
         ("ranked", "away"),
         older,
         "a policy that goes back, or has a hall of fame",
     ),
     Mistake(
         LOST,
-        "loses no hyperparameters",
         ("ranked", "usual"),
         changes.lost,
         "a policy whose hyperparameters are optional",
     ),
     Mistake(
         SAME,
-        "draws anew for each member that it changes",
         ("ranked", "usual"),
         changes.same_draws,
         "a policy that changes all members alike",

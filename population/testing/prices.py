@@ -28,12 +28,14 @@ class Price(NamedTuple):
         words: The field in words.
         factor: How many times as much it may be.
         slack: How much may be added to that.
+        average: The average of the reports that are compared.
     """
 
     field: str
     words: str
     factor: float
     slack: float
+    average: Callable[[Sequence[Count], str], float] = median
 
     def is_dearer(self, low: float, high: float) -> bool:
         """Whether a price is too high, compared with another one."""
@@ -45,8 +47,8 @@ _IDLE = (
     Price("statements", "SQL statements", 1.5, 2),
 )
 _ROUND = (
-    Price("opcodes", "Python instructions in update", 2.5, 60),
-    Price("statements", "SQL statements", 2.5, 2),
+    Price("opcodes", "Python instructions in update", 2.5, 60, mean),
+    Price("statements", "SQL statements", 2.5, 2, mean),
 )
 _UNDECIDED = (
     # An array with an entry for each worker may have 16 times as many here.
@@ -163,9 +165,8 @@ def _dearer(
     """Check that with many workers reports cost not much more, if there are any."""
     if not small or not large:
         return None
-    average = mean if prices is _ROUND else median
     for price in prices:
-        low, high = average(small, price.field), average(large, price.field)
+        low, high = price.average(small, price.field), price.average(large, price.field)
         if price.is_dearer(low, high):
             seen = (
                 f"With {_FEW} workers {what} costs {low:.0f} {price.words}, with "

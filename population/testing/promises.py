@@ -39,8 +39,8 @@ class Promise(NamedTuple):
 
     Attributes:
         sentence: The promise, without its subject.
-        kind: The kind of scripts that test it: "usual", "gap", "long", "idle" or
-            "round".
+        kind: The kind of scripts that test it: "usual", "gap", "long", "idle", "round"
+            or "history".
         find: Plays a case, and returns how the promise was broken, or None.
     """
 

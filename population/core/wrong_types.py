@@ -158,11 +158,9 @@ def lost_first(mutator: str, worker_id: int) -> str:
 
 def wrong_wait(mutator: str, worker_id: int, found: Any) -> str:
     """Return the error message for a `wait_at` that is no step."""
-    hint = "Write int(...)."
-    if isinstance(found, (float, np.floating)) and not math.isfinite(found):
-        hint = "For a slot that never waits return None."
-    elif not isinstance(found, (float, np.floating)):
-        hint = "For a slot that never waits return None."
+    hint = "For a slot that never waits return None."
+    if isinstance(found, (float, np.floating)) and math.isfinite(found):
+        hint = "Write int(...)."
     return (
         f"{mutator}.wait_at must return a step, an int, or None, got {_shown(found)} "
         f"for worker {worker_id}. {hint}"
