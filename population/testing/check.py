@@ -48,8 +48,7 @@ def check_mutator(
             "worse donors", "best replaced", "older checkpoints", "slots not live",
             "lost hyperparameters", "same draw" or "places for ids".
         bounded: The most items that a window or a hall of fame in the state will hold,
-            if it fills so slowly that it seems to grow. Above 300 items a note says
-            that growth was not tested: make one with a smaller window for the check.
+            if it fills so slowly that it seems to grow; above 300 that is not tested.
         metrics: The names of the metrics of each report.
 
     Returns:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from population import Branch, Checkpoint, Mutator, PopulationView, Ref, Report, Retire
@@ -327,6 +329,114 @@ class OneSeedInTurn(Mutator[int]):
         point = view.graph.resume_point(view.newest(best))
         meta_params = perturb(point.meta_params, rng=np.random.default_rng(7))
         return state, {me: Branch(point, meta_params)}
+
+
+class OneKeyOfJax(WinnerTakesAll):
+    """Each draw comes from a key of the same seed."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """One of the hyperparameters is changed."""
+        key = jax.random.key(0)
+        factor = float(jax.random.uniform(key, minval=0.8, maxval=1.2))
+        return with_rate(meta_params, rate_of(meta_params) * factor)
+
+
+class OneStateOfNumpy(WinnerTakesAll):
+    """Each draw comes from an old generator of NumPy with the same seed."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """One of the hyperparameters is changed."""
+        factor = np.random.RandomState(0).uniform(0.8, 1.2)
+        return with_rate(meta_params, rate_of(meta_params) * float(factor))
+
+
+class OneGeneratorOfPython(WinnerTakesAll):
+    """Each draw comes from a generator of Python with the same seed."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """One of the hyperparameters is changed."""
+        factor = random.Random(0).uniform(0.8, 1.2)
+        return with_rate(meta_params, rate_of(meta_params) * factor)
+
+
+class OneFactorClipped(WinnerTakesAll):
+    """One factor for all, whose rates are kept within limits then."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """Each keeps its own hyperparameters but for the rate."""
+        best, *others = self.order(view)
+        if not math.isfinite(view.scores[best]):
+            return {}
+        factor, found = float(view.rng.uniform(0.5, 2)), {}
+        for worker_id in others:
+            own = view.newest(worker_id).meta_params
+            rate = min(max(rate_of(own) * factor, 0.02), 0.5)
+            point = self.point(best, view)
+            found[worker_id] = Branch(point, with_rate(own, rate))
+        return found
+
+
+def rate_of(meta_params: Any) -> float:
+    """The learning rate."""
+    return float(meta_params["optimizer"]["learning_rate"])
+
+
+def with_rate(meta_params: Any, rate: float) -> Any:
+    """The same with another learning rate."""
+    optimizer = {**meta_params["optimizer"], "learning_rate": rate}
+    return {**meta_params, "optimizer": optimizer}
+
+
+class EachThirdRound(WinnerTakesAll):
+    """Right in two rounds, and wrong in the third."""
+
+    def init(self, view: PopulationView) -> Any:
+        """The step, and the number of the round."""
+        return [0, 0]
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """Decide in another way in the third round."""
+        begin, branches = super().update(state[0], report, view)
+        if begin is state[0]:
+            return state, {}
+        number = (state[1] + 1) % 3
+        return [begin, number], branches if number else self.wrong(view)
+
+    def wrong(self, view: PopulationView) -> Decisions:
+        """All copy the worst."""
+        order = reversed_finite(self.order(view), view)
+        if not math.isfinite(view.scores[order[0]]):
+            return {}
+        return {w: self.branch(order[0], w, view) for w in order[1:]}
+
+
+class EachThirdRoundTheSecond(EachThirdRound):
+    """All, the best one too, copy the second in the third round."""
+
+    def wrong(self, view: PopulationView) -> Decisions:
+        """The best one is overwritten."""
+        return AllReplaced.decide(self, view)  # type: ignore[arg-type]
+
+
+class OwnGenerators(Halves):
+    """Right: each draw has a generator of its own, seeded by the slot and the step."""
+
+    def branch(self, good: int, bad: int, view: PopulationView) -> Branch:
+        """A copy of the good one."""
+        point = self.point(good, view)
+        rng = np.random.default_rng([7, bad, point.step])
+        return Branch(point, perturb(point.meta_params, rng=rng))
+
+
+class FixedNumbers(Halves):
+    """Right: fixed numbers decide who of equal ones is first."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """By the score, then by these."""
+        fixed = np.random.default_rng(0).normal(size=1000)
+        live = np.array(view.live, dtype=int)
+        found: list[int] = live[np.lexsort((fixed[live], view.scores[live]))].tolist()
+        return found
 
 
 class IdsForPlaces(Halves):

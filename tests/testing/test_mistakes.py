@@ -57,7 +57,22 @@ PLANTED: list[tuple[type[Mutator[Any]], str, str]] = [
     (planted.OneFactor, "same draw", "within the loop over the members"),
     (planted.OneSeed, "same draw", "one seed, was used for all"),
     (planted.OneSeedInTurn, "same draw", "worker . at step .* as all others"),
+    (planted.OneKeyOfJax, "same draw", "same change of 'optimizer/learning_rate'"),
+    (planted.OneStateOfNumpy, "same draw", "one seed, was used for all"),
+    (planted.OneGeneratorOfPython, "same draw", "one seed, was used for all"),
+    (planted.OneFactorClipped, "same draw", "same change of 'optimizer/learning_rate'"),
+    (planted.EachThirdRound, "worse donors", r"became a copy of worker \d"),
+    (planted.EachThirdRoundTheSecond, "best replaced", "the best of all, and no slot"),
 ]
+# Through the public call: those that the checks of the promises, which come first,
+# might blame for something else; the others are slow.
+IN_PUBLIC = {
+    planted.FromTheRoundsStart,
+    planted.OneSeed,
+    planted.OneSeedInTurn,
+    planted.OneKeyOfJax,
+    planted.EachThirdRound,
+}
 
 
 def case_of(make: Make, script: Any = (), **options: Any) -> Case:
@@ -85,6 +100,27 @@ def test_a_planted_mistake_is_named(make: Make, kind: str, words: str) -> None:
     assert re.search(words, message), message
     assert re.search(r"workers? \[?\d.* step \d", message), message
     assert f"pass allow={kind!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        pytest.param(make, kind, marks=[] if make in IN_PUBLIC else pytest.mark.slow)
+        for make, kind, _ in PLANTED
+    ],
+)
+def test_a_planted_mistake_breaks_no_promise(make: Make, kind: str) -> None:
+    """It is in the report, and not an error for another reason."""
+    with pytest.warns(MutatorWarning):
+        report = check_mutator(make)
+    assert report[0].kind == kind
+
+
+@pytest.mark.parametrize("make", [planted.OwnGenerators, planted.FixedNumbers])
+def test_generators_of_a_policys_own_are_no_mistake(make: Make) -> None:
+    """Its decisions follow from what it is given: they are random for nobody."""
+    report = check_mutator(make)
+    assert not report, str(report)
 
 
 def test_there_is_a_planted_mistake_of_each_kind() -> None:
