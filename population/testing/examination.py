@@ -13,7 +13,12 @@ from population.testing.broken import BrokenPromise
 from population.testing.growth import untested
 from population.testing.mistakes import MISTAKES, Mistake, decisions, moves_of
 from population.testing.promises import PROMISES
-from population.testing.ranked import CLEAR, ranked_scripts, ranked_scripts_with_gap
+from population.testing.ranked import (
+    CLEAR,
+    ranked_scripts,
+    ranked_scripts_with_gap,
+    ranked_scripts_with_nan,
+)
 from population.testing.report import LikelyMistake, MutatorReport, Tried
 from population.testing.runner import Case, ScriptEvent
 from population.testing.scripts import (
@@ -85,6 +90,7 @@ class Check:
             "usual": scripts(size, seed),
             "gap": [s for w in {0, size - 1} for s in scripts_with_gap(size, w, seed)],
             "ranked": ranked_scripts(size, seed) if several else [],
+            "nan": list(ranked_scripts_with_nan(size)) if several else [],
             "away": list(ranked_scripts_with_gap(size)) if away else [],
             "long": [long_script(size, seed)],
             "idle": [one_round(1)],
@@ -129,11 +135,11 @@ class Check:
         """Yield the cases in which a mistake is looked for, until it is known."""
         for kind in mistake.scripts:
             for case in self.cases[kind]:
-                if mistake.kind not in known and not mistake.follows(known, kind):
+                if mistake.kind not in known and not mistake.follows(known):
                     yield case
 
     def _tried(self) -> Tried:
-        ranked = [*self.cases["ranked"], *self.cases["away"]]
+        ranked = [c for kind in ("ranked", "nan", "away") for c in self.cases[kind]]
         judged = [s for case in ranked for s in case.once(decisions)]
         copied = [
             move

@@ -44,17 +44,15 @@ class Mistake(NamedTuple):
     see: Callable[[Observations], Sightings]
     meant_by: str = ""
 
-    def follows(self, known: Set[str], scripts: str) -> bool:
+    def follows(self, known: Set[str]) -> bool:
         """Whether it would only follow from mistakes that are known already."""
-        if scripts != "away":
-            return False
-        if self.kind == PLACES:
-            return not known.isdisjoint({WORSE, BEST})
-        return PLACES in known
+        return self.kind == PLACES and not known.isdisjoint({WORSE, BEST})
 
     def find(self, case: Case) -> Breach | None:
         """Return the first instance in a case, or None."""
-        if set(self.scripts) <= {"ranked", "away"} and not is_ranked(case.script):
+        if set(self.scripts) <= {"ranked", "nan", "away"} and not is_ranked(
+            case.script
+        ):
             return None
         for position, seen in self.see(case.once(decisions)):
             meant = f", as by {self.meant_by}" if self.meant_by else ""
@@ -76,26 +74,54 @@ def moves_of(case: Case) -> list[Move]:
 
 
 def places(found: Observations) -> Sightings:
-    """A place in `view.live` was taken for a worker id, in all decisions of a run."""
+    """A place in a list of some slots was taken for a worker id, in all decisions."""
     away = [seen for seen in found if len(seen.live) < len(seen.scores)]
-    moves = [(seen, move) for seen in away for move in _branches(seen)]
+    yield from _places(
+        [(seen, move) for seen in away for move in _branches(seen)],
+        lambda seen: seen.live,
+        "view.live was",
+    )
+    with_nan = [seen for seen in found if len(_finite(seen)) < len(seen.live)]
+    yield from _places(
+        [(seen, m) for seen in with_nan for m in _branches(seen) if m.is_copy],
+        _finite,
+        "those with a finite score were",
+    )
+
+
+def _places(
+    moves: Sequence[tuple[Observation, Move]],
+    ids: Callable[[Observation], Sequence[int]],
+    what: str,
+) -> Sightings:
+    """Yield decisions that make sense only if places in a list are worker ids.
+
+    Args:
+        moves: The decisions while the list was shorter than the population.
+        ids: Returns the list: the worker ids that are at its places.
+        what: The list in words.
+    """
     wrong = [(s, m) for s, m in moves if _is_nonsense(s, m.worker_id, m.donor)]
     if not any(_is_worse(s, m.worker_id, s.scores[m.donor]) for s, m in wrong):
         return
     for target, donor in itertools.product((_id_at, _same, _place_of), repeat=2):
-        pairs = [(s, target(s, m.worker_id), donor(s, m.donor)) for s, m in moves]
+        pairs = [
+            (s, target(ids(s), m.worker_id), donor(ids(s), m.donor)) for s, m in moves
+        ]
         if any(t is None or d is None or _misses(s, t, d) for s, t, d in pairs):
             continue
         for seen, move in wrong:
+            listed = ids(seen)
             yield (
                 seen.position,
-                f"{_copied(move)}, {_scores(seen, move)}, while view.live was "
-                f"{list(seen.live)}. If places in view.live are worker ids it makes "
-                f"sense: with ({target(seen, move.worker_id)}, "
-                f"{donor(seen, move.donor)}) for ({move.worker_id}, {move.donor}). "
-                "view.steps and view.scores are indexed by worker id. With live = "
-                "np.array(view.live) and order = np.argsort(view.scores[live]), the "
-                "worker ids are live[order], not order.",
+                f"{_copied(move)}, {_scores(seen, move)}, while {what} "
+                f"{list(listed)}. If places in that list are worker ids it makes "
+                f"sense: with ({target(listed, move.worker_id)}, "
+                f"{donor(listed, move.donor)}) for ({move.worker_id}, {move.donor}). "
+                "view.steps and view.scores are indexed by worker id; so should what "
+                "you keep of them be. With live = np.array(view.live) and order = "
+                "np.argsort(view.scores[live]), the worker ids are live[order], not "
+                "order.",
             )
         return
 
@@ -113,7 +139,7 @@ def not_live(found: Observations) -> Sightings:
                     f"worker {move.worker_id} was branched at step {move.own.step}, "
                     f"but view.live is {list(seen.live)}: {why}. Decide only for "
                     "workers in view.live, also for that of the report or of the "
-                    "failure.",
+                    "failure. If it is a place in a list, list[place] is the id.",
                 )
 
 
@@ -180,15 +206,19 @@ def older(found: Observations) -> Sightings:
             point, usable = move.point, move.usable
             if point is None or usable is None or not _is_old(move):
                 continue
-            if move.is_own and move.is_named:
+            if move.is_own and move.is_named and not _has_improved(seen, move):
                 continue  # It goes back, to a checkpoint that it has kept.
             whose = move.worker_id if move.is_own else move.donor
+            lost = usable.step - point.step
+            better = ""
+            if move.is_own and move.is_named:
+                better = f", although it is better by now: {_scores(seen, move)}"
             yield (
                 seen.position,
                 f"worker {move.worker_id} continues from worker {point.worker_id} at "
                 f"step {point.step}, but worker {whose} has params at step "
-                f"{usable.step} by now: {usable.step - point.step} steps of training "
-                "are lost. Branch to "
+                f"{usable.step} by now: {lost} step{'s' * (lost > 1)} of training "
+                f"{'are' if lost > 1 else 'is'} lost{better}. Branch to "
                 f"view.graph.resume_point(view.newest({whose})).",
             )
 
@@ -200,6 +230,12 @@ def _branches(seen: Observation) -> list[Move]:
 def _score_of(seen: Observation, move: Move) -> float:
     """Return the donor's score; that of now if an older checkpoint is the mistake."""
     return seen.scores[move.donor] if _is_old(move) else move.score
+
+
+def _has_improved(seen: Observation, move: Move) -> bool:
+    """Whether a slot that goes back is clearly better by now than it was there."""
+    score = seen.scores[move.worker_id]
+    return move.own.worker_id == move.worker_id and move.score > score + CLEAR
 
 
 def _is_old(move: Move) -> bool:
@@ -219,18 +255,24 @@ def _is_nonsense(seen: Observation, worker_id: int, donor: int) -> bool:
     return donor >= 0 and _is_worse(seen, worker_id, seen.scores[donor])
 
 
-def _id_at(seen: Observation, place: int) -> int | None:
-    """Return the worker id at a place in `view.live`, or None."""
-    return seen.live[place] if place < len(seen.live) else None
+def _finite(seen: Observation) -> Sequence[int]:
+    """Return the live slots with a finite score."""
+    return [w for w in seen.live if math.isfinite(seen.scores[w])]
 
 
-def _same(seen: Observation, worker_id: int) -> int | None:
+def _id_at(ids: Sequence[int], place: int) -> int | None:
+    """Return the worker id at a place in a list, or None."""
+    return ids[place] if place < len(ids) else None
+
+
+def _same(ids: Sequence[int], worker_id: int) -> int | None:
+    del ids
     return worker_id
 
 
-def _place_of(seen: Observation, worker_id: int) -> int | None:
-    """Return the place of a worker id in `view.live`, or None."""
-    return seen.live.index(worker_id) if worker_id in seen.live else None
+def _place_of(ids: Sequence[int], worker_id: int) -> int | None:
+    """Return the place of a worker id in a list, or None."""
+    return ids.index(worker_id) if worker_id in ids else None
 
 
 def _misses(seen: Observation, target: int, donor: int) -> bool:
@@ -272,18 +314,18 @@ _BEST = Mistake(
 MISTAKES: Sequence[Mistake] = (
     _WORSE,
     _BEST,
-    Mistake(PLACES, ("away",), places),
+    Mistake(PLACES, ("away", "nan"), places),
     Mistake(
         NOT_LIVE,
         ("away", "usual"),
         not_live,
         "a policy that brings retired slots back",
     ),
-    _WORSE._replace(scripts=("away",)),
-    _BEST._replace(scripts=("away",)),
+    _WORSE._replace(scripts=("nan", "away")),
+    _BEST._replace(scripts=("nan", "away")),
     Mistake(
         OLDER,
-        ("ranked", "away"),
+        ("ranked", "nan", "away"),
         older,
         "a policy that goes back, or has a hall of fame",
     ),

@@ -158,7 +158,14 @@ def modes(case: Case) -> Breach | None:
     mirrored = dataclasses.replace(case, script=negated(case.script))
     other = ScriptRunner(mirrored, mode="max").run()
     how = "in mode 'max' with all values negated"
-    return _difference(_unexplained(case.plain), _unexplained(other), how)
+    found = _difference(_unexplained(case.plain), _unexplained(other), how)
+    if found is None:
+        return None
+    why = (
+        "Compare view.score(checkpoint) or view.scores, where lower is better in each "
+        "mode, and not checkpoint.value."
+    )
+    return found._replace(seen=f"{why} {found.seen}")
 
 
 def stuck(case: Case) -> Breach | None:

@@ -8,6 +8,7 @@ soon becomes better or worse, so that ranks differ again at the next decision.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from population.testing.script import Fails, GivenUp
 
 CLEAR = 0.5  # Members whose scores differ by more than this have different ranks.
 _BETTER = 0.005  # How much better than its donor a copy is.
-_PER_STEP = 0.001
+_PER_STEP = 0.001  # How much all improve in a step.
 _PARTING = 2  # Steps in which a copy moves away from its donor's rank.
 
 
@@ -51,19 +52,25 @@ class RankedReport(ScriptEvent):
         ranks: The first value of each worker; they differ by 1 or more.
         at_once: Whether they report in one batch, as an engine does; else in turn.
         parting: Whether a copy moves away from its donor's rank, to one of its own.
+        per_step: How much all improve in a step.
+        diverged: The workers that report NaN.
     """
 
     steps: int
     ranks: tuple[float, ...]
     at_once: bool = False
     parting: bool = False
+    per_step: float = _PER_STEP
+    diverged: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         how = "in one batch" if self.at_once else "in turn"
         ranks = ", ".join(f"{rank:g}" for rank in self.ranks)
+        nan = "".join(f", worker {w} NaN" for w in self.diverged)
         return (
-            f"all report step +{self.steps} {how}, values about {ranks}, a copy at "
-            f"first that of its donor{', then another' * self.parting}, params saved"
+            f"all report step +{self.steps} {how}, values about {ranks} less "
+            f"{self.per_step:g} a step{nan}, a copy at first that of its donor"
+            f"{', then another' * self.parting}, params saved"
         )
 
     def play(self, run: ScriptRunner) -> None:
@@ -78,15 +85,19 @@ class RankedReport(ScriptEvent):
 
     def joined(self, later: ScriptEvent) -> ScriptEvent | None:
         """Return the later reports, with the steps of both."""
-        if not isinstance(later, RankedReport) or later.at_once != self.at_once:
+        if not isinstance(later, RankedReport):
             return None
-        return dataclasses.replace(later, steps=self.steps + later.steps)
+        both = dataclasses.replace(later, steps=self.steps + later.steps)
+        return both if both == dataclasses.replace(self, steps=both.steps) else None
 
     def _work(self, worker_id: int, run: ScriptRunner) -> Work:
         newest = inside.newest(run.controller, worker_id)
         step = newest.step + self.steps
-        value = self._quality(newest.generation_id, run).at(step) - _PER_STEP * step
-        return run.ahead(worker_id, self.steps, round(value, 6), saved=True)
+        quality = self._quality(newest.generation_id, run).at(step)
+        value = round(quality - self.per_step * step, 6)
+        if worker_id in self.diverged:
+            value = math.nan
+        return run.ahead(worker_id, self.steps, value, saved=True)
 
     def _quality(self, generation_id: str, run: ScriptRunner) -> Quality:
         """Return how good a generation is."""
@@ -101,7 +112,7 @@ class RankedReport(ScriptEvent):
         worker_id, size = root.worker_id, len(self.ranks)
         if root.parent is None:
             return Quality(self.ranks[worker_id % size])
-        better = _BETTER * (1 + worker_id / 100)
+        better = _BETTER * (1 + worker_id / 100) if self.per_step else 0.0
         donor = self._quality(root.parent.generation_id, run)
         if graph.checkpoint(root.parent).worker_id == worker_id:
             return donor._replace(first=donor.first - better)
@@ -117,11 +128,29 @@ def ranked_scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
     rng = np.random.default_rng([seed, 300])
     up = tuple(float(1 + w) for w in range(size))
     drawn = tuple(float(1 + r) for r in rng.permutation(size))
+    # Signs, a zero and two that are equal mislead ratios, abs() and `or`.
+    signs = tuple([-20.0, -3.0, 0.0, *up[3:]][:size])
+    zero = tuple([3.0, 0.0, 1.0, *up[3:]][:size])
+    equal = tuple([2.0, *([1.0] * 2 if size > 2 else [1.0]), *up[3:]][:size])
     return [
         (RankedReport(1, up[::-1], parting=True),) * 16,
         (RankedReport(3, drawn, parting=True),) * 8,
         (RankedReport(2, up, at_once=True),) * 8,
+        (RankedReport(3, signs[1:] + signs[:1], at_once=True, per_step=0.0),) * 3,
+        (RankedReport(3, zero, per_step=0.0),) * 3,
+        (RankedReport(3, equal, per_step=0.0),) * 3,
+        (RankedReport(2, tuple(8 * u for u in up), at_once=True, per_step=1.0),) * 8,
     ]
+
+
+def ranked_scripts_with_nan(size: int) -> Iterator[tuple[ScriptEvent, ...]]:
+    """Yield scripts in which the worst, the best, or one between them diverges."""
+    ranks = tuple(float(1 + (w + 1) % size) for w in range(size))
+    by_rank = sorted(range(size), key=ranks.__getitem__)
+    train = RankedReport(1, ranks)
+    for worker_id in dict.fromkeys((by_rank[-1], by_rank[0], by_rank[size // 2])):
+        nan = dataclasses.replace(train, diverged=(worker_id,))
+        yield train, train, nan, nan, nan, *[train] * 4
 
 
 def ranked_scripts_with_gap(size: int) -> Iterator[tuple[ScriptEvent, ...]]:

@@ -172,10 +172,11 @@ class WatchedMutator(WrappedMutator):
             usable = view.graph.resume_point(view.newest(point.worker_id))
             what = (
                 f"worker {worker_id} was to go on from worker {point.worker_id} at "
-                f"step {point.step}, whose params may be removed by now. Keep a Ref to "
-                "it in the state to keep them, or take the newest that can be used: "
+                f"step {point.step}, whose params may be removed by now. Take the "
+                "newest that can be used: "
                 f"view.graph.resume_point(view.newest({point.worker_id})), here at "
-                f"step {usable.step}."
+                f"step {usable.step}; or, to go back on purpose, keep a Ref to it in "
+                "the state, which keeps its params."
             )
             self._breaches.note(DEAD, what)
 
