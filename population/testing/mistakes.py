@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 from population.base.types import Branch, Retire
-from population.testing import changes
+from population.testing import draws, lost
 from population.testing.breach import Breach
 from population.testing.observed import Move, Observation, Observations, observe
 from population.testing.promises import watch
@@ -64,7 +64,7 @@ class Mistake(NamedTuple):
 def decisions(case: Case) -> Observations:
     """Return the decisions of a run; workers wait as they should if they have ranks."""
     if is_ranked(case.script):
-        return observe(case, changes.are_alike)
+        return observe(case, draws.are_alike)
     return case.once(watch).decisions
 
 
@@ -332,13 +332,13 @@ MISTAKES: Sequence[Mistake] = (
     Mistake(
         LOST,
         ("ranked", "usual"),
-        changes.lost,
+        lost.lost,
         "a policy whose hyperparameters are optional",
     ),
     Mistake(
         SAME,
         ("ranked", "usual"),
-        changes.same_draws,
+        draws.same_draws,
         "a policy that changes all members alike",
     ),
 )

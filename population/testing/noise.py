@@ -17,6 +17,7 @@ _CLOCKS = ("time", "monotonic", "perf_counter", "process_time")
 # These use the current time when they are not given one.
 _CALENDARS = ("localtime", "gmtime", "ctime")
 _BEGIN_S = 1_000_000_000
+_BITS = (np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64)
 _LEAP_S = 3607  # How far a clock has moved each time it is read.
 
 
@@ -72,7 +73,7 @@ def other_seeds(*mutators: object) -> Iterator[None]:
         mutators: As in `leaping_clocks`.
     """
     seeds = itertools.count(700)
-    originals: list[Callable[..., Any]] = [np.random.default_rng]
+    originals: list[Callable[..., Any]] = [np.random.default_rng, *_BITS]
     places = [vars(np.random), vars(random), *_namespaces(mutators)]
     if "jax" in sys.modules:
         jax_random = sys.modules["jax"].random

@@ -49,6 +49,11 @@ class Move(NamedTuple):
     is_named: bool
 
     @property
+    def meta_params(self) -> Any:
+        """The new hyperparameters; None: the slot was retired."""
+        return self.decision.meta_params if isinstance(self.decision, Branch) else None
+
+    @property
     def donor(self) -> int:
         """The worker id of the donor; -1: none."""
         return -1 if self.point is None else self.point.worker_id
@@ -129,11 +134,16 @@ class Observations(list[Observation]):
         run: The run.
         live: The slots that were live at the last call of the mutator.
         steps: The newest step of each slot then.
+        firsts: Position, worker id, step, argument and result of calls of `first`.
     """
 
     run: ScriptRunner
     live: tuple[int, ...] = ()
     steps: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.firsts: list[tuple[int, int, int, Any, Any]] = []
 
 
 class ObservedMutator(WrappedMutator):
@@ -174,6 +184,14 @@ class ObservedMutator(WrappedMutator):
         decided = self._mutator.failed(state, failure, view)
         self._observe(self._bare.failed, state, failure, view, spare, decided[1])
         return decided
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        """Return the other mutator's `first`."""
+        given = copy.deepcopy(meta_params)
+        first = self._mutator.first(worker_id, step, meta_params)
+        position = max(self._found.run.position, 0)
+        self._found.firsts.append((position, worker_id, step, given, first))
+        return first
 
     def _observe(
         self,

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from population.testing import changes, noise, prices, watched
+from population.testing import draws, noise, prices, watched
 from population.testing.breach import Breach
 from population.testing.growth import growth
 from population.testing.observed import Observations, ObservedMutator
@@ -78,7 +78,7 @@ def watch(case: Case) -> Watched:
     def make() -> ObservedMutator:
         mutator = case.make()
         watcher = watched.WatchedMutator(mutator, breaches)
-        return ObservedMutator(mutator, found, changes.are_alike, watcher)
+        return ObservedMutator(mutator, found, draws.are_alike, watcher)
 
     found.run = breaches.run = ScriptRunner(case, make=make)
     breaches.run.run()

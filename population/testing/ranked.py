@@ -129,7 +129,7 @@ def ranked_scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
     up = tuple(float(1 + w) for w in range(size))
     drawn = tuple(float(1 + r) for r in rng.permutation(size))
     # Signs, a zero and two that are equal mislead ratios, abs() and `or`.
-    signs = tuple([-20.0, -3.0, 0.0, *up[3:]][:size])
+    signs = tuple([-41.0, -40.0, -3.0, 0.0, *up[4:]][:size])
     zero = tuple([3.0, 0.0, 1.0, *up[3:]][:size])
     equal = tuple([2.0, *([1.0] * 2 if size > 2 else [1.0]), *up[3:]][:size])
     return [
@@ -144,13 +144,17 @@ def ranked_scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
 
 
 def ranked_scripts_with_nan(size: int) -> Iterator[tuple[ScriptEvent, ...]]:
-    """Yield scripts in which the worst, the best, or one between them diverges."""
-    ranks = tuple(float(1 + (w + 1) % size) for w in range(size))
-    by_rank = sorted(range(size), key=ranks.__getitem__)
-    train = RankedReport(1, ranks)
-    for worker_id in dict.fromkeys((by_rank[-1], by_rank[0], by_rank[size // 2])):
-        nan = dataclasses.replace(train, diverged=(worker_id,))
-        yield train, train, nan, nan, nan, *[train] * 4
+    """Yield scripts in which the worst, the best, and one between them diverge."""
+    down = tuple(float(size - w) for w in range(size))
+    for first, ranks in enumerate((down, down, down[1:] + down[:1])):
+        by_rank = sorted(range(size), key=ranks.__getitem__)
+        some = [by_rank[-1], by_rank[0], by_rank[size // 2]]
+        train = RankedReport(1, ranks, parting=True)
+        events = [train, train]
+        for number in range(first, first + 3):
+            nan = dataclasses.replace(train, diverged=(some[number % 3],))
+            events += [nan, train, train]
+        yield tuple(events)
 
 
 def ranked_scripts_with_gap(size: int) -> Iterator[tuple[ScriptEvent, ...]]:

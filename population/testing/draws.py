@@ -1,39 +1,20 @@
-"""Compares new hyperparameters with those that they were made of."""
+"""Finds members that are changed alike, as one draw was used for all of them."""
 
 from __future__ import annotations
 
 import collections
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from population.base import codec
 from population.base.types import Branch
 from population.testing.observed import Move, Observation, Observations
 
 Path = tuple[str | int, ...]
-Measure = Callable[[Move, Path], float | None]
+Plain = int | float | str | bool | None
+Measure = Callable[[Move, Path], Plain]
 _CLOSE = 1e-9
-_LIST = "a list"  # Its items are not compared.
-
-
-def lost(found: Observations) -> Iterator[tuple[int, str]]:
-    """A hyperparameter of the slot and of its donor is missing afterwards."""
-    for seen in found:
-        for move in seen.moves:
-            missing = _missing(move)
-            if missing:
-                names = ", ".join(missing)
-                donor = f"worker {move.donor}" if move.donor >= 0 else "fresh params"
-                yield (
-                    seen.position,
-                    f"worker {move.worker_id} at step {move.own.step} was branched to "
-                    f"{donor} without {names}: of {move.own.meta_params!r} the new "
-                    f"generation gets {_new(move)!r} only. Branch.meta_params is the "
-                    "whole set, nested parts as well: copy it, then change what you "
-                    "mean: {**donor.meta_params, 'name': value}.",
-                )
 
 
 def same_draws(found: Observations) -> Iterator[tuple[int, str]]:
@@ -55,7 +36,9 @@ def same_draws(found: Observations) -> Iterator[tuple[int, str]]:
     alone = [s for s in found if s.reseeded and _changed(s, s.moves)]
     changed = [move for seen in alone for move in _changed(seen, seen.moves)]
     if len(changed) > 1 and all(_depends_on_seeds(seen) for seen in alone):
-        alike = sorted(_alike(changed), key=str)
+        # A few draws of an int or a text are often equal by chance.
+        floats = _floats(changed[0])
+        alike = sorted(floats.intersection(_alike(changed)), key=str)
         if alike:
             yield from (_described(seen, alike) for seen in alone[1:])
 
@@ -75,7 +58,7 @@ def _described(seen: Observation, paths: Sequence[Path]) -> tuple[int, str]:
 
 def _depends_on_seeds(seen: Observation) -> bool:
     """Whether the mutator's own generators determine a decision."""
-    old, new = ([_new(m) for m in moves] for moves in (seen.moves, seen.reseeded))
+    old, new = ([m.meta_params for m in moves] for moves in (seen.moves, seen.reseeded))
     return codec.digest(old) != codec.digest(new)
 
 
@@ -95,7 +78,7 @@ def _of_one_draw(seen: Observation) -> list[Path]:
     return [
         path
         for path, measure in _alike(changed).items()
-        if all(_are_equal([measure(m, path) for m in moves]) for moves in redrawn)
+        if all(_is_alike(moves, path, measure) for moves in redrawn)
         and (
             _depends_on_seeds(seen)
             or any(
@@ -106,14 +89,25 @@ def _of_one_draw(seen: Observation) -> list[Path]:
     ]
 
 
+def _is_alike(changed: Sequence[Move], path: Path, measure: Measure) -> bool:
+    """Whether a hyperparameter is changed alike, in the copies of each donor at least.
+
+    If no two copy the same one: in all.
+    """
+    donors = collections.defaultdict(list)
+    for move in changed:
+        donors[None if move.point is None else move.point.row].append(move)
+    groups = [moves for moves in donors.values() if len(moves) > 1] or [[*changed]]
+    return all(_are_equal([measure(m, path) for m in moves]) for moves in groups)
+
+
 def _changed(seen: Observation, moves: Sequence[Move]) -> list[Move]:
-    """Return the branches to float hyperparameters that no slot had before."""
+    """Return the branches to hyperparameters that no slot had before."""
     return [
         move
         for move in moves
         if isinstance(move.decision, Branch)
-        and codec.digest(_new(move)) not in seen.present
-        and any(isinstance(v, float) for v in _leaves(_new(move)).values())
+        and codec.digest(move.meta_params) not in seen.present
     ]
 
 
@@ -121,105 +115,75 @@ def _alike(changed: Sequence[Move]) -> dict[Path, Measure]:
     """Return the hyperparameters that are changed alike, and by which measure."""
     return {
         path: measure
-        for path in _numbers(_new(changed[0]))
+        for path in _plain(changed[0].meta_params)
         for measure in reversed(_MEASURES)
-        if _are_equal([measure(move, path) for move in changed])
+        if _is_alike(changed, path, measure)
         and not _are_equal([_value(changed[0], path), _donors(changed[0]).get(path)])
     }
 
 
-def _value(move: Move, path: Path) -> float | None:
-    """Return a new number."""
-    return _numbers(_new(move)).get(path)
+def _floats(move: Move) -> set[Path]:
+    new = _plain(move.meta_params)
+    return {path for path, value in new.items() if isinstance(value, float)}
 
 
-def _ratio(move: Move, path: Path) -> float | None:
+def _value(move: Move, path: Path) -> Plain:
+    """Return a new value."""
+    return _plain(move.meta_params).get(path)
+
+
+def _ratio(move: Move, path: Path) -> Plain:
     """Return a new number relative to the donor's."""
     return _relative(_value(move, path), _donors(move).get(path))
 
 
-def _distance(move: Move, path: Path) -> float | None:
+def _distance(move: Move, path: Path) -> Plain:
     """Return how far a new number is from the donor's."""
     return _minus(_value(move, path), _donors(move).get(path))
 
 
-def _own_ratio(move: Move, path: Path) -> float | None:
+def _own_ratio(move: Move, path: Path) -> Plain:
     """Return a new number relative to the slot's old one."""
-    return _relative(_value(move, path), _numbers(move.own.meta_params).get(path))
+    return _relative(_value(move, path), _plain(move.own.meta_params).get(path))
 
 
-def _own_distance(move: Move, path: Path) -> float | None:
+def _own_distance(move: Move, path: Path) -> Plain:
     """Return how far a new number is from the slot's old one."""
-    return _minus(_value(move, path), _numbers(move.own.meta_params).get(path))
+    return _minus(_value(move, path), _plain(move.own.meta_params).get(path))
 
 
 _MEASURES: Sequence[Measure] = (_value, _ratio, _distance, _own_ratio, _own_distance)
 
 
-def _donors(move: Move) -> dict[Path, float]:
-    """Return the numbers of the checkpoint from which a slot continues."""
+def _donors(move: Move) -> dict[Path, Plain]:
+    """Return the values of the checkpoint from which a slot continues."""
     base = move.own if move.point is None else move.point
-    return _numbers(base.meta_params)
+    return _plain(base.meta_params)
 
 
-def _relative(new: float | None, old: float | None) -> float | None:
-    return None if new is None or not old else new / old
+def _relative(new: Plain, old: Plain) -> Plain:
+    return new / old if _is_number(new) and _is_number(old) and old else None
 
 
-def _minus(new: float | None, old: float | None) -> float | None:
-    return None if new is None or old is None else new - old
+def _minus(new: Plain, old: Plain) -> Plain:
+    return new - old if _is_number(new) and _is_number(old) else None
 
 
-def _are_equal(measures: Sequence[float | None]) -> bool:
-    """Whether all are known and equal, up to rounding."""
-    first = measures[0]
+def _is_number(value: Plain) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_equal(values: Sequence[Plain]) -> bool:
+    """Whether all are known and equal, numbers up to rounding."""
+    first = values[0]
+    if first is None:
+        return False
+    if not _is_number(first):
+        return all(type(other) is type(first) and other == first for other in values)
     return all(
-        first is not None
-        and other is not None
-        and math.isclose(first, other, rel_tol=_CLOSE, abs_tol=_CLOSE)
-        for other in measures
+        _is_number(other) and math.isclose(first, other, rel_tol=_CLOSE, abs_tol=_CLOSE)
+        for other in values
     )
-
-
-def _missing(move: Move) -> list[str]:
-    """Return the names of the hyperparameters that a branch loses.
-
-    None of them if it replaces all, or exchanges some for others, as a schedule or an
-    optional part of a search space does.
-    """
-    if not isinstance(move.decision, Branch):
-        return []
-    new, own = _named(_new(move)), _named(move.own.meta_params)
-    donor = own if move.point is None else _named(move.point.meta_params)
-    had = own.keys() & donor.keys()
-    kept = had & new.keys()
-    gone = {p for p in had if new.get(p) is None and own[p] is not None}
-    if _new(move) not in (None, {}, [], ()):
-        chosen = any(
-            isinstance(new[p], (str, bool)) and new[p] not in (own[p], donor[p])
-            for p in kept
-        )
-        if chosen or not kept or new.keys() - own.keys() - donor.keys():
-            return []
-    return sorted(repr("/".join(path)) for path in gone)
-
-
-def _new(move: Move) -> Any:
-    return move.decision.meta_params if isinstance(move.decision, Branch) else None
-
-
-def _named(tree: Any) -> dict[tuple[str, ...], Any]:
-    """Return what a tree's keys name, by path; a list is one value."""
-    found: dict[tuple[str, ...], Any] = {}
-    for path, value in _leaves(tree).items():
-        keys = tuple(str(k) for k in itertools.takewhile(_is_key, path))
-        if keys:
-            found[keys] = value if len(keys) == len(path) else _LIST
-    return found
-
-
-def _is_key(part: str | int) -> bool:
-    return isinstance(part, str)
 
 
 def _leaves(tree: Any, path: Path = ()) -> dict[Path, Any]:
@@ -238,10 +202,11 @@ def _leaves(tree: Any, path: Path = ()) -> dict[Path, Any]:
     }
 
 
-def _numbers(tree: Any) -> dict[Path, float]:
-    """Return the finite floats of a tree by path."""
+def _plain(tree: Any) -> dict[Path, Plain]:
+    """Return the numbers, texts and bools of a tree by path."""
     return {
         path: value
         for path, value in _leaves(tree).items()
-        if isinstance(value, float) and math.isfinite(value)
+        if isinstance(value, (str, bool, int))
+        or (isinstance(value, float) and math.isfinite(value))
     }
