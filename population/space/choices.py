@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from population.base import codec
-from population.space.domain import Domain, check_inside, checked_fraction, spread
+from population.space.domain import (
+    Domain,
+    check_inside,
+    checked_fraction,
+    plain,
+    spread,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +65,9 @@ class _Choice(Domain):
         Raises:
             ValueError: The value is not one of them.
         """
-        check_inside(self, value)
+        check_inside(
+            self, plain(value), "It must be one of those listed, and of the same type."
+        )
         return ((self._index(value) or 0) + 0.5) / len(self.values)
 
     def points(self, count: int) -> list[Any]:

@@ -62,10 +62,11 @@ class Domain(abc.ABC):
     def to_unit(self, value: Any) -> float:
         """Return the place of a value in the whole range, as a fraction from 0 to 1.
 
-        The inverse of `from_unit`. A float comes back but for rounding, its bounds are
-        exactly 0 and 1. An integer (if the bounds are below 2**40) and a listed value
-        come back exactly: their fraction is the middle of their share. For `Integer` it
-        is therefore never 0 or 1, and for `Categorical` the order means nothing.
+        The inverse of `from_unit`; NumPy and JAX scalars count as Python's. A float
+        comes back but for rounding, its bounds are exactly 0 and 1. An integer (if the
+        bounds are below 2**40) and a listed value come back exactly: their fraction is
+        the middle of their share. For `Integer` it is therefore never 0 or 1, and for
+        `Categorical` the order means nothing.
 
         Raises:
             ValueError: The value is not in this domain.
@@ -77,7 +78,10 @@ class Domain(abc.ABC):
 
     @abc.abstractmethod
     def contains(self, value: Any) -> bool:
-        """Whether a value is in this domain, and of its type."""
+        """Whether a value is in this domain, and of its type.
+
+        A NumPy or JAX scalar counts as the Python scalar that a run would record.
+        """
 
     @abc.abstractmethod
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
@@ -100,25 +104,57 @@ def checked_fraction(fraction: Any) -> float:
         ValueError: It is not from 0 to 1.
         TypeError: It is not a number.
     """
-    found = codec.number(fraction, "a fraction of a range")
-    if found is None or not 0 <= found <= 1:
-        raise ValueError(
-            f"A fraction of a range must be from 0 to 1, got {shortly(fraction)}."
+    if type(fraction) is float and 0 <= fraction <= 1:
+        return fraction
+    if isinstance(fraction, (list, tuple)) or _size(fraction) != 1:
+        raise TypeError(
+            f"A fraction of a range must be one number, got {type(fraction).__name__} "
+            f"{shortly(fraction)}. For the vector of a space: "
+            "population.space.from_unit(space, vector)."
         )
-    return found
+    found = plain(fraction.reshape(()) if codec.is_array(fraction) else fraction)
+    if not is_number(found):
+        raise TypeError(
+            "A fraction of a range must be a number from 0 to 1, got "
+            f"{type(found).__name__} {shortly(found)}."
+        )
+    if not 0 <= found <= 1:
+        raise ValueError(
+            f"A fraction of a range must be from 0 to 1, got {shortly(found)}."
+        )
+    return float(found)
 
 
-def check_inside(domain: Domain, value: Any) -> None:
+def _size(value: Any) -> int:
+    return math.prod(value.shape) if codec.is_array(value) else 1
+
+
+def check_inside(domain: Domain, value: Any, advice: str) -> None:
     """Refuse a value that has no place in a domain's range.
+
+    Args:
+        domain: The domain.
+        value: The value, a Python scalar if it is a scalar.
+        advice: What to do.
 
     Raises:
         ValueError: The value is not in the domain.
     """
     if not domain.contains(value):
         raise ValueError(
-            f"to_unit needs a value in {domain}, got {shortly(value)}. For the nearest "
-            "one, or a random one of a list: domain.times(value, 1.0, rng)."
+            f"to_unit needs a value in {domain}, got {type(value).__name__} "
+            f"{shortly(value)}. {advice}"
         )
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy or JAX scalar as Python's, and any other value unchanged."""
+    if type(value) in (float, int, str) or not codec.is_array(value) or value.shape:
+        return value
+    try:
+        return codec.normalized(value, "value")
+    except TypeError:  # A masked one, or a traced one: no number that is known.
+        return value
 
 
 def spread(size: int, count: int) -> list[int]:

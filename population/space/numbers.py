@@ -19,6 +19,7 @@ from population.space.domain import (
     checked_fraction,
     is_finite,
     is_number,
+    plain,
 )
 
 _MOST_EXACT = 2**53  # Beyond, two integers may be the same float.
@@ -80,7 +81,7 @@ class _Number(Domain):
         Raises:
             ValueError: The value is not a number within the range.
         """
-        check_inside(self, value)
+        value = self._inside(value)
         if value in (self.low, self.high):  # Exactly, without a rounding error.
             return float(value == self.high)
         return _share(self._scaled(value), self._scaled(self.low), self._width)
@@ -91,6 +92,7 @@ class _Number(Domain):
 
     def contains(self, value: Any) -> bool:
         """Whether a value is an int or float within the range."""
+        value = plain(value)
         return is_number(value) and bool(self.low <= value <= self.high)
 
     def times(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
@@ -108,6 +110,7 @@ class _Number(Domain):
 
     def moves(self, value: Any) -> bool:
         """Whether a value is a number other than NaN."""
+        value = plain(value)
         return is_number(value) and bool(value == value)
 
     @abc.abstractmethod
@@ -132,6 +135,20 @@ class _Number(Domain):
         """The range of the first sample."""
         return (self.low, self.high) if self.start is None else self.start
 
+    def _inside(self, value: Any) -> Any:
+        """Return a value as a Python number; refuse one that is not in the range."""
+        value = plain(value)
+        check_inside(self, value, self._advice(value))
+        return value
+
+    def _advice(self, value: Any) -> str:
+        """Return what to do about a value that is not in the range."""
+        if not is_number(value):
+            return "It must be a float or an int."
+        if value != value:
+            return "NaN has no place in a range."
+        return f"For the nearest one: min(max(value, {self.low}), {self.high})."
+
     def _spaced(self, count: int) -> list[Any]:
         """Return `count` ascending values for a first sample; some may be equal."""
         low, high = self._first
@@ -143,7 +160,7 @@ class _Number(Domain):
 
     def _moved(self, value: float, distance: float, direction: int) -> Any:
         """Return the value moved, by the smallest step if rounding loses the move."""
-        before = self._typed(min(max(value, self.low), self.high))
+        before = self._typed(min(max(plain(value), self.low), self.high))
         if not direction:
             return before
         after = self._value(self._scaled(before) + distance)
@@ -313,7 +330,7 @@ class Integer(_Number):
         Raises:
             ValueError: The value is not an int within the range.
         """
-        check_inside(self, value)
+        value = self._inside(value)
         if not self.logarithmic:
             return float((value - self.low + 0.5) / (self.high - self.low + 1))
         bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
@@ -332,7 +349,13 @@ class Integer(_Number):
 
     def contains(self, value: Any) -> bool:
         """Whether a value is an int within the range; a float is not."""
-        return type(value) is int and self.low <= value <= self.high
+        value = plain(value)
+        return type(value) is int and bool(self.low <= value <= self.high)
+
+    def _advice(self, value: Any) -> str:
+        if type(value) is not int:
+            return "It must be an int."
+        return super()._advice(value)
 
     def _scaled(self, value: float) -> float:
         return math.log(value) if self.logarithmic else float(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -120,40 +121,85 @@ def test_a_share_of_a_logarithmic_integer_is_as_wide_as_on_the_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("domain", "value"),
+    ("domain", "value", "said"),
     [
-        (Uniform(0, 1), 1.5),
-        (Uniform(0, 1), "0.5"),
-        (Uniform(0, 1), True),
-        (LogUniform(1, 2), math.nan),
-        (OneMinusLogUniform(0.5, 0.9), None),
-        (Integer(1, 4), 2.0),
-        (Integer(1, 4), 5),
-        (Ordinal([1, 2]), 3),
-        (Categorical(["a"]), "b"),
+        (Uniform(0, 1), 1.5, "got float 1.5. For the nearest one: min(max(value, 0.0)"),
+        (Uniform(0, 1), 10**400, "got int 1000"),
+        (Uniform(0, 1), "0.5", "got str '0.5'. It must be a float or an int."),
+        (Uniform(0, 1), True, "got bool True. It must be a float or an int."),
+        (Uniform(0, 1), Uniform, "got ABCMeta"),
+        (LogUniform(1, 2), math.nan, "got float nan. NaN has no place in a range."),
+        (LogUniform(1, 2), np.float32(4), "got float 4.0. For the nearest one"),
+        (LogUniform(1, 2), np.array([1.5]), "got ndarray array([1.5]). It must be"),
+        (LogUniform(1, 2), np.ma.masked, "It must be a float or an int."),
+        (LogUniform(1, 2), np.datetime64(1, "s"), "got datetime64"),
+        (OneMinusLogUniform(0.5, 0.9), None, "got NoneType None. It must be"),
+        (Integer(1, 4), 2.0, "got float 2.0. It must be an int."),
+        (Integer(1, 4), np.float32(2), "got float 2.0. It must be an int."),
+        (Integer(1, 4), 5, "got int 5. For the nearest one: min(max(value, 1), 4)."),
+        (Ordinal([1, 2]), 3, "got int 3. It must be one of those listed"),
+        (Ordinal([1, 2]), np.float64(1), "got float 1.0. It must be one of"),
+        (Categorical(["a"]), "b", "got str 'b'. It must be one of those listed"),
     ],
 )
-def test_a_value_outside_is_refused(domain: Domain, value: Any) -> None:
-    """The error names the domain and the value, and where the nearest one is."""
-    with pytest.raises(
-        ValueError, match=r"to_unit needs a value in .*\(.* got .*times"
-    ):
+def test_a_value_outside_is_refused(domain: Domain, value: Any, said: str) -> None:
+    """The error names the domain, the value and its type, and says what to do."""
+    with pytest.raises(ValueError, match=r"to_unit needs a value in .*\(") as raised:
         domain.to_unit(value)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("domain", "value"),
+    [
+        (LogUniform(1e-3, 1.0), np.float32(0.25)),
+        (LogUniform(1e-3, 1.0), np.array(0.25)),
+        (LogUniform(1e-3, 1.0), jnp.float32(0.25)),
+        (OneMinusLogUniform(0.5, 0.9), np.float16(0.75)),
+        (Uniform(0, 1), jnp.bfloat16(0.5)),
+        (Integer(1, 8), np.int64(3)),
+        (Integer(1, 8, logarithmic=True), jnp.array(3)),
+        (Ordinal([1, 2]), np.int8(2)),
+        (Categorical(["a", True]), np.bool_(True)),
+    ],
+)
+def test_a_scalar_of_numpy_or_jax_is_a_value(domain: Domain, value: Any) -> None:
+    """It is what a run would record of it: Python's."""
+    own = value.item()
+    assert domain.contains(value)
+    assert domain.moves(value)
+    assert domain.to_unit(value) == domain.to_unit(own)
+    assert type(domain.to_unit(value)) is float
+    rng = np.random.default_rng(0)
+    for found in (domain.times(value, 1.0, rng), domain.shifted(value, 0.0, rng)):
+        assert (found, type(found)) == (own, type(own))
+    assert not Uniform(0, 1).contains(np.bool_(True))
 
 
 @pytest.mark.parametrize("domain", [Uniform(0, 1), Integer(1, 4), Ordinal([1, 2])])
-@pytest.mark.parametrize("unit", [-0.1, 1.1, math.nan, None])
+@pytest.mark.parametrize("unit", [-0.1, 1.1, math.nan, 10**400, np.float32(-1)])
 def test_a_number_outside_0_and_1_is_refused(domain: Domain, unit: Any) -> None:
     """The error names it."""
     with pytest.raises(ValueError, match="must be from 0 to 1, got"):
         domain.from_unit(unit)
 
 
-@pytest.mark.parametrize("unit", ["0.5", True, [0.5]])
-def test_a_place_is_a_number(unit: Any) -> None:
-    """The error names what it is."""
-    with pytest.raises(TypeError, match="fraction of a range must be a real number"):
-        Uniform(0, 1).from_unit(unit)
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("0.5", "a number from 0 to 1, got str '0.5'"),
+        (True, "a number from 0 to 1, got bool True"),
+        (None, "a number from 0 to 1, got NoneType None"),
+        ([0.5], r"one number, got list \[0.5\]. For the vector of a space: popul"),
+        (np.array([0.1, 0.2]), "one number, got ndarray .*from_unit"),
+        (np.array([]), "one number, got ndarray .*from_unit"),
+    ],
+)
+@pytest.mark.parametrize("domain", [Uniform(0, 1), Integer(1, 4), Ordinal([1, 2])])
+def test_a_place_is_a_number(domain: Domain, unit: Any, said: str) -> None:
+    """The error names what it is, and the function for a vector."""
+    with pytest.raises(TypeError, match=f"A fraction of a range must be {said}"):
+        domain.from_unit(unit)
 
 
 @pytest.mark.parametrize("unit", [np.float32(0.5), np.array(0.5), np.array([0.5])])
