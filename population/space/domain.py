@@ -37,21 +37,24 @@ class Domain(abc.ABC):
         Args:
             rng: The source of random numbers.
             first: Whether to draw from `start`, the narrower range of a first
-                population, where there is one; else from the whole range.
+                population, where there is one; else from the whole range, as
+                `from_unit` does by default.
         """
 
     @abc.abstractmethod
     def from_unit(self, fraction: float, *, first: bool = False) -> Any:
         """Return the value at a fraction of the range, on the domain's scale.
 
-        A uniform fraction is a random value, distributed as those of `sample`. An
-        integer, or a place in a list of values, has an equal share of the range (of the
-        scale, if that is logarithmic); a fraction between two shares belongs to the
-        higher one. 0 and 1 are exactly the first and the last value.
+        A uniform fraction is a random value, distributed as those of `sample` with the
+        same `first`, which is True there by default. An integer, or a place in a list
+        of values, has an equal share of the range (of the scale, if that is
+        logarithmic); a fraction between two shares belongs to the higher one. 0 and 1
+        are exactly the first and the last value.
 
         Args:
             fraction: From 0 to 1, both included.
-            first: Whether of `start`, the range of a first population; else of all.
+            first: Whether of `start`, the range of a first population. By default of
+                the whole range, as that of `to_unit` is.
 
         Raises:
             ValueError: The fraction is not from 0 to 1.

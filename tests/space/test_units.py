@@ -209,6 +209,26 @@ def test_a_number_may_be_one_of_numpy(unit: Any) -> None:
     assert (found, type(found)) == (1, int)
 
 
+@pytest.mark.parametrize(
+    "domain",
+    [
+        Uniform(0, 9, start=(4, 5)),
+        Integer(0, 9, start=(4, 5)),
+        Categorical([*range(10)], start=[4, 5]),
+    ],
+)
+def test_a_uniform_number_is_a_sample_with_the_same_first(domain: Domain) -> None:
+    """Their defaults differ: a sample is of `start`, a number of the whole range."""
+    rng = np.random.default_rng(0)
+    for first in (True, False):
+        samples = [domain.sample(rng, first=first) for _ in range(99)]
+        values = [domain.from_unit(rng.random(), first=first) for _ in range(99)]
+        for found in (samples, values):
+            assert (min(found) >= 4 and max(found) <= 5) is first
+    assert 4 <= domain.sample(rng) <= 5
+    assert [domain.from_unit(0), domain.from_unit(1)] == [0, 9]
+
+
 # Whole spaces.
 
 SPACE = {
