@@ -24,13 +24,13 @@ from population.space.numbers import Uniform as Uniform
 from population.space.trees import contains as contains
 from population.space.trees import domains as domains
 from population.space.trees import from_data as from_data
-from population.space.trees import from_unit as from_unit
 from population.space.trees import grid as grid
 from population.space.trees import misfit as misfit
 from population.space.trees import sample as sample
 from population.space.trees import stratified as stratified
 from population.space.trees import to_data as to_data
-from population.space.trees import to_unit as to_unit
+from population.space.units import from_unit as from_unit
+from population.space.units import to_unit as to_unit
 
 __all__ = [
     "Categorical",

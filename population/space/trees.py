@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from population.base import codec
 from population.space.choices import Categorical, Ordinal
@@ -40,7 +40,7 @@ def sample(space: Any, rng: np.random.Generator, *, first: bool = True) -> Any:
     Returns:
         A tree of the space's structure; constants are copied.
     """
-    return _filled(space, lambda domain: domain.sample(rng, first=first))
+    return filled(space, lambda domain: domain.sample(rng, first=first))
 
 
 def stratified(space: Any, size: int, rng: np.random.Generator) -> list[Any]:
@@ -122,67 +122,11 @@ def misfit(space: Any, meta_params: Any) -> str | None:
     return None
 
 
-def to_unit(space: Any, meta_params: Any) -> npt.NDArray[np.float64]:
-    """Return meta_params as a vector: the fraction of each domain's range.
-
-    Args:
-        space: The space, with D domains.
-        meta_params: Values within it; entries that it does not name are left out.
-
-    Returns:
-        `[D]`: `to_unit` of each domain, from 0 to 1, in the order of `domains(space)`.
-
-    Raises:
-        ValueError: A value is not in its domain, which the message names, or the
-            meta_params do not have the structure of the space.
-    """
-    found: list[float] = []
-
-    def note(place: str, leaf: Any, value: Any) -> None:
-        if isinstance(leaf, Domain):
-            try:
-                found.append(leaf.to_unit(value))
-            except ValueError as error:
-                raise ValueError(f"{place}: {error}") from None
-
-    map_leaves(space, meta_params, note)
-    return np.array(found, np.float64)
-
-
-def from_unit(space: Any, fractions: Any, like: Any = None) -> Any:
-    """Return the meta_params of a vector; the inverse of `to_unit`.
-
-    Args:
-        space: The space, with D domains.
-        fractions: `[D]`: a number from 0 to 1 for each, in the order of
-            `domains(space)`.
-        like: Meta_params whose constants and further entries are kept; None: the
-            constants are those of the space.
-
-    Raises:
-        ValueError: There are not D fractions, one is not from 0 to 1, or `like` does
-            not have the structure of the space.
-        TypeError: A fraction is not a number.
-    """
-    given, known = list(fractions), _domains(space)
-    if len(given) != len(known):
-        names = ", ".join(name for name, _ in known)
-        raise ValueError(
-            f"from_unit needs {len(known)} fractions, one for each of {names}, got "
-            f"{len(given)}."
-        )
-    left = iter(given)
-    if like is None:
-        return _filled(space, lambda domain: domain.from_unit(next(left)))
-
-    def value(place: str, leaf: Any, kept: Any) -> Any:
-        return leaf.from_unit(next(left)) if isinstance(leaf, Domain) else kept
-
-    return map_leaves(space, codec.normalized(like, "meta_params"), value)
-
-
 def domains(space: Any) -> dict[str, Domain]:
-    """Return the domains of a space in order, by name; nested ones are named `a/b`."""
+    """Return the domains of a space in order, by name; nested ones are named `a/b`.
+
+    Where a slash in a key makes two names equal, the later one is named `a/b (2)`.
+    """
     return dict(_domains(space))
 
 
@@ -241,18 +185,31 @@ def check_space(space: Any) -> None:
         ValueError: It has no domain, or the class of a domain in place of an object.
         TypeError: A constant cannot be stored.
     """
+    checked_domains(space)
+    to_data(space)
+
+
+def checked_domains(space: Any, call: str = "") -> list[tuple[str, Domain]]:
+    """Return the domains of a space; refuse a tree without one, as `check_space` does.
+
+    Args:
+        space: The space.
+        call: How to call the function that needs it.
+    """
     for place, leaf in leaves(space):
         if isinstance(leaf, type) and issubclass(leaf, Domain):
             raise ValueError(
                 f"{place} must be a domain, got the class {leaf.__name__}. Call it "
                 f"with its arguments: {leaf.__name__}(...)."
             )
-    if not _domains(space):
+    found = _domains(space)
+    if not found:
+        advice = f" The space comes first: {call}." if call else ""
         raise ValueError(
             "A space needs at least one domain, say {'learning_rate': LogUniform(1e-5, "
-            f"1e-1)}}, got {space!r}."
+            f"1e-1)}}, got {space!r}.{advice}"
         )
-    to_data(space)
+    return found
 
 
 def map_leaves(
@@ -301,10 +258,19 @@ def _inside(place: str, key: object) -> str:
 
 
 def _domains(space: Any) -> list[tuple[str, Domain]]:
-    return [(name, leaf) for name, leaf in leaves(space) if isinstance(leaf, Domain)]
+    """Return the domains in order, each with a name of its own."""
+    found: dict[str, Domain] = {}
+    for name, leaf in leaves(space):
+        if isinstance(leaf, Domain):
+            numbers = itertools.count(2)
+            own = name
+            while own in found:
+                own = f"{name} ({next(numbers)})"
+            found[own] = leaf
+    return list(found.items())
 
 
-def _filled(space: Any, value_of: Callable[[Domain], Any]) -> Any:
+def filled(space: Any, value_of: Callable[[Domain], Any]) -> Any:
     """Return the space with a value for each domain, and its constants copied."""
 
     def value(place: str, leaf: Any, _: Any) -> Any:
@@ -318,7 +284,7 @@ def _filled(space: Any, value_of: Callable[[Domain], Any]) -> Any:
 def _at_fractions(space: Any, fractions: Sequence[float]) -> Any:
     """Return the values at these fractions of the domains' first ranges."""
     left = iter(fractions)
-    return _filled(space, lambda domain: domain.from_unit(next(left), first=True))
+    return filled(space, lambda domain: domain.from_unit(next(left), first=True))
 
 
 def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
@@ -327,7 +293,7 @@ def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
     for axis in reversed(axes):
         place, index = divmod(place, len(axis))
         chosen.append(axis[index])
-    return _filled(space, lambda domain: chosen.pop())
+    return filled(space, lambda domain: chosen.pop())
 
 
 def _fewest_points(space: Any, k: int) -> int:

@@ -28,6 +28,7 @@ from population.space import (
     sample,
     stratified,
     to_data,
+    to_unit,
 )
 from population.space.domain import Domain
 from tests.space import spaces, types_are_kept
@@ -317,6 +318,15 @@ def test_two_places_of_one_name_are_both_explored() -> None:
     space = {"a/b": Integer(0, 1), "a": {"b": Integer(5, 6)}}
     assert len({codec.digest(meta_params) for meta_params in grid(space, 4)}) == 4
     assert contains(space, sample(space, generator()))
+    assert domains(space) == {"a/b": Integer(0, 1), "a/b (2)": Integer(5, 6)}
+    assert len(to_unit(space, {"a/b": 0, "a": {"b": 5}})) == 2
+
+
+def test_domains_of_one_name_are_numbered() -> None:
+    """Also if a number is the name of another one."""
+    space = {1: Uniform(0, 1), "1": Uniform(0, 2), "1 (2)": Uniform(0, 3)}
+    assert list(domains(space)) == ["1", "1 (2)", "1 (2) (2)"]
+    assert [domain.points(2)[1] for domain in domains(space).values()] == [1, 2, 3]
 
 
 # Storage as data.

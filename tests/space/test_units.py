@@ -276,3 +276,56 @@ def test_a_vector_has_a_number_for_each_domain(count: int) -> None:
         ValueError, match=rf"needs 3 .* of optimizer/lr, .* got {count}"
     ):
         from_unit(SPACE, [0.5] * count)
+
+
+UNIT = {"a": Uniform(0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("vector", "said"),
+    [
+        (0.5, "needs a vector of 1 fractions, one for each of a, got float 0.5"),
+        (np.array(0.5), "needs a vector of 1 .* got ndarray array"),
+        (
+            [[0.5]],
+            r"needs a vector of .* got list \[\[0.5\]\]. Of a matrix pass one row",
+        ),
+        (np.array([[0.5]]), "needs a vector of .* got ndarray .* pass one row"),
+        ("5", "needs a vector of .* got str '5'"),
+        ({"a": 0.5}, "needs a vector of .* got dict"),
+        (None, "needs a vector of .* got NoneType None"),
+        (["0.5"], "^a: A fraction of a range must be a number from 0 to 1, got str"),
+    ],
+)
+def test_what_is_no_vector_is_refused(vector: Any, said: str) -> None:
+    """The error says what is needed, what was given, and what to do."""
+    with pytest.raises(TypeError, match=said):
+        from_unit(UNIT, vector)
+
+
+def test_the_error_names_the_domain_of_a_number() -> None:
+    """As that of `to_unit` does, with or without `like`."""
+    like = {"optimizer": {"lr": 1.0, "name": "sgd"}, "layers": [1, 8]}
+    for arguments in ([], [like]):
+        with pytest.raises(ValueError, match=r"^layers/0: A fraction of .* got nan"):
+            from_unit(SPACE, np.array([0.5, math.nan, 0.5]), *arguments)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"a": 0.5}, "A space needs at least one domain, .* got {'a': 0.5}"),
+        (np.array([0.5]), r"A space needs at least one domain, .* got array\(\[0.5"),
+        (3, "A space needs at least one domain, .* got 3"),
+        ({"a": Uniform}, r"a must be a domain, got the class Uniform.* Uniform\(...\)"),
+    ],
+)
+def test_what_is_no_space_has_no_vector(space: Any, said: str) -> None:
+    """For example if the arguments are in the other order."""
+    with pytest.raises(ValueError, match=said) as one:
+        to_unit(space, UNIT)
+    with pytest.raises(ValueError, match=said) as two:
+        from_unit(space, UNIT)
+    if "at least" in said:
+        assert "space comes first: to_unit(space, meta_params)." in str(one.value)
+        assert "space comes first: from_unit(space, fractions)." in str(two.value)
