@@ -138,8 +138,9 @@ class PopulationController(Queries):
                 domain (a Latin hypercube); "random"; or "grid" for `size` evenly spaced
                 combinations of a few values of each domain.
             points: With "grid", the number of values of each domain, both ends included
-                (a domain that lists its values may have fewer). By default as few as
-                give `size` combinations.
+                (a domain that lists its values may have fewer). The members are evenly
+                spaced among all combinations of them; a warning tells if these are
+                fewer than `size`. By default as few as give `size` combinations.
             seed: The seed of the run; the first meta_params depend on it.
             **options: Further arguments of the constructor.
 

@@ -134,6 +134,39 @@ def test_the_points_of_a_grid_can_be_chosen() -> None:
     assert metas(begun(space, 9, initial="grid", points=3)) == grid(space, points=3)
 
 
+@pytest.mark.parametrize(
+    ("points", "size", "said"),
+    [
+        (2, 9, r"points=2 gives 4 different meta_params for 9 members.* size=4"),
+        (1, 2, r"points=1 gives 1 different meta_params for 2 members.* size=1"),
+    ],
+)
+def test_a_grid_that_is_too_small_for_its_members_is_told(
+    points: int, size: int, said: str
+) -> None:
+    """Some would begin with the same meta_params; the warning names the call."""
+    space = {**RATE, "width": Ordinal([16, 32, 64])}
+    with pytest.warns(UserWarning, match=said) as warned:
+        controller = begun(space, size, initial="grid", points=points)
+    assert {one.filename for one in warned} == {__file__}
+    assert metas(controller) == grid(space, size, points)
+
+
+def test_the_points_are_those_of_a_grid() -> None:
+    """The same counts are valid, and the same errors are raised."""
+    assert metas(begun(RATE, 3, initial="grid", points=np.int64(3))) == grid(RATE, 3)
+    for points in (2.0, 0, 10**9, "2"):
+        messages = []
+        for call in (
+            lambda points: begun(RATE, 2, initial="grid", points=points),
+            lambda points: grid(RATE, 2, points),
+        ):
+            with pytest.raises((TypeError, ValueError)) as raised:
+                call(points)
+            messages.append(repr(raised.value))
+        assert messages[0] == messages[1]
+
+
 @pytest.mark.parametrize("initial", ["stratified", "random"])
 def test_points_are_refused_where_there_is_no_grid(initial: str) -> None:
     """They would have no effect, and the message says where they have one."""

@@ -16,8 +16,9 @@ from population.base.types import MODES, Start, Stop
 from population.core.retention import Keep
 from population.journal.base import Journal
 from population.run.events import OnEvent
+from population.run.warned import warn
 from population.space import grid, sample, stratified
-from population.space.trees import check_space
+from population.space.trees import check_space, combinations
 
 DURABILITIES = ("process", "power")
 
@@ -134,7 +135,13 @@ def first_population(
                 f'points= is for initial="grid", got initial={initial!r}. It is the '
                 "number of values of each domain of the grid."
             )
-        points = codec.integer(points, "points", low=1)
+        count = combinations(space, points)
+        if count < size:
+            warn(
+                f"points={points} gives {count} different meta_params for {size} "
+                f"members, so that some begin as copies. Pass size={count}, more "
+                "points, or leave points out."
+            )
     if initial == "grid":
         return grid(space, size, points)
     if initial not in ("random", "stratified"):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import secrets
-import sys
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,10 +15,10 @@ from population.core.retention import Keep
 from population.run import mutator_settings
 from population.run.arguments import Options
 from population.run.mutator_settings import name_of
+from population.run.warned import warn
 from population.space import domains, to_data
 
 _FILES = "population.params.files.FileParams"  # The default; its class loads JAX.
-_OWN = "population."
 _OF_STORE = {"keep", "store", "given"}  # A fork has none of these until it is opened.
 Facts = Mapping[str, Any]
 
@@ -92,27 +90,27 @@ def warn_of_settings(recorded: Facts, now: Facts) -> None:
     """Warn if a run continues with other arguments of its mutator; name them."""
     changed = mutator_settings.changed(recorded["settings"], now["settings"])
     if changed:
-        _warn(f"The run goes on with other arguments of its mutator: {changed}.")
+        warn(f"The run goes on with other arguments of its mutator: {changed}.")
 
 
 def warn_of_changes(recorded: Facts, now: Facts) -> None:
     """Warn if a run continues with another space or params store than before."""
     space = now.get("space", recorded.get("space"))
     if "space" in recorded and codec.digest(space) != codec.digest(recorded["space"]):
-        _warn(
+        warn(
             "The run goes on with another space; the one that it began with stays "
             "recorded."
         )
     before, is_given = recorded.get("store", now["store"]), now["given"]
     if now["store"] != before:
-        _warn(
+        warn(
             f"The run's params were saved by {before}, now they are read by "
             f"{now['store']}. Pass the same params= as before, else they will be "
             "missing."
         )
     elif recorded.get("given", is_given) != is_given:
         where = "in its folder" if is_given else "given (params=)"
-        _warn(
+        warn(
             f"The run's params were saved in a store that was {where}, and now they "
             "are looked for elsewhere. Pass the same params= as before, else they will "
             "be missing."
@@ -132,7 +130,7 @@ def keep_of(recorded: Facts, keep: Keep | None) -> Keep:
     except (TypeError, ValueError) as error:
         raise damaged(f"what it keeps of the params is unknown: {error}") from error
     if keep is not None and keep != known:
-        _warn(f"The run goes on with {keep}; it began with {known}.")
+        warn(f"The run goes on with {keep}; it began with {known}.")
     return keep or known
 
 
@@ -144,7 +142,7 @@ def warn_of_domains(space: Any, mutator: Mutator[Any]) -> None:
     known = domains(space)
     others = [n for n, domain in domains(explored).items() if known.get(n) != domain]
     if others:
-        _warn(
+        warn(
             f"mutate_fn explores {', '.join(others)} in another domain than the space "
             "of the run has there. Pass both the same space."
         )
@@ -156,11 +154,3 @@ def _recorded(keep: Keep) -> dict[str, Any]:
     if not keep.spare:
         del found["spare"]
     return found
-
-
-def _warn(text: str) -> None:
-    """Warn, with the line of the caller that has opened the run."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_OWN):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, stacklevel=level)

@@ -28,6 +28,8 @@ _DOMAINS: dict[str, type[Any]] = {
     )
 }
 
+_MOST = 1_000_000  # A larger grid would only fill the memory.
+
 
 def sample(space: Any, rng: np.random.Generator, *, first: bool = True) -> Any:
     """Return random meta_params.
@@ -56,10 +58,9 @@ def stratified(space: Any, size: int, rng: np.random.Generator) -> list[Any]:
         rng: The source of random numbers; the domains draw in the tree's order.
 
     Raises:
-        ValueError: `size` is not a positive int.
+        ValueError, TypeError: `size` is not a positive int.
     """
-    if type(size) is not int or size < 1:
-        raise ValueError(f"size must be a positive int, got {size!r}.")
+    size = codec.integer(size, "size", low=1)
     columns = [
         ((rng.permutation(size) + rng.random(size)) / size).tolist()
         for _ in _domains(space)
@@ -82,19 +83,40 @@ def grid(space: Any, k: int | None = None, points: int | None = None) -> list[An
         The meta_params; the last domain of the tree changes fastest.
 
     Raises:
-        ValueError: Neither `k` nor `points` is given, or one is not positive.
+        ValueError: Neither `k` nor `points` is given, or one is not positive, or gives
+            more than a million meta_params or values.
+        TypeError: One is not an int.
     """
-    for name, value in (("k", k), ("points", points)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise ValueError(f"{name} must be a positive int or None, got {value!r}.")
-    if points is None:
-        if k is None:
-            raise ValueError("grid needs k, the number of meta_params, or points.")
+    if k is not None:
+        k = _limited("k", k)
+    if points is not None:
+        points = _limited("points", points)
+    elif k is None:
+        raise ValueError("grid needs k, the number of meta_params, or points.")
+    else:
         points = _fewest_points(space, k)
     axes = [domain.points(points) for _, domain in _domains(space)]
-    size = math.prod(len(axis) for axis in axes)
+    size = math.prod(map(len, axes))
+    if k is None and size > _MOST:
+        raise ValueError(
+            f"A grid must have at most {_MOST} combinations, got {size} of points="
+            f"{points}. Give k, the number of meta_params to take from them."
+        )
     chosen = range(size) if k is None else spread(size, k)
     return [_combination(space, axes, place) for place in chosen]
+
+
+def combinations(space: Any, points: int) -> int:
+    """Return the number of combinations of a grid with so many points."""
+    points = _limited("points", points)
+    return math.prod(len(domain.points(points)) for _, domain in _domains(space))
+
+
+def _limited(name: str, value: Any) -> int:
+    found = codec.integer(value, name, low=1)
+    if found > _MOST:
+        raise ValueError(f"{name} must be at most {_MOST}, got {found}.")
+    return found
 
 
 def contains(space: Any, meta_params: Any) -> bool:
@@ -298,12 +320,11 @@ def _combination(space: Any, axes: Sequence[Sequence[Any]], place: int) -> Any:
 
 def _fewest_points(space: Any, k: int) -> int:
     """Return the fewest points of each domain that give `k` combinations, if any do."""
-    found = [domain for _, domain in _domains(space)]
 
-    def combinations(points: int) -> int:
-        return math.prod(len(domain.points(points)) for domain in found)
+    def count(points: int) -> int:
+        return combinations(space, points)
 
     most = 1
-    while most < k and combinations(most) < k:
+    while most < k and count(most) < k:
         most = min(2 * most, k)
-    return bisect.bisect_left(range(most), k, lo=1, key=combinations)
+    return bisect.bisect_left(range(most), k, lo=1, key=count)

@@ -245,20 +245,43 @@ def test_the_number_of_points_is_searched_for_and_not_counted_up(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "error", "said"),
     [
-        ({}, "grid needs k, the number of meta_params, or points"),
-        ({"k": 0}, "k must be a positive int or None, got 0"),
-        ({"k": 2.0}, "k must be a positive int or None, got 2.0"),
-        ({"k": True}, "k must be a positive int or None, got True"),
-        ({"points": -1}, "points must be a positive int or None, got -1"),
-        ({"k": 3, "points": "2"}, "points must be .* got '2'"),
+        ({}, ValueError, "grid needs k, the number of meta_params, or points"),
+        ({"k": 0}, ValueError, "k must be 1 or more, got 0"),
+        ({"k": 2.0}, TypeError, "k must be an int, got float 2.0"),
+        ({"k": True}, TypeError, "k must be an int, got bool True"),
+        ({"points": -1}, ValueError, "points must be 1 or more, got -1"),
+        ({"k": 3, "points": "2"}, TypeError, "points must be an int, got str '2'"),
+        ({"points": 10**9}, ValueError, "points must be at most 1000000, got 10000"),
+        ({"k": 2, "points": 10**9}, ValueError, "points must be at most 1000000"),
+        ({"k": 10**9}, ValueError, "k must be at most 1000000, got 1000000000"),
     ],
 )
-def test_a_grid_needs_a_size(arguments: dict[str, Any], said: str) -> None:
+def test_a_grid_needs_a_size(
+    arguments: dict[str, Any], error: type[Exception], said: str
+) -> None:
     """Each message says what is needed and what was given."""
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(error, match=said):
         grid(SPACE, **arguments)
+
+
+def test_a_grid_beyond_all_memory_is_refused() -> None:
+    """As many points as are allowed may still be too many combinations."""
+    space = [Uniform(0, 1)] * 3
+    with pytest.raises(
+        ValueError, match="most 1000000 combinations, got 1030301 of po"
+    ):
+        grid(space, points=101)
+    assert len(grid(space, 5, points=101)) == 5
+
+
+def test_the_size_of_a_grid_may_be_an_int_of_numpy() -> None:
+    """As every other count."""
+    count: Any = np.int64(3)
+    assert grid(SPACE, count) == grid(SPACE, 3)
+    assert grid(SPACE, points=count) == grid(SPACE, points=3)
+    assert stratified(SPACE, count, generator()) == stratified(SPACE, 3, generator())
 
 
 # Membership.
