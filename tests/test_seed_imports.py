@@ -129,3 +129,17 @@ def test_the_signpost_has_the_module_of_each_policy(kind: type) -> None:
     assert found is importlib.import_module(f"mutators.{module}")
     assert found is importlib.import_module(kind.__module__)
     assert getattr(found, kind.__name__) is kind
+
+
+@pytest.mark.parametrize("module", ["exploit", "explore", "rounds", "standings"])
+def test_the_signpost_has_the_modules_that_policies_share(module: str) -> None:
+    """For policies of one's own, in both forms of the import."""
+    found = importlib.import_module(f"mutators.{module}")
+    assert getattr(mutators, module) is found
+    assert found is importlib.import_module(f"population.mutators.{module}")
+
+
+@pytest.mark.parametrize("name", rooms.__all__)
+def test_the_signpost_has_each_public_name(name: str) -> None:
+    """Also those that are no policy, such as `MutationContext`."""
+    assert getattr(mutators, name) is getattr(rooms, name)
