@@ -6,10 +6,12 @@ import contextlib
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
 
+from population.base import codec
 from population.base.interfaces import Mutator
+from population.base.refusals import shortly
 from population.testing.examination import Check
 from population.testing.mistakes import KINDS
 from population.testing.perturb import perturb
@@ -56,7 +58,7 @@ def check_mutator(
         are none.
 
     Raises:
-        TypeError: `make_mutator` is not a function, or does not make a mutator.
+        TypeError: `make_mutator` makes no mutator, or an argument has a wrong type.
         BrokenPromise: The mutator breaks a promise; the error names it and has the
             smallest script that shows it.
         ValueError: The mutator refuses a population of this size, `make_mutator`
@@ -65,14 +67,13 @@ def check_mutator(
     make = _maker(make_mutator)
     _check_made(make)
     _check_bounded(bounded)
-    allowed = _allowed(allow)
-    metas = _nested(size) if population is None else list(population)
-    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    allowed, metas = _allowed(allow), _population(population, size)
+    names, seed = _names("metrics", metrics), codec.integer(seed, "seed")
     first = Case(make, metas, (), seed, names, bounded)
     with quiet():
         if first.plain.refused and first.plain.error is not None:
             raise first.plain.error
-        report = Check(first, script, allowed).run(branches=branches)
+        report = Check(first, _script(script), allowed).run(branches=branches)
     for mistake in report:
         text = f"{type(make()).__name__}: {mistake}"
         warnings.warn(text, MutatorWarning, stacklevel=2)
@@ -92,7 +93,7 @@ def _check_made(make: Make) -> None:
 
 def _allowed(allow: str | Collection[str]) -> frozenset[str]:
     """Return the kinds of mistakes that are allowed."""
-    found = frozenset([allow] if isinstance(allow, str) else allow)
+    found = frozenset(_names("allow", allow))
     unknown = sorted(found - set(KINDS))
     if unknown:
         raise ValueError(
@@ -100,6 +101,67 @@ def _allowed(allow: str | Collection[str]) -> frozenset[str]:
             f"There are {', '.join(map(repr, KINDS))}."
         )
     return found
+
+
+def _names(argument: str, given: object) -> tuple[str, ...]:
+    """Return the names that an argument has: one, or several.
+
+    Raises:
+        TypeError: They are no names.
+    """
+    found = tuple(given) if _is_listed(given) else (given,)
+    names = tuple(name for name in found if isinstance(name, str))
+    if names != found:
+        raise TypeError(
+            f"{argument} must be a name or a list of names, got {shortly(given)}."
+        )
+    return names
+
+
+def _population(population: Any, size: Any) -> list[Any]:
+    """Return the first meta_params of each worker.
+
+    Raises:
+        TypeError: `population` is not a list, or `size` no int.
+        ValueError: There is no worker.
+    """
+    if population is None:
+        return _nested(codec.integer(size, "size", low=1))
+    if not _is_listed(population):
+        raise TypeError(
+            "population must be a list with the meta_params of each worker, got "
+            f"{type(population).__name__} {shortly(population)}. For nested "
+            "ones of size workers leave it out."
+        )
+    found = [*population]
+    if not found:
+        raise ValueError(
+            "population must have the meta_params of at least one worker, got none. "
+            "For nested ones of size workers leave it out."
+        )
+    return found
+
+
+def _script(script: Any) -> list[ScriptEvent] | None:
+    """Return the events of a script, or None.
+
+    Raises:
+        TypeError: It is not a list of events.
+    """
+    if script is None:
+        return None
+    events = [*script] if _is_listed(script) else [script]
+    if not _is_listed(script) or not all(isinstance(e, ScriptEvent) for e in events):
+        raise TypeError(
+            "script must be a list of events, as the script of a BrokenPromise is, got "
+            f"{shortly(script)}. Leave it out for reports of every kind."
+        )
+    return events
+
+
+def _is_listed(given: object) -> TypeGuard[Iterable[Any]]:
+    """Whether an argument is an iterable of entries, and neither a text nor a dict."""
+    return isinstance(given, Iterable) and not isinstance(given, (str, Mapping))
 
 
 def _check_bounded(bounded: object) -> None:

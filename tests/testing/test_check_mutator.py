@@ -402,3 +402,37 @@ def test_perturb_moves_every_number_a_bit() -> None:
         assert moved["name"] == "adam"
     assert digest(perturb(meta)) == digest(perturb(meta))
     assert meta["lr"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"metrics": 5}, TypeError, "metrics must be a name or a list of .* got 5"),
+        ({"metrics": [1]}, TypeError, r"metrics must be a name or .* got \[1\]"),
+        ({"allow": 5}, TypeError, "allow must be a name or a list of names, got 5"),
+        ({"allow": [[1]]}, TypeError, r"allow must be a name or .* got \[\[1\]\]"),
+        ({"size": 0}, ValueError, "size must be 1 or more, got 0"),
+        ({"size": 2.0}, TypeError, "size must be an int, got float 2.0"),
+        ({"seed": "x"}, TypeError, "seed must be an int, got str 'x'"),
+        ({"seed": -1}, ValueError, "seed must be 0 or more, got -1"),
+        ({"population": 3}, TypeError, "population must be a list .* got int 3"),
+        ({"population": "ab"}, TypeError, "population must be a list .* got str 'ab'"),
+        ({"population": {"a": 1}}, TypeError, "population must be a list .* got dict"),
+        ({"population": []}, ValueError, "population must .* least one worker, got no"),
+        ({"script": [1]}, TypeError, r"script must be a list of events, .* got \[1\]"),
+        ({"script": 5}, TypeError, "script must be a list of events, .* got 5"),
+    ],
+)
+def test_an_argument_that_is_invalid_is_named(
+    arguments: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    """The mutator is not to blame: the message says what was given and what to do."""
+    with pytest.raises(error, match=said):
+        check_mutator(defects.Right, **arguments)
+
+
+def test_the_size_and_the_seed_may_be_ints_of_numpy() -> None:
+    """As in a controller."""
+    count: Any = np.int64(3)
+    report = check_mutator(defects.Right, size=count, seed=count, script=ONE_ROUND)
+    assert not report
