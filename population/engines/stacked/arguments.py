@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from population.base.refusals import shortly
 from population.engines.stacked.autotune import BATCHINGS
 
 _AXES: dict[str, tuple[int | None, int | None]] = {
@@ -162,10 +163,17 @@ def check_arrays(name: str, tree: Any) -> None:
                 "for others return jax.random.key_data(key), and wrap it in step."
             )
         if not (keys or dtype == np.bool_ or jnp.issubdtype(dtype, np.number)):
-            what = f"an array of {dtype}" if hasattr(leaf, "dtype") else repr(leaf)
+            what = f"{type(leaf).__name__} {shortly(leaf)}"
+            what = f"an array of {dtype}" if hasattr(leaf, "dtype") else what
+            advice = "Encode other values as numbers."
+            if name == "data" and (isinstance(leaf, Iterator) or callable(leaf)):
+                advice = (
+                    "For a batch of its own at each step pass batches=, a function of "
+                    "(seed, worker_id, step)."
+                )
             raise TypeError(
                 f"{name} must hold arrays of numbers or bools, got {what} in "
-                f"{name}{jax.tree_util.keystr(path)}. Encode other values as numbers."
+                f"{name}{jax.tree_util.keystr(path)}. {advice}"
             )
         if not keys and not isinstance(leaf, jax.Array):
             check_whole(np.asarray(leaf), f"{name}{jax.tree_util.keystr(path)}")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from population.base import codec
+from population.base.refusals import shortly
 from population.engines.stacked import conversions
 from population.space.choices import Categorical, Ordinal
 from population.space.domain import Domain
@@ -29,8 +30,21 @@ _KEEP = "All members are one program: have mutate_fn keep keys and types."
 
 
 def mask(batch_size: Any, size: int) -> jax.Array:
-    """Return `[size]` bools, True for the first `batch_size`, which may be traced."""
-    return jnp.asarray(jnp.arange(size) < batch_size)
+    """Return `[size]` bools, True for the first `batch_size`, which may be traced.
+
+    Raises:
+        TypeError: `batch_size` is not one number, or `size` is not an int.
+        ValueError: `size` is negative.
+    """
+    is_number = type(batch_size) in (int, float)
+    if codec.is_array(batch_size) and batch_size.shape == ():
+        is_number = jnp.issubdtype(batch_size.dtype, jnp.number)
+    if not is_number:
+        raise TypeError(
+            f"mask needs one number as batch_size, got {type(batch_size).__name__} "
+            f'{shortly(batch_size)}. Call mask(meta_params["batch_size"], size).'
+        )
+    return jnp.asarray(jnp.arange(codec.integer(size, "size")) < batch_size)
 
 
 _Named = Mapping[str, Any]

@@ -33,16 +33,22 @@ def refusal(function: str, names: str, error: BaseException) -> str:
                 f"{start}: all members are one program, and each has a rate of its "
                 f"own, which is an array in it. {_DROP}; or {_THREADS}."
             )
+    if _is_float(error):
+        return (
+            f"{start}: all members are one program, and it is an array in it. Compute "
+            "with jax.numpy: jnp.sqrt(x) in place of math.sqrt(x), and x in place of "
+            f"float(x). Where a plain number is needed, {_THREADS}."
+        )
     if _is_slice(error) or "batch" in names.lower():
         return (
-            f"{start}: all members are one program, and as the size of a slice or of "
-            f"an array it would give each its own shape. {_COUNT}, with {names} as n. "
-            f"Where shapes must differ, {_THREADS}."
+            f"{start}: all members are one program. {_in_place(error)}As the size of a "
+            f"slice or of an array it would give each its own shape. {_COUNT}, with "
+            f"{names} as n. Where shapes must differ, {_THREADS}."
         )
     return (
         f"{start}: all members are one program, so that no shape, range or Python `if` "
-        "may depend on meta_params. Use a mask, or lax.switch; where shapes must "
-        f"differ, {_THREADS}."
+        "may depend on meta_params. Use jnp.where, a mask, or lax.switch; where shapes "
+        f"must differ, {_THREADS}."
     )
 
 
@@ -60,10 +66,38 @@ def of_a_layer(function: str, error: BaseException) -> str | None:
 
 
 def hint(error: BaseException) -> str | None:
-    """Return advice on a slice, in case its size was computed from meta_params."""
+    """Return advice on a shape, in case it was computed from meta_params."""
+    if isinstance(error, jax.errors.NonConcreteBooleanIndexError):
+        return (
+            "A mask cannot be an index, as it would give each member its own shape. "
+            "Keep all entries, and say which ones count: jnp.mean(losses, where=mask), "
+            "or jnp.where(mask, x, 0)."
+        )
     if _is_slice(error):
         return f"If the size of the slice is a batch size of meta_params: {_COUNT}."
+    if _is_shape(error):
+        return f"If the shape depends on a batch size of meta_params: {_COUNT}."
     return None
+
+
+def _in_place(error: BaseException) -> str:
+    """Return what to write in place of a Python `if` or of NumPy, if it was one."""
+    if isinstance(error, jax.errors.TracerBoolConversionError):
+        return "In place of a Python `if` use jnp.where or lax.cond. "
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return "In place of NumPy use jax.numpy. "
+    return ""
+
+
+def _is_float(error: BaseException) -> bool:
+    """Whether `float` got a traced number, also within a function as `math.sqrt`."""
+    known = isinstance(error, jax.errors.ConcretizationTypeError)
+    return known and "with the `float` function" in str(error)
+
+
+def _is_shape(error: BaseException) -> bool:
+    """Whether a traced number was used in a shape."""
+    return isinstance(error, TypeError) and str(error).startswith("Shapes must be ")
 
 
 def _is_slice(error: BaseException) -> bool:

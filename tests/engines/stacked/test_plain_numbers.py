@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -145,13 +146,76 @@ def test_a_computed_size_is_hinted_at() -> None:
     assert any("vectorized.mask" in note for note in raised.value.__notes__)
 
 
-def test_an_index_is_no_slice() -> None:
-    """A mask as an index depends on a value, not on a size: the general advice fits."""
+def _reshape(meta: Any, key: Any) -> Any:
+    return jnp.sum(X.reshape(meta["batch_size"], -1, 5))
 
-    def step(meta: Any, key: Any) -> Any:
-        return jnp.sum(X[X > meta["dropout"]])
 
+def _computed_shape(meta: Any, key: Any) -> Any:
+    return jnp.sum(jnp.zeros(jnp.minimum(meta["batch_size"], 4)))
+
+
+@pytest.mark.parametrize("step", [_reshape, _computed_shape])
+def test_a_shape_that_no_plain_number_explains_is_hinted_at(step: Step) -> None:
+    """The first member's size does not divide the batch, or the size was computed."""
+    with pytest.raises(TypeError, match="Shapes must be 1D") as raised:
+        run(step)
+    assert any(
+        "If the shape depends on a batch size" in note and "vectorized.mask" in note
+        for note in raised.value.__notes__
+    )
+
+
+def _float(meta: Any, key: Any) -> Any:
+    return jnp.sum(X) * float(meta["batch_size"])
+
+
+def _root(meta: Any, key: Any) -> Any:
+    return jnp.sum(X) * math.sqrt(meta["batch_size"])
+
+
+@pytest.mark.parametrize("step", [_float, _root])
+def test_who_makes_a_float_of_a_batch_size_is_not_told_of_slices(step: Step) -> None:
+    """It is a number to compute with: jax.numpy does."""
+    with pytest.raises(ValueError, match="not need batch_size as a plain") as raised:
+        run(step)
+    message = str(raised.value)
+    assert "jnp.sqrt(x) in place of math.sqrt(x)" in message
+    assert "slice" not in message
+    assert "mask" not in message
+
+
+def _if(meta: Any, key: Any) -> Any:
+    return jnp.sum(X) * (2 if meta["batch_size"] > 4 else 1)
+
+
+def _numpy_root(meta: Any, key: Any) -> Any:
+    return jnp.sum(X) * np.sqrt(meta["batch_size"])
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(_if, "jnp.where or lax.cond"), (_numpy_root, "In place of NumPy use jax.numpy")],
+)
+def test_who_decides_by_a_batch_size_is_told_how(step: Step, said: str) -> None:
+    """It may be a size as well, inside of a function of JAX: both are said."""
+    with pytest.raises(ValueError, match="not need batch_size as a plain") as raised:
+        run(step)
+    assert said in str(raised.value)
+
+
+def _by_mask(meta: Any, key: Any) -> Any:
+    return jnp.sum(X[jnp.arange(8) < meta["batch_size"]])
+
+
+def _by_rate(meta: Any, key: Any) -> Any:
+    return jnp.sum(X[X > meta["dropout"]])
+
+
+@pytest.mark.parametrize("step", [_by_mask, _by_rate])
+def test_a_mask_is_no_index(step: Step) -> None:
+    """It depends on values, not on a size: the advice is what to do with a mask."""
     with pytest.raises(IndexError) as raised:
         run(step)
-    notes = getattr(raised.value, "__notes__", [])
+    notes = raised.value.__notes__
+    assert any("jnp.mean(losses, where=mask)" in note for note in notes)
     assert not any("vectorized.mask" in note for note in notes)
