@@ -35,11 +35,12 @@ def check_mutator(
 
     Let it decide often, such as every 3 steps or 5 seconds: workers train only about 24
     steps and a report takes a second, so that an interval of more than 10 steps is
-    hardly tested.
+    hardly tested. Meanwhile the clocks and random generators of the process are
+    replaced at times: run nothing else in it.
 
     Args:
-        make_mutator: Makes a new mutator for each restart. If it has a parameter, it
-            gets a `mutate_fn` that changes the numbers in any meta_params.
+        make_mutator: Makes a new mutator for each restart. A parameter `mutate_fn`, or
+            one without a default, gets one that changes all numbers in meta_params.
         population: The first meta_params of each worker; by default nested ones.
         size: The number of workers, if no population is given.
         seed: The seed of the runs and of the reports.
@@ -54,8 +55,8 @@ def check_mutator(
         metrics: The names of the metrics of each report.
 
     Returns:
-        The likely mistakes, each with a `MutatorWarning`; empty, and so false, if there
-        are none.
+        The likely mistakes, of which a `MutatorWarning` tells, too; empty, and so
+        false, if there are none.
 
     Raises:
         TypeError: `make_mutator` makes no mutator, or an argument has a wrong type.
@@ -74,8 +75,8 @@ def check_mutator(
         if first.plain.refused and first.plain.error is not None:
             raise first.plain.error
         report = Check(first, _script(script), allowed).run(branches=branches)
-    for mistake in report:
-        text = f"{type(make()).__name__}: {mistake}"
+    if report:
+        text = "\n".join(f"{type(make()).__name__}: {mistake}" for mistake in report)
         warnings.warn(text, MutatorWarning, stacklevel=2)
     return report
 
@@ -180,6 +181,10 @@ def _maker(make_mutator: Callable[..., Mutator[Any]]) -> Make:
             f"{type(make_mutator).__name__}. Pass lambda: {make_mutator!r}."
         )
     signature = inspect.signature(make_mutator)
+    if "mutate_fn" in signature.parameters:
+        with contextlib.suppress(TypeError):
+            signature.bind(mutate_fn=perturb)
+            return functools.partial(make_mutator, mutate_fn=perturb)
     for arguments in ((), (perturb,)):
         with contextlib.suppress(TypeError):
             signature.bind(*arguments)
@@ -194,8 +199,10 @@ def _nested(size: int) -> list[Any]:
     return [
         {
             "optimizer": {"learning_rate": 0.1 / (1 + i), "betas": (0.9, 0.99)},
+            "weight_decay": 0.0,
             "layers": [1, 2 + i],
             "name": "adam",
+            "nesterov": False,
         }
         for i in range(size)
     ]

@@ -12,7 +12,7 @@ from population.base.interfaces import Mutator, PopulationView
 from population.base.types import Report
 from population.testing import inside, touched
 from population.testing.perturb import perturb
-from population.testing.runner import Case, Played, ScriptRunner, Work
+from population.testing.runner import Case, Played, Result, ScriptRunner, Work
 from population.testing.wrapped import Decided, WrappedMutator
 
 _MOST = 1_000_000  # Instructions counted in a run at most; takes a third of a second.
@@ -22,7 +22,7 @@ class Count(NamedTuple):
     """The cost of one report.
 
     Attributes:
-        opcodes: Python instructions within `update`.
+        opcodes: Python instructions within `update` and `wait_at`.
         statements: SQL statements of the whole report.
         written: Bytes of the mutator's state that are written, if it has changed.
         touched: Bytes that `update` allocates, or goes through in C.
@@ -111,6 +111,7 @@ class _CountingRunner(ScriptRunner):
             written = len(inside.mutator_state(self.journal))
         count = meter.count._replace(statements=len(statements), written=written)
         self.counts.append(count)
+        meter.begin(False)
 
 
 _NOTHING = Count(0, 0, 0, 0, 0, False, False)
@@ -152,11 +153,14 @@ class _Meter(WrappedMutator):
         if not self._counts:
             return self._mutator.update(state, report, view)
         counter, passed = self._bytes, 0
+
+        def decide() -> Decided:
+            return self._traced(lambda: self._mutator.update(state, report, view))
+
         if counter is None:
-            found = self._traced(state, report, view)
+            found = decide()
         else:
-            found = counter.call(lambda: self._traced(state, report, view))
-            passed = counter.bytes
+            found, passed = counter.call(decide), counter.bytes
         following, branches = found
         before = self.count
         self.count = Count(
@@ -173,11 +177,20 @@ class _Meter(WrappedMutator):
         self.has_changed |= following is not state
         return found
 
-    def _traced(self, state: Any, report: Report, view: PopulationView) -> Decided:
+    def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
+        """Return the other mutator's `wait_at`, and count its instructions."""
+        if not self._counts:
+            return super().wait_at(state, worker_id, view)
+        found = self._traced(lambda: self._mutator.wait_at(state, worker_id, view))
+        self.count = self.count._replace(opcodes=self._opcodes)
+        return found
+
+    def _traced(self, call: Callable[[], Result]) -> Result:
+        """Return the result of a call, whose instructions are counted."""
         before = sys.gettrace()
         sys.settrace(self._trace)
         try:
-            return self._mutator.update(state, report, view)
+            return call()
         finally:
             sys.settrace(before)
 

@@ -43,11 +43,11 @@ class Price(NamedTuple):
 
 
 _IDLE = (
-    Price("opcodes", "Python instructions in update", 1.5, 60),
+    Price("opcodes", "Python instructions in update and wait_at", 1.5, 60),
     Price("statements", "SQL statements", 1.5, 2),
 )
 _ROUND = (
-    Price("opcodes", "Python instructions in update", 2.5, 60, mean),
+    Price("opcodes", "Python instructions in update and wait_at", 2.5, 60, mean),
     Price("statements", "SQL statements", 2.5, 2, mean),
 )
 _UNDECIDED = (
@@ -55,7 +55,7 @@ _UNDECIDED = (
     Price("touched", "bytes allocated, or gone through by C code", 24, 60_000),
 )
 _HISTORY = (
-    Price("opcodes", "Python instructions in update", 1.5, 150),
+    Price("opcodes", "Python instructions in update and wait_at", 1.5, 150),
     Price("touched", "bytes allocated, or gone through by C code", 1.5, 3_000),
     Price("held", "bytes in the attributes of the mutator", 1.5, 3_000),
 )
