@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
 import jax
@@ -10,12 +12,13 @@ import pytest
 
 from population.run import remover
 from population.run.params_manager import ParamsManager
-from tests.helpers import Clock
+from tests.helpers import Clock, missing
 
 hypothesis.settings.register_profile(
     "fixed", derandomize=True, deadline=None, database=None
 )
 hypothesis.settings.load_profile("fixed")
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = {
     "jax_compilation_cache_dir": None,
     "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -52,3 +55,19 @@ def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One browser for all tests of a file."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("the package playwright")
+    program = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if program is None:
+        missing("chromium")
+    with sync_playwright() as tools:
+        found = tools.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield found
+        found.close()

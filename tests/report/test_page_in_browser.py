@@ -5,19 +5,14 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from population.report import page as report
-from tests.helpers import missing
 from tests.report.recorded_runs import NAMES, made_up
 
 HOSTILE = "<script>alert(1)</script>"
 REASON = '<img src=x onerror=alert(1)><a href="javascript:alert(1)">copied</a>'
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 BUTTONS = {
     *("download plot as a png", "zoom", "pan"),
     *("zoom in", "zoom out", "reset axes"),
@@ -105,22 +100,6 @@ class BusyTime:
     def seconds(self) -> float:
         """How much it was."""
         return self._spent() - self._began
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One browser for all tests."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("the package playwright")
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        missing("chromium")
-    with sync_playwright() as tools:
-        found = tools.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @contextlib.contextmanager
