@@ -22,7 +22,7 @@ from population.testing.ranked import (
 from population.testing.report import LikelyMistake, MutatorReport, Tried
 from population.testing.runner import Case, ScriptEvent
 from population.testing.scripts import (
-    long_script,
+    long_scripts,
     many_rounds,
     one_round,
     scripts,
@@ -92,7 +92,7 @@ class Check:
             "ranked": ranked_scripts(size, seed) if several else [],
             "nan": list(ranked_scripts_with_nan(size)) if several else [],
             "away": list(ranked_scripts_with_gap(size)) if away else [],
-            "long": [long_script(size, seed)],
+            "long": long_scripts(size, seed),
             "idle": [one_round(1)],
             "round": [one_round(10)],
             "history": [many_rounds(seed)],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from population.testing.ranked import RankedReport
 from population.testing.runner import MAX_FAILURES, ScriptEvent
 from population.testing.script import (
     Again,
@@ -57,6 +58,20 @@ def long_script(size: int, seed: int) -> tuple[ScriptEvent, ...]:
     """Return a script with many decisions."""
     rng = np.random.default_rng([seed, 100])
     return tuple(AllReport(3, _values(size, rng), saved=True) for _ in range(36))
+
+
+def long_scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
+    """Return that one, one of steady progress, and one with failures and NaN."""
+    rng = np.random.default_rng([seed, 101])
+    ranks = tuple(8.0 * (1 + w) for w in range(size))
+    better = RankedReport(3, ranks, parting=True, per_step=1.0)
+    failing: list[ScriptEvent] = []
+    for number in range(24):
+        values = list(_values(size, rng))
+        if number % 3 == 2:
+            values[(number // 3) % size] = math.nan
+        failing += [AllReport(3, tuple(values), saved=True), Fails(number % size)]
+    return [long_script(size, seed), (better,) * 36, tuple(failing)]
 
 
 def scripts_with_gap(
