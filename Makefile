@@ -37,7 +37,7 @@ QUICK := $(if $(filter newest,$(LANE)),,JAX_DISABLE_MOST_OPTIMIZATIONS=1)
 # The oldest lane measures coverage too, which takes half as long again.
 WHOLE := $(if $(filter oldest,$(LANE)),--cov --cov-report=term:skip-covered --cov-fail-under=90)
 # What the newest lane runs, in at most ten minutes: see CONTRIBUTING.md.
-PART := tests/engines tests/journals tests/params tests/report tests/space tests/testing \
+PART := tests/test_site.py tests/test_site_in_browser.py tests/engines tests/journals tests/params tests/report tests/space tests/testing \
   tests/test_codec.py tests/test_controller.py tests/test_crash.py tests/test_faults.py \
   tests/test_hyperparams.py tests/test_sqlite_journal.py tests/test_worker.py
 PREPARE := $(if $(filter true,$(CI)),$(if $(filter newest,$(LANE)),,.venv-prepare/installed .venv-recipes/installed))
