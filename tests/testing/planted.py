@@ -10,7 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from population import Branch, Checkpoint, Mutator, PopulationView, Ref, Report, Retire
+from population import (
+    Branch,
+    Checkpoint,
+    Failure,
+    Mutator,
+    PopulationView,
+    Ref,
+    Report,
+    Retire,
+)
 from population.testing.perturb import perturb
 
 STEPS = 3
@@ -437,6 +446,216 @@ class FixedNumbers(Halves):
         live = np.array(view.live, dtype=int)
         found: list[int] = live[np.lexsort((fixed[live], view.scores[live]))].tolist()
         return found
+
+
+class Ratio(Halves):
+    """A member copies one that is at most 0.95 of its score, whatever the signs."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """The first of those."""
+        finite = [w for w in view.live if math.isfinite(view.scores[w])]
+        found = {}
+        for bad in finite:
+            better = [w for w in finite if view.scores[w] < 0.95 * view.scores[bad]]
+            if better and better[0] != bad:
+                found[bad] = self.branch(better[0], bad, view)
+        return found
+
+
+class NearestToZero(Halves):
+    """The score nearest to zero counts as the best."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """By the absolute score."""
+        return sorted(view.live, key=lambda w: abs(view.scores[w]))
+
+
+class ZeroIsNothing(Halves):
+    """A score of zero counts as none."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """With inf for it."""
+        return sorted(view.live, key=lambda w: view.scores[w] or math.inf)
+
+
+class DivergedIsZero(Halves):
+    """One that has diverged counts as zero, and copies of it begin before that."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """Whatever the score of the donor is."""
+        order = self.order(view)
+        half = len(order) // 2
+        pairs = zip(order[:half], order[::-1][:half], strict=True)
+        return {bad: self.branch(good, bad, view) for good, bad in pairs}
+
+    def order(self, view: PopulationView) -> list[int]:
+        """By the score, or zero."""
+        scores = np.nan_to_num(view.scores, posinf=0.0)
+        return sorted(view.live, key=lambda w: (scores[w], w))
+
+
+class PlacesOfTheFinite(Halves):
+    """Takes a place in the list of the finite scores for a worker id."""
+
+    def order(self, view: PopulationView) -> list[int]:
+        """Right as long as all are live and finite."""
+        live = np.array(view.live, dtype=int)
+        scores = view.scores[live]
+        found: list[int] = np.argsort(scores[np.isfinite(scores)]).tolist()
+        return found
+
+
+class BackWhenBetter(Mutator[list[Ref]]):
+    """A slot goes back to its mark if it is better by now, not if it is worse."""
+
+    def init(self, view: PopulationView) -> list[Ref]:
+        """The marks."""
+        newest = [view.newest(w) for w in range(len(view.steps))]
+        return [view.graph.resume_point(checkpoint).ref for checkpoint in newest]
+
+    def update(
+        self, state: list[Ref], report: Report, view: PopulationView
+    ) -> tuple[list[Ref], Decisions]:
+        """Decide every three steps."""
+        me = report.worker_id
+        here = view.barrier(me, state[me].step + STEPS)
+        if here is None or me not in view.live:
+            return state, {}
+        mark = view.graph.checkpoint(state[me])
+        if view.score(here) < view.score(mark):
+            changed = perturb(mark.meta_params, rng=view.rng)
+            return state, {me: Branch(mark, changed)}
+        place = view.graph.resume_point(here).ref
+        return [*state[:me], place, *state[me + 1 :]], {}
+
+
+class EmptiesList(Halves):
+    """A list of hyperparameters comes out empty."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """The layers are gone."""
+        return {**super().explored(meta_params, view), "layers": []}
+
+
+class ShortensTuple(Halves):
+    """A pair of hyperparameters loses one."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """One beta is gone."""
+        found = super().explored(meta_params, view)
+        betas = found["optimizer"]["betas"][:1]
+        return {**found, "optimizer": {**found["optimizer"], "betas": betas}}
+
+
+class Flattens(Halves):
+    """The names of nested hyperparameters come out joined."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """The branch has no `optimizer` any more."""
+        found = dict(super().explored(meta_params, view))
+        inner = found.pop("optimizer", {})
+        return found | {f"optimizer/{name}": value for name, value in inner.items()}
+
+
+class DropsFalse(Halves):
+    """What is zero or False is left out."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """As in `if value`."""
+        found = super().explored(meta_params, view)
+        return {name: value for name, value in found.items() if value}
+
+
+class NaNForRate(Halves):
+    """A rate of NaN, as from the logarithm of a negative number."""
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """It cannot be trained with."""
+        return with_rate(super().explored(meta_params, view), math.nan)
+
+
+class FirstIsPart(Halves):
+    """What a slot begins with is only a part."""
+
+    def first(self, worker_id: int, step: int, meta_params: Any) -> Any:
+        """The rate alone, from step 1 on."""
+        if step == 0:
+            return meta_params
+        return {"optimizer": {"learning_rate": rate_of(meta_params)}}
+
+
+class OneText(WinnerTakesAll):
+    """One optimiser is drawn for all, though each has a rate of its own."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """The name is drawn before the loop."""
+        self._name = str(view.rng.choice(["adam", "sgd", "lion"]))
+        return super().decide(view)
+
+    def explored(self, meta_params: Any, view: PopulationView) -> Any:
+        """A rate of its own, and the same name."""
+        return {**super().explored(meta_params, view), "name": self._name}
+
+
+class OneChildOfEachDonor(Halves):
+    """All copies of a donor get the same child."""
+
+    def decide(self, view: PopulationView) -> Decisions:
+        """Two donors; the others copy them in turn."""
+        order = self.order(view)
+        finite = [w for w in order if math.isfinite(view.scores[w])][:2]
+        children = {
+            w: self.explored(self.point(w, view).meta_params, view) for w in finite
+        }
+        found = {}
+        for place, bad in enumerate(order[2:] if len(finite) == 2 else ()):
+            good = finite[place % 2]
+            found[bad] = Branch(self.point(good, view), children[good])
+        return found
+
+
+class WaitsAndLooks(Halves):
+    """`wait_at` reads the whole history each time."""
+
+    def wait_at(self, state: Any, worker_id: int, view: PopulationView) -> int | None:
+        """It never lets anybody wait."""
+        return None if sum(1 for _ in view.graph.history()) else 0
+
+
+class KeepsRecords(Halves):
+    """Keeps each checkpoint that was the best so far, without an end."""
+
+    def init(self, view: PopulationView) -> Any:
+        """The step, and the records."""
+        return [0, []]
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """With one more, if it is one."""
+        begin, branches = super().update(state[0], report, view)
+        best = view.graph.best()
+        records = state[1]
+        if best is not None and best.ref not in records:
+            records = [*records, best.ref]
+        elif begin is state[0]:
+            return state, {}
+        return [begin, records], branches
+
+
+class CountsFailures(Halves):
+    """Keeps all failures."""
+
+    def init(self, view: PopulationView) -> Any:
+        """The step, and the failures."""
+        return [0, []]
+
+    def update(self, state: Any, report: Report, view: PopulationView) -> Any:
+        """Only the first part changes."""
+        begin, branches = super().update(state[0], report, view)
+        return (state, {}) if begin is state[0] else ([begin, state[1]], branches)
+
+    def failed(self, state: Any, failure: Failure, view: PopulationView) -> Any:
+        """With one more."""
+        return [state[0], [*state[1], failure.reason]], {}
 
 
 class IdsForPlaces(Halves):

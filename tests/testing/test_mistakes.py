@@ -15,18 +15,23 @@ from population.mutators import PopulationBasedTraining
 from population.mutators.exploit import Threshold, TopFraction, Winner
 from population.testing import MutatorReport, MutatorWarning, check_mutator
 from population.testing.examination import Check
-from population.testing.growth import growth
+from population.testing.growth import growth, untested
 from population.testing.mistakes import KINDS
 from population.testing.perturb import perturb
 from population.testing.prices import history_cost, idle_cost, state_cost
 from population.testing.report import LikelyMistake
 from population.testing.runner import Case, ScriptRunner
-from population.testing.scripts import long_script, many_rounds, one_round
+from population.testing.scripts import long_scripts, many_rounds, one_round
 from tests.testing import authors, planted
 
 Make = Callable[[], Mutator[Any]]
 METAS = [
-    {"optimizer": {"learning_rate": 0.1 / w, "betas": (0.9, 0.99)}, "name": "adam"}
+    {
+        "optimizer": {"learning_rate": 0.1 / w, "betas": (0.9, 0.99)},
+        "layers": [1, 1 + w],
+        "weight_decay": 0.0,
+        "name": "adam",
+    }
     for w in range(1, 5)
 ]
 PLANTED: list[tuple[type[Mutator[Any]], str, str]] = [
@@ -61,6 +66,20 @@ PLANTED: list[tuple[type[Mutator[Any]], str, str]] = [
     (planted.OneStateOfNumpy, "same draw", "one seed, was used for all"),
     (planted.OneGeneratorOfPython, "same draw", "one seed, was used for all"),
     (planted.OneFactorClipped, "same draw", "same change of 'optimizer/learning_rate'"),
+    (planted.OneText, "same draw", "same change of 'name'"),
+    (planted.Ratio, "best replaced", "scores? "),
+    (planted.NearestToZero, "worse donors", "their scores were"),
+    (planted.ZeroIsNothing, "best replaced", "with score 0, the best of all"),
+    (planted.DivergedIsZero, "worse donors", "which is worse: their scores"),
+    (planted.BackWhenBetter, "older checkpoints", "although it is better by now"),
+    (planted.EmptiesList, "lost hyperparameters", "without 'layers'"),
+    (planted.ShortensTuple, "lost hyperparameters", "without 'optimizer/betas'"),
+    (
+        planted.Flattens,
+        "lost hyperparameters",
+        "without 'optimizer/betas', 'optimizer/l",
+    ),
+    (planted.NaNForRate, "lost hyperparameters", "without 'optimizer/learning_rate'"),
     (planted.EachThirdRound, "worse donors", r"became a copy of worker \d"),
     (planted.EachThirdRoundTheSecond, "best replaced", "the best of all, and no slot"),
 ]
@@ -133,6 +152,35 @@ def test_there_is_a_planted_mistake_of_each_kind() -> None:
 def test_no_mistake_is_found_in_what_they_derive_from(make: Make) -> None:
     """So what is found is the planted one."""
     assert mistakes_of(make) == {}
+
+
+def test_what_is_falsy_is_not_missing_from_the_kits_own() -> None:
+    """The hyperparameters that are used by default have a zero and a False."""
+    report = check_mutator(planted.DropsFalse, allow="lost hyperparameters")
+    (found,) = report.allowed
+    assert "without 'nesterov', 'weight_decay'" in found.message
+
+
+def test_a_first_that_loses_hyperparameters_is_named() -> None:
+    """It is called where the library begins a generation by itself."""
+    found = mistakes_of(planted.FirstIsPart)["lost hyperparameters"]
+    assert "`first` returned {'optimizer': {'learning_rate': " in found.message
+    assert "begins at step" in found.message
+
+
+def test_copies_of_each_donor_are_compared_with_each_other() -> None:
+    """Though those of another donor differ."""
+    metas = [{"lr": 0.1 * (1 + w)} for w in range(8)]
+    check = Check(Case(planted.OneChildOfEachDonor, metas, (), 0), None, frozenset())
+    assert "same draw" in [found.kind for found in check.mistakes(shortest=False)]
+
+
+def test_places_among_those_with_a_finite_score_are_no_ids() -> None:
+    """As those in `view.live`, where a slot is missing."""
+    metas = [{"lr": 0.1 * (1 + w)} for w in range(6)]
+    check = Check(Case(planted.PlacesOfTheFinite, metas, (), 0), None, frozenset())
+    found = {found.kind: found for found in check.mistakes(shortest=False)}
+    assert {"places for ids", "worse donors"} & found.keys()
 
 
 RULES = [TopFraction(), Threshold(), Winner()]
@@ -258,6 +306,13 @@ def test_work_that_grows_with_the_history_is_counted() -> None:
         assert history_cost(case_of(make, many_rounds(0))) is None
 
 
+def test_a_wait_at_that_reads_the_history_is_counted() -> None:
+    """As `update` is: each report asks it."""
+    found = idle_cost(case_of(planted.WaitsAndLooks, one_round(1)))
+    assert found is not None
+    assert "instructions in update and wait_at" in found.seen
+
+
 def test_without_idle_reports_nothing_is_compared() -> None:
     """Zero instructions are no measure for those of a larger population."""
 
@@ -274,12 +329,23 @@ def test_without_idle_reports_nothing_is_compared() -> None:
     assert idle_cost(case_of(Counts, one_round(1))) is None
 
 
-def grows(make: Make, bounded: int = 0, size: int = 4) -> bool:
-    """Whether the state is said to grow."""
-    case = case_of(make, long_script(size, 0), bounded=bounded)
-    found = growth(dataclasses.replace(case, population=METAS[:size]))
-    assert found is None or "pass bounded=N" in found.seen
-    return found is not None
+def grows(make: Make, bounded: int = 0, size: int = 4) -> list[int]:
+    """The numbers of the scripts in which the state is said to grow."""
+    growing = []
+    for number, script in enumerate(long_scripts(size, 0)):
+        case = case_of(make, script, bounded=bounded)
+        found = growth(dataclasses.replace(case, population=METAS[:size]))
+        if found is not None:
+            assert "pass bounded=N" in found.seen
+            growing.append(number)
+    return growing
+
+
+def test_what_grows_with_progress_or_with_failures_is_found() -> None:
+    """Random values seldom set a record, and most runs have no failures."""
+    assert 1 in grows(planted.KeepsRecords)
+    assert grows(planted.CountsFailures) == [2]
+    assert not grows(planted.Halves)
 
 
 def test_signs_digits_windows_and_rungs_are_no_growth() -> None:
@@ -299,6 +365,10 @@ def test_a_slow_window_needs_to_be_named() -> None:
     assert grows(slow)
     assert not grows(slow, bounded=2_000)
     assert grows(slow, bounded=20)
+    assert untested(case_of(slow, bounded=300)) == ""
+    assert "bounded=301 is more than" in untested(case_of(slow, bounded=301))
+    notes = check_mutator(planted.Halves, bounded=2_000).notes
+    assert ["growing was not tested" in note for note in notes] == [True]
 
 
 def test_the_order_of_a_set_is_called_what_it_is() -> None:
@@ -338,7 +408,7 @@ def test_reports_have_the_metrics_that_are_asked_for() -> None:
 
     for metrics in (("loss", "accuracy"), ("latency",)):
         seen.clear()
-        case = case_of(Looks, long_script(4, 0)[:2], metrics=metrics)
+        case = case_of(Looks, long_scripts(4, 0)[0][:2], metrics=metrics)
         ScriptRunner(case).run()
         assert len(seen) == 8
         assert all(tuple(sorted(found)) == tuple(sorted(metrics)) for found in seen)
