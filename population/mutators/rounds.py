@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from population.base.interfaces import PopulationView
-from population.base.types import Branch, Checkpoint
+from population.base.types import Branch, Checkpoint, Retire
 
 
 class Latecomer:
@@ -51,15 +51,15 @@ class Latecomer:
         return not live
 
     def reached(
-        self, state: object, view: PopulationView, end: Callable[[int], int]
+        self, state: object, view: PopulationView, end: int | Callable[[int], int]
     ) -> dict[int, Checkpoint]:
         """Return where each live slot stands at the end of its round, by worker id.
 
         Args:
             state: The mutator's state; another object resets the cache.
             view: The view.
-            end: Returns the step at which a worker id's round ends; the same one as
-                long as the state is the same.
+            end: The step at which the round ends, or a function that returns that of a
+                worker id; the same one as long as the state is the same.
 
         Returns:
             The first checkpoints from there on that can close a barrier, in the order
@@ -68,7 +68,7 @@ class Latecomer:
         """
 
         def barrier(worker_id: int) -> Checkpoint | None:
-            return view.barrier(worker_id, end(worker_id))
+            return view.barrier(worker_id, end(worker_id) if callable(end) else end)
 
         if self.is_late(state, view.live, lambda w: barrier(w) is not None):
             return {}
@@ -102,7 +102,16 @@ def end_after(reached: Mapping[int, Checkpoint], steps: int) -> int:
     Args:
         reached: Where the slots stand, as `Latecomer.reached` returns it; not empty.
         steps: Training steps of a round.
+
+    Raises:
+        ValueError: `reached` is empty, or `steps` is not a positive int.
     """
+    check_steps(steps, "steps")
+    if not reached:
+        raise ValueError(
+            "end_after needs slots that have reached the end of a round, got none: "
+            "return state, {} as long as Latecomer.reached is empty."
+        )
     return max(checkpoint.step for checkpoint in reached.values()) + steps
 
 
@@ -117,7 +126,7 @@ def starts(view: PopulationView) -> list[int]:
 def starts_after(
     since: Sequence[int],
     reached: Mapping[int, Checkpoint],
-    branches: Mapping[int, Branch],
+    branches: Mapping[int, Branch | Retire],
     view: PopulationView,
 ) -> list[int]:
     """Return the step at which each slot's next round begins, by worker id.
@@ -130,10 +139,10 @@ def starts_after(
     """
     found = list(since)
     for worker_id, checkpoint in reached.items():
-        branch = branches.get(worker_id)
-        found[worker_id] = (
-            checkpoint.step if branch is None else step_after(branch, view)
-        )
+        decision = branches.get(worker_id)
+        found[worker_id] = checkpoint.step
+        if isinstance(decision, Branch):
+            found[worker_id] = step_after(decision, view)
     return found
 
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from population import Branch, Mutator, PopulationController, PopulationView, Report
+from population import (
+    Branch,
+    Mutator,
+    PopulationController,
+    PopulationView,
+    Report,
+    Retire,
+)
 from population.mutators.rounds import (
     Latecomer,
     end_after,
@@ -95,6 +102,12 @@ def test_the_next_end_is_beyond_the_furthest_slot() -> None:
         report(controller, worker_id, step, 1.0)
     reached = Latecomer().reached(object(), view(controller), lambda w: 5)
     assert end_after(reached, 4) == 13
+    assert Latecomer().reached(object(), view(controller), 5) == reached
+    with pytest.raises(ValueError, match="got none: return state"):
+        end_after({}, 4)
+    for steps in (0, -5, 2.5):
+        with pytest.raises(ValueError, match="steps must be a positive int"):
+            end_after(reached, steps)  # type: ignore[arg-type]
 
 
 def test_the_next_start_of_each_slot_is_where_it_goes_on() -> None:
@@ -108,6 +121,7 @@ def test_the_next_start_of_each_slot_is_where_it_goes_on() -> None:
     seen = view(controller)
     assert [step_after(branch, seen) for branch in branches.values()] == [9, 0]
     assert starts_after([1, 2, 3, 4], reached, branches, seen) == [9, 9, 0, 4]
+    assert starts_after([1, 2, 3, 4], reached, {0: Retire("")}, seen) == [5, 9, 6, 4]
 
 
 def test_a_copy_of_what_was_not_saved_begins_where_the_params_are() -> None:
