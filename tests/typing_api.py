@@ -61,7 +61,13 @@ from population.space import (
     sample,
     stratified,
 )
-from population.testing import Problem, check_loop, check_mutator, simulate
+from population.testing import (
+    MutatorReport,
+    Problem,
+    check_loop,
+    check_mutator,
+    simulate,
+)
 
 
 class TrainState(NamedTuple):
@@ -265,7 +271,10 @@ def from_a_space() -> PopulationController:
 
 def checked() -> PopulationController:
     """Check a mutator's promises, and simulate a run of it."""
-    check_mutator(lambda mutate_fn: PopulationBasedTraining(mutate_fn, 3))
+    report: MutatorReport = check_mutator(
+        lambda mutate_fn: PopulationBasedTraining(mutate_fn, 3), allow="same draw"
+    )
+    print([(found.kind, found.message) for found in report], report.tried.copies)
     policy = PopulationBasedTraining(None, 20)
     return simulate(
         policy, problem=Problem(), size=4, speeds=[1, 2, 1, 1], deaths={1: 9}

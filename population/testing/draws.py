@@ -80,7 +80,7 @@ def _of_one_draw(seen: Observation) -> list[Path]:
         for path, measure in _alike(changed).items()
         if all(_is_alike(moves, path, measure) for moves in redrawn)
         and (
-            _depends_on_seeds(seen)
+            (path in _floats(changed[0]) and _depends_on_seeds(seen))
             or any(
                 not _are_equal([measure(m[0], path) for m in (changed, moves)])
                 for moves in redrawn

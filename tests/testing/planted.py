@@ -526,6 +526,8 @@ class BackWhenBetter(Mutator[list[Ref]]):
             changed = perturb(mark.meta_params, rng=view.rng)
             return state, {me: Branch(mark, changed)}
         place = view.graph.resume_point(here).ref
+        if place == state[me]:
+            return state, {}
         return [*state[:me], place, *state[me + 1 :]], {}
 
 
