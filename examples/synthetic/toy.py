@@ -98,11 +98,11 @@ def train(
             controller.set_eval(worker_id, generation_id, step, theta, objective(theta))
             work[worker_id] = work[worker_id]._replace(params=theta, step=step)
         for worker_id, (theta, meta_params, generation_id, _, _) in enumerate(work):
-            news = controller.maybe_get_worker_data(
+            other = controller.maybe_get_worker_data(
                 worker_id, generation_id, step, theta, meta_params
             )
-            if news is not None:
-                work[worker_id] = news
+            if other is not None:
+                work[worker_id] = other
     return controller
 
 

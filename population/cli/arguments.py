@@ -108,8 +108,8 @@ def mutator_of(name: str) -> Mutator[Any]:
             found = getattr(found, part)
         made = found() if callable(found) and not isinstance(found, Mutator) else found
     except Exception as error:  # Of the user's module.
-        told = f"--mutator {name}: {type(error).__name__}: {error}"
-        raise Refused(Exit.USAGE, told) from error
+        text = f"--mutator {name}: {type(error).__name__}: {error}"
+        raise Refused(Exit.USAGE, text) from error
     if not isinstance(made, Mutator):
         raise Refused(
             Exit.USAGE,

@@ -48,8 +48,8 @@ def run(options: argparse.Namespace) -> int:
         names = ["log_dir", "state", "size", "step", "best", "mutator", "newest"]
         rows = [[_cell(name, line[name]) for name in names] for line in found]
         say(*table(head, rows))
-        told = (f"warning: {line['error']}" for line in found if line["error"])
-        say(*told)
+        warned = (f"warning: {line['error']}" for line in found if line["error"])
+        say(*warned)
     return Exit.DONE
 
 
@@ -67,8 +67,8 @@ def _line(folder: pathlib.Path) -> dict[str, Any]:
     try:
         status = read(folder).status
     except PopulationError as error:
-        told = {"log_dir": str(folder), "state": "unreadable", "error": str(error)}
-        return {**told, **empty}
+        fields = {"log_dir": str(folder), "state": "unreadable", "error": str(error)}
+        return {**fields, **empty}
     state = "training" if status.is_open else "not open"
     return {
         "log_dir": str(folder),

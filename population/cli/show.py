@@ -70,12 +70,12 @@ def as_json(
     found: RecordedRun, status: RunStatus, best: Checkpoint | None, members: RunColumns
 ) -> dict[str, Any]:
     """Return all that is shown as data."""
-    told = plain(status)
+    shown = plain(status)
     stop = status.stop
-    told["stop"] = None if stop is None else plain(dataclasses.asdict(stop))
+    shown["stop"] = None if stop is None else plain(dataclasses.asdict(stop))
     return {
         "log_dir": str(found.log_dir),
-        **told,
+        **shown,
         "best": None if best is None else checkpoint_json(best),
         "members": records(members),
     }
@@ -151,5 +151,5 @@ def _limits(status: RunStatus) -> str:
     if status.stop is None:
         return "unknown"
     limits = dataclasses.asdict(status.stop)
-    told = [f"{name} {value}" for name, value in limits.items() if value is not None]
-    return ", ".join(told) or "never"
+    found = [f"{name} {value}" for name, value in limits.items() if value is not None]
+    return ", ".join(found) or "never"

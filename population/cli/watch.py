@@ -109,8 +109,8 @@ def _json(found: RecordedRun) -> None:
 def _screen(found: RecordedRun) -> None:
     """Clear the terminal and print what fits of the run: else the terminal scrolls."""
     status, size = found.status, shutil.get_terminal_size()
-    told = [*show.lines(found, status, found.best()), ""]
-    room = size.lines - len(told) - 3  # The table's head, its end, the cursor.
-    told += show.member_lines(found.workers(), status.mode, max(1, room))
-    shown = [printable(line)[: size.columns] for line in told[: size.lines - 1]]
+    lines = [*show.lines(found, status, found.best()), ""]
+    room = size.lines - len(lines) - 3  # The table's head, its end, the cursor.
+    lines += show.member_lines(found.workers(), status.mode, max(1, room))
+    shown = [printable(line)[: size.columns] for line in lines[: size.lines - 1]]
     sys.stdout.write(_CLEAR + "\n".join(shown) + "\n")

@@ -35,7 +35,7 @@ class Subject(NamedTuple):
         checkpoint: The checkpoint, with all that was recorded for it so far.
         is_newest: Whether it is a later step of its slot's present generation.
         value_added: Whether the records add its value.
-        is_news: Whether the mutator may have to see it.
+        is_shown: Whether the mutator may have to see it.
         parent: The checkpoint from which it was trained or copied; None for a root, and
             if that is not in memory.
     """
@@ -43,7 +43,7 @@ class Subject(NamedTuple):
     checkpoint: Checkpoint
     is_newest: bool = False
     value_added: bool = False
-    is_news: bool = False
+    is_shown: bool = False
     parent: Checkpoint | None = None
 
 

@@ -148,18 +148,18 @@ class LeaseRules:
         return step
 
     def give_up(
-        self, state: RunState, worker_ids: Iterable[int], told: int | None, at: Moment
+        self, state: RunState, worker_ids: Iterable[int], again: int | None, at: Moment
     ) -> Step:
         """Record that decisions do not wait for slots until they are trained further.
 
         Args:
             state: The state of the run.
             worker_ids: All slots for which decisions do not wait from now on.
-            told: The slot whose newest value the mutator sees again, or None.
+            again: The slot whose newest value the mutator sees again, or None.
             at: The time of the transaction.
         """
         lost, count = codec.encode(sorted(worker_ids)), state.members.count
-        return Step((Loss(state.row, lost, told, at.now, count, at.batch),))
+        return Step((Loss(state.row, lost, again, at.now, count, at.batch),))
 
     def owner(self, state: RunState, worker_id: int) -> str | None:
         """Return a slot's owner as text; None: given back, or never claimed."""

@@ -52,7 +52,7 @@ def catch_up(state: RunState, journal: Journal) -> bool:
     for record in journal.log(state.row, last):
         state.apply(record)
     _take_in_replaced(state, journal)
-    state.settle()
+    state.reread()
     return True
 
 

@@ -1,7 +1,7 @@
 """Decides what to record of a report: each row of the protocol's table for reports.
 
 A report is recorded once, in its generation, from any sender and however late. Only
-`news` decides whether the mutator sees it.
+`shown` decides whether the mutator sees it.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def receive(
     return _insert_older(state, graph, generation, new, at)
 
 
-def news(state: RunState, about: Subject | None, ready_before: int) -> Report | None:
+def shown(state: RunState, about: Subject | None, ready_before: int) -> Report | None:
     """Return the report that the mutator is to see, or None.
 
     Args:
@@ -151,7 +151,7 @@ def news(state: RunState, about: Subject | None, ready_before: int) -> Report | 
         about: The subject of the report.
         ready_before: The slot's `ready` before the report.
     """
-    if about is None or not about.is_news:
+    if about is None or not about.is_shown:
         return None
     worker_id = about.checkpoint.worker_id
     if not about.is_newest:
@@ -287,8 +287,8 @@ def _complete(
         metrics=new.metrics if adds_metrics else existing.metrics,
     )
     # Params in memory counted like saved ones, so nothing has changed for a decision.
-    is_news = adds_value or (adds_params and not was_held)
-    about = Subject(merged, False, adds_value, is_news)
+    is_shown = adds_value or (adds_params and not was_held)
+    about = Subject(merged, False, adds_value, is_shown)
     first = _first_facts(state, new.params) if adds_params else ()
     best, notes = _ranked(state, merged, row, reports) if adds_value else ((), ())
     return Step((*first, late, *best), about, notes)

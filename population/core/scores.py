@@ -70,10 +70,10 @@ class Scores:
     def ready(self) -> Ints:
         """`[N]` step of the newest checkpoint that can close a barrier, or -1."""
         if self.unsure:
-            self.settle()
+            self.resolve()
         return self._ready
 
-    def settle(self) -> None:
+    def resolve(self) -> None:
         """Look up `ready` for the slots that are unsure."""
         unsure = dict(self.unsure)
         self.unsure.clear()

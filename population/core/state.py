@@ -71,7 +71,7 @@ class RunState:
         change: Number of the newest change of a lease; -1 before the first.
         members: Which slots are live, given up, failing or retired.
         saves: The list of what the params store keeps.
-        must_reread: Whether `settle` has something to do.
+        must_reread: Whether `reread` has something to do.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class RunState:
         else:
             _APPLY[kind](self, record)
 
-    def settle(self) -> None:
+    def reread(self) -> None:
         """Read the slots again if a record has removed params that are needed.
 
         Call it once all records of a transaction are applied.

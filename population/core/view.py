@@ -74,7 +74,7 @@ class View:
     def ready(self) -> Ints:
         """`[N]`: step of the newest report that can close a barrier; -1: none."""
         if self._unsure:
-            self._state.scores.settle()
+            self._state.scores.resolve()
         return self._ready
 
     def as_of(self, step: int) -> tuple[Ints, Floats]:

@@ -278,7 +278,7 @@ class _Replayer:
         newest = self._state.slots[found.worker_id].newest
         is_newest = not late and newest.row == row
         about = Subject(found, is_newest, value_added, value_added or not held)
-        return reports.news(self._state, about, int(ready[found.worker_id]))
+        return reports.shown(self._state, about, int(ready[found.worker_id]))
 
     def _put(self, *records: Record) -> None:
         """Write and apply records of the run."""
@@ -289,7 +289,7 @@ class _Replayer:
                 self._journal.write([SAVED])
             self._journal.write([record])
             self._state.apply(record)
-            self._state.settle()
+            self._state.reread()
 
     def _claim(self) -> None:
         """Record, at the same row as the run, that the library keeps the weights."""

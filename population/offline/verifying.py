@@ -86,9 +86,9 @@ def verify(
 def _damage(folder: pathlib.Path) -> Iterator[str]:
     """Yield what SQLite, and a look at each record, find wrong."""
     with contextlib.closing(_opened(folder)) as journal, journal.reading():
-        for (told,) in journal.run("PRAGMA integrity_check(10)"):
-            if told != "ok":
-                yield f"the journal is damaged: {told}"
+        for (problem,) in journal.run("PRAGMA integrity_check(10)"):
+            if problem != "ok":
+                yield f"the journal is damaged: {problem}"
         try:
             read_all(journal)
             for _ in journal.log():

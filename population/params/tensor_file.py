@@ -217,12 +217,12 @@ def _read_head(stream: io.FileIO, place: str) -> tuple[bytes, bytes]:
         raise disk.damaged(place, "the file does not have the length of its header")
     head = bytearray(length)
     _fill(stream, memoryview(head), place)
-    told = head[start:end]
+    check = head[start:end]
     head[start:end] = _BLANK
     seen = zlib.crc32(head, zlib.crc32(first))
-    if not head.startswith(_BEGIN) or told[:8] != b"%08x" % seen:
+    if not head.startswith(_BEGIN) or check[:8] != b"%08x" % seen:
         raise disk.damaged(place)
-    return bytes(head), bytes(told[8:])
+    return bytes(head), bytes(check[8:])
 
 
 def _read_tensors(
@@ -271,13 +271,13 @@ def _parsed(head: bytes) -> tuple[list[_Tensor], dict[str, Any]]:
             f"version of the library reads {_VERSION}"
         )
     entries: list[_Tensor] = []
-    for name, told in found.items():
-        dtype = _NATIVE[told["dtype"]]
-        start, end = told["data_offsets"]
-        shape = told["shape"]
+    for name, entry in found.items():
+        dtype = _NATIVE[entry["dtype"]]
+        start, end = entry["data_offsets"]
+        shape = entry["shape"]
         whole = type(shape) is list and all(type(n) is int and n >= 0 for n in shape)
         if not whole or (type(start), type(end)) != (int, int):
-            raise TypeError(f"its tensor {shortly(name)} is {shortly(told)}")
+            raise TypeError(f"its tensor {shortly(name)} is {shortly(entry)}")
         before = entries[-1].end if entries else 0
         if start != before or end - start != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"its tensor {shortly(name)} is not where it should be")
@@ -297,8 +297,8 @@ def _leaves(
             raise TypeError(f"its leaf {shortly(name)} is {shortly(number)}")
     leaves = dict(numbers)
     for name, leaf in _arrays(entries, data):
-        if (told := special.get(name)) is not None:
-            leaf = _converted(leaf, *told)
+        if (entry := special.get(name)) is not None:
+            leaf = _converted(leaf, *entry)
         leaves[name] = leaf[()] if name in scalars else leaf
     return leaves
 

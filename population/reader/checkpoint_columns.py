@@ -192,9 +192,11 @@ class _Texts:
             for kind, key in (Late, "checkpoint"), (CheckpointRecord, "row"):
                 names = "row", key, "metrics"
                 for page in reading.journal.fields(kind, names, self.last):
-                    told = [fields for fields in page if fields[2] is not None]
-                    at = self._at([of for _, of, _ in told])
-                    for place, (_, _, text) in zip(at.tolist(), told, strict=True):
+                    with_metrics = [fields for fields in page if fields[2] is not None]
+                    at = self._at([of for _, of, _ in with_metrics])
+                    for place, (_, _, text) in zip(
+                        at.tolist(), with_metrics, strict=True
+                    ):
                         trees[place] = decode(text)
         return flat("metrics", trees)
 

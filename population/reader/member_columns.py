@@ -27,11 +27,11 @@ def workers(
     members = member_statuses(journal, state, progress)
     size = len(members)
     trained = checkpoints["worker_id"]
-    told = np.flatnonzero(checkpoints["has_value"])
+    evaluated = np.flatnonzero(checkpoints["has_value"])
     newest = np.full(size, np.nan)
-    newest[trained[told]] = checkpoints["value"][told]  # The last one stays.
+    newest[trained[evaluated]] = checkpoints["value"][evaluated]  # The last one stays.
     best = np.full(size, np.inf)
-    finite = told[~checkpoints["diverged"][told]]
+    finite = evaluated[~checkpoints["diverged"][evaluated]]
     np.minimum.at(best, trained[finite], state.sign * checkpoints["value"][finite])
     best[np.isinf(best)] = np.nan
     arrays = {

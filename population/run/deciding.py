@@ -82,7 +82,7 @@ class Deciding:
                 if about is not None:
                     ready = int(state.scores.ready[about.checkpoint.worker_id])
                 tx.do(step)
-                shown = reports.news(state, about, ready)
+                shown = reports.shown(state, about, ready)
                 if shown is not None:
                     due.append(shown)
             if about is not None and state.members.statuses:
@@ -92,10 +92,10 @@ class Deciding:
         for report in new:
             if (report.value is None) != (report.params is None):
                 unmet.check(state, report)
-        for told in due if tx.tells else ():
-            tx.events.append(Event("report", *told))
-            if told.checkpoint.diverged:
-                tx.events.append(Event("diverged", *told))
+        for seen in due if tx.tells else ():
+            tx.events.append(Event("report", *seen))
+            if seen.checkpoint.diverged:
+                tx.events.append(Event("diverged", *seen))
         return self.decide(tx, due) if due else ()
 
     def decide(
@@ -150,19 +150,19 @@ class Deciding:
         state = tx.state
         if worker_id in state.members.retired:
             return
-        told = codec.readable(reason)[:_LONGEST_REASON]
-        place = state, tx.graph, worker_id, told, tx.at
+        text = codec.readable(reason)[:_LONGEST_REASON]
+        place = state, tx.graph, worker_id, text, tx.at
         is_over = self._decider.is_at_end(state, worker_id)
         tx.do(self._rules.failed(*place, is_over=is_over))
         newest, count = state.slots[worker_id].newest, state.members.failures(worker_id)
         retired = worker_id in state.members.retired
-        shown = Failure(worker_id, newest, told, count, retired)
+        shown = Failure(worker_id, newest, text, count, retired)
         branched = self.decide(tx, [shown], (worker_id,) if retired else ())
         is_over |= worker_id in state.members.retired
         if not (is_over or worker_id in branched):
-            tx.resume(worker_id, f"failed: {told}", tx.reader)
+            tx.resume(worker_id, f"failed: {text}", tx.reader)
 
-    def settle(self, tx: Transaction) -> Collection[int]:
+    def decide_pending(self, tx: Transaction) -> Collection[int]:
         """Show the mutator a known report if slots are no longer live, at the end.
 
         It sees the newest value of the lowest live slot that has one, so that it can
@@ -241,8 +241,8 @@ class Deciding:
         Returns:
             The slots that were branched.
         """
-        told = None if shown is None else shown.worker_id
-        tx.do(self._leases.give_up(tx.state, lost, told, tx.at))
+        again = None if shown is None else shown.worker_id
+        tx.do(self._leases.give_up(tx.state, lost, again, tx.at))
         tx.live = tx.state.members.live
         return () if shown is None else self.decide(tx, [shown])
 

@@ -13,13 +13,13 @@ logger = logging.getLogger("population")
 _AT_ONE_STEP = 1_000
 _WITHOUT_REPORT = 10_000
 _STANDS_STILL = (
-    "A loop has asked for news %d times at step %d of worker %d: its step is not "
+    "A loop has asked for other work %d times at step %d of worker %d: its step is not "
     "counted on. Write worker.step += 1 after each training step; with the two calls, "
     "pass the number of steps trained so far."
 )
 _SILENT = (
-    "A loop has asked for news %d times, and has reported nothing for worker %d yet: "
-    "until it does, nothing is decided or saved. Call worker.report(value, state) "
+    "A loop has asked for other work %d times, and has reported nothing for worker %d "
+    "yet: until it does, nothing is decided or saved. Call worker.report(value, state) "
     "every so many steps; with the two calls, set_eval."
 )
 

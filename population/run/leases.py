@@ -279,7 +279,7 @@ class SlotLease(HeldSlots):
         """
         tx.resume(worker_id)
         if tx.live is not tx.state.members.live:
-            self._run.deciding.settle(tx)  # It may give this slot other work.
+            self._run.deciding.decide_pending(tx)  # It may give this slot other work.
         if worker_id in tx.state.members.retired:
             return None
         if holds(tx.state, self.text, worker_id):

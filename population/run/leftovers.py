@@ -24,12 +24,12 @@ class Left(NamedTuple):
 
     Attributes:
         paths: The saves to remove.
-        tidy: All sessions that were opened before this row are dead, and have left
-            nothing else: once these are removed, later looks begin here.
+        clean_upto: All sessions that were opened before this row are dead, and have
+            left nothing else: once these are removed, later looks begin here.
     """
 
     paths: list[str]
-    tidy: int
+    clean_upto: int
 
 
 def look(
@@ -53,7 +53,7 @@ def look(
         openings = [o for o in journal.all(Opening) if o.owner is not None]
         found = [(o.row, owner_of(str(o.owner))) for o in openings]
         alive = [row for row, owner in found if not liveness.is_gone(owner)]
-        tidy = min(alive, default=journal.tail().row)
+        clean_upto = min(alive, default=journal.tail().row)
         dead = [(row, owner) for row, owner in found if liveness.is_gone(owner)]
         dead = [(row, owner) for row, owner in dead if row >= (since or 0)]
         if since is None:
@@ -78,7 +78,7 @@ def look(
             saved_by = _SAVED_BY.match(path.rpartition("/")[2])
             if saved_by is not None and saved_by[1] in tokens:
                 left.append(path)
-    return Left([path for path in left if saved_text(path) not in known], tidy)
+    return Left([path for path in left if saved_text(path) not in known], clean_upto)
 
 
 def _trained_since(journal: Journal, row: int) -> list[str]:

@@ -219,7 +219,7 @@ class OpenRun:
                     self._transaction = weakref.ref(tx)
                     result = work(tx)
                     if tx.live is not state.members.live:
-                        self.deciding.settle(tx)
+                        self.deciding.decide_pending(tx)
                     if saved or tidies:
                         needed = functools.partial(self.reachable, state)
                         self.params.sweep(tx, saved, needed, now=tidies)
@@ -303,7 +303,7 @@ class OpenRun:
                 before(tx)
             branched = self.deciding.submit(tx, new, text)
             if tx.live is not tx.state.members.live:
-                branched = {*branched, *self.deciding.settle(tx)}
+                branched = {*branched, *self.deciding.decide_pending(tx)}
             return {w: self.active(w) for w in branched} if branched else {}
 
         if self.closed:

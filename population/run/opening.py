@@ -120,7 +120,7 @@ def _opened(
     tx = run.begin(state)
     new = facts.unrecorded(recorded, now)
     tx.do(Step(tuple(Fact(key, codec.encode(value)) for key, value in new.items())))
-    tx.do(Step(tuple(session.news(recorded, run.stop))))
+    tx.do(Step(tuple(session.new_facts(recorded, run.stop))))
     if not recorded:
         for step in branching.start(state, first, metas, tx.at):
             tx.do(step)
@@ -128,7 +128,7 @@ def _opened(
     params.keep = facts.keep_of({**now, **recorded}, options.keep)
     params.note(tx, first)
     _begin(run, tx)
-    run.deciding.settle(tx)
+    run.deciding.decide_pending(tx)
     # Last: it claims the store for this run. A refusal must leave the store unchanged.
     params.guard(texts_of(journal), run.holder.owner, _newest_saves(run, state))
     return tx

@@ -304,9 +304,9 @@ class ParamsManager:
         self._has_looked = True
         try:
             store, marker = self._need_store(), self._marker
-            since = None if marker is None else marker.tidy(store)
+            since = None if marker is None else marker.clean_upto(store)
             left = leftovers.look(self._journal, self._run_lock, store, since)
-            if left.paths or (marker and left.tidy > (since or 0)):
+            if left.paths or (marker and left.clean_upto > (since or 0)):
                 with self._run_lock:
                     found = [c.params for c in reachable().values()]
                 needed = [params.path for params in found if type(params) is Saved]
@@ -390,7 +390,7 @@ def _clear(
     """Remove what dead sessions have left, and note that in the store."""
     is_done = not left.paths or replacer.remove(store, left.paths, needed)
     if is_done and marker is not None:
-        marker.note(store, left.tidy)
+        marker.note(store, left.clean_upto)
 
 
 def _size(tree: Any) -> int:

@@ -56,7 +56,7 @@ def resume(run: OpenRun, worker_id: int) -> ActiveWorker:
     def work(tx: Transaction) -> ActiveWorker:
         tx.resume(worker_id, reader=reader)
         if tx.live is not tx.state.members.live:
-            run.deciding.settle(tx)  # It may give this slot other work.
+            run.deciding.decide_pending(tx)  # It may give this slot other work.
         return run.active(worker_id)
 
     with run.lock.lock:

@@ -67,7 +67,7 @@ class Session:
         return bool(why_ended(stop, state, self.look(), self.statuses))
 
 
-def news(recorded: Mapping[str, Any], stop: Stop) -> list[Fact]:
+def new_facts(recorded: Mapping[str, Any], stop: Stop) -> list[Fact]:
     """Return the fact of a session, if it differs from that of the one before.
 
     Args:

@@ -45,7 +45,7 @@ def check(
         JournalError: The other journal that uses the store still exists.
     """
     real = str(file.resolve())
-    other, before, tidy = _claimed(store, run)
+    other, before, clean_upto = _claimed(store, run)
     if other is not None and other != real and identity(other) != identity(real):
         _check_is_gone(other, run, real)
         if before is not None and is_foreign(before):
@@ -66,7 +66,7 @@ def check(
             return
     if other != real:
         try:
-            store.claim(run, json.dumps([real, holder.text, *tidy]))
+            store.claim(run, json.dumps([real, holder.text, *clean_upto]))
         except (OSError, ParamsError) as error:  # The first save will raise.
             logger.warning("the params store of %s cannot be written: %s", real, error)
 
@@ -84,12 +84,12 @@ class Marker(NamedTuple):
     file: str
     holder: str
 
-    def tidy(self, store: Any) -> int | None:
+    def clean_upto(self, store: Any) -> int | None:
         """Return that row, 0 at first; None if the store keeps no notes."""
         if not hasattr(store, "claimed"):
             return None
-        file, _, tidy = _claimed(store, self.run)
-        return tidy[0] if tidy and file == self.file else 0
+        file, _, clean_upto = _claimed(store, self.run)
+        return clean_upto[0] if clean_upto and file == self.file else 0
 
     def note(self, store: Any, row: int) -> None:
         """Note that no session that was opened before this row has left anything."""
@@ -117,7 +117,7 @@ def _has_all(store: Any, paths: Collection[str]) -> bool:
 def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None, list[int]]:
     """Return the journal that uses a store, and the process that recorded it.
 
-    The list has the row up to which it is tidy, if that is known.
+    The list has the row up to which it is clean_upto, if that is known.
 
     Raises:
         JournalError: The store cannot be read.
@@ -133,8 +133,8 @@ def _claimed(store: Any, run: str) -> tuple[str | None, Owner | None, list[int]]
         return None, None, []
     try:
         other, owner, *rest = json.loads(text)
-        tidy = [row for row in rest[:1] if type(row) is int and row >= 0]
-        return str(other), owner_of(owner), tidy
+        clean_upto = [row for row in rest[:1] if type(row) is int and row >= 0]
+        return str(other), owner_of(owner), clean_upto
     except (ValueError, TypeError, JournalError):  # Not written by this library.
         return None, None, []
 

@@ -102,7 +102,7 @@ class Transaction:
                     self._tell(record)
                 apply(record, about)
             if self.state.must_reread:
-                self.state.settle()
+                self.state.reread()
         if step.notes:
             self.notes += step.notes
         if step.restart is not None:

@@ -195,13 +195,13 @@ class _Simulation:
         """Poll, and plan the next report."""
         loop = self.loops[worker_id]
         given = None if loop.work is None else loop.work.generation_id
-        news = self.controller.maybe_get_worker_data(
+        other = self.controller.maybe_get_worker_data(
             worker_id, given, loop.step, None, None
         )
-        if news is not None:
-            loop.work, loop.step, loop.params = news, news.step, news.params
-            if news.params is None:
-                loop.params = self.problem.init(news.meta_params)
+        if other is not None:
+            loop.work, loop.step, loop.params = other, other.step, other.params
+            if other.params is None:
+                loop.params = self.problem.init(other.meta_params)
         loop.ticket += 1
         if loop.left > 0:
             seconds = min(self.every, loop.left) / loop.speed

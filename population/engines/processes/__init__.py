@@ -220,7 +220,7 @@ class _WorkerProcesses:
             for member in present:
                 for message in member.listen():
                     self._hear(member, message)
-                if member.ended and not member.told:
+                if member.ended and not member.has_answered:
                     self._note_death(member)
 
     def _hear(self, member: ChildProcess, message: object) -> None:

@@ -31,18 +31,18 @@ logger = logging.getLogger("population")
 _LOOK_AGAIN_S = 1.0
 
 
-def main(orders: Link, news: Link, tells_events: bool) -> None:
+def main(orders: Link, messages: Link, tells_events: bool) -> None:
     """Run a process of `processes.run`.
 
     Args:
         orders: The pipe from the parent: it sends the caller's settings of JAX, and
             the training function with the run's arguments, pickled separately.
-        news: The pipe for messages to the parent.
+        messages: The pipe for messages to the parent.
         tells_events: Whether to send events to the parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Only the parent handles Ctrl-C.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    child = _Child(orders, news)
+    child = _Child(orders, messages)
     try:
         payload = orders.recv_bytes()
     except (EOFError, OSError):  # The parent has stopped it before it began.
@@ -57,9 +57,9 @@ def main(orders: Link, news: Link, tells_events: bool) -> None:
 class _Child:
     """The process's two pipes, and the flag that stops its training."""
 
-    def __init__(self, orders: Link, news: Link) -> None:
+    def __init__(self, orders: Link, messages: Link) -> None:
         self._orders = orders
-        self._news = news
+        self._messages = messages
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._controller: PopulationController | None = None
@@ -88,7 +88,7 @@ class _Child:
     def tell(self, message: object) -> None:
         """Send a message, unless the parent has closed its end."""
         with self._lock, contextlib.suppress(OSError):
-            self._news.send(message)
+            self._messages.send(message)
 
     def tell_event(self, event: Event) -> None:
         """Send an event, except "finished", which the parent notices itself."""

@@ -26,11 +26,11 @@ class ChildProcess:
     Attributes:
         process: The process.
         environment: Its environment variables.
-        news: The pipe with its messages.
+        messages: The pipe with its messages.
         owner: A holder of leases in it, once it has opened the run; else None.
         began: Whether it has had a slot.
         ended: Whether it has ended and all its messages were read.
-        told: Whether it has sent how it ended.
+        has_answered: Whether it has sent how it ended.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class ChildProcess:
     ) -> None:
         context = multiprocessing.get_context("spawn")
         orders, self._orders = context.Pipe(duplex=False)
-        self.news, news = context.Pipe(duplex=False)
-        self._theirs = (orders, news)
+        self.messages, messages = context.Pipe(duplex=False)
+        self._theirs = (orders, messages)
         self._lock = threading.Lock()
         self.process = context.Process(
-            target=child.main, args=(orders, news, tells_events), name=name
+            target=child.main, args=(orders, messages, tells_events), name=name
         )
         self.environment = environment
         self.owner: Owner | None = None
         self.began = False
         self.ended = False
-        self.told = False
+        self.has_answered = False
         self._is_sending = self._must_stop = False
 
     def start(self) -> None:
@@ -82,21 +82,26 @@ class ChildProcess:
 
     def signs(self) -> list[Any]:
         """Return the objects to wait for: its messages, and its exit."""
-        return [self.process.sentinel, *([] if self.news.closed else [self.news])]
+        return [
+            self.process.sentinel,
+            *([] if self.messages.closed else [self.messages]),
+        ]
 
     def listen(self) -> Iterator[object]:
         """Yield its new messages; then set `ended` if it has exited."""
         exited = self.process.exitcode is not None  # First: then all messages are read.
         try:
-            while not self.news.closed and self.news.poll():
-                message = self.news.recv()
-                self.told |= isinstance(message, (pickling.Done, pickling.Failed))
+            while not self.messages.closed and self.messages.poll():
+                message = self.messages.recv()
+                self.has_answered |= isinstance(
+                    message, (pickling.Done, pickling.Failed)
+                )
                 self.began |= isinstance(message, pickling.Began)
                 if isinstance(message, pickling.Joined):
                     self.owner = message.owner
                 yield message
         except (EOFError, OSError):  # It has ended, perhaps within a message.
-            self.news.close()
+            self.messages.close()
         self.ended = exited
 
     def how_it_ended(self) -> str:
