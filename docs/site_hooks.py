@@ -11,10 +11,10 @@ import posixpath
 import re
 from typing import Any
 
-from markdown.extensions.toc import slugify  # type: ignore[import-untyped]
+from markdown.extensions.toc import slugify
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
-from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
+from pygments.formatters import HtmlFormatter
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Files outside of `docs`, and their pages.
