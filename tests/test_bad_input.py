@@ -624,11 +624,13 @@ def test_a_run_in_which_nothing_ever_succeeds_goes_on(
 
 
 @pytest.mark.parametrize("call", ["lineage", "schedule", "load"])
-@pytest.mark.parametrize("given", [None, 5])
-def test_what_needs_a_checkpoint_says_so(call: str, given: Any) -> None:
-    """`best()` is None at the start, so users will pass it."""
+@pytest.mark.parametrize(
+    ("given", "hint"), [(None, "no best one"), (0, r"newest\(worker_id\) has the")]
+)
+def test_what_needs_a_checkpoint_says_so(call: str, given: Any, hint: str) -> None:
+    """`best()` is None at the start, so users will pass it; or the slot's id."""
     controller = PopulationController([{}], Scripted())
-    with pytest.raises(TypeError, match=f"{call} needs a checkpoint.*no best one"):
+    with pytest.raises(TypeError, match=f"{call} needs a checkpoint.*{hint}"):
         getattr(controller, call)(given)
 
 

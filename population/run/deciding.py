@@ -12,6 +12,7 @@ from population.core import branching, reports, statuses
 from population.core.checked import CheckedRetirement, Decisions
 from population.core.decisions import Decider
 from population.core.leases import LeaseRules
+from population.core.state import RunState
 from population.core.statuses import StatusRules
 from population.core.step import EncodedReport, Step
 from population.run.guards import Guards
@@ -146,6 +147,8 @@ class Deciding:
 
         Without a decision about it, the slot goes back to its resume point, unless it
         is retired now or at its end. Nothing happens to a slot that was retired before.
+        If it was the last one that was waited for, and now continues from one at the
+        barrier, no report would follow: the mutator is shown a known one again.
         """
         state = tx.state
         if worker_id in state.members.retired:
@@ -161,6 +164,8 @@ class Deciding:
         is_over |= worker_id in state.members.retired
         if not (is_over or worker_id in branched):
             tx.resume(worker_id, f"failed: {text}", tx.reader)
+        if branched and self._all_wait(state):
+            self._show(tx, state.members.lost, self._known(tx, state.members.live))
 
     def decide_pending(self, tx: Transaction) -> Collection[int]:
         """Show the mutator a known report if slots are no longer live, at the end.
@@ -180,6 +185,13 @@ class Deciding:
             if shown is not None:
                 branched.update(self._show(tx, state.members.lost, shown))
         return branched
+
+    def _all_wait(self, state: RunState) -> bool:
+        """Whether every live slot waits for a decision, and the run has not ended."""
+        live, decider = state.members.live, self._decider
+        if not all(decider.waits(state, worker_id) for worker_id in live):
+            return False
+        return not all(decider.is_at_end(state, worker_id) for worker_id in live)
 
     def _apply(
         self,
