@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import population
 from population import (
     Branch,
     Event,
@@ -23,7 +24,7 @@ from population import (
 )
 from population.base import Failure, NoProgressError, ParamsError
 from population.base.errors import is_failure, mark_of_the_run
-from population.mutators import FixedSchedule
+from population.mutators import FixedSchedule, PopulationBasedTraining
 from tests import probe
 from tests.helpers import Scripted, content, generation, poll, reporter
 
@@ -579,6 +580,65 @@ def test_what_was_revived_may_fail_by_a_divergence_again(opened: Open) -> None:
     assert generation(run).endswith("-0")
     diverge(run)
     assert probe.failures(run) == [1, 0, 0]
+
+
+class CopiesAtTheEnd(PopulationBasedTraining):
+    """A slot that has failed copies the best one, which may wait at the barrier."""
+
+    def failed(self, state: Any, failure: Failure, view: PopulationView) -> Any:
+        """Return a branch to it, unless it is the slot itself."""
+        best = view.graph.best()
+        if best is None or failure.retired or best.worker_id == failure.worker_id:
+            return state, {}
+        meta_params = failure.checkpoint.meta_params
+        return state, {failure.worker_id: Branch(best, meta_params, "from the best")}
+
+
+def test_a_branch_to_the_barrier_after_a_failure_closes_the_round(
+    tmp_path: pathlib.Path,
+) -> None:
+    """All would wait for the slot that has failed, and nobody would report again."""
+
+    def policy() -> CopiesAtTheEnd:
+        return CopiesAtTheEnd(lambda meta: meta + 1, 3, synchronous=True)
+
+    run = PopulationController([1.0, 2.0, 3.0], policy(), tmp_path / "run")
+    for worker_id in (0, 2):
+        run.set_eval(worker_id, generation(run, worker_id), 3, "p", float(worker_id))
+    assert [work.wait_at for work in run.workers] == [3, 3, 3]
+    run.fail(1, "an error")
+    reasons = [run.graph.root(name).reason for name in run.graph]
+    assert reasons[3] == "from the best"
+    assert "copied worker 0" in reasons[-1]
+    assert [work.wait_at for work in run.workers] == [6, 6, 6]
+    again = PopulationController([None] * 3, policy(), tmp_path / "run")
+    assert [work.wait_at for work in again.workers] == [6, 6, 6]
+    found = population.replay(tmp_path / "run", policy())
+    assert found.decisions
+    assert found.first_difference is None
+    again.close()
+    run.close()
+
+
+def test_at_the_end_of_the_run_nothing_is_shown_again(opened: Open) -> None:
+    """All wait there for ever, and the run is over."""
+    shown: list[int] = []
+
+    def decide(report: Report, view: PopulationView) -> Mapping[int, Branch | Retire]:
+        shown.append(report.worker_id)
+        return {}
+
+    def answer(failure: Failure, view: PopulationView) -> Mapping[int, Branch | Retire]:
+        best = view.graph.best()
+        assert best is not None
+        return {failure.worker_id: Branch(best, 2.0)}
+
+    run = opened(Answers(answer, decide), stop=Stop(steps=3))
+    for worker_id in (0, 2):
+        run.set_eval(worker_id, generation(run, worker_id), 3, "p", float(worker_id))
+    run.fail(1, "an error")
+    assert shown == [0, 2]
+    assert run.finished
 
 
 # Events.
