@@ -135,7 +135,8 @@ class Check:
         """Yield the cases in which a mistake is looked for, until it is known."""
         for kind in mistake.scripts:
             for case in self.cases[kind]:
-                if mistake.kind not in known and not mistake.follows(known):
+                follows = mistake.follows(known, self.allowed)
+                if mistake.kind not in known and not follows:
                     yield case
 
     def _tried(self) -> Tried:

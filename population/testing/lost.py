@@ -79,7 +79,8 @@ def _missing_of(found: Any, owned: Any, donated: Any) -> list[str]:
         )
         known = {sep.join(p) for p in (*own, *donor) for sep in "/._"}
         others = [p for p in new.keys() - own.keys() - donor.keys()]
-        exchanged = any("/".join(p) not in known and p[-1] not in known for p in others)
+        known |= {p[-1] for p in (*own, *donor) if len(p) > 1}  # Without the branch.
+        exchanged = any("/".join(p) not in known for p in others)
         if chosen or exchanged or not (kept or others):
             return []
     return sorted(repr("/".join(path)) for path in gone)

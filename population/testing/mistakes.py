@@ -44,9 +44,12 @@ class Mistake(NamedTuple):
     see: Callable[[Observations], Sightings]
     meant_by: str = ""
 
-    def follows(self, known: Set[str]) -> bool:
+    def follows(self, known: Set[str], allowed: Set[str]) -> bool:
         """Whether it would only follow from mistakes that are known already."""
-        return self.kind == PLACES and not known.isdisjoint({WORSE, BEST})
+        if self.kind != PLACES:
+            return False
+        # Who brings slots back on purpose decides about others than the live ones.
+        return not known.isdisjoint({WORSE, BEST}) or NOT_LIVE in allowed
 
     def find(self, case: Case) -> Breach | None:
         """Return the first instance in a case, or None."""
@@ -171,6 +174,13 @@ def worse(found: Observations) -> Sightings:
 def best_replaced(found: Observations) -> Sightings:
     """The best live member was overwritten or retired, and no slot continues it."""
     for seen in found:
+        if len(seen.live) > 1 and _nothing_is_left(seen):
+            yield (
+                seen.position,
+                f"all live workers, {list(seen.live)}, were replaced or retired at "
+                f"step {seen.moves[0].own.step}, and no slot continues any of them. "
+                "Leave the best one out, or give one slot a copy of it.",
+            )
         best = seen.best(CLEAR)
         kept = {m.donor for m in seen.moves if m.is_copy}
         for move in seen.moves:
@@ -229,7 +239,17 @@ def _branches(seen: Observation) -> list[Move]:
 
 def _score_of(seen: Observation, move: Move) -> float:
     """Return the donor's score; that of now if an older checkpoint is the mistake."""
-    return seen.scores[move.donor] if _is_old(move) else move.score
+    now = seen.scores[move.donor]
+    return now if _is_old(move) and math.isfinite(now) else move.score
+
+
+def _nothing_is_left(seen: Observation) -> bool:
+    """Whether what all live members had trained is given up, though some is finite."""
+    kept = {m.donor for m in seen.moves if m.is_copy}
+    gone = {
+        m.worker_id for m in seen.moves if m.replaces or isinstance(m.decision, Retire)
+    }
+    return bool(_finite(seen)) and gone >= set(seen.live) and kept.isdisjoint(seen.live)
 
 
 def _has_improved(seen: Observation, move: Move) -> bool:
@@ -296,7 +316,8 @@ def _copied(move: Move) -> str:
 
 
 def _scores(seen: Observation, move: Move) -> str:
-    return f"their scores were {seen.scores[move.worker_id]:.4g} and {move.score:.4g}"
+    own, donors = seen.scores[move.worker_id], _score_of(seen, move)
+    return f"their scores were {own:.4g} and {donors:.4g}"
 
 
 _WORSE = Mistake(

@@ -99,12 +99,14 @@ def history_cost(case: Case) -> Breach | None:
     late = _during(case, range(rounds - len(_EARLY), rounds))
     if late.played.refused or not early.undecided or not late.undecided:
         return None
+    # A report that ends a round costs more; those in which nothing changes do not.
+    idle = bool(early.idle and late.idle)
     # A window that is not full yet may hold more.
     prices = [p._replace(slack=p.slack + 128 * case.bounded) for p in _HISTORY]
     for price in prices:
-        low, high = (mean(cost.undecided, price.field) for cost in (early, late))
+        low, high = (_mean(cost, price, idle) for cost in (early, late))
         # What depends on how far the slots are apart may cost more at times.
-        if price.is_dearer(low, high) and _grows(case, price, high):
+        if price.is_dearer(low, high) and _grows(case, price, high, idle):
             seen = (
                 f"With {_LATE} workers a report in the first rounds that branches "
                 f"nothing costs {low:.0f} {price.words}, one of the last of {rounds} "
@@ -123,10 +125,15 @@ def _during(case: Case, rounds: range) -> Cost:
     return cost_of(dataclasses.replace(case, script=script), rounds.__contains__)
 
 
-def _grows(case: Case, price: Price, high: float) -> bool:
+def _mean(cost: Cost, price: Price, idle: bool) -> float:
+    return mean(cost.idle if idle else cost.undecided, price.field)
+
+
+def _grows(case: Case, price: Price, high: float, idle: bool) -> bool:
     """Whether late reports cost more than those in the middle of the run, too."""
-    middle = _during(case, _MIDDLE).undecided
-    return bool(middle) and high > 1.2 * mean(middle, price.field)
+    middle = _during(case, _MIDDLE)
+    known = middle.idle if idle else middle.undecided
+    return bool(known) and high > 1.2 * _mean(middle, price, idle)
 
 
 def _huge(case: Case, cost: Cost, size: int) -> Breach | None:

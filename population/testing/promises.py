@@ -179,10 +179,15 @@ def stuck(case: Case) -> Breach | None:
         return None
     position = patient.stuck[0]
     waits = patient.outcomes[position].waits
+    failed = ""
+    if isinstance(case.script[position], Fails):
+        failed = (
+            "`failed` has branched a slot to where the others wait, or retired it. "
+        )
     seen = (
-        f"Then all workers wait, at the steps {list(waits)}, and none is left to "
-        "report a later one. The next end of a round lies beyond the furthest slot, as "
-        "end_after(reached, steps) of population.mutators.rounds returns it, and "
+        f"{failed}Then all workers wait, at the steps {list(waits)}, and none is left "
+        "to report a later one. The next end of a round lies beyond the furthest slot, "
+        "as end_after(reached, steps) of population.mutators.rounds returns it, and "
         "view.ready, not view.steps, says who is at the end."
     )
     return Breach(seen, position)

@@ -54,6 +54,8 @@ class RankedReport(ScriptEvent):
         parting: Whether a copy moves away from its donor's rank, to one of its own.
         per_step: How much all improve in a step.
         diverged: The workers that report NaN.
+        by_slot: Whether the rank is that of the slot, whatever it copies, and the
+            distances double with each step: the first rank is the best.
     """
 
     steps: int
@@ -62,11 +64,14 @@ class RankedReport(ScriptEvent):
     parting: bool = False
     per_step: float = _PER_STEP
     diverged: tuple[int, ...] = ()
+    by_slot: bool = False
 
     def __str__(self) -> str:
         how = "in one batch" if self.at_once else "in turn"
         ranks = ", ".join(f"{rank:g}" for rank in self.ranks)
         nan = "".join(f", worker {w} NaN" for w in self.diverged)
+        if self.by_slot:
+            return f"all report step +{self.steps} {how}, values {ranks} * 2 ** step"
         return (
             f"all report step +{self.steps} {how}, values about {ranks} less "
             f"{self.per_step:g} a step{nan}, a copy at first that of its donor"
@@ -93,6 +98,9 @@ class RankedReport(ScriptEvent):
     def _work(self, worker_id: int, run: ScriptRunner) -> Work:
         newest = inside.newest(run.controller, worker_id)
         step = newest.step + self.steps
+        if self.by_slot:
+            value = self.ranks[worker_id % len(self.ranks)] * 2.0**step
+            return run.ahead(worker_id, self.steps, value, saved=True)
         quality = self._quality(newest.generation_id, run).at(step)
         value = round(quality - self.per_step * step, 6)
         if worker_id in self.diverged:
@@ -131,6 +139,7 @@ def ranked_scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
     # Signs, a zero and two that are equal mislead ratios, abs() and `or`.
     signs = tuple([-41.0, -40.0, -3.0, 0.0, *up[4:]][:size])
     zero = tuple([3.0, 0.0, 1.0, *up[3:]][:size])
+    far = tuple(8 * u for u in up)
     equal = tuple([2.0, *([1.0] * 2 if size > 2 else [1.0]), *up[3:]][:size])
     return [
         (RankedReport(1, up[::-1], parting=True),) * 16,
@@ -139,7 +148,11 @@ def ranked_scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
         (RankedReport(3, signs[1:] + signs[:1], at_once=True, per_step=0.0),) * 3,
         (RankedReport(3, zero, per_step=0.0),) * 3,
         (RankedReport(3, equal, per_step=0.0),) * 3,
-        (RankedReport(2, tuple(8 * u for u in up), at_once=True, per_step=1.0),) * 8,
+        (RankedReport(3, (1.0,) * size, per_step=0.0),) * 2,
+        # Progress, after which all are worse for a while.
+        (RankedReport(2, far, at_once=True, per_step=1.0),) * 6
+        + (RankedReport(2, far, at_once=True, per_step=0.25),) * 3,
+        (RankedReport(1, tuple(-d for d in drawn), at_once=True, by_slot=True),) * 16,
     ]
 
 

@@ -47,6 +47,7 @@ def scripts(size: int, seed: int) -> list[tuple[ScriptEvent, ...]]:
         _with_unsaved_divergence,
         _with_failures,
         _with_retired,
+        _with_last_failing,
     )
     return [
         tuple(make(size, count, np.random.default_rng([seed, number])))
@@ -160,6 +161,17 @@ def _with_failures(size: int, count: int, rng: Generator) -> Iterator[ScriptEven
             steps, value = int(rng.integers(1, 5)), _good(rng)
             saved = bool(rng.random() < 0.8)
             yield ScriptedReport(worker_id, steps, value, saved)
+
+
+def _with_last_failing(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
+    """In each round the last one fails, once or twice, while all others are ahead."""
+    for _ in range(max(3, count // size // 3)):
+        last = _worker(size, rng)
+        for worker_id in range(size):
+            if worker_id != last:
+                yield ScriptedReport(worker_id, 3, _good(rng), saved=True)
+        yield from [Fails(last)] * int(rng.integers(1, MAX_FAILURES))
+        yield ScriptedReport(last, 3, _good(rng), saved=True)
 
 
 def _with_retired(size: int, count: int, rng: Generator) -> Iterator[ScriptEvent]:
