@@ -48,8 +48,11 @@ class Mistake(NamedTuple):
         """Whether it would only follow from mistakes that are known already."""
         if self.kind != PLACES:
             return False
-        # Who brings slots back on purpose decides about others than the live ones.
-        return not known.isdisjoint({WORSE, BEST}) or NOT_LIVE in allowed
+        # Who brings slots back decides about others than the live ones, and who ranks
+        # by something else than the score means another order.
+        return not known.isdisjoint({WORSE, BEST}) or bool(
+            allowed - {OLDER, LOST, SAME}
+        )
 
     def find(self, case: Case) -> Breach | None:
         """Return the first instance in a case, or None."""
@@ -330,7 +333,7 @@ _BEST = Mistake(
     BEST,
     ("ranked",),
     best_replaced,
-    "an evolution that replaces whole generations",
+    "an evolution that replaces whole generations, or a trial that is complete",
 )
 MISTAKES: Sequence[Mistake] = (
     _WORSE,

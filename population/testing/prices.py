@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -126,7 +127,10 @@ def _during(case: Case, rounds: range) -> Cost:
 
 
 def _mean(cost: Cost, price: Price, idle: bool) -> float:
-    return mean(cost.idle if idle else cost.undecided, price.field)
+    """Return the mean of nine tenths: the dearest may have looked for a late slot."""
+    counts = cost.idle if idle else cost.undecided
+    cheap = sorted(counts, key=lambda count: getattr(count, price.field))
+    return mean(cheap[: math.ceil(0.9 * len(cheap))], price.field)
 
 
 def _grows(case: Case, price: Price, high: float, idle: bool) -> bool:
