@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -105,6 +106,14 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is needed here and is missing")
     pytest.skip(f"{what} is missing")
+
+
+def needs_mkdocs() -> None:
+    """Skip without mkdocs, which only the oldest lane lacks in CI."""
+    if importlib.util.find_spec("mkdocs") is None:
+        if os.environ.get("LANE") == "oldest":
+            pytest.skip("the oldest lane builds no site")
+        missing("the package mkdocs")
 
 
 def poll(

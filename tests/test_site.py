@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from population import mutators
+from tests.helpers import needs_mkdocs
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -134,7 +135,7 @@ def test_each_mutator_has_its_rule_its_use_and_its_source(kind: type) -> None:
 
 def test_links_in_code_are_code() -> None:
     """Only those in the text become links to pages; blocks of code stay as they are."""
-    pytest.importorskip("mkdocs", reason="CI has it in the newest lane only")
+    needs_mkdocs()
     place = importlib.util.spec_from_file_location("hooks", DOCS / "site_hooks.py")
     assert place is not None
     assert place.loader is not None

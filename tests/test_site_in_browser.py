@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
-import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.helpers import needs_mkdocs
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The least contrast of text that anyone can read, by WCAG 2.1 (AA).
@@ -51,8 +52,7 @@ CONTRASTS = """() => {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The site, built from the pages as they are now."""
-    if importlib.util.find_spec("mkdocs") is None:
-        pytest.skip("mkdocs is missing: CI has it in the newest lane only")
+    needs_mkdocs()
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True)

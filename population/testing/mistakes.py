@@ -139,7 +139,7 @@ def not_live(found: Observations) -> Sightings:
             if isinstance(move.decision, Branch) and move.worker_id not in seen.live:
                 why = "its slot is retired, and trains again by this"
                 if move.worker_id in seen.given_up:
-                    why = "its slot was given up, and is trained by nobody"
+                    why = "its slot was given up, and no worker trains it"
                 yield (
                     seen.position,
                     f"worker {move.worker_id} was branched at step {move.own.step}, "
